@@ -1,0 +1,63 @@
+"""What the model gets to see: instructions with their variables, passages, a window of the history."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from palaver.core.ports import ModelTurn
+from palaver.core.types import AnyPart, File, Message, Passage, Text
+
+HISTORY_MESSAGES = 40
+"""How many earlier messages a model sees at most. The window is read by index, so a long conversation costs no more
+than a short one."""
+HISTORY_CHARACTERS = 60_000
+"""… and how many characters of them, the newest first; the question itself is never cut."""
+
+_NAME = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
+
+
+def fill(instructions: str, variables: Mapping[str, Any]) -> str:
+    """``instructions`` with every ``{{name}}`` replaced: text as it is, other JSON compact, a missing one by nothing."""
+
+    def value(match: re.Match[str]) -> str:
+        given = variables.get(match.group(1))
+        if given is None:
+            return ""
+        return given if isinstance(given, str) else msgspec.json.encode(given).decode()
+
+    return _NAME.sub(value, instructions)
+
+
+def window(messages: Sequence[Message]) -> tuple[ModelTurn, ...]:
+    """The end of ``messages`` (oldest first) that fits, as the model reads it: earlier turns by their words alone."""
+    turns: list[ModelTurn] = []
+    room = HISTORY_CHARACTERS
+    for message in reversed(messages):
+        parts = tuple(_spoken(message.parts))
+        if not parts:
+            continue
+        room -= sum(len(part.text) for part in parts if isinstance(part, Text))
+        if room < 0 and turns:
+            break
+        turns.append(ModelTurn(role=message.role, parts=parts))
+    turns.reverse()
+    while turns and turns[0].role == "assistant":
+        del turns[0]
+    return tuple(turns)
+
+
+def _spoken(parts: Sequence[AnyPart]) -> list[Text | File]:
+    return [part for part in parts if isinstance(part, File) or (isinstance(part, Text) and part.text)]
+
+
+def cite(passages: Sequence[Passage]) -> str:
+    """``passages`` as text for a model: numbered, each with its source."""
+    return "\n\n".join(
+        f"[{number}] {' › '.join(name for name in (passage.title, passage.heading) if name) or passage.source}"
+        f" ({passage.source})\n{passage.text}"
+        for number, passage in enumerate(passages, 1)
+    )

@@ -1,0 +1,347 @@
+"""Live runs: each is a task of the server's, not of the caller who began it.
+
+A run writes a ``Draft``; any number of readers follow it at their own pace, each with a cursor and no queue. What
+many runs have to store goes out together in one statement: growing text about once a second, ends at once. A reader
+learns of an end only when it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from palaver.core.events import Draft, Event
+from palaver.core.ports import Growth, Outcome, Store
+from palaver.core.problems import Internal, Problem
+from palaver.core.turn import Ports, Scene, play
+from palaver.core.types import Ended, Message, Status
+
+SAVE_EVERY = 1.0
+"""Seconds between two saves of a growing message."""
+POLL_EVERY = 0.5
+"""Seconds between two looks at a run that another process writes."""
+RETRY_AFTER = (0.1, 0.2, 0.5, 1.0)
+"""Seconds to wait before a failed save is tried again; the last one repeats."""
+
+log = structlog.get_logger("palaver.runs")
+
+
+class Reader:
+    """One follower of a run. ``take`` gives what it has not seen, ``wait`` returns when there may be more."""
+
+    __slots__ = ("_draft", "_place", "_waiting", "_watched")
+
+    def __init__(self, watched: Watched, after: int = 0) -> None:
+        self._watched = watched
+        self._draft = watched.draft
+        self._place = watched.draft.place(after)
+        self._waiting: asyncio.Future[None] | None = None
+        watched.readers.add(self)
+
+    @property
+    def cursor(self) -> int:
+        return self._place.steps
+
+    @property
+    def done(self) -> bool:
+        """Whether there will be no more events than those taken."""
+        return self._draft.read_out(self._place)
+
+    def take(self) -> list[Event]:
+        return self._draft.since(self._place)
+
+    async def wait(self) -> None:
+        """Until the run goes on, or somebody calls ``wake``."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        await self._waiting
+
+    def wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def close(self) -> None:
+        self._watched.readers.discard(self)
+
+
+class Watched:
+    """A draft and who reads it."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.readers: set[Reader] = set()
+
+    def changed(self) -> None:
+        for reader in self.readers:
+            reader.wake()
+
+
+class Live(Watched):
+    """A run of this process."""
+
+    def __init__(self, *, app: int, run: int, uid: UUID, scene: Scene) -> None:
+        super().__init__(Draft())
+        self.app = app
+        self.run = run
+        self.uid = uid
+        self.scene = scene
+        self.task: asyncio.Task[None] | None = None
+        self.dirty = False
+        self.ending: Ended | None = None
+        """How to end, said from outside: stopped, interrupted."""
+
+    def growth(self) -> Growth:
+        self.dirty = False
+        return Growth(app=self.app, run=self.run, parts=self.draft.parts())
+
+    def outcome(self, ended: Ended) -> Outcome:
+        return Outcome(
+            app=self.app,
+            run=self.run,
+            conversation=self.scene.conversation,
+            parts=self.draft.parts(),
+            ended=ended,
+        )
+
+
+@dataclass(slots=True)
+class _Ending:
+    live: Live
+    ended: Ended
+    stored: asyncio.Future[None]
+
+
+class Runs:
+    """The registry of this process's live runs, and what keeps them stored."""
+
+    def __init__(self, ports: Ports, *, worker: Callable[[], int], timeout: float) -> None:
+        self._ports = ports
+        self._store: Store = ports.store
+        self._timeout = timeout
+        self.worker = worker
+        self._live: dict[UUID, Live] = {}
+        self._by_id: dict[int, Live] = {}
+        self._remote: dict[UUID, tuple[Watched, asyncio.Task[None]]] = {}
+        self._endings: list[_Ending] = []
+        self._something = asyncio.Event()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.closing = False
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def open(self) -> None:
+        """Begin to keep runs stored; needs a running loop."""
+        self._keepers = [asyncio.create_task(self._keep_growth()), asyncio.create_task(self._keep_endings())]
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    def add(self, live: Live, *, start: bool) -> None:
+        """Take a stored run over. It starts now, or (``start`` false) when ``may_start`` says so."""
+        self._live[live.uid] = live
+        self._by_id[live.run] = live
+        self._idle.clear()
+        if start:
+            self._start(live)
+
+    def may_start(self, run: int) -> None:
+        """The run is first in its conversation. Ids of other processes' runs, and repeats, change nothing."""
+        live = self._by_id.get(run)
+        if live is not None:
+            self._start(live)
+
+    def _start(self, live: Live) -> None:
+        if live.task is None:
+            live.task = asyncio.create_task(self._run(live), name=f"run {live.run}")
+
+    async def _run(self, live: Live) -> None:
+        ended: Ended | None = live.ending
+        try:
+            if ended is None:
+                ended = await self._play(live)
+        except asyncio.CancelledError:
+            ended = live.ending or _interrupted()
+            _uncancel()
+        except TimeoutError:
+            ended = _failed(Internal(reason="timeout", detail=f"no end after {self._timeout:g} s"))
+        except Problem as problem:
+            ended = _failed(problem)
+            log.warning("run failed", run=live.uid.hex, trace=live.scene.trace, problem=problem.record())
+        except Exception as error:
+            ended = _failed(Internal(reason="unforeseen", detail=type(error).__name__))
+            log.exception("run failed", run=live.uid.hex, trace=live.scene.trace)
+        await self._end(live, ended)
+
+    async def _play(self, live: Live) -> Ended:
+        async with asyncio.timeout(self._timeout), aclosing(play(live.scene, self._ports)) as events:
+            async for event in events:
+                if isinstance(event, Ended):
+                    return event
+                live.draft.apply(event)
+                live.dirty = True
+                live.changed()
+        raise AssertionError("a turn says how it ended")
+
+    async def _end(self, live: Live, ended: Ended) -> None:
+        """Store the end, then let the readers know. Nothing may interrupt this: it is shielded by its future."""
+        ending = _Ending(live, ended, asyncio.get_running_loop().create_future())
+        self._endings.append(ending)
+        self._something.set()
+        while not ending.stored.done():
+            try:
+                await asyncio.shield(ending.stored)
+            except asyncio.CancelledError:
+                _uncancel()
+
+    # Stopping -------------------------------------------------------------------------------------------------------
+
+    def stop(self, run: UUID) -> bool:
+        """Stop a run of this process: the model's connection is closed, no further step begins, the text stays.
+        False when there is none of that id (it may have ended)."""
+        live = self._live.get(run)
+        if live is None or live.ending is not None:
+            return False
+        self._finish_early(live, Ended(status=Status.STOPPED))
+        return True
+
+    def stop_conversation(self, app: int, conversation: int) -> int:
+        """Stop the running turn of a conversation and drop those that wait; how many there were here."""
+        runs = [live for live in self._live.values() if (live.app, live.scene.conversation) == (app, conversation)]
+        return sum(self.stop(live.uid) for live in sorted(runs, key=lambda live: -live.run))
+
+    def _finish_early(self, live: Live, ended: Ended) -> None:
+        live.ending = ended
+        if live.task is None:
+            self._start(live)
+        else:
+            live.task.cancel()
+
+    async def close(self, *, drain: float, limit: float = 10.0) -> None:
+        """Let the runs end by themselves for ``drain`` seconds, interrupt the rest, and store everything.
+        After ``limit`` more seconds (the database is away) what could not be stored is left to recovery."""
+        self.closing = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), drain)
+        for live in list(self._live.values()):
+            self._finish_early(live, _interrupted())
+        try:
+            await asyncio.wait_for(self._idle.wait(), limit)
+        except TimeoutError:
+            log.error("runs not stored at shutdown", runs=[live.uid.hex for live in self._live.values()])
+        for task in (*self._keepers, *(task for _, task in self._remote.values())):
+            task.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    # Following ------------------------------------------------------------------------------------------------------
+
+    async def follow(self, app: int, run: UUID, after: int = 0) -> Reader | None:
+        """A reader of the run, wherever it is written, or of the message it wrote; ``None`` for an unknown one."""
+        live = self._live.get(run)
+        if live is not None and live.app == app:
+            return Reader(live, after)
+        message = await self._store.runs.get(app, run)
+        if message is None:
+            return None
+        if message.ended is not None:
+            return Reader(Watched(Draft(message.parts, message.ended)), after)
+        live = self._live.get(run)
+        return Reader(live or self._watch(app, run, message), after)
+
+    def _watch(self, app: int, run: UUID, message: Message) -> Watched:
+        if run not in self._remote:
+            watched = Watched(Draft(message.parts))
+            self._remote[run] = (watched, asyncio.create_task(self._poll(app, run, watched)))
+        return self._remote[run][0]
+
+    async def _poll(self, app: int, run: UUID, watched: Watched) -> None:
+        """Copy what another process saves into ``watched``, while somebody reads it."""
+        try:
+            await asyncio.sleep(POLL_EVERY)
+            while watched.readers and watched.draft.ended is None:
+                with suppress(Problem):
+                    message = await self._store.runs.get(app, run)
+                    if message is None:
+                        return
+                    self._copy_on(message, watched)
+                await asyncio.sleep(POLL_EVERY)
+        finally:
+            del self._remote[run]
+
+    @staticmethod
+    def _copy_on(message: Message, watched: Watched) -> None:
+        place = watched.draft.place(2**62)
+        saved = Draft(message.parts, message.ended)
+        for event in saved.since(saved.place(place.steps)):
+            watched.draft.apply(event)
+        watched.changed()
+
+    # Storing --------------------------------------------------------------------------------------------------------
+
+    async def _keep_growth(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_EVERY)
+            grown = [live for live in self._live.values() if live.dirty]
+            if not grown:
+                continue
+            try:
+                await self._store.runs.save([live.growth() for live in grown])
+            except Problem as error:  # the text is in memory: the next round saves it
+                for live in grown:
+                    live.dirty = True
+                log.warning("could not save growing messages", runs=len(grown), error=str(error))
+
+    async def _keep_endings(self) -> None:
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            batch, self._endings = self._endings, []
+            if batch:
+                await self._store_endings(batch)
+
+    async def _store_endings(self, batch: list[_Ending]) -> None:
+        attempt = 0
+        while True:
+            try:
+                startable = await self._store.runs.finish([ending.live.outcome(ending.ended) for ending in batch])
+                break
+            except Problem as error:  # an end must not be lost: it is tried until it is stored
+                pause = RETRY_AFTER[min(attempt, len(RETRY_AFTER) - 1)]
+                attempt += 1
+                log.warning("could not store ends", runs=len(batch), error=str(error), again_in=pause)
+                await asyncio.sleep(pause)
+        for ending in batch:
+            self._forget(ending)
+        for run in startable:
+            self.may_start(run)
+
+    def _forget(self, ending: _Ending) -> None:
+        live = ending.live
+        live.draft.apply(ending.ended)
+        live.changed()
+        self._live.pop(live.uid, None)
+        self._by_id.pop(live.run, None)
+        if not self._live:
+            self._idle.set()
+        ending.stored.set_result(None)
+
+
+def _interrupted() -> Ended:
+    return Ended(status=Status.INTERRUPTED, reason="error", problem=Internal(reason="interrupted"))
+
+
+def _failed(problem: Problem) -> Ended:
+    return Ended(status=Status.FAILED, reason="error", problem=problem)
+
+
+def _uncancel() -> None:
+    task: asyncio.Task[Any] | None = asyncio.current_task()
+    if task is not None:
+        while task.cancelling():
+            task.uncancel()

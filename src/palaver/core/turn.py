@@ -1,0 +1,242 @@
+"""One turn: assemble → model → tools → again, until the model has said its last word. Always streams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from palaver.core.context import HISTORY_MESSAGES, cite, fill, window
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.ports import (
+    Call,
+    Finished,
+    Knowledge,
+    Model,
+    ModelRequest,
+    Models,
+    ModelTurn,
+    Say,
+    Store,
+    Think,
+    Tool,
+    ToolOutput,
+    ToolSpec,
+)
+from palaver.core.types import (
+    Agent,
+    AnyPart,
+    Ended,
+    Passage,
+    Status,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+
+MAX_STEPS = 8
+"""How often one turn may go back to the model with tool results. The last time it is offered no tools."""
+PASSAGES = 5
+SEARCH = "knowledge_search"
+"""The name under which retrieval stands in a message, whoever asked for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What a turn reaches for."""
+
+    store: Store
+    models: Models
+    knowledge: Knowledge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What a turn begins with. ``off`` names what the caller switched off for this message."""
+
+    agent: Agent
+    conversation: int
+    question: int
+    """Id of the user's message."""
+    parts: tuple[AnyPart, ...]
+    """The question itself."""
+    variables: Mapping[str, Any]
+    off: frozenset[tuple[str, int]] = frozenset()
+    trace: str = ""
+
+
+class KnowledgeSearch:
+    """Retrieval as a tool: what ``knowledge_mode: tool`` offers to the model."""
+
+    def __init__(self, knowledge: Knowledge, agent: Agent) -> None:
+        self._knowledge = knowledge
+        self._agent = agent
+
+    spec = ToolSpec(
+        name=SEARCH,
+        description="Search the agent's documents. Returns the best passages, numbered, each with its source.",
+        parameters={
+            "type": "object",
+            "properties": {"query": {"type": "string", "description": "What to look for, in the documents' words."}},
+            "required": ["query"],
+        },
+    )
+
+    async def call(self, arguments: dict[str, Any]) -> ToolOutput:
+        query = arguments.get("query")
+        if not isinstance(query, str) or not query.strip():
+            return ToolOutput(content="'query' must be a text that is not blank", error=True)
+        return found(await self._knowledge.search(self._agent.app, self._agent.spec.knowledge, query, PASSAGES))
+
+
+def found(passages: Sequence[Passage]) -> ToolOutput:
+    """What a search hands back: text for the model, the passages for programs."""
+    return ToolOutput(
+        content=cite(passages) or "Nothing was found.",
+        data=[msgspec.to_builtins(passage) for passage in passages],
+    )
+
+
+async def play(scene: Scene, ports: Ports) -> AsyncGenerator[Event, None]:
+    """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with."""
+    model, name = ports.models.resolve(scene.agent.spec.model)
+    earlier = await ports.store.conversations.history(
+        scene.agent.app, scene.conversation, before=scene.question, limit=HISTORY_MESSAGES
+    )
+    history = (*window(earlier), ModelTurn(role="user", parts=scene.parts))
+    tools: dict[str, Tool] = {}
+    said: list[AnyPart] = []
+    passages: tuple[Passage, ...] = ()
+    if scene.agent.spec.knowledge and scene.agent.spec.knowledge_mode == "tool":
+        tools[SEARCH] = KnowledgeSearch(ports.knowledge, scene.agent)
+    elif scene.agent.spec.knowledge:
+        call, result, passages = await _retrieve(scene, ports)
+        yield Added(part=call)
+        yield Added(part=result)
+    usage = Usage()
+    instructions = fill(scene.agent.spec.instructions, scene.variables)
+    for step in range(MAX_STEPS):
+        offered = tuple(tool.spec for tool in tools.values()) if step < MAX_STEPS - 1 else ()
+        request = ModelRequest(
+            model=name,
+            instructions=instructions,
+            history=(*history, ModelTurn(role="assistant", parts=tuple(said))) if said else history,
+            tools=offered,
+            passages=passages,
+            variables=dict(scene.variables),
+            trace=scene.trace,
+        )
+        reply = _Step()
+        async with aclosing(reply.read(model, request)) as events:
+            async for event in events:
+                yield event
+        said += reply.parts()
+        usage += reply.usage
+        if not reply.calls or not offered:
+            yield Ended(status=Status.COMPLETE, reason=reply.reason, usage=usage)
+            return
+        async with aclosing(_use(tools, reply.calls)) as results:
+            async for result in results:
+                said.append(result)
+                yield Added(part=result)
+    raise AssertionError("the last step ends the turn")
+
+
+class _Step:
+    """One answer of the model: its deltas as events, and what is left of them for the next step."""
+
+    def __init__(self) -> None:
+        self.calls: list[ToolCall] = []
+        self.reason = "stop"
+        self.usage = Usage()
+        self._open: type[Text | Thinking] | None = None
+        self._parts: list[tuple[type[Text | Thinking], list[str], dict[str, Any] | None] | ToolCall] = []
+
+    async def read(self, model: Model, request: ModelRequest) -> AsyncGenerator[Event, None]:
+        async with aclosing(model.stream(request)) as deltas:
+            async for delta in deltas:
+                match delta:
+                    case Say(text=text):
+                        if self._open is not Text:
+                            yield self._begin(Text, None)
+                        self._grow(text)
+                        yield Grew(text=text)
+                    case Think(text=text, provider_data=pocket):
+                        if self._open is not Thinking:
+                            yield self._begin(Thinking, pocket)
+                        self._grow(text)
+                        yield Grew(text=text)
+                    case Call(call=call):
+                        stamped = msgspec.structs.replace(call, at=_now())
+                        self._open = None
+                        self._parts.append(stamped)
+                        self.calls.append(stamped)
+                        yield Added(part=stamped)
+                    case Finished(reason=reason, usage=usage):
+                        self.reason, self.usage = reason, usage
+
+    def _begin(self, kind: type[Text | Thinking], pocket: dict[str, Any] | None) -> Opened:
+        self._open = kind
+        self._parts.append((kind, [], pocket))
+        return Opened(part=kind(provider_data=pocket))
+
+    def _grow(self, text: str) -> None:
+        last = self._parts[-1]
+        assert isinstance(last, tuple)
+        last[1].append(text)
+
+    def parts(self) -> list[AnyPart]:
+        return [
+            part if isinstance(part, ToolCall) else part[0](text="".join(part[1]), provider_data=part[2])
+            for part in self._parts
+        ]
+
+
+async def _retrieve(scene: Scene, ports: Ports) -> tuple[ToolCall, ToolResult, tuple[Passage, ...]]:
+    """What ``knowledge_mode: always`` does before the model is asked."""
+    query = " ".join(part.text for part in scene.parts if isinstance(part, Text))
+    call = ToolCall(call_id="retrieval", name=SEARCH, arguments={"query": query}, at=_now())
+    passages = await ports.knowledge.search(scene.agent.app, scene.agent.spec.knowledge, query, PASSAGES)
+    output = found(passages)
+    result = ToolResult(call_id=call.call_id, name=SEARCH, content=output.content, data=output.data, at=_now())
+    return call, result, tuple(passages)
+
+
+async def _use(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> AsyncGenerator[ToolResult, None]:
+    """The calls' results, each as soon as it is there. Closing stops the tools that still work."""
+    tasks = [asyncio.create_task(_call(tools.get(call.name), call)) for call in calls]
+    try:
+        for done in asyncio.as_completed(tasks):
+            yield await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _call(tool: Tool | None, call: ToolCall) -> ToolResult:
+    if tool is None:
+        output = ToolOutput(content=f"there is no tool called {call.name!r}", error=True)
+    elif call.malformed:
+        output = ToolOutput(content=f"the arguments are not a JSON object: {call.malformed[:200]!r}", error=True)
+    else:
+        output = await tool.call(call.arguments)
+    return ToolResult(
+        call_id=call.call_id,
+        name=call.name,
+        content=output.content,
+        data=output.data,
+        error=output.error,
+        at=_now(),
+    )
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

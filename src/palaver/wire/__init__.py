@@ -1,0 +1,4 @@
+"""The contract between HTTP and a dialect: what a call is, what an answer may be, how bytes are framed.
+
+Knows core and nothing else; in particular no socket, no web framework and no vendor.
+"""

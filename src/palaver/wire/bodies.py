@@ -1,0 +1,120 @@
+"""Reading requests: the rules that every dialect shares, so that no dialect has a parser of its own.
+
+Source: the wire specification, section "Requests, all dialects".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from palaver.core.problems import Invalid
+from palaver.core.types import MAX_ID
+
+MAX_DEPTH = 64
+_BLANK = b" \t\r\n"
+_decode = msgspec.json.Decoder().decode
+_INTEGER = re.compile(r"-?[0-9]{1,4300}", re.ASCII)
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def json_object(body: bytes, *, empty_is_object: bool = False) -> dict[str, Any]:
+    """The JSON object in ``body``: UTF-8, at most 64 deep, no lone surrogates; the last of a repeated member counts;
+    U+0000 becomes U+FFFD. Raises ``Invalid(field="body", rule="json")``, ``rule="required"`` where it is empty."""
+    if not body.strip(_BLANK):
+        if empty_is_object:
+            return {}
+        raise Invalid(field="body", rule="required", detail="the body is empty")
+    try:
+        value: Any = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(field="body", rule="json", detail=str(error)) from error
+    if not isinstance(value, dict):
+        raise Invalid(field="body", rule="json", detail="not an object")
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise Invalid(field="body", rule="json", detail=f"nested deeper than {MAX_DEPTH}")
+    return cast("dict[str, Any]", _without_nul(value) if b"\\u0000" in body else value)
+
+
+def _depth(value: Any) -> int:
+    """How deep ``value`` nests, the outermost container being 1. Goes down one level a round: no recursion."""
+    depth = 0
+    level: list[Any] = [value]
+    while level:
+        inside: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inside.extend(cast("dict[str, Any]", item).values())
+            elif isinstance(item, list):
+                inside.extend(cast("list[Any]", item))
+        if not any(isinstance(item, dict | list) for item in level):
+            break
+        depth += 1
+        level = inside
+    return depth
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_without_nul(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(item) for name, item in cast("dict[str, Any]", value).items()}
+    return value
+
+
+def read(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
+    """``members`` as a ``shape``, whose fields are checked in the order they are declared in, so that the first
+    wrong one is the one reported. ``null`` equals absent, unknown members are passed over.
+
+    Raises ``Invalid(field, rule="type")``.
+    """
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(shape):
+        value = members.get(field.encode_name)
+        if value is None:
+            continue
+        if digits_are_numbers:
+            value = _from_digits(value)
+        try:
+            values[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            if digits_are_numbers and value is not members[field.encode_name]:
+                try:  # the field is a text after all
+                    values[field.name] = msgspec.convert(members[field.encode_name], field.type)
+                    continue
+                except msgspec.ValidationError:
+                    pass
+            raise Invalid(field=field.encode_name, rule="type", detail=str(error)) from error
+    return shape(**values)
+
+
+def _from_digits(value: Any) -> Any:
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_from_digits(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def as_id(number: int) -> int | None:
+    """``number`` where it can be an id of ours; larger ones name nothing."""
+    return number if 0 < number <= MAX_ID else None
+
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+
+
+def idempotency_key(value: str | None) -> str | None:
+    """The header's value; ``None`` where there is none. Raises ``Invalid(field="Idempotency-Key")``."""
+    if value is None:
+        return None
+    if not _KEY.fullmatch(value):
+        raise Invalid(field="Idempotency-Key", rule="range", detail="1 to 255 characters from 0x21 to 0x7E")
+    return value
