@@ -106,7 +106,7 @@ class Chat:
         )
         stored = await self._store.runs.open(opening)
         if isinstance(stored, Replay):
-            return await self._replay(who, user, stored.run)
+            return await self._replay(who, stored.run)
         scene = Scene(
             agent=agent,
             conversation=stored.conversation.id,
@@ -126,7 +126,7 @@ class Chat:
         if len(self._runs) >= self._limits.max_live_runs:
             raise Busy(reason="overload", retry_after=1)
 
-    async def _replay(self, who: Principal, user: User, run: UUID) -> Sent:
+    async def _replay(self, who: Principal, run: UUID) -> Sent:
         message = await self._store.runs.get(who.app, run)
         reader = await self._runs.follow(who.app, run)
         if message is None or reader is None:

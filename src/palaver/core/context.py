@@ -21,7 +21,7 @@ _NAME = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
 
 
 def fill(instructions: str, variables: Mapping[str, Any]) -> str:
-    """``instructions`` with every ``{{name}}`` replaced: text as it is, other JSON compact, a missing one by nothing."""
+    """``instructions`` with every ``{{name}}`` replaced: text as it is, other JSON compact, a missing one empty."""
 
     def value(match: re.Match[str]) -> str:
         given = variables.get(match.group(1))

@@ -98,7 +98,7 @@ class Draft:
             case Grew(text=text):
                 last = self._parts[-1] if self._parts else None
                 if not isinstance(last, _Writing):
-                    raise ValueError(f"{event!r} without an open part")
+                    raise ValueError(f"{event!r} without an open part")  # noqa: TRY004  the order is wrong, not a type
                 last.write(text)
             case Opened(part=part):
                 self._parts.append(_Writing(part))

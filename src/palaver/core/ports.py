@@ -11,12 +11,15 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
+import msgspec
+
 from palaver.core.problems import Problem
 from palaver.core.types import (
     Agent,
     AnyPart,
     Conversation,
     Ended,
+    Key,
     Message,
     Passage,
     Principal,
@@ -55,7 +58,7 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     tools: tuple[ToolSpec, ...] = ()
     passages: tuple[Passage, ...] = ()
     """What retrieval found for this question; ``instructions`` do not repeat them."""
-    variables: dict[str, Any] = {}
+    variables: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     trace: str = ""
     """The request's trace id, for logs and for the endpoint's ``X-Request-ID``."""
 
@@ -192,6 +195,7 @@ class Growth(Value, frozen=True, kw_only=True):
     """The state of a run that goes on, as it is to be stored."""
 
     app: int
+    conversation: int
     run: int
     parts: tuple[AnyPart, ...]
 
@@ -265,3 +269,25 @@ class Store(Protocol):
 
     @property
     def runs(self) -> Runs: ...
+
+
+# Admission ----------------------------------------------------------------------------------------------------------
+
+
+class Counted(Value, frozen=True, kw_only=True):
+    """How many of the calls asked about the minute's limit and the lifetime's admit; ``wait`` is the time until the
+    minute is over, in seconds. ``min(by_rate, by_total)`` of them were counted."""
+
+    by_rate: int
+    by_total: int
+    wait: float
+
+
+class Keys(Protocol):
+    async def by_id(self, dialect: str, id: str) -> Key | None: ...
+
+    async def by_secret(self, dialect: str, secret: str) -> Key | None: ...
+
+
+class Usages(Protocol):
+    async def count(self, key: Key, calls: int) -> Counted: ...

@@ -97,7 +97,7 @@ class Live(Watched):
 
     def growth(self) -> Growth:
         self.dirty = False
-        return Growth(app=self.app, run=self.run, parts=self.draft.parts())
+        return Growth(app=self.app, conversation=self.scene.conversation, run=self.run, parts=self.draft.parts())
 
     def outcome(self, ended: Ended) -> Outcome:
         return Outcome(

@@ -1,0 +1,71 @@
+"""May this call happen: whose key it is, and what the key has left."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from palaver.core.ports import Counted, Keys, Usages
+from palaver.core.problems import Busy, Problem
+from palaver.core.types import Key
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Calls of one key that came while its row was being counted: they are counted together next."""
+
+    calls: list[asyncio.Future[None]] = field(default_factory=list["asyncio.Future[None]"])
+    task: asyncio.Task[None] | None = None
+
+
+class Admission:
+    """Looks keys up and counts their calls. A busy key costs one statement at a time, however many calls it makes."""
+
+    def __init__(self, keys: Keys, usages: Usages) -> None:
+        self._keys = keys
+        self._usages = usages
+        self._waiting: dict[tuple[int, int], _Waiting] = {}
+
+    async def key(self, dialect: str, *, id: str | None, secret: str | None) -> Key | None:
+        """The credential with that id, or (where the secret is all a caller sends) with that secret."""
+        if id is not None:
+            return await self._keys.by_id(dialect, id)
+        return None if secret is None else await self._keys.by_secret(dialect, secret)
+
+    async def count(self, key: Key) -> None:
+        """Count one call. Raises ``Busy(reason="rate" | "usage")`` for one that a limit refuses."""
+        if key.setting("rpm") is None and key.setting("total") is None:
+            return
+        name = (key.app, key.number)
+        waiting = self._waiting.setdefault(name, _Waiting())
+        call = asyncio.get_running_loop().create_future()
+        waiting.calls.append(call)
+        if waiting.task is None:
+            waiting.task = asyncio.create_task(self._count(key, waiting))
+        await call
+
+    async def _count(self, key: Key, waiting: _Waiting) -> None:
+        while calls := waiting.calls:
+            waiting.calls = []
+            try:
+                counted = await self._usages.count(key, len(calls))
+            except Problem as problem:
+                for call in calls:
+                    if not call.done():
+                        call.set_exception(problem)
+                continue
+            _answer(calls, counted)
+        del self._waiting[key.app, key.number]
+
+
+def _answer(calls: list[asyncio.Future[None]], counted: Counted) -> None:
+    admitted = min(counted.by_rate, counted.by_total)
+    for number, call in enumerate(calls):
+        if call.done():  # its caller went away
+            continue
+        if number < admitted:
+            call.set_result(None)
+        elif counted.by_rate <= number:
+            call.set_exception(Busy(reason="rate", retry_after=counted.wait))
+        else:
+            call.set_exception(Busy(reason="usage"))

@@ -1,0 +1,142 @@
+"""A ``ModelRequest`` as the body of a Chat Completions request. Values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+
+from palaver.core.context import cite
+from palaver.core.ports import ModelRequest, ModelTurn
+from palaver.core.types import AnyPart, File, Text, Thinking, ToolCall, ToolResult, clean
+from palaver.models.answer import POCKET
+
+Json = dict[str, Any]
+
+SOURCES = (
+    "Answer from the numbered sources below wherever they are relevant, and name the sources you used, like [1]."
+    " Where they do not answer the question, say so instead of guessing what they contain."
+)
+_NO_RESULT = "The tool was stopped before it had a result."
+
+
+def body(request: ModelRequest) -> bytes:
+    """The request's body: JSON, UTF-8."""
+    said: Json = {
+        "model": request.model,
+        "messages": messages(request),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.tools:
+        said["tools"] = [
+            {
+                "type": "function",
+                "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+            }
+            for tool in request.tools
+        ]
+    return msgspec.json.encode(said)
+
+
+def messages(request: ModelRequest) -> list[Json]:
+    """The ``messages`` member: the system's words if there are any, then every turn."""
+    said: list[Json] = []
+    system = [clean(request.instructions.strip())]
+    if request.passages:
+        system += [SOURCES, clean(cite(request.passages))]
+    if text := "\n\n".join(filter(None, system)):
+        said.append({"role": "system", "content": text})
+    for turn in request.history:
+        said += _user(turn) if turn.role == "user" else _assistant(turn.parts)
+    return said
+
+
+def _user(turn: ModelTurn) -> list[Json]:
+    content: list[Json] = []
+    for part in turn.parts:
+        if isinstance(part, Text) and part.text:
+            content.append({"type": "text", "text": clean(part.text)})
+        elif isinstance(part, File):
+            content.append(_file(part))
+    if all(entry["type"] == "text" for entry in content):
+        # Plain text where it will do: not every endpoint takes a list.
+        return [{"role": "user", "content": "\n".join(entry["text"] for entry in content)}]
+    return [{"role": "user", "content": content}]
+
+
+def _file(file: File) -> Json:
+    if file.media_type.startswith("image/") and file.ref.startswith(("https://", "http://", "data:")):
+        return {"type": "image_url", "image_url": {"url": file.ref}}
+    about = ", ".join(filter(None, (file.name or file.ref, file.media_type)))
+    return {"type": "text", "text": f"[attached file: {clean(about)}]"}
+
+
+def _assistant(parts: Sequence[AnyPart]) -> list[Json]:
+    """An assistant's turn, which may hold several steps: each is one message and one more for every call's result."""
+    said: list[Json] = []
+    step = _Step()
+    for part in parts:
+        if step.results and not isinstance(part, ToolResult):
+            said += step.messages()
+            step = _Step()
+        step.take(part)
+    return said + step.messages()
+
+
+class _Step:
+    """What the assistant said in one go, and what came of its calls."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.calls: list[ToolCall] = []
+        self.results: dict[str, ToolResult] = {}
+        self.pocket: Json = {}
+
+    def take(self, part: AnyPart) -> None:
+        match part:
+            case Text(text=text):
+                self.text.append(clean(text))
+            case Thinking(text=text):
+                for name, value in _pocket(part).items():
+                    earlier = self.pocket.get(name)
+                    value = clean(text) if value is None else value
+                    self.pocket[name] = earlier + value if isinstance(earlier, str) else value
+            case ToolCall():
+                self.calls.append(part)
+            case ToolResult():
+                self.results[part.call_id] = part
+            case File():
+                self.text.append(_file(part).get("text", ""))
+
+    def messages(self) -> list[Json]:
+        text = "".join(self.text)
+        if not self.calls:
+            return [{"role": "assistant", "content": text}] if text else []
+        # What the pocket holds matters to the step that a tool's result continues, and to no other.
+        head: Json = {**self.pocket, "role": "assistant", "content": text or None}
+        head["tool_calls"] = [
+            {
+                **_pocket(call),
+                "id": call.call_id,
+                "type": "function",
+                "function": {
+                    # Templates of open models read the arguments again: they must be JSON, whatever the model wrote.
+                    "name": call.name or "unknown",
+                    "arguments": msgspec.json.encode(call.arguments).decode(),
+                },
+            }
+            for call in self.calls
+        ]
+        return [head, *(self._result(call) for call in self.calls)]
+
+    def _result(self, call: ToolCall) -> Json:
+        result = self.results.get(call.call_id)
+        content = _NO_RESULT if result is None else clean(result.content)
+        return {"role": "tool", "tool_call_id": call.call_id, "content": content}
+
+
+def _pocket(part: AnyPart) -> Json:
+    held = (part.provider_data or {}).get(POCKET)
+    return cast("Json", held) if isinstance(held, dict) else {}

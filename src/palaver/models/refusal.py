@@ -1,0 +1,88 @@
+"""What an endpoint says when it does not answer: bodies of many shapes made into one ``Upstream``."""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import msgspec
+
+from palaver.core.problems import Upstream
+
+SHOWN = 300
+"""Characters of an endpoint's words that a problem carries."""
+
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
+_SECRET = re.compile(r"\b(sk|key|api[-_]?key)-[A-Za-z0-9_*.\-]{6,}")
+
+
+def refused(status: int, headers: Mapping[str, str], body: bytes, phrase: str = "") -> Upstream:
+    """The problem that an answer with ``status`` is. ``headers`` are looked up in the case written here."""
+    said = words(body)
+    if 300 <= status < 400:
+        said = f"redirected to {headers.get('Location', '?')!r}: OPENAI_BASE_URL must name the address itself"
+    detail = f"HTTP {status}: {said or phrase or 'no reason given'}"
+    if status == 429:
+        return Upstream(reason="limit", status=status, detail=detail, retry_after=retry_after(headers))
+    reason = "refused" if status >= 500 else "rejected"
+    return Upstream(reason=reason, status=status, detail=detail, retry_after=retry_after(headers))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, from ``Retry-After-Ms`` or ``Retry-After`` (seconds or a date); ``None`` when not told."""
+    for name, unit in (("Retry-After-Ms", 1000.0), ("Retry-After", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) / unit
+        except ValueError:
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    try:
+        return max(0.0, parsedate_to_datetime(headers.get("Retry-After", "")).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def words(body: bytes) -> str:
+    """The sentence in an error's body: a JSON member that holds one, else the text, without markup."""
+    text = body.decode("utf-8", "replace")
+    try:
+        said = sentence(msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = ""
+    if not said and "<" in text:
+        text = html.unescape(_MARKUP.sub(" ", text))
+    return excerpt(said or text)
+
+
+def sentence(value: Any, depth: int = 4) -> str:
+    """The message inside an error as JSON: ``{"error": {"message", "code"}}`` and its many relatives."""
+    if isinstance(value, str):
+        return value
+    if not depth or not isinstance(value, dict | list) or not value:
+        return ""
+    if isinstance(value, list):
+        return sentence(cast("list[Any]", value)[0], depth - 1)
+    error = cast("dict[str, Any]", value)
+    for name in ("error", "message", "detail", "errors", "msg", "error_msg"):
+        if said := sentence(error.get(name), depth - 1):
+            code = error.get("code") or error.get("type")
+            return f"{said} ({code})" if name == "message" and isinstance(code, str) else said
+    return ""
+
+
+def excerpt(text: str) -> str:
+    """The beginning of ``text`` on one line."""
+    line = " ".join(text[: 20 * SHOWN].split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def without_secrets(text: str, key: str | None) -> str:
+    """``text`` without ``key``, nor what looks like one: endpoints like to repeat the key they refuse."""
+    if key:
+        text = text.replace(key, "…")
+    return _SECRET.sub(lambda match: f"{match.group(1)}-…", text)

@@ -1,0 +1,121 @@
+"""Agents. Few and read at every message, so they are cached until somebody changes one."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+
+from palaver.core.problems import Conflict
+from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, as_uid, clean, new_uid
+from palaver.store.database import Database, Row
+from palaver.store.presence import Presence
+
+CACHED = 10_000
+
+_CHANGED = "pg_notify('palaver', 'agents')"
+_PUT = """
+INSERT INTO agent (app, uid, name, spec) VALUES ($1, $2, $3, $4)
+ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = now()"""
+_FORGET_ALIASES = """
+DELETE FROM agent_alias
+WHERE app = $1 AND alias <> ALL ($3) AND agent = (SELECT id FROM agent WHERE app = $1 AND name = $2)"""
+_PUT_ALIASES = """
+INSERT INTO agent_alias (app, alias, agent)
+SELECT $1, unnest($3::text[]), id FROM agent WHERE app = $1 AND name = $2 ON CONFLICT DO NOTHING"""
+
+
+class Agents:
+    def __init__(self, db: Database, presence: Presence) -> None:
+        self._db = db
+        self._presence = presence
+        self._cache: dict[tuple[int, Ref], Agent | None] = {}
+        presence.on("agents", lambda _: self._cache.clear())
+
+    async def get(self, app: int, ref: Ref) -> Agent | None:
+        """By number, uid or alias. A name is not a ref."""
+        if (app, ref) in self._cache and self._presence.listening:
+            return self._cache[app, ref]
+        heard = self._presence.heard
+        agent = await self._read(app, ref)
+        if heard == self._presence.heard:
+            if len(self._cache) >= CACHED:
+                self._cache.clear()
+            self._cache[app, ref] = agent
+        return agent
+
+    async def _read(self, app: int, ref: Ref) -> Agent | None:
+        if isinstance(ref, int):
+            if not 0 < ref <= MAX_ID:
+                return None
+            row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND id = $2", app, ref)
+        else:
+            alias = None if isinstance(ref, UUID) else clean(ref)
+            row = await self._db.fetchrow(
+                "SELECT g.* FROM agent g WHERE g.app = $1 AND (g.uid = $2 OR g.id ="
+                " (SELECT a.agent FROM agent_alias a WHERE a.app = $1 AND a.alias = $3)) ORDER BY g.uid = $2 LIMIT 1",
+                app,
+                ref if isinstance(ref, UUID) else as_uid(ref),
+                alias,
+            )
+        return None if row is None else _agent(row)
+
+    async def find(self, app: Application, ref: str) -> Agent | None:
+        """As an operator names it: by number, uid, alias or name."""
+        row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND name = $2", app.id, ref)
+        if row is not None:
+            return _agent(row)
+        return await self._read(app.id, int(ref) if ref.isascii() and ref.isdigit() else ref)
+
+    async def apply(self, app: Application, spec: AgentSpec) -> Agent:
+        """Store the agent of that name, new or changed. Raises ``Conflict(reason="name")`` when another agent has
+        one of its aliases."""
+        taken = await self._db.fetchrow(
+            "SELECT l.alias, g.name FROM agent_alias l JOIN agent g ON g.app = l.app AND g.id = l.agent"
+            " WHERE l.app = $1 AND l.alias = ANY($2) AND g.name <> $3 LIMIT 1",
+            app.id,
+            list(spec.alias),
+            spec.name,
+        )
+        if taken is not None:
+            raise Conflict(reason="name", detail=f"the alias {taken['alias']!r} belongs to agent {taken['name']!r}")
+        aliases = list(spec.alias)
+        await self._db.together(
+            [
+                (_PUT, (app.id, new_uid(), spec.name, msgspec.json.encode(spec).decode())),
+                (_FORGET_ALIASES, (app.id, spec.name, aliases)),
+                (_PUT_ALIASES, (app.id, spec.name, aliases)),
+                (f"SELECT {_CHANGED}", ()),
+            ]
+        )
+        row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND name = $2", app.id, spec.name)
+        assert row is not None
+        return _agent(row)
+
+    async def all(self, app: Application | None = None) -> list[tuple[str, Agent]]:
+        """(application's name, agent) of every agent."""
+        rows = await self._db.fetch(
+            "SELECT g.*, a.name AS app_name FROM agent g JOIN application a ON a.id = g.app"
+            " WHERE $1::bigint IS NULL OR g.app = $1 ORDER BY a.name, g.name, g.id",
+            None if app is None else app.id,
+        )
+        return [(row["app_name"], _agent(row)) for row in rows]
+
+    async def delete(self, agent: Agent) -> None:
+        """Remove the agent with its conversations."""
+        await self._db.execute(
+            f"WITH gone AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1) SELECT {_CHANGED} FROM gone",
+            agent.app,
+            agent.id,
+        )
+
+
+def _agent(row: Row) -> Agent:
+    return Agent(
+        app=row["app"],
+        id=row["id"],
+        uid=row["uid"],
+        spec=msgspec.json.decode(row["spec"], type=AgentSpec),
+        created=row["created"],
+        modified=row["modified"],
+    )

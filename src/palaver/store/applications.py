@@ -1,0 +1,38 @@
+"""Applications: the owners of everything else."""
+
+from __future__ import annotations
+
+from palaver.core.types import Application
+from palaver.store.database import Database, Row
+
+
+class Applications:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def named(self, name: str) -> Application:
+        """The application of that name, made when there is none."""
+        row = await self._db.fetchrow("SELECT * FROM application WHERE name = $1", name)
+        if row is None:
+            row = await self._db.fetchrow(
+                "INSERT INTO application (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = excluded.name"
+                " RETURNING *",
+                name,
+            )
+        assert row is not None
+        return _application(row)
+
+    async def get(self, name: str) -> Application | None:
+        row = await self._db.fetchrow("SELECT * FROM application WHERE name = $1", name)
+        return None if row is None else _application(row)
+
+    async def all(self) -> list[Application]:
+        return [_application(row) for row in await self._db.fetch("SELECT * FROM application ORDER BY name")]
+
+    async def delete(self, name: str) -> bool:
+        """Remove the application with everything it owns."""
+        return await self._db.execute("DELETE FROM application WHERE name = $1", name) != "DELETE 0"
+
+
+def _application(row: Row) -> Application:
+    return Application(id=row["id"], name=row["name"], created=row["created"])

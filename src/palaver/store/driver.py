@@ -1,0 +1,71 @@
+"""The driver, as far as palaver uses it, with types: the only module that imports asyncpg."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, cast
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+
+from palaver.core.problems import Internal
+
+FAILURES: tuple[type[Exception], ...] = (
+    cast("Any", asyncpg).PostgresError,
+    cast("Any", asyncpg).InterfaceError,
+    OSError,
+    TimeoutError,
+)
+"""Everything that can go wrong between here and PostgreSQL."""
+
+
+class Row(Protocol):
+    """A row of a result: by column name or position."""
+
+    def __getitem__(self, key: str | int, /) -> Any: ...
+
+
+class Connection(Protocol):
+    """One connection. ``timeout`` is in seconds."""
+
+    async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Row]: ...
+    async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Row | None: ...
+    async def fetchval(self, query: str, *args: Any, timeout: float | None = None) -> Any: ...
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str: ...
+    async def add_listener(self, channel: str, callback: Callable[[Any, int, str, object], None]) -> None: ...
+    def add_termination_listener(self, callback: Callable[[Any], None]) -> None: ...
+    def remove_termination_listener(self, callback: Callable[[Any], None]) -> None: ...
+    def transaction(self) -> AbstractAsyncContextManager[None]: ...
+    async def close(self, *, timeout: float | None = None) -> None: ...
+    def terminate(self) -> None: ...
+
+
+class Pool(Protocol):
+    def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]: ...
+    async def close(self) -> None: ...
+    def terminate(self) -> None: ...
+
+
+async def connect(url: str, *, timeout: float, settings: dict[str, str] | None = None) -> Connection:
+    """One connection of its own. Raises ``Internal(reason="database")``."""
+    try:
+        made = await cast("Any", asyncpg).connect(url, timeout=timeout, server_settings=settings or {})
+    except (*FAILURES, ValueError) as error:
+        raise failure(error) from error
+    return cast("Connection", made)
+
+
+async def pool(url: str, *, size: int, timeout: float, settings: dict[str, str]) -> Pool:
+    """A pool of up to ``size`` connections, each statement bounded by ``timeout`` seconds."""
+    try:
+        made = await cast("Any", asyncpg).create_pool(
+            url, min_size=1, max_size=size, command_timeout=timeout, timeout=timeout, server_settings=settings
+        )
+    except (*FAILURES, ValueError) as error:
+        raise failure(error) from error
+    return cast("Pool", made)
+
+
+def failure(error: BaseException) -> Internal:
+    """The driver's error as core knows it."""
+    return Internal(reason="database", detail=f"{type(error).__name__}: {error}".rstrip(": "))

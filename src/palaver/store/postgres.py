@@ -1,0 +1,55 @@
+"""The store as a whole."""
+
+from __future__ import annotations
+
+from palaver.core.problems import Internal
+from palaver.store.agents import Agents
+from palaver.store.applications import Applications
+from palaver.store.conversations import Conversations
+from palaver.store.database import Database
+from palaver.store.keys import Keys
+from palaver.store.knowledge import KnowledgeTable
+from palaver.store.presence import Presence
+from palaver.store.runs import Runs
+from palaver.store.secrets import SecretBox
+from palaver.store.usage import Usage
+from palaver.store.users import Users
+
+
+class Postgres:
+    """Every noun's table, on one database. Implements ``core.ports.Store``."""
+
+    def __init__(self, url: str, box: SecretBox, *, connections: int = 10) -> None:
+        self.db = Database(url, connections=connections)
+        self.presence = Presence(url)
+        self._box = box
+        self.applications = Applications(self.db)
+        self.keys = Keys(self.db, box, self.presence)
+        self.agents = Agents(self.db, self.presence)
+        self.users = Users(self.db)
+        self.conversations = Conversations(self.db)
+        self.runs = Runs(self.db)
+        self.usage = Usage(self.db)
+        self.knowledge = KnowledgeTable(self.db)
+
+    async def open(self) -> None:
+        """Connect. Raises ``Internal`` when the database is away, or was sealed with another master key."""
+        await self.db.open()
+        await self._check_master_key()
+        await self.presence.open()
+
+    async def close(self) -> None:
+        await self.presence.close()
+        await self.db.close()
+
+    async def _check_master_key(self) -> None:
+        """Whoever comes first leaves the key's fingerprint; a process with another key must not go on."""
+        mine = self._box.fingerprint("palaver").hex()
+        theirs = await self.db.fetchval(
+            "INSERT INTO meta (name, value) VALUES ('master_key', $1)"
+            " ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value",
+            mine,
+        )
+        if theirs != mine:
+            detail = "this database was used with another master key; set PALAVER_MASTER_KEY to that one"
+            raise Internal(reason="database", detail=detail)

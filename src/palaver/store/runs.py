@@ -1,0 +1,296 @@
+"""Runs: a turn is stored whole in one statement, its growth together with other runs', its end likewise.
+
+The conversation's row is the lock and the queue. Every statement that adds or ends a run updates that row, so
+PostgreSQL puts them in order; what the statement decides, it decides from the row it then holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from palaver.core.ports import Accepted, Claim, Growth, Opening, Outcome, Replay
+from palaver.core.problems import Busy, Conflict, NotFound, Problem
+from palaver.core.types import Message, Text, clean, new_uid
+from palaver.store.conversations import NAMED, conversation, message, named
+from palaver.store.database import Database, Row
+
+ATTEMPTS = 5
+"""How often opening a run begins anew because somebody else changed what it was decided on."""
+
+_C_COLUMNS = "c.app, c.id, c.uid, c.end_user, c.agent, c.alias, c.title, c.opening, c.created, c.modified, c.queue"
+
+# A claim is free when there is none, or an expired one.
+_CLAIM = """
+claimed AS (
+    INSERT INTO claim (app, credential, end_user, scope, key, digest, run, expires)
+    VALUES ($1, $6, $2, $7, $8, $9, $10, now() + make_interval(secs => $11))
+    ON CONFLICT (app, credential, end_user, scope, key) DO UPDATE
+        SET digest = excluded.digest, run = excluded.run, expires = excluded.expires
+        WHERE claim.expires <= now()
+    RETURNING 1
+),"""
+_GRANTED = "EXISTS (SELECT FROM claimed)"
+_MESSAGES = """
+m AS (
+    INSERT INTO message (app, conversation, id, uid, role, parts, status, worker)
+    SELECT c.app, c.id, c.queue[cardinality(c.queue)] - 1, $12::uuid, 'user', $13::jsonb, NULL, NULL FROM c
+    UNION ALL
+    SELECT c.app, c.id, c.queue[cardinality(c.queue)], $10::uuid, 'assistant', '[]', 'live', $14::integer FROM c
+)"""
+
+
+def _opening_sql(*, known: bool, claim: bool) -> str:
+    """The statement that stores a turn, in a conversation that is ``known`` or new.
+
+    $1 app, $2 end user, $3 … $5 the conversation's names (known) or uid, agent, alias (new), $6 credential,
+    $7 … $9 scope, key and digest of the claim, $10 the run's uid, $11 the claim's life in seconds, $12 the
+    question's uid, $13 its parts, $14 worker, $15 agent, $16 how many runs may be live, $17 the opening words.
+    """
+    guard = _GRANTED if claim else "true"
+    if known:
+        change = f"""
+c AS (
+    UPDATE conversation c SET queue = c.queue || (nextval('message_id') + 1), modified = now(),
+        opening = CASE WHEN c.opening = '' THEN $17 ELSE c.opening END
+    WHERE {NAMED} AND c.agent = $15 AND cardinality(c.queue) < $16::integer AND {guard}
+    RETURNING {_C_COLUMNS}
+),"""
+    else:
+        change = f"""
+c AS (
+    INSERT INTO conversation AS c (app, uid, end_user, agent, alias, opening, queue)
+    SELECT $1::bigint, $4::uuid, $2::bigint, $15::bigint, $5::text, $17::text,
+        ARRAY[nextval('message_id') + 1] WHERE {guard}
+    ON CONFLICT (app, end_user, alias) DO NOTHING
+    RETURNING {_C_COLUMNS}
+),"""
+    unused = "WITH given AS (SELECT $3::bigint, $6::bigint, $7::text, $8::text, $9::bytea, $11::float8, $16::integer),"
+    granted = _GRANTED if claim else "true"
+    return (
+        unused
+        + (_CLAIM if claim else "")
+        + change
+        + _MESSAGES
+        + f" SELECT {granted} AS granted, c.* FROM (SELECT) one LEFT JOIN c ON true"
+    )
+
+
+_OPEN = {(known, claim): _opening_sql(known=known, claim=claim) for known in (True, False) for claim in (True, False)}
+
+_SAVE = """
+UPDATE message m SET parts = d.parts::jsonb
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS d (app, conversation, id, parts)
+WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'"""
+
+# Rows are locked in one order, so that two processes that end runs of the same conversations never wait for each other.
+_DEQUEUE = """
+locked AS (
+    SELECT c.app, c.id, d.runs FROM conversation c
+    JOIN (SELECT app, conversation, array_agg(id) AS runs FROM ended GROUP BY app, conversation) d
+        ON c.app = d.app AND c.id = d.conversation
+    ORDER BY c.app, c.id FOR UPDATE OF c
+),
+freed AS (
+    UPDATE conversation c
+    SET modified = now(), queue = ARRAY(SELECT q FROM unnest(c.queue) WITH ORDINALITY AS u (q, n)
+                                        WHERE q <> ALL (l.runs) ORDER BY n)
+    FROM locked l WHERE c.app = l.app AND c.id = l.id
+    RETURNING c.queue[1] AS head
+)
+SELECT head, pg_notify('palaver', 'start ' || head) FROM freed WHERE head IS NOT NULL"""
+
+_FINISH = f"""
+WITH d AS (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
+        $8::text[]) AS d (app, conversation, id, parts, status, reason, usage, problem)
+),
+ended AS (
+    UPDATE message m SET parts = d.parts::jsonb, status = d.status, reason = d.reason, usage = d.usage::jsonb,
+        problem = d.problem::jsonb, ended = now(), worker = NULL
+    FROM d WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
+    RETURNING m.app, m.conversation, m.id
+),{_DEQUEUE}"""
+
+_INTERRUPT = f"""
+WITH ended AS (
+    UPDATE message m SET status = 'interrupted', reason = 'error', problem = $2::jsonb, ended = now(), worker = NULL
+    WHERE m.status = 'live' AND m.worker = ANY ($1::integer[])
+    RETURNING m.app, m.conversation, m.id
+),{_DEQUEUE}"""
+
+
+class Runs:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def open(self, opening: Opening) -> Accepted | Replay:
+        for _ in range(ATTEMPTS):
+            stored = await self._open_once(opening)
+            if stored is not None:
+                return stored
+        raise Busy(reason="waiting", retry_after=1)
+
+    async def _open_once(self, opening: Opening) -> Accepted | Replay | None:
+        """One attempt; ``None`` when what it went by changed meanwhile."""
+        known = opening.conversation is not None
+        if known and opening.create_as is not None and not await self._exists(opening):
+            known = False
+        row = await self._db.fetchrow(_OPEN[known, opening.claim is not None], *_arguments(opening, known=known))
+        assert row is not None
+        if row["id"] is not None:
+            queue: list[int] = row["queue"]
+            run = queue[-1]
+            return Accepted(conversation=conversation(row), question=run - 1, run=run, first=len(queue) == 1)
+        try:
+            return await self._why_not(opening, known=known, granted=row["granted"])
+        except (NotFound, Conflict, Busy):
+            if opening.claim is not None and row["granted"]:
+                await self._give_back(opening, opening.claim)
+            raise
+
+    async def _exists(self, opening: Opening) -> bool:
+        assert opening.conversation is not None
+        sql = f"SELECT FROM conversation c WHERE {NAMED}"
+        parameters = named(opening.who.app, opening.user.id, opening.conversation)
+        return await self._db.fetchrow(sql, *parameters) is not None
+
+    async def _why_not(self, opening: Opening, *, known: bool, granted: bool) -> Replay | None:
+        """Why the statement stored nothing: raises it, or finds the run of an equal call."""
+        found: Row | None = None
+        if known:
+            assert opening.conversation is not None
+            sql = f"SELECT c.agent, cardinality(c.queue) AS live FROM conversation c WHERE {NAMED}"
+            found = await self._db.fetchrow(sql, *named(opening.who.app, opening.user.id, opening.conversation))
+            if found is None:
+                if opening.create_as is not None:  # deleted between two statements
+                    return None
+                raise NotFound(noun="conversation", ref=str(opening.conversation))
+            if found["agent"] != opening.agent.id:
+                raise Conflict(reason="agent")
+        if opening.claim is not None and not granted:
+            return await self._earlier(opening, opening.claim)
+        if found is not None and found["live"] > opening.max_waiting:
+            raise Busy(reason="waiting", retry_after=1)
+        if opening.claim is not None:
+            await self._give_back(opening, opening.claim)
+        return None
+
+    async def _earlier(self, opening: Opening, claim: Claim) -> Replay | None:
+        """The run of the call that made the claim. Raises ``Conflict`` when it was another call."""
+        row = await self._db.fetchrow(
+            "SELECT k.digest, k.run, m.uid FROM claim k LEFT JOIN message m ON m.app = k.app AND m.uid = k.run"
+            " WHERE k.app = $1 AND k.credential = $2 AND k.end_user = $3 AND k.scope = $4 AND k.key = $5",
+            *_claim_key(opening, claim),
+        )
+        if row is None:
+            return None
+        if row["uid"] is None:  # the first call came to nothing, or its conversation is deleted: the key is free
+            await self._give_back(opening, claim, run=row["run"])
+            return None
+        if row["digest"] != claim.digest:
+            raise Conflict(reason="idempotency")
+        return Replay(run=row["run"])
+
+    async def _give_back(self, opening: Opening, claim: Claim, *, run: UUID | None = None) -> None:
+        await self._db.execute(
+            "DELETE FROM claim WHERE app = $1 AND credential = $2 AND end_user = $3 AND scope = $4 AND key = $5"
+            " AND run = $6",
+            *_claim_key(opening, claim),
+            run or opening.run,
+        )
+
+    async def get(self, app: int, run: UUID) -> Message | None:
+        row = await self._db.fetchrow(
+            "SELECT * FROM message WHERE app = $1 AND uid = $2 AND role = 'assistant'", app, run
+        )
+        return None if row is None else message(row)
+
+    async def save(self, growths: Sequence[Growth]) -> None:
+        await self._db.execute(
+            _SAVE,
+            [growth.app for growth in growths],
+            [growth.conversation for growth in growths],
+            [growth.run for growth in growths],
+            [_json(growth.parts) for growth in growths],
+        )
+
+    async def finish(self, outcomes: Sequence[Outcome]) -> set[int]:
+        rows = await self._db.fetch(
+            _FINISH,
+            [outcome.app for outcome in outcomes],
+            [outcome.conversation for outcome in outcomes],
+            [outcome.run for outcome in outcomes],
+            [_json(outcome.parts) for outcome in outcomes],
+            [outcome.ended.status.value for outcome in outcomes],
+            [clean(outcome.ended.reason) for outcome in outcomes],
+            [_json(outcome.ended.usage) for outcome in outcomes],
+            [None if outcome.ended.problem is None else _json(outcome.ended.problem.record()) for outcome in outcomes],
+        )
+        return {row["head"] for row in rows}
+
+    async def interrupt(self, dead: Sequence[int], problem: Problem) -> int:
+        arguments = (list(dead), _json(problem.record()))
+        sql = "SELECT count(*) FROM message WHERE status = 'live' AND worker = ANY ($1::integer[])"
+        count: int = await self._db.fetchval(sql, arguments[0])
+        await self._db.execute(_INTERRUPT, *arguments)
+        return count
+
+    async def heads(self, worker: int) -> set[int]:
+        """Live runs of this process that are first in their conversation: what it should be working on."""
+        rows = await self._db.fetch(
+            "SELECT m.id FROM message m JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
+            " WHERE m.status = 'live' AND m.worker = $1 AND c.queue[1] = m.id",
+            worker,
+        )
+        return {row["id"] for row in rows}
+
+    async def forget_claims(self) -> None:
+        """Remove claims that have run out."""
+        await self._db.execute("DELETE FROM claim WHERE expires <= now()")
+
+
+def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
+    claim = opening.claim
+    if known:
+        assert opening.conversation is not None
+        app, user, *names = named(opening.who.app, opening.user.id, opening.conversation)
+    else:
+        app, user = opening.who.app, opening.user.id
+        names = [None, new_uid(), None if opening.create_as is None else clean(opening.create_as)]
+    words = "".join(part.text for part in opening.parts if isinstance(part, Text))
+    return (
+        app,
+        user,
+        *names,
+        opening.who.key.number,
+        None if claim is None else claim.scope,
+        None if claim is None else claim.key,
+        None if claim is None else claim.digest,
+        opening.run,
+        opening.claim_ttl,
+        new_uid(),
+        _json(opening.parts),
+        opening.worker,
+        opening.agent.id,
+        opening.max_waiting + 1,
+        words[:255],
+    )
+
+
+def _claim_key(opening: Opening, claim: Claim) -> tuple[int, int, int, str, str]:
+    return opening.who.app, opening.who.key.number, opening.user.id, claim.scope, claim.key
+
+
+def _json(value: Any) -> str:
+    """JSON that PostgreSQL takes: it has no U+0000, whoever wrote it."""
+    text = msgspec.json.encode(value).decode()
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
+
+
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""An escaped U+0000, not the six characters themselves (their backslash is escaped)."""
