@@ -79,16 +79,18 @@ class Place:
 
 
 class Draft:
-    """A message being written: takes events, gives any reader what it has not seen."""
+    """A message being written: takes events, gives any reader what it has not seen. ``steps`` is its last cursor."""
 
-    __slots__ = ("_parts", "ended")
+    __slots__ = ("_parts", "ended", "steps")
 
     def __init__(self, parts: Iterable[AnyPart] = (), ended: Ended | None = None) -> None:
         self._parts: list[_Writing | AnyPart] = []
         self.ended: Ended | None = None
+        self.steps = 0
         for part in parts:
-            self._parts.append(_Writing(part) if isinstance(part, Growing) else part)
-        self.ended = ended
+            self.apply(Opened(part=part) if isinstance(part, Growing) else Added(part=part))
+        if ended is not None:
+            self.apply(ended)
 
     def apply(self, event: Event) -> None:
         """Take one event. Nothing may follow ``Ended``; ``Grew`` needs a growing part at the end."""
@@ -100,12 +102,16 @@ class Draft:
                 if not isinstance(last, _Writing):
                     raise ValueError(f"{event!r} without an open part")  # noqa: TRY004  the order is wrong, not a type
                 last.write(text)
+                self.steps += len(text)
             case Opened(part=part):
                 self._parts.append(_Writing(part))
+                self.steps += 1 + len(part.text)
             case Added(part=part):
                 self._parts.append(part)
+                self.steps += 1
             case Ended():
                 self.ended = event
+                self.steps += 1
 
     def parts(self) -> tuple[AnyPart, ...]:
         return tuple(part.whole() if isinstance(part, _Writing) else part for part in self._parts)
@@ -164,7 +170,7 @@ class Draft:
 
     def read_out(self, place: Place) -> bool:
         """Whether nothing will ever come after ``place``."""
-        return self.ended is not None and place.part > len(self._parts)
+        return self.ended is not None and place.steps >= self.steps
 
 
 def _emptied(part: Growing) -> Growing:

@@ -35,13 +35,14 @@ log = structlog.get_logger("palaver.runs")
 class Reader:
     """One follower of a run. ``take`` gives what it has not seen, ``wait`` returns when there may be more."""
 
-    __slots__ = ("_draft", "_place", "_waiting", "_watched")
+    __slots__ = ("_draft", "_place", "_waiting", "_watched", "_woken")
 
     def __init__(self, watched: Watched, after: int = 0) -> None:
         self._watched = watched
         self._draft = watched.draft
         self._place = watched.draft.place(after)
         self._waiting: asyncio.Future[None] | None = None
+        self._woken = False
         watched.readers.add(self)
 
     @property
@@ -57,11 +58,15 @@ class Reader:
         return self._draft.since(self._place)
 
     async def wait(self) -> None:
-        """Until the run goes on, or somebody calls ``wake``."""
-        self._waiting = asyncio.get_running_loop().create_future()
-        await self._waiting
+        """Until the run goes on, or somebody calls ``wake``; not at all when either has happened already."""
+        if not self._woken and self._place.steps >= self._draft.steps:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+            self._waiting = None
+        self._woken = False
 
     def wake(self) -> None:
+        self._woken = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -133,6 +138,8 @@ class Runs:
         self._idle = asyncio.Event()
         self._idle.set()
         self.closing = False
+        self.ended: dict[str, int] = {}
+        """How many runs ended here, by status."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -329,6 +336,7 @@ class Runs:
         self._by_id.pop(live.run, None)
         if not self._live:
             self._idle.set()
+        self.ended[ending.ended.status] = self.ended.get(ending.ended.status, 0) + 1
         ending.stored.set_result(None)
 
 

@@ -163,16 +163,17 @@ class _Step:
         async with aclosing(model.stream(request)) as deltas:
             async for delta in deltas:
                 match delta:
-                    case Say(text=text):
+                    case Say(text=text) if text:
                         if self._open is not Text:
                             yield self._begin(Text, None)
                         self._grow(text)
                         yield Grew(text=text)
-                    case Think(text=text, provider_data=pocket):
+                    case Think(text=text, provider_data=pocket) if text or pocket:
                         if self._open is not Thinking:
                             yield self._begin(Thinking, pocket)
-                        self._grow(text)
-                        yield Grew(text=text)
+                        if text:
+                            self._grow(text)
+                            yield Grew(text=text)
                     case Call(call=call):
                         stamped = msgspec.structs.replace(call, at=_now())
                         self._open = None
@@ -181,6 +182,8 @@ class _Step:
                         yield Added(part=stamped)
                     case Finished(reason=reason, usage=usage):
                         self.reason, self.usage = reason, usage
+                    case Say() | Think():  # nothing said: no event
+                        pass
 
     def _begin(self, kind: type[Text | Thinking], pocket: dict[str, Any] | None) -> Opened:
         self._open = kind

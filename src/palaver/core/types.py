@@ -176,6 +176,10 @@ class Principal(Value, frozen=True, kw_only=True):
         return allowed is None or not agent.names.isdisjoint(str(entry) for entry in allowed)
 
 
+ANYBODY = Principal(key=Key(app=0, number=0, dialect="", id="", secret="", enabled=False, settings={}))
+"""Who calls a public route: of an application that owns nothing."""
+
+
 class Conversation(Value, frozen=True, kw_only=True):
     """A thread of messages between one end user and one agent. ``alias`` is the caller's own name for it."""
 

@@ -27,5 +27,7 @@ CHINESE = frozenset(
 
 STRONG_PARTICLES = frozenset("的了吗呢吧啊嘛呀嗎麼么")
 """Hardly ever part of a word that matters."""
-PARTICLES = STRONG_PARTICLES | frozenset("是在有和与及或就都也很把被对从向到不我你您他她它这那之其而但个要会能给让为以该")
+PARTICLES = STRONG_PARTICLES | frozenset(
+    "是在有和与及或就都也很把被对从向到不我你您他她它这那之其而但个要会能给让为以该"
+)
 """Mostly between words, sometimes in one (在线, 有效): pairs with them count, but less."""

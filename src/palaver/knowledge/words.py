@@ -233,7 +233,9 @@ class _Question:
 
     def verbatim(self, token: str | _Word) -> None:
         """A question of one stop word: somebody looks for just that."""
-        lexemes = token.pieces if isinstance(token, _Word) else [token[place : place + 2] for place in range(len(token) - 1)]
+        lexemes = (
+            token.pieces if isinstance(token, _Word) else [token[place : place + 2] for place in range(len(token) - 1)]
+        )
         self.weights.update(dict.fromkeys(lexemes, 1))
 
     def asked(self) -> list[Asked]:

@@ -124,21 +124,25 @@ class _Writing:
 class Answer:
     """One answer being read. ``read`` every piece of the stream, then ask ``end`` for the rest.
 
-    ``done`` says that the endpoint has said its last word, ``reason`` is its finish reason (empty so far).
-    All methods raise ``Upstream``: ``refused`` for an error inside the stream, ``malformed``, ``cut``.
+    ``done`` says that the endpoint has said its last word, ``reason`` is its finish reason (empty so far), ``problem``
+    why the stream broke behind the deltas that were given back last; every method raises it from then on.
+    Problems are ``Upstream``: ``refused`` for an error inside the stream, ``malformed``, ``cut``.
     """
 
-    __slots__ = ("_calls", "_events", "_usage", "done", "reason")
+    __slots__ = ("_calls", "_events", "_usage", "done", "problem", "reason")
 
     def __init__(self) -> None:
         self._events = Events()
         self._calls: list[_Writing] = []
         self._usage = Usage()
         self.done = False
+        self.problem: Upstream | None = None
         self.reason = ""
 
     def read(self, data: bytes) -> list[Delta]:
         """The deltas of all events that ``data`` completes. Neighbouring pieces of one kind come joined."""
+        if self.problem is not None:
+            raise self.problem
         try:
             events = self._events.feed(data)
         except TooLong as error:
@@ -147,15 +151,17 @@ class Answer:
 
     def end(self) -> list[Delta]:
         """The stream is over: what was left of it, the tool calls, and ``Finished``."""
+        if self.problem is not None:
+            raise self.problem
         deltas: list[Delta] = []
         if not self.done:
             try:
                 deltas = self._take(self._events.end())
             except Upstream as problem:
-                if problem.reason == "malformed" and not self.reason:
-                    raise Upstream(reason="cut", detail="the answer ended in the middle of an event") from problem
                 if problem.reason != "malformed":
                     raise
+                if not self.reason:
+                    raise Upstream(reason="cut", detail="the answer ended in the middle of an event") from problem
         return deltas + self.close()
 
     def close(self) -> list[Delta]:
@@ -180,15 +186,23 @@ class Answer:
 
     def _take(self, events: list[Event]) -> list[Delta]:
         spoken: list[tuple[str, str]] = []
-        for event in events:
-            if event.data == _DONE:
-                self.done = True
-                break
-            if event.name == b"error":
-                raise Upstream(reason="refused", detail=words(event.data) or "an error without a reason")
-            if event.data.strip():
-                self._chunk(decode(event.data), spoken)
+        try:
+            for event in events:
+                if event.data == _DONE:
+                    self.done = True
+                    break
+                self._event(event, spoken)
+        except Upstream as problem:
+            if not spoken:
+                raise
+            self.problem = problem  # what came before it was said
         return _joined(spoken) if spoken else []
+
+    def _event(self, event: Event, spoken: list[tuple[str, str]]) -> None:
+        if event.name == b"error":
+            raise Upstream(reason="refused", detail=words(event.data) or "an error without a reason")
+        if event.data and not event.data.isspace():
+            self._chunk(decode(event.data), spoken)
 
     def _chunk(self, chunk: _Chunk, spoken: list[tuple[str, str]]) -> None:
         if chunk.error:

@@ -99,10 +99,9 @@ class _Step:
             case Text(text=text):
                 self.text.append(clean(text))
             case Thinking(text=text):
-                for name, value in _pocket(part).items():
-                    earlier = self.pocket.get(name)
-                    value = clean(text) if value is None else value
-                    self.pocket[name] = earlier + value if isinstance(earlier, str) else value
+                for name, held in _pocket(part).items():
+                    earlier = self.pocket.get(name, "")
+                    self.pocket[name] = earlier + clean(text) if held is None else held
             case ToolCall():
                 self.calls.append(part)
             case ToolResult():

@@ -14,7 +14,7 @@ MAX_EVENT = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
-class TooLong(ValueError):
+class TooLong(ValueError):  # noqa: N818  says it already
     """A line or an event is longer than the limit: the stream cannot be read any further."""
 
 
@@ -57,6 +57,8 @@ class Lines:
         lines.insert(0, head)
         if tail := lines.pop():
             self._keep(tail)
+        if len(data) > self._limit and max(map(len, lines)) > self._limit:
+            raise TooLong(f"a line of more than {self._limit} bytes")
         return lines
 
     def end(self) -> bytes:
@@ -68,9 +70,11 @@ class Lines:
 
     def _unified(self, data: bytes) -> bytes:
         # A CR ends its line at once; an LF that follows, even in a later read, belongs to it.
+        if not data:
+            return data
         if self._after_cr:
             data = data.removeprefix(b"\n")
-        self._after_cr = data.endswith(b"\r") or (self._after_cr and not data)
+        self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _keep(self, piece: bytes) -> None:

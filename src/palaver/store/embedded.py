@@ -59,20 +59,24 @@ class Embedded:
             self._user = self._choose_user()
             if not (self._cluster / "PG_VERSION").exists():
                 self._create()
-            self.ensure()
+            self._ensure()
             self._use = os.open(self._folder / "postgres.use", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._use, fcntl.LOCK_SH)
         return self._address()
 
     def ensure(self) -> None:
-        """Start the server if it does not run (it may have been killed)."""
+        """Start the server if it does not run: it may have been killed."""
+        with self._alone():
+            self._ensure()
+
+    def _ensure(self) -> None:
         if not self._running():
             self._start_server()
 
-    def stop(self) -> None:
-        """Stop using it; the last one to do so stops the server."""
+    def stop(self) -> bool:
+        """Stop using it; the last one to do so stops the server, and is told so."""
         if self._use is None:
-            return
+            return False
         with self._alone():
             try:
                 fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,6 +88,7 @@ class Embedded:
             self._use = None
             if last and self._running():
                 self._command("pg_ctl", "stop", "-D", str(self._cluster), "-m", "fast", "-w", "-t", "30")
+            return last
 
     @contextmanager
     def _alone(self) -> Generator[None]:

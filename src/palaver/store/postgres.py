@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from palaver.core.problems import Internal
 from palaver.store.agents import Agents
 from palaver.store.applications import Applications
@@ -19,9 +21,16 @@ from palaver.store.users import Users
 class Postgres:
     """Every noun's table, on one database. Implements ``core.ports.Store``."""
 
-    def __init__(self, url: str, box: SecretBox, *, connections: int = 10) -> None:
+    def __init__(
+        self,
+        url: str,
+        box: SecretBox,
+        *,
+        connections: int = 10,
+        revive: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.db = Database(url, connections=connections)
-        self.presence = Presence(url)
+        self.presence = Presence(url, revive=revive)
         self._box = box
         self.applications = Applications(self.db)
         self.keys = Keys(self.db, box, self.presence)

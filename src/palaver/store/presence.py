@@ -21,7 +21,8 @@ LOCK_CLASS = 0x70616C61
 CHANNEL = "palaver"
 GRACE = 5.0
 """Seconds after (re)connecting during which nobody else is declared dead: they may be reconnecting as well."""
-LOOK_EVERY = 2.0
+REVIVE_AFTER = 5.0
+"""Seconds the database may be away before ``revive`` is called: whoever restarts it on purpose is quicker."""
 
 _SESSION = {
     "application_name": "palaver presence",
@@ -47,8 +48,9 @@ class Presence:
     """``worker`` is this process's number. ``heard`` counts notices: whoever reads something to keep it looks
     whether the count is still the same afterwards. While ``listening`` is false, what is kept may be stale."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, revive: Callable[[], Awaitable[None]] | None = None) -> None:
         self._url = url
+        self._revive = revive
         self._heard_by: dict[str, Callable[[str], None]] = {}
         self._back: list[Callable[[], Awaitable[None]]] = []
         self._connection: Connection | None = None
@@ -126,9 +128,13 @@ class Presence:
             await self._gone.wait()
             log.warning("the database is away")
             await self._drop()
+            loop = asyncio.get_running_loop()
+            away_since = loop.time()
             while not self.listening:
                 self._reconnected = True
                 try:
+                    if self._revive is not None and loop.time() > away_since + REVIVE_AFTER:
+                        await self._revive()
                     await self._connect()
                 except Internal:
                     await asyncio.sleep(0.3)

@@ -6,12 +6,15 @@ Source: the wire specification, section "Requests, all dialects".
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 import msgspec
 
+from palaver.core.ports import Claim
 from palaver.core.problems import Invalid
 from palaver.core.types import MAX_ID
+from palaver.wire.contract import Call
 
 MAX_DEPTH = 64
 _BLANK = b" \t\r\n"
@@ -111,10 +114,12 @@ def as_id(number: int) -> int | None:
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
-def idempotency_key(value: str | None) -> str | None:
-    """The header's value; ``None`` where there is none. Raises ``Invalid(field="Idempotency-Key")``."""
-    if value is None:
+def idempotency(call: Call, scope: str) -> Claim | None:
+    """The call's ``Idempotency-Key``, ``None`` where there is none. ``scope`` is method and path, the same text for
+    every spelling of one call. Raises ``Invalid(field="Idempotency-Key")``."""
+    key = call.headers.get("idempotency-key")
+    if key is None:
         return None
-    if not _KEY.fullmatch(value):
+    if not _KEY.fullmatch(key):
         raise Invalid(field="Idempotency-Key", rule="range", detail="1 to 255 characters from 0x21 to 0x7E")
-    return value
+    return Claim(scope=scope, key=key, digest=sha256(call.query.encode() + b"\0" + sha256(call.body).digest()).digest())

@@ -1,0 +1,304 @@
+"""Where everything meets: settings in, a running server out. The only room that sees every other."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import pkgutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+import palaver
+from palaver import dialects
+from palaver.config import Settings, SettingsError
+from palaver.core.admit import Admission
+from palaver.core.chat import Chat, Limits
+from palaver.core.problems import Internal, Problem
+from palaver.core.runs import Runs
+from palaver.core.turn import Ports
+from palaver.http.front import Front
+from palaver.http.metrics import Metrics, Reading
+from palaver.http.server import Quiet, Server, listen
+from palaver.http.stream import Pulse
+from palaver.knowledge.search import Library
+from palaver.models.catalog import Catalog
+from palaver.store.embedded import Embedded
+from palaver.store.migrate import migrate
+from palaver.store.postgres import Postgres
+from palaver.store.secrets import SecretBox, master_key_file, read_master_key
+from palaver.wire.contract import Dialect, Room
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks for runs that a dead process left behind."""
+TIDY_EVERY = 600.0
+"""Seconds between two removals of what has run out."""
+
+log = structlog.get_logger("palaver")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """The product, put together, on a database: what the server and every command work with."""
+
+    settings: Settings
+    store: Postgres
+    models: Catalog
+    library: Library
+    runs: Runs
+    chat: Chat
+    url: str
+
+
+def all_dialects() -> tuple[Dialect, ...]:
+    """Every folder under ``dialects``: that it is there is its registration."""
+    names = sorted(module.name for module in pkgutil.iter_modules(dialects.__path__) if module.ispkg)
+    return tuple(importlib.import_module(f"{dialects.__name__}.{name}").DIALECT for name in names)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, environment: Mapping[str, str] = os.environ) -> AsyncGenerator[Core]:
+    """The product on its database, which is started and migrated if need be; everything is closed at the end.
+
+    Raises ``Internal(reason="database")`` and ``SettingsError``, each with what to do.
+    """
+    box = SecretBox(_master_key(settings))
+    embedded = None if settings.database_url else Embedded(settings.folder)
+    url = settings.database_url or await asyncio.to_thread(_started, embedded)
+    try:
+        await migrate(url)
+        async with _on(settings, url, box, embedded, environment) as core:
+            yield core
+    finally:
+        if embedded is not None:
+            await asyncio.to_thread(embedded.stop)
+
+
+def _started(embedded: Embedded | None) -> str:
+    assert embedded is not None
+    return embedded.start()
+
+
+@asynccontextmanager
+async def _on(
+    settings: Settings, url: str, box: SecretBox, embedded: Embedded | None, environment: Mapping[str, str]
+) -> AsyncGenerator[Core]:
+    async def revive() -> None:
+        if embedded is not None:
+            await asyncio.to_thread(embedded.ensure)
+
+    store = Postgres(url, box, connections=settings.database_connections, revive=revive)
+    models = Catalog(
+        default=settings.model,
+        base_url=environment.get("OPENAI_BASE_URL"),
+        api_key=environment.get("OPENAI_API_KEY"),
+    )
+    library = Library(store.knowledge)
+    ports = Ports(store=store, models=models, knowledge=library)
+    runs = Runs(ports, worker=lambda: store.presence.worker, timeout=settings.run_timeout_s)
+    limits = Limits(
+        max_waiting_turns=settings.max_waiting_turns,
+        max_live_runs=settings.max_live_runs,
+        idempotency_ttl_s=settings.idempotency_ttl_s,
+    )
+    chat = Chat(ports, runs, limits)
+    try:
+        await store.open()
+        _listen_for_runs(store, runs)
+        runs.open()
+        yield Core(
+            settings=settings, store=store, models=models, library=library, runs=runs, chat=chat, url=url
+        )
+    finally:
+        await runs.close(drain=0)
+        await models.close()
+        await store.close()
+
+
+def _listen_for_runs(store: Postgres, runs: Runs) -> None:
+    """A run may start here because another process ended the one before it."""
+
+    def start(run: str) -> None:
+        if run:
+            runs.may_start(int(run))
+
+    async def catch_up() -> None:
+        for run in await store.runs.heads(store.presence.worker):
+            runs.may_start(run)
+
+    store.presence.on("start", start)
+    store.presence.on_return(catch_up)
+
+
+def _master_key(settings: Settings) -> bytes:
+    try:
+        if settings.master_key is not None:
+            return read_master_key(settings.master_key)
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        return master_key_file(settings.folder / "master.key")
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"master_key: {error}") from error
+
+
+# Serving ------------------------------------------------------------------------------------------------------------
+
+
+async def serve(settings: Settings, announce: Callable[[Core, str], None], prepare: Callable[[Core], object]) -> None:
+    """Serve until SIGINT or SIGTERM. ``prepare`` (awaitable or not) runs before the first connection is taken,
+    ``announce`` gets the address afterwards. Raises ``OSError`` when the port cannot be had."""
+    listening = listen(settings.host, settings.port)
+    try:
+        async with opened(settings) as core:
+            prepared = prepare(core)
+            if asyncio.iscoroutine(prepared):
+                await prepared
+            await _serve_on(core, listening, announce)
+    finally:
+        listening.close()
+
+
+async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[Core, str], None]) -> None:
+    settings = core.settings
+    pulse = Pulse(settings.heartbeat_s)
+    front = _front(core, pulse)
+    server = Server(
+        front,
+        started=lambda: announce(core, base_url(settings, listening)),
+        closing_s=settings.drain_s + 15,
+    )
+    closing: list[asyncio.Task[None]] = []
+
+    def end() -> None:
+        if closing:  # asked twice: no more waiting
+            server.force_exit = True
+            return
+        log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
+        server.should_exit = True
+        closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s)))
+
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, end)
+    keeper = asyncio.create_task(_care(core))
+    pulse.start()
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, *closing, return_exceptions=True)
+        await pulse.stop()
+        log.info("stopped")
+
+
+def _front(core: Core, pulse: Pulse) -> Front:
+    def read() -> Reading:
+        return Reading(
+            live_runs=len(core.runs),
+            open_streams=len(pulse.open),
+            statements=core.store.db.statements,
+            ended=dict(core.runs.ended),
+        )
+
+    async def ready() -> str | None:
+        if core.runs.closing:
+            return "the server is stopping"
+        try:
+            async with asyncio.timeout(2):
+                await core.store.db.fetchval("SELECT 1")
+        except (Problem, TimeoutError) as problem:
+            return f"the database does not answer: {problem}"
+        return None
+
+    return Front(
+        dialects=all_dialects(),
+        room=Room(chat=core.chat),
+        admission=Admission(core.store.keys, core.store.usage),
+        metrics=Metrics(read),
+        pulse=pulse,
+        ready=ready,
+        max_body_bytes=core.settings.max_body_bytes,
+        site_url=core.settings.site_url,
+    )
+
+
+async def _care(core: Core) -> None:
+    """End the runs that dead processes left behind, and remove what has run out."""
+    pause, tidied = 0.3, 0.0  # two looks soon after the start: a restart finds its own dead runs at once
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            dead = await core.store.presence.lost()
+            if dead:
+                count = await core.store.runs.interrupt(dead, Internal(reason="interrupted"))
+                log.warning("ended runs that a dead process left behind", runs=count, processes=dead)
+            if loop.time() > tidied + TIDY_EVERY:
+                tidied = loop.time()
+                await core.store.runs.forget_claims()
+        except Problem as problem:
+            log.warning("could not look after runs", problem=problem.record())
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LOOK_EVERY)
+
+
+def base_url(settings: Settings, listening: socket.socket) -> str:
+    """Where this server is reached: the configured address, else the one it listens on."""
+    if settings.site_url:
+        return settings.site_url.rstrip("/")
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104  an address to show
+    port: int = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+# Logs ---------------------------------------------------------------------------------------------------------------
+
+
+def configure_logs(settings: Settings) -> None:
+    """Structured logs on standard error: lines of JSON, or for people where they look at them."""
+    people = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if people
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    handler.addFilter(Quiet())
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+
+
+# What ships with palaver --------------------------------------------------------------------------------------------
+
+
+def own_documents() -> list[Path]:
+    """palaver's documentation: inside the installed package, or beside it in a checkout."""
+    package = Path(palaver.__file__).parent
+    shipped = package / "guide"
+    if shipped.is_dir():
+        return [shipped]
+    checkout = package.parent.parent
+    return [path for path in (checkout / "README.md", checkout / "docs", package / "dialects") if path.exists()]

@@ -1,0 +1,89 @@
+"""A run's events as the vendor's bytes. Source: wire specification ``snail.md``, sections 4.2 and 6."""
+
+from __future__ import annotations
+
+from typing import assert_never
+from uuid import UUID
+
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.types import Ended, Status, Text
+from palaver.dialects.snail.words import error_event, error_line
+from palaver.wire.framing import ascii_json, ascii_text, line, sse
+
+_FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
+
+
+class Lines:
+    """Surface A: one JSON object a line; a failed run's stream is broken off after its ``error`` line, which is how
+    the documented clients notice."""
+
+    heartbeat = b"\n"
+    breaks_off = True
+
+    def __init__(self, conversation: str) -> None:
+        self._conversation = conversation
+        self._kind = b"text"
+        self._answer: list[str] = []
+
+    def encode(self, event: Event) -> list[bytes]:
+        match event:
+            case Grew(text=text):
+                if self._kind == b"text":
+                    self._answer.append(text)
+                return [b'{"type":"%s","content":%s}\n' % (self._kind, ascii_text(text).encode())]
+            case Opened(part=part):
+                self._kind = b"text" if isinstance(part, Text) else b"thinking"
+                return []
+            case Added():
+                return []
+            case Ended(status=status):
+                if status in _FAILED:
+                    return [line(error_line())]
+                answer = "".join(self._answer)
+                return [line({"type": "done", "conversationId": self._conversation, "fullText": answer})]
+            case _:
+                assert_never(event)
+
+
+class Frames:
+    """The same run as server-sent events with names, as surface B has them; a failed run's stream ends normally."""
+
+    heartbeat = b": ping\n\n"
+    breaks_off = False
+
+    def __init__(self, conversation: str, sid: UUID) -> None:
+        self._conversation = conversation
+        self._sid = str(sid).encode()
+        self._kind = "text"
+        self._blank = ""
+        self._answer: list[str] = []
+
+    def encode(self, event: Event) -> list[bytes]:
+        match event:
+            case Grew(text=text):
+                return self._grew(text)
+            case Opened(part=part):
+                self._kind = "text" if isinstance(part, Text) else "thinking"
+                self._blank = ""
+                return []
+            case Added():
+                return []
+            case Ended(status=status):
+                if status in _FAILED:
+                    return [sse("error", ascii_json(error_event()))]
+                done = {"conversationId": self._conversation, "fullText": "".join(self._answer)}
+                return [sse("done", ascii_json(done))]
+            case _:
+                assert_never(event)
+
+    def _grew(self, text: str) -> list[bytes]:
+        if self._kind == "text":
+            self._answer.append(text)
+        else:  # a thinking delta is never blank: white space waits for the words it stands before
+            text = self._blank + text
+            self._blank = "" if text.strip() else text
+            if self._blank:
+                return []
+        kind = self._kind.encode()
+        data = b'{"type":"%s","sid":"%s","content":%s}' % (kind, self._sid, ascii_text(text).encode())
+        return [sse(self._kind, data)]

@@ -1,0 +1,259 @@
+"""The ASGI application: one request from its first byte to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+from uuid import uuid4
+
+import structlog
+
+from palaver.core.admit import Admission
+from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem
+from palaver.core.types import ANYBODY, Principal
+from palaver.http.metrics import MEDIA_TYPE, Metrics
+from palaver.http.router import Match, Router
+from palaver.http.stream import Following, Pulse, Receive, Send
+from palaver.wire.contract import Call, Dialect, Headers, Reply, Room, Route, Stream
+from palaver.wire.framing import compact
+
+BODY_TIMEOUT = 60.0
+"""Seconds a caller has for sending a body."""
+_EXPOSED = "X-Conversation-Id, X-Chat-Id, X-Session-Id, X-Request-ID, Idempotency-Replayed"
+_METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
+_STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
+
+log = structlog.get_logger("palaver.http")
+
+Scope = dict[str, Any]
+
+
+class HungUp(Exception):  # noqa: N818  not an error of ours
+    """The caller went away, or took too long, before the request was complete."""
+
+
+class Front:
+    """Routes, admits, answers. ``ready`` says what keeps the server from working, ``None`` when nothing does."""
+
+    def __init__(
+        self,
+        *,
+        dialects: Sequence[Dialect],
+        room: Room,
+        admission: Admission,
+        metrics: Metrics,
+        pulse: Pulse,
+        ready: Callable[[], Awaitable[str | None]],
+        max_body_bytes: int,
+        site_url: str | None,
+    ) -> None:
+        self._router = Router(dialects)
+        self._room = room
+        self._admission = admission
+        self._metrics = metrics
+        self._pulse = pulse
+        self._ready = ready
+        self._max_body_bytes = max_body_bytes
+        self._site_url = site_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = _Request(scope, receive, send)
+        if request.method == "OPTIONS":
+            await request.reply(Reply(status=204, headers=(("Allow", _METHODS),)))
+            return
+        if (probe := await self._probe(request)) is not None:
+            await request.reply(probe)
+            return
+        match = self._router.match(request.method, request.raw_path)
+        structlog.contextvars.bind_contextvars(trace=request.trace)
+        try:
+            await self._serve(request, match)
+        except HungUp:
+            return
+        except asyncio.CancelledError:
+            raise
+        finally:
+            self._note(request, match)
+            structlog.contextvars.unbind_contextvars("trace")
+
+    async def _serve(self, request: _Request, match: Match) -> None:
+        call = request.call(match, b"", self._site_url)
+        try:
+            if match.dialect is None or match.route is None:
+                noun = "method" if match.allowed else "route"
+                raise NotFound(noun=noun, ref=request.method if match.allowed else request.raw_path)  # noqa: TRY301
+            body = await request.body(self._max_body_bytes)
+            call = request.call(match, body, self._site_url)
+            who = await self._admit(call, match.dialect, match.route)
+            answer = await match.route.handle(call, who, self._room)
+        except Problem as problem:
+            answer = self._refuse(problem, call, match)
+        except HungUp:
+            raise
+        except Exception as error:
+            log.exception("request failed", method=request.method, path=request.raw_path)
+            answer = self._refuse(Internal(reason="unforeseen", detail=type(error).__name__), call, match)
+        if isinstance(answer, Reply):
+            await request.reply(answer)
+        else:
+            await self._stream(request, answer)
+
+    async def _admit(self, call: Call, dialect: Dialect, route: Route) -> Principal:
+        """Closed by default: only a route that says ``public`` is served without a credential."""
+        if route.public:
+            return ANYBODY
+        claim = dialect.claim(call)
+        key = await self._admission.key(dialect.name, id=claim.id, secret=claim.secret)
+        who = dialect.verify(call, key)
+        structlog.contextvars.bind_contextvars(key=who.key.id)
+        await self._admission.count(who.key)
+        return who
+
+    def _refuse(self, problem: Problem, call: Call, match: Match) -> Reply:
+        if match.dialect is None:
+            return Reply(status=404, body=compact({"error": "not found", "path": call.path}))
+        reply = match.dialect.refuse(cast("AnyProblem", problem), call)
+        if isinstance(problem, Internal) or reply.status >= 500:
+            log.warning("refused", problem=problem.record(), status=reply.status)
+        else:
+            log.info("refused", problem=problem.record(), status=reply.status)
+        if match.allowed and match.route is None:
+            allow = ", ".join((*match.allowed, *(["HEAD"] if "GET" in match.allowed else []), "OPTIONS"))
+            return Reply(
+                status=reply.status,
+                body=reply.body,
+                media_type=reply.media_type,
+                headers=(*reply.headers, ("Allow", allow)),
+            )
+        return reply
+
+    async def _stream(self, request: _Request, answer: Stream) -> None:
+        replayed = (("Idempotency-Replayed", "true"),) if answer.sent.replayed else ()
+        await request.start(200, answer.media_type, (*_STREAM_HEADERS, *answer.headers, *replayed))
+        following = Following(answer.sent.reader, answer.encoder, request.send)
+        self._pulse.open.add(following)
+        try:
+            if await following.follow(request.receive, self._pulse.heartbeat_s):
+                await request.send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._pulse.open.discard(following)
+
+    # What is no dialect's -------------------------------------------------------------------------------------------
+
+    async def _probe(self, request: _Request) -> Reply | None:
+        if request.method not in {"GET", "HEAD"}:
+            return None
+        match request.raw_path:
+            case "/healthz":
+                return Reply(body=compact({"status": "alive"}))
+            case "/readyz":
+                wrong = await self._ready()
+                if wrong is None:
+                    return Reply(body=compact({"status": "ready"}))
+                return Reply(status=503, body=compact({"status": "not ready", "reason": wrong}))
+            case "/metrics":
+                return Reply(body=self._metrics.text(), media_type=MEDIA_TYPE)
+            case _:
+                return None
+
+    def _note(self, request: _Request, match: Match) -> None:
+        dialect = "" if match.dialect is None else match.dialect.name
+        route = "" if match.route is None else match.route.path
+        status = request.status or 499  # nginx's number for a caller who left before the answer
+        self._metrics.requests.labels(dialect, route, str(status)).inc()
+        self._metrics.seconds.labels(dialect, route).observe(request.first_byte - request.begun)
+        log.info(
+            "request",
+            method=request.method,
+            path=request.raw_path,
+            status=status,
+            ms=round((time.perf_counter() - request.begun) * 1000, 1),
+        )
+        structlog.contextvars.unbind_contextvars("key")
+
+
+class _Request:
+    """One request's connection, with what was read off it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.raw_path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        self.receive = receive
+        self.send = send
+        self.trace = uuid4().hex
+        self.status = 0
+        self.begun = self.first_byte = time.perf_counter()
+        self._scope = scope
+        self._headers = Headers(scope["headers"])
+
+    def call(self, match: Match, body: bytes, site_url: str | None) -> Call:
+        return Call(
+            method=self.method,
+            path=self._scope["path"],
+            raw_path=self.raw_path,
+            query=self._scope["query_string"].decode("latin-1"),
+            headers=self._headers,
+            params=match.params or {},
+            body=body,
+            now=time.time(),
+            trace=self.trace,
+            origin=site_url or f"{self._scope['scheme']}://{self._headers.get('host', 'localhost')}",
+        )
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises ``Invalid(rule="size")`` as soon as it is known to be larger than ``limit``."""
+        declared = self._headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > limit:
+            raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                while True:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise HungUp
+                    piece: bytes = message.get("body", b"")
+                    size += len(piece)
+                    if size > limit:
+                        raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
+                    pieces.append(piece)
+                    if not message.get("more_body", False):
+                        return b"".join(pieces)
+        except TimeoutError as error:
+            raise HungUp from error
+
+    async def start(self, status: int, media_type: str, headers: Sequence[tuple[str, str]]) -> None:
+        self.status = status
+        self.first_byte = time.perf_counter()
+        pairs = [("Content-Type", media_type)] if media_type else []
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pairs, *headers, *self._cors())]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def reply(self, reply: Reply) -> None:
+        bare = reply.status == 204
+        length = () if bare else (("Content-Length", str(len(reply.body))),)
+        await self.start(reply.status, "" if bare else reply.media_type, (*length, *reply.headers))
+        await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    def _cors(self) -> list[tuple[str, str]]:
+        """Browsers may call from anywhere: the key is what protects, and it is in a header that no page sends alone."""
+        origin = self._headers.get("origin")
+        if origin is None:
+            return []
+        headers = [
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Access-Control-Expose-Headers", _EXPOSED),
+            ("Vary", "Origin"),
+        ]
+        if self.method == "OPTIONS":
+            headers.append(("Access-Control-Allow-Methods", _METHODS))
+            headers.append(("Access-Control-Max-Age", "86400"))
+            if (wanted := self._headers.get("access-control-request-headers")) is not None:
+                headers.append(("Access-Control-Allow-Headers", wanted))
+        return headers

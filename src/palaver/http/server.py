@@ -1,0 +1,104 @@
+"""uvicorn as palaver runs it: uvloop, httptools, one place that decides when to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Generator
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from palaver.http.front import Front
+
+HEADER_TIMEOUT = 20.0
+"""Seconds a caller has for sending a request's head; after that the connection is closed."""
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, and a limit on how long a request's head may take: it has none of its own."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if self._head is None and (cycle is None or cycle.response_complete):
+            self._await_head()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._forget_head()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._head = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
+
+    def _forget_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+
+class Server(uvicorn.Server):
+    """``started`` is called once connections are taken. Signals are the caller's business."""
+
+    def __init__(self, front: Front, *, started: Callable[[], None], closing_s: float) -> None:
+        config = uvicorn.Config(
+            front,  # pyright: ignore[reportArgumentType]  uvicorn's types want TypedDicts for ASGI messages
+            loop="uvloop",
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(closing_s),
+            backlog=2048,
+        )
+        super().__init__(config)
+        self._told = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._told()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ``OSError`` with what the system said."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+    except OSError:
+        listening.close()
+        raise
+    listening.setblocking(False)
+    return listening
+
+
+class Quiet(logging.Filter):
+    """Drops uvicorn's complaints about what palaver does on purpose (a failed stream is broken off) or cannot help
+    (a caller who speaks no HTTP)."""
+
+    _EXPECTED = ("ASGI callable returned without completing response.", "Invalid HTTP request received.")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message: Any = record.msg
+        return message not in self._EXPECTED

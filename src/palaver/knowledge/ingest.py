@@ -1,0 +1,213 @@
+"""Files into a knowledge base."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Literal
+
+from palaver.core.problems import Invalid
+from palaver.core.types import Value, clean
+from palaver.knowledge.read import Document, Skipped, Source, digest, load, parse, walk
+from palaver.knowledge.shelf import Shelf
+from palaver.knowledge.split import Piece, split
+from palaver.knowledge.words import Index, Label, index
+
+Outcome = Literal["added", "replaced", "unchanged", "skipped"]
+Known = Mapping[str, tuple[str, bytes]]
+"""What the base has already: source to (folder, digest)."""
+
+MAX_NAME = 200
+AHEAD = 2
+"""Files that are read while another one is being stored."""
+
+
+class Progress(Value, frozen=True, kw_only=True):
+    """One more file is done: the ``done``-th of ``total``. ``reason`` says why it was skipped."""
+
+    done: int
+    total: int
+    name: str
+    outcome: Outcome
+    reason: str = ""
+
+
+class Report(Value, frozen=True, kw_only=True):
+    """What became of the files, by their sources. ``passages`` counts those that were written."""
+
+    base: int
+    added: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    passages: int = 0
+
+
+class Indexed(Value, frozen=True, kw_only=True):
+    """A document ready to be stored: its passages, and what each is found by."""
+
+    document: Document
+    pieces: tuple[Piece, ...]
+    indexes: tuple[Index, ...]
+
+
+async def ingest(
+    shelf: Shelf,
+    app: int,
+    name: str,
+    paths: Sequence[Path],
+    progress: Callable[[Progress], None] | None = None,
+    *,
+    prune: bool = False,
+) -> Report:
+    """Put the files and folders ``paths`` into the base called ``name``, which is made when there is none.
+
+    A document that is there already is left alone when its file has not changed, and replaced at once when it has.
+    With ``prune``, documents that came from one of the folders earlier and are no longer in it are removed. May be
+    cancelled at any point: what was reported is stored. Raises ``Invalid(field="name")`` for a name that is blank or
+    too long, and what the store raises.
+    """
+    name = _checked(name)
+    found, roots = await asyncio.to_thread(_survey, paths)
+    base = await shelf.open(app, name)
+    known = await shelf.digests(app, base)
+    names: dict[Outcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
+    skipped: list[Skipped] = []
+    passages = 0
+    async with aclosing(_prepared(found, known)) as results:
+        async for result in results:
+            match result:
+                case Skipped():
+                    skipped.append(result)
+                case Indexed():
+                    await _store(shelf, app, base, result)
+                    passages += len(result.pieces)
+                case Source():
+                    pass
+            source, outcome = _outcome(result, known)
+            names[outcome].append(source)
+            if progress is not None:
+                done = sum(map(len, names.values()))
+                reason = result.reason if isinstance(result, Skipped) else ""
+                progress(Progress(done=done, total=len(found), name=source, outcome=outcome, reason=reason))
+    removed = await shelf.remove(app, base, _gone(known, found, roots)) if prune else ()
+    return Report(
+        base=base,
+        added=tuple(names["added"]),
+        replaced=tuple(names["replaced"]),
+        unchanged=tuple(names["unchanged"]),
+        removed=tuple(removed),
+        skipped=tuple(skipped),
+        passages=passages,
+    )
+
+
+def prepare(source: Source, known: Known) -> Indexed | Source | Skipped:
+    """Read, split and index one file; ``source`` itself where ``known`` has it just so."""
+    raw = load(source)
+    if isinstance(raw, Skipped):
+        return raw
+    if known.get(source.name) == (source.root, digest(source, raw)):
+        return source
+    document = parse(source, raw)
+    if isinstance(document, Skipped):
+        return document
+    pieces = tuple(split(document.title, document.blocks))
+    if not pieces and source.name not in known:  # a file that has become empty empties its document
+        return Skipped(name=source.name, reason="no text in it", root=source.root)
+    return Indexed(document=document, pieces=pieces, indexes=tuple(index(_parts(document, piece)) for piece in pieces))
+
+
+def _parts(document: Document, piece: Piece) -> list[tuple[str, Label]]:
+    return [
+        (piece.text, "D"),
+        (document.title, "A"),
+        (piece.heading, "B"),
+        *((name, "B") for name in piece.inner),
+        (document.source.name, "C"),
+    ]
+
+
+def _checked(name: str) -> str:
+    name = clean(name).strip()
+    if not name:
+        raise Invalid(field="name", rule="required", detail="a knowledge base needs a name")
+    if len(name) > MAX_NAME:
+        raise Invalid(field="name", rule="length", detail=f"at most {MAX_NAME} characters")
+    return name
+
+
+def _survey(paths: Sequence[Path]) -> tuple[list[Source | Skipped], frozenset[str]]:
+    """The files, and the folders that were given."""
+    return list(walk(paths)), frozenset(clean(str(path.resolve())) for path in paths if path.is_dir())
+
+
+async def _prepared(
+    found: Iterable[Source | Skipped], known: Known
+) -> AsyncGenerator[Indexed | Source | Skipped, None]:
+    """What ``prepare`` makes of ``found``, in its order. Works in threads, a little ahead of who reads."""
+    rest = iter(found)
+    waiting: deque[asyncio.Task[Indexed | Source | Skipped] | Skipped] = deque()
+    try:
+        while True:
+            while len(waiting) <= AHEAD and (source := next(rest, None)) is not None:
+                waiting.append(
+                    source
+                    if isinstance(source, Skipped)
+                    else asyncio.create_task(asyncio.to_thread(prepare, source, known))
+                )
+            if not waiting:
+                return
+            result = waiting.popleft()
+            yield result if isinstance(result, Skipped) else await result
+    finally:
+        tasks = [task for task in waiting if isinstance(task, asyncio.Task)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _store(shelf: Shelf, app: int, base: int, ready: Indexed) -> None:
+    document = ready.document
+    await shelf.put(
+        app,
+        base,
+        source=document.source.name,
+        root=document.source.root,
+        title=document.title,
+        kind=document.kind,
+        digest=document.digest,
+        headings=[piece.heading for piece in ready.pieces],
+        texts=[piece.text for piece in ready.pieces],
+        lengths=[index.length for index in ready.indexes],
+        words=[index.literal for index in ready.indexes],
+    )
+
+
+def _outcome(result: Indexed | Source | Skipped, known: Known) -> tuple[str, Outcome]:
+    match result:
+        case Skipped(name=name):
+            return name, "skipped"
+        case Source(name=name):
+            return name, "unchanged"
+        case Indexed(document=document):
+            name = document.source.name
+            if name not in known:
+                return name, "added"
+            # The same file below another folder is written again, to be known by that folder from now on.
+            return name, "unchanged" if known[name][1] == document.digest else "replaced"
+
+
+def _gone(known: Known, found: Sequence[Source | Skipped], roots: frozenset[str]) -> list[str]:
+    """The documents that came from ``roots`` and are not among ``found``, nor below a folder that nobody could read."""
+    there = {one.name for one in found}
+    shut = tuple(one.name for one in found if isinstance(one, Skipped) and one.folder)
+    return [
+        source
+        for source, (root, _) in known.items()
+        if root in roots and source not in there and not (shut and source.startswith(shut))
+    ]

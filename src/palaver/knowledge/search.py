@@ -1,0 +1,31 @@
+"""Questions to passages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from palaver.core.types import Passage
+from palaver.knowledge.shelf import Shelf
+from palaver.knowledge.words import asked
+
+
+class Library:
+    """An application's knowledge, as an agent asks it. Implements ``core.ports.Knowledge``."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def search(self, app: int, names: Sequence[str], query: str, limit: int) -> list[Passage]:
+        """The best passages for ``query``, any text at all, in the bases called ``names``; names that no base has
+        are passed over. None for a question of words alone that say nothing. ``score`` lies between 0 and 1."""
+        wanted = asked(query)
+        if not wanted or not names or limit < 1:
+            return []
+        return await self._shelf.search(
+            app,
+            names,
+            lexemes=[one.lexeme for one in wanted],
+            weights=[one.weight for one in wanted],
+            beside=[one.beside for one in wanted],
+            limit=limit,
+        )

@@ -1,0 +1,58 @@
+"""What knowledge needs of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from palaver.core.types import Passage
+
+
+class Shelf(Protocol):
+    """Where documents are kept and looked up. A base is known by its number; a document by its base and source."""
+
+    async def open(self, app: int, name: str) -> int:
+        """The number of the application's base of that name, made when there is none."""
+        ...
+
+    async def digests(self, app: int, base: int) -> Mapping[str, tuple[str, bytes]]:
+        """Of every document of the base, by source: the folder it came from, and its digest."""
+        ...
+
+    async def put(
+        self,
+        app: int,
+        base: int,
+        *,
+        source: str,
+        root: str,
+        title: str,
+        kind: str,
+        digest: bytes,
+        headings: Sequence[str],
+        texts: Sequence[str],
+        lengths: Sequence[int],
+        words: Sequence[str],
+    ) -> None:
+        """Store a document in place of the one of the same ``source``, all at once. The sequences have an entry for
+        each passage: its heading, its text, its number of words, and what it is found by (``words.Index.literal``).
+        """
+        ...
+
+    async def remove(self, app: int, base: int, sources: Sequence[str]) -> Sequence[str]:
+        """Remove the documents of these sources; the sources of those there were."""
+        ...
+
+    async def search(
+        self,
+        app: int,
+        names: Sequence[str],
+        *,
+        lexemes: Sequence[str],
+        weights: Sequence[float],
+        beside: Sequence[tuple[int, int] | None],
+        limit: int,
+    ) -> list[Passage]:
+        """The best passages for ``words.Asked`` lexemes in the application's bases called ``names``, best first;
+        none that only has what every passage has."""
+        ...

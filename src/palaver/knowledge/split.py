@@ -1,0 +1,224 @@
+"""Blocks to passages: what one search result shows.
+
+A passage never crosses a heading unless the sections are tiny, and never cuts a paragraph, a piece of code or a
+table that fits. What does not fit is cut between sentences (Chinese ones too) or lines.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from palaver.core.types import Value
+from palaver.knowledge.blocks import LARGE, Block
+
+TINY = 200
+"""Characters below which a section is put together with the ones beside it."""
+JOINED = 800
+"""Characters that sections put together have at most, so that a hit still tells where to look."""
+MAX_HEADING = 200
+"""Characters of a heading; a longer one is a paragraph that somebody marked up wrongly."""
+SEPARATOR = " › "
+
+_CLOSING = "\"'”’」』）)\\]"
+_BORDERS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\n[ \t]*\n",
+        r"\n(?=[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t])",
+        rf"[。！？…；]+[{_CLOSING}]*|[.!?;]+[{_CLOSING}]*(?=\s)",
+        r"\n",
+        r"[，、,：:—]+",
+        r"\s+",
+    )
+)
+"""Where prose may be cut, the better places first: paragraphs, items, sentences, lines, clauses, words."""
+
+
+class Piece(Value, frozen=True, kw_only=True):
+    """A passage to be. ``heading`` is its path of headings, without the document's title; ``inner`` the headings that
+    stand in its text, because sections were put together."""
+
+    text: str
+    heading: str = ""
+    inner: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Section:
+    """What stands between two headings, cut to size. ``path`` are the headings around it."""
+
+    path: tuple[str, ...]
+    level: int = 0
+    texts: list[str] = field(default_factory=list[str])
+
+
+@dataclass(slots=True)
+class _Group:
+    """Sections that may become one passage: all of them directly below ``path``, or at it."""
+
+    path: tuple[str, ...]
+    text: str
+    inner: tuple[str, ...] = ()
+
+
+def split(title: str, blocks: Sequence[Block]) -> list[Piece]:
+    """The passages of a document called ``title``, in its order."""
+    group: _Group | None = None
+    pieces: list[Piece] = []
+    for section in _without_empty(_sections(title, blocks)):
+        pages = _pages(section.texts) or [""]
+        joined = _join(group, section, pages[0]) if group is not None and len(pages) == 1 else None
+        if joined is not None:
+            group = joined
+            continue
+        if group is not None:
+            pieces.append(_piece(group))
+        group = _Group(path=section.path, text=pages.pop())
+        if pages:
+            pieces += [_piece(_Group(path=section.path, text=page)) for page in (*pages, group.text)]
+            group = None
+    if group is not None:
+        pieces.append(_piece(group))
+    return pieces or ([Piece(text=title)] if blocks and title else [])
+
+
+def _piece(group: _Group) -> Piece:
+    text = group.text or (group.path[-1] if group.path else "")
+    return Piece(text=text, heading=SEPARATOR.join(group.path), inner=group.inner)
+
+
+def _sections(title: str, blocks: Iterable[Block]) -> Iterator[_Section]:
+    open_headings: list[tuple[int, str]] = []
+    section = _Section(path=())
+    first = True
+    for block in blocks:
+        if block.kind != "heading" or len(block.text) > MAX_HEADING or not block.text:
+            section.texts += _cut(block)
+            continue
+        yield section
+        while open_headings and open_headings[-1][0] >= block.level:
+            open_headings.pop()
+        if not (first and block.text == title):  # the title is shown anyway
+            open_headings.append((block.level, block.text))
+        first = False
+        section = _Section(path=tuple(name for _, name in open_headings), level=block.level)
+    yield section
+
+
+def _without_empty(sections: Iterable[_Section]) -> Iterator[_Section]:
+    """All but those that only introduce the next one, whose path names them, and those with no words at all."""
+    held: _Section | None = None
+    for section in sections:
+        if held is not None and section.path[: len(held.path)] != held.path:
+            yield held
+        held = None
+        if section.texts:
+            yield section
+        elif section.path:
+            held = section
+    if held is not None:
+        yield held
+
+
+def _join(group: _Group, section: _Section, page: str) -> _Group | None:
+    """``group`` with ``section`` in it, where either is tiny and both are close enough in the tree of headings."""
+    shared = _shared(group.path, section.path)
+    if min(len(group.text), len(page)) >= TINY or max(len(group.path), len(section.path)) > len(shared) + 1:
+        return None
+    own, inner = group.text, group.inner
+    if group.path != shared:
+        own = _headed(group.path[-1], section.level if section.path != shared else section.level + 1, own)
+        inner = (*inner, group.path[-1])
+    if section.path != shared:
+        page = _headed(section.path[-1], section.level, page)
+        inner = (*inner, section.path[-1])
+    text = "\n\n".join(filter(None, (own, page)))
+    return _Group(path=shared, text=text, inner=inner) if len(text) <= JOINED else None
+
+
+def _headed(name: str, level: int, text: str) -> str:
+    line = f"{'#' * min(max(level, 1), 6)} {name}"
+    return f"{line}\n\n{text}" if text else line
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    length = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            break
+        length += 1
+    return tuple(one[:length])
+
+
+def _pages(texts: Sequence[str]) -> list[str]:
+    """``texts`` put together to as few passages as may be, of about the same size."""
+    total = sum(map(len, texts)) + 2 * len(texts)
+    target = total / math.ceil(total / LARGE) if total else LARGE
+    pages: list[list[str]] = []
+    size = 0
+    for text in texts:
+        fits = pages and size + 2 + len(text) <= LARGE
+        if fits and (size + len(text) / 2 <= target or size < TINY or _announces(pages[-1][-1])):
+            pages[-1].append(text)
+            size += 2 + len(text)
+        else:
+            pages.append([text])
+            size = len(text)
+    if len(pages) > 1 and size < TINY and size + 2 + sum(len(text) + 2 for text in pages[-2]) <= LARGE + 2:
+        last = pages.pop()
+        pages[-1] += last
+    return ["\n\n".join(page) for page in pages]
+
+
+def _announces(text: str) -> bool:
+    """Whether ``text`` belongs to what follows it, like "Run this:"."""
+    return len(text) < TINY and text.endswith((":", "："))
+
+
+def _cut(block: Block) -> list[str]:
+    if len(block.whole) <= LARGE:
+        return [block.whole] if block.whole.strip() else []
+    if block.kind == "lines":
+        around = len(block.head) + len(block.tail) + 2
+        if around < LARGE // 2:
+            return [
+                "\n".join(filter(None, (block.head, piece.rstrip("\n"), block.tail)))
+                for piece in _gather(block.text.splitlines(keepends=True), LARGE - around, _hard)
+            ]
+    return [piece.strip() for piece in _cut_prose(block.whole, 0) if piece.strip()]
+
+
+def _cut_prose(text: str, border: int) -> list[str]:
+    if len(text) <= LARGE:
+        return [text]
+    if border == len(_BORDERS):
+        return _hard(text, LARGE)
+    ends = [found.end() for found in _BORDERS[border].finditer(text)]
+    parts = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if start < end]
+    return _gather(parts, LARGE, lambda part, _: _cut_prose(part, border + 1))
+
+
+def _hard(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def _gather(parts: Sequence[str], size: int, smaller: Callable[[str, int], list[str]]) -> list[str]:
+    """``parts`` put together to pieces of about the same size, none above ``size``; ``smaller`` cuts those that are."""
+    total = sum(map(len, parts))
+    target = total / math.ceil(total / size) if total else size
+    gathered: list[list[str]] = []
+    room = 0
+    for part in parts:
+        if len(part) > size:
+            gathered += [[piece] for piece in smaller(part, size)]
+            room = size - len(gathered[-1][0])
+        elif gathered and len(part) <= room and size - room + len(part) / 2 <= target:
+            gathered[-1].append(part)
+            room -= len(part)
+        else:
+            gathered.append([part])
+            room = size - len(part)
+    return ["".join(pieces) for pieces in gathered]

@@ -1,0 +1,110 @@
+"""The models of a server: which one a spec names, and the HTTP session they share."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from palaver.core.ports import Model
+from palaver.core.problems import Upstream
+from palaver.models.extract import Extract
+from palaver.models.openai import TIMEOUTS, OpenAI, Timeouts
+from palaver.models.scripted import Scripted
+
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+SPECS = "'extract', 'scripted' or 'openai:NAME'"
+
+
+class Catalog:
+    """``Models`` as one server has them.
+
+    ``default`` is the spec for agents without one (setting ``PALAVER_MODEL``), ``base_url`` and ``api_key`` are those
+    of the one endpoint that ``openai:`` means; with a key alone it is OpenAI's own. Close it in the loop it was used
+    in.
+    """
+
+    def __init__(
+        self,
+        *,
+        default: str = "extract",
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+    ) -> None:
+        self._default = default
+        self._api_key = (api_key or "").strip() or None
+        self._base_url = _trimmed(base_url) or (OPENAI_BASE_URL if self._api_key else None)
+        self._timeouts = timeouts
+        self._http: aiohttp.ClientSession | None = None
+        self._openai: OpenAI | None = None
+        self._extract = Extract()
+        self._scripted = Scripted()
+
+    def resolve(self, spec: str | None) -> tuple[Model, str]:
+        """The model that ``spec`` names and its NAME. Raises ``Upstream(reason="configuration")``."""
+        spec = (spec or self._default).strip()
+        kind, _, name = spec.partition(":")
+        name = name.strip()
+        match kind.strip():
+            case "extract" if not name:
+                return self._extract, ""
+            case "scripted" if not name:
+                return self._scripted, ""
+            case "openai" if name:
+                return self._endpoint(spec), name
+            case "openai":
+                raise _wrong(f"{spec!r} lacks the model's name: write openai:NAME (agent's model, or PALAVER_MODEL)")
+            case _:
+                meant = f"; for a model of an endpoint write 'openai:{spec}'" if spec else ""
+                raise _wrong(f"{spec!r} is not a model: PALAVER_MODEL and an agent's model may be {SPECS}{meant}")
+
+    async def check(self, spec: str | None = None) -> str | None:
+        """What would keep ``spec`` from working, as a sentence for people; ``None``: nothing. At most 5 seconds."""
+        try:
+            model, name = self.resolve(spec)
+        except Upstream as problem:
+            return problem.detail
+        return await model.check(name) if isinstance(model, OpenAI) else None
+
+    async def close(self) -> None:
+        """Close every connection. The catalog may be used again."""
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    def _endpoint(self, spec: str) -> OpenAI:
+        if self._openai is None:
+            if self._base_url is None:
+                raise _wrong(
+                    f"{spec!r} needs an endpoint: set OPENAI_API_KEY, or OPENAI_BASE_URL for one that is not OpenAI's,"
+                    " or PALAVER_MODEL=extract for none"
+                )
+            address = urlsplit(self._base_url)
+            if address.scheme not in {"http", "https"} or not address.hostname:
+                raise _wrong(f"OPENAI_BASE_URL must look like {OPENAI_BASE_URL!r}, not {self._base_url!r}")
+            self._openai = OpenAI(
+                self._session, base_url=self._base_url, api_key=self._api_key, timeouts=self._timeouts
+            )
+        return self._openai
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None or self._http.closed:
+            self._http = aiohttp.ClientSession(
+                # Thousands of answers may be streaming at a time; each has a connection of its own.
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+                # What an endpoint sets for one conversation is not told to it in another.
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "palaver"},
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        return self._http
+
+
+def _trimmed(base_url: str | None) -> str | None:
+    """``base_url`` without what people paste too much."""
+    return (base_url or "").strip().rstrip("/").removesuffix("/chat/completions").rstrip("/") or None
+
+
+def _wrong(detail: str) -> Upstream:
+    return Upstream(reason="configuration", detail=detail)

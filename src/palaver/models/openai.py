@@ -1,0 +1,329 @@
+"""Chat Completions over HTTP: OpenAI and every endpoint that calls itself compatible with it.
+
+A request is tried again (connection failed, 429, 500, 502, 503, 504) only as long as nothing of an answer has come.
+Closing the generator, or cancelling its task, closes the TCP connection at once, whatever it is waiting for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import msgspec
+
+from palaver.core.ports import Delta, ModelRequest
+from palaver.core.problems import Upstream
+from palaver.models.answer import Answer
+from palaver.models.question import body
+from palaver.models.refusal import excerpt, refused, without_secrets
+
+RETRIES = 2
+"""How often a request is sent once more."""
+PATIENCE = 10.0
+"""Seconds that an endpoint may ask us to wait before a retry; asked for more, the request fails at once."""
+
+_RETRIED = frozenset({429, 500, 502, 503, 504})
+_MAX_WHOLE = 32 * 1024 * 1024
+_MAX_REFUSAL = 64 * 1024
+_GOODBYE = 0.1
+"""Seconds for the end of the response to follow the end of the answer, so that the connection can be used again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds to wait for a connection, for the first byte of the answer, and for the next byte after any."""
+
+    connect: float = 10.0
+    first_byte: float = 120.0
+    idle: float = 60.0
+
+
+TIMEOUTS = Timeouts()
+
+
+class OpenAI:
+    """An endpoint. ``session`` gives the HTTP session to use, ``base_url`` ends before ``/chat/completions``; without
+    ``api_key`` no ``Authorization`` is sent. ``backoff`` is about the seconds before the first retry; it doubles."""
+
+    def __init__(
+        self,
+        session: Callable[[], aiohttp.ClientSession],
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+        retries: int = RETRIES,
+        backoff: float = 0.5,
+    ) -> None:
+        self._session = session
+        self._base = base_url.rstrip("/")
+        self._shown = _without_user(self._base)
+        if api_key:
+            self._base = self._shown  # one Authorization header; the key is the one that was meant
+        self._key = api_key
+        self._timeouts = timeouts
+        self._retries = retries
+        self._backoff = backoff
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._proxy = _proxy(self._base)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+        """The answer's deltas, as many at once as one network read holds. Raises ``Upstream``."""
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **self._headers}
+        if request.trace.isascii() and request.trace.isprintable() and request.trace:
+            headers["X-Request-ID"] = request.trace
+        try:
+            connection = await self._ask(body(request), headers)
+            try:
+                while not connection.over:
+                    for delta in await connection.more():
+                        yield delta
+                await connection.goodbye()
+            finally:
+                connection.close()
+        except Upstream as problem:
+            problem.detail = without_secrets(problem.detail, self._key)
+            raise
+
+    async def check(self, name: str) -> str | None:
+        """What is wrong with the endpoint, or with the model ``name`` there, as a sentence; ``None``: nothing."""
+        url, shown = f"{self._base}/models", f"{self._shown}/models"
+        try:
+            async with (
+                asyncio.timeout(5),
+                self._session().get(url, headers=self._headers, proxy=self._proxy, allow_redirects=False) as response,
+            ):
+                said = await _read(response, _MAX_WHOLE)
+        except TimeoutError:
+            return f"{shown} did not answer within 5 seconds."
+        except (aiohttp.ClientError, OSError) as error:
+            return f"{shown} cannot be reached: {_reason(error)}"
+        if response.status != 200:
+            problem = refused(response.status, response.headers, said, response.reason or "")
+            return without_secrets(f"{shown} answers {problem.detail}", self._key) + _hint(response.status)
+        try:
+            offered = [model.id for model in msgspec.json.decode(said, type=_Offer).data]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return f"{shown} answers, but not with a list of models: OPENAI_BASE_URL may lack its /v1."
+        if offered and name not in offered:
+            return f"{shown} does not offer {name!r} but {', '.join(sorted(offered)[:10])}."
+        return None
+
+    async def _ask(self, said: bytes, headers: dict[str, str]) -> _Connection:
+        attempt = 0
+        while True:
+            try:
+                return await self._try(said, headers)
+            except Upstream as problem:
+                pause = self._pause(problem, attempt)
+                if pause is None:
+                    raise
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    def _pause(self, problem: Upstream, attempt: int) -> float | None:
+        """Seconds until the next attempt; ``None``: there is none."""
+        again = problem.status in _RETRIED or isinstance(problem.__cause__, aiohttp.ClientConnectionError)
+        if not again or attempt >= self._retries or "insufficient_quota" in problem.detail:
+            return None
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311  spreads retries, guards nothing
+        if problem.retry_after is None:
+            return self._backoff * 2**attempt * jitter
+        return problem.retry_after + self._backoff * jitter / 2 if problem.retry_after <= PATIENCE else None
+
+    async def _try(self, said: bytes, headers: dict[str, str]) -> _Connection:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeouts.first_byte
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._session().post(
+                    f"{self._base}/chat/completions",
+                    data=io.BytesIO(said) if len(said) > 2**20 else said,
+                    headers=headers,
+                    proxy=self._proxy,
+                    # A POST that is redirected becomes a GET, and takes the key to another host.
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
+                )
+        except aiohttp.ServerTimeoutError as error:
+            detail = f"no connection to {self._shown} within {self._timeouts.connect:g} s"
+            raise Upstream(reason="timeout", detail=detail) from error
+        except TimeoutError as error:
+            raise Upstream(reason="timeout", detail=_silence(self._timeouts)) from error
+        except aiohttp.ClientHttpProxyError as error:
+            detail = f"the proxy answers {error.status} {error.message}"
+            raise Upstream(reason="connect", detail=detail) from error
+        except aiohttp.ClientResponseError as error:
+            raise Upstream(reason="malformed", detail=f"{self._shown} does not speak HTTP: {_reason(error)}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Upstream(reason="connect", detail=f"{self._shown}: {_reason(error)}") from error
+        if response.status == 200:
+            return _Connection(response, deadline, self._timeouts)
+        try:
+            async with asyncio.timeout_at(deadline):
+                why = await _read(response, _MAX_REFUSAL)
+        except (TimeoutError, aiohttp.ClientError):
+            why = b""
+        finally:
+            response.close()
+        raise refused(response.status, response.headers, why, response.reason or "")
+
+
+class _Connection:
+    """A response with status 200 whose body is being read. ``over`` says that ``more`` has nothing more.
+
+    One timer watches the whole stream and is set anew only when it rings: a timeout around every read would cost more
+    than reading. ``_since`` is when the present wait began, 0 while the reader of the deltas has the word.
+    """
+
+    __slots__ = ("_answer", "_began", "_limit", "_loop", "_patience", "_response", "_since", "_timer", "_why", "over")
+
+    def __init__(self, response: aiohttp.ClientResponse, deadline: float, patience: Timeouts) -> None:
+        self._response = response
+        self._patience = patience
+        self._answer = Answer()
+        self._began = False
+        self._why = ""
+        self._since = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._limit = max(0.0, deadline - self._loop.time())
+        self._timer = self._loop.call_later(self._limit, self._ring)
+        self.over = False
+
+    async def more(self) -> list[Delta]:
+        """The deltas of the next network read, possibly none. Raises ``Upstream``."""
+        answer = self._answer
+        if answer.problem is not None:
+            raise answer.problem
+        if not self._began:
+            match self._response.content_type:
+                case "application/json":
+                    self.over = True
+                    return answer.whole(await self._whole())
+                case "text/html":
+                    raise Upstream(reason="malformed", detail="a web page answered: OPENAI_BASE_URL may lack its /v1")
+                case _:
+                    pass
+        try:
+            data = await self._next()
+        except Upstream:
+            if not answer.reason:
+                raise
+            self.over = True  # the answer is complete, only the end of the stream is missing
+            return answer.close()
+        if not data:
+            self.over = True
+            return answer.end()
+        deltas = answer.read(data)
+        if answer.done:
+            self.over = True
+            deltas += answer.end()
+        return deltas
+
+    async def goodbye(self) -> None:
+        """Read the end of the response, if it comes at once: then the connection can be used again."""
+        try:
+            async with asyncio.timeout(_GOODBYE):
+                while not self._response.content.at_eof():
+                    await self._response.content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass  # close() will do
+
+    def close(self) -> None:
+        """Close the connection, unless the response was read to its end and the connection is free again."""
+        self._timer.cancel()
+        self._response.close()
+
+    async def _next(self) -> bytes:
+        """What has arrived, at least a byte; nothing at the end. Raises ``Upstream``: ``timeout`` or ``cut``."""
+        self._since = self._loop.time()
+        try:
+            data = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            if self._why:
+                raise Upstream(reason="timeout", detail=self._why) from error
+            raise Upstream(reason="cut", detail=f"the connection broke: {_reason(error)}") from error
+        self._since = 0.0
+        if not self._began:
+            self._began = True
+            self._limit = self._patience.idle
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._limit, self._ring)
+        return data
+
+    def _ring(self) -> None:
+        waited = self._loop.time() - self._since if self._since else 0.0
+        if waited < self._limit or not self._since:
+            self._timer = self._loop.call_later(self._limit - waited, self._ring)
+        else:
+            self._why = f"nothing came for {self._limit:g} s" if self._began else _silence(self._patience)
+            self._response.close()
+
+    async def _whole(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while data := await self._next():
+            pieces.append(data)
+            size += len(data)
+            if size > _MAX_WHOLE:
+                raise Upstream(reason="malformed", detail=f"an answer of more than {_MAX_WHOLE} bytes")
+        return b"".join(pieces)
+
+
+class _Offered(msgspec.Struct):
+    id: str = ""
+
+
+class _Offer(msgspec.Struct):
+    data: list[_Offered]
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The beginning of a body, at most about ``limit`` bytes."""
+    said = b""
+    while len(said) < limit and (data := await response.content.readany()):
+        said += data
+    return said[:limit]
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment (or the system) prescribes for ``url``.
+
+    Asked for once: the session's own ``trust_env`` asks again for every request, in two threads, and refuses requests
+    whose host stands in ``~/.netrc`` because they carry a key of ours.
+    """
+    address = urlsplit(url)
+    if not address.hostname or proxy_bypass(address.hostname):
+        return None
+    proxies = getproxies()
+    named = proxies.get(address.scheme) or proxies.get("all") or ""
+    return named if "://" in named or not named else f"http://{named}"
+
+
+def _silence(timeouts: Timeouts) -> str:
+    return f"no answer within {timeouts.first_byte:g} s"
+
+
+def _reason(error: BaseException) -> str:
+    return excerpt(str(error)) or type(error).__name__
+
+
+def _hint(status: int) -> str:
+    match status:
+        case 401 | 403:
+            return " — check OPENAI_API_KEY."
+        case 404:
+            return " — OPENAI_BASE_URL may lack its /v1."
+        case _:
+            return "."

@@ -1,0 +1,222 @@
+"""The scripted model: says what the agent's instructions tell it to, so that an integration can be tested without an
+endpoint, with every pause, tool call and failure where the test wants it.
+
+The instructions are a YAML list of steps (or contain one in a ```` ```yaml ```` fence), played in order:
+
+| Step | What happens |
+|---|---|
+| `- think: TEXT` | a piece of reasoning |
+| `- text: TEXT` | a piece of the answer |
+| `- pieces: {of: TEXT, size: 3}` | the text in pieces of that many characters |
+| `- repeat: {text: TEXT, times: 200, every: 0.01}` | the text so many times, a pause in seconds after each |
+| `- wait: 0.5` | a pause in seconds |
+| `- call: {name: NAME, arguments: {…}}` | calls a tool; after its result the script goes on with the next step |
+| `- usage: {prompt: 3, completion: 5}` | tokens to report with the next `call`, or with the end |
+| `- finish: length` | ends the answer here, with this finish reason (`stop` where a script simply ends) |
+| `- fail: REASON` | fails: `connect`, `timeout`, `refused`, `limit`, `cut`, `malformed`, `rejected`, `configuration` |
+
+`size` may be left out (1), and so may `every` (0), `arguments` (none) and either of the tokens (unknown).
+
+In every text, tool arguments included, `${content}` is the user's message, `${turn}` the number of the user's
+messages so far (as many as the model gets to see) and `${result}` the result of the last tool call of this turn.
+`$$` is a dollar sign. Placeholders with two braces are the agent's variables and are filled in before the script is
+read.
+
+Instructions that are not a list are no script: then the model answers `You said: ` and the user's message. A script
+with a mistake in it is `Upstream(reason="configuration")` and says which step is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable
+from functools import lru_cache
+from string import Template
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+import yaml
+
+from palaver.core.ports import Call, Delta, Finished, ModelRequest, Say, Think
+from palaver.core.problems import Upstream
+from palaver.core.types import Text, ToolCall, ToolResult, Usage, new_uid
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Pieces(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    of: str
+    size: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    text: str
+    times: Count
+    every: Seconds = 0
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    prompt: Count | None = None
+    completion: Count | None = None
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One step: exactly one member is set."""
+
+    think: str | None = None
+    text: str | None = None
+    pieces: Pieces | None = None
+    repeat: Repeat | None = None
+    wait: Seconds | None = None
+    call: Wanted | None = None
+    usage: Tokens | None = None
+    finish: str | None = None
+    fail: Literal["connect", "timeout", "refused", "limit", "cut", "malformed", "rejected", "configuration"] | None = (
+        None
+    )
+
+
+_FENCE = re.compile(r"(?ms)^```ya?ml[ \t]*\n(.*?)^```")
+_LIST = re.compile(r"\A(?:\s*#[^\n]*\n|\s)*-\s")
+
+
+class Scripted:
+    """A ``Model`` that plays the script in ``request.instructions``."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+        steps = script(request.instructions)
+        fill = _filler(request)
+        if steps is None:
+            said = fill("You said: ${content}")
+            for piece in _cut(said, -(-len(said) // 4)):
+                yield Say(text=piece)
+                await asyncio.sleep(0)
+            yield Finished()
+            return
+        usage = Usage()
+        for step in _ahead(steps, _calls(request)):
+            if step.fail is not None:
+                raise Upstream(reason=step.fail, detail="the script says so")
+            if step.usage is not None:
+                usage = Usage(prompt=step.usage.prompt, completion=step.usage.completion)
+            elif step.call is not None:
+                arguments = _filled(step.call.arguments, fill)
+                call_id = f"call_{new_uid().hex}"
+                yield Call(call=ToolCall(call_id=call_id, name=fill(step.call.name), arguments=arguments))
+                yield Finished(reason="tool_calls", usage=usage)
+                return
+            elif step.finish is not None:
+                yield Finished(reason=step.finish, usage=usage)
+                return
+            else:
+                async for delta in _speak(step, fill):
+                    yield delta
+        yield Finished(usage=usage)
+
+
+async def _speak(step: Step, fill: Callable[[str], str]) -> AsyncGenerator[Delta, None]:
+    """The deltas of a step that neither calls nor ends."""
+    if step.think is not None:
+        if text := fill(step.think):
+            yield Think(text=text)
+    elif step.text is not None:
+        if text := fill(step.text):
+            yield Say(text=text)
+    elif step.pieces is not None:
+        for piece in _cut(fill(step.pieces.of), step.pieces.size):
+            yield Say(text=piece)
+    elif step.repeat is not None:
+        text = fill(step.repeat.text)
+        for _ in range(step.repeat.times):
+            if text:
+                yield Say(text=text)
+            await asyncio.sleep(step.repeat.every)
+    elif step.wait is not None:
+        await asyncio.sleep(step.wait)
+
+
+@lru_cache(maxsize=256)
+def script(instructions: str) -> tuple[Step, ...] | None:
+    """The steps in ``instructions``; ``None``: no script. Raises ``Upstream(reason="configuration")``."""
+    fence = _FENCE.search(instructions)
+    source = fence.group(1) if fence else instructions
+    try:
+        steps: Any = yaml.safe_load(source)
+    except yaml.YAMLError as error:
+        if not fence and not _LIST.match(source):
+            return None
+        raise _wrong(f"the script is not YAML: {error}") from error
+    if not isinstance(steps, list):
+        if fence:
+            raise _wrong("the script must be a list of steps")
+        return None
+    return tuple(_step(number, step) for number, step in enumerate(cast("list[Any]", steps), 1))
+
+
+def _step(number: int, step: Any) -> Step:
+    names = ", ".join(Step.__struct_fields__)
+    if not isinstance(step, dict) or len(cast("dict[Any, Any]", step)) != 1:
+        raise _wrong(f"step {number} must be one of {names}, with a value, not {step!r}")
+    (name, value), *_ = cast("dict[Any, Any]", step).items()
+    if name not in Step.__struct_fields__ or value is None:
+        problem = "has no value" if name in Step.__struct_fields__ else "is not a step"
+        raise _wrong(f"step {number}: {name!r} {problem}; steps are {names}")
+    try:
+        return msgspec.convert({name: value}, Step, strict=False)
+    except msgspec.ValidationError as error:
+        raise _wrong(f"step {number}: {error}; steps are {names}") from error
+
+
+def _ahead(steps: tuple[Step, ...], calls: int) -> tuple[Step, ...]:
+    """The steps after the script's first ``calls`` tool calls."""
+    for at, step in enumerate(steps):
+        if not calls:
+            return steps[at:]
+        calls -= step.call is not None
+    return ()
+
+
+def _calls(request: ModelRequest) -> int:
+    """How many tools this turn has called already."""
+    last = request.history[-1] if request.history else None
+    parts = last.parts if last is not None and last.role == "assistant" else ()
+    return sum(isinstance(part, ToolCall) for part in parts)
+
+
+def _filler(request: ModelRequest) -> Callable[[str], str]:
+    asked = [turn for turn in request.history if turn.role == "user"]
+    content = "".join(part.text for part in asked[-1].parts if isinstance(part, Text)) if asked else ""
+    results = [part.content for turn in request.history for part in turn.parts if isinstance(part, ToolResult)]
+    values = {"content": content, "turn": str(len(asked)), "result": results[-1] if results else ""}
+
+    def fill(text: str) -> str:
+        return Template(text).safe_substitute(values) if "$" in text else text
+
+    return fill
+
+
+def _filled(value: Any, fill: Callable[[str], str]) -> Any:
+    match value:
+        case str():
+            return fill(value)
+        case dict():
+            return {name: _filled(member, fill) for name, member in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_filled(member, fill) for member in cast("list[Any]", value)]
+        case _:
+            return value
+
+
+def _cut(text: str, size: int) -> list[str]:
+    return [text[at : at + size] for at in range(0, len(text), size)] if text else []
+
+
+def _wrong(detail: str) -> Upstream:
+    return Upstream(reason="configuration", detail=detail)

@@ -1,0 +1,81 @@
+"""Settings that a credential of any dialect may have, and how a setting's value is read.
+
+Source: the wire specification, section "Settings named by these files".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from palaver.core.problems import Invalid
+from palaver.wire.contract import Setting
+
+
+def boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")  # noqa: TRY004  said to a person
+    return value
+
+
+def count(value: Any) -> int | None:
+    """A limit: a whole number of at least 1, or null for none."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**53:
+        raise ValueError("a whole number of at least 1, or null for no limit")
+    return value
+
+
+def text(value: Any) -> str:
+    """Text that is not blank; on a command line ``7`` is read as a number, and is the text "7" here."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip() or len(value) > 255:
+        raise ValueError("a text of 1 to 255 characters")
+    return value
+
+
+def texts(value: Any) -> list[str] | None:
+    """A list of texts (or numbers), or null for no restriction."""
+    if value is None:
+        return None
+    entries = cast("list[Any]", value) if isinstance(value, list) else [value]
+    try:
+        return [text(entry) for entry in entries]
+    except ValueError as error:
+        raise ValueError("a list of texts or numbers, or null for all") from error
+
+
+def choice(*values: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in values:
+            raise ValueError(" or ".join(values))
+        return cast("str", value)
+
+    return read
+
+
+COMMON: tuple[Setting, ...] = (
+    Setting(name="enabled", read=boolean, meaning="false refuses every call"),
+    Setting(name="rpm", read=count, meaning="calls a minute; null: no limit"),
+    Setting(name="total", read=count, meaning="calls in the credential's life; null: no limit"),
+    Setting(name="default_user", read=text, meaning="the end user of calls that name none"),
+    Setting(name="agents", read=texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
+)
+
+
+def read_settings(given: Mapping[str, Any], known: Sequence[Setting]) -> dict[str, Any]:
+    """``given`` as it is stored. Raises ``Invalid`` for a setting there is not, or a value out of its range, with
+    those that there are."""
+    by_name = {setting.name: setting for setting in known}
+    stored: dict[str, Any] = {}
+    for name, value in given.items():
+        setting = by_name.get(name)
+        if setting is None:
+            raise Invalid(field=name, rule="choice", detail=f"no such setting; there are: {', '.join(sorted(by_name))}")
+        try:
+            stored[name] = setting.read(value)
+        except ValueError as error:
+            raise Invalid(field=name, rule="range", detail=f"{value!r} is not allowed; it takes {error}") from error
+    return stored

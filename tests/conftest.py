@@ -1,0 +1,37 @@
+"""What tests share: one embedded PostgreSQL for the whole session, a fresh database for every test that asks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from kit import Scratch, run
+
+from palaver.store.embedded import Embedded
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scratch]:
+    """An embedded PostgreSQL; all of pytest-xdist's processes use the same one, the last of them stops it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    short = Path(tempfile.gettempdir()) / f"palaver-tests-{folder.name}-{os.getuid()}"
+    embedded = Embedded(short)
+    scratch = Scratch(embedded.start())
+    run(scratch.prepare())
+    yield scratch
+    if embedded.stop():
+        shutil.rmtree(short)
+
+
+@pytest.fixture
+def database_url(cluster: Scratch) -> Generator[str]:
+    """The address of a migrated, empty database of this test's own."""
+    name, url = run(cluster.create())
+    yield url
+    run(cluster.drop(name))
