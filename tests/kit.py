@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
+
+from palaver.core.ports import Opening
+from palaver.core.types import Agent, AgentSpec, Application, Principal, Text, User, new_uid
 from palaver.store.driver import connect
 from palaver.store.migrate import migrate
+from palaver.store.postgres import Postgres
+from palaver.store.secrets import SecretBox
 
 T = TypeVar("T")
 
@@ -66,3 +73,47 @@ class Scratch:
             await connection.execute(sql)
         finally:
             await connection.close()
+
+
+@asynccontextmanager
+async def store_on(url: str, master: bytes = bytes(32)) -> AsyncGenerator[Postgres]:
+    """The store on a database, as one process has it; two of them are two processes to each other."""
+    store = Postgres(url, SecretBox(master), connections=5)
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
+
+
+class Cast:
+    """An application with a key, an agent and an end user, as a test needs them."""
+
+    def __init__(self, store: Postgres, app: Application, who: Principal, user: User, agent: Agent) -> None:
+        self.store = store
+        self.app = app
+        self.who = who
+        self.user = user
+        self.agent = agent
+
+    def opening(self, text: str = "hi", **changes: Any) -> Opening:
+        """A message about to be stored."""
+        opening = Opening(
+            who=self.who,
+            user=self.user,
+            agent=self.agent,
+            run=new_uid(),
+            parts=(Text(text=text),),
+            conversation=None,
+            worker=self.store.presence.worker,
+        )
+        return msgspec.structs.replace(opening, **changes)
+
+
+async def cast(store: Postgres, name: str = "acme", **settings: Any) -> Cast:
+    """Make one, with the agent ``guide`` on the scripted model."""
+    app = await store.applications.named(name)
+    key = await store.keys.create(app, "snail", f"app-{name}", f"SAI_{name}", settings)
+    agent = await store.agents.apply(app, AgentSpec(name="guide", model="scripted"))
+    who = Principal(key=key, user="ann")
+    return Cast(store, app, who, await store.users.named(app.id, "ann"), agent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ def failed(*pieces: bytes) -> Upstream:
     return caught.value
 
 
-def call(index: int | None = None, id: str | None = None, name: str | None = None, arguments: Any = None) -> bytes:  # noqa: A002
+def call(index: int | None = None, id: str | None = None, name: str | None = None, arguments: Any = None) -> bytes:
     """A chunk with one piece of a tool call; members that are ``None`` are left out."""
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
     piece = {"index": index, "id": id, "type": "function", "function": function}
@@ -337,7 +338,7 @@ RECORDED = (
 @given(cuts=st.lists(st.integers(0, len(RECORDED)), max_size=30))
 def test_where_the_network_cuts_the_answer_changes_nothing(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(RECORDED)]
-    pieces = [RECORDED[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [RECORDED[start:end] for start, end in pairwise(places)]
     assert joined(read(*pieces)) == joined(read(RECORDED))
 
 

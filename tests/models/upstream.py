@@ -34,6 +34,13 @@ class Upstream:
         """Set when a request is being answered."""
         self.abandoned = asyncio.Event()
         """Set when a client has closed the connection on which it was being answered."""
+        self._awaited = (0, asyncio.Event())
+
+    async def asked_times(self, count: int) -> None:
+        """Wait until ``count`` requests have come."""
+        if len(self.bodies) < count:
+            self._awaited = (count, asyncio.Event())
+            await self._awaited[1].wait()
 
     @staticmethod
     @asynccontextmanager
@@ -59,6 +66,8 @@ class Upstream:
         self.bodies.append(msgspec.json.decode(said) if said else None)
         self.headers.append(dict(request.headers))
         self.asked.set()
+        if len(self.bodies) >= self._awaited[0]:
+            self._awaited[1].set()
         try:
             return await act(request)
         except (asyncio.CancelledError, ConnectionError):
@@ -203,3 +212,22 @@ async def raw(said: Iterable[bytes]) -> AsyncGenerator[str, None]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+
+@asynccontextmanager
+async def deaf() -> AsyncGenerator[tuple[str, asyncio.Event, asyncio.Event], None]:
+    """The ``https`` base URL of a server that never answers the handshake, so that no connection comes about; set
+    when somebody has tried, and when somebody has given up."""
+    connected, abandoned = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        try:
+            await reader.read()
+        finally:
+            abandoned.set()
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", connected, abandoned

@@ -156,6 +156,10 @@ class Key(Value, frozen=True, kw_only=True):
     def setting(self, name: str, default: Any = None) -> Any:
         return self.settings.get(name, default)
 
+    def __repr__(self) -> str:
+        """Without the secret: a key may end up in a log."""
+        return f"Key({self.dialect}/{self.id} of application {self.app})"
+
 
 class Principal(Value, frozen=True, kw_only=True):
     """Who asks: a key of an application, for one of its end users (``None`` until the call names one)."""

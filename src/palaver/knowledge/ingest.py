@@ -94,6 +94,8 @@ async def ingest(
                 done = sum(map(len, names.values()))
                 reason = result.reason if isinstance(result, Skipped) else ""
                 progress(Progress(done=done, total=len(found), name=source, outcome=outcome, reason=reason))
+    if passages:
+        await shelf.settle()
     removed = await shelf.remove(app, base, _gone(known, found, roots)) if prune else ()
     return Report(
         base=base,

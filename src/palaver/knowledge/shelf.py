@@ -43,6 +43,10 @@ class Shelf(Protocol):
         """Remove the documents of these sources; the sources of those there were."""
         ...
 
+    async def settle(self) -> None:
+        """Called after many documents have been put: time for what makes searching them fast."""
+        ...
+
     async def search(
         self,
         app: int,

@@ -14,11 +14,14 @@ _UNSEEN = (
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset(("ul", "ol", "menu"))
-_APART = frozenset(
-    "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form header"
-    " hgroup html legend li main p section summary table tbody td tfoot th thead tr caption".split()
-)
+_BLOCKS = """
+address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form header hgroup
+html legend li main p section summary table tbody td tfoot th thead tr caption
+"""
+_APART = frozenset(_BLOCKS.split())
 """What begins on a line of its own."""
+_ANCHORS = frozenset(("", "#", "¶", "§", "🔗", "[src]"))
+"""Links that generators of documentation put into headings."""
 _LAYOUT = "h1, h2, h3, h4, h5, h6, table, pre, ul, ol, p + p, blockquote"
 """A table with one of these in it does not hold data, it holds the page."""
 _SPACE = re.compile(r"[ \t\r\n\f]+")
@@ -77,6 +80,8 @@ class _Reading:
             self._said.append("\n")
         elif tag == "img":
             self._said.append(node.attributes.get("alt") or "")
+        elif tag == "a" and self._level and node.text().strip() in _ANCHORS:
+            return False
         elif tag == "hr":
             self._flush()
         elif tag == "pre" and self._rows is None:

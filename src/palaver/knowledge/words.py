@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import snowballstemmer  # pyright: ignore[reportMissingTypeStubs]
 
@@ -154,7 +154,7 @@ def _word(written: str) -> _Word:
     parts = _JOINTS.split(bare)
     for part in parts:
         first = len(pieces)
-        pieces += [_lexeme(piece) for sign in _SIGNS.split(part) for piece in _humps(sign)]
+        pieces += [_lexeme(piece) for sign in _SIGNS.split(part) for piece in _humps(sign.strip("'")) if piece]
         if 1 < len(pieces) - first <= MAX_PIECES:
             wholes.append((_lexeme(_SPELLED.sub("", part)), first, len(pieces) - 1))
     if 1 < len(parts) <= len(pieces) <= MAX_PIECES:
@@ -183,7 +183,7 @@ def _fold(word: str) -> str:
 
 def _stem(word: str) -> str:
     # A stemmer has state and documents are read in threads, so each word gets its own: it is made in no time.
-    english = cast("_Stemmer", snowballstemmer.stemmer("english"))
+    english = cast("_Stemmer", cast("Any", snowballstemmer).stemmer("english"))
     return english.stemWord(word[:MAX_LEXEME]).strip("'") or word[:MAX_LEXEME]
 
 

@@ -105,8 +105,11 @@ def excerpt(text: str, weights: dict[str, float], room: int = QUOTE_CHARACTERS) 
     start, end = spans[first]
     if end - start > room:
         return _cut(text[start:end], weights, room)
+    if first > 0 and end - spans[first - 1][0] <= room:
+        first -= 1
+        start = spans[first][0]
     while True:
-        # Onwards rather than back: an explanation follows what it explains.
+        # Onwards rather than back, but for one sentence: an explanation follows what it explains.
         if last + 1 < len(spans) and spans[last + 1][1] - start <= room:
             last += 1
             end = spans[last][1]

@@ -70,8 +70,8 @@ def sentence(value: Any, depth: int = 4) -> str:
     error = cast("dict[str, Any]", value)
     for name in ("error", "message", "detail", "errors", "msg", "error_msg"):
         if said := sentence(error.get(name), depth - 1):
-            code = error.get("code") or error.get("type")
-            return f"{said} ({code})" if name == "message" and isinstance(code, str) else said
+            codes = [code for code in (error.get("code"), error.get("type")) if code and isinstance(code, str)]
+            return f"{said} ({codes[0]})" if name == "message" and codes else said
     return ""
 
 

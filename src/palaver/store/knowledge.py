@@ -221,6 +221,10 @@ class KnowledgeTable:
         )
         return sorted(row["source"] for row in rows)
 
+    async def settle(self) -> None:
+        """After many documents: merge what is new into the index."""
+        await self._db.execute("SELECT gin_clean_pending_list('passage_words')")
+
     # The search -----------------------------------------------------------------------------------------------------
 
     async def search(

@@ -51,5 +51,6 @@ CREATE TABLE passage (
     FOREIGN KEY (app, document) REFERENCES document (app, id) ON DELETE CASCADE
 );
 
--- Without ``fastupdate``, since what is in the pending list is read at every look-up, and a question has up to 64.
-CREATE INDEX passage_words ON passage USING gin (words) WITH (fastupdate = off);
+-- New rows wait in the index's pending list, which every look-up reads from end to end: it is kept short, and emptied
+-- at the end of every ingest.
+CREATE INDEX passage_words ON passage USING gin (words) WITH (gin_pending_list_limit = 2048);

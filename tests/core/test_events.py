@@ -1,0 +1,143 @@
+"""fold and unfold are each other's inverse, from every cursor."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palaver.core.events import Added, Draft, Event, Grew, Opened, fold, unfold
+from palaver.core.problems import Internal
+from palaver.core.types import (
+    AnyPart,
+    Ended,
+    File,
+    Growing,
+    Status,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+
+words = st.text(max_size=30)
+pockets = st.none() | st.dictionaries(words, st.integers(), max_size=2)
+growing: st.SearchStrategy[Growing] = st.builds(Text, text=words, provider_data=pockets) | st.builds(
+    Thinking, text=words, provider_data=pockets
+)
+whole: st.SearchStrategy[AnyPart] = (
+    st.builds(ToolCall, call_id=words, name=words, arguments=st.dictionaries(words, words, max_size=2))
+    | st.builds(ToolResult, call_id=words, name=words, content=words, error=st.booleans())
+    | st.builds(File, ref=words, name=words)
+)
+parts = st.lists(growing | whole, max_size=6).map(tuple)
+ends = st.none() | st.builds(
+    Ended,
+    status=st.sampled_from(Status),
+    reason=words,
+    usage=st.builds(Usage, prompt=st.none() | st.integers(0, 10**9)),
+    problem=st.none() | st.just(Internal(reason="interrupted")),
+)
+contents = st.tuples(parts, ends)
+
+
+def cut(events: list[Event], data: st.DataObject) -> list[Event]:
+    """The same events with their text cut elsewhere."""
+    pieces: list[Event] = []
+    for event in events:
+        if isinstance(event, Grew) and len(event.text) > 1:
+            at = data.draw(st.integers(1, len(event.text) - 1))
+            pieces += [Grew(text=event.text[:at]), Grew(text=event.text[at:])]
+        else:
+            pieces.append(event)
+    return pieces
+
+
+@given(contents)
+def test_what_unfold_tells_fold_writes(content: tuple[tuple[AnyPart, ...], Ended | None]) -> None:
+    assert fold(unfold(content)) == content
+
+
+@given(contents, st.data())
+def test_how_text_is_cut_changes_nothing(
+    content: tuple[tuple[AnyPart, ...], Ended | None], data: st.DataObject
+) -> None:
+    assert fold(cut(unfold(content), data)) == content
+
+
+@given(contents, st.data())
+def test_a_reader_cut_off_at_any_cursor_ends_with_the_same_message(
+    content: tuple[tuple[AnyPart, ...], Ended | None], data: st.DataObject
+) -> None:
+    whole_draft = Draft(*content)
+    cursor = data.draw(st.integers(0, whole_draft.steps + 2))
+    seen = Draft()
+    for event in cut(unfold(content), data):
+        before = seen.steps
+        size = len(event.text) if isinstance(event, Grew) else 1
+        if before + size > cursor:
+            if isinstance(event, Grew) and cursor > before:
+                seen.apply(Grew(text=event.text[: cursor - before]))
+            break
+        seen.apply(event)
+    assert seen.steps == min(cursor, whole_draft.steps)
+    for event in unfold(content, after=cursor):
+        seen.apply(event)
+    assert seen.content() == content
+
+
+@given(contents, st.data())
+def test_readers_at_any_pace_see_the_same(
+    content: tuple[tuple[AnyPart, ...], Ended | None], data: st.DataObject
+) -> None:
+    events = cut(unfold(content), data)
+    draft, place, told = Draft(), Draft().place(0), list[Event]()
+    for event in events:
+        draft.apply(event)
+        if data.draw(st.booleans()):
+            told += draft.since(place)
+            assert place.steps == draft.steps
+    told += draft.since(place)
+    assert draft.read_out(place) is (content[1] is not None)
+    assert fold(told) == content
+    assert draft.since(place) == []
+
+
+@given(contents)
+def test_every_step_is_a_cursor_that_can_be_taken_up(content: tuple[tuple[AnyPart, ...], Ended | None]) -> None:
+    draft = Draft(*content)
+    for cursor in range(draft.steps + 1):
+        place = draft.place(cursor)
+        assert place.steps == cursor
+        rest = draft.since(place)
+        assert place.steps == draft.steps
+        assert sum(len(event.text) if isinstance(event, Grew) else 1 for event in rest) == draft.steps - cursor
+
+
+def test_text_keeps_every_line_ending() -> None:
+    text = "a\r\nb\rc\nd\u2028e\x85f"
+    draft = Draft()
+    draft.apply(Opened(part=Text()))
+    for char in text:
+        draft.apply(Grew(text=char))
+    assert draft.parts() == (Text(text=text),)
+
+
+def test_a_growing_part_at_the_end_is_taken_up_where_it_stands() -> None:
+    draft = Draft([Text(text="Hel")])
+    place = draft.place(99)
+    draft.apply(Grew(text="lo"))
+    assert draft.since(place) == [Grew(text="lo")]
+
+
+@pytest.mark.parametrize("event", [Grew(text="x"), Opened(part=Text()), Added(part=File(ref="f"))])
+def test_nothing_follows_the_end(event: Event) -> None:
+    draft = Draft([Text(text="a")], Ended(status=Status.COMPLETE))
+    with pytest.raises(ValueError, match="after the end"):
+        draft.apply(event)
+
+
+def test_text_without_a_part_to_stand_in_is_refused() -> None:
+    with pytest.raises(ValueError, match="without an open part"):
+        Draft().apply(Grew(text="x"))

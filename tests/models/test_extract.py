@@ -1,0 +1,166 @@
+"""The offline model: what it quotes, and what it says when there is nothing to quote."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from models.running import asked, called, finished, listen, run, said
+
+from palaver.core.ports import Delta, Finished, ModelRequest, ModelTurn, Say
+from palaver.core.turn import SEARCH, KnowledgeSearch, found
+from palaver.core.types import Passage, Text, ToolCall, ToolResult
+from palaver.models.extract import QUOTE_CHARACTERS, Extract, excerpt
+
+LEAVE = Passage(
+    text="Employees have 25 days of annual leave. It must be taken by 31 March. Ask your manager first.",
+    source="handbook.md",
+    title="Handbook",
+    heading="Annual leave",
+)
+CANTEEN = Passage(text="The canteen opens at 11.30.\nIt closes at 14.00.", source="canteen.md")
+HOLIDAY = Passage(
+    text="员工每年有25天年假。年假必须在3月31日前休完。", source="handbook.md", title="员工手册", heading="年假"
+)
+
+
+def answered(question: str, *passages: Passage) -> str:
+    return said(deltas(msgspec.structs.replace(asked(question), passages=passages)))
+
+
+def deltas(request: ModelRequest) -> list[Delta]:
+    return run(listen(Extract().stream(request)))
+
+
+def after_search(question: str, result: ToolResult) -> ModelRequest:
+    call = ToolCall(call_id="a", name=SEARCH, arguments={"query": question})
+    turn = ModelTurn(role="assistant", parts=(call, result))
+    request = asked(question)
+    return msgspec.structs.replace(request, history=(*request.history, turn), tools=(KnowledgeSearch.spec,))
+
+
+def test_a_passage_is_quoted_with_its_source() -> None:
+    assert answered("How many days of annual leave do I have?", LEAVE) == (
+        "This is what my documents say:\n\n"
+        "> Employees have 25 days of annual leave. It must be taken by 31 March. Ask your manager first.\n\n"
+        "— Handbook › Annual leave (handbook.md)"
+    )
+
+
+def test_every_line_of_a_quote_is_quoted() -> None:
+    assert "> The canteen opens at 11.30.\n> It closes at 14.00.\n\n— canteen.md" in answered("canteen?", CANTEEN)
+
+
+def test_a_chinese_question_is_answered_in_chinese() -> None:
+    text = answered("年假有多少天？", HOLIDAY)
+    assert text.startswith("资料中的相关内容如下：\n\n> 员工每年有25天年假。")
+    assert text.endswith("—— 员工手册 › 年假（handbook.md）")
+
+
+def test_the_answer_comes_in_several_pieces_and_costs_nothing() -> None:
+    heard = deltas(msgspec.structs.replace(asked("leave"), passages=(LEAVE,)))
+    assert len([delta for delta in heard if isinstance(delta, Say)]) > 2
+    assert finished(heard) == Finished()
+
+
+def test_at_most_three_passages_are_quoted_and_none_twice() -> None:
+    many = [Passage(text=f"Rule {n} about leave.", source=f"{n}.md") for n in range(6)]
+    text = answered("What about leave?", many[0], many[0], *many)
+    assert [line for line in text.splitlines() if line.startswith("—")] == ["— 0.md", "— 1.md", "— 2.md"]
+
+
+def test_a_passage_without_a_word_of_the_question_is_not_quoted_beside_one_with_many() -> None:
+    assert "canteen" not in answered("When must annual leave be taken?", LEAVE, CANTEEN)
+
+
+def test_a_passage_found_by_its_meaning_alone_is_quoted_alone() -> None:
+    text = answered("Wo gibt es Essen?", CANTEEN, LEAVE)
+    assert "canteen.md" in text
+    assert "handbook.md" not in text
+
+
+def test_a_long_passage_is_cut_to_the_sentences_around_the_match() -> None:
+    before = "Nothing of interest stands here, e.g. no 3.5 and no v1.2. " * 30
+    text = before + "The secret word is plover. It opens the cave. " + before
+    quote = excerpt(text, {"plover": 6.0})
+    assert len(quote) <= QUOTE_CHARACTERS + 4
+    assert "The secret word is plover. It opens the cave." in quote
+    assert quote.startswith("… ")
+    assert quote.endswith(" …")
+
+
+def test_a_long_chinese_passage_is_cut_at_its_own_full_stops() -> None:
+    text = "这里没有什么内容。" * 100 + "年假有二十五天。" + "这里没有什么内容。" * 100
+    quote = answered("年假有几天", Passage(text=text, source="a")).split("> ")[1].split("\n")[0]
+    assert "年假有二十五天。" in quote
+    assert quote.startswith("… 这里没有什么内容。")
+    assert len(quote) <= QUOTE_CHARACTERS + 4
+
+
+def test_a_sentence_without_an_end_is_cut_around_the_match() -> None:
+    quote = excerpt("x" * 2000 + " plover " + "y" * 2000, {"plover": 6.0})
+    assert "plover" in quote
+    assert len(quote) <= QUOTE_CHARACTERS + 4
+
+
+@pytest.mark.parametrize(
+    "text", ["." * 50_000, "a" * 50_000, "。" * 50_000, "\n" * 50_000, "a." * 25_000, "?!) " * 9999]
+)
+def test_no_text_takes_long(text: str) -> None:
+    answered("a?", Passage(text="a" + text, source="s"))
+
+
+@pytest.mark.parametrize(
+    ("question", "begins"),
+    [
+        ("Who are you?", "I found nothing"),
+        ("hi", "Hello! I found nothing"),
+        ("Good morning!", "Hello! I found nothing"),
+        ("你好", "你好！在我的资料中没有找到"),
+        ("公司在哪里？", "在我的资料中没有找到"),
+        ("会社はどこですか", "I found nothing"),
+        ("", "I found nothing"),
+    ],
+)
+def test_with_nothing_found_it_says_so_and_how_a_real_model_is_set(question: str, begins: str) -> None:
+    text = answered(question)
+    assert text.startswith(begins)
+    for name in ("PALAVER_MODEL=openai:NAME", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        assert name in text
+
+
+def test_offered_the_search_it_searches_with_the_question() -> None:
+    heard = deltas(msgspec.structs.replace(asked("How much leave?"), tools=(KnowledgeSearch.spec,)))
+    assert [(call.name, call.arguments) for call in called(heard)] == [(SEARCH, {"query": "How much leave?"})]
+    assert finished(heard).reason == "tool_calls"
+
+
+def test_it_quotes_what_the_search_found() -> None:
+    output = found([LEAVE, CANTEEN])
+    result = ToolResult(call_id="a", name=SEARCH, content=output.content, data=output.data)
+    assert "> Employees have 25 days" in said(deltas(after_search("How much annual leave?", result)))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        ToolResult(call_id="a", name=SEARCH, content="Nothing was found.", data=[]),
+        ToolResult(call_id="a", name=SEARCH, content="", data=None),
+        ToolResult(call_id="a", name=SEARCH, content="broken", error=True),
+        ToolResult(call_id="a", name=SEARCH, content="odd", data=[{"no": "passage"}]),
+    ],
+)
+def test_it_searches_once_and_not_again(result: ToolResult) -> None:
+    heard = deltas(after_search("How much leave?", result))
+    assert not called(heard)
+    assert said(heard).startswith("I found nothing")
+
+
+def test_a_search_of_an_earlier_turn_is_not_this_turns() -> None:
+    request = after_search("Old?", ToolResult(call_id="a", name=SEARCH, content="", data=[]))
+    turn = ModelTurn(role="user", parts=(Text(text="New?"),))
+    heard = deltas(msgspec.structs.replace(request, history=(*request.history, turn)))
+    assert called(heard)[0].arguments == {"query": "New?"}
+
+
+def test_it_does_not_search_for_nothing() -> None:
+    assert not called(deltas(msgspec.structs.replace(asked("  "), tools=(KnowledgeSearch.spec,))))

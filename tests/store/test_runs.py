@@ -1,0 +1,338 @@
+"""Turns as they are stored: order, waiting, ends, idempotency, recovery."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from kit import Cast, cast, run, store_on
+
+from palaver.core.ports import Accepted, Claim, Growth, Outcome, Replay
+from palaver.core.problems import Busy, Conflict, Internal, NotFound
+from palaver.core.types import AnyPart, Ended, Message, Status, Text, Thinking, ToolResult, Usage, new_uid
+from palaver.store.postgres import Postgres
+
+DONE = Ended(status=Status.COMPLETE, usage=Usage(prompt=3, completion=5))
+
+
+def claim(key: str = "k", digest: bytes = b"1") -> Claim:
+    return Claim(scope="POST /chat", key=key, digest=digest)
+
+
+def outcome(accepted: Accepted, ended: Ended = DONE, *parts: AnyPart) -> Outcome:
+    here = accepted.conversation
+    return Outcome(app=here.app, run=accepted.run, conversation=here.id, parts=parts, ended=ended)
+
+
+async def opened(c: Cast, text: str = "hi", **changes: Any) -> Accepted:
+    stored = await c.store.runs.open(c.opening(text, **changes))
+    assert isinstance(stored, Accepted)
+    return stored
+
+
+async def history(store: Postgres, accepted: Accepted) -> list[Message]:
+    here = accepted.conversation
+    return await store.conversations.history(here.app, here.id, before=None, limit=500)
+
+
+def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answer(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            stored = await opened(c, "你好")
+            question, answer = await history(store, stored)
+            assert (question.role, question.text, question.ended) == ("user", "你好", None)
+            assert (answer.role, answer.parts, answer.ended) == ("assistant", (), None)
+            assert (question.id, answer.id) == (stored.question, stored.run)
+            assert stored.first
+            assert stored.conversation.opening == "你好"
+
+    run(scene())
+
+
+def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_turn(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            first = await opened(c, "0")
+            where = first.conversation.id
+
+            async def one(number: int) -> Accepted:
+                return await opened(c, str(number), conversation=where, max_waiting=1000)
+
+            others = await asyncio.gather(*(one(number) for number in range(1, 101)))
+            said = await history(store, first)
+            assert [message.role for message in said] == ["user", "assistant"] * 101
+            assert [message.id for message in said] == sorted(message.id for message in said)
+            assert not any(other.first for other in others)
+            waiting = sorted(other.run for other in others)
+            head = first
+            for expected in waiting:
+                assert await store.runs.finish([outcome(head)]) == {expected}
+                head = next(other for other in others if other.run == expected)
+
+    run(scene())
+
+
+def test_no_more_messages_wait_than_may(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            first = await opened(c)
+            where = first.conversation.id
+            outcomes = await asyncio.gather(
+                *(opened(c, conversation=where, max_waiting=4) for _ in range(20)), return_exceptions=True
+            )
+            assert sum(isinstance(one, Accepted) for one in outcomes) == 4
+            assert sum(isinstance(one, Busy) for one in outcomes) == 16
+            assert len(await history(store, first)) == 10
+
+    run(scene())
+
+
+def test_ends_of_several_runs_of_one_conversation_are_stored_together(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            first = await opened(c)
+            where = first.conversation.id
+            second, third = [await opened(c, conversation=where) for _ in range(2)]
+            elsewhere = await opened(c)
+            stopped = Ended(status=Status.STOPPED)
+            startable = await store.runs.finish(
+                [outcome(first, DONE, Text(text="a")), outcome(second, stopped), outcome(elsewhere)]
+            )
+            assert startable == {third.run}
+            statuses = [message.ended.status for message in await history(store, first) if message.ended]
+            assert statuses == [Status.COMPLETE, Status.STOPPED]
+
+    run(scene())
+
+
+def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            stored = await opened(c)
+            parts: tuple[AnyPart, ...] = (
+                Thinking(text="\\u0000 is not a NUL \\\\u0000", provider_data={"k": ["v", None, 1.5]}),
+                Text(text="emoji 🦊, right to left שלום, line\u2028end, \x7f"),
+                ToolResult(call_id="1", name="t", content="c", data=[{"a": "\ufffd"}]),
+            )
+            problem = Internal(reason="timeout", detail="no end")
+            ended = Ended(status=Status.FAILED, reason="error", usage=Usage(prompt=1), problem=problem)
+            await store.runs.finish([outcome(stored, ended, *parts)])
+            message = (await history(store, stored))[1]
+            assert message.parts == parts
+            assert message.ended == ended
+
+    run(scene())
+
+
+def test_a_nul_that_a_model_says_is_replaced_and_breaks_nothing(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            stored = await opened(c)
+            await store.runs.finish([outcome(stored, DONE, Text(text="a\0b\\\0c"))])
+            assert (await history(store, stored))[1].text == "a\ufffdb\\\ufffdc"
+
+    run(scene())
+
+
+def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            stored = await opened(c)
+            here = stored.conversation
+            growth = Growth(app=here.app, conversation=here.id, run=stored.run, parts=(Text(text="half"),))
+            await store.runs.save([growth])
+            assert (await history(store, stored))[1].text == "half"
+            await store.runs.finish([outcome(stored, DONE, Text(text="whole"))])
+            await store.runs.save([growth])
+            await store.runs.finish([outcome(stored, Ended(status=Status.STOPPED), Text(text="late"))])
+            answer = (await history(store, stored))[1]
+            assert answer.text == "whole"
+            assert answer.ended == DONE
+
+    run(scene())
+
+
+def test_a_conversation_of_somebody_else_is_not_found(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            theirs = await cast(store, "other")
+            stored = await opened(theirs)
+            for ref in (stored.conversation.id, stored.conversation.uid, str(stored.conversation.uid), "nope", 2**62):
+                with pytest.raises(NotFound):
+                    await opened(c, conversation=ref)
+                assert await store.conversations.get(c.app.id, c.user.id, ref) is None
+
+    run(scene())
+
+
+def test_an_unknown_name_opens_a_conversation_once_however_many_ask_at_a_time(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            sent = await asyncio.gather(
+                *(opened(c, conversation="conv-1", create_as="conv-1", max_waiting=99) for _ in range(20))
+            )
+            assert len({one.conversation.id for one in sent}) == 1
+            assert sum(one.first for one in sent) == 1
+            assert len(await history(store, sent[0])) == 40
+
+    run(scene())
+
+
+def test_another_agents_conversation_is_a_conflict(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            stored = await opened(c)
+            other = await store.agents.apply(c.app, c.agent.spec.__class__(name="second"))
+            with pytest.raises(Conflict) as caught:
+                await opened(c, conversation=stored.conversation.id, agent=other)
+            assert caught.value.reason == "agent"
+
+    run(scene())
+
+
+def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            results = await asyncio.gather(*(store.runs.open(c.opening(claim=claim())) for _ in range(50)))
+            made = [one for one in results if isinstance(one, Accepted)]
+            replays = [one for one in results if isinstance(one, Replay)]
+            assert (len(made), len(replays)) == (1, 49)
+            message = await store.runs.get(c.app.id, replays[0].run)
+            assert message is not None
+            assert message.id == made[0].run
+            assert await store.db.fetchval("SELECT count(*) FROM message") == 2
+
+    run(scene())
+
+
+def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            first = await opened(c)
+            where = first.conversation.id
+            one = await opened(c, conversation=where, max_waiting=1, claim=claim())
+            again = await store.runs.open(c.opening(conversation=where, max_waiting=1, claim=claim()))
+            assert isinstance(again, Replay)
+            message = await store.runs.get(c.app.id, again.run)
+            assert message is not None
+            assert message.id == one.run
+            with pytest.raises(Busy):
+                await store.runs.open(c.opening(conversation=where, max_waiting=1, claim=claim("other")))
+            await store.runs.finish([outcome(first)])
+            assert isinstance(await store.runs.open(c.opening(conversation=where, claim=claim("other"))), Accepted)
+
+    run(scene())
+
+
+def test_a_key_used_for_another_request_is_a_conflict(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            await opened(c, claim=claim())
+            with pytest.raises(Conflict) as caught:
+                await opened(c, claim=claim(digest=b"2"))
+            assert caught.value.reason == "idempotency"
+
+    run(scene())
+
+
+def test_a_key_is_free_again_after_an_error_and_after_its_time(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            with pytest.raises(NotFound):
+                await opened(c, conversation="nope", claim=claim())
+            assert await store.db.fetchval("SELECT count(*) FROM claim") == 0
+            await opened(c, claim=claim(), claim_ttl=-1.0)
+            assert isinstance(await store.runs.open(c.opening(claim=claim(digest=b"2"))), Accepted)
+            await opened(c, claim=claim("expired"), claim_ttl=-1.0)
+            await store.runs.forget_claims()
+            assert await store.db.fetchval("SELECT count(*) FROM claim") == 1
+
+    run(scene())
+
+
+def test_a_key_whose_conversation_was_deleted_is_free(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            stored = await opened(c, claim=claim())
+            assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.id) is not None
+            assert isinstance(await store.runs.open(c.opening(claim=claim())), Accepted)
+
+    run(scene())
+
+
+def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_next_one_starts(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as alive:
+            async with store_on(database_url) as doomed:
+                c = await cast(doomed)
+                first = await opened(c, "dies")
+                here = first.conversation
+                growth = Growth(app=here.app, conversation=here.id, run=first.run, parts=(Text(text="half"),))
+                await doomed.runs.save([growth])
+                c.store = alive
+                waiting = await opened(c, "waits", conversation=here.id, worker=alive.presence.worker)
+                assert await alive.presence.lost() == []
+                assert await alive.presence.lost() == []
+                dead = doomed.presence.worker
+            told = asyncio.Event()
+            alive.presence.on("start", lambda which: told.set() if which == str(waiting.run) else None)
+            lost: list[int] = []
+            while not lost:
+                lost = await alive.presence.lost()
+            assert lost == [dead]
+            assert await alive.runs.interrupt(lost, Internal(reason="interrupted")) == 1
+            await asyncio.wait_for(told.wait(), 5)
+            assert await alive.runs.heads(alive.presence.worker) == {waiting.run}
+            answer = (await history(alive, first))[1]
+            assert answer.text == "half"
+            assert answer.ended is not None
+            assert answer.ended.status is Status.INTERRUPTED
+
+    run(scene())
+
+
+def test_deleting_a_conversation_tells_which_runs_were_live(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            opening = c.opening()
+            stored = await store.runs.open(opening)
+            assert isinstance(stored, Accepted)
+            assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) == [opening.run]
+            assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) is None
+            assert await store.runs.get(c.app.id, opening.run) is None
+            assert await store.runs.finish([outcome(stored)]) == set()
+            quiet = await store.conversations.create(c.who, c.user, c.agent)
+            assert await store.conversations.delete(c.app.id, c.user.id, quiet.id) == []
+
+    run(scene())
+
+
+def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            first = await opened(c)
+            before = store.db.statements
+            second = await opened(c, conversation=first.conversation.id, claim=claim(str(new_uid())))
+            assert store.db.statements - before == 1
+            await store.runs.finish([outcome(first), outcome(second)])
+            assert store.db.statements - before == 2
+
+    run(scene())
