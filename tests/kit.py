@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from palaver.app import Core, opened
+from palaver.config import Settings
+from palaver.core.events import Content, Event, fold
 from palaver.core.ports import Opening
+from palaver.core.runs import Reader
 from palaver.core.types import Agent, AgentSpec, Application, Principal, Text, User, new_uid
 from palaver.store.driver import connect
 from palaver.store.migrate import migrate
@@ -34,6 +39,13 @@ def run(work: Coroutine[Any, Any, T], *, guard: float = GUARD) -> T:
             return await work
 
     return asyncio.run(guarded())
+
+
+async def until(ask: Callable[[], Awaitable[T]], answer: T, *, within: float = 5.0) -> None:
+    """Ask again and again until the answer is ``answer``; ``TimeoutError`` when it is not ``within`` seconds."""
+    async with asyncio.timeout(within):
+        while await ask() != answer:  # noqa: ASYNC110  what is waited for is in another process
+            await asyncio.sleep(0.005)
 
 
 class Scratch:
@@ -117,3 +129,28 @@ async def cast(store: Postgres, name: str = "acme", **settings: Any) -> Cast:
     agent = await store.agents.apply(app, AgentSpec(name="guide", model="scripted"))
     who = Principal(key=key, user="ann")
     return Cast(store, app, who, await store.users.named(app.id, "ann"), agent)
+
+
+@asynccontextmanager
+async def product(url: str, folder: Path, **settings: Any) -> AsyncGenerator[Core]:
+    """Everything but HTTP, on a database, as one process has it."""
+    chosen: dict[str, Any] = {"master_key": "00" * 32, "data": str(folder), "database_url": url, **settings}
+    async with opened(Settings(**chosen), {}) as core:
+        yield core
+
+
+async def drained(reader: Reader) -> list[Event]:
+    """Every event up to the end."""
+    events: list[Event] = []
+    while not reader.done:
+        events += reader.take()
+        if not reader.done:
+            await reader.wait()
+    reader.close()
+    return events
+
+
+async def read(reader: Reader) -> tuple[list[Event], Content]:
+    """Every event from the beginning to the end, and what they come to."""
+    events = await drained(reader)
+    return events, fold(events)

@@ -210,6 +210,7 @@ def test_a_status_is_a_reason_and_the_body_its_detail(status: int, reason: str) 
         (b"upstream connect error", "upstream connect error"),
         (b"<html><head><title>502 Bad Gateway</title><style>b{}</style></head><body>\n<h1>Oh &amp; no", "Oh & no"),
         (b'{"error": {"message": "Incorrect API key provided: sk-secret-of-this-test."}}', "provided: …."),
+        (b"wrong " * 49 + b"sk-secret-of-this-test", "wrong …"),
         (b'{"error": {"message": "wrong key sk-abcd*******wxyz"}}', "wrong key sk-…"),
         (b"x" * 5000, "x" * 299 + "…"),
         (b"\xff\xfe", "\ufffd\ufffd"),

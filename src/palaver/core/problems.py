@@ -16,7 +16,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-Noun = Literal["route", "method", "agent", "conversation", "message", "run", "file", "user", "knowledge", "model"]
+Noun = Literal[
+    "route",
+    "method",
+    "agent",
+    "conversation",
+    "message",
+    "run",
+    "file",
+    "user",
+    "knowledge",
+    "model",
+    "key",
+    "application",
+]
 AuthReason = Literal["missing", "unknown", "disabled", "wrong", "expired", "user"]
 Rule = Literal["required", "type", "range", "json", "size", "choice", "length"]
 

@@ -35,19 +35,21 @@ log = structlog.get_logger("palaver.runs")
 class Reader:
     """One follower of a run. ``take`` gives what it has not seen, ``wait`` returns when there may be more."""
 
-    __slots__ = ("_draft", "_place", "_waiting", "_watched", "_woken")
+    __slots__ = ("_ahead", "_draft", "_place", "_waiting", "_watched", "_woken")
 
     def __init__(self, watched: Watched, after: int = 0) -> None:
         self._watched = watched
         self._draft = watched.draft
         self._place = watched.draft.place(after)
+        # The reader may know more than this process does: it saw text that another one has not saved yet.
+        self._ahead = after if after > watched.draft.steps and watched.draft.ended is None else 0
         self._waiting: asyncio.Future[None] | None = None
         self._woken = False
         watched.readers.add(self)
 
     @property
     def cursor(self) -> int:
-        return self._place.steps
+        return max(self._place.steps, self._ahead)
 
     @property
     def done(self) -> bool:
@@ -55,11 +57,16 @@ class Reader:
         return self._draft.read_out(self._place)
 
     def take(self) -> list[Event]:
+        if self._ahead:
+            if self._draft.steps < self._ahead and self._draft.ended is None:
+                return []
+            self._place = self._draft.place(self._ahead)
+            self._ahead = 0
         return self._draft.since(self._place)
 
     async def wait(self) -> None:
         """Until the run goes on, or somebody calls ``wake``; not at all when either has happened already."""
-        if not self._woken and self._place.steps >= self._draft.steps:
+        if not self._woken and self._draft.steps <= max(self._place.steps, self._ahead):
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
             self._waiting = None

@@ -26,6 +26,7 @@ class Library:
             names,
             lexemes=[one.lexeme for one in wanted],
             weights=[one.weight for one in wanted],
+            missed=[one.missed for one in wanted],
             beside=[one.beside for one in wanted],
             limit=limit,
         )

@@ -54,6 +54,7 @@ class Shelf(Protocol):
         *,
         lexemes: Sequence[str],
         weights: Sequence[float],
+        missed: Sequence[float],
         beside: Sequence[tuple[int, int] | None],
         limit: int,
     ) -> list[Passage]:

@@ -15,7 +15,10 @@ from palaver.core.types import Value
 from palaver.knowledge.blocks import LARGE, Block
 
 TINY = 200
-"""Characters below which a section is put together with the ones beside it."""
+"""Bytes (so a Chinese character weighs three times a Latin one, as it says about as much more) below which sections
+side by side are put together."""
+STUB = 60
+"""Bytes below which a section is put together with any section beside it."""
 JOINED = 800
 """Characters that sections put together have at most, so that a hit still tells where to look."""
 MAX_HEADING = 200
@@ -124,9 +127,10 @@ def _without_empty(sections: Iterable[_Section]) -> Iterator[_Section]:
 
 
 def _join(group: _Group, section: _Section, page: str) -> _Group | None:
-    """``group`` with ``section`` in it, where either is tiny and both are close enough in the tree of headings."""
+    """``group`` with ``section`` in it, where they are small and close enough in the tree of headings."""
     shared = _shared(group.path, section.path)
-    if min(len(group.text), len(page)) >= TINY or max(len(group.path), len(section.path)) > len(shared) + 1:
+    smaller, larger = sorted((len(group.text.encode()), len(page.encode())))
+    if smaller >= STUB and larger >= TINY or max(len(group.path), len(section.path)) > len(shared) + 1:
         return None
     own, inner = group.text, group.inner
     if group.path != shared:

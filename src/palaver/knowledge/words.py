@@ -48,6 +48,7 @@ _TOKEN = re.compile(
     rf"(?P<run>[{_PAIRED}](?:[ \t]*\n[ \t]*(?=[{_PAIRED}])|[{_PAIRED}])*)"
     rf"|(?P<word>{_LETTER}+(?:[-_.:/@\\'’]{{1,3}}{_LETTER}+)*(?:[+#]{{1,2}}(?!\w))?)"
 )
+_PAIR = re.compile(rf"[{_PAIRED}]{{2}}")
 _BREAK = re.compile(r"[ \t]*\n[ \t]*")
 _JOINTS = re.compile(r"[:/@\\]+")
 _SIGNS = re.compile(r"[-_.]+")
@@ -73,15 +74,18 @@ class Index(Value, frozen=True, kw_only=True):
 
 
 class Asked(Value, frozen=True, kw_only=True):
-    """A lexeme that a question asks for, and how much it matters (0 to 1).
+    """A lexeme that a question asks for. How much it matters: ``weight`` (0 to 1) where it is found, ``missed`` where
+    nothing at all is indexed under it.
 
-    ``beside`` are the places (in the question's list of lexemes) of two others that cover the same characters. When
-    nothing is indexed under this lexeme, yet something is under both of those, this one was no word at all: the pair
-    across the border of two words, or one spelling of several. It is then not missed.
+    A word that is not there takes two or three pairs with it, the ones across its borders too, so a pair is missed
+    half. ``beside`` are the places (in the question's list) of two other lexemes that cover the same characters. When
+    something is indexed under both of those, this one was no word at all: the pair across the border of two words, or
+    one spelling of several. It is then not missed.
     """
 
     lexeme: str
     weight: float
+    missed: float
     beside: tuple[int, int] | None = None
 
 
@@ -248,7 +252,9 @@ class _Question:
         for lexeme in kept:
             before, after = self._beside.get(lexeme, ("", ""))
             beside = (places[before], places[after]) if before in places and after in places else None
-            result.append(Asked(lexeme=lexeme, weight=self.weights[lexeme], beside=beside))
+            weight = self.weights[lexeme]
+            missed = weight / 2 if _PAIR.fullmatch(lexeme) else weight
+            result.append(Asked(lexeme=lexeme, weight=weight, missed=missed, beside=beside))
         return result
 
 

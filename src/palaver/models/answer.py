@@ -321,6 +321,8 @@ def _text(part: Any) -> str:
 
 
 def _joined(spoken: list[tuple[str, str]]) -> list[Delta]:
+    if len(spoken) == 1 and not spoken[0][0] and "\0" not in spoken[0][1]:
+        return [Say(text=spoken[0][1])]
     deltas: list[Delta] = []
     for member, run in groupby(spoken, key=itemgetter(0)):
         text = "".join([text for _, text in run])

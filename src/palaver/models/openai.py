@@ -105,8 +105,7 @@ class OpenAI:
         except (aiohttp.ClientError, OSError) as error:
             return f"{shown} cannot be reached: {_reason(error)}"
         if response.status != 200:
-            problem = refused(response.status, response.headers, said, response.reason or "")
-            return without_secrets(f"{shown} answers {problem.detail}", self._key) + _hint(response.status)
+            return f"{shown} answers {self._refused(response, said).detail}{_hint(response.status)}"
         try:
             offered = [model.id for model in msgspec.json.decode(said, type=_Offer).data]
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -172,7 +171,10 @@ class OpenAI:
             why = b""
         finally:
             response.close()
-        raise refused(response.status, response.headers, why, response.reason or "")
+        raise self._refused(response, why)
+
+    def _refused(self, response: aiohttp.ClientResponse, why: bytes) -> Upstream:
+        return refused(response.status, response.headers, why, phrase=response.reason or "", key=self._key)
 
 
 class _Connection:

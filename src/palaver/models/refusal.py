@@ -17,12 +17,17 @@ SHOWN = 300
 """Characters of an endpoint's words that a problem carries."""
 
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
+_SHORTEST_KEY = 8
+"""Servers of one's own are given keys like "x" or "EMPTY", which are no secret but may be part of any word."""
 _SECRET = re.compile(r"\bsk-[A-Za-z0-9_*.\-]{6,}")
 
 
-def refused(status: int, headers: Mapping[str, str], body: bytes, phrase: str = "") -> Upstream:
-    """The problem that an answer with ``status`` is. ``headers`` are looked up in the case written here."""
-    said = words(body)
+def refused(
+    status: int, headers: Mapping[str, str], body: bytes, *, phrase: str = "", key: str | None = None
+) -> Upstream:
+    """The problem that an answer with ``status`` is. ``headers`` are looked up in the case written here, ``phrase``
+    stands in for an empty body, ``key`` is not repeated."""
+    said = words(body, key)
     if 300 <= status < 400:
         said = f"redirected to {headers.get('Location', '?')!r}: OPENAI_BASE_URL must name the address itself"
     detail = f"HTTP {status}: {said or phrase or 'no reason given'}"
@@ -47,8 +52,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def words(body: bytes) -> str:
-    """The sentence in an error's body: a JSON member that holds one, else the text, without markup."""
+def words(body: bytes, key: str | None = None) -> str:
+    """The sentence in an error's body: a JSON member that holds one, else the text, without markup and ``key``."""
     text = body.decode("utf-8", "replace")
     try:
         said = sentence(msgspec.json.decode(body))
@@ -56,7 +61,8 @@ def words(body: bytes) -> str:
         said = ""
     if not said and "<" in text:
         text = html.unescape(_MARKUP.sub(" ", text))
-    return excerpt(said or text)
+    # Before it is cut: half a key is a secret still.
+    return excerpt(without_secrets(said or text, key))
 
 
 def sentence(value: Any, depth: int = 4) -> str:
@@ -83,6 +89,6 @@ def excerpt(text: str) -> str:
 
 def without_secrets(text: str, key: str | None) -> str:
     """``text`` without ``key``, nor what looks like one: endpoints like to repeat the key they refuse."""
-    if key:
+    if key and len(key) >= _SHORTEST_KEY:
         text = text.replace(key, "…")
     return _SECRET.sub("sk-…", text)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from palaver.core.problems import Conflict, NotFound
 from palaver.core.types import Application, Key
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
@@ -53,18 +54,32 @@ class Keys:
 
     # For operators --------------------------------------------------------------------------------------------------
 
-    async def create(self, app: Application, dialect: str, id: str, secret: str, settings: Mapping[str, Any]) -> Key:
+    async def create(
+        self,
+        app: Application,
+        dialect: str,
+        id: str,
+        secret: str,
+        settings: Mapping[str, Any],
+        *,
+        enabled: bool = True,
+    ) -> Key:
+        """Raises ``Conflict(reason="name")`` when the dialect has a credential of that id or secret already."""
         row = await self._db.fetchrow(
-            "INSERT INTO credential (app, dialect, id, secret, fingerprint, settings)"
-            f" VALUES ($1, $2, $3, $4, $5, $6) RETURNING *, {_CHANGED}",
+            "INSERT INTO credential (app, dialect, id, secret, fingerprint, settings, enabled)"
+            f" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING *, {_CHANGED}",
             app.id,
             dialect,
             id,
             self._seal(dialect, id, secret),
             self._box.fingerprint(secret),
             msgspec.json.encode(settings).decode(),
+            enabled,
         )
-        assert row is not None
+        if row is None:
+            raise Conflict(
+                reason="name", detail=f"{dialect} has a credential of the id {id!r}, or of that secret, already"
+            )
         return self._key(row)
 
     async def all(self, app: Application | None = None) -> list[tuple[str, Key]]:
@@ -76,12 +91,14 @@ class Keys:
         )
         return [(row["app_name"], self._key(row)) for row in rows]
 
-    async def enable(self, id: str, *, enabled: bool) -> list[Key]:
-        """Enable or disable the credential(s) of that id; ids are unique within a dialect."""
-        rows = await self._db.fetch(
-            f"UPDATE credential SET enabled = $2 WHERE id = $1 RETURNING *, {_CHANGED}", id, enabled
+    async def enable(self, key: Key, *, enabled: bool) -> Key:
+        row = await self._db.fetchrow(
+            f"UPDATE credential SET enabled = $3 WHERE app = $1 AND number = $2 RETURNING *, {_CHANGED}",
+            key.app,
+            key.number,
+            enabled,
         )
-        return [self._key(row) for row in rows]
+        return self._key(_there(row, key))
 
     async def rotate(self, key: Key, secret: str) -> Key:
         """Give the credential a new secret; the old one is worth nothing from now on."""
@@ -93,10 +110,10 @@ class Keys:
             self._seal(key.dialect, key.id, secret),
             self._box.fingerprint(secret),
         )
-        assert row is not None
-        return self._key(row)
+        return self._key(_there(row, key))
 
     async def find(self, id: str) -> list[Key]:
+        """The credentials of that id: one for each dialect at most."""
         rows = await self._db.fetch("SELECT * FROM credential WHERE id = $1 ORDER BY dialect", id)
         return [self._key(row) for row in rows]
 
@@ -121,3 +138,9 @@ class Keys:
             enabled=row["enabled"],
             settings=msgspec.json.decode(row["settings"]),
         )
+
+
+def _there(row: Row | None, key: Key) -> Row:
+    if row is None:  # deleted in the meantime
+        raise NotFound(noun="key", ref=key.id)
+    return row

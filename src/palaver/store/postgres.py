@@ -51,6 +51,19 @@ class Postgres:
         await self.presence.close()
         await self.db.close()
 
+    async def remember(self, name: str, value: str) -> None:
+        """Keep a text about this installation, in place of an earlier one of that name."""
+        await self.db.execute(
+            "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            name,
+            value,
+        )
+
+    async def recall(self, name: str) -> str | None:
+        """What was kept under ``name``."""
+        value: str | None = await self.db.fetchval("SELECT value FROM meta WHERE name = $1", name)
+        return value
+
     async def _check_master_key(self) -> None:
         """Whoever comes first leaves the key's fingerprint; a process with another key must not go on."""
         mine = self._box.fingerprint("palaver").hex()

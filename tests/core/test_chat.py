@@ -1,0 +1,405 @@
+"""The use cases, with a scripted model and a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit import drained, product, read, run, until
+
+from palaver.app import Core
+from palaver.core.chat import Said, Sent
+from palaver.core.events import Added, Grew, Opened
+from palaver.core.ports import Claim
+from palaver.core.problems import Busy, Internal, NotFound, Problem, Upstream
+from palaver.core.runs import Reader
+from palaver.core.types import (
+    Agent,
+    AgentSpec,
+    Ended,
+    Principal,
+    Ref,
+    Status,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from palaver.knowledge.ingest import ingest
+
+SLOW = "- text: begun\n- wait: 60\n- text: never"
+
+
+class Stage:
+    """A product with one caller."""
+
+    def __init__(self, core: Core, who: Principal) -> None:
+        self.core = core
+        self.who = who
+
+    async def agent(self, script: str = "", **spec: Any) -> Agent:
+        app = await self.core.store.applications.named("acme")
+        chosen: dict[str, Any] = {"name": "guide", "model": "scripted", "instructions": script, **spec}
+        return await self.core.store.agents.apply(app, AgentSpec(**chosen))
+
+    async def say(self, agent: Agent, text: str = "hi", conversation: Ref | None = None, **said: Any) -> Sent:
+        parts = (Text(text=text),)
+        return await self.core.chat.send(self.who, agent, Said(parts=parts, **said), conversation=conversation)
+
+    async def ended(self, sent: Sent) -> Ended:
+        _, (_, ended) = await read(sent.reader)
+        assert ended is not None
+        return ended
+
+
+@asynccontextmanager
+async def stage(url: str, folder: Path, **settings: Any) -> AsyncGenerator[Stage]:
+    async with product(url, folder, **settings) as core:
+        app = await core.store.applications.named("acme")
+        keys = await core.store.keys.all(app)
+        key = keys[0][1] if keys else await core.store.keys.create(app, "snail", "app-1", "SAI_1", {})
+        yield Stage(core, Principal(key=key, user="ann"))
+
+
+def test_an_answer_comes_as_it_is_made_and_is_kept(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            script = "- think: hm\n- think: '...'\n- text: Hel\n- text: lo\n- usage: {prompt: 3, completion: 2}"
+            sent = await on.say(await on.agent(script))
+            events, (parts, ended) = await read(sent.reader)
+            assert parts == (Thinking(text="hm..."), Text(text="Hello"))
+            assert ended == Ended(status=Status.COMPLETE, usage=Usage(prompt=3, completion=2))
+            assert isinstance(events[0], Opened)
+            question, answer = await on.core.chat.history(on.who, sent.conversation.id)
+            assert question.text == "hi"
+            assert (answer.uid, answer.parts, answer.ended) == (sent.run, parts, ended)
+
+    run(scene())
+
+
+def test_a_turn_costs_at_most_five_statements_however_long_the_conversation(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            agent = await on.agent("- repeat: {text: x, times: 50}")
+            first = await on.say(agent)
+            await on.ended(first)
+            here = first.conversation.id
+            for _ in range(30):
+                before = on.core.store.db.statements
+                await on.ended(await on.say(agent, conversation=here))
+                assert on.core.store.db.statements - before <= 5
+
+    run(scene())
+
+
+def test_a_reader_that_goes_away_changes_nothing(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent("- repeat: {text: ab, times: 40, every: 0.005}"))
+            await sent.reader.wait()
+            sent.reader.close()
+            again = await on.core.chat.resume(on.who, sent.run)
+            _, (parts, _) = await read(again)
+            assert parts == (Text(text="ab" * 40),)
+
+    run(scene())
+
+
+def test_a_run_is_taken_up_exactly_from_any_cursor_live_and_later(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent("- think: 思考\n- repeat: {text: 你好, times: 30, every: 0.003}"))
+            cursors = range(0, 66, 5)
+            live = [await on.core.chat.resume(on.who, sent.run, after) for after in cursors if after <= 5]
+            for after, reader in zip(cursors, live, strict=False):
+                await check(reader, after)
+            for after in cursors:
+                await check(await on.core.chat.resume(on.who, sent.run, after), after)
+
+    async def check(reader: Reader, after: int) -> None:
+        """Cursors: the thinking part, its 2 characters, the answer's part, its 60 characters, the end."""
+        told = "".join(event.text for event in await drained(reader) if isinstance(event, Grew))
+        seen = min(62, max(0, after - 1 - (after > 3)))
+        assert told == ("思考" + "你好" * 30)[seen:]
+
+    run(scene())
+
+
+def test_a_run_of_somebody_else_is_not_found(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent("- text: secret"))
+            await on.ended(sent)
+            bob = on.who.acting_for("bob")
+            for ask in (
+                on.core.chat.resume(bob, sent.run),
+                on.core.chat.conversation(bob, sent.conversation.id),
+                on.core.chat.history(bob, sent.conversation.uid),
+                on.core.chat.rename(bob, sent.conversation.id, "mine"),
+                on.core.chat.delete(bob, sent.conversation.id),
+                on.core.chat.stop(bob, sent.conversation.id),
+            ):
+                with pytest.raises(NotFound):
+                    await ask
+            assert await on.core.chat.conversations(bob) == []
+
+    run(scene())
+
+
+def test_stop_ends_the_turn_at_once_and_keeps_its_text(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            agent = await on.agent(SLOW)
+            sent = await on.say(agent)
+            waiting = await on.say(agent, conversation=sent.conversation.id)
+            while not any(isinstance(event, Grew) for event in sent.reader.take()):
+                await sent.reader.wait()
+            assert await on.core.chat.stop(on.who, sent.conversation.id) == 2
+            assert (await on.ended(waiting)).status is Status.STOPPED
+            messages = await on.core.chat.history(on.who, sent.conversation.id)
+            assert [message.text for message in messages] == ["hi", "begun", "hi", ""]
+            assert await on.core.chat.stop(on.who, sent.conversation.id) == 0
+            quick = await on.agent("- text: on we go")
+            assert (await on.ended(await on.say(quick, conversation=sent.conversation.id))).status is Status.COMPLETE
+
+    run(scene())
+
+
+def test_messages_wait_their_turn_and_see_what_was_said_before(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            agent = await on.agent("- text: '${turn}:${content}'\n- wait: 0.01")
+            first = await on.say(agent, "0")
+            sent = [first] + [await on.say(agent, str(n), conversation=first.conversation.id) for n in range(1, 5)]
+            with pytest.raises(Busy) as caught:
+                await on.say(agent, "5", conversation=first.conversation.id)
+            assert caught.value.reason == "waiting"
+            answers = [(await read(one.reader))[1][0] for one in sent]
+            assert answers == [(Text(text=f"{n + 1}:{n}"),) for n in range(5)]
+
+    run(scene())
+
+
+def test_more_runs_than_may_live_are_refused_at_once(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path, max_live_runs=2) as on:
+            agent = await on.agent(SLOW)
+            await on.say(agent)
+            await on.say(agent)
+            with pytest.raises(Busy) as caught:
+                await on.say(agent)
+            assert caught.value == Busy(reason="overload", retry_after=1)
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("script", "problem", "text"),
+    [
+        ("- text: a\n- fail: cut", Upstream(reason="cut"), "a"),
+        ("- fail: limit", Upstream(reason="limit"), ""),
+        (SLOW, Internal(reason="timeout", detail="no end after 0.2 s"), "begun"),
+        ("- dance: now", Upstream(reason="configuration"), ""),
+    ],
+)
+def test_a_run_that_fails_keeps_its_text_and_says_why(
+    database_url: str, tmp_path: Path, script: str, problem: Problem, text: str
+) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path, run_timeout_s=0.2) as on:
+            sent = await on.say(await on.agent(script))
+            ended = await on.ended(sent)
+            assert ended.status is Status.FAILED
+            assert ended.problem is not None
+            assert (ended.problem.kind, ended.problem.data()["reason"]) == (problem.kind, problem.data()["reason"])
+            answer = (await on.core.chat.history(on.who, sent.conversation.id))[1]
+            assert answer.text == text
+            assert answer.ended == ended
+
+    run(scene())
+
+
+def test_an_equal_call_gets_the_same_run_while_it_lives_and_afterwards(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            claim = Claim(scope="POST /x", key="k", digest=b"1")
+            agent = await on.agent("- repeat: {text: x, times: 20, every: 0.005}")
+            sent = await on.say(agent, claim=claim)
+            live = await on.say(agent, claim=claim)
+            assert (live.run, live.replayed, sent.replayed) == (sent.run, True, False)
+            assert (await read(live.reader))[1] == (await read(sent.reader))[1]
+            late = await on.say(agent, claim=claim)
+            assert (await read(late.reader))[1][0] == (Text(text="x" * 20),)
+            assert late.conversation.id == sent.conversation.id
+
+    run(scene())
+
+
+def test_a_run_of_another_process_can_be_followed(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
+            claim = Claim(scope="POST /x", key="k", digest=b"1")
+            agent = await here.agent("- text: one\n- wait: 1.5\n- text: ' two'")
+            sent = await here.say(agent, claim=claim)
+            replay = await there.say(agent, claim=claim)
+            assert replay.replayed
+            events, content = await read(replay.reader)
+            assert content == (await read(sent.reader))[1]
+            assert content[0] == (Text(text="one two"),)
+            assert "".join(event.text for event in events if isinstance(event, Grew)) == "one two"
+
+    run(scene())
+
+
+def test_a_message_waits_also_for_a_run_of_another_process(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
+            agent = await here.agent("- text: 'turn ${turn}'\n- wait: 0.1")
+            first = await here.say(agent)
+            second = await there.say(agent, conversation=first.conversation.id)
+            assert (await read(second.reader))[1][0] == (Text(text="turn 2"),)
+            assert (await on_history(here, first)) == ["hi", "turn 1", "hi", "turn 2"]
+
+    run(scene())
+
+
+async def on_history(on: Stage, sent: Sent) -> list[str]:
+    return [message.text for message in await on.core.chat.history(on.who, sent.conversation.id)]
+
+
+def test_closing_saves_what_was_said_and_says_it_was_interrupted(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent(SLOW))
+            await sent.reader.wait()
+            closing = asyncio.create_task(on.core.runs.close(drain=0.05))
+            await asyncio.sleep(0)
+            with pytest.raises(Busy):
+                await on.say(await on.agent(SLOW))
+            assert (await on.ended(sent)).status is Status.INTERRUPTED
+            await closing
+        async with stage(database_url, tmp_path) as on:
+            answer = (await on.core.chat.history(on.who, sent.conversation.id))[1]
+            assert answer.text == "begun"
+            assert answer.ended is not None
+            assert answer.ended.problem == Internal(reason="interrupted")
+
+    run(scene())
+
+
+def test_closing_lets_a_short_turn_end_by_itself(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent("- wait: 0.1\n- text: done"))
+            await on.core.runs.close(drain=5)
+            assert (await on.ended(sent)).status is Status.COMPLETE
+
+    run(scene())
+
+
+def test_growing_text_is_saved_while_it_grows(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent(SLOW))
+
+            async def saved() -> list[str]:
+                return await on_history(on, sent)
+
+            await until(saved, ["hi", "begun"])
+
+    run(scene())
+
+
+def test_variables_fill_the_instructions(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            agent = await on.agent("- text: '{{city}}|{{ n }}|{{none}}|{{o}}'")
+            sent = await on.say(agent, variables={"city": "杭州", "n": 7, "o": {"a": [1]}})
+            assert (await read(sent.reader))[1][0] == (Text(text='杭州|7||{"a":[1]}'),)
+
+    run(scene())
+
+
+@pytest.mark.parametrize("mode", ["always", "tool"])
+def test_what_is_known_stands_in_the_message_as_a_call_and_its_result(
+    database_url: str, tmp_path: Path, mode: str
+) -> None:
+    async def scene() -> None:
+        (tmp_path / "office.md").write_text(
+            "# 办公室\n\n## 年假\n\n员工每年有十五天年假。\n\n## Parking\n\nBehind the house."
+        )
+        async with stage(database_url, tmp_path) as on:
+            agent = await on.agent("", model="extract", knowledge=("handbook",), knowledge_mode=mode)
+            await ingest(on.core.store.knowledge, agent.app, "handbook", [tmp_path / "office.md"])
+            sent = await on.say(agent, "年假有几天？")
+            events, (parts, ended) = await read(sent.reader)
+            call, result, *_ = parts
+            assert isinstance(call, ToolCall)
+            assert isinstance(result, ToolResult)
+            assert (call.name, result.call_id, result.error) == ("knowledge_search", call.call_id, False)
+            answer = "".join(part.text for part in parts if isinstance(part, Text))
+            assert "十五天年假" in answer
+            assert "office.md" in answer
+            assert ended is not None
+            assert sum(isinstance(event, Added) for event in events) == 2
+
+    run(scene())
+
+
+def test_a_tool_that_is_not_there_is_told_to_the_model(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        (tmp_path / "a.md").write_text("# A\n\nText.")
+        async with stage(database_url, tmp_path) as on:
+            script = "- call: {name: dance, arguments: {how: fast}}\n- text: '${result}'"
+            agent = await on.agent(script, knowledge=("a",), knowledge_mode="tool")
+            parts = (await read((await on.say(agent)).reader))[1][0]
+            assert isinstance(parts[1], ToolResult)
+            assert parts[1].error
+            assert parts[2] == Text(text="there is no tool called 'dance'")
+
+    run(scene())
+
+
+def test_a_model_that_never_stops_calling_tools_is_stopped(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            script = "\n".join(["- call: {name: knowledge_search, arguments: {query: x}}"] * 30)
+            agent = await on.agent(script, knowledge=("a",), knowledge_mode="tool")
+            parts = (await read((await on.say(agent)).reader))[1][0]
+            assert sum(isinstance(part, ToolCall) for part in parts) == 8
+            assert sum(isinstance(part, ToolResult) for part in parts) == 7
+
+    run(scene())
+
+
+def test_deleting_a_conversation_ends_its_turn(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent(SLOW))
+            await on.core.chat.delete(on.who, sent.conversation.id)
+            assert (await on.ended(sent)).status is Status.STOPPED
+            with pytest.raises(NotFound):
+                await on.core.chat.history(on.who, sent.conversation.id)
+
+    run(scene())
+
+
+def test_a_disabled_agent_and_one_the_key_may_not_use_are_not_found(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            agent = await on.agent(enabled=False)
+            with pytest.raises(NotFound):
+                await on.core.chat.agent(on.who, agent.id)
+            agent = await on.agent()
+            assert await on.core.chat.agent(on.who, agent.id) == agent
+            app = await on.core.store.applications.named("acme")
+            for allowed, may in ((["guide"], True), ([str(agent.uid)], True), ([agent.id], True), (["x"], False)):
+                key = await on.core.store.keys.create(app, "snail", f"k{allowed}", f"s{allowed}", {"agents": allowed})
+                assert Principal(key=key).may_use(agent) is may
+
+    run(scene())
