@@ -10,7 +10,7 @@ import pkgutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,9 @@ async def opened(settings: Settings, environment: Mapping[str, str] = os.environ
     """
     box = SecretBox(_master_key(settings))
     embedded = None if settings.database_url else Embedded(settings.folder)
-    url = settings.database_url or await asyncio.to_thread(_started, embedded)
     try:
+        url = settings.database_url if embedded is None else await _started(embedded)
+        assert url is not None
         await migrate(url)
         async with _on(settings, url, box, embedded, environment) as core:
             yield core
@@ -82,9 +83,24 @@ async def opened(settings: Settings, environment: Mapping[str, str] = os.environ
             await asyncio.to_thread(embedded.stop)
 
 
-def _started(embedded: Embedded | None) -> str:
-    assert embedded is not None
-    return embedded.start()
+async def _started(embedded: Embedded) -> str:
+    """The address of the server. Whoever is cancelled meanwhile still waits for it: a server that comes up after
+    all were stopped would stay."""
+    starting = asyncio.create_task(asyncio.to_thread(embedded.start))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait([starting])
+        raise
+
+
+def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> Catalog:
+    """The models that the settings and the endpoint's own variables name."""
+    return Catalog(
+        default=settings.model,
+        base_url=environment.get("OPENAI_BASE_URL"),
+        api_key=environment.get("OPENAI_API_KEY"),
+    )
 
 
 @asynccontextmanager
@@ -96,11 +112,7 @@ async def _on(
             await asyncio.to_thread(embedded.ensure)
 
     store = Postgres(url, box, connections=settings.database_connections, revive=revive)
-    models = Catalog(
-        default=settings.model,
-        base_url=environment.get("OPENAI_BASE_URL"),
-        api_key=environment.get("OPENAI_API_KEY"),
-    )
+    models = catalog(settings, environment)
     library = Library(store.knowledge)
     ports = Ports(store=store, models=models, knowledge=library)
     runs = Runs(ports, worker=lambda: store.presence.worker, timeout=settings.run_timeout_s)
@@ -114,9 +126,7 @@ async def _on(
         await store.open()
         _listen_for_runs(store, runs)
         runs.open()
-        yield Core(
-            settings=settings, store=store, models=models, library=library, runs=runs, chat=chat, url=url
-        )
+        yield Core(settings=settings, store=store, models=models, library=library, runs=runs, chat=chat, url=url)
     finally:
         await runs.close(drain=0)
         await models.close()
@@ -151,29 +161,25 @@ def _master_key(settings: Settings) -> bytes:
 # Serving ------------------------------------------------------------------------------------------------------------
 
 
-async def serve(settings: Settings, announce: Callable[[Core, str], None], prepare: Callable[[Core], object]) -> None:
-    """Serve until SIGINT or SIGTERM. ``prepare`` (awaitable or not) runs before the first connection is taken,
-    ``announce`` gets the address afterwards. Raises ``OSError`` when the port cannot be had."""
+async def serve(
+    settings: Settings, *, prepare: Callable[[Core, str], Awaitable[None]], announce: Callable[[], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM. ``prepare`` gets the address before the first connection is taken, ``announce``
+    is called when connections are. Raises ``OSError`` when the port cannot be had."""
     listening = listen(settings.host, settings.port)
     try:
         async with opened(settings) as core:
-            prepared = prepare(core)
-            if asyncio.iscoroutine(prepared):
-                await prepared
+            await prepare(core, base_url(settings, listening.getsockname()[1]))
             await _serve_on(core, listening, announce)
     finally:
         listening.close()
 
 
-async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[Core, str], None]) -> None:
+async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[], None]) -> None:
     settings = core.settings
     pulse = Pulse(settings.heartbeat_s)
     front = _front(core, pulse)
-    server = Server(
-        front,
-        started=lambda: announce(core, base_url(settings, listening)),
-        closing_s=settings.drain_s + 15,
-    )
+    server = Server(front, started=announce, closing_s=settings.drain_s + 15)
     closing: list[asyncio.Task[None]] = []
 
     def end() -> None:
@@ -248,12 +254,11 @@ async def _care(core: Core) -> None:
         pause = min(pause * 2, LOOK_EVERY)
 
 
-def base_url(settings: Settings, listening: socket.socket) -> str:
-    """Where this server is reached: the configured address, else the one it listens on."""
+def base_url(settings: Settings, port: int) -> str:
+    """Where a server that listens on ``port`` is reached: at the configured address, else at the one it listens on."""
     if settings.site_url:
         return settings.site_url.rstrip("/")
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104  an address to show
-    port: int = listening.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -34,17 +34,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     master_key: Annotated[
         str | None, Meta(description="64 hex digits that seal the stored secrets; without it a file in the data folder")
     ] = None
-    model: Annotated[
-        str, Meta(description="model of agents that name none: `extract`, `openai:NAME`, `scripted`")
-    ] = "extract"
+    model: Annotated[str, Meta(description="model of agents that name none: `extract`, `openai:NAME`, `scripted`")] = (
+        "extract"
+    )
     demo: Annotated[bool, Meta(description="make the application `demo` with the agent `guide` at the first start")] = (
         True
     )
     max_body_bytes: Annotated[Positive, Meta(description="largest JSON body")] = 1_048_576
     max_upload_bytes: Annotated[Positive, Meta(description="largest multipart upload")] = 104_857_600
-    heartbeat_s: Annotated[Seconds, Meta(description="seconds without an event after which a stream shows it lives")] = (
-        10
-    )
+    heartbeat_s: Annotated[
+        Seconds, Meta(description="seconds without an event after which a stream shows it lives")
+    ] = 10
     idempotency_ttl_s: Annotated[Seconds, Meta(description="seconds an `Idempotency-Key` is remembered")] = 86_400
     run_timeout_s: Annotated[Seconds, Meta(description="seconds after which a run that has not ended fails")] = 600
     max_waiting_turns: Annotated[int, Meta(ge=0, description="messages that may wait in one conversation")] = 4

@@ -353,14 +353,13 @@ def test_what_is_known_stands_in_the_message_as_a_call_and_its_result(
 
 def test_a_tool_that_is_not_there_is_told_to_the_model(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
-        (tmp_path / "a.md").write_text("# A\n\nText.")
         async with stage(database_url, tmp_path) as on:
             script = "- call: {name: dance, arguments: {how: fast}}\n- text: '${result}'"
-            agent = await on.agent(script, knowledge=("a",), knowledge_mode="tool")
-            parts = (await read((await on.say(agent)).reader))[1][0]
-            assert isinstance(parts[1], ToolResult)
-            assert parts[1].error
-            assert parts[2] == Text(text="there is no tool called 'dance'")
+            for agent in (await on.agent(script), await on.agent(script, knowledge=("a",), knowledge_mode="tool")):
+                parts = (await read((await on.say(agent)).reader))[1][0]
+                assert isinstance(parts[1], ToolResult)
+                assert parts[1].error
+                assert parts[2] == Text(text="there is no tool called 'dance'")
 
     run(scene())
 

@@ -39,6 +39,7 @@ from palaver.core.types import (
     ToolCall,
     ToolResult,
     Usage,
+    clean,
 )
 
 MAX_STEPS = 8
@@ -139,7 +140,7 @@ async def play(scene: Scene, ports: Ports) -> AsyncGenerator[Event, None]:
                 yield event
         said += reply.parts()
         usage += reply.usage
-        if not reply.calls or not offered:
+        if not reply.calls or step == MAX_STEPS - 1:
             yield Ended(status=Status.COMPLETE, reason=reply.reason, usage=usage)
             return
         async with aclosing(_use(tools, reply.calls)) as results:
@@ -234,7 +235,7 @@ async def _call(tool: Tool | None, call: ToolCall) -> ToolResult:
     return ToolResult(
         call_id=call.call_id,
         name=call.name,
-        content=output.content,
+        content=clean(output.content),
         data=output.data,
         error=output.error,
         at=_now(),

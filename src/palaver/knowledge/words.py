@@ -78,9 +78,9 @@ class Asked(Value, frozen=True, kw_only=True):
     nothing at all is indexed under it.
 
     A word that is not there takes two or three pairs with it, the ones across its borders too, so a pair is missed
-    half. ``beside`` are the places (in the question's list) of two other lexemes that cover the same characters. When
-    something is indexed under both of those, this one was no word at all: the pair across the border of two words, or
-    one spelling of several. It is then not missed.
+    half, and so is a piece of a word. ``beside`` are the places (in the question's list) of two other lexemes that
+    cover the same characters. When something is indexed under both of those, this one was no word at all: the pair
+    across the border of two words, or one spelling of several. It is then not missed.
     """
 
     lexeme: str
@@ -214,6 +214,7 @@ class _Question:
     def __init__(self) -> None:
         self.weights: dict[str, float] = {}
         self._beside: dict[str, tuple[str, str]] = {}
+        self._parts: set[str] = set()
 
     def run(self, run: str) -> None:
         """Characters: the pairs of what lies between stop words."""
@@ -231,12 +232,16 @@ class _Question:
         for piece in word.pieces:
             if piece not in _ENGLISH_STEMS:
                 self.weights.setdefault(piece, 0.5 if word.wholes else 1)
+        if word.wholes:
+            self._parts.update(word.pieces)
         for whole, first, last in word.wholes:
             self.weights.setdefault(whole, 1)
             self._beside.setdefault(whole, (word.pieces[first], word.pieces[last]))
 
     def verbatim(self, token: str | _Word) -> None:
         """A question of one stop word: somebody looks for just that."""
+        if isinstance(token, str) and token not in CHINESE:
+            return
         lexemes = (
             token.pieces if isinstance(token, _Word) else [token[place : place + 2] for place in range(len(token) - 1)]
         )
@@ -253,7 +258,7 @@ class _Question:
             before, after = self._beside.get(lexeme, ("", ""))
             beside = (places[before], places[after]) if before in places and after in places else None
             weight = self.weights[lexeme]
-            missed = weight / 2 if _PAIR.fullmatch(lexeme) else weight
+            missed = weight / 2 if lexeme in self._parts or _PAIR.fullmatch(lexeme) else weight
             result.append(Asked(lexeme=lexeme, weight=weight, missed=missed, beside=beside))
         return result
 

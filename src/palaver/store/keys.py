@@ -91,14 +91,16 @@ class Keys:
         )
         return [(row["app_name"], self._key(row)) for row in rows]
 
-    async def enable(self, key: Key, *, enabled: bool) -> Key:
-        row = await self._db.fetchrow(
-            f"UPDATE credential SET enabled = $3 WHERE app = $1 AND number = $2 RETURNING *, {_CHANGED}",
-            key.app,
-            key.number,
+    async def enable(self, id: str, *, enabled: bool, dialect: str | None = None) -> list[Key]:
+        """Enable or disable the credential(s) of that id; ids are unique within a dialect."""
+        rows = await self._db.fetch(
+            "UPDATE credential SET enabled = $2 WHERE id = $1 AND ($3::text IS NULL OR dialect = $3)"
+            f" RETURNING *, {_CHANGED}",
+            id,
             enabled,
+            dialect,
         )
-        return self._key(_there(row, key))
+        return [self._key(row) for row in rows]
 
     async def rotate(self, key: Key, secret: str) -> Key:
         """Give the credential a new secret; the old one is worth nothing from now on."""
@@ -110,7 +112,9 @@ class Keys:
             self._seal(key.dialect, key.id, secret),
             self._box.fingerprint(secret),
         )
-        return self._key(_there(row, key))
+        if row is None:  # deleted in the meantime
+            raise NotFound(noun="key", ref=key.id)
+        return self._key(row)
 
     async def find(self, id: str) -> list[Key]:
         """The credentials of that id: one for each dialect at most."""
@@ -138,9 +142,3 @@ class Keys:
             enabled=row["enabled"],
             settings=msgspec.json.decode(row["settings"]),
         )
-
-
-def _there(row: Row | None, key: Key) -> Row:
-    if row is None:  # deleted in the meantime
-        raise NotFound(noun="key", ref=key.id)
-    return row

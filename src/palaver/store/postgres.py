@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from palaver.core.problems import Internal
 from palaver.store.agents import Agents
 from palaver.store.applications import Applications
 from palaver.store.conversations import Conversations
 from palaver.store.database import Database
+from palaver.store.driver import FAILURES, connect, failure
 from palaver.store.keys import Keys
 from palaver.store.knowledge import KnowledgeTable
 from palaver.store.presence import Presence
@@ -16,6 +18,9 @@ from palaver.store.runs import Runs
 from palaver.store.secrets import SecretBox
 from palaver.store.usage import Usage
 from palaver.store.users import Users
+
+SETUP_LOCK = 0x70616C61766573
+"""Advisory lock of whoever sets something up."""
 
 
 class Postgres:
@@ -50,6 +55,19 @@ class Postgres:
     async def close(self) -> None:
         await self.presence.close()
         await self.db.close()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncGenerator[None]:
+        """While no other process is in here: for what is set up once. Ends with the process, however that ends."""
+        connection = await connect(self.db.url, timeout=10)
+        try:
+            try:
+                await connection.execute("SELECT pg_advisory_lock($1)", SETUP_LOCK)
+            except FAILURES as error:
+                raise failure(error) from error
+            yield
+        finally:
+            connection.terminate()
 
     async def remember(self, name: str, value: str) -> None:
         """Keep a text about this installation, in place of an earlier one of that name."""

@@ -51,6 +51,6 @@ CREATE TABLE passage (
     FOREIGN KEY (app, document) REFERENCES document (app, id) ON DELETE CASCADE
 );
 
--- New rows wait in the index's pending list, which every look-up reads from end to end: it is kept short, and emptied
--- at the end of every ingest.
-CREATE INDEX passage_words ON passage USING gin (words) WITH (gin_pending_list_limit = 2048);
+-- New rows wait in the index's pending list, which every look-up reads from end to end; it is emptied after every
+-- ingest, by autovacuum, or when it has grown to 4 MB.
+CREATE INDEX passage_words ON passage USING gin (words);

@@ -1,0 +1,22 @@
+"""What the tests of dialects share: one server a module, with the settings that the module names."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from dialects.serving import Served, serving
+from kit import Scratch, run
+
+
+@pytest.fixture(scope="module")
+def served(
+    cluster: Scratch, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Generator[Served]:
+    """A server on an empty database; ``SETTINGS`` of the module are its settings."""
+    settings: dict[str, Any] = getattr(request.module, "SETTINGS", {})
+    name, url = run(cluster.create())
+    with serving(url, tmp_path_factory.mktemp("data"), **settings) as server:
+        yield server
+    run(cluster.drop(name))

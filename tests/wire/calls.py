@@ -1,0 +1,33 @@
+"""A request as http hands it to a dialect, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from palaver.wire.contract import Call, Headers
+
+NOW = 1_750_000_000.0
+
+
+def call(
+    headers: Mapping[str, str | bytes] | None = None,
+    body: bytes = b"",
+    *,
+    method: str = "POST",
+    path: str = "/",
+    query: str = "",
+    now: float = NOW,
+) -> Call:
+    pairs = (headers or {}).items()
+    raw = [(name.encode("latin-1"), value if isinstance(value, bytes) else value.encode()) for name, value in pairs]
+    return Call(
+        method=method,
+        path=path,
+        raw_path=path,
+        query=query,
+        headers=Headers(raw),
+        params={},
+        body=body,
+        now=now,
+        trace="0" * 32,
+    )
