@@ -1,17 +1,21 @@
+"""Passages: nothing is lost, nothing is torn, nothing is too large."""
+
 from __future__ import annotations
 
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palaver.knowledge import markdown, plaintext
 from palaver.knowledge.blocks import LARGE
 from palaver.knowledge.split import Piece, split
 
-WORD = st.from_regex(r"[a-z]{1,9}|[一-龥]{1,9}", fullmatch=True)
-LINE = st.lists(WORD, min_size=1, max_size=40).map(" ".join)
+WORD = st.sampled_from(["a", "word", "structure", "中", "文档", "知识库", "很长很长的一个词", "x" * 40])
+LINE = st.tuples(st.lists(WORD, min_size=1, max_size=6), st.integers(1, 9)).map(
+    lambda pair: " ".join(f"{word}{'abcdefghi'[turn]}" for turn in range(pair[1]) for word in pair[0])
+)
 PARAGRAPH = st.one_of(
     LINE,
     st.lists(LINE, min_size=1, max_size=4).map("。".join),
@@ -19,7 +23,9 @@ PARAGRAPH = st.one_of(
     st.lists(LINE, min_size=1, max_size=6).map(lambda lines: "```\n" + "\n".join(lines) + "\n```"),
     st.tuples(st.integers(1, 6), WORD).map(lambda pair: f"{'#' * pair[0]} {pair[1]}"),
 )
-DOCUMENT = st.lists(PARAGRAPH, max_size=25).map("\n\n".join)
+DOCUMENT = st.tuples(st.lists(PARAGRAPH, max_size=8), st.integers(1, 3)).map(
+    lambda pair: "\n\n".join(pair[0] * pair[1])
+)
 
 
 def of(text: str, title: str = "Title") -> list[Piece]:
@@ -27,9 +33,10 @@ def of(text: str, title: str = "Title") -> list[Piece]:
 
 
 def words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+|[一-龥]+", text))
+    return set(re.findall(r"[a-z一-龥]+", text))
 
 
+@settings(max_examples=60, deadline=None)
 @given(DOCUMENT)
 def test_no_word_is_lost_and_no_passage_is_too_large(text: str) -> None:
     pieces = of(text)
@@ -37,6 +44,7 @@ def test_no_word_is_lost_and_no_passage_is_too_large(text: str) -> None:
     assert all(0 < len(piece.text) <= LARGE for piece in pieces)
 
 
+@settings(max_examples=60, deadline=None)
 @given(DOCUMENT)
 def test_plain_text_loses_no_word_either(text: str) -> None:
     pieces = split("Title", plaintext.read(text))

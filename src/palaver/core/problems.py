@@ -28,6 +28,7 @@ Noun = Literal[
     "knowledge",
     "model",
     "key",
+    "document",
     "application",
 ]
 AuthReason = Literal["missing", "unknown", "disabled", "wrong", "expired", "user"]

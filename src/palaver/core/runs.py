@@ -16,14 +16,14 @@ from uuid import UUID
 
 import structlog
 
-from palaver.core.events import Draft, Event
+from palaver.core.events import Added, Draft, Event
 from palaver.core.ports import Growth, Outcome, Store
 from palaver.core.problems import Internal, Problem
 from palaver.core.turn import Ports, Scene, play
 from palaver.core.types import Ended, Message, Status
 
 SAVE_EVERY = 1.0
-"""Seconds between two saves of a growing message."""
+"""Seconds between two saves of a growing message; the first one comes within a quarter of that."""
 POLL_EVERY = 0.5
 """Seconds between two looks at a run that another process writes."""
 RETRY_AFTER = (0.1, 0.2, 0.5, 1.0)
@@ -104,6 +104,7 @@ class Live(Watched):
         self.scene = scene
         self.task: asyncio.Task[None] | None = None
         self.dirty = False
+        self.saved_at = float("-inf")
         self.ending: Ended | None = None
         """How to end, said from outside: stopped, interrupted."""
 
@@ -200,6 +201,8 @@ class Runs:
                     return event
                 live.draft.apply(event)
                 live.dirty = True
+                if isinstance(event, Added):  # a step is worth more than a second's text: saved in the next round
+                    live.saved_at = float("-inf")
                 live.changed()
         raise AssertionError("a turn says how it ended")
 
@@ -299,17 +302,24 @@ class Runs:
     # Storing --------------------------------------------------------------------------------------------------------
 
     async def _keep_growth(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(SAVE_EVERY)
-            grown = [live for live in self._live.values() if live.dirty]
-            if not grown:
-                continue
-            try:
-                await self._store.runs.save([live.growth() for live in grown])
-            except Problem as error:  # the text is in memory: the next round saves it
-                for live in grown:
-                    live.dirty = True
-                log.warning("could not save growing messages", runs=len(grown), error=str(error))
+            await asyncio.sleep(SAVE_EVERY / 4)
+            now = loop.time()
+            grown = [live for live in self._live.values() if live.dirty and live.saved_at <= now - SAVE_EVERY]
+            if grown:
+                await self._save(grown, now)
+
+    async def _save(self, grown: list[Live], now: float) -> None:
+        try:
+            await self._store.runs.save([live.growth() for live in grown])
+        except Problem as problem:  # the text is in memory: the next round saves it
+            for live in grown:
+                live.dirty = True
+            log.warning("could not save growing messages", runs=len(grown), problem=problem.record())
+            return
+        for live in grown:
+            live.saved_at = now
 
     async def _keep_endings(self) -> None:
         while True:
@@ -325,10 +335,10 @@ class Runs:
             try:
                 startable = await self._store.runs.finish([ending.live.outcome(ending.ended) for ending in batch])
                 break
-            except Problem as error:  # an end must not be lost: it is tried until it is stored
+            except Problem as problem:  # an end must not be lost: it is tried until it is stored
                 pause = RETRY_AFTER[min(attempt, len(RETRY_AFTER) - 1)]
                 attempt += 1
-                log.warning("could not store ends", runs=len(batch), error=str(error), again_in=pause)
+                log.warning("could not store ends", runs=len(batch), problem=problem.record(), again_in=pause)
                 await asyncio.sleep(pause)
         for ending in batch:
             self._forget(ending)

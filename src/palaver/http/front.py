@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
@@ -19,8 +19,8 @@ from palaver.http.stream import Following, Pulse, Receive, Send
 from palaver.wire.contract import Call, Dialect, Headers, Reply, Room, Route, Stream
 from palaver.wire.framing import compact
 
-BODY_TIMEOUT = 60.0
-"""Seconds a caller has for sending a body."""
+BODY_PAUSE = 20.0
+"""Seconds that may pass between two pieces of a body."""
 _EXPOSED = "X-Conversation-Id, X-Chat-Id, X-Session-Id, X-Request-ID, Idempotency-Replayed"
 _METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
 _STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
@@ -31,7 +31,7 @@ Scope = dict[str, Any]
 
 
 class HungUp(Exception):  # noqa: N818  not an error of ours
-    """The caller went away, or took too long, before the request was complete."""
+    """The caller went away before the request was complete."""
 
 
 class Front:
@@ -186,6 +186,8 @@ class _Request:
         self.send = send
         self.trace = uuid4().hex
         self.status = 0
+        self.closes = False
+        """The connection cannot be used again: the rest of a body may still come on it."""
         self.begun = self.first_byte = time.perf_counter()
         self._scope = scope
         self._headers = Headers(scope["headers"])
@@ -211,26 +213,33 @@ class _Request:
             raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
         pieces: list[bytes] = []
         size = 0
+        while True:
+            message = await self._receive_piece()
+            piece: bytes = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+
+    async def _receive_piece(self) -> Mapping[str, Any]:
         try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                while True:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        raise HungUp
-                    piece: bytes = message.get("body", b"")
-                    size += len(piece)
-                    if size > limit:
-                        raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
-                    pieces.append(piece)
-                    if not message.get("more_body", False):
-                        return b"".join(pieces)
+            async with asyncio.timeout(BODY_PAUSE):
+                message = await self.receive()
         except TimeoutError as error:
-            raise HungUp from error
+            self.closes = True
+            raise Invalid(field="body", rule="json", detail=f"nothing came for {BODY_PAUSE:g} s") from error
+        if message["type"] == "http.disconnect":
+            raise HungUp
+        return message
 
     async def start(self, status: int, media_type: str, headers: Sequence[tuple[str, str]]) -> None:
         self.status = status
         self.first_byte = time.perf_counter()
         pairs = [("Content-Type", media_type)] if media_type else []
+        if self.closes:
+            pairs.append(("Connection", "close"))
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pairs, *headers, *self._cors())]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 

@@ -14,14 +14,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from palaver.http.front import Front
 
-HEADER_TIMEOUT = 20.0
+HEADER_TIMEOUT = 10.0
 """Seconds a caller has for sending a request's head; after that the connection is closed."""
+HEADER_BYTES = 65_536
+"""Bytes a request's head may have; what comes in one read after it may be counted with it."""
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, and a limit on how long a request's head may take: it has none of its own."""
+    """uvicorn's, with limits on how long a request's head may be and take: it has none of its own."""
 
     _head: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,6 +35,10 @@ class Protocol(HttpToolsProtocol):
         if self._head is None and (cycle is None or cycle.response_complete):
             self._await_head()
         super().data_received(data)
+        if self._head is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
+                self.send_400_response("Request head too large.")
 
     def on_headers_complete(self) -> None:
         self._forget_head()
@@ -42,6 +49,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
+        self._head_bytes = 0
         self._head = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
 
     def _forget_head(self) -> None:

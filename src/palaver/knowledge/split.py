@@ -130,7 +130,7 @@ def _join(group: _Group, section: _Section, page: str) -> _Group | None:
     """``group`` with ``section`` in it, where they are small and close enough in the tree of headings."""
     shared = _shared(group.path, section.path)
     smaller, larger = sorted((len(group.text.encode()), len(page.encode())))
-    if smaller >= STUB and larger >= TINY or max(len(group.path), len(section.path)) > len(shared) + 1:
+    if (smaller >= STUB and larger >= TINY) or max(len(group.path), len(section.path)) > len(shared) + 1:
         return None
     own, inner = group.text, group.inner
     if group.path != shared:

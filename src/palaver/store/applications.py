@@ -30,8 +30,13 @@ class Applications:
         return [_application(row) for row in await self._db.fetch("SELECT * FROM application ORDER BY name")]
 
     async def delete(self, name: str) -> bool:
-        """Remove the application with everything it owns."""
-        return await self._db.execute("DELETE FROM application WHERE name = $1", name) != "DELETE 0"
+        """Remove the application with everything it owns; every process forgets its credentials and agents."""
+        gone = await self._db.fetch(
+            "WITH gone AS (DELETE FROM application WHERE name = $1 RETURNING 1)"
+            " SELECT pg_notify('palaver', 'keys'), pg_notify('palaver', 'agents') FROM gone",
+            name,
+        )
+        return bool(gone)
 
 
 def _application(row: Row) -> Application:

@@ -33,7 +33,8 @@ _DOCUMENT = "(SELECT id FROM document WHERE app = $1 AND knowledge = $2 AND sour
 _FORGET_PASSAGES = f"DELETE FROM passage WHERE app = $1 AND document = {_DOCUMENT}"
 _PUT_PASSAGES = f"""
 INSERT INTO passage (app, knowledge, document, place, heading, text, length, words)
-SELECT $1, $2, {_DOCUMENT}, $4 + p.place, p.heading, p.text, p.length, (p.words || ' ''@' || $2::text || '''')::tsvector
+SELECT $1, $2::bigint, {_DOCUMENT}, $4 + p.place, p.heading, p.text, p.length,
+    p.words::tsvector || ('''@' || $2 || '''')::tsvector
 FROM unnest($5::text[], $6::text[], $7::integer[], $8::text[])
     WITH ORDINALITY AS p (heading, text, length, words, place)"""
 
@@ -79,9 +80,10 @@ WITH base AS MATERIALIZED (
 ), frequency AS MATERIALIZED (
     SELECT place, count(*)::float8 AS passages FROM hit GROUP BY place
 ), worth AS MATERIALIZED (
-    SELECT a.place, a.lexeme, CASE WHEN f.place IS NULL THEN a.missed ELSE a.weight END * least({CEILING}, ln(1 +
-        greatest(s.passages + {UNSEEN} - coalesce(f.passages, 1) + 0.5, 0.5) / (coalesce(f.passages, 1) + 0.5))) AS worth
+    SELECT a.place, a.lexeme, CASE WHEN f.place IS NULL THEN a.missed ELSE a.weight END * least({CEILING},
+        ln(1 + greatest(s.passages + {UNSEEN} - n.passages + 0.5, 0.5) / (n.passages + 0.5))) AS worth
     FROM size s, asked a LEFT JOIN frequency f ON f.place = a.place
+    CROSS JOIN LATERAL (SELECT coalesce(f.passages, 1) AS passages) n
     WHERE f.place IS NOT NULL OR a.before IS NULL
         OR NOT (EXISTS (SELECT FROM frequency b WHERE b.place = a.before)
             AND EXISTS (SELECT FROM frequency b WHERE b.place = a.after))

@@ -89,8 +89,9 @@ class Presence:
             return []
         try:
             rows = await connection.fetch(_LOST, LOCK_CLASS, timeout=10)
-        except FAILURES as error:
+        except FAILURES as error:  # nothing may be heard on it either, and nobody would tell
             log.warning("could not look for lost processes", error=str(error))
+            self._lost_connection(connection)
             return []
         seen = {row["worker"] for row in rows}
         dead, self._suspects = seen & self._suspects, seen

@@ -21,12 +21,15 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
 class Headers(Mapping[str, str]):
-    """Request headers: names case-insensitive, values trimmed; of a repeated one the last counts."""
+    """Request headers: names case-insensitive, values trimmed; of a repeated one the last counts.
+
+    Trimmed are spaces and tabs alone: 0x85 and 0xA0 are white space to Python, and here the end of a UTF-8 character.
+    """
 
     __slots__ = ("_values",)
 
     def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
-        self._values = {name.decode("latin-1").lower(): value.decode("latin-1").strip() for name, value in raw}
+        self._values = {name.decode("latin-1").lower(): value.decode("latin-1").strip(" \t") for name, value in raw}
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]

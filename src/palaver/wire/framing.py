@@ -6,6 +6,7 @@ cannot be harmed.
 
 from __future__ import annotations
 
+import json
 import re
 from json.encoder import encode_basestring_ascii  # pyright: ignore[reportUnknownVariableType]
 from typing import Any, cast
@@ -29,8 +30,11 @@ def ascii_text(text: str) -> str:
 
 
 def ascii_json(value: Any) -> bytes:
-    """``value`` as compact JSON in ASCII."""
-    encoded = _compact(value)
+    """``value`` as compact JSON in ASCII; half of a surrogate pair stays what it is, as ``ascii_text`` has it."""
+    try:
+        encoded = _compact(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f").encode("ascii")
     if encoded.isascii() and b"\x7f" not in encoded:
         return encoded
     return _NON_ASCII.sub(_escape, encoded.decode()).encode("ascii")

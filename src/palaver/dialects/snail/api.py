@@ -21,7 +21,6 @@ _KEPT = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 async def chat(call: Call, who: Principal, room: Room) -> Stream:
     """Say something to an agent and follow the answer."""
     members = json_object(call.body)
-    claim = idempotency(call, "POST /snail-ai/open-api/chat")
     request = checked(read(ChatRequest, members, digits_are_numbers=True))
     if who.user is not None and who.user != request.user:
         raise Unauthenticated(reason="user", subject=request.user)
@@ -30,6 +29,7 @@ async def chat(call: Call, who: Principal, room: Room) -> Stream:
     if number is None:
         raise NotFound(noun="agent", ref=str(request.agent))
     agent = await room.chat.agent(who, number)
+    claim = idempotency(call, "POST /snail-ai/open-api/chat")
     said = Said(parts=(Text(text=request.content),), off=request.off, claim=claim, trace=call.trace)
     sent = await room.chat.send(who, agent, said, conversation=request.conversation, create_as=request.conversation)
     name = shown(sent.conversation)

@@ -63,7 +63,7 @@ def verify(call: Call, key: Key | None) -> Principal:
 def _token(call: Call) -> str:
     token = call.headers.get(HEADER, "")
     if token[:7].lower() == "bearer ":
-        token = token[7:].strip()
+        token = token[7:].strip(" \t")
     if not token:
         raise Unauthenticated(reason="missing")
     return token
@@ -97,10 +97,14 @@ def _number(value: Any) -> float | None:
 
 
 def _segment(text: str) -> bytes:
-    """Base64url without padding, and nothing else: Python's decoder passes over what it does not know."""
+    """Base64url without padding, and nothing else: Python's decoder passes over what it does not know, and over the
+    last character's stray bits."""
     if not _SEGMENT.fullmatch(text) or len(text) % 4 == 1:
         raise Unauthenticated(reason="wrong")
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64.urlsafe_b64encode(data).decode().rstrip("=") != text:
+        raise Unauthenticated(reason="wrong")
+    return data
 
 
 def _json_segment(text: str) -> dict[str, Any]:

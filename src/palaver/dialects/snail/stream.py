@@ -79,10 +79,11 @@ class Frames:
     def _grew(self, text: str) -> list[bytes]:
         if self._kind == "text":
             self._answer.append(text)
-        else:  # a thinking delta is never blank: white space waits for the words it stands before
-            text = self._blank + text
-            self._blank = "" if text.strip() else text
-            if self._blank:
+        else:  # a thinking delta is never blank: white space waits for the words it stands before, and without any
+            text = self._blank + text  # is left out, however the run was cut
+            said = text.rstrip()
+            self._blank, text = text[len(said) :], said
+            if not text:
                 return []
         kind = self._kind.encode()
         data = b'{"type":"%s","sid":"%s","content":%s}' % (kind, self._sid, ascii_text(text).encode())

@@ -119,8 +119,8 @@ def _invalid(problem: Invalid) -> tuple[int, int, str]:
 
 def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
     match problem:
-        case Busy(reason="rate", retry_after=float() | int() as seconds):
-            return (("Retry-After", str(max(1, math.ceil(seconds)))),)
+        case Busy(reason="rate", retry_after=seconds):
+            return (("Retry-After", str(max(1, math.ceil(60 if seconds is None else seconds)))),)
         case Busy(reason="usage"):
             return (("Retry-After", "86400"),)
         case _:

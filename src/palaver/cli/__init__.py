@@ -1,0 +1,85 @@
+"""The ``palaver`` command: parses, calls app, prints. One module for each group of commands.
+
+Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 it could not be done, 2 it was
+not understood, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer import TyperException
+
+import palaver
+from palaver.agentfile import AgentFileError
+from palaver.cli import agent, application, chat, check, key, knowledge, serve, terminal
+from palaver.cli.words import in_words, system_error
+from palaver.config import SettingsError
+from palaver.core.problems import Problem
+
+cli = typer.Typer(
+    name="palaver",
+    help="One agent server behind several vendors' documented chat APIs.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        terminal.say(f"palaver {palaver.__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """One agent server behind several vendors' documented chat APIs."""
+
+
+serve.add_to(cli)
+chat.add_to(cli)
+cli.add_typer(agent.group)
+cli.add_typer(knowledge.group)
+cli.add_typer(key.group)
+cli.add_typer(application.group)
+check.add_to(cli)
+
+
+def main() -> None:
+    """Entry point. An expected failure is one line on standard error, never a traceback."""
+    terminal.prepare()
+    try:
+        code: Any = cli(prog_name="palaver", standalone_mode=False)
+    except TyperException as error:
+        if error.format_message():  # without a command, the help was shown
+            terminal.complain(_usage(error))
+        code = error.exit_code
+    except typer.Abort:
+        code = 1
+    except Problem as problem:
+        terminal.complain(in_words(problem))
+        code = 1
+    except (SettingsError, AgentFileError) as error:
+        terminal.complain(str(error))
+        code = 1
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever read the answer has read enough; nothing more may be written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        else:
+            terminal.complain(system_error(error))
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: TyperException) -> str:
+    command: str = getattr(getattr(error, "ctx", None), "command_path", "palaver")
+    return f"{error.format_message().rstrip('.')} (see '{command} --help')"

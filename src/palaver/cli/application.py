@@ -1,0 +1,56 @@
+"""``palaver app``: applications, the owners of everything else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from palaver.app import Core
+from palaver.cli.session import Json, Yes, checked_name, on_core, the_app
+from palaver.cli.terminal import say, say_json, table
+
+group = typer.Typer(
+    name="app",
+    help="Applications: each owns credentials, agents, documents and conversations.",
+    no_args_is_help=True,
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+
+
+@group.command("list")
+@on_core
+async def list_(core: Core, *, json: Json = False) -> None:
+    """List the applications."""
+    apps = await core.store.applications.all()
+    if json:
+        say_json([{"name": app.name, "created": app.created} for app in apps])
+        return
+    table(
+        ("NAME", "CREATED"),
+        [(app.name, f"{app.created:%Y-%m-%d %H:%M}") for app in apps],
+        nothing="There is no application yet: 'palaver demo' makes one, and so does 'palaver key create'.",
+    )
+
+
+@group.command()
+@on_core
+async def create(core: Core, name: Name, *, json: Json = False) -> None:
+    """Make an application. One of that name may be there already."""
+    app = await core.store.applications.named(checked_name(name))
+    if json:
+        say_json({"name": app.name, "created": app.created})
+    else:
+        say(f"The application {app.name!r} is there.")
+
+
+@group.command()
+@on_core
+async def delete(core: Core, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
+    """Remove an application with its credentials, agents, documents and conversations."""
+    app = await the_app(core, name)
+    await core.store.applications.delete(app.name)
+    if json:
+        say_json({"name": app.name, "deleted": True})
+    else:
+        say(f"Removed the application {app.name!r}.")

@@ -1,0 +1,245 @@
+"""``palaver chat``: talk to an agent from the terminal.
+
+The turn runs in this process, on the same database, whether a server runs or not. Core lives on an event loop in a
+thread of its own, so that the terminal's thread can wait for keys: Ctrl-C reaches it there, and stops the turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, TypeVar
+from uuid import UUID
+
+import typer
+
+from palaver.app import Core, opened
+from palaver.cli.session import App, Data, DatabaseUrl, settings_for, the_agent, the_app
+from palaver.cli.show import Events, Lines, Show, Words
+from palaver.cli.terminal import err, note, out
+from palaver.config import Settings
+from palaver.core.chat import Said
+from palaver.core.problems import Invalid
+from palaver.core.types import Agent, Application, Ended, Key, Principal, Ref, Status, Text, as_uid, clean
+
+T = TypeVar("T")
+
+STOPPED = 128 + signal.SIGINT
+
+
+def add_to(cli: typer.Typer) -> None:
+    cli.command()(chat)
+
+
+def chat(
+    agent: Annotated[
+        str, typer.Argument(metavar="AGENT", help="The agent's name, alias, id or uid.", show_default=False)
+    ],
+    *,
+    app: App = "demo",
+    user: Annotated[str, typer.Option("--user", help="The end user who speaks.")] = "me",
+    conversation: Annotated[
+        str | None,
+        typer.Option("--conversation", help="Go on with this one, by id, uid or a name of yours.", show_default=False),
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Say this, and end after the answer.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON for every event.")] = False,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Talk to an agent. Ctrl-C stops an answer; at the prompt it leaves, as Ctrl-D does.
+
+    Without a terminal the question is read from standard input.
+    """
+    asked = message if message is not None or sys.stdin.isatty() else sys.stdin.read()
+    settings = settings_for(data, database)
+    signal.signal(signal.SIGTERM, _terminated)
+    show: Show = Events() if json else Words() if out.is_terminal else Lines()
+    with _beside(settings) as core:
+        talk = core.do(Talk.begin(core.core, app, agent, user, conversation, show))
+        if asked is not None:
+            raise typer.Exit(_code(_turn(core, talk, asked)))
+        _converse(core, talk)
+
+
+def _converse(core: Beside, talk: Talk) -> None:
+    """Questions and answers until whoever asks has had enough."""
+    with suppress(ImportError):  # some builds of Python have no line editing
+        importlib.import_module("readline")
+    talk.greet()
+    while (asked := _prompt()) is not None:
+        if asked.strip():
+            _turn(core, talk, asked)
+    talk.part()
+
+
+def _prompt() -> str | None:
+    try:
+        if out.is_terminal:
+            return input("› ")
+        err.print("› ", end="")
+        return input()
+    except (EOFError, KeyboardInterrupt):
+        err.print()
+        return None
+
+
+def _turn(core: Beside, talk: Talk, asked: str) -> Ended:
+    """One question and its answer. Ctrl-C stops the answer; a second time it leaves."""
+    answer = core.begin(talk.turn(asked))
+    try:
+        return answer.result()
+    except KeyboardInterrupt:
+        core.soon(talk.stop)
+        return answer.result()
+
+
+def _code(ended: Ended) -> int:
+    match ended.status:
+        case Status.COMPLETE:
+            return 0
+        case Status.STOPPED:
+            return STOPPED
+        case _:
+            return 1
+
+
+def _terminated(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
+
+
+# Talking ------------------------------------------------------------------------------------------------------------
+
+
+class Talk:
+    """A conversation as one person at a terminal has it. Its methods run on core's loop, except where they say."""
+
+    def __init__(self, core: Core, who: Principal, agent: Agent, conversation: Ref | None, show: Show) -> None:
+        self._core = core
+        self._who = who
+        self._agent = agent
+        self._conversation = conversation
+        self._show = show
+        self._run: UUID | None = None
+        self._stopping = False
+
+    @classmethod
+    async def begin(cls, core: Core, app: str, agent: str, user: str, conversation: str | None, show: Show) -> Talk:
+        """Raises ``NotFound``, ``Invalid``."""
+        if not user.strip():
+            raise Invalid(field="--user", rule="required", detail="an end user needs a name")
+        owner = await the_app(core, app)
+        found = await the_agent(core, owner, agent)
+        if not found.spec.enabled:
+            note(f"The agent {found.name!r} is disabled: callers do not reach it.")
+        who = operator(owner).acting_for(clean(user))
+        ref = None if conversation is None else _ref(conversation)
+        if isinstance(ref, int | UUID):
+            ref = (await core.chat.conversation(who, ref)).id
+        return cls(core, who, found, ref, show)
+
+    def greet(self) -> None:
+        if self._conversation is None:
+            self._show.greeting(self._agent)
+
+    def part(self) -> None:
+        if isinstance(self._conversation, int):
+            self._show.parting(self._agent, self._conversation)
+
+    async def turn(self, asked: str) -> Ended:
+        """Say it, show the answer as it comes; how it ended. Raises what ``Chat.send`` raises."""
+        self._stopping = False
+        said = Said(parts=(Text(text=asked.strip()),))
+        alias = self._conversation if isinstance(self._conversation, str) else None
+        sent = await self._core.chat.send(
+            self._who, self._agent, said, conversation=self._conversation, create_as=alias
+        )
+        self._conversation = sent.conversation.id
+        self._run = sent.run
+        self._show.begin(sent)
+        if self._stopping:
+            self.stop()
+        try:
+            while True:
+                for event in sent.reader.take():
+                    self._show.event(event)
+                    if isinstance(event, Ended):
+                        return event
+                await sent.reader.wait()
+        finally:
+            self._run = None
+            sent.reader.close()
+
+    def stop(self) -> None:
+        """Stop the answer that is being written, or is about to be."""
+        self._stopping = True
+        if self._run is not None:
+            self._core.runs.stop(self._run)
+
+
+def operator(app: Application) -> Principal:
+    """Who runs the command: no caller with a credential, so none's limits and restrictions are met."""
+    return Principal(key=Key(app=app.id, number=0, dialect="", id="", secret="", enabled=True, settings={}))
+
+
+def _ref(text: str) -> Ref:
+    text = clean(text).strip()
+    if not text:
+        raise Invalid(field="--conversation", rule="required", detail="a conversation is named by id, uid or a name")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else as_uid(text) or text
+
+
+# Core in a thread of its own ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Core, and its loop as other threads reach it."""
+
+    core: Core
+    loop: asyncio.AbstractEventLoop
+    leave: asyncio.Event
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.begin(work).result()
+
+    def soon(self, work: Callable[[], None]) -> None:
+        self.loop.call_soon_threadsafe(work)
+
+
+@contextmanager
+def _beside(settings: Settings) -> Generator[Beside]:
+    """Core for as long as the context lasts; it is closed in order, however that ends."""
+    ready: Future[Any] = Future()
+    with ThreadPoolExecutor(1, thread_name_prefix="core") as pool:
+        life: Future[Any] = pool.submit(asyncio.run, _live(settings, ready))
+        try:
+            wait([ready, life], return_when=FIRST_COMPLETED)
+            if not ready.done():
+                life.result()
+            yield ready.result()
+        finally:
+            wait([ready, life], return_when=FIRST_COMPLETED)
+            if ready.done():
+                beside: Beside = ready.result()
+                with suppress(RuntimeError):  # the loop has come to its end by itself
+                    beside.soon(beside.leave.set)
+            life.result()
+
+
+async def _live(settings: Settings, ready: Future[Beside]) -> None:
+    async with opened(settings) as core:
+        beside = Beside(core=core, loop=asyncio.get_running_loop(), leave=asyncio.Event())
+        ready.set_result(beside)
+        await beside.leave.wait()

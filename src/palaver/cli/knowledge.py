@@ -1,0 +1,202 @@
+"""``palaver knowledge``: the documents that agents answer from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from palaver.app import Core
+from palaver.cli.session import AnyApp, App, Json, Yes, checked_name, on_core, only_app, the_app
+from palaver.cli.terminal import err, note, say, say_json, table
+from palaver.core.problems import NotFound
+from palaver.core.types import Application
+from palaver.knowledge.ingest import Progress as Done
+from palaver.knowledge.ingest import Report, ingest
+from palaver.store.knowledge import Base
+
+group = typer.Typer(name="knowledge", help="Documents that agents answer from.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The knowledge base.", show_default=False)]
+
+
+@group.command()
+@on_core
+async def add(
+    core: Core,
+    name: Name,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", exists=True, help="Files and folders.", show_default=False)
+    ],
+    *,
+    app: App = "demo",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove documents that are no longer in the folders they came from.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Put Markdown, text and HTML files into a knowledge base, new or not. What has not changed is left alone."""
+    owner = await core.store.applications.named(checked_name(app))
+    shelf = core.store.knowledge
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=err, transient=True, disable=not err.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("reading", total=None)
+
+        def show(done: Done) -> None:
+            bar.update(task, completed=done.done, total=done.total, description=_short(done.name))
+
+        report = await ingest(shelf, owner.id, name, paths, show, prune=prune)
+    if json:
+        say_json(_as_json(name, owner, report))
+    else:
+        _print(name, report)
+    if report.skipped and not (report.added or report.replaced or report.unchanged):
+        raise typer.Exit(1)
+
+
+@group.command("list")
+@on_core
+async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
+    """List the knowledge bases."""
+    only = await only_app(core, app)
+    owners = await core.store.applications.all() if only is None else [only]
+    bases = [(owner.name, base) for owner in owners for base in await core.store.knowledge.bases(owner.id)]
+    if json:
+        say_json(
+            [
+                {"app": name, "id": base.id, "uid": base.uid.hex, "name": base.name, **_size(base)}
+                for name, base in bases
+            ]
+        )
+        return
+    table(
+        ("APP", "NAME", "DOCUMENTS", "PASSAGES"),
+        [(name, base.name, base.documents, base.passages) for name, base in bases],
+        nothing="There is no knowledge base; 'palaver knowledge add NAME PATH' makes one.",
+    )
+
+
+@group.command()
+@on_core
+async def documents(core: Core, name: Name, *, app: App = "demo", json: Json = False) -> None:
+    """List the documents of a knowledge base."""
+    base = await _base(core, await the_app(core, app), name)
+    found = await core.store.knowledge.documents(base.app, base.id)
+    if json:
+        say_json(
+            [
+                {"source": one.source, "title": one.title, "kind": one.kind, "passages": one.passages, "root": one.root}
+                for one in found
+            ]
+        )
+        return
+    table(
+        ("SOURCE", "TITLE", "PASSAGES"),
+        [(one.source, one.title, one.passages) for one in found],
+        nothing=f"{name!r} is empty.",
+    )
+
+
+@group.command()
+@on_core
+async def search(
+    core: Core,
+    name: Name,
+    query: Annotated[str, typer.Argument(metavar="QUERY", show_default=False)],
+    *,
+    app: App = "demo",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Passages at most.")] = 5,
+    json: Json = False,
+) -> None:
+    """Show the passages that an agent would get for a question."""
+    base = await _base(core, await the_app(core, app), name)
+    found = await core.library.search(base.app, [base.name], query, limit)
+    if json:
+        say_json(found)
+        return
+    for passage in found:
+        place = " › ".join(part for part in (passage.title, passage.heading) if part)
+        say(f"{passage.score:.2f}  {passage.source}  {place}", style="bold")
+        say(f"{passage.text}\n")
+    if not found:
+        note("Nothing was found.")
+
+
+@group.command()
+@on_core
+async def remove(
+    core: Core,
+    name: Name,
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE…]", help="Documents; without one the whole base.", show_default=False),
+    ] = None,
+    *,
+    app: App = "demo",
+    yes: Yes = False,  # noqa: ARG001  asked before
+    json: Json = False,
+) -> None:
+    """Remove documents from a knowledge base, or all of it."""
+    base = await _base(core, await the_app(core, app), name)
+    shelf = core.store.knowledge
+    if source:
+        removed = await shelf.remove(base.app, base.id, source)
+        if missing := sorted(set(source) - set(removed)):
+            raise NotFound(noun="document", ref=missing[0])
+    else:
+        removed = [one.source for one in await shelf.documents(base.app, base.id)]
+        await shelf.drop(base.app, base.id)
+    if json:
+        say_json({"name": base.name, "removed": removed})
+    else:
+        say(f"Removed {_count(len(removed), 'document')} of {base.name!r}.")
+
+
+async def _base(core: Core, app: Application, name: str) -> Base:
+    base = await core.store.knowledge.get(app.id, name)
+    if base is None:
+        raise NotFound(noun="knowledge", ref=name)
+    return base
+
+
+def _size(base: Base) -> dict[str, int]:
+    return {"documents": base.documents, "passages": base.passages}
+
+
+def _as_json(name: str, app: Application, report: Report) -> dict[str, object]:
+    return {
+        "app": app.name,
+        "name": name,
+        "id": report.base,
+        "added": report.added,
+        "replaced": report.replaced,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "skipped": [{"name": one.name, "reason": one.reason} for one in report.skipped],
+        "passages": report.passages,
+    }
+
+
+def _print(name: str, report: Report) -> None:
+    for one in report.skipped:
+        note(f"skipped {one.name}: {one.reason}")
+    counts = [
+        (len(report.added), "added"),
+        (len(report.replaced), "replaced"),
+        (len(report.unchanged), "unchanged"),
+        (len(report.removed), "removed"),
+        (len(report.skipped), "skipped"),
+    ]
+    said = ", ".join(f"{count} {what}" for count, what in counts if count) or "no documents there"
+    say(f"{name}: {said}; {_count(report.passages, 'passage')} written")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _short(name: str, width: int = 40) -> str:
+    return name if len(name) <= width else f"…{name[-width + 1 :]}"

@@ -1,0 +1,134 @@
+"""``palaver serve`` and ``palaver demo``."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.panel import Panel
+from rich.text import Text
+
+import palaver
+from palaver import app
+from palaver.cli.agent import named
+from palaver.cli.key import credential
+from palaver.cli.session import Data, DatabaseUrl, Json, on_core, run
+from palaver.cli.terminal import complain, out, say, say_json
+from palaver.cli.words import cannot_listen
+from palaver.config import Settings, load
+from palaver.core.types import Key
+from palaver.demo import APP, Demo, address, ensure_demo, remember_address, sample
+
+
+def add_to(cli: typer.Typer) -> None:
+    cli.command()(serve)
+    cli.command()(demo)
+
+
+def serve(
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [PALAVER_HOST]", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [PALAVER_PORT]", show_default="8080")
+    ] = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM. Once ends in order, twice at once."""
+    settings = load(os.environ, {"host": host, "port": port, "data": data, "database_url": database})
+    app.configure_logs(settings)
+    welcome = Welcome(settings)
+    try:
+        run(app.serve(settings, prepare=welcome.prepare, announce=welcome.print), loop=uvloop.new_event_loop)
+    except OSError as error:
+        reason = cannot_listen(error, settings)
+        if reason is None:
+            raise
+        complain(reason)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:  # before it served
+        raise typer.Exit(0) from None
+    except typer.Exit:  # SIGTERM, likewise
+        raise typer.Exit(0) from None
+
+
+@on_core
+async def demo(core: app.Core, *, json: Json = False) -> None:
+    """Show the demo application with its credentials; what is missing of it is made."""
+    made = await ensure_demo(core, app.all_dialects(), again=True)
+    base_url = await address(core)
+    if json:
+        say_json(
+            {
+                "base_url": base_url,
+                "app": APP,
+                "agent": None if made.agent is None else named(made.agent),
+                "credentials": {key.dialect: credential(APP, key, secret=True) for key in made.keys},
+            }
+        )
+        return
+    _show(made, base_url)
+
+
+class Welcome:
+    """What a server says when it is up."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._demo = Demo()
+        self._address = ""
+        self._model: str | None = None
+
+    async def prepare(self, core: app.Core, address: str) -> None:
+        """Before the first connection: the demo, and where the server is, for other commands."""
+        self._address = address
+        await remember_address(core, address)
+        if self._settings.demo:
+            self._demo = await ensure_demo(core, app.all_dialects())
+
+    def print(self) -> None:
+        settings = self._settings
+        facts = [
+            ("address", self._address),
+            ("data", settings.data if settings.database_url is None else f"{settings.data} and your own PostgreSQL"),
+            ("model", _model(settings)),
+            ("stop", "Ctrl-C"),
+        ]
+        _box(f"palaver {palaver.__version__}", facts)
+        if self._demo.agent is not None:
+            _show(self._demo, self._address)
+
+
+def _model(settings: Settings) -> str:
+    if settings.model == "extract":
+        return "extract (quotes documents; for a real one: PALAVER_MODEL=openai:NAME, OPENAI_BASE_URL, OPENAI_API_KEY)"
+    return settings.model
+
+
+def _show(demo: Demo, base_url: str) -> None:
+    """Each credential, and what to paste."""
+    for key in demo.keys:
+        _box(f"{APP}: {key.dialect}", [("id", key.id), ("secret", key.secret), *_state(key)])
+        example = sample(demo, key, base_url)
+        if example is not None:
+            dialect = next(one for one in app.all_dialects() if one.name == key.dialect)
+            say(f"{dialect.curl(example)}\n")
+
+
+def _state(key: Key) -> list[tuple[str, str]]:
+    return [] if key.enabled else [("enabled", f"no; 'palaver key enable {key.id}' admits it again")]
+
+
+def _box(title: str, facts: list[tuple[str, str]]) -> None:
+    """A panel on a terminal, in a pipe one line for each fact."""
+    if not out.is_terminal:
+        say(title)
+        for name, value in facts:
+            say(f"  {name:<8} {value}")
+        return
+    lines = [Text.assemble((f"{name:<8} ", "dim"), value) for name, value in facts]
+    out.print(Panel(Text("\n").join(lines), title=title, title_align="left", border_style="green", expand=False))

@@ -1,0 +1,132 @@
+"""From a command line to core and back: settings, logs, a database, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+import typer
+
+from palaver.app import Core, configure_logs, opened
+from palaver.config import Settings, load
+from palaver.core.problems import Invalid, NotFound
+from palaver.core.types import Agent, Application, clean
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_NAME = 255
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DIR", help="Data folder. Environment: PALAVER_DATA.", show_default=False),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="PostgreSQL server of your own. Environment: PALAVER_DATABASE_URL.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for scripts.")]
+App = Annotated[str, typer.Option("--app", metavar="NAME", help="The application.")]
+AnyApp = Annotated[
+    str | None, typer.Option("--app", metavar="NAME", help="This application alone.", show_default=False)
+]
+
+
+def _ask(yes: bool) -> bool:
+    """Before the event loop runs, under which a prompt could not be left with Ctrl-C."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm("This cannot be undone. Go on?", abort=True, err=True)
+    return True
+
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", callback=_ask, help="Do not ask; nor is a script asked.")]
+
+_COMMON = (
+    inspect.Parameter("data", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Data),
+    inspect.Parameter("database", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=DatabaseUrl),
+)
+
+
+def settings_for(data: str | None, database: str | None, **said: Any) -> Settings:
+    """The settings of a command that is over soon: only errors are worth a line of its log."""
+    settings = load(os.environ, {"data": data, "database_url": database, **said})
+    if settings.log_level == "info":
+        settings = msgspec.structs.replace(settings, log_level="error")
+    configure_logs(settings)
+    return settings
+
+
+def on_core(work: Callable[Concatenate[Core, P], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """``work`` as a command: with ``--data`` and ``--database`` besides its own parameters, on core."""
+
+    def command(*, data: str | None, database: str | None, **given: Any) -> None:
+        settings = settings_for(data, database)
+
+        async def session() -> None:
+            async with opened(settings) as core:
+                await work(core, **given)  # pyright: ignore[reportCallIssue]  typer passes what the signature says
+
+        run(session())
+
+    _, *own = inspect.signature(work, eval_str=True).parameters.values()
+    parameters = [*own, *_COMMON]
+    command.__name__, command.__doc__ = work.__name__, work.__doc__
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    return command
+
+
+def run(work: Coroutine[Any, Any, T], *, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+    """Run ``work`` to its end. SIGTERM ends it as Ctrl-C does: in order, the embedded PostgreSQL stopped."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        try:
+            return runner.run(_ending_on_sigterm(work))
+        except asyncio.CancelledError:
+            raise typer.Exit(128 + signal.SIGTERM) from None
+
+
+async def _ending_on_sigterm(work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
+
+
+# What commands name -------------------------------------------------------------------------------------------------
+
+
+def checked_name(name: str) -> str:
+    """The name of something new. Raises ``Invalid``."""
+    name = clean(name).strip()
+    if not name or len(name) > MAX_NAME:
+        raise Invalid(field="name", rule="length", detail=f"a name has 1 to {MAX_NAME} characters and is not blank")
+    return name
+
+
+async def the_app(core: Core, name: str) -> Application:
+    app = await core.store.applications.get(clean(name).strip())
+    if app is None:
+        raise NotFound(noun="application", ref=name)
+    return app
+
+
+async def only_app(core: Core, name: str | None) -> Application | None:
+    return None if name is None else await the_app(core, name)
+
+
+async def the_agent(core: Core, app: Application, ref: str) -> Agent:
+    agent = await core.store.agents.find(app, ref)
+    if agent is None:
+        raise NotFound(noun="agent", ref=ref)
+    return agent

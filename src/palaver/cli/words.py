@@ -1,0 +1,79 @@
+"""What goes wrong, in words for whoever sits at the terminal: what is the matter, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import assert_never, cast
+
+from palaver.config import Settings
+from palaver.core.problems import (
+    AnyProblem,
+    Busy,
+    Cancelled,
+    Conflict,
+    Forbidden,
+    Internal,
+    Invalid,
+    NotFound,
+    Problem,
+    Unauthenticated,
+    Upstream,
+)
+
+_LISTS = {
+    "agent": "palaver agent list",
+    "application": "palaver app list",
+    "key": "palaver key list",
+    "knowledge": "palaver knowledge list",
+}
+
+
+def in_words(problem: Problem) -> str:
+    known = cast("AnyProblem", problem)
+    match known:
+        case NotFound(noun=noun, ref=ref):
+            there = f"; {_LISTS[noun]!r} shows those there are" if noun in _LISTS else ""
+            return f"there is no {'knowledge base' if noun == 'knowledge' else noun} {ref!r}{there}"
+        case Invalid(field=field, rule=rule, detail=detail):
+            return f"{field}: {detail or rule}"
+        case Conflict(reason=reason, detail=detail):
+            return detail or f"in conflict with something earlier ({reason})"
+        case Busy(reason=reason):
+            return f"busy ({reason}): try again in a moment"
+        case Upstream(reason=reason, detail=detail):
+            return f"the model failed ({reason}): {detail or 'no reason given'}; 'palaver doctor' looks closer"
+        case Internal(reason="database", detail=detail):
+            return f"the database: {detail}; 'palaver doctor' looks closer"
+        case Internal(reason="timeout", detail=detail):
+            return f"this took too long: {detail}; the setting run_timeout_s is the limit"
+        case Internal(reason=reason, detail=detail):
+            return detail or reason
+        case Cancelled():
+            return "stopped"
+        case Unauthenticated(reason=reason):
+            return f"not admitted ({reason})"
+        case Forbidden(reason=reason):
+            return f"not allowed: {reason}"
+        case _:
+            assert_never(known)
+
+
+def system_error(error: OSError) -> str:
+    """A failed call of the system's, with the file it was about."""
+    said = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {said}" if error.filename else said
+
+
+def cannot_listen(error: OSError, settings: Settings) -> str | None:
+    """What keeps a server from its address; ``None`` when ``error`` is about something else."""
+    place = f"{settings.host}:{settings.port}"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"{settings.host!r} is no address of this machine: change it with --host or PALAVER_HOST"
+    if error.filename is not None:
+        return None
+    if error.errno == errno.EADDRINUSE:
+        return f"port {settings.port} of {settings.host} is in use: --port (or PALAVER_PORT) takes another one"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"{place} is not for this user to listen on: --port (or PALAVER_PORT) takes another one, 1024 or above"
+    return None

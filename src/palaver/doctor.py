@@ -1,0 +1,355 @@
+"""What is wrong with an installation, and what to do about it. Changes nothing: no database is made or migrated."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import aiohttp
+import msgspec
+import psutil
+
+from palaver.app import Core, base_url, catalog, opened
+from palaver.config import OUTSIDE, Settings, SettingsError, load
+from palaver.core.problems import Internal, Problem
+from palaver.core.types import Agent, Key, Value
+from palaver.http.server import listen
+from palaver.models.catalog import Catalog
+from palaver.store.driver import FAILURES, Connection, connect, failure
+from palaver.store.embedded import Embedded
+from palaver.store.migrate import migrations
+from palaver.store.secrets import master_key_file, read_master_key
+
+OLDEST = 15
+"""The first version of PostgreSQL that will do."""
+SKEW = 2.0
+"""Seconds by which this machine's clock and the database's may differ."""
+
+Level = Literal["good", "note", "wrong"]
+
+
+class Finding(Value, frozen=True, kw_only=True):
+    """One thing looked at. ``remedy`` is what to do when it is not good."""
+
+    subject: str
+    level: Level
+    says: str
+    remedy: str = ""
+
+
+def good(subject: str, says: str) -> Finding:
+    return Finding(subject=subject, level="good", says=says)
+
+
+def note(subject: str, says: str, remedy: str = "") -> Finding:
+    return Finding(subject=subject, level="note", says=says, remedy=remedy)
+
+
+def wrong(subject: str, says: str, remedy: str) -> Finding:
+    return Finding(subject=subject, level="wrong", says=says, remedy=remedy)
+
+
+async def examine(environment: Mapping[str, str], said: Mapping[str, Any]) -> AsyncGenerator[Finding]:
+    """Everything that is looked at, in order; each as soon as it is known."""
+    for finding in strange_variables(environment):
+        yield finding
+    try:
+        settings = load(environment, said)
+    except SettingsError as error:
+        yield wrong("settings", str(error), "correct the environment variable, option or line of palaver.toml")
+        return
+    yield good("settings", f"data folder {settings.data}, {_whose(settings)}")
+    folder = data_folder(settings)
+    yield folder
+    key = master_key(settings)
+    yield key
+    ready = False
+    if folder.level != "wrong" and key.level != "wrong":
+        async for finding in database(settings):
+            yield finding
+            ready = finding == READY
+    if ready:
+        async for finding in _contents(settings, environment):
+            yield finding
+    else:
+        async for finding in models(catalog(settings, environment), ()):
+            yield finding
+    yield await port(settings)
+
+
+def _whose(settings: Settings) -> str:
+    return "embedded PostgreSQL" if settings.database_url is None else "PostgreSQL of your own"
+
+
+# Without a database -------------------------------------------------------------------------------------------------
+
+
+def strange_variables(environment: Mapping[str, str]) -> list[Finding]:
+    """Variables that look like settings and are none."""
+    known = [f"PALAVER_{name.upper()}" for name in Settings.__struct_fields__] + list(OUTSIDE)
+    findings: list[Finding] = []
+    for name in sorted(environment):
+        read = name in OUTSIDE or name.removeprefix("PALAVER_").lower() in Settings.__struct_fields__
+        if name.upper().startswith("PALAVER_") and not read:
+            near = difflib.get_close_matches(name.upper(), known, 1)
+            remedy = f"did you mean {near[0]}?" if near else "remove it; 'palaver config' lists the settings"
+            findings.append(wrong("environment", f"{name} is no setting and does nothing", remedy))
+    return findings or [good("environment", "every PALAVER_ variable is a setting")]
+
+
+def data_folder(settings: Settings) -> Finding:
+    folder = settings.folder
+    if not folder.exists():
+        above = next(parent for parent in folder.parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            remedy = f"name another with --data or PALAVER_DATA, or do: sudo install -d -o {_user()} {folder}"
+            return wrong("data folder", f"{folder} is not there, and {above} is not this user's to write", remedy)
+        return note("data folder", f"{folder} is not there yet", "the first start makes it")
+    if not folder.is_dir():
+        return wrong("data folder", f"{folder} is no folder", "name another with --data or PALAVER_DATA")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        remedy = f"do: sudo chown -R {_user()} {folder}, or name another with --data or PALAVER_DATA"
+        return wrong("data folder", f"{folder} is not this user's to write", remedy)
+    return good("data folder", f"{folder} can be written")
+
+
+def _user() -> str:
+    return f"{os.geteuid()}"
+
+
+def master_key(settings: Settings) -> Finding:
+    file = settings.folder / "master.key"
+    try:
+        if settings.master_key is not None:
+            read_master_key(settings.master_key)
+            return good("master key", "from PALAVER_MASTER_KEY or palaver.toml")
+        if not file.exists():
+            return note("master key", f"{file} is not there yet", "the first start makes it; keep a copy of it")
+        master_key_file(file)
+    except (ValueError, OSError) as error:
+        remedy = (
+            "without the right key no stored secret opens: bring it back from your copy, readable by its owner alone"
+        )
+        return wrong("master key", str(error), remedy)
+    return good("master key", f"{file}, readable by its owner alone")
+
+
+async def port(settings: Settings) -> Finding:
+    place = f"port {settings.port} of {settings.host}"
+    if settings.port == 0:
+        return good("port", "a free one is taken at the start")
+    try:
+        listen(settings.host, settings.port).close()
+    except OSError as error:
+        address = base_url(msgspec.structs.replace(settings, site_url=None), settings.port)
+        answer = await _asked(f"{address}/readyz")
+        match answer:
+            case {"status": "ready"}:
+                return good("port", f"a palaver serves at {address}")
+            case {"status": "not ready", "reason": reason}:
+                return wrong("port", f"the palaver at {address} is not ready: {reason}", "look at its log")
+            case _:
+                said = (error.strerror or str(error)).lower()
+                remedy = f"take another with --port or PALAVER_PORT, or stop {_owner(settings.port)}"
+                return wrong("port", f"{place} cannot be had: {said}", remedy)
+    return good("port", f"{place} is free")
+
+
+def _owner(port: int) -> str:
+    """The program that listens on ``port``, as far as this user may know."""
+    try:
+        pids = [
+            one.pid
+            for one in psutil.net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port
+        ]
+        if pids and pids[0] is not None:
+            return f"{psutil.Process(pids[0]).name()} (process {pids[0]})"
+    except psutil.Error:  # somebody else's, or gone
+        pass
+    return "the program that has it"
+
+
+async def _asked(url: str) -> Any:
+    """The JSON that ``url`` answers, ``None`` for anything else."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as http,
+            http.get(url, allow_redirects=False) as response,
+        ):
+            return msgspec.json.decode(await response.read())
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return None
+
+
+# The database -------------------------------------------------------------------------------------------------------
+
+READY = good("migrations", "the database is up to date")
+
+
+async def database(settings: Settings) -> AsyncGenerator[Finding]:
+    """Ends with ``READY`` when there is a database that this palaver can work with."""
+    if settings.database_url is None and not (settings.folder / "postgres" / "PG_VERSION").exists():
+        yield note("database", "there is none yet", f"the first start makes it in {settings.folder / 'postgres'}")
+        return
+    try:
+        async with _connected(settings) as connection:
+            async for finding in _looked_into(connection):
+                yield finding
+    except FAILURES as error:
+        yield wrong("database", failure(error).detail, _remedy(settings))
+    except Internal as problem:
+        yield wrong("database", problem.detail, _remedy(settings))
+
+
+def _remedy(settings: Settings) -> str:
+    if settings.database_url is None:
+        return f"read {settings.folder / 'postgres' / 'server.log'}"
+    return "check that PostgreSQL runs, and the address, user and password in --database or PALAVER_DATABASE_URL"
+
+
+@asynccontextmanager
+async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
+    embedded = None if settings.database_url else Embedded(settings.folder)
+    try:
+        url = settings.database_url or await asyncio.to_thread(_started, embedded)
+        connection = await connect(url, timeout=5)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+    finally:
+        if embedded is not None:
+            await asyncio.to_thread(embedded.stop)
+
+
+def _started(embedded: Embedded | None) -> str:
+    assert embedded is not None
+    return embedded.start()
+
+
+async def _looked_into(connection: Connection) -> AsyncGenerator[Finding]:
+    version: str = await connection.fetchval("SHOW server_version", timeout=5)
+    if int(version.split(".", maxsplit=1)[0]) < OLDEST:
+        yield wrong("database", f"PostgreSQL {version} is too old", f"use version {OLDEST} or newer")
+        return
+    yield good("database", f"PostgreSQL {version} answers")
+    before = time.time()
+    theirs: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8", timeout=5)
+    yield clock(theirs - (before + time.time()) / 2)
+    yield await _migrated(connection)
+
+
+def clock(ahead: float) -> Finding:
+    """``ahead``: seconds by which the database's clock is before this machine's."""
+    if abs(ahead) > SKEW:
+        says = f"the database's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+        return wrong("clock", says, "synchronise both (timedatectl set-ntp true): signed calls are refused otherwise")
+    return good("clock", "agrees with the database's")
+
+
+async def _migrated(connection: Connection) -> Finding:
+    shipped = {number: name for number, name, _ in migrations()}
+    if await connection.fetchval("SELECT to_regclass('migration') IS NULL", timeout=5):
+        return note("migrations", "the database is empty", "the next start sets it up")
+    done = {row["number"] for row in await connection.fetch("SELECT number FROM migration", timeout=5)}
+    if newer := sorted(done - shipped.keys()):
+        remedy = "install the palaver that was used with it before, or a newer one"
+        return wrong("migrations", f"the database has migration {newer[-1]}, unknown to this palaver", remedy)
+    if missing := [shipped[number] for number in sorted(shipped.keys() - done)]:
+        return note("migrations", f"not applied yet: {', '.join(missing)}", "the next start applies them; make a copy")
+    return READY
+
+
+# What is in it ------------------------------------------------------------------------------------------------------
+
+
+async def _contents(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[Finding]:
+    try:
+        async with opened(settings, environment) as core:
+            agents = await core.store.agents.all()
+            async for finding in models(core.models, [agent for _, agent in agents]):
+                yield finding
+            yield await _knowledge(core, agents)
+            for finding in keys(await core.store.keys.all(), agents, datetime.now(UTC)):
+                yield finding
+    except (Problem, SettingsError) as problem:
+        detail = problem.detail if isinstance(problem, Internal) else str(problem)
+        yield wrong("database", detail, _remedy(settings))
+
+
+async def models(offered: Catalog, agents: Sequence[Agent]) -> AsyncGenerator[Finding]:
+    """The default model, and each that an enabled agent names."""
+    users: dict[str | None, list[str]] = {None: ["agents that name none"]}
+    for agent in agents:
+        if agent.spec.enabled:
+            users.setdefault(agent.spec.model, []).append(agent.name)
+    try:
+        for spec, names in users.items():
+            says = await offered.check(spec)
+            subject = "default model" if spec is None else f"model {spec}"
+            who = ", ".join(names[:5])
+            if says is None:
+                yield good(subject, f"can be used by {who}")
+            else:
+                yield wrong(subject, f"{says.rstrip('.')} (used by {who})", _model_remedy(spec))
+    finally:
+        await offered.close()
+
+
+def _model_remedy(spec: str | None) -> str:
+    where = "PALAVER_MODEL" if spec is None else "the agent's model"
+    return f"correct {where}, OPENAI_BASE_URL or OPENAI_API_KEY, or start the endpoint"
+
+
+async def _knowledge(core: Core, agents: Sequence[tuple[str, Agent]]) -> Finding:
+    missing = [
+        f"{app}/{agent.name} names {name!r}"
+        for app, agent in agents
+        for name in agent.spec.knowledge
+        if await core.store.knowledge.get(agent.app, name) is None
+    ]
+    if missing:
+        remedy = "make it (palaver knowledge add NAME PATH), or correct the agent's file"
+        return wrong("knowledge", f"no such knowledge base: {'; '.join(missing)}", remedy)
+    return good("knowledge", "every knowledge base that an agent names is there")
+
+
+def keys(keys: Sequence[tuple[str, Key]], agents: Sequence[tuple[str, Agent]], now: datetime) -> list[Finding]:
+    """Credentials that do not do what they seem to."""
+    findings: list[Finding] = []
+    for app, key in keys:
+        subject = f"key {key.id}"
+        of_app = [agent for owner, agent in agents if owner == app]
+        if names := strangers(key, of_app):
+            there = ", ".join(agent.name for agent in of_app) or "none"
+            remedy = f"apply the agent with --app {app}, or make a key for one of: {there}"
+            findings.append(wrong(subject, f"names agents that {app!r} does not have: {', '.join(names)}", remedy))
+        if (expired := _expiry(key)) is not None and expired < now:
+            remedy = f"make a new one (palaver key create --app {app} --dialect {key.dialect}), delete this one"
+            findings.append(wrong(subject, f"expired at {expired:%Y-%m-%d %H:%M} UTC", remedy))
+        if not key.enabled:
+            findings.append(note(subject, f"of {app!r} is disabled", f"palaver key enable {key.id}"))
+    return findings or [good("keys", f"{len(keys)} in order")]
+
+
+def strangers(key: Key, agents: Sequence[Agent]) -> list[str]:
+    """What the key's settings name that is none of ``agents``."""
+    allowed: list[Any] = key.settings.get("agents") or []
+    single = key.settings.get("agent")
+    named = [str(entry) for entry in (allowed if single is None else [*allowed, single])]
+    return [name for name in named if not any(name in agent.names for agent in agents)]
+
+
+def _expiry(key: Key) -> datetime | None:
+    try:
+        expiry = datetime.fromisoformat(str(key.settings.get("expire")))
+    except ValueError:
+        return None
+    return expiry if expiry.tzinfo is not None else expiry.replace(tzinfo=UTC)

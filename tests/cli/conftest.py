@@ -1,0 +1,14 @@
+"""What the tests of the command share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli.commands import Palaver
+
+
+@pytest.fixture
+def palaver(database_url: str, tmp_path: Path) -> Palaver:
+    """The command on a database of this test's own."""
+    return Palaver(tmp_path, database_url)

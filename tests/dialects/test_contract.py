@@ -1,0 +1,251 @@
+"""The contract, run for every dialect there is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from dialects.contract import (
+    DIALECTS,
+    Form,
+    at_once,
+    encoded,
+    front,
+    one_by_one,
+    path,
+    problems,
+    runs,
+    subject,
+)
+from dialects.exchange import Ask
+from hypothesis import given
+from hypothesis import strategies as st
+from wire.calls import call
+
+from palaver.core.events import Event
+from palaver.core.problems import AnyProblem, NotFound, Unauthenticated
+from palaver.http.router import Router
+from palaver.wire.contract import JSON, Dialect, Reply, Route, Sample
+from palaver.wire.settings import COMMON
+
+ROUTES = [
+    pytest.param(dialect, route, id=f"{route.method} {route.path}")
+    for dialect in DIALECTS.values()
+    for route in dialect.routes
+]
+FORMS = [pytest.param(form, id=f"{name} {form.name}") for name in DIALECTS for form in subject(name).forms]
+EACH = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items()]
+ACCEPTS = ("*/*", "application/json", "text/event-stream", "text/event-stream, application/x-ndjson")
+
+
+def answered(dialect: Dialect, ask: Ask) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers, body) of what the dialect answers, on a server where nobody has a key."""
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": ask.body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": ask.method,
+        "scheme": "http",
+        "path": ask.path,
+        "raw_path": ask.path.encode(),
+        "query_string": b"",
+        "headers": [(name.lower(), value) for name, value in ask.raw_headers()],
+    }
+    asyncio.run(front(dialect)(scope, receive, send))
+    head, *rest = sent
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head["headers"]}
+    return head["status"], headers, b"".join(message["body"] for message in rest)
+
+
+def written(reply: Reply) -> Any:
+    """The one JSON document of a reply, whichever form it has."""
+    body = reply.body
+    if reply.media_type.startswith("text/event-stream"):
+        assert body.endswith(b"\n\n")
+        assert body.isascii()
+        data = [line.removeprefix(b"data:") for line in body.splitlines() if line.startswith(b"data:")]
+        return json.loads(b"".join(data))
+    assert reply.media_type == JSON
+    assert b"\n" not in body
+    assert b"\r" not in body
+    return json.loads(body.decode())
+
+
+# Routes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dialect", "route"), ROUTES)
+def test_no_route_is_open_by_accident(dialect: Dialect, route: Route) -> None:
+    if route.public:
+        pytest.skip("public on purpose")
+    for headers in subject(dialect.name).wrong_credentials:
+        ask = Ask(method=route.method, path=path(route), headers=list(headers.items()), body=b"{}")
+        status, _, body = answered(dialect, ask)
+        request = call(headers, b"{}", method=route.method, path=path(route))
+        refusals = [
+            dialect.refuse(Unauthenticated(reason=reason), request) for reason in ("missing", "unknown", "wrong")
+        ]
+        assert (status, body) in [(refusal.status, refusal.body) for refusal in refusals]
+
+
+@pytest.mark.parametrize(("dialect", "route"), ROUTES)
+def test_another_method_is_refused_in_the_dialects_form(dialect: Dialect, route: Route) -> None:
+    taken = {other.method for other in dialect.routes if other.path == route.path}
+    for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - taken:
+        status, headers, body = answered(dialect, Ask(method=method, path=path(route)))
+        expected = dialect.refuse(NotFound(noun="method", ref=method), call(method=method))
+        assert (status, body) == (expected.status, expected.body)
+        assert set(headers["allow"].split(", ")) >= taken
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_a_path_below_its_prefixes_that_no_route_serves_is_refused_in_its_form(dialect: Dialect) -> None:
+    for prefix in dialect.prefixes:
+        ask = Ask(method="GET", path=f"{prefix.rstrip('/')}/no/such/path/there/is")
+        status, _, body = answered(dialect, ask)
+        expected = dialect.refuse(NotFound(noun="route", ref=ask.path), call(method="GET"))
+        assert (status, body) == (expected.status, expected.body)
+
+
+@pytest.mark.parametrize(("dialect", "route"), ROUTES)
+def test_every_route_lies_below_a_prefix_and_says_what_it_is_for(dialect: Dialect, route: Route) -> None:
+    assert route.path.startswith(dialect.prefixes)
+    assert route.purpose
+    found = Router(DIALECTS.values()).match(route.method, path(route))
+    assert (found.dialect, found.route) == (dialect, route)
+
+
+# Problems -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accept", ACCEPTS)
+@pytest.mark.parametrize("dialect", EACH)
+def test_every_problem_has_a_reply_that_is_one_document_in_one_line(dialect: Dialect, accept: str) -> None:
+    for problem in problems():
+        reply = dialect.refuse(problem, call({"Accept": accept}))
+        assert 200 <= reply.status < 600
+        assert isinstance(written(reply), dict), problem
+        for name, value in reply.headers:
+            assert re.fullmatch(r"[A-Za-z-]+", name)
+            assert value.isascii()
+            assert value.isprintable()
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_retry_after_is_a_whole_number_of_seconds_and_every_429_has_it(dialect: Dialect) -> None:
+    for problem in problems():
+        reply = dialect.refuse(problem, call())
+        waits = [value for name, value in reply.headers if name.lower() == "retry-after"]
+        assert len(waits) == (reply.status == 429) or (len(waits) == 1 and reply.status == 503), problem
+        assert all(re.fullmatch(r"[1-9][0-9]*", wait) for wait in waits), problem
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_no_reply_tells_what_is_not_the_callers_business(dialect: Dialect) -> None:
+    secret = "postgresql://user:password@host/db"
+    for problem in problems():
+        if not hasattr(problem, "detail"):
+            continue
+        problem.__dict__["detail"] = secret
+        assert secret.encode() not in dialect.refuse(problem, call()).body, type(problem)
+
+
+# Encoders -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(events=runs())
+def test_an_encoder_survives_any_run(form: Form, events: list[Event]) -> None:
+    for read_as in (events, at_once(events), one_by_one(events)):
+        writes = encoded(form, read_as)
+        assert all(form.read(writes[: at + 1]) for at in range(len(writes)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(events=runs())
+def test_a_stream_is_ascii_and_each_of_its_writes_is_one_event(form: Form, events: list[Event]) -> None:
+    for write in encoded(form, events):
+        assert write, "an empty write"
+        assert all(byte <= 0x7E for byte in write)
+        assert len(form.read([write])) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(events=runs())
+def test_the_joined_text_is_the_same_however_the_run_is_cut(form: Form, events: list[Event]) -> None:
+    whole, cut = (form.read(encoded(form, read_as)) for read_as in (at_once(events), one_by_one(events)))
+    assert "".join(heard.text for heard in whole) == "".join(heard.text for heard in cut)
+    assert "".join(heard.thinking for heard in whole) == "".join(heard.thinking for heard in cut)
+    assert [heard.whole for heard in whole if heard.last] == [heard.whole for heard in cut if heard.last]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(events=runs())
+def test_the_last_event_comes_once_and_at_the_end(form: Form, events: list[Event]) -> None:
+    heard = form.read(encoded(form, events))
+    assert [at for at, one in enumerate(heard) if one.last] == [len(heard) - 1]
+    assert all(one.whole is None or one.whole == "".join(other.text for other in heard) for one in heard)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_heartbeat_is_ascii_and_no_event(form: Form) -> None:
+    heartbeat = form.encoder().heartbeat
+    assert heartbeat.isascii()
+    assert heartbeat.endswith(b"\n")
+
+
+# Newcomers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", EACH)
+@given(random=st.binary(min_size=32, max_size=32))
+def test_a_new_credential_is_made_of_its_random_bytes_and_goes_into_a_header(dialect: Dialect, random: bytes) -> None:
+    id, secret = dialect.new_credential(random)
+    assert (id, secret) == dialect.new_credential(random)
+    for text in (id, secret):
+        assert re.fullmatch(r"[\x21-\x7e]{8,128}", text)
+    assert secret not in id
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_two_new_credentials_have_nothing_in_common(dialect: Dialect) -> None:
+    made = [dialect.new_credential(bytes(range(at, at + 32))) for at in range(100)]
+    assert len({id for id, _ in made}) == len({secret for _, secret in made}) == len(made)
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_the_curl_sample_names_the_server_a_route_and_the_agent(dialect: Dialect) -> None:
+    sample = Sample(base_url="http://127.0.0.1:1", id="an-id", secret="a-secret", agent_id=7, agent_uid="a" * 32)
+    text = dialect.curl(sample)
+    assert text.startswith("curl ")
+    assert any(f"{sample.base_url}{path(route)}" in text for route in dialect.routes)
+    assert sample.secret in text
+    assert "7" in text or sample.agent_uid in text
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_a_credential_has_the_common_settings_and_each_once(dialect: Dialect) -> None:
+    names = [setting.name for setting in dialect.settings]
+    assert len(names) == len(set(names))
+    assert {setting.name for setting in COMMON} <= set(names)
+    assert all(setting.meaning for setting in dialect.settings)
+
+
+def test_every_dialect_has_its_tests() -> None:
+    assert DIALECTS
+    for name in DIALECTS:
+        assert subject(name).forms
+
+
+def test_problems_are_of_every_kind() -> None:
+    assert {type(problem) for problem in problems()} == set(AnyProblem.__args__)

@@ -1,0 +1,175 @@
+"""palaver as its users have it: a process with its own data folder, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+from models.upstream import Act, Upstream
+
+STARTS_WITHIN = 30.0
+STOPS_WITHIN = 30.0
+PALAVER = str(Path(sys.executable).with_name("palaver"))
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+class Installation:
+    """A data folder, the commands on it, and the server when it runs."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PALAVER_", "OPENAI_"))},
+            "PALAVER_DATA": str(folder / "data"),
+            "PALAVER_PORT": str(self.port),
+            **environment,
+        }
+        self.server: subprocess.Popen[bytes] | None = None
+        self.log = folder / "server.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def palaver(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run a command; what it printed."""
+        done = subprocess.run(
+            [PALAVER, *arguments],
+            check=False,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, (arguments, done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def json(self, *arguments: str, stdin: str | None = None) -> Any:
+        return json.loads(self.palaver(*arguments, "--json", stdin=stdin))
+
+    def start(self, *arguments: str) -> float:
+        """Start the server; the seconds until it was ready."""
+        begun = time.monotonic()
+        with self.log.open("ab") as log:
+            self.server = subprocess.Popen(
+                [PALAVER, "serve", *arguments], env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        while time.monotonic() < begun + STARTS_WITHIN:
+            assert self.server.poll() is None, self.log.read_text()
+            try:
+                if requests.get(f"{self.url}/readyz", timeout=5).ok:
+                    return time.monotonic() - begun
+            except requests.ConnectionError:
+                time.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> float:
+        """End the server with a signal; the seconds until it was gone."""
+        assert self.server is not None
+        begun = time.monotonic()
+        self.server.send_signal(how)
+        self.server.wait(STOPS_WITHIN)
+        return time.monotonic() - begun
+
+    def left(self) -> list[psutil.Process]:
+        """Processes that still work in the data folder."""
+        mark = str(self.folder)
+        return [
+            process
+            for process in psutil.process_iter(["cwd", "cmdline"])
+            if mark in str(process.info["cwd"]) or any(mark in word for word in process.info["cmdline"] or ())
+        ]
+
+    # Talking to it --------------------------------------------------------------------------------------------------
+
+    def agent(self, text: str, app: str = "demo") -> Any:
+        return self.json("agent", "apply", "-", "--app", app, stdin=text)
+
+    def key(self, app: str = "demo", **settings: Any) -> Any:
+        said = [f"--set={name}={json.dumps(value)}" for name, value in settings.items()]
+        return self.json("key", "create", "--app", app, "--dialect", "snail", *said)
+
+    def chat(self, secret: str, agent: int, content: str = "hi", **members: Any) -> requests.Response:
+        """Surface A of the snail dialect, streamed."""
+        headers = {"Snail-Ai-Auth": secret, **members.pop("headers", {})}
+        body = {"agentId": agent, "openId": "ann", "content": content, **members}
+        return requests.post(f"{self.url}/snail-ai/open-api/chat", json=body, headers=headers, stream=True, timeout=30)
+
+
+def lines(response: requests.Response) -> Iterator[Any]:
+    """The events of a stream, as they come; raises where it breaks off."""
+    for line in response.iter_lines(chunk_size=65536):  # of a chunked answer each chunk as it comes
+        if line:
+            yield json.loads(line)
+
+
+def heard(stream: Iterator[Any]) -> tuple[list[Any], bool]:
+    """Every event that is still to come of a stream, and whether it was broken off."""
+    events: list[Any] = []
+    try:
+        events.extend(stream)
+    except requests.RequestException:
+        return events, True
+    return events, False
+
+
+@contextmanager
+def installed(**environment: str) -> Generator[Installation]:
+    """An installation that leaves nothing behind."""
+    folder = Path(tempfile.mkdtemp(prefix="palaver-e2e-"))
+    installation = Installation(folder, **environment)
+    try:
+        yield installation
+    finally:
+        if installation.server is not None and installation.server.poll() is None:
+            installation.server.kill()
+            installation.server.wait(10)
+        for process in installation.left():
+            process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def endpoint(*acts: Act) -> Generator[Upstream]:
+    """A model's endpoint, served from a thread of its own."""
+    ready: list[tuple[Upstream, asyncio.AbstractEventLoop, asyncio.Event]] = []
+    up = threading.Event()
+
+    async def serve() -> None:
+        async with Upstream.serving(*acts) as upstream:
+            end = asyncio.Event()
+            ready.append((upstream, asyncio.get_running_loop(), end))
+            up.set()
+            await end.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    assert up.wait(5)
+    upstream, loop, end = ready[0]
+    try:
+        yield upstream
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(10)

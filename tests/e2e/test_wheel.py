@@ -1,0 +1,41 @@
+"""The built wheel is whole: in an empty environment, away from the checkout, it serves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import e2e.process
+import pytest
+from e2e.process import installed, lines
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+def said(*command: str | Path, folder: Path) -> None:
+    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_wheel_alone_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
+    said(sys.executable, *pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, CHECKOUT, folder=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    empty = tmp_path / "empty"
+    said(sys.executable, "-m", "venv", empty, folder=tmp_path)
+    python = empty / "bin" / "python"
+    said(python, *pip, "install", "--require-hashes", "-r", CHECKOUT / "requirements" / "run.txt", folder=tmp_path)
+    said(python, *pip, "install", "--no-deps", wheel, folder=tmp_path)
+    said(python, *pip, "check", folder=tmp_path)
+    monkeypatch.setattr(e2e.process, "PALAVER", str(empty / "bin" / "palaver"))
+    monkeypatch.chdir(tmp_path)
+    with installed() as place:
+        place.start()
+        demo = place.json("demo")
+        answer = place.chat(demo["credentials"]["snail"]["secret"], demo["agent"]["id"], "How do I configure a model?")
+        assert "PALAVER_MODEL" in list(lines(answer))[-1]["fullText"]
+        place.stop()
+        assert place.left() == []

@@ -1,0 +1,157 @@
+"""Bases are filled, renewed and pruned, by one process or two, to the end or not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from kit import run
+from knowledge.shelves import reader_on
+
+from palaver.core.problems import Invalid
+from palaver.knowledge.ingest import Progress, ingest
+
+
+def write(folder: Path, **texts: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.md").write_text(text)
+
+
+def test_files_are_added_left_alone_and_replaced(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path, one="# One\n\nThe zebra is striped.", two="# Two\n\nThe giraffe is tall.")
+        (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
+        (tmp_path / "empty.txt").write_text("\n")
+        async with reader_on(database_url) as reader:
+            report = await reader.add(tmp_path)
+            assert (report.added, report.passages) == (("one.md", "two.md"), 2)
+            assert {(skipped.name, skipped.reason) for skipped in report.skipped} == {
+                ("photo.jpg", "not Markdown, text or HTML"),
+                ("empty.txt", "no text in it"),
+            }
+            (before,) = [one for one in await reader.table.documents(reader.app, report.base) if one.source == "one.md"]
+            write(tmp_path, one="# One\n\nThe zebra became a horse.")
+            report = await reader.add(tmp_path)
+            assert (report.added, report.replaced, report.unchanged) == ((), ("one.md",), ("two.md",))
+            assert await reader.ask("striped") == []
+            (hit,) = await reader.ask("horse")
+            assert (hit.source, hit.title, hit.text) == ("one.md", "One", "The zebra became a horse.")
+            (after,) = [one for one in await reader.table.documents(reader.app, report.base) if one.source == "one.md"]
+            assert (after.id, after.uid) == (before.id, before.uid) == (hit.document, before.uid)
+
+    run(scene())
+
+
+def test_progress_counts_up_to_the_number_of_files(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path, a="x", b="y", c="z")
+        (tmp_path / "d.pdf").write_bytes(b"%PDF")
+        async with reader_on(database_url) as reader:
+            await reader.add(tmp_path)
+            assert [(seen.done, seen.total, seen.name, seen.outcome) for seen in reader.seen] == [
+                (1, 4, "a.md", "added"),
+                (2, 4, "b.md", "added"),
+                (3, 4, "c.md", "added"),
+                (4, 4, "d.pdf", "skipped"),
+            ]
+
+    run(scene())
+
+
+def test_a_file_that_is_gone_stays_until_pruned(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path / "docs", stays="stays", goes="goes")
+        write(tmp_path / "other", else_where="elsewhere")
+        async with reader_on(database_url) as reader:
+            await reader.add(tmp_path / "docs", tmp_path / "other")
+            (tmp_path / "docs" / "goes.md").unlink()
+            (tmp_path / "other" / "else_where.md").unlink()
+            assert (await reader.add(tmp_path / "docs")).removed == ()
+            assert len(await reader.ask("goes")) == 1
+            assert (await reader.add(tmp_path / "docs", prune=True)).removed == ("goes.md",)
+            assert await reader.ask("goes") == []
+            assert len(await reader.ask("elsewhere")) == 1
+
+    run(scene())
+
+
+def test_a_folder_that_moved_is_not_indexed_as_changed_and_can_still_be_pruned(
+    tmp_path: Path, database_url: str
+) -> None:
+    async def scene() -> None:
+        write(tmp_path / "old", a="alpha", b="beta")
+        async with reader_on(database_url) as reader:
+            await reader.add(tmp_path / "old")
+            (tmp_path / "old").rename(tmp_path / "new")
+            assert (await reader.add(tmp_path / "new")).unchanged == ("a.md", "b.md")
+            (tmp_path / "new" / "b.md").unlink()
+            assert (await reader.add(tmp_path / "new", prune=True)).removed == ("b.md",)
+
+    run(scene())
+
+
+def test_a_file_that_became_empty_is_found_no_more(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path, a="alpha")
+        async with reader_on(database_url) as reader:
+            await reader.add(tmp_path)
+            write(tmp_path, a="")
+            assert (await reader.add(tmp_path)).replaced == ("a.md",)
+            assert await reader.ask("alpha") == []
+
+    run(scene())
+
+
+def test_two_ingests_at_once_leave_one_whole_base(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        text = "\n\n".join(f"## Part {part}\n\n{'word ' * 80}" for part in range(8))
+        for version in ("old", "new"):
+            write(tmp_path / version, **{f"d{number}": f"# Doc\n\n{version}\n\n{text}" for number in range(12)})
+        async with reader_on(database_url) as reader, reader_on(database_url) as other:
+            await asyncio.gather(reader.add(tmp_path / "old"), other.add(tmp_path / "new"))
+            (base,) = await reader.table.bases(reader.app)
+            documents = await reader.table.documents(reader.app, base.id)
+            assert len(documents) == base.documents == 12
+            assert base.passages == sum(document.passages for document in documents) == 12 * 8
+            hits = await reader.ask("word", limit=1000)
+            assert len({(hit.document, hit.heading) for hit in hits}) == len(hits) == 12 * 8
+            versions = {hit.document: hit.text for hit in await reader.ask("old", limit=100)}
+            assert versions.keys().isdisjoint(hit.document for hit in await reader.ask("new", limit=100))
+
+    run(scene())
+
+
+def test_a_name_is_needed_and_may_not_be_endless(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        async with reader_on(database_url) as reader:
+            for name in ("", "  \n", "x" * 201):
+                with pytest.raises(Invalid):
+                    await reader.add(tmp_path, base=name)
+            assert (await reader.add(tmp_path, base=" 手册 ")).added == ()
+            assert [base.name for base in await reader.table.bases(reader.app)] == ["手册"]
+
+    run(scene())
+
+
+def test_an_ingest_that_is_cancelled_leaves_whole_documents(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path, **{f"d{number:02}": f"alpha {number}" for number in range(40)})
+        async with reader_on(database_url) as reader:
+            third = asyncio.Event()
+
+            def count(seen: Progress) -> None:
+                if seen.done == 3:
+                    third.set()
+
+            task = asyncio.create_task(ingest(reader.table, reader.app, "base", [tmp_path], count))
+            await third.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            (base,) = await reader.table.bases(reader.app)
+            assert 3 <= base.documents == base.passages < 40
+            assert len((await reader.add(tmp_path)).unchanged) == base.documents
+
+    run(scene())
