@@ -28,6 +28,7 @@ MAX_NAME = 255
 LATER = frozenset({"mcp", "skills", "memory", "image_model", "speech_model"})
 """Keys that agents will have once palaver has what they are about."""
 
+_LINE_ENDS = re.compile(r"[\x85\u2028\u2029]")
 _FENCE = re.compile(r"---[ \t]*\Z")
 _LITERAL_TEXT = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "timestamp"))
 """What is taken as the text it is written as: a model may be called 4.1."""
@@ -240,7 +241,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
+    # Three characters that YAML takes for the end of a line are written as escapes, which only double quotes allow.
+    style = '"' if _LINE_ENDS.search(text) else "|" if "\n" in text else None
     return cast("Any", dumper).represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

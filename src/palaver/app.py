@@ -184,14 +184,15 @@ async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[],
 
     def end() -> None:
         if closing:  # asked twice: no more waiting
+            core.runs.hurry()
             server.force_exit = True
             return
-        log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
         server.should_exit = True
         closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s)))
+        log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
+    for name in (signal.SIGINT, *endings()):
         loop.add_signal_handler(name, end)
     keeper = asyncio.create_task(_care(core))
     pulse.start()
@@ -202,6 +203,13 @@ async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[],
         await asyncio.gather(keeper, *closing, return_exceptions=True)
         await pulse.stop()
         log.info("stopped")
+
+
+def endings() -> tuple[signal.Signals, ...]:
+    """The signals that end a process in order, as Ctrl-C does: that of its terminal's closing among them, unless it
+    was started with nohup."""
+    closable = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGHUP) if closable else (signal.SIGTERM,)
 
 
 def _front(core: Core, pulse: Pulse) -> Front:
@@ -274,9 +282,10 @@ def configure_logs(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if people
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        # Without the frames' variables: they hold keys, secrets and what people say.
+        else [_tracebacks(), structlog.processors.JSONRenderer(ensure_ascii=False)]
     )
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
@@ -296,14 +305,18 @@ def configure_logs(settings: Settings) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
+def _tracebacks() -> structlog.typing.Processor:
+    transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return structlog.processors.ExceptionRenderer(transformer)
+
+
 # What ships with palaver --------------------------------------------------------------------------------------------
 
 
 def own_documents() -> list[Path]:
     """palaver's documentation: inside the installed package, or beside it in a checkout."""
     package = Path(palaver.__file__).parent
-    shipped = package / "guide"
-    if shipped.is_dir():
-        return [shipped]
+    if (package / "guide").is_dir():
+        return [package / "guide", package / "dialects"]
     checkout = package.parent.parent
-    return [path for path in (checkout / "README.md", checkout / "docs", package / "dialects") if path.exists()]
+    return [checkout / "README.md", checkout / "docs", package / "dialects"]

@@ -92,13 +92,15 @@ def _whose(settings: Settings) -> str:
 
 def strange_variables(environment: Mapping[str, str]) -> list[Finding]:
     """Variables that look like settings and are none."""
-    known = [f"PALAVER_{name.upper()}" for name in Settings.__struct_fields__] + list(OUTSIDE)
+    known = [*Settings.__struct_fields__, *(name.removeprefix("PALAVER_").lower() for name in OUTSIDE)]
     findings: list[Finding] = []
     for name in sorted(environment):
         read = name in OUTSIDE or name.removeprefix("PALAVER_").lower() in Settings.__struct_fields__
         if name.upper().startswith("PALAVER_") and not read:
-            near = difflib.get_close_matches(name.upper(), known, 1)
-            remedy = f"did you mean {near[0]}?" if near else "remove it; 'palaver config' lists the settings"
+            near = difflib.get_close_matches(name.lower().removeprefix("palaver_"), known, 1)
+            remedy = (
+                f"did you mean PALAVER_{near[0].upper()}?" if near else "remove it; 'palaver config' lists the settings"
+            )
             findings.append(wrong("environment", f"{name} is no setting and does nothing", remedy))
     return findings or [good("environment", "every PALAVER_ variable is a setting")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -17,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from kit import run, store_on
+
+from palaver.agentfile import parse
+from palaver.core.types import Key
 
 GUARD = 20.0
+MASTER_KEY = bytes(32)
 PALAVER = str(Path(sys.executable).with_name("palaver"))
 
 
@@ -27,11 +33,11 @@ class Palaver:
 
     def __init__(self, folder: Path, database: str | None, **environment: str) -> None:
         self.folder = folder
-        settings = {"PALAVER_DATA": str(folder / "data"), "NO_COLOR": "1", **environment}
+        settings = {"PALAVER_DATA": str(folder / "data"), "PALAVER_MASTER_KEY": MASTER_KEY.hex(), "NO_COLOR": "1"}
         if database is not None:
             settings["PALAVER_DATABASE_URL"] = database
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PALAVER_", "OPENAI_"))}
-        self.environment = {**kept, **settings}
+        self.environment = {**kept, **settings, **environment}
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -62,8 +68,25 @@ class Palaver:
         (line,) = done.stderr.splitlines()
         return line
 
-    def agent(self, text: str, app: str = "demo") -> Any:
-        return self.json("agent", "apply", "-", "--app", app, stdin=text)
+    def agent(self, text: str, app: str = "demo") -> int:
+        """Store an agent without the command, which costs time; its number."""
+
+        async def work() -> int:
+            async with store_on(self.environment["PALAVER_DATABASE_URL"], MASTER_KEY) as store:
+                owner = await store.applications.named(app)
+                return (await store.agents.apply(owner, parse(text))).id
+
+        return run(work())
+
+    def key(self, app: str = "demo") -> Key:
+        """The same for a credential of the snail API."""
+
+        async def work() -> Key:
+            async with store_on(self.environment["PALAVER_DATABASE_URL"], MASTER_KEY) as store:
+                owner = await store.applications.named(app)
+                return await store.keys.create(owner, "snail", "my-app", "SAI_mine", {})
+
+        return run(work())
 
     @contextmanager
     def serving(self, *arguments: str, **environment: str) -> Generator[Serving]:
@@ -140,16 +163,25 @@ class Terminal:
         os.close(other)
         self.shown = ""
         self._read = 0
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def type(self, text: str) -> None:
         os.write(self.side, text.encode())
 
-    def until(self, text: str) -> str:
-        """What is shown from here on, up to and with ``text``."""
+    def until(self, text: str, *, press: str = "") -> str:
+        """What is shown from here on, up to and with ``text``.
+
+        ``press`` is typed now, and again when nothing has come of it for a second: a signal that reaches a process
+        between showing its prompt and waiting for keys goes unnoticed until the next one.
+        """
         ends = time.monotonic() + GUARD
+        self.type(press)
         while (at := self.shown.find(text, self._read)) < 0:
-            assert select.select([self.side], [], [], ends - time.monotonic())[0], self.shown
-            self.shown += os.read(self.side, 65536).decode(errors="replace").replace("\r\n", "\n")
+            assert time.monotonic() < ends, self.shown
+            if not select.select([self.side], [], [], 1)[0]:
+                self.type(press)
+                continue
+            self.shown += self._decode(os.read(self.side, 65536)).replace("\r", "")
         begun, self._read = self._read, at + len(text)
         return self.shown[begun : self._read]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import pytest
 from dialects.serving import Served, serving
@@ -15,7 +16,8 @@ def served(
     cluster: Scratch, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Generator[Served]:
     """A server on an empty database; ``SETTINGS`` of the module are its settings."""
-    settings: dict[str, Any] = getattr(request.module, "SETTINGS", {})
+    module = cast("ModuleType", request.module)  # pyright: ignore[reportUnknownMemberType]
+    settings: dict[str, Any] = getattr(module, "SETTINGS", {})
     name, url = run(cluster.create())
     with serving(url, tmp_path_factory.mktemp("data"), **settings) as server:
         yield server

@@ -114,7 +114,7 @@ def problems() -> list[AnyProblem]:
 # Events -------------------------------------------------------------------------------------------------------------
 
 words = st.text(st.characters(exclude_categories=()), max_size=12) | st.sampled_from(
-    [" ", "\n\n", "\t", "\u3000", "\u2028\u2029\x85", "\x00\x1f\x7f", "🙂", "\ud83d", "data: x\n\n", "}{\"\\"]
+    [" ", "\n\n", "\t", "\u3000", "\u2028\u2029\x85", "\x00\x1f\x7f", "🙂", "\ud83d", "data: x\n\n", '}{"\\']
 )
 """Anything a model might say, halves of emoji included."""
 _whole_parts = st.sampled_from(

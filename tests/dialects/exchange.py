@@ -10,15 +10,18 @@ import asyncio
 import json
 import queue
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 GUARD = 10.0
 """Seconds after which what a test waits for will not come."""
 
 Message = Mapping[str, Any]
-Application = Callable[[dict[str, Any], Callable[[], Awaitable[Message]], Callable[[dict[str, Any]], Awaitable[None]]], Any]
+Application = Callable[
+    [dict[str, Any], Callable[[], Awaitable[Message]], Callable[[dict[str, Any]], Awaitable[None]]], Any
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +108,10 @@ class Exchange:
     def rest(self) -> list[bytes]:
         """Every write from here on."""
         writes: list[bytes] = []
+        until = time.monotonic() + GUARD
         while (piece := self.write()) is not None:
             writes.append(piece)
+            assert time.monotonic() < until, "the stream does not end"
         self._work.result(GUARD)
         return writes
 
@@ -158,7 +163,7 @@ class Connection:
         self._at_once = at_once
         self._buffer = b""
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -137,26 +137,31 @@ class Served:
         application: str = APPLICATION,
         name: str | None = None,
         model: str = "scripted",
+        instructions: str | None = None,
         **members: Any,
     ) -> Agent:
         """An agent that plays ``script``; a text is said as it is. The same name again changes it."""
         steps = [{"text": step} if isinstance(step, str) else step for step in script]
-        spec = AgentSpec(
-            name=name or self.new_name("agent"),
-            model=model,
-            instructions=json.dumps(steps, ensure_ascii=False) if steps else "",
-            **members,
-        )
+        said = json.dumps(steps, ensure_ascii=False) if instructions is None else instructions
+        spec = AgentSpec(name=name or self.new_name("agent"), model=model, instructions=said, **members)
 
         async def apply() -> Agent:
             owner = await self.core.store.applications.named(application)
-            return await self.core.store.agents.apply(owner, spec)
+            made = await self.core.store.agents.apply(owner, spec)
+            while await self.core.store.agents.get(owner.id, made.id) != made:  # noqa: ASYNC110  PostgreSQL tells of it
+                await asyncio.sleep(0.001)
+            return made
 
         return self.do(apply())
 
+    @staticmethod
+    def principal(key: Key, user: str) -> Principal:
+        """Who a user of that key is to core, whatever dialect it speaks."""
+        return Principal(key=key, user=user)
+
     def history(self, key: Key, user: str, conversation: str) -> list[Message]:
         """What was said in a conversation, oldest first."""
-        return self.do(self.core.chat.history(Principal(key=key, user=user), conversation))
+        return self.do(self.core.chat.history(self.principal(key, user), conversation))
 
     def stop_run(self, run: UUID) -> bool:
         """Stop one run, as another dialect's stop call would."""
@@ -168,7 +173,7 @@ class Served:
 
     def stop_conversation(self, key: Key, user: str, conversation: str) -> int:
         """Stop the running turn and drop the waiting ones."""
-        return self.do(self.core.chat.stop(Principal(key=key, user=user), conversation))
+        return self.do(self.core.chat.stop(self.principal(key, user), conversation))
 
     def sql(self, statement: str, *arguments: Any) -> list[Any]:
         """Rows of a statement: for looking, and for what time or a dying process would do."""
@@ -178,7 +183,7 @@ class Served:
 @contextmanager
 def serving(database_url: str, folder: Path, **settings: Any) -> Generator[Served]:
     """A server on that database while the block lasts."""
-    chosen = {"heartbeat_s": 0.1, "run_timeout_s": 30, **settings}
+    chosen: dict[str, Any] = {"heartbeat_s": 0.1, "run_timeout_s": 30, **settings}
     served = Served(Settings(data=str(folder), database_url=database_url, master_key=MASTER_KEY, **chosen))
     served.start()
     try:

@@ -210,17 +210,17 @@ def test_a_heartbeat_is_ascii_and_no_event(form: Form) -> None:
 @pytest.mark.parametrize("dialect", EACH)
 @given(random=st.binary(min_size=32, max_size=32))
 def test_a_new_credential_is_made_of_its_random_bytes_and_goes_into_a_header(dialect: Dialect, random: bytes) -> None:
-    id, secret = dialect.new_credential(random)
-    assert (id, secret) == dialect.new_credential(random)
-    for text in (id, secret):
+    name, secret = dialect.new_credential(random)
+    assert (name, secret) == dialect.new_credential(random)
+    for text in (name, secret):
         assert re.fullmatch(r"[\x21-\x7e]{8,128}", text)
-    assert secret not in id
+    assert secret not in name
 
 
 @pytest.mark.parametrize("dialect", EACH)
 def test_two_new_credentials_have_nothing_in_common(dialect: Dialect) -> None:
     made = [dialect.new_credential(bytes(range(at, at + 32))) for at in range(100)]
-    assert len({id for id, _ in made}) == len({secret for _, secret in made}) == len(made)
+    assert len({name for name, _ in made}) == len({secret for _, secret in made}) == len(made)
 
 
 @pytest.mark.parametrize("dialect", EACH)

@@ -183,3 +183,16 @@ def test_no_secret_is_in_the_log(place: Installation) -> None:
     for line in logged.splitlines():
         if line.startswith("{"):
             json.loads(line)
+
+
+def test_asked_twice_the_server_waits_no_longer(place: Installation) -> None:
+    place.environment["PALAVER_DRAIN_S"] = "60"
+    place.start()
+    secret, slow = place.key()["secret"], place.agent(SLOW)["id"]
+    assert first_text(lines(place.chat(secret, slow))) == "begun"
+    assert place.server is not None
+    place.server.send_signal(signal.SIGINT)
+    while '"event": "stopping"' not in place.log.read_text():
+        place.server.poll()
+    assert place.stop(signal.SIGINT) < 10
+    assert place.left() == []

@@ -24,13 +24,13 @@ values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=12,
 )
 objects = st.dictionaries(texts, values, max_size=5)
-jsonish = st.lists(
-    st.sampled_from(
-        '{ } [ ] , : " "a" "b":1 null true 1 -1 0 01 1.5 1e3 1e999 NaN -Infinity \\ \\u0041 "\\ud83d\\ude00" "\\ud83d"'
-        ' "\\u0000" {"a": {"a":1,"a":2} \n \t \x01 é 🙂 \ufeff \u2028 // "\\x" "\\/"'.split(" ")
-    ),
-    max_size=12,
-).map("".join)
+_tokens = [
+    *'{}[],:"',
+    *('"a"', '"b":1', '{"a":', '{"a":1,"a":2}', "null", "true", "1", "-1", "0", "01", "1.5", "1e3", "1e999", "NaN"),
+    *("-Infinity", "\\", "\\u0041", '"\\ud83d\\ude00"', '"\\ud83d"', '"\\u0000"', '"\\x"', '"\\/"', "//"),
+    *("é", "🙂", "\n", "\t", "\x01", "\ufeff", "\u2028"),
+]
+jsonish = st.lists(st.sampled_from(_tokens), max_size=12).map("".join)
 
 
 class Pair(msgspec.Struct, kw_only=True):
@@ -142,7 +142,9 @@ def test_a_wide_body_is_not_taken_for_a_deep_one() -> None:
     assert len(json_object(b'{"a":[' + b",".join([b"[{}]"] * 200) + b"]}")["a"]) == 200
 
 
-@pytest.mark.parametrize("body", [b"[" * 500_000, b'{"a":' * 200_000, b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"])
+@pytest.mark.parametrize(
+    "body", [b"[" * 500_000, b'{"a":' * 200_000, b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"]
+)
 def test_a_very_deep_body_is_refused_and_hurts_nobody(body: bytes) -> None:
     assert refused(body).rule == "json"
 
@@ -192,7 +194,9 @@ def test_u_0000_becomes_u_fffd_wherever_it_stands() -> None:
     assert json_object(body) == {"a\ufffd": "\ufffd", "b": ["x\ufffdy", {"c": "\ufffd"}], "d": "\\u0000"}
 
 
-@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "18446744073709551616", "1e308", "5e-324", "1E+2", "-0"])
+@pytest.mark.parametrize(
+    "number", ["9" * 400, "-" + "9" * 400, "18446744073709551616", "1e308", "5e-324", "1E+2", "-0"]
+)
 def test_numbers_of_any_size_are_read(number: str) -> None:
     assert json_object(f'{{"a":{number}}}'.encode()) == {"a": json.loads(number)}
 
@@ -252,10 +256,12 @@ def test_a_list_of_numbers_holds_nothing_else(value: Any) -> None:
 
 @given(st.dictionaries(st.sampled_from(["first", "second", "theThird", "x"]), values), st.booleans())
 def test_any_members_are_read_or_invalid(members: dict[str, Any], digits: bool) -> None:
+    wrong_field: str | None = None
     try:
         read(Pair, members, digits_are_numbers=digits)
     except Invalid as refusal:
-        assert refusal.field in members
+        wrong_field = refusal.field
+    assert wrong_field is None or wrong_field in members
 
 
 @pytest.mark.parametrize(("number", "id"), [(1, 1), (MAX_ID, MAX_ID), (0, None), (-1, None), (MAX_ID + 1, None)])

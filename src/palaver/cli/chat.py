@@ -19,7 +19,7 @@ from uuid import UUID
 
 import typer
 
-from palaver.app import Core, opened
+from palaver.app import Core, endings, opened
 from palaver.cli.session import App, Data, DatabaseUrl, settings_for, the_agent, the_app
 from palaver.cli.show import Events, Lines, Show, Words
 from palaver.cli.terminal import err, note, out
@@ -61,7 +61,8 @@ def chat(
     """
     asked = message if message is not None or sys.stdin.isatty() else sys.stdin.read()
     settings = settings_for(data, database)
-    signal.signal(signal.SIGTERM, _terminated)
+    for name in endings():
+        signal.signal(name, _terminated)
     show: Show = Events() if json else Words() if out.is_terminal else Lines()
     with _beside(settings) as core:
         talk = core.do(Talk.begin(core.core, app, agent, user, conversation, show))
@@ -112,8 +113,8 @@ def _code(ended: Ended) -> int:
             return 1
 
 
-def _terminated(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
+def _terminated(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 # Talking ------------------------------------------------------------------------------------------------------------

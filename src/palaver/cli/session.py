@@ -13,7 +13,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 import msgspec
 import typer
 
-from palaver.app import Core, configure_logs, opened
+from palaver.app import Core, configure_logs, endings, opened
 from palaver.config import Settings, load
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import Agent, Application, clean
@@ -88,18 +88,20 @@ def on_core(work: Callable[Concatenate[Core, P], Coroutine[Any, Any, None]]) -> 
 
 
 def run(work: Coroutine[Any, Any, T], *, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
-    """Run ``work`` to its end. SIGTERM ends it as Ctrl-C does: in order, the embedded PostgreSQL stopped."""
+    """Run ``work`` to its end. SIGTERM ends it as Ctrl-C does: in order, the embedded PostgreSQL stopped. So does the
+    closing of the terminal."""
     with asyncio.Runner(loop_factory=loop) as runner:
         try:
-            return runner.run(_ending_on_sigterm(work))
+            return runner.run(_ending_when_told(work))
         except asyncio.CancelledError:
             raise typer.Exit(128 + signal.SIGTERM) from None
 
 
-async def _ending_on_sigterm(work: Coroutine[Any, Any, T]) -> T:
+async def _ending_when_told(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for name in endings():
+        asyncio.get_running_loop().add_signal_handler(name, task.cancel)
     return await work
 
 

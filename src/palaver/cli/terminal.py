@@ -28,7 +28,10 @@ def prepare() -> None:
 
 def say(text: str = "", style: str = "") -> None:
     """A line of the answer."""
-    out.print(Text(text, style=style), soft_wrap=True)
+    if out.is_terminal:
+        out.print(Text(text, style=style), soft_wrap=True)
+    else:  # as it is: rich would make spaces of tabs
+        out.file.write(f"{text}\n")
 
 
 def say_json(value: Any) -> None:

@@ -145,6 +145,7 @@ class Runs:
         self._keepers: list[asyncio.Task[None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
+        self._hurry = asyncio.Event()
         self.closing = False
         self.ended: dict[str, int] = {}
         """How many runs ended here, by status."""
@@ -244,8 +245,10 @@ class Runs:
         """Let the runs end by themselves for ``drain`` seconds, interrupt the rest, and store everything.
         After ``limit`` more seconds (the database is away) what could not be stored is left to recovery."""
         self.closing = True
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), drain)
+        done = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
+        await asyncio.wait(done, timeout=drain, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in done:
+            waiting.cancel()
         for live in list(self._live.values()):
             self._finish_early(live, _interrupted())
         try:
@@ -255,6 +258,10 @@ class Runs:
         for task in (*self._keepers, *(task for _, task in self._remote.values())):
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """Do not wait for runs to end by themselves any longer."""
+        self._hurry.set()
 
     # Following ------------------------------------------------------------------------------------------------------
 

@@ -82,12 +82,13 @@ def pieces(question: str, passages: Sequence[Passage]) -> list[str]:
 
 def choose(question: str, passages: Sequence[Passage]) -> list[tuple[Passage, str]]:
     """The passages to quote, in their order, each with the part of its text that answers best."""
-    weights = _weights(question, [passage.text for passage in passages])
+    # A heading says what its text is about; a question often has its words and not the text's.
+    weights = _weights(question, [f"{passage.heading}\n{passage.text}" for passage in passages])
     quotes: list[tuple[Passage, str, float]] = []
     for passage in passages:
         quote = excerpt(passage.text, weights)
         if quote and not any(quote in other for _, other, _ in quotes):
-            quotes.append((passage, quote, _value(quote, weights)))
+            quotes.append((passage, quote, _value(f"{passage.heading}\n{quote}", weights)))
     best = max((value for _, _, value in quotes), default=0.0)
     # Where no word of the question stands at all the search went by meaning; that is worth one quote, not three.
     worth = [(passage, quote) for passage, quote, value in quotes if value * 3 >= best]

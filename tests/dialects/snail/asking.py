@@ -106,8 +106,10 @@ class Caller:
         self, body: bytes | Mapping[str, Any], *, headers: Mapping[str, str | bytes] | None = None, query: str = ""
     ) -> Ask:
         """The request with that body; a header given as "" is still sent."""
-        given = {"Content-Type": "application/json", **({} if self.auth is None else {"Snail-Ai-Auth": self.auth})}
-        given |= headers or {}
+        given: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        if self.auth is not None:
+            given["Snail-Ai-Auth"] = self.auth
+        given.update(headers or {})
         said = body if isinstance(body, bytes) else json.dumps(body).encode()
         return Ask(path=CHAT, query=query, headers=list(given.items()), body=said)
 

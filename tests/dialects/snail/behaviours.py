@@ -110,6 +110,7 @@ unknown_disabled_ids = spec("4.1", "unknown disabled ids are ignored")
 open_id_has_a_length = ours("openId has at most 255 characters")
 numbers_that_name_nothing = ours("an agentId that is a whole number, however large or small, names no agent")
 whole_floats_are_numbers = ours("1.0 is the number 1; 1.5 is no agentId")
+upgrades_are_passed_over = ours("an offer to upgrade the connection, as Java's HttpClient makes it, is passed over")
 types_come_first = ours("a wrong type is reported before a missing member, the first field of the table first")
 nul_in_conversation_id = open_point(
     "3 against README 5", "U+0000 in conversationId is passed on as U+FFFD, and so is no control character"
@@ -205,7 +206,9 @@ interrupted_run = spec("README 6", "an interrupted run: its text so far, then th
 too_many_runs = spec("README 6", "above max_live_runs the busy error at once")
 database_away = spec("README 6", "while the database is away: the internal-failure form")
 deleted_conversation = spec("README 3", "deleting a conversation ends its running run as a stop would")
-lone_surrogates_from_models = ours("what a model says is made whole: no lone surrogate reaches a reader or the database")
+lone_surrogates_from_models = ours(
+    "what a model says is made whole: no lone surrogate reaches a reader or the database"
+)
 
 # Limits and settings ------------------------------------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ failed_calls_count = spec("README 7", "calls that pass authentication count, rep
 agents_setting = spec("README 8", "agents names the agents a credential may use by uid, id, alias or name")
 conversations_are_the_applications = spec("README 3", "any credential of the application reaches the conversation")
 uuid_forms = spec("README 3", "a UUID with or without hyphens, in any case, is one id; an alias is exact")
-open_id_is_the_callers_own = spec("README 3", "openId on A is the caller's own id, never one that was issued")
+issued_open_ids = spec("7", "A takes an issued openId of the application too, and an embed token that carries one")
 
 # Requests and answers of the specification --------------------------------------------------------------------------
 
@@ -232,6 +235,6 @@ n10 = spec("9.2", "N10: a silent model: empty lines, of which the sample clients
 n11 = spec("9.2", "N11: Accept: text/event-stream")
 n12 = spec("9.2", "N12: a client that leaves after one line: the history has the whole answer")
 
-bodies_of_one_order = differs(
+malformed_key_before_conversation = differs(
     "README 5", "a malformed Idempotency-Key is reported before a conversation of another agent"
 )

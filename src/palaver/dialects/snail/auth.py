@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from palaver.core.problems import Unauthenticated
-from palaver.core.types import Key, Principal
+from palaver.core.types import Key, Principal, clean
 from palaver.wire.contract import Call, Claim
 
 HEADER = "snail-ai-auth"
@@ -57,7 +57,7 @@ def verify(call: Call, key: Key | None) -> Principal:
         user = str(user)
     if user is not None and not isinstance(user, str):
         raise Unauthenticated(reason="wrong")
-    return Principal(key=key, user=user)
+    return Principal(key=key, user=None if user is None else clean(user))
 
 
 def _token(call: Call) -> str:
