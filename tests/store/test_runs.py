@@ -141,6 +141,19 @@ def test_a_nul_that_a_model_says_is_replaced_and_breaks_nothing(database_url: st
     run(scene())
 
 
+def test_half_a_character_from_a_tool_is_replaced_and_breaks_nothing(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            stored = await opened(c)
+            broken = ToolResult(call_id="1", name="t", content="ok", data={"\ud83d": ["\ude00", 1, None]})
+            await store.runs.finish([outcome(stored, DONE, broken)])
+            (part,) = (await history(store, stored))[1].parts
+            assert part == ToolResult(call_id="1", name="t", content="ok", data={"\ufffd": ["\ufffd", 1, None]})
+
+    run(scene())
+
+
 def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:

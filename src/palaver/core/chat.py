@@ -88,7 +88,9 @@ class Chat:
         ``conversation`` ``None`` is a new one; an unknown one is *not found*, unless ``create_as`` gives the alias it
         is then made under. Raises ``NotFound``, ``Conflict``, ``Busy``; nothing is stored when it does.
         """
-        self._admit()
+        refusal = self._refusal()
+        if refusal is not None and said.claim is None:
+            raise refusal
         user = await self._user(who)
         parts = tuple(_cleaned(part) for part in said.parts)
         opening = Opening(
@@ -104,7 +106,10 @@ class Chat:
             claim=said.claim,
             claim_ttl=self._limits.idempotency_ttl_s,
         )
-        stored = await self._store.runs.open(opening)
+        if refusal is None:
+            stored = await self._store.runs.open(opening)
+        elif (stored := await self._store.runs.earlier(opening)) is None:  # what was answered before needs no room
+            raise refusal
         if isinstance(stored, Replay):
             return await self._replay(who, stored.run)
         scene = Scene(
@@ -120,11 +125,13 @@ class Chat:
         self._runs.add(live, start=stored.first)
         return Sent(conversation=stored.conversation, agent=agent, run=opening.run, reader=Reader(live))
 
-    def _admit(self) -> None:
+    def _refusal(self) -> Busy | None:
+        """Why no new run can be taken."""
         if self._runs.closing:
-            raise Busy(reason="closing", retry_after=1)
+            return Busy(reason="closing", retry_after=1)
         if len(self._runs) >= self._limits.max_live_runs:
-            raise Busy(reason="overload", retry_after=1)
+            return Busy(reason="overload", retry_after=1)
+        return None
 
     async def _replay(self, who: Principal, run: UUID) -> Sent:
         message = await self._store.runs.get(who.app, run)

@@ -239,6 +239,10 @@ class Runs(Protocol):
         """Store message and run. Raises ``NotFound``, ``Conflict``, ``Busy``; leaves nothing behind when it does."""
         ...
 
+    async def earlier(self, opening: Opening) -> Replay | None:
+        """The run that an equal call with this claim began before. Raises ``Conflict`` when it was another call."""
+        ...
+
     async def get(self, app: int, run: UUID) -> Message | None:
         """The assistant's message that ``run`` writes, as it was last saved."""
         ...

@@ -156,6 +156,8 @@ class Runs:
     def open(self) -> None:
         """Begin to keep runs stored; needs a running loop."""
         self._keepers = [asyncio.create_task(self._keep_growth()), asyncio.create_task(self._keep_endings())]
+        for keeper in self._keepers:
+            keeper.add_done_callback(_said_why)
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -255,6 +257,9 @@ class Runs:
             await asyncio.wait_for(self._idle.wait(), limit)
         except TimeoutError:
             log.error("runs not stored at shutdown", runs=[live.uid.hex for live in self._live.values()])
+            for live in self._live.values():  # their readers need not wait for what does not come
+                live.draft.apply(live.ending or _interrupted())
+                live.changed()
         for task in (*self._keepers, *(task for _, task in self._remote.values())):
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -354,8 +359,9 @@ class Runs:
 
     def _forget(self, ending: _Ending) -> None:
         live = ending.live
-        live.draft.apply(ending.ended)
-        live.changed()
+        if live.draft.ended is None:
+            live.draft.apply(ending.ended)
+            live.changed()
         self._live.pop(live.uid, None)
         self._by_id.pop(live.run, None)
         if not self._live:
@@ -370,6 +376,12 @@ def _interrupted() -> Ended:
 
 def _failed(problem: Problem) -> Ended:
     return Ended(status=Status.FAILED, reason="error", problem=problem)
+
+
+def _said_why(keeper: asyncio.Task[None]) -> None:
+    """A keeper works as long as the process does; one that ends is a fault nobody would see otherwise."""
+    if not keeper.cancelled() and (error := keeper.exception()) is not None:
+        log.critical("no run is stored any more, restart this process", exc_info=error)
 
 
 def _uncancel() -> None:

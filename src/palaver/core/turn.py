@@ -167,14 +167,12 @@ class _Step:
                     case Say(text=text) if text:
                         if self._open is not Text:
                             yield self._begin(Text, None)
-                        self._grow(text)
-                        yield Grew(text=text)
+                        yield self._grow(clean(text))
                     case Think(text=text, provider_data=pocket) if text or pocket:
                         if self._open is not Thinking:
                             yield self._begin(Thinking, pocket)
                         if text:
-                            self._grow(text)
-                            yield Grew(text=text)
+                            yield self._grow(clean(text))
                     case Call(call=call):
                         stamped = msgspec.structs.replace(call, at=_now())
                         self._open = None
@@ -191,10 +189,11 @@ class _Step:
         self._parts.append((kind, [], pocket))
         return Opened(part=kind(provider_data=pocket))
 
-    def _grow(self, text: str) -> None:
+    def _grow(self, text: str) -> Grew:
         last = self._parts[-1]
         assert isinstance(last, tuple)
         last[1].append(text)
+        return Grew(text=text)
 
     def parts(self) -> list[AnyPart]:
         return [

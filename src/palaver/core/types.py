@@ -293,6 +293,10 @@ def as_uid(ref: str) -> UUID | None:
 
 def clean(text: str) -> str:
     """``text`` as it may be stored: PostgreSQL has no U+0000 and UTF-8 no lone surrogates."""
-    if text.isascii():
-        return text.replace("\0", "\ufffd") if "\0" in text else text
-    return text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

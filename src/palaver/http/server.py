@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 from collections.abc import Callable, Generator
 from typing import Any, cast
@@ -25,6 +26,8 @@ class Protocol(HttpToolsProtocol):
 
     _head: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _in_body = False
+    """A request's head is complete and its body is not: what comes is no head, even when the answer is out already."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,8 +35,10 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         cycle = cast("RequestResponseCycle | None", self.cycle)
-        if self._head is None and (cycle is None or cycle.response_complete):
+        if self._head is None and not self._in_body and (cycle is None or cycle.response_complete):
             self._await_head()
+        if self._head is not None and not self._head_bytes:
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._head is not None:
             self._head_bytes += len(data)
@@ -41,8 +46,13 @@ class Protocol(HttpToolsProtocol):
                 self.send_400_response("Request head too large.")
 
     def on_headers_complete(self) -> None:
+        self._in_body = True
         self._forget_head()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
@@ -56,6 +66,16 @@ class Protocol(HttpToolsProtocol):
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+
+_UPGRADE = re.compile(rb"(?im)^upgrade(?=[ \t]*:)")
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """A request without its offer to upgrade the connection: Java's HttpClient makes one (h2c) with a first request,
+    and httptools would pass over the body of such a request."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"X-Upgrade", head) + end + rest if end else data
 
 
 class Server(uvicorn.Server):

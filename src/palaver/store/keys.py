@@ -16,6 +16,9 @@ from palaver.store.secrets import SecretBox
 CACHED = 10_000
 """Keys remembered, unknown ones included; past that the cache begins anew."""
 
+LONGEST = 255
+"""Characters of an id. A longer one is nobody's, and not worth remembering."""
+
 _CHANGED = "pg_notify('palaver', 'keys')"
 
 
@@ -41,7 +44,7 @@ class Keys:
     async def _cached(self, dialect: str, by: str | bytes, sql: str) -> Key | None:
         if (dialect, by) in self._cache and self._presence.listening:
             return self._cache[dialect, by]
-        if isinstance(by, str) and "\0" in by:
+        if isinstance(by, str) and ("\0" in by or len(by) > LONGEST):
             return None
         heard = self._presence.heard
         row = await self._db.fetchrow(sql, dialect, by)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -173,18 +173,22 @@ class Runs:
             if found["agent"] != opening.agent.id:
                 raise Conflict(reason="agent")
         if opening.claim is not None and not granted:
-            return await self._earlier(opening, opening.claim)
+            return await self.earlier(opening)
         if found is not None and found["live"] > opening.max_waiting:
             raise Busy(reason="waiting", retry_after=1)
         if opening.claim is not None:
             await self._give_back(opening, opening.claim)
         return None
 
-    async def _earlier(self, opening: Opening, claim: Claim) -> Replay | None:
+    async def earlier(self, opening: Opening) -> Replay | None:
         """The run of the call that made the claim. Raises ``Conflict`` when it was another call."""
+        claim = opening.claim
+        if claim is None:
+            return None
         row = await self._db.fetchrow(
             "SELECT k.digest, k.run, m.uid FROM claim k LEFT JOIN message m ON m.app = k.app AND m.uid = k.run"
-            " WHERE k.app = $1 AND k.credential = $2 AND k.end_user = $3 AND k.scope = $4 AND k.key = $5",
+            " WHERE k.app = $1 AND k.credential = $2 AND k.end_user = $3 AND k.scope = $4 AND k.key = $5"
+            " AND k.expires > now()",
             *_claim_key(opening, claim),
         )
         if row is None:
@@ -287,9 +291,22 @@ def _claim_key(opening: Opening, claim: Claim) -> tuple[int, int, int, str, str]
 
 
 def _json(value: Any) -> str:
-    """JSON that PostgreSQL takes: it has no U+0000, whoever wrote it."""
-    text = msgspec.json.encode(value).decode()
+    """JSON that PostgreSQL takes: no U+0000 and no lone surrogate, whoever wrote it."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        text = msgspec.json.encode(_cleaned(msgspec.to_builtins(value))).decode()
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {_cleaned(name): _cleaned(item) for name, item in cast("dict[str, Any]", value).items()}
+    return value
 
 
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
