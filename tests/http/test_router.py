@@ -69,6 +69,7 @@ def test_a_path_is_served_by_its_route(method: str, path: str, served: str, para
         ("GET", "/a/c/", "a", ()),
         ("GET", "/a/c/7/", "a", ()),
         ("GET", "/a/nope", "a", ()),
+        ("GET", "//a/c/7", None, ()),
         ("GET", "/b", None, ()),
         ("GET", "/", None, ()),
         ("GET", "", None, ()),

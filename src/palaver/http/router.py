@@ -46,7 +46,7 @@ class Router:
 
     def _add(self, dialect: Dialect, route: Route) -> None:
         node, names = self._root, list[str]()
-        for segment in route.path.lstrip("/").split("/"):
+        for segment in route.path.removeprefix("/").split("/"):
             if segment.startswith("{"):
                 names.append(segment[1:-1])
                 node.parameter = node.parameter or _Node()
@@ -63,7 +63,7 @@ class Router:
 
     def match(self, method: str, raw_path: str) -> Match:
         """What serves ``raw_path`` (percent-encoded, without query). ``HEAD`` is served by ``GET``."""
-        found = _find(self._root, raw_path.lstrip("/").split("/"), 0, [])
+        found = _find(self._root, raw_path.removeprefix("/").split("/"), 0, [])
         if found is None:
             return Match(dialect=self._keeper(raw_path))
         node, values = found
