@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS   ?= 2
 
-.PHONY: help install dev serve test check lint types format pins clean
+.PHONY: help install dev serve test check lint types format deviations pins clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,14 @@ types: dev  ## strict types, tests included
 format: dev  ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+deviations: install  ## renew what the dialects' READMEs say of their deviations
+	@for readme in src/palaver/dialects/*/README.md; do \
+	  $(BIN)/palaver conformance --markdown --dialect "$$(basename "$$(dirname "$$readme")")" > "$$readme.part" \
+	  && awk -v part="$$readme.part" '/^<!-- end of deviations -->/ { inside = 0 } ! inside { print } \
+	    /^<!-- deviations -->/ { inside = 1; print ""; while ((getline line < part) > 0) print line; print "" }' \
+	    "$$readme" > "$$readme.new" && mv "$$readme.new" "$$readme" && rm "$$readme.part" || exit 1; \
+	done
 
 pins: dev  ## renew requirements/*.txt (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml --group build -o requirements/run.txt

@@ -115,6 +115,7 @@ class Cast:
             user=self.user,
             agent=self.agent,
             run=new_uid(),
+            question=new_uid(),
             parts=(Text(text=text),),
             conversation=None,
             worker=self.store.presence.worker,

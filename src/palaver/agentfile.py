@@ -25,7 +25,7 @@ import yaml
 from palaver.core.types import AgentSpec, Variable, as_uid, clean
 
 MAX_NAME = 255
-LATER = frozenset({"mcp", "skills", "memory", "image_model", "speech_model"})
+LATER = frozenset({"mcp", "skills", "memory"})
 """Keys that agents will have once palaver has what they are about."""
 
 _LINE_ENDS = re.compile(r"[\x85\u2028\u2029]")
@@ -205,6 +205,15 @@ def _several(read: Callable[[yaml.Node], Any], *, alone: bool = True) -> Callabl
     return several
 
 
+def _extra(node: yaml.Node) -> dict[str, dict[str, Any]]:
+    """What one dialect alone shows of the agent: a mapping for each dialect, read as YAML is."""
+    value: Any = cast("Any", yaml.SafeLoader("")).construct_document(node)
+    try:
+        return msgspec.convert(msgspec.to_builtins(value), dict[str, dict[str, Any]])
+    except (msgspec.ValidationError, TypeError) as error:
+        raise _wrong(node, "extra is a mapping from the name of a dialect to a mapping of its own") from error
+
+
 def _wrong(node: yaml.Node, message: str) -> AgentFileError:
     # Marks count from 0, and the front matter begins in the file's second line.
     return AgentFileError(message, line=node.start_mark.line + 2)
@@ -228,6 +237,10 @@ _KEYS: dict[str, Callable[[yaml.Node], Any]] = {
     "variables": _several(_variable, alone=False),
     "knowledge": _several(_name),
     "knowledge_mode": _one_of("always", "tool"),
+    "image_model": _name,
+    "speech_model": _name,
+    "icon": _name,
+    "extra": _extra,
 }
 
 _DEFAULTS: dict[str, Any] = msgspec.to_builtins(AgentSpec(name=""))

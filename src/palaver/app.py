@@ -14,6 +14,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -21,7 +23,11 @@ import palaver
 from palaver import dialects
 from palaver.config import Settings, SettingsError
 from palaver.core.admit import Admission
+from palaver.core.answers import Answers
 from palaver.core.chat import Chat, Limits
+from palaver.core.files import Drawer
+from palaver.core.media import Studio
+from palaver.core.people import People
 from palaver.core.problems import Internal, Problem
 from palaver.core.runs import Runs
 from palaver.core.turn import Ports
@@ -35,7 +41,7 @@ from palaver.store.embedded import Embedded
 from palaver.store.migrate import migrate
 from palaver.store.postgres import Postgres
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key
-from palaver.wire.contract import Dialect, Room
+from palaver.wire.contract import Dialect, Room, Site
 
 LOOK_EVERY = 2.0
 """Seconds between two looks for runs that a dead process left behind."""
@@ -55,6 +61,7 @@ class Core:
     library: Library
     runs: Runs
     chat: Chat
+    room: Room
     url: str
 
 
@@ -98,6 +105,8 @@ def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
     """The models that the settings and the endpoint's own variables name."""
     return Catalog(
         default=settings.model,
+        image=settings.image_model,
+        speech=settings.speech_model,
         base_url=environment.get("OPENAI_BASE_URL"),
         api_key=environment.get("OPENAI_API_KEY"),
     )
@@ -126,11 +135,40 @@ async def _on(
         await store.open()
         _listen_for_runs(store, runs)
         runs.open()
-        yield Core(settings=settings, store=store, models=models, library=library, runs=runs, chat=chat, url=url)
+        yield Core(
+            settings=settings,
+            store=store,
+            models=models,
+            library=library,
+            runs=runs,
+            chat=chat,
+            room=_room(settings, store, models, library, chat),
+            url=url,
+        )
     finally:
         await runs.close(drain=0)
         await models.close()
         await store.close()
+
+
+def _room(settings: Settings, store: Postgres, models: Catalog, library: Library, chat: Chat) -> Room:
+    """What the dialects' handlers get to use."""
+    worker = lambda: store.presence.worker  # noqa: E731
+    return Room(
+        chat=chat,
+        people=People(store, store.keys),
+        drawer=Drawer(store),
+        studio=Studio(models),
+        answers=Answers(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s),
+        library=library,
+        site=Site(
+            timezone=ZoneInfo(settings.timezone),
+            language=settings.language,
+            token_ttl_s=settings.token_ttl_s,
+            refresh_token_ttl_s=settings.refresh_token_ttl_s,
+            code_ttl_s=settings.code_ttl_s,
+        ),
+    )
 
 
 def _listen_for_runs(store: Postgres, runs: Runs) -> None:
@@ -144,7 +182,12 @@ def _listen_for_runs(store: Postgres, runs: Runs) -> None:
         for run in await store.runs.heads(store.presence.worker):
             runs.may_start(run)
 
+    def stop(run: str) -> None:
+        if run:
+            runs.stop(UUID(run))
+
     store.presence.on("start", start)
+    store.presence.on("stop", stop)
     store.presence.on_return(catch_up)
 
 
@@ -233,33 +276,55 @@ def _front(core: Core, pulse: Pulse) -> Front:
 
     return Front(
         dialects=all_dialects(),
-        room=Room(chat=core.chat),
-        admission=Admission(core.store.keys, core.store.usage),
+        room=core.room,
+        admission=Admission(core.store.keys, core.store.usage, core.store.tokens),
         metrics=Metrics(read),
         pulse=pulse,
         ready=ready,
         max_body_bytes=core.settings.max_body_bytes,
+        max_upload_bytes=core.settings.max_upload_bytes,
         site_url=core.settings.site_url,
+        language=core.settings.language,
     )
 
 
 async def _care(core: Core) -> None:
-    """End the runs that dead processes left behind, and remove what has run out."""
+    """End the runs that nobody works on, and remove what has run out."""
     pause, tidied = 0.3, 0.0  # two looks soon after the start: a restart finds its own dead runs at once
+    suspects: set[int] = set()
     loop = asyncio.get_running_loop()
     while True:
         try:
-            dead = await core.store.presence.lost()
-            if dead:
-                count = await core.store.runs.interrupt(dead, Internal(reason="interrupted"))
-                log.warning("ended runs that a dead process left behind", runs=count, processes=dead)
+            await _end_lost(core)
+            suspects = await _end_forgotten(core, suspects)
             if loop.time() > tidied + TIDY_EVERY:
                 tidied = loop.time()
                 await core.store.runs.forget_claims()
+                await core.store.tokens.forget()
+                await core.store.usage.forget()
         except Problem as problem:
             log.warning("could not look after runs", problem=problem.record())
         await asyncio.sleep(pause)
         pause = min(pause * 2, LOOK_EVERY)
+
+
+async def _end_lost(core: Core) -> None:
+    """End the runs of processes that are no more."""
+    dead = await core.store.presence.lost()
+    if dead:
+        count = await core.store.runs.interrupt(dead, Internal(reason="interrupted"))
+        log.warning("ended runs that a dead process left behind", runs=count, processes=dead)
+
+
+async def _end_forgotten(core: Core, suspects: set[int]) -> set[int]:
+    """End runs that are this process's by what is stored, and that it does not know: the connection was lost after
+    their message was stored and before it heard of it. A run between the two is only a suspect until the next look."""
+    worker = core.store.presence.worker
+    forgotten = {run for run in await core.store.runs.held(worker) if not core.runs.knows(run)}
+    if sure := sorted(forgotten & suspects):
+        count = await core.store.runs.interrupt([worker], Internal(reason="interrupted"), only=sure)
+        log.warning("ended runs that nobody here works on", runs=count)
+    return forgotten
 
 
 def base_url(settings: Settings, port: int) -> str:

@@ -37,6 +37,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: Annotated[str, Meta(description="model of agents that name none: `extract`, `openai:NAME`, `scripted`")] = (
         "extract"
     )
+    image_model: Annotated[
+        str | None, Meta(description="model that paints for agents that name none: `openai:NAME`")
+    ] = None
+    speech_model: Annotated[
+        str | None, Meta(description="model that speaks for agents that name none: `openai:NAME`")
+    ] = None
     demo: Annotated[bool, Meta(description="make the application `demo` with the agent `guide` at the first start")] = (
         True
     )

@@ -72,5 +72,5 @@ def test_documents_are_added_found_and_removed(palaver: Palaver, tmp_path: Path)
     assert found["source"] == "zh.md"
     assert palaver.says("knowledge", "documents", "house") == "hours.md\tHours\t1\nzh.md\t早餐\t1\n"
     assert palaver.json("knowledge", "remove", "house", "zh.md")["removed"] == ["zh.md"]
-    assert palaver.says("knowledge", "list") == "demo\thouse\t1\t1\n"
+    assert palaver.says("knowledge", "list") == f"demo\t{added['id']}\thouse\t1\t1\n"
     assert "there is no document 'zh.md'" in palaver.refused("knowledge", "remove", "house", "zh.md")

@@ -14,7 +14,7 @@ from palaver.store.postgres import Postgres
 
 
 def desk(store: Postgres) -> Admission:
-    return Admission(store.keys, store.usage)
+    return Admission(store.keys, store.usage, store.tokens)
 
 
 async def tried(admission: Admission, key: Key, calls: int) -> list[str]:

@@ -14,7 +14,7 @@ from kit import drained, product, read, run, until
 from palaver.app import Core
 from palaver.core.chat import Said, Sent
 from palaver.core.events import Added, Grew, Opened
-from palaver.core.ports import Claim
+from palaver.core.ports import Claim, Listing
 from palaver.core.problems import Busy, Internal, NotFound, Problem, Upstream
 from palaver.core.runs import Reader
 from palaver.core.types import (
@@ -73,7 +73,8 @@ def test_an_answer_comes_as_it_is_made_and_is_kept(database_url: str, tmp_path: 
             sent = await on.say(await on.agent(script))
             events, (parts, ended) = await read(sent.reader)
             assert parts == (Thinking(text="hm..."), Text(text="Hello"))
-            assert ended == Ended(status=Status.COMPLETE, usage=Usage(prompt=3, completion=2))
+            assert ended is not None
+            assert ended == Ended(status=Status.COMPLETE, usage=Usage(prompt=3, completion=2), at=ended.at)
             assert isinstance(events[0], Opened)
             question, answer = await on.core.chat.history(on.who, sent.conversation.id)
             assert question.text == "hi"
@@ -146,7 +147,7 @@ def test_a_run_of_somebody_else_is_not_found(database_url: str, tmp_path: Path) 
             ):
                 with pytest.raises(NotFound):
                     await ask
-            assert await on.core.chat.conversations(bob) == []
+            assert await on.core.chat.conversations(bob, Listing()) == []
 
     run(scene())
 

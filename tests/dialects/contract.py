@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ from palaver.core.problems import (
     Unauthenticated,
     Upstream,
 )
-from palaver.core.types import Ended, File, Key, Principal, Status, Text, Thinking, ToolCall, ToolResult
+from palaver.core.types import Ended, File, Key, Principal, Status, Text, Thinking, Token, ToolCall, ToolResult
 from palaver.http.front import Front
 from palaver.http.metrics import Metrics, Reading
 from palaver.http.stream import Pulse
@@ -170,10 +170,20 @@ def one_by_one(events: Sequence[Event]) -> list[Event]:
     ]
 
 
+NOW = 1_790_000_000.0
+
+
 def encoded(form: Form, events: Sequence[Event]) -> list[bytes]:
-    """What a fresh encoder writes."""
+    """What a fresh encoder writes of events a tenth of a second apart, what it held back included."""
     encoder = form.encoder()
-    return [write for event in events for write in encoder.encode(event)]
+    writes: list[bytes] = []
+    for number, event in enumerate(events):
+        now = NOW + number / 10
+        if encoder.due is not None and encoder.due <= now:
+            writes += encoder.flush(now)
+        writes += encoder.encode(event, now)
+    assert encoder.due is None, "nothing is held back at the end"
+    return writes
 
 
 # A server that lets nobody in ---------------------------------------------------------------------------------------
@@ -188,23 +198,42 @@ class NoKeys:
     async def by_secret(self, dialect: str, secret: str) -> Key | None:
         return None
 
+    async def by_number(self, app: int, number: int) -> Key | None:
+        return None
+
 
 class NoLimits:
     """Limits that admit everything."""
 
     async def count(self, key: Key, calls: int) -> Counted:
-        return Counted(by_rate=calls, by_total=calls, wait=0)
+        return Counted(by_rate=calls, by_day=calls, by_total=calls, wait=0, wait_day=0)
+
+    async def give_back(self, key: Key) -> None:
+        raise AssertionError(key)
+
+    async def first_time(self, key: Key, request: str, ttl: float) -> bool:
+        return True
 
 
-class Reached(Exception):  # noqa: N818  what happened, not what went wrong
-    """A handler was called."""
+class NoTokens:
+    """Tokens of an installation that issued none."""
+
+    async def issue(self, token: Token, secret: str) -> None:
+        raise AssertionError(token)
+
+    async def find(self, secret: str, kind: str) -> Token | None:
+        return None
+
+    async def use(self, secret: str, kind: str) -> Token | None:
+        return None
 
 
-def trapped(dialect: Dialect) -> Dialect:
-    """The dialect, with handlers that say so when they are called."""
+def trapped(dialect: Dialect, reached: list[str]) -> Dialect:
+    """The dialect, with handlers that do nothing but note that they were called."""
 
     async def trap(call: Call, who: Principal, room: Room) -> Reply:
-        raise Reached(call.path)
+        reached.append(call.path)
+        return Reply()
 
     return replace(dialect, routes=tuple(replace(route, handle=trap) for route in dialect.routes))
 
@@ -213,17 +242,19 @@ async def _ready() -> str | None:
     return None
 
 
-def front(dialect: Dialect) -> Front:
-    """The dialect alone behind HTTP, on nothing: whatever gets as far as a handler is an error."""
+def front(dialect: Dialect, reached: list[str]) -> Front:
+    """The dialect alone behind HTTP, on nothing; the paths whose handlers are called come into ``reached``."""
     return Front(
-        dialects=[trapped(dialect)],
-        room=Room(chat=None),  # pyright: ignore[reportArgumentType]  no handler is ever reached
-        admission=Admission(NoKeys(), NoLimits()),
+        dialects=[trapped(dialect, reached)],
+        room=cast("Any", None),  # no handler uses it
+        admission=Admission(NoKeys(), NoLimits(), NoTokens()),
         metrics=Metrics(lambda: Reading(live_runs=0, open_streams=0, statements=0, ended={})),
         pulse=Pulse(10),
         ready=_ready,
         max_body_bytes=1000,
+        max_upload_bytes=1000,
         site_url=None,
+        language="en-US",
     )
 
 

@@ -1,54 +1,20 @@
-"""A dialect's manifest: one row for every promise, and which tests show it.
+"""Which tests show the rows of a dialect's manifest.
 
-``behaviours.py`` of a dialect's folder assigns rows to names; a test says ``@shows(behaviours.name, …)``. A row that no
-test shows fails, and so does a test that shows none: ``audit`` finds both without running anything.
+A test says ``@shows(behaviours.name, …)``. A row that no test shows fails, and so does a test that shows none:
+``audit`` finds both without running anything.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, TypeVar
+from typing import TypeVar
+
+from palaver.wire.manifest import Row, gathered
 
 F = TypeVar("F", bound=Callable[..., None])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One promise. ``source`` is the page or section it stands in, empty for what is our own."""
-
-    kind: Literal["seed", "spec", "ours", "open point", "differs"]
-    source: str
-    words: str
-
-
-def seed(page: str, words: str) -> Row:
-    """The vendor's promise; ``page`` is the heading it stands under."""
-    return Row(kind="seed", source=page, words=words)
-
-
-def spec(section: str, words: str) -> Row:
-    """What the wire specification says; ``section`` is ``3``, ``4.2`` … of the dialect's file, ``README 5`` of the
-    shared one."""
-    return Row(kind="spec", source=section, words=words)
-
-
-def ours(words: str) -> Row:
-    """A choice of ours where nobody says anything."""
-    return Row(kind="ours", source="", words=words)
-
-
-def open_point(section: str, words: str) -> Row:
-    """A gap or a contradiction in what we go by, and how it is read here."""
-    return Row(kind="open point", source=section, words=words)
-
-
-def differs(section: str, words: str) -> Row:
-    """A known deviation from what we go by."""
-    return Row(kind="differs", source=section, words=words)
 
 
 def shows(*rows: Row) -> Callable[[F], F]:
@@ -63,7 +29,7 @@ def shows(*rows: Row) -> Callable[[F], F]:
 
 def rows(behaviours: ModuleType) -> dict[str, Row]:
     """The manifest's rows by name, in their order."""
-    return {name: value for name, value in vars(behaviours).items() if isinstance(value, Row)}
+    return {row.id: row for row in gathered(behaviours)}
 
 
 def audit(folder: Path, behaviours: ModuleType) -> list[str]:

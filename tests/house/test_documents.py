@@ -29,6 +29,7 @@ from house.survey import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from palaver.cli.conformance import deviations
 from palaver.config import OUTSIDE, described
 from palaver.core.types import AgentSpec
 from palaver.http.metrics import Metrics, Reading
@@ -77,6 +78,13 @@ def test_a_dialect_s_readme_lists_its_routes(folder: Path) -> None:
     wanted = [(route.method, route.path, route.purpose, "yes" if route.creating else "no") for route in dialect.routes]
     assert rows == wanted
     assert "Deviations" in [text for _, text in headings(folder / "README.md")]
+
+
+@pytest.mark.parametrize("folder", dialects(), ids=lambda folder: folder.name)
+def test_a_dialect_s_readme_says_the_deviations_of_its_manifest(folder: Path) -> None:
+    dialect: Dialect = importlib.import_module(f"palaver.dialects.{folder.name}").DIALECT
+    written = re.findall(r"(?s)<!-- deviations -->\n\n(.*?)\n\n<!-- end of deviations -->", prose(folder / "README.md"))
+    assert written == [deviations(dialect)], "'make deviations' writes it"
 
 
 # Formats ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kit import cast, run, store_on, until
 
+from palaver.core.ports import Listing
 from palaver.core.problems import Conflict, Internal
 from palaver.core.types import AgentSpec, as_uid, clean
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key
@@ -156,19 +157,19 @@ def test_conversations_come_last_changed_first_page_by_page(database_url: str) -
         async with store_on(database_url) as store:
             c = await cast(store)
             made = [await store.conversations.create(c.who, c.user, c.agent, title=str(n)) for n in range(7)]
-            renamed = await store.conversations.rename(c.app.id, c.user.id, made[2].uid, "新标题")
+            renamed = await store.conversations.rename(c.app.id, c.user.id, made[2].uid, title="新标题")
             assert renamed is not None
             assert renamed.title == "新标题"
             expected = [made[2].id, *(one.id for one in reversed(made) if one.id != made[2].id)]
             seen: list[int] = []
             after = None
-            while page := await store.conversations.page(c.app.id, c.user.id, agent=None, after=after, limit=3):
+            while page := await store.conversations.page(c.app.id, c.user.id, Listing(after=after, limit=3)):
                 seen += [one.id for one in page]
-                after = page[-1]
+                after = (page[-1].modified, page[-1].id)
             assert seen == expected
-            assert await store.conversations.page(c.app.id, c.user.id, agent=999, after=None, limit=9) == []
-            assert await store.conversations.page(c.app.id, 999, agent=None, after=None, limit=9) == []
-            assert await store.conversations.rename(c.app.id, 999, made[0].id, "x") is None
+            assert await store.conversations.page(c.app.id, c.user.id, Listing(agent=999)) == []
+            assert await store.conversations.page(c.app.id, 999, Listing()) == []
+            assert await store.conversations.rename(c.app.id, 999, made[0].id, title="x") is None
 
     run(scene())
 

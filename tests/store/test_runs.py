@@ -22,7 +22,7 @@ def claim(key: str = "k", digest: bytes = b"1") -> Claim:
 
 def outcome(accepted: Accepted, ended: Ended = DONE, *parts: AnyPart) -> Outcome:
     here = accepted.conversation
-    return Outcome(app=here.app, run=accepted.run, conversation=here.id, parts=parts, ended=ended)
+    return Outcome(app=here.app, run=accepted.answer.id, conversation=here.id, parts=parts, ended=ended)
 
 
 async def opened(c: Cast, text: str = "hi", **changes: Any) -> Accepted:
@@ -44,7 +44,7 @@ def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answer(data
             question, answer = await history(store, stored)
             assert (question.role, question.text, question.ended) == ("user", "你好", None)
             assert (answer.role, answer.parts, answer.ended) == ("assistant", (), None)
-            assert (question.id, answer.id) == (stored.question, stored.run)
+            assert (question.id, answer.id) == (stored.question.id, stored.answer.id)
             assert stored.first
             assert stored.conversation.opening == "你好"
 
@@ -66,11 +66,11 @@ def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_turn(dat
             assert [message.role for message in said] == ["user", "assistant"] * 101
             assert [message.id for message in said] == sorted(message.id for message in said)
             assert not any(other.first for other in others)
-            waiting = sorted(other.run for other in others)
+            waiting = sorted(other.answer.id for other in others)
             head = first
             for expected in waiting:
                 assert await store.runs.finish([outcome(head)]) == {expected}
-                head = next(other for other in others if other.run == expected)
+                head = next(other for other in others if other.answer.id == expected)
 
     run(scene())
 
@@ -103,7 +103,7 @@ def test_ends_of_several_runs_of_one_conversation_are_stored_together(database_u
             startable = await store.runs.finish(
                 [outcome(first, DONE, Text(text="a")), outcome(second, stopped), outcome(elsewhere)]
             )
-            assert startable == {third.run}
+            assert startable == {third.answer.id}
             statuses = [message.ended.status for message in await history(store, first) if message.ended]
             assert statuses == [Status.COMPLETE, Status.STOPPED]
 
@@ -160,7 +160,7 @@ def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str) -> N
             c = await cast(store)
             stored = await opened(c)
             here = stored.conversation
-            growth = Growth(app=here.app, conversation=here.id, run=stored.run, parts=(Text(text="half"),))
+            growth = Growth(app=here.app, conversation=here.id, run=stored.answer.id, parts=(Text(text="half"),))
             await store.runs.save([growth])
             assert (await history(store, stored))[1].text == "half"
             await store.runs.finish([outcome(stored, DONE, Text(text="whole"))])
@@ -224,7 +224,7 @@ def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> None:
             assert (len(made), len(replays)) == (1, 49)
             message = await store.runs.get(c.app.id, replays[0].run)
             assert message is not None
-            assert message.id == made[0].run
+            assert message.id == made[0].answer.id
             assert await store.db.fetchval("SELECT count(*) FROM message") == 2
 
     run(scene())
@@ -241,7 +241,7 @@ def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(database_url
             assert isinstance(again, Replay)
             message = await store.runs.get(c.app.id, again.run)
             assert message is not None
-            assert message.id == one.run
+            assert message.id == one.answer.id
             with pytest.raises(Busy):
                 await store.runs.open(c.opening(conversation=where, max_waiting=1, claim=claim("other")))
             await store.runs.finish([outcome(first)])
@@ -296,7 +296,7 @@ def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_next_one
                 c = await cast(doomed)
                 first = await opened(c, "dies")
                 here = first.conversation
-                growth = Growth(app=here.app, conversation=here.id, run=first.run, parts=(Text(text="half"),))
+                growth = Growth(app=here.app, conversation=here.id, run=first.answer.id, parts=(Text(text="half"),))
                 await doomed.runs.save([growth])
                 c.store = alive
                 waiting = await opened(c, "waits", conversation=here.id, worker=alive.presence.worker)
@@ -304,18 +304,32 @@ def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_next_one
                 assert await alive.presence.lost() == []
                 dead = doomed.presence.worker
             told = asyncio.Event()
-            alive.presence.on("start", lambda which: told.set() if which == str(waiting.run) else None)
+            alive.presence.on("start", lambda which: told.set() if which == str(waiting.answer.id) else None)
             lost: list[int] = []
             while not lost:
                 lost = await alive.presence.lost()
             assert lost == [dead]
             assert await alive.runs.interrupt(lost, Internal(reason="interrupted")) == 1
             await asyncio.wait_for(told.wait(), 5)
-            assert await alive.runs.heads(alive.presence.worker) == {waiting.run}
+            assert await alive.runs.heads(alive.presence.worker) == {waiting.answer.id}
             answer = (await history(alive, first))[1]
             assert answer.text == "half"
             assert answer.ended is not None
             assert answer.ended.status is Status.INTERRUPTED
+
+    run(scene())
+
+
+def test_single_runs_of_a_process_can_be_ended(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            kept, gone = await opened(c), await opened(c)
+            worker = store.presence.worker
+            assert await store.runs.held(worker) == {kept.answer.id, gone.answer.id}
+            problem = Internal(reason="interrupted")
+            assert await store.runs.interrupt([worker], problem, only=[gone.answer.id]) == 1
+            assert await store.runs.held(worker) == {kept.answer.id}
 
     run(scene())
 

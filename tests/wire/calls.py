@@ -26,6 +26,7 @@ def call(
         raw_path=path,
         query=query,
         headers=Headers(raw),
+        route="",
         params={},
         body=body,
         now=now,

@@ -73,8 +73,8 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
         )
         return
     table(
-        ("APP", "NAME", "DOCUMENTS", "PASSAGES"),
-        [(name, base.name, base.documents, base.passages) for name, base in bases],
+        ("APP", "ID", "NAME", "DOCUMENTS", "PASSAGES"),
+        [(name, base.id, base.name, base.documents, base.passages) for name, base in bases],
         nothing="There is no knowledge base; 'palaver knowledge add NAME PATH' makes one.",
     )
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from palaver.core.ports import Counted, Keys, Usages
-from palaver.core.problems import Busy, Problem
-from palaver.core.types import Key
+from palaver.core.ports import Counted, Keys, Tokens, Usages
+from palaver.core.problems import Busy, Problem, Unauthenticated
+from palaver.core.types import NONCE_S, Key, Principal, Token
+
+LIMITS = ("rpm", "rpd", "total")
+"""Settings of a credential that make its calls be counted."""
 
 
 @dataclass(slots=True)
@@ -21,9 +24,10 @@ class _Waiting:
 class Admission:
     """Looks keys up and counts their calls. A busy key costs one statement at a time, however many calls it makes."""
 
-    def __init__(self, keys: Keys, usages: Usages) -> None:
+    def __init__(self, keys: Keys, usages: Usages, tokens: Tokens) -> None:
         self._keys = keys
         self._usages = usages
+        self._tokens = tokens
         self._waiting: dict[tuple[int, int], _Waiting] = {}
 
     async def key(self, dialect: str, *, id: str | None, secret: str | None) -> Key | None:
@@ -32,9 +36,23 @@ class Admission:
             return await self._keys.by_id(dialect, id)
         return None if secret is None else await self._keys.by_secret(dialect, secret)
 
+    async def token(self, secret: str) -> Token | None:
+        """The unexpired access token of that text."""
+        return await self._tokens.find(secret, "access")
+
+    async def key_of(self, token: Token, dialect: str) -> Key | None:
+        """The credential the token stands for, where that is one of the dialect's."""
+        key = await self._keys.by_number(token.app, token.credential)
+        return key if key is not None and key.dialect == dialect else None
+
+    async def first_time(self, who: Principal) -> None:
+        """Raises ``Unauthenticated(reason="repeated")`` for a request id that the key has used just now."""
+        if who.nonce is not None and not await self._usages.first_time(who.key, who.nonce, NONCE_S):
+            raise Unauthenticated(reason="repeated", subject=who.nonce)
+
     async def count(self, key: Key) -> None:
-        """Count one call. Raises ``Busy(reason="rate" | "usage")`` for one that a limit refuses."""
-        if key.setting("rpm") is None and key.setting("total") is None:
+        """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` for one that a limit refuses."""
+        if all(key.setting(limit) is None for limit in LIMITS):
             return
         name = (key.app, key.number)
         waiting = self._waiting.setdefault(name, _Waiting())
@@ -43,6 +61,11 @@ class Admission:
         if waiting.task is None:
             waiting.task = asyncio.create_task(self._count(key, waiting))
         await call
+
+    async def give_back(self, key: Key) -> None:
+        """The call that was counted is not to be charged after all."""
+        if key.setting("total") is not None:
+            await self._usages.give_back(key)
 
     async def _count(self, key: Key, waiting: _Waiting) -> None:
         while calls := waiting.calls:
@@ -59,7 +82,7 @@ class Admission:
 
 
 def _answer(calls: list[asyncio.Future[None]], counted: Counted) -> None:
-    admitted = min(counted.by_rate, counted.by_total)
+    admitted = min(counted.by_rate, counted.by_day, counted.by_total)
     for number, call in enumerate(calls):
         if call.done():  # its caller went away
             continue
@@ -67,5 +90,7 @@ def _answer(calls: list[asyncio.Future[None]], counted: Counted) -> None:
             call.set_result(None)
         elif counted.by_rate <= number:
             call.set_exception(Busy(reason="rate", retry_after=counted.wait))
+        elif counted.by_day <= number:
+            call.set_exception(Busy(reason="day", retry_after=counted.wait_day))
         else:
             call.set_exception(Busy(reason="usage"))

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from palaver.core.ports import Claim, Opening, Replay
+from palaver.core.context import HISTORY_MESSAGES
+from palaver.core.ports import Claim, Listing, Opening, Replay
 from palaver.core.problems import Busy, NotFound
 from palaver.core.runs import Live, Reader, Runs
+from palaver.core.suggest import suggest
+from palaver.core.titles import title as title_of
 from palaver.core.turn import Ports, Scene
 from palaver.core.types import (
     Agent,
@@ -47,6 +50,8 @@ class Said:
 
     parts: tuple[AnyPart, ...]
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    conversation_variables: dict[str, Any] | None = None
+    """Kept with the conversation, if this message opens one."""
     off: frozenset[tuple[str, int]] = frozenset()
     claim: Claim | None = None
     trace: str = ""
@@ -58,9 +63,15 @@ class Sent:
 
     conversation: Conversation
     agent: Agent
-    run: UUID
+    question: Message
+    answer: Message
+    """As it was when the reader was made; its uid is the run's."""
     reader: Reader
     replayed: bool = False
+
+    @property
+    def run(self) -> UUID:
+        return self.answer.uid
 
 
 class Chat:
@@ -68,15 +79,27 @@ class Chat:
 
     def __init__(self, ports: Ports, runs: Runs, limits: Limits) -> None:
         self._store = ports.store
+        self._models = ports.models
         self._runs = runs
         self._limits = limits
 
     async def agent(self, who: Principal, ref: Ref) -> Agent:
         """The enabled agent that ``ref`` names, if the key may use it."""
-        agent = await self._store.agents.get(who.app, ref)
-        if agent is None or not agent.spec.enabled or not who.may_use(agent):
+        agent = await self.any_agent(who, ref)
+        if not agent.spec.enabled:
             raise NotFound(noun="agent", ref=str(ref))
         return agent
+
+    async def any_agent(self, who: Principal, ref: Ref) -> Agent:
+        """The same, disabled or not."""
+        agent = await self._store.agents.get(who.app, ref)
+        if agent is None or not who.may_use(agent):
+            raise NotFound(noun="agent", ref=str(ref))
+        return agent
+
+    async def agents(self, who: Principal) -> list[Agent]:
+        """The enabled agents the key may use, by name, then id."""
+        return [agent for agent in await self._store.agents.of(who.app) if agent.spec.enabled and who.may_use(agent)]
 
     # Messages -------------------------------------------------------------------------------------------------------
 
@@ -91,15 +114,17 @@ class Chat:
         refusal = self._refusal()
         if refusal is not None and said.claim is None:
             raise refusal
-        user = await self._user(who)
+        user = await self.user(who)
         parts = tuple(_cleaned(part) for part in said.parts)
         opening = Opening(
             who=who,
             user=user,
             agent=agent,
             run=new_uid(),
+            question=new_uid(),
             parts=parts,
             conversation=conversation,
+            variables=said.conversation_variables,
             create_as=create_as,
             max_waiting=self._limits.max_waiting_turns,
             worker=self._runs.worker(),
@@ -115,15 +140,21 @@ class Chat:
         scene = Scene(
             agent=agent,
             conversation=stored.conversation.id,
-            question=stored.question,
+            question=stored.question.id,
             parts=parts,
-            variables=said.variables,
+            variables={**(stored.conversation.variables or {}), **said.variables},
             off=said.off,
             trace=said.trace,
         )
-        live = Live(app=who.app, run=stored.run, uid=opening.run, scene=scene)
+        live = Live(app=who.app, run=stored.answer.id, uid=opening.run, scene=scene)
         self._runs.add(live, start=stored.first)
-        return Sent(conversation=stored.conversation, agent=agent, run=opening.run, reader=Reader(live))
+        return Sent(
+            conversation=stored.conversation,
+            agent=agent,
+            question=stored.question,
+            answer=stored.answer,
+            reader=Reader(live),
+        )
 
     def _refusal(self) -> Busy | None:
         """Why no new run can be taken."""
@@ -134,15 +165,18 @@ class Chat:
         return None
 
     async def _replay(self, who: Principal, run: UUID) -> Sent:
-        message = await self._store.runs.get(who.app, run)
+        turn = await self._store.runs.turn(who.app, run)
         reader = await self._runs.follow(who.app, run)
-        if message is None or reader is None:
+        if turn is None or reader is None:
             raise NotFound(noun="run", ref=str(run))
-        conversation = await self.conversation(who, message.conversation)
+        question, answer = turn
+        conversation = await self.conversation(who, answer.conversation)
         agent = await self._store.agents.get(who.app, conversation.agent)
         if agent is None:
             raise NotFound(noun="agent", ref=str(conversation.agent))
-        return Sent(conversation=conversation, agent=agent, run=run, reader=reader, replayed=True)
+        return Sent(
+            conversation=conversation, agent=agent, question=question, answer=answer, reader=reader, replayed=True
+        )
 
     async def resume(self, who: Principal, run: UUID, after: int = 0) -> Reader:
         """A reader of the run from cursor ``after``: live, or days later."""
@@ -155,22 +189,66 @@ class Chat:
         return reader
 
     async def stop(self, who: Principal, conversation: Ref) -> int:
-        """Stop the running turn of a conversation and drop the waiting ones; how many there were."""
+        """Stop the running turn of a conversation and drop the waiting ones, in whichever process they are; how many
+        there were."""
         found = await self.conversation(who, conversation)
-        return self._runs.stop_conversation(who.app, found.id)
+        runs = await self._store.runs.live(who.app, found.id)
+        await self._stop(runs)
+        return len(runs)
+
+    async def stop_run(self, who: Principal, run: UUID, *, agent: Agent | None = None) -> bool:
+        """Stop one run, or drop it while it waits. False, without effect, for one that has ended, is somebody
+        else's, or is not of ``agent``."""
+        message = await self._store.runs.get(who.app, run)
+        if message is None or message.ended is not None:
+            return False
+        found = await self._find(who, message.conversation)
+        if found is None or (agent is not None and found.agent != agent.id):
+            return False
+        await self._stop([run])
+        return True
+
+    async def _stop(self, runs: Sequence[UUID]) -> None:
+        elsewhere = [run for run in runs if not self._runs.stop(run)]
+        if elsewhere:
+            await self._store.runs.tell_to_stop(elsewhere)
 
     async def history(
-        self, who: Principal, conversation: Ref, *, before: int | None = None, limit: int = 20
+        self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
     ) -> list[Message]:
-        """The newest ``limit`` messages (with an id below ``before``), oldest first."""
+        """``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above ``after``."""
         found = await self.conversation(who, conversation)
-        return await self._store.conversations.history(who.app, found.id, before=before, limit=limit)
+        return await self._store.conversations.history(who.app, found.id, before=before, after=after, limit=limit)
+
+    async def message(self, who: Principal, uid: UUID) -> Message:
+        """An answer of the user's own, by its uid."""
+        found = await self._store.runs.get(who.app, uid)
+        if found is None or await self._find(who, found.conversation) is None:
+            raise NotFound(noun="message", ref=str(uid))
+        return found
+
+    async def suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
+        """Up to three things the user might say next. Nothing is stored."""
+        history = await self._store.conversations.history(who.app, conversation.id, limit=HISTORY_MESSAGES)
+        return await suggest(self._models, agent, history)
+
+    async def title(self, agent: Agent, first_message: str, summary: str | None = None) -> str:
+        """A title for a conversation that begins so, by the agent's model; empty without one. Nothing is stored."""
+        return await title_of(self._models, agent, first_message, summary)
 
     # Conversations --------------------------------------------------------------------------------------------------
 
-    async def create(self, who: Principal, agent: Agent, *, title: str | None = None) -> Conversation:
-        user = await self._user(who)
-        return await self._store.conversations.create(who, user, agent, title=None if title is None else clean(title))
+    async def create(
+        self,
+        who: Principal,
+        agent: Agent,
+        *,
+        title: str | None = None,
+        variables: dict[str, Any] | None = None,
+    ) -> Conversation:
+        user = await self.user(who)
+        title = None if title is None else clean(title)
+        return await self._store.conversations.create(who, user, agent, title=title, variables=variables)
 
     async def conversation(self, who: Principal, ref: Ref) -> Conversation:
         found = await self._find(who, ref)
@@ -178,37 +256,44 @@ class Chat:
             raise NotFound(noun="conversation", ref=str(ref))
         return found
 
-    async def conversations(
-        self, who: Principal, *, agent: Agent | None = None, after: Ref | None = None, limit: int = 20
-    ) -> Sequence[Conversation]:
-        """The user's conversations, the one changed last first; ``after`` is the last one of the page before."""
-        user = await self._user(who)
-        behind = None if after is None else await self.conversation(who, after)
-        return await self._store.conversations.page(
-            who.app, user.id, agent=None if agent is None else agent.id, after=behind, limit=limit
-        )
+    async def conversations(self, who: Principal, listing: Listing) -> Sequence[Conversation]:
+        """A stretch of the user's conversations, the one changed last first."""
+        user = await self.user(who)
+        return await self._store.conversations.page(who.app, user.id, listing)
 
-    async def rename(self, who: Principal, conversation: Ref, title: str) -> Conversation:
-        user = await self._user(who)
-        renamed = await self._store.conversations.rename(who.app, user.id, conversation, clean(title))
+    async def count(self, who: Principal, listing: Listing) -> int:
+        """How many conversations all stretches have together."""
+        user = await self.user(who)
+        return await self._store.conversations.count(who.app, user.id, listing)
+
+    async def rename(self, who: Principal, conversation: Ref, title: str, *, icon: str | None = None) -> Conversation:
+        user = await self.user(who)
+        renamed = await self._store.conversations.rename(
+            who.app, user.id, conversation, title=clean(title), icon=None if icon is None else clean(icon)
+        )
         if renamed is None:
             raise NotFound(noun="conversation", ref=str(conversation))
         return renamed
 
     async def delete(self, who: Principal, conversation: Ref) -> None:
         """Remove a conversation with its messages; its running turn ends as a stop would end it."""
-        user = await self._user(who)
+        user = await self.user(who)
         live = await self._store.conversations.delete(who.app, user.id, conversation)
         if live is None:
             raise NotFound(noun="conversation", ref=str(conversation))
-        for run in live:
-            self._runs.stop(run)
+        await self._stop(live)
+
+    async def clear(self, who: Principal, agent: Agent) -> None:
+        """Remove every conversation of the user with the agent."""
+        user = await self.user(who)
+        await self._stop(await self._store.conversations.clear(who.app, user.id, agent.id))
 
     async def _find(self, who: Principal, ref: Ref) -> Conversation | None:
-        user = await self._user(who)
+        user = await self.user(who)
         return await self._store.conversations.get(who.app, user.id, ref)
 
-    async def _user(self, who: Principal) -> User:
+    async def user(self, who: Principal) -> User:
+        """The end user the call is for, made when it is the first one."""
         if who.user is None:
             raise NotFound(noun="user")
         return await self._store.users.named(who.app, who.user)

@@ -8,6 +8,7 @@ in one place.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -24,6 +25,8 @@ from palaver.core.types import (
     Passage,
     Principal,
     Ref,
+    StoredFile,
+    Token,
     ToolCall,
     Usage,
     User,
@@ -101,7 +104,32 @@ class Model(Protocol):
     def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]: ...
 
 
+class Picture(Value, frozen=True, kw_only=True):
+    """An image and its media type."""
+
+    content: bytes
+    media_type: str
+
+
+class Painter(Protocol):
+    async def paint(self, model: str, text: str) -> Picture:
+        """Raises ``Upstream``."""
+        ...
+
+
+class Speaker(Protocol):
+    async def speak(self, model: str, text: str, voice: str) -> bytes:
+        """An MP3 file. Raises ``Upstream``."""
+        ...
+
+
 class Models(Protocol):
+    def painter(self, spec: str | None) -> tuple[Painter, str] | None:
+        """Who paints by ``spec`` (``None``: by the server's default), and the model's name; ``None``: nobody does."""
+        ...
+
+    def speaker(self, spec: str | None) -> tuple[Speaker, str] | None: ...
+
     def resolve(self, spec: str | None) -> tuple[Model, str]:
         """The model that ``spec`` (``openai:NAME``, ``extract``, …; ``None``: the server's default) names, and the
         NAME. Raises ``Upstream(reason="configuration")`` for a spec that cannot work here."""
@@ -133,6 +161,14 @@ class Knowledge(Protocol):
         """The best passages for ``query`` in the application's knowledge bases called ``names``, best first."""
         ...
 
+    async def find(self, app: int, ref: Ref) -> str | None:
+        """The name of the application's knowledge base with that number, uid or name; ``None``: there is none."""
+        ...
+
+    async def timed(self, app: int, names: Sequence[str], query: str, limit: int) -> tuple[list[Passage], int]:
+        """What ``search`` finds, and how many milliseconds that took."""
+        ...
+
 
 # Store --------------------------------------------------------------------------------------------------------------
 
@@ -152,9 +188,13 @@ class Opening(Value, frozen=True, kw_only=True):
     user: User
     agent: Agent
     run: UUID
+    question: UUID
+    """Uid of the user's message."""
     parts: tuple[AnyPart, ...]
     conversation: Ref | None
     """``None``: a new one."""
+    variables: dict[str, Any] | None = None
+    """Of the conversation, if this opens one."""
     create_as: str | None = None
     """The alias under which an unknown ``conversation`` is made; ``None``: unknown is *not found*."""
     max_waiting: int = 4
@@ -168,10 +208,9 @@ class Accepted(Value, frozen=True, kw_only=True):
     """What ``Runs.open`` stored. ``first`` says whether the run may start, or waits for another one to end."""
 
     conversation: Conversation
-    question: int
-    """Id of the user's message."""
-    run: int
-    """Id of the run and of the assistant's message."""
+    question: Message
+    answer: Message
+    """Empty yet; its id and uid are the run's."""
     first: bool
 
 
@@ -200,8 +239,28 @@ class Growth(Value, frozen=True, kw_only=True):
     parts: tuple[AnyPart, ...]
 
 
+class Listing(Value, frozen=True, kw_only=True):
+    """Which of a user's conversations, in which stretch. Always the one changed last first."""
+
+    agent: int | None = None
+    titled: bool = False
+    """Only those that somebody gave a title."""
+    containing: str | None = None
+    """Only those with this in their title."""
+    after: tuple[datetime, int] | None = None
+    """Begin behind this (modified, id)."""
+    below: int | None = None
+    """Begin below this id: where the conversation to begin behind is gone."""
+    offset: int = 0
+    limit: int = 20
+
+
 class Agents(Protocol):
     async def get(self, app: int, ref: Ref) -> Agent | None: ...
+
+    async def of(self, app: int) -> tuple[Agent, ...]:
+        """Every agent of the application, by name, then id."""
+        ...
 
 
 class Users(Protocol):
@@ -209,28 +268,83 @@ class Users(Protocol):
         """The end user of that name (or issued uid), made when there is none."""
         ...
 
+    async def find(self, app: int, ref: Ref) -> User | None:
+        """By number, issued uid or name."""
+        ...
+
+    async def register(self, app: int, name: str | None, nickname: str | None, avatar: str | None) -> tuple[User, bool]:
+        """The end user of that name (a new one without), with the profile given; whether it was made just now."""
+        ...
+
+    async def subscribe(self, app: int, user: int, agent: int, *, on: bool) -> None: ...
+
+    async def subscribed(self, app: int, user: int) -> set[int]:
+        """Ids of the agents the user subscribed."""
+        ...
+
 
 class Conversations(Protocol):
     async def create(
-        self, who: Principal, user: User, agent: Agent, *, alias: str | None = None, title: str | None = None
+        self,
+        who: Principal,
+        user: User,
+        agent: Agent,
+        *,
+        alias: str | None = None,
+        title: str | None = None,
+        variables: dict[str, Any] | None = None,
     ) -> Conversation: ...
 
     async def get(self, app: int, user: int, ref: Ref) -> Conversation | None: ...
 
-    async def page(
-        self, app: int, user: int, *, agent: int | None, after: Conversation | None, limit: int
-    ) -> list[Conversation]:
-        """The user's conversations, the one changed last first, beginning behind ``after``."""
+    async def page(self, app: int, user: int, listing: Listing) -> list[Conversation]: ...
+
+    async def count(self, app: int, user: int, listing: Listing) -> int:
+        """How many there are in all pages."""
         ...
 
-    async def rename(self, app: int, user: int, ref: Ref, title: str) -> Conversation | None: ...
+    async def rename(
+        self, app: int, user: int, ref: Ref, *, title: str, icon: str | None = None
+    ) -> Conversation | None: ...
 
     async def delete(self, app: int, user: int, ref: Ref) -> list[UUID] | None:
         """Remove it with its messages. The runs that were live in it; ``None`` when there is no such conversation."""
         ...
 
-    async def history(self, app: int, conversation: int, *, before: int | None, limit: int) -> list[Message]:
-        """The newest ``limit`` messages with an id below ``before``, oldest first."""
+    async def clear(self, app: int, user: int, agent: int) -> list[UUID]:
+        """Remove every conversation of the user with the agent; the runs that were live in them."""
+        ...
+
+    async def history(
+        self, app: int, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
+    ) -> list[Message]:
+        """``limit`` messages, oldest first: the newest ones below id ``before``, or the first ones above ``after``."""
+        ...
+
+
+class Files(Protocol):
+    async def add(
+        self, app: int, user: int, *, key: str, name: str, media_type: str, content: bytes, details: dict[str, Any]
+    ) -> StoredFile: ...
+
+    async def get(self, app: int, key: str) -> StoredFile | None: ...
+
+    async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes: ...
+
+    async def by_key(self, key: str) -> StoredFile | None:
+        """Whoever's it is, for addresses that carry nothing but the key."""
+        ...
+
+
+class Tokens(Protocol):
+    async def issue(self, token: Token, secret: str) -> None: ...
+
+    async def find(self, secret: str, kind: str) -> Token | None:
+        """An unexpired token by its secret text."""
+        ...
+
+    async def use(self, secret: str, kind: str) -> Token | None:
+        """The same, and it is gone: for what is good once."""
         ...
 
 
@@ -247,6 +361,18 @@ class Runs(Protocol):
         """The assistant's message that ``run`` writes, as it was last saved."""
         ...
 
+    async def turn(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+        """Question and answer of ``run``."""
+        ...
+
+    async def live(self, app: int, conversation: int) -> list[UUID]:
+        """The runs that work or wait in the conversation, the last one first."""
+        ...
+
+    async def tell_to_stop(self, runs: Sequence[UUID]) -> None:
+        """Tell every process to stop these runs."""
+        ...
+
     async def save(self, growths: Sequence[Growth]) -> None: ...
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[int]:
@@ -254,8 +380,9 @@ class Runs(Protocol):
         start now, because they are first in their conversation."""
         ...
 
-    async def interrupt(self, dead: Sequence[int], problem: Problem) -> int:
-        """End every live run of the workers ``dead`` as interrupted, with the text saved; how many there were."""
+    async def interrupt(self, dead: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
+        """End every live run of the workers ``dead`` (or of them those in ``only``) as interrupted, with the text
+        saved; how many there were."""
         ...
 
 
@@ -274,17 +401,34 @@ class Store(Protocol):
     @property
     def runs(self) -> Runs: ...
 
+    @property
+    def files(self) -> Files: ...
+
+    @property
+    def tokens(self) -> Tokens: ...
+
 
 # Admission ----------------------------------------------------------------------------------------------------------
 
 
 class Counted(Value, frozen=True, kw_only=True):
-    """How many of the calls asked about the minute's limit and the lifetime's admit; ``wait`` is the time until the
-    minute is over, in seconds. ``min(by_rate, by_total)`` of them were counted."""
+    """How many of the calls asked about each limit admits; the smallest of the three were counted. ``wait`` is the
+    time until the exhausted window is over, in seconds."""
 
     by_rate: int
+    by_day: int
     by_total: int
     wait: float
+    wait_day: float
+
+
+class Answer(Value, frozen=True, kw_only=True):
+    """A whole answer as it was given, to be given again."""
+
+    status: int
+    media_type: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
 
 
 class Keys(Protocol):
@@ -292,6 +436,27 @@ class Keys(Protocol):
 
     async def by_secret(self, dialect: str, secret: str) -> Key | None: ...
 
+    async def by_number(self, app: int, number: int) -> Key | None: ...
+
 
 class Usages(Protocol):
     async def count(self, key: Key, calls: int) -> Counted: ...
+
+    async def give_back(self, key: Key) -> None:
+        """One call less towards the lifetime's limit."""
+        ...
+
+    async def first_time(self, key: Key, request: str, ttl: float) -> bool:
+        """Whether the key did not use this request id within ``ttl`` seconds; it has now."""
+        ...
+
+
+class Claims(Protocol):
+    async def begin(self, who: Principal, user: User, claim: Claim, ttl: float, worker: int) -> Answer | bool:
+        """The answer that an equal call got; ``True``: this call is the first and must ``settle`` or ``give_up``;
+        ``False``: another one works on it. Raises ``Conflict`` for another request under the same key."""
+        ...
+
+    async def settle(self, who: Principal, user: User, claim: Claim, answer: Answer) -> None: ...
+
+    async def give_up(self, who: Principal, user: User, claim: Claim) -> None: ...

@@ -6,7 +6,7 @@ Problem
 ├─ NotFound(noun, ref)                absent, or somebody else's: the caller cannot tell
 ├─ Invalid(field, rule, detail)       a request that breaks a rule, and which
 ├─ Conflict(reason)                   Idempotency-Key reused, an agent that is not the conversation's
-├─ Busy(reason, retry_after)          rate, usage, waiting messages, overload, shutting down
+├─ Busy(reason, retry_after)          rate, day, usage, waiting messages, overload, shutting down
 ├─ Upstream(reason, status, detail)   the model's endpoint failed
 ├─ Cancelled()                        stopped before it began
 └─ Internal(reason, detail)           ours: interrupted run, database away, anything unforeseen
@@ -31,7 +31,7 @@ Noun = Literal[
     "document",
     "application",
 ]
-AuthReason = Literal["missing", "unknown", "disabled", "wrong", "expired", "user"]
+AuthReason = Literal["missing", "unknown", "disabled", "wrong", "expired", "user", "repeated"]
 Rule = Literal["required", "type", "range", "json", "size", "choice", "length"]
 
 
@@ -122,7 +122,7 @@ class Busy(Problem):
     def __init__(
         self,
         *,
-        reason: Literal["rate", "usage", "waiting", "overload", "closing"],
+        reason: Literal["rate", "day", "usage", "waiting", "overload", "closing"],
         retry_after: float | None = None,
     ) -> None:
         super().__init__()

@@ -8,12 +8,14 @@ learns of an end only when it is stored.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from palaver.core.events import Added, Draft, Event
@@ -79,6 +81,21 @@ class Reader:
 
     def close(self) -> None:
         self._watched.readers.discard(self)
+
+
+async def collect(reader: Reader, limit_s: float) -> list[Event] | None:
+    """Every event from where the reader is to the end; ``None`` when that takes longer. The run goes on regardless."""
+    events: list[Event] = []
+    try:
+        async with asyncio.timeout(limit_s):
+            while not reader.done:
+                await reader.wait()
+                events += reader.take()
+    except TimeoutError:
+        return None
+    finally:
+        reader.close()
+    return events
 
 
 class Watched:
@@ -153,6 +170,10 @@ class Runs:
     def __len__(self) -> int:
         return len(self._live)
 
+    def knows(self, run: int) -> bool:
+        """Whether the run of that id is one of this process's."""
+        return run in self._by_id
+
     def open(self) -> None:
         """Begin to keep runs stored; needs a running loop."""
         self._keepers = [asyncio.create_task(self._keep_growth()), asyncio.create_task(self._keep_endings())]
@@ -211,6 +232,7 @@ class Runs:
 
     async def _end(self, live: Live, ended: Ended) -> None:
         """Store the end, then let the readers know. Nothing may interrupt this: it is shielded by its future."""
+        ended = msgspec.structs.replace(ended, at=time.time_ns() // 1_000_000)
         ending = _Ending(live, ended, asyncio.get_running_loop().create_future())
         self._endings.append(ending)
         self._something.set()

@@ -92,6 +92,37 @@ class User(Value, frozen=True, kw_only=True):
     id: int
     uid: UUID
     name: str
+    nickname: str | None = None
+    avatar: str | None = None
+
+
+class Token(Value, frozen=True, kw_only=True):
+    """Something short-lived that stands for an end user: an access or refresh token, or a code to get them with."""
+
+    app: int
+    credential: int
+    kind: Literal["access", "refresh", "code"]
+    user: str
+    scopes: tuple[str, ...]
+    redirect: str | None
+    expires: datetime
+
+
+class StoredFile(Value, frozen=True, kw_only=True):
+    """A file that somebody gave us or that an agent made. ``key`` names it in addresses; ``size`` is in bytes,
+    ``digest`` its SHA-256; ``details`` is what the dialect that took it wants back."""
+
+    app: int
+    id: int
+    uid: UUID
+    user: int
+    key: str
+    name: str
+    media_type: str
+    size: int
+    digest: bytes
+    details: dict[str, Any]
+    created: datetime
 
 
 class Variable(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +151,11 @@ class AgentSpec(Value, frozen=True, kw_only=True):
     variables: tuple[Variable, ...] = ()
     knowledge: tuple[str, ...] = ()
     knowledge_mode: KnowledgeMode = "always"
+    image_model: str | None = None
+    speech_model: str | None = None
+    icon: str | None = None
+    extra: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict[str, dict[str, Any]])
+    """What one dialect alone shows, by the dialect's name."""
 
 
 class Agent(Value, frozen=True, kw_only=True):
@@ -140,6 +176,9 @@ class Agent(Value, frozen=True, kw_only=True):
     def names(self) -> frozenset[str]:
         """Every text by which a credential's ``agents`` setting may name this agent."""
         return frozenset((str(self.id), str(self.uid), self.uid.hex, self.spec.name, *self.spec.alias))
+
+
+NONCE_S = 300
 
 
 class Key(Value, frozen=True, kw_only=True):
@@ -166,6 +205,8 @@ class Principal(Value, frozen=True, kw_only=True):
 
     key: Key
     user: str | None = None
+    nonce: str | None = None
+    """A request id that this key must not use twice within ``NONCE_S`` seconds."""
 
     @property
     def app(self) -> int:
@@ -197,6 +238,13 @@ class Conversation(Value, frozen=True, kw_only=True):
     opening: str
     created: datetime
     modified: datetime
+    icon: str | None = None
+    summary: str | None = None
+    variables: dict[str, Any] | None = None
+    working: bool = False
+    """Whether a turn runs or waits."""
+    last_status: Status | None = None
+    """How the turn that ended last ended."""
 
 
 class Status(StrEnum):
@@ -229,6 +277,8 @@ class Ended(Value, frozen=True, kw_only=True):
     reason: str = "stop"
     usage: Usage = Usage()
     problem: Problem | None = None
+    at: int = 0
+    """Epoch milliseconds."""
 
 
 class Message(Value, frozen=True, kw_only=True):
@@ -243,6 +293,8 @@ class Message(Value, frozen=True, kw_only=True):
     parts: tuple[AnyPart, ...] = ()
     created: datetime
     ended: Ended | None = None
+    waiting: bool = False
+    """An answer whose run waits for another one to end."""
 
     @property
     def text(self) -> str:

@@ -12,7 +12,7 @@ import structlog
 
 from palaver.core.admit import Admission
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem
-from palaver.core.types import ANYBODY, Principal
+from palaver.core.types import ANYBODY, Key, Principal
 from palaver.http.metrics import MEDIA_TYPE, Metrics
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
@@ -47,7 +47,9 @@ class Front:
         pulse: Pulse,
         ready: Callable[[], Awaitable[str | None]],
         max_body_bytes: int,
+        max_upload_bytes: int,
         site_url: str | None,
+        language: str,
     ) -> None:
         self._router = Router(dialects)
         self._room = room
@@ -56,7 +58,9 @@ class Front:
         self._pulse = pulse
         self._ready = ready
         self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
         self._site_url = site_url
+        self._language = language
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,42 +85,53 @@ class Front:
             structlog.contextvars.unbind_contextvars("trace")
 
     async def _serve(self, request: _Request, match: Match) -> None:
-        call = request.call(match, b"", self._site_url)
+        call = request.call(match, b"", self._site_url, self._language)
+        shown: list[Key] = []
         try:
             if match.dialect is None or match.route is None:
                 noun = "method" if match.allowed else "route"
                 raise NotFound(noun=noun, ref=request.method if match.allowed else request.raw_path)  # noqa: TRY301
-            body = await request.body(self._max_body_bytes)
-            call = request.call(match, body, self._site_url)
-            who = await self._admit(call, match.dialect, match.route)
+            body = await request.body(self._max_upload_bytes if match.route.upload else self._max_body_bytes)
+            call = request.call(match, body, self._site_url, self._language)
+            who = await self._admit(call, match.dialect, match.route, shown)
             answer = await match.route.handle(call, who, self._room)
+            if isinstance(answer, Reply) and not answer.charged:
+                await self._admission.give_back(who.key)
         except Problem as problem:
-            answer = self._refuse(problem, call, match)
+            answer = self._refuse(problem, call, match, shown)
         except HungUp:
             raise
         except Exception as error:
             log.exception("request failed", method=request.method, path=request.raw_path)
-            answer = self._refuse(Internal(reason="unforeseen", detail=type(error).__name__), call, match)
+            answer = self._refuse(Internal(reason="unforeseen", detail=type(error).__name__), call, match, shown)
         if isinstance(answer, Reply):
             await request.reply(answer)
         else:
             await self._stream(request, answer)
 
-    async def _admit(self, call: Call, dialect: Dialect, route: Route) -> Principal:
-        """Closed by default: only a route that says ``public`` is served without a credential."""
+    async def _admit(self, call: Call, dialect: Dialect, route: Route, shown: list[Key]) -> Principal:
+        """Closed by default: only a route that says ``public`` is served without a credential. The key that the call
+        names goes into ``shown``, whatever comes of it."""
         if route.public:
             return ANYBODY
         claim = dialect.claim(call)
-        key = await self._admission.key(dialect.name, id=claim.id, secret=claim.secret)
-        who = dialect.verify(call, key)
+        token = None if claim.token is None else await self._admission.token(claim.token)
+        if claim.id is None and claim.secret is None and token is not None:
+            key = await self._admission.key_of(token, dialect.name)
+        else:
+            key = await self._admission.key(dialect.name, id=claim.id, secret=claim.secret)
+        if key is not None:
+            shown.append(key)
+        who = dialect.verify(call, key, token)
         structlog.contextvars.bind_contextvars(key=who.key.id)
+        await self._admission.first_time(who)
         await self._admission.count(who.key)
         return who
 
-    def _refuse(self, problem: Problem, call: Call, match: Match) -> Reply:
+    def _refuse(self, problem: Problem, call: Call, match: Match, shown: Sequence[Key]) -> Reply:
         if match.dialect is None:
             return Reply(status=404, body=compact({"error": "not found", "path": call.path}))
-        reply = match.dialect.refuse(cast("AnyProblem", problem), call)
+        reply = match.dialect.refuse(cast("AnyProblem", problem), call, shown[0] if shown else None)
         if isinstance(problem, Internal) or reply.status >= 500:
             log.warning("refused", problem=problem.record(), status=reply.status)
         else:
@@ -192,18 +207,20 @@ class _Request:
         self._scope = scope
         self._headers = Headers(scope["headers"])
 
-    def call(self, match: Match, body: bytes, site_url: str | None) -> Call:
+    def call(self, match: Match, body: bytes, site_url: str | None, language: str) -> Call:
         return Call(
             method=self.method,
             path=self._scope["path"],
             raw_path=self.raw_path,
             query=self._scope["query_string"].decode("latin-1"),
             headers=self._headers,
+            route="" if match.route is None else match.route.path,
             params=match.params or {},
             body=body,
             now=time.time(),
             trace=self.trace,
             origin=site_url or f"{self._scope['scheme']}://{self._headers.get('host', 'localhost')}",
+            language=language,
         )
 
     async def body(self, limit: int) -> bytes:
@@ -245,8 +262,11 @@ class _Request:
 
     async def reply(self, reply: Reply) -> None:
         bare = reply.status == 204
-        length = () if bare else (("Content-Length", str(len(reply.body))),)
-        await self.start(reply.status, "" if bare else reply.media_type, (*length, *reply.headers))
+        measured = () if bare else (("Content-Length", str(len(reply.body))),)
+        how = _STREAM_HEADERS if reply.writes else measured
+        await self.start(reply.status, "" if bare else reply.media_type, (*how, *reply.headers))
+        for piece in reply.writes:
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
     def _cors(self) -> list[tuple[str, str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -31,27 +32,49 @@ class Following:
     async def follow(self, receive: Receive, heartbeat_s: float) -> bool:
         """Write until the run's end or the reader's; whether the stream is to be ended in the normal way."""
         watch = asyncio.create_task(self._watch(receive))
-        loop = asyncio.get_running_loop()
         try:
             while not self.gone:
                 events = self._reader.take()
                 for event in events:
-                    for piece in self._encoder.encode(event):
-                        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await self._write(self._encoder.encode(event, time.time()))
                 if self._reader.done:
                     return not (self._encoder.breaks_off and _failed(events))
-                if events:
-                    self.idle_since = loop.time()
-                elif loop.time() - self.idle_since >= heartbeat_s:
-                    self.idle_since = loop.time()
-                    await self._send({"type": "http.response.body", "body": self._encoder.heartbeat, "more_body": True})
-                await self._reader.wait()
+                await self._write_unasked(heartbeat_s, busy=bool(events))
+                await self._wait()
             return False
         finally:
             self._reader.close()
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+
+    async def _write(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def _write_unasked(self, heartbeat_s: float, *, busy: bool) -> None:
+        """What goes out without an event: what the encoder held back, and the sign of life."""
+        due = self._encoder.due
+        if due is not None and due <= (now := time.time()):
+            await self._write(self._encoder.flush(now))
+            busy = True
+        now = asyncio.get_running_loop().time()
+        if busy and not self._encoder.steady:
+            self.idle_since = now
+        elif now - self.idle_since >= heartbeat_s:
+            self.idle_since = now
+            await self._write([self._encoder.heartbeat])
+
+    async def _wait(self) -> None:
+        due = self._encoder.due
+        if due is None:
+            await self._reader.wait()
+            return
+        timer = asyncio.get_running_loop().call_later(max(0.0, due - time.time()), self._reader.wake)
+        try:
+            await self._reader.wait()
+        finally:
+            timer.cancel()
 
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
-from palaver.core.types import Passage
+from palaver.core.types import Passage, Ref
 from palaver.knowledge.shelf import Shelf
 from palaver.knowledge.words import asked
 
@@ -30,3 +31,14 @@ class Library:
             beside=[one.beside for one in wanted],
             limit=limit,
         )
+
+    async def find(self, app: int, ref: Ref) -> str | None:
+        """The name of the base with that number, uid or name; ``None``: the application has none."""
+        base = await self._shelf.get(app, ref)
+        return None if base is None else base.name
+
+    async def timed(self, app: int, names: Sequence[str], query: str, limit: int) -> tuple[list[Passage], int]:
+        """What ``search`` finds, and how many milliseconds that took."""
+        begun = time.perf_counter()
+        passages = await self.search(app, names, query, limit)
+        return passages, round((time.perf_counter() - begun) * 1000)

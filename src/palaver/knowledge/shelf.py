@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from palaver.core.types import Passage
+from palaver.core.types import Passage, Ref
+
+
+class Named(Protocol):
+    """A base, as far as knowledge asks about one."""
+
+    @property
+    def name(self) -> str: ...
 
 
 class Shelf(Protocol):
@@ -13,6 +20,10 @@ class Shelf(Protocol):
 
     async def open(self, app: int, name: str) -> int:
         """The number of the application's base of that name, made when there is none."""
+        ...
+
+    async def get(self, app: int, ref: Ref) -> Named | None:
+        """The application's base with that number, uid or name."""
         ...
 
     async def digests(self, app: int, base: int) -> Mapping[str, tuple[str, bytes]]:

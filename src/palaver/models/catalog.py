@@ -9,6 +9,7 @@ import aiohttp
 from palaver.core.ports import Model
 from palaver.core.problems import Upstream
 from palaver.models.extract import Extract
+from palaver.models.media import Media
 from palaver.models.openai import TIMEOUTS, OpenAI, Timeouts
 from palaver.models.scripted import Scripted
 
@@ -28,16 +29,21 @@ class Catalog:
         self,
         *,
         default: str = "extract",
+        image: str | None = None,
+        speech: str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
         timeouts: Timeouts = TIMEOUTS,
     ) -> None:
         self._default = default
+        self._image = image
+        self._speech = speech
         self._api_key = (api_key or "").strip() or None
         self._base_url = _trimmed(base_url) or (OPENAI_BASE_URL if self._api_key else None)
         self._timeouts = timeouts
         self._http: aiohttp.ClientSession | None = None
         self._openai: OpenAI | None = None
+        self._media: Media | None = None
         self._extract = Extract()
         self._scripted = Scripted()
 
@@ -58,6 +64,24 @@ class Catalog:
             case _:
                 meant = f"; for a model of an endpoint write 'openai:{spec}'" if spec else ""
                 raise _wrong(f"{spec!r} is not a model: PALAVER_MODEL and an agent's model may be {SPECS}{meant}")
+
+    def painter(self, spec: str | None) -> tuple[Media, str] | None:
+        """Who paints by ``spec`` (``openai:NAME``; ``None``: the server's), and NAME; ``None``: nobody is named."""
+        return self._maker(spec or self._image)
+
+    def speaker(self, spec: str | None) -> tuple[Media, str] | None:
+        """Who speaks by ``spec``, and NAME; ``None``: nobody is named."""
+        return self._maker(spec or self._speech)
+
+    def _maker(self, spec: str | None) -> tuple[Media, str] | None:
+        if not (spec or "").strip():
+            return None
+        model, name = self.resolve(spec)
+        if not isinstance(model, OpenAI):
+            raise _wrong(f"{spec!r} neither paints nor speaks: write openai:NAME")
+        if self._media is None:
+            self._media = Media(self._session, base_url=self._base_url or OPENAI_BASE_URL, api_key=self._api_key)
+        return self._media, name
 
     async def check(self, spec: str | None = None) -> str | None:
         """What would keep ``spec`` from working, as a sentence for people; ``None``: nothing. At most 5 seconds."""

@@ -71,7 +71,7 @@ class OpenAI:
         self._retries = retries
         self._backoff = backoff
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._proxy = _proxy(self._base)
+        self._proxy = proxy_for(self._base)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
         """The answer's deltas, as many at once as one network read holds. Raises ``Upstream``."""
@@ -99,7 +99,7 @@ class OpenAI:
                 asyncio.timeout(5),
                 self._session().get(url, headers=self._headers, proxy=self._proxy, allow_redirects=False) as response,
             ):
-                said = await _read(response, _MAX_WHOLE)
+                said = await read_whole(response, _MAX_WHOLE)
         except TimeoutError:
             return f"{shown} did not answer within 5 seconds."
         except (aiohttp.ClientError, OSError) as error:
@@ -166,7 +166,7 @@ class OpenAI:
             return _Connection(response, deadline, self._timeouts)
         try:
             async with asyncio.timeout_at(deadline):
-                why = await _read(response, _MAX_REFUSAL)
+                why = await read_whole(response, _MAX_REFUSAL)
         except (TimeoutError, aiohttp.ClientError):
             why = b""
         finally:
@@ -286,7 +286,7 @@ class _Offer(msgspec.Struct):
     data: list[_Offered]
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The beginning of a body, at most about ``limit`` bytes."""
     said = b""
     while len(said) < limit and (data := await response.content.readany()):
@@ -299,7 +299,7 @@ def _without_user(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _proxy(url: str) -> str | None:
+def proxy_for(url: str) -> str | None:
     """The proxy that the environment (or the system) prescribes for ``url``.
 
     Asked for once: the session's own ``trust_env`` asks again for every request, in two threads, and refuses requests

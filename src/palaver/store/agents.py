@@ -44,6 +44,11 @@ class Agents:
             self._cache[app, ref] = agent
         return agent
 
+    async def of(self, app: int) -> tuple[Agent, ...]:
+        """Every agent of the application, by name, then id."""
+        rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 ORDER BY name, id", app)
+        return tuple(_agent(row) for row in rows)
+
     async def _read(self, app: int, ref: Ref) -> Agent | None:
         if isinstance(ref, int):
             if not 0 < ref <= MAX_ID:

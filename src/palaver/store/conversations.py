@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 
+from palaver.core.ports import Listing
 from palaver.core.problems import Problem
 from palaver.core.types import (
     MAX_ID,
@@ -26,7 +28,10 @@ from palaver.core.types import (
 )
 from palaver.store.database import Database, Row
 
-_COLUMNS = "app, id, uid, end_user, agent, alias, title, opening, created, modified"
+_COLUMNS = (
+    "app, id, uid, end_user, agent, alias, title, opening, created, modified, icon, summary, variables, last_status,"
+    " queue"
+)
 _parts = msgspec.json.Decoder(tuple[AnyPart, ...]).decode
 _usage = msgspec.json.Decoder(Usage).decode
 
@@ -36,17 +41,25 @@ class Conversations:
         self._db = db
 
     async def create(
-        self, who: Principal, user: User, agent: Agent, *, alias: str | None = None, title: str | None = None
+        self,
+        who: Principal,
+        user: User,
+        agent: Agent,
+        *,
+        alias: str | None = None,
+        title: str | None = None,
+        variables: dict[str, Any] | None = None,
     ) -> Conversation:
         row = await self._db.fetchrow(
-            "INSERT INTO conversation (app, uid, end_user, agent, alias, title) VALUES ($1, $2, $3, $4, $5, $6)"
-            f" RETURNING {_COLUMNS}",
+            "INSERT INTO conversation (app, uid, end_user, agent, alias, title, variables)"
+            f" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}",
             who.app,
             new_uid(),
             user.id,
             agent.id,
             alias,
             title,
+            None if variables is None else json_text(variables),
         )
         assert row is not None
         return conversation(row)
@@ -55,50 +68,81 @@ class Conversations:
         row = await self._db.fetchrow(f"SELECT {_COLUMNS} FROM conversation c WHERE {NAMED}", *named(app, user, ref))
         return None if row is None else conversation(row)
 
-    async def page(
-        self, app: int, user: int, *, agent: int | None, after: Conversation | None, limit: int
-    ) -> list[Conversation]:
+    async def page(self, app: int, user: int, listing: Listing) -> list[Conversation]:
+        after = listing.after or (None, None)
         rows = await self._db.fetch(
-            f"SELECT {_COLUMNS} FROM conversation WHERE app = $1 AND end_user = $2"
-            " AND ($3::bigint IS NULL OR agent = $3)"
-            " AND ($4::timestamptz IS NULL OR (modified, id) < ($4, $5::bigint))"
-            " ORDER BY modified DESC, id DESC LIMIT $6",
-            app,
-            user,
-            agent,
-            None if after is None else after.modified,
-            None if after is None else after.id,
-            limit,
+            f"SELECT {_COLUMNS} FROM conversation WHERE {_LISTED}"
+            " AND ($6::timestamptz IS NULL OR (modified, id) < ($6, $7::bigint))"
+            " AND ($8::bigint IS NULL OR id < $8)"
+            " ORDER BY modified DESC, id DESC LIMIT $9 OFFSET $10",
+            *_listed(app, user, listing),
+            *after,
+            listing.below,
+            listing.limit,
+            listing.offset,
         )
         return [conversation(row) for row in rows]
 
-    async def rename(self, app: int, user: int, ref: Ref, title: str) -> Conversation | None:
+    async def count(self, app: int, user: int, listing: Listing) -> int:
+        sql = f"SELECT count(*) FROM conversation WHERE {_LISTED}"
+        return await self._db.fetchval(sql, *_listed(app, user, listing))
+
+    async def rename(
+        self, app: int, user: int, ref: Ref, *, title: str, icon: str | None = None
+    ) -> Conversation | None:
         row = await self._db.fetchrow(
-            f"UPDATE conversation c SET title = $6, modified = now() WHERE {NAMED} RETURNING {_COLUMNS}",
+            "UPDATE conversation c SET title = $6, icon = coalesce($7, icon), modified = now()"
+            f" WHERE {NAMED} RETURNING {_COLUMNS}",
             *named(app, user, ref),
             title,
+            icon,
         )
         return None if row is None else conversation(row)
 
     async def delete(self, app: int, user: int, ref: Ref) -> list[UUID] | None:
+        return await self._delete(NAMED, *named(app, user, ref))
+
+    async def clear(self, app: int, user: int, agent: int) -> list[UUID]:
+        return await self._delete("c.app = $1 AND c.end_user = $2 AND c.agent = $3", app, user, agent) or []
+
+    async def _delete(self, which: str, *parameters: Any) -> list[UUID] | None:
         rows = await self._db.fetch(
-            f"WITH gone AS (DELETE FROM conversation c WHERE {NAMED} RETURNING app, id)"
+            f"WITH gone AS (DELETE FROM conversation c WHERE {which} RETURNING app, id)"
             " SELECT m.uid FROM gone LEFT JOIN message m"
             " ON m.app = gone.app AND m.conversation = gone.id AND m.status = 'live' ORDER BY m.id DESC",
-            *named(app, user, ref),
+            *parameters,
         )
         return [row["uid"] for row in rows if row["uid"] is not None] if rows else None
 
-    async def history(self, app: int, conversation: int, *, before: int | None, limit: int) -> list[Message]:
+    async def history(
+        self, app: int, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
+    ) -> list[Message]:
+        if after is not None:
+            rows = await self._db.fetch(
+                f"{_HISTORY} AND m.id > $3 ORDER BY m.id LIMIT $4", app, conversation, after, limit
+            )
+            return [message(row) for row in rows]
+        below = MAX_ID if before is None else before
         rows = await self._db.fetch(
-            "SELECT * FROM message WHERE app = $1 AND conversation = $2 AND id < $3 ORDER BY id DESC LIMIT $4",
-            app,
-            conversation,
-            MAX_ID if before is None else before,
-            limit,
+            f"{_HISTORY} AND m.id < $3 ORDER BY m.id DESC LIMIT $4", app, conversation, below, limit
         )
         return [message(row) for row in reversed(rows)]
 
+
+_LISTED = (
+    "app = $1 AND end_user = $2 AND ($3::bigint IS NULL OR agent = $3) AND (NOT $4::boolean OR title IS NOT NULL)"
+    " AND ($5::text IS NULL OR position(lower($5) IN lower(title)) > 0)"
+)
+
+
+def _listed(app: int, user: int, listing: Listing) -> tuple[Any, ...]:
+    return app, user, listing.agent, listing.titled, listing.containing
+
+
+_HISTORY = (
+    "SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
+    " JOIN conversation c ON c.app = m.app AND c.id = m.conversation WHERE m.app = $1 AND m.conversation = $2"
+)
 
 NAMED = "c.app = $1 AND c.end_user = $2 AND (c.id = $3 OR c.uid = $4 OR c.alias = $5)"
 """A WHERE that finds one conversation by any of its names; ``named`` gives its five parameters."""
@@ -124,10 +168,15 @@ def conversation(row: Row) -> Conversation:
         opening=row["opening"],
         created=row["created"],
         modified=row["modified"],
+        icon=row["icon"],
+        summary=row["summary"],
+        variables=None if row["variables"] is None else msgspec.json.decode(row["variables"]),
+        working=bool(row["queue"]),
+        last_status=None if row["last_status"] is None else Status(row["last_status"]),
     )
 
 
-def message(row: Row) -> Message:
+def message(row: Row, *, waiting: bool | None = None) -> Message:
     status: str | None = row["status"]
     return Message(
         app=row["app"],
@@ -138,6 +187,7 @@ def message(row: Row) -> Message:
         parts=_parts(row["parts"]),
         created=row["created"],
         ended=None if status is None or status == "live" else _ended(row, Status(status)),
+        waiting=bool(row["waiting"]) if waiting is None else waiting,
     )
 
 
@@ -148,4 +198,28 @@ def _ended(row: Row, status: Status) -> Ended:
         reason=row["reason"] or "stop",
         usage=Usage() if row["usage"] is None else _usage(row["usage"]),
         problem=None if problem is None else Problem.recall(problem),
+        at=0 if row["ended"] is None else round(row["ended"].timestamp() * 1000),
     )
+
+
+def json_text(value: Any) -> str:
+    """JSON that PostgreSQL takes: no U+0000 and no lone surrogate, whoever wrote it."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        text = msgspec.json.encode(_cleaned(msgspec.to_builtins(value))).decode()
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list | tuple):
+        return [_cleaned(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {_cleaned(name): _cleaned(item) for name, item in cast("dict[str, Any]", value).items()}
+    return value
+
+
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""An escaped U+0000, not the six characters themselves (their backslash is escaped)."""

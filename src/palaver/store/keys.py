@@ -41,6 +41,10 @@ class Keys:
         sql = "SELECT * FROM credential WHERE dialect = $1 AND fingerprint = $2"
         return await self._cached(dialect, self._box.fingerprint(secret), sql)
 
+    async def by_number(self, app: int, number: int) -> Key | None:
+        row = await self._db.fetchrow("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)
+        return None if row is None else self._key(row)
+
     async def _cached(self, dialect: str, by: str | bytes, sql: str) -> Key | None:
         if (dialect, by) in self._cache and self._presence.listening:
             return self._cache[dialect, by]

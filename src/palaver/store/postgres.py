@@ -8,14 +8,17 @@ from contextlib import asynccontextmanager
 from palaver.core.problems import Internal
 from palaver.store.agents import Agents
 from palaver.store.applications import Applications
+from palaver.store.claims import Claims
 from palaver.store.conversations import Conversations
 from palaver.store.database import Database
 from palaver.store.driver import FAILURES, connect, failure
+from palaver.store.files import Files
 from palaver.store.keys import Keys
 from palaver.store.knowledge import KnowledgeTable
 from palaver.store.presence import Presence
 from palaver.store.runs import Runs
 from palaver.store.secrets import SecretBox
+from palaver.store.tokens import Tokens
 from palaver.store.usage import Usage
 from palaver.store.users import Users
 
@@ -45,6 +48,9 @@ class Postgres:
         self.runs = Runs(self.db)
         self.usage = Usage(self.db)
         self.knowledge = KnowledgeTable(self.db)
+        self.files = Files(self.db)
+        self.tokens = Tokens(self.db, box)
+        self.claims = Claims(self.db)
 
     async def open(self) -> None:
         """Connect. Raises ``Internal`` when the database is away, or was sealed with another master key."""

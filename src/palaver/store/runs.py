@@ -6,23 +6,23 @@ PostgreSQL puts them in order; what the statement decides, it decides from the r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal
 from uuid import UUID
-
-import msgspec
 
 from palaver.core.ports import Accepted, Claim, Growth, Opening, Outcome, Replay
 from palaver.core.problems import Busy, Conflict, NotFound, Problem
-from palaver.core.types import Message, Text, clean, new_uid
-from palaver.store.conversations import NAMED, conversation, message, named
+from palaver.core.types import AnyPart, Message, Text, clean, new_uid
+from palaver.store.conversations import NAMED, conversation, json_text, message, named
 from palaver.store.database import Database, Row
 
 ATTEMPTS = 5
 """How often opening a run begins anew because somebody else changed what it was decided on."""
 
-_C_COLUMNS = "c.app, c.id, c.uid, c.end_user, c.agent, c.alias, c.title, c.opening, c.created, c.modified, c.queue"
+_C_COLUMNS = (
+    "c.app, c.id, c.uid, c.end_user, c.agent, c.alias, c.title, c.opening, c.created, c.modified, c.icon, c.summary,"
+    " c.variables, c.last_status, c.queue"
+)
 
 # A claim is free when there is none, or an expired one.
 _CLAIM = """
@@ -49,7 +49,8 @@ def _opening_sql(*, known: bool, claim: bool) -> str:
 
     $1 app, $2 end user, $3 … $5 the conversation's names (known) or uid, agent, alias (new), $6 credential,
     $7 … $9 scope, key and digest of the claim, $10 the run's uid, $11 the claim's life in seconds, $12 the
-    question's uid, $13 its parts, $14 worker, $15 agent, $16 how many runs may be live, $17 the opening words.
+    question's uid, $13 its parts, $14 worker, $15 agent, $16 how many runs may be live, $17 the opening words, $18
+    the conversation's variables (new).
     """
     guard = _GRANTED if claim else "true"
     if known:
@@ -63,24 +64,32 @@ c AS (
     else:
         change = f"""
 c AS (
-    INSERT INTO conversation AS c (app, uid, end_user, agent, alias, opening, queue)
-    SELECT $1::bigint, $4::uuid, $2::bigint, $15::bigint, $5::text, $17::text,
+    INSERT INTO conversation AS c (app, uid, end_user, agent, alias, opening, variables, queue)
+    SELECT $1::bigint, $4::uuid, $2::bigint, $15::bigint, $5::text, $17::text, $18::jsonb,
         ARRAY[nextval('message_id') + 1] WHERE {guard}
     ON CONFLICT (app, end_user, alias) DO NOTHING
     RETURNING {_C_COLUMNS}
 ),"""
-    unused = "WITH given AS (SELECT $3::bigint, $6::bigint, $7::text, $8::text, $9::bytea, $11::float8, $16::integer),"
+    unused = (
+        "WITH given AS (SELECT $3::bigint, $6::bigint, $7::text, $8::text, $9::bytea, $11::float8, $16::integer,"
+        " $18::jsonb),"
+    )
     granted = _GRANTED if claim else "true"
     return (
         unused
         + (_CLAIM if claim else "")
         + change
         + _MESSAGES
-        + f" SELECT {granted} AS granted, c.* FROM (SELECT) one LEFT JOIN c ON true"
+        + f" SELECT {granted} AS granted, now() AS said, c.* FROM (SELECT) one LEFT JOIN c ON true"
     )
 
 
 _OPEN = {(known, claim): _opening_sql(known=known, claim=claim) for known in (True, False) for claim in (True, False)}
+
+_MESSAGE = (
+    "SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
+    " JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
+)
 
 _SAVE = """
 UPDATE message m SET parts = d.parts::jsonb
@@ -90,14 +99,17 @@ WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.st
 # Rows are locked in one order, so that two processes that end runs of the same conversations never wait for each other.
 _DEQUEUE = """
 locked AS (
-    SELECT c.app, c.id, d.runs FROM conversation c
-    JOIN (SELECT app, conversation, array_agg(id) AS runs FROM ended GROUP BY app, conversation) d
+    SELECT c.app, c.id, d.runs, d.last FROM conversation c
+    JOIN (
+        SELECT app, conversation, array_agg(id) AS runs, (array_agg(status ORDER BY id DESC))[1] AS last
+        FROM ended GROUP BY app, conversation
+    ) d
         ON c.app = d.app AND c.id = d.conversation
     ORDER BY c.app, c.id FOR UPDATE OF c
 ),
 freed AS (
     UPDATE conversation c
-    SET modified = now(), queue = ARRAY(SELECT q FROM unnest(c.queue) WITH ORDINALITY AS u (q, n)
+    SET modified = now(), last_status = l.last, queue = ARRAY(SELECT q FROM unnest(c.queue) WITH ORDINALITY AS u (q, n)
                                         WHERE q <> ALL (l.runs) ORDER BY n)
     FROM locked l WHERE c.app = l.app AND c.id = l.id
     RETURNING c.queue[1] AS head
@@ -107,20 +119,20 @@ SELECT head, pg_notify('palaver', 'start ' || head) FROM freed WHERE head IS NOT
 _FINISH = f"""
 WITH d AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
-        $8::text[]) AS d (app, conversation, id, parts, status, reason, usage, problem)
+        $8::text[], $9::float8[]) AS d (app, conversation, id, parts, status, reason, usage, problem, at)
 ),
 ended AS (
     UPDATE message m SET parts = d.parts::jsonb, status = d.status, reason = d.reason, usage = d.usage::jsonb,
-        problem = d.problem::jsonb, ended = now(), worker = NULL
+        problem = d.problem::jsonb, ended = to_timestamp(d.at), worker = NULL
     FROM d WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
-    RETURNING m.app, m.conversation, m.id
+    RETURNING m.app, m.conversation, m.id, m.status
 ),{_DEQUEUE}"""
 
 _INTERRUPT = f"""
 WITH ended AS (
     UPDATE message m SET status = 'interrupted', reason = 'error', problem = $2::jsonb, ended = now(), worker = NULL
-    WHERE m.status = 'live' AND m.worker = ANY ($1::integer[])
-    RETURNING m.app, m.conversation, m.id
+    WHERE m.status = 'live' AND m.worker = ANY ($1::integer[]) AND ($3::bigint[] IS NULL OR m.id = ANY ($3))
+    RETURNING m.app, m.conversation, m.id, m.status
 ),{_DEQUEUE}"""
 
 
@@ -140,12 +152,11 @@ class Runs:
         known = opening.conversation is not None
         if known and opening.create_as is not None and not await self._exists(opening):
             known = False
-        row = await self._db.fetchrow(_OPEN[known, opening.claim is not None], *_arguments(opening, known=known))
+        arguments = _arguments(opening, known=known)
+        row = await self._db.fetchrow(_OPEN[known, opening.claim is not None], *arguments)
         assert row is not None
         if row["id"] is not None:
-            queue: list[int] = row["queue"]
-            run = queue[-1]
-            return Accepted(conversation=conversation(row), question=run - 1, run=run, first=len(queue) == 1)
+            return _accepted(opening, row)
         try:
             return await self._why_not(opening, known=known, granted=row["granted"])
         except (NotFound, Conflict, Busy):
@@ -209,10 +220,31 @@ class Runs:
         )
 
     async def get(self, app: int, run: UUID) -> Message | None:
-        row = await self._db.fetchrow(
-            "SELECT * FROM message WHERE app = $1 AND uid = $2 AND role = 'assistant'", app, run
-        )
+        row = await self._db.fetchrow(f"{_MESSAGE} WHERE m.app = $1 AND m.uid = $2 AND m.role = 'assistant'", app, run)
         return None if row is None else message(row)
+
+    async def turn(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+        rows = await self._db.fetch(
+            f"{_MESSAGE} JOIN message a ON a.app = m.app AND a.conversation = m.conversation"
+            " AND m.id IN (a.id - 1, a.id)"
+            " WHERE a.app = $1 AND a.uid = $2 AND a.role = 'assistant' ORDER BY m.id",
+            app,
+            run,
+        )
+        return (message(rows[0]), message(rows[1])) if len(rows) == 2 else None
+
+    async def live(self, app: int, conversation: int) -> list[UUID]:
+        rows = await self._db.fetch(
+            "SELECT uid FROM message WHERE app = $1 AND conversation = $2 AND status = 'live' ORDER BY id DESC",
+            app,
+            conversation,
+        )
+        return [row["uid"] for row in rows]
+
+    async def tell_to_stop(self, runs: Sequence[UUID]) -> None:
+        await self._db.execute(
+            "SELECT pg_notify('palaver', 'stop ' || run) FROM unnest($1::text[]) AS run", [run.hex for run in runs]
+        )
 
     async def save(self, growths: Sequence[Growth]) -> None:
         await self._db.execute(
@@ -220,7 +252,7 @@ class Runs:
             [growth.app for growth in growths],
             [growth.conversation for growth in growths],
             [growth.run for growth in growths],
-            [_json(growth.parts) for growth in growths],
+            [json_text(growth.parts) for growth in growths],
         )
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[int]:
@@ -229,20 +261,32 @@ class Runs:
             [outcome.app for outcome in outcomes],
             [outcome.conversation for outcome in outcomes],
             [outcome.run for outcome in outcomes],
-            [_json(outcome.parts) for outcome in outcomes],
+            [json_text(outcome.parts) for outcome in outcomes],
             [outcome.ended.status.value for outcome in outcomes],
             [clean(outcome.ended.reason) for outcome in outcomes],
-            [_json(outcome.ended.usage) for outcome in outcomes],
-            [None if outcome.ended.problem is None else _json(outcome.ended.problem.record()) for outcome in outcomes],
+            [json_text(outcome.ended.usage) for outcome in outcomes],
+            [
+                None if outcome.ended.problem is None else json_text(outcome.ended.problem.record())
+                for outcome in outcomes
+            ],
+            [outcome.ended.at / 1000 for outcome in outcomes],
         )
         return {row["head"] for row in rows}
 
-    async def interrupt(self, dead: Sequence[int], problem: Problem) -> int:
-        arguments = (list(dead), _json(problem.record()))
-        sql = "SELECT count(*) FROM message WHERE status = 'live' AND worker = ANY ($1::integer[])"
-        count: int = await self._db.fetchval(sql, arguments[0])
-        await self._db.execute(_INTERRUPT, *arguments)
+    async def interrupt(self, dead: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
+        runs = None if only is None else list(only)
+        sql = (
+            "SELECT count(*) FROM message WHERE status = 'live' AND worker = ANY ($1::integer[])"
+            " AND ($2::bigint[] IS NULL OR id = ANY ($2))"
+        )
+        count: int = await self._db.fetchval(sql, list(dead), runs)
+        await self._db.execute(_INTERRUPT, list(dead), json_text(problem.record()), runs)
         return count
+
+    async def held(self, worker: int) -> set[int]:
+        """Ids of the live runs that are this process's by what is stored."""
+        rows = await self._db.fetch("SELECT id FROM message WHERE status = 'live' AND worker = $1", worker)
+        return {row["id"] for row in rows}
 
     async def heads(self, worker: int) -> set[int]:
         """Live runs of this process that are first in their conversation: what it should be working on."""
@@ -256,6 +300,30 @@ class Runs:
     async def forget_claims(self) -> None:
         """Remove claims that have run out."""
         await self._db.execute("DELETE FROM claim WHERE expires <= now()")
+
+
+def _accepted(opening: Opening, row: Row) -> Accepted:
+    queue: list[int] = row["queue"]
+    here, run = conversation(row), queue[-1]
+
+    def message_of(number: int, uid: UUID, role: Literal["user", "assistant"], parts: tuple[AnyPart, ...]) -> Message:
+        return Message(
+            app=here.app,
+            id=number,
+            uid=uid,
+            conversation=here.id,
+            role=role,
+            parts=parts,
+            created=row["said"],
+            waiting=role == "assistant" and len(queue) > 1,
+        )
+
+    return Accepted(
+        conversation=here,
+        question=message_of(run - 1, opening.question, "user", opening.parts),
+        answer=message_of(run, opening.run, "assistant", ()),
+        first=len(queue) == 1,
+    )
 
 
 def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
@@ -277,37 +345,15 @@ def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
         None if claim is None else claim.digest,
         opening.run,
         opening.claim_ttl,
-        new_uid(),
-        _json(opening.parts),
+        opening.question,
+        json_text(opening.parts),
         opening.worker,
         opening.agent.id,
         opening.max_waiting + 1,
         words[:255],
+        None if opening.variables is None else json_text(opening.variables),
     )
 
 
 def _claim_key(opening: Opening, claim: Claim) -> tuple[int, int, int, str, str]:
     return opening.who.app, opening.who.key.number, opening.user.id, claim.scope, claim.key
-
-
-def _json(value: Any) -> str:
-    """JSON that PostgreSQL takes: no U+0000 and no lone surrogate, whoever wrote it."""
-    try:
-        text = msgspec.json.encode(value).decode()
-    except UnicodeEncodeError:
-        text = msgspec.json.encode(_cleaned(msgspec.to_builtins(value))).decode()
-    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        return {_cleaned(name): _cleaned(item) for name, item in cast("dict[str, Any]", value).items()}
-    return value
-
-
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-"""An escaped U+0000, not the six characters themselves (their backslash is escaped)."""

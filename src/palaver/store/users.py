@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from palaver.core.types import User, as_uid, clean, new_uid
+from uuid import UUID
+
+from palaver.core.types import MAX_ID, Ref, User, as_uid, clean, new_uid
 from palaver.store.database import Database, Row
 
 CACHED = 100_000
@@ -24,9 +26,46 @@ class Users:
             self._seen[app, name] = user
         return user
 
+    async def find(self, app: int, ref: Ref) -> User | None:
+        if isinstance(ref, str):
+            row = await self._find(app, clean(ref))
+        elif isinstance(ref, UUID):
+            row = await self._db.fetchrow("SELECT * FROM end_user WHERE app = $1 AND uid = $2", app, ref)
+        elif 0 < ref <= MAX_ID:
+            row = await self._db.fetchrow("SELECT * FROM end_user WHERE app = $1 AND id = $2", app, ref)
+        else:
+            row = None
+        return None if row is None else _user(row)
+
+    async def register(self, app: int, name: str | None, nickname: str | None, avatar: str | None) -> tuple[User, bool]:
+        uid = new_uid()
+        row = await self._db.fetchrow(
+            "INSERT INTO end_user AS u (app, uid, name, nickname, avatar) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT (app, name) DO UPDATE SET nickname = coalesce(excluded.nickname, u.nickname),"
+            " avatar = coalesce(excluded.avatar, u.avatar) RETURNING *",
+            app,
+            uid,
+            uid.hex if name is None else name,
+            nickname,
+            avatar,
+        )
+        assert row is not None
+        return _user(row), row["uid"] == uid
+
+    async def subscribe(self, app: int, user: int, agent: int, *, on: bool) -> None:
+        if on:
+            sql = "INSERT INTO subscription (app, end_user, agent) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+        else:
+            sql = "DELETE FROM subscription WHERE app = $1 AND end_user = $2 AND agent = $3"
+        await self._db.execute(sql, app, user, agent)
+
+    async def subscribed(self, app: int, user: int) -> set[int]:
+        rows = await self._db.fetch("SELECT agent FROM subscription WHERE app = $1 AND end_user = $2", app, user)
+        return {row["agent"] for row in rows}
+
     async def _find(self, app: int, name: str) -> Row | None:
         return await self._db.fetchrow(
-            "SELECT id, uid, name FROM end_user WHERE app = $1 AND (name = $2 OR uid = $3) ORDER BY name <> $2 LIMIT 1",
+            "SELECT * FROM end_user WHERE app = $1 AND (name = $2 OR uid = $3) ORDER BY name <> $2 LIMIT 1",
             app,
             name,
             as_uid(name),
@@ -35,7 +74,7 @@ class Users:
     async def _add(self, app: int, name: str) -> Row:
         row = await self._db.fetchrow(
             "INSERT INTO end_user (app, uid, name) VALUES ($1, $2, $3)"
-            " ON CONFLICT (app, name) DO UPDATE SET name = excluded.name RETURNING id, uid, name",
+            " ON CONFLICT (app, name) DO UPDATE SET name = excluded.name RETURNING *",
             app,
             new_uid(),
             name,
@@ -45,4 +84,4 @@ class Users:
 
 
 def _user(row: Row) -> User:
-    return User(id=row["id"], uid=row["uid"], name=row["name"])
+    return User(id=row["id"], uid=row["uid"], name=row["name"], nickname=row["nickname"], avatar=row["avatar"])

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from typing import Any, Literal, Protocol
 
+from palaver.core.answers import Answers
 from palaver.core.chat import Chat, Sent
 from palaver.core.events import Event
+from palaver.core.files import Drawer
+from palaver.core.media import Studio
+from palaver.core.people import People
+from palaver.core.ports import Knowledge
 from palaver.core.problems import AnyProblem
-from palaver.core.types import Key, Principal
+from palaver.core.types import Key, Principal, Token
+from palaver.wire.manifest import Row
 
 JSON = "application/json"
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -53,6 +60,8 @@ class Call:
     query: str
     """As sent, without the question mark."""
     headers: Headers
+    route: str
+    """The path of the route that serves it, with its ``{name}`` segments; empty where none does."""
     params: Mapping[str, str]
     """What the route's ``{name}`` segments matched, percent-decoded."""
     body: bytes
@@ -60,6 +69,8 @@ class Call:
     trace: str
     origin: str = ""
     """``https://host`` the caller used."""
+    language: str = "en-US"
+    """The server's, for callers who do not say which one they read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +81,36 @@ class Reply:
     body: bytes = b""
     media_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+    charged: bool = True
+    """Whether the call counts towards the credential's ``total``."""
+    writes: tuple[bytes, ...] = ()
+    """What goes out write by write instead of ``body``: sent as a stream is, without a length, not to be cached."""
 
 
 class Encoder(Protocol):
     """Turns one run's events into the vendor's bytes. Each item of what ``encode`` returns goes out as one write.
 
-    ``encode`` must take any sequence of events that ``Draft`` takes, and owns the state that takes.
+    ``encode`` must take any sequence of events that ``Draft`` takes, and owns the state that takes. ``now`` is Unix
+    seconds.
     """
 
-    heartbeat: bytes
-    """What an idle stream sends."""
     breaks_off: bool
     """Whether a failed run's stream ends abnormally, so that the reader notices the break."""
+    steady: bool
+    """Whether heartbeats come at their interval in any case, and not only when nothing else does."""
+    due: float | None
+    """When (Unix seconds) ``flush`` wants to be called if no event comes before; read after every ``encode``."""
 
-    def encode(self, event: Event) -> list[bytes]: ...
+    @property
+    def heartbeat(self) -> bytes:
+        """What an idle stream sends."""
+        ...
+
+    def encode(self, event: Event, now: float) -> list[bytes]: ...
+
+    def flush(self, now: float) -> list[bytes]:
+        """What was held back and goes out now, without a further event."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +125,23 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Which credential a caller says it has: by its id, or (where the secret is all that is sent) by the secret."""
+    """Which credential a caller says it has: by its id, by the secret (where that is all that is sent), or by an
+    access token that stands for it. A token beside an id is looked up as well."""
 
     id: str | None = None
     secret: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What dialects show of the server's settings. Life times are in seconds."""
+
+    timezone: tzinfo
+    language: str
+    token_ttl_s: float
+    refresh_token_ttl_s: float
+    code_ttl_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +149,12 @@ class Room:
     """What a route's handler may use."""
 
     chat: Chat
+    people: People
+    drawer: Drawer
+    studio: Studio
+    answers: Answers
+    library: Knowledge
+    site: Site
 
 
 Handler = Callable[[Call, Principal, Room], Awaitable[Reply | Stream]]
@@ -126,6 +172,8 @@ class Route:
     """Honours ``Idempotency-Key``."""
     public: bool = False
     """Needs no credential. The exception: a route without this is closed."""
+    upload: bool = False
+    """Takes a body as large as an upload may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,11 +207,13 @@ class Dialect:
     routes: tuple[Route, ...]
     claim: Callable[[Call], Claim]
     """Which credential the call names. Raises ``Unauthenticated(reason="missing")``."""
-    verify: Callable[[Call, Key | None], Principal]
-    """Whether the call proves it; the key is ``None`` when there is none of that id."""
-    refuse: Callable[[AnyProblem, Call], Reply]
-    """The vendor's form of a problem. Total: every kind has one."""
+    verify: Callable[[Call, Key | None, Token | None], Principal]
+    """Whether the call proves it; the key is ``None`` when there is none as claimed, the token likewise."""
+    refuse: Callable[[AnyProblem, Call, Key | None], Reply]
+    """The vendor's form of a problem, for a caller of that key if it has shown one. Total: every kind has a form."""
     new_credential: Callable[[bytes], tuple[str, str]]
     """(id, secret) of a new credential, made from 32 random bytes."""
     curl: Callable[[Sample], str]
     settings: tuple[Setting, ...] = field(default=())
+    behaviours: tuple[Row, ...] = field(default=())
+    """What it promises, for whoever wants to know."""

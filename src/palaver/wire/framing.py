@@ -10,6 +10,7 @@ import json
 import re
 from json.encoder import encode_basestring_ascii  # pyright: ignore[reportUnknownVariableType]
 from typing import Any, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -56,3 +57,12 @@ def line(value: Any) -> bytes:
 def sse(event: str, data: bytes) -> bytes:
     """One server-sent event with a name, no space after the colons."""
     return b"event:%s\ndata:%s\n\n" % (event.encode(), data)
+
+
+_PLAIN = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_KEPT = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+def in_header(text: str) -> str:
+    """``text`` as a header's value: percent-encoded UTF-8 where it has characters that do not go there."""
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_KEPT)

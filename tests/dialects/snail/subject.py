@@ -54,6 +54,7 @@ SUBJECT = Subject(
         {},
         {"Snail-Ai-Auth": "SAI_00000000000000000000000000000000"},
         {"Snail-Ai-Auth": "Bearer x"},
+        {"Snail-Ai-App-Id": "app-1", "Snail-Ai-Token": "SAI_" + "0" * 32},
         {"Snail-Ai-Auth": "eyJhbGciOiJub25lIn0.eyJhcHBJZCI6ImFwcC0xIiwiZXhwIjo0MTAyNDQ0ODAwfQ."},
     ),
 )

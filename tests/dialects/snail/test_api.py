@@ -9,10 +9,10 @@ import pytest
 from dialects.exchange import Answer, Ask
 from dialects.manifest import shows
 from dialects.serving import Served
-from dialects.snail import behaviours
 from dialects.snail.asking import CHAT, USER, Caller, done, envelope, events, joined, refused
 
 from palaver.core.types import Agent
+from palaver.dialects.snail import behaviours
 
 NO_AGENT = "智能体不存在或已被禁用"
 MISSING = "agentId 和 content 为必填参数"

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from dialects.manifest import shows
-from dialects.snail import behaviours
 from dialects.snail.asking import FAR, SECRET, jwt, segment
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from wire.calls import NOW, call
 
 from palaver.core.problems import Unauthenticated
 from palaver.core.types import Key, Principal
-from palaver.dialects.snail import DIALECT
+from palaver.dialects.snail import DIALECT, behaviours
 from palaver.wire.contract import Claim
 
 KEY = Key(app=1, number=1, dialect="snail", id="app-1", secret=SECRET, enabled=True, settings={})
@@ -42,7 +41,7 @@ def sent(token: str | bytes, *, key: Key | None = KEY, now: float = NOW) -> Prin
     """What comes of a call with that token, when ``key`` is what is found for its claim."""
     request = call({"Snail-Ai-Auth": token}, now=now)
     DIALECT.claim(request)
-    return DIALECT.verify(request, key)
+    return DIALECT.verify(request, key, None)
 
 
 def reason(token: str | bytes, *, key: Key | None = KEY, now: float = NOW) -> str:
@@ -135,7 +134,7 @@ def test_the_key_is_the_secret_as_utf_8() -> None:
 def test_app_id_or_iss_or_both_name_the_credential(claims: dict[str, Any]) -> None:
     request = call({"Snail-Ai-Auth": jwt({**claims, "exp": FAR})})
     assert DIALECT.claim(request) == Claim(id="app-1")
-    assert DIALECT.verify(request, KEY) == Principal(key=KEY)
+    assert DIALECT.verify(request, KEY, None) == Principal(key=KEY)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 from dialects.exchange import Answer
 from dialects.manifest import shows
 from dialects.serving import Served
-from dialects.snail import behaviours
 from dialects.snail.asking import USER, Caller, done, refused
 
 from palaver.core.types import Agent
+from palaver.dialects.snail import behaviours
 
 OTHER_AGENT = "conversationId 与 agentId 不匹配"
 WRONG_NAME = "参数格式错误: conversationId"

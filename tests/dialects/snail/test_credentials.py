@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from dialects.manifest import shows
 from dialects.serving import Served
-from dialects.snail import behaviours
 from dialects.snail.asking import FAR, SECRET, USER, Caller, done, error_frame, frames, jwt, refused
 from dialects.snail.test_auth import J1, J2, J3, J4, J5, J6
 
 from palaver.core.types import Agent, Key
+from palaver.dialects.snail import behaviours
 
 WRONG = "Token 验证失败"
 EXPIRED = "登录已过期，请重新登录"

@@ -8,10 +8,10 @@ import pytest
 from dialects.exchange import Ask
 from dialects.manifest import shows
 from dialects.serving import HOLD, Served
-from dialects.snail import behaviours
 from dialects.snail.asking import CHAT, USER, Caller, done, envelope, error_frame, frames
 
 from palaver.core.types import Agent
+from palaver.dialects.snail import behaviours
 
 EVENTS = {"Accept": "text/event-stream"}
 

@@ -9,10 +9,10 @@ import pytest
 from dialects.exchange import Answer
 from dialects.manifest import shows
 from dialects.serving import HOLD, Served
-from dialects.snail import behaviours
 from dialects.snail.asking import USER, Caller, Event, done, envelope, events, frames, joined, refused
 
 from palaver.core.types import Agent
+from palaver.dialects.snail import behaviours
 
 CONFLICT = "Idempotency-Key already used with a different request"
 EVENTS = {"Accept": "text/event-stream"}

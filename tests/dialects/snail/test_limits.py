@@ -8,11 +8,11 @@ import pytest
 from dialects.exchange import Answer, Exchange
 from dialects.manifest import shows
 from dialects.serving import HOLD, Served, serving
-from dialects.snail import behaviours
 from dialects.snail.asking import FAR, USER, Caller, done, error_frame, events, frames, joined, jwt, refused
 from kit import Scratch, run
 
 from palaver.core.types import Agent
+from palaver.dialects.snail import behaviours
 
 SETTINGS = {"max_waiting_turns": 0, "max_live_runs": 2}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dialects.manifest import audit, rows
-from dialects.snail import behaviours
+
+from palaver.dialects.snail import behaviours
 
 
 def test_every_row_has_a_test_and_every_test_a_row() -> None:

@@ -10,11 +10,11 @@ import pytest
 from dialects.exchange import Broken, Exchange
 from dialects.manifest import shows
 from dialects.serving import HOLD, Served, serving
-from dialects.snail import behaviours
 from dialects.snail.asking import USER, Caller, Event, done, events, joined, refused
 from kit import Scratch, run
 
 from palaver.core.types import Status
+from palaver.dialects.snail import behaviours
 
 ERROR = (
     b'{"type":"error","code":0,"msg":"\\u7cfb\\u7edf\\u5f02\\u5e38","data":null,"status":0,'

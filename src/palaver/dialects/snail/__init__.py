@@ -1,22 +1,28 @@
-"""Snail AI's open API, surface A: ``POST /snail-ai/open-api/chat``, answered as NDJSON.
+"""Snail AI: the documented open API (surface A, ``/snail-ai/open-api/``, answers in NDJSON), and what the vendor's
+released server and Java client speak (surface B, ``/snail-ai/openapi/v1/``, answers in JSON and server-sent events).
 
 Source: the vendor's page "对话接口" and the wire specification ``snail.md``.
 """
 
-from palaver.dialects.snail.api import ROUTES
+from palaver.dialects.snail import agents, api, behaviours, talk, users
 from palaver.dialects.snail.auth import claim, new_credential, verify
 from palaver.dialects.snail.words import curl, refuse
-from palaver.wire.contract import Dialect
-from palaver.wire.settings import COMMON
+from palaver.wire.contract import Dialect, Setting
+from palaver.wire.manifest import gathered
+from palaver.wire.settings import COMMON, boolean
 
 DIALECT = Dialect(
     name="snail",
     prefixes=("/snail-ai/",),
-    routes=ROUTES,
+    routes=(*api.ROUTES, *agents.ROUTES, *users.ROUTES, *talk.ROUTES),
     claim=claim,
     verify=verify,
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,
-    settings=COMMON,
+    settings=(
+        *COMMON,
+        Setting(name="auto_register", read=boolean, meaning="surface B: an unknown openId is a new end user"),
+    ),
+    behaviours=gathered(behaviours),
 )

@@ -1,21 +1,20 @@
-"""The routes. Source: the vendor's page, and the wire specification ``snail.md``, section 4."""
+"""Surface A. Source: the vendor's page, and the wire specification ``snail.md``, sections 4 and 5."""
 
 from __future__ import annotations
 
-import re
-from urllib.parse import quote
-
 from palaver.core.chat import Said
 from palaver.core.problems import NotFound, Unauthenticated
-from palaver.core.types import Conversation, Principal, Text
-from palaver.dialects.snail.shapes import ChatRequest, checked
+from palaver.core.types import Principal, Text
+from palaver.dialects.snail.shapes import ChatRequest, SearchRequest, checked, wanted
+from palaver.dialects.snail.shown import found_shown, name_of
 from palaver.dialects.snail.stream import Frames, Lines
-from palaver.dialects.snail.words import EVENT_STREAM, NDJSON, wants_events
+from palaver.dialects.snail.words import CHAT, EVENT_STREAM, NDJSON, SEARCH, success, wants_events
 from palaver.wire.bodies import as_id, idempotency, json_object, read
-from palaver.wire.contract import Call, Room, Route, Stream
+from palaver.wire.contract import Call, Reply, Room, Route, Stream
+from palaver.wire.framing import in_header
 
-_PLAIN = re.compile(r"[\x21-\x7e]+", re.ASCII)
-_KEPT = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+PASSAGES = 10
+"""How many passages a search answers at most."""
 
 
 async def chat(call: Call, who: Principal, room: Room) -> Stream:
@@ -29,32 +28,29 @@ async def chat(call: Call, who: Principal, room: Room) -> Stream:
     if number is None:
         raise NotFound(noun="agent", ref=str(request.agent))
     agent = await room.chat.agent(who, number)
-    claim = idempotency(call, "POST /snail-ai/open-api/chat")
+    claim = idempotency(call, f"POST {CHAT}")
     said = Said(parts=(Text(text=request.content),), off=request.off, claim=claim, trace=call.trace)
     sent = await room.chat.send(who, agent, said, conversation=request.conversation, create_as=request.conversation)
-    name = shown(sent.conversation)
+    name = name_of(sent.conversation)
     headers = (("X-Conversation-Id", in_header(name)),)
     if wants_events(call):
         return Stream(sent=sent, encoder=Frames(name, sent.run), media_type=EVENT_STREAM, headers=headers)
     return Stream(sent=sent, encoder=Lines(name), media_type=NDJSON, headers=headers)
 
 
-def shown(conversation: Conversation) -> str:
-    """The id a caller sees: the one it chose, else the UUID."""
-    return conversation.alias if conversation.alias is not None else str(conversation.uid)
-
-
-def in_header(name: str) -> str:
-    """``name`` as a header's value: percent-encoded UTF-8 where it has characters that do not go there."""
-    return name if _PLAIN.fullmatch(name) else quote(name, safe=_KEPT)
+async def search(call: Call, who: Principal, room: Room) -> Reply:
+    """The best passages of one knowledge base."""
+    request = read(SearchRequest, json_object(call.body), digits_are_numbers=True)
+    base, query = wanted(request)
+    number = as_id(base)
+    name = None if number is None else await room.library.find(who.app, number)
+    if name is None:
+        raise NotFound(noun="knowledge", ref=str(base))
+    passages, took_ms = await room.library.timed(who.app, [name], query, PASSAGES)
+    return success(found_shown(passages, took_ms, debug=request.debug is True))
 
 
 ROUTES = (
-    Route(
-        method="POST",
-        path="/snail-ai/open-api/chat",
-        handle=chat,
-        purpose="send a message, read the answer line by line",
-        creating=True,
-    ),
+    Route(method="POST", path=CHAT, handle=chat, purpose="send a message, read the answer line by line", creating=True),
+    Route(method="POST", path=SEARCH, handle=search, purpose="search one knowledge base"),
 )

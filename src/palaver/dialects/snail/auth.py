@@ -1,4 +1,5 @@
-"""``Snail-Ai-Auth``: a JWT signed with the credential's secret, or the secret itself. Pure.
+"""Surface A's ``Snail-Ai-Auth``, a JWT signed with the credential's secret, or the secret itself; surface B's id and
+secret in two headers. Pure.
 
 Source: wire specification ``snail.md``, section 2.
 """
@@ -14,10 +15,13 @@ from typing import Any, cast
 import msgspec
 
 from palaver.core.problems import Unauthenticated
-from palaver.core.types import Key, Principal, clean
+from palaver.core.types import Key, Principal, Token, clean
+from palaver.dialects.snail.words import on_b
 from palaver.wire.contract import Call, Claim
+from palaver.wire.framing import compact
 
 HEADER = "snail-ai-auth"
+APP_ID, APP_TOKEN = "snail-ai-app-id", "snail-ai-token"
 LEEWAY_S = 60
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
@@ -28,6 +32,8 @@ def new_credential(random: bytes) -> tuple[str, str]:
 
 
 def claim(call: Call) -> Claim:
+    if on_b(call):
+        return Claim(id=_pair(call)[0])
     token = _token(call)
     if token.count(".") != 2:
         return Claim(secret=token)
@@ -38,13 +44,17 @@ def claim(call: Call) -> Claim:
     return Claim(id=named[0])
 
 
-def verify(call: Call, key: Key | None) -> Principal:
+def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
     """The caller, for the end user its token is bound to, if it is. In the specification's order: unknown, disabled,
     wrong, expired."""
     if key is None:
-        raise Unauthenticated(reason="unknown")
+        raise Unauthenticated(reason="unknown", subject=_pair(call)[0] if on_b(call) else "")
     if not key.enabled:
         raise Unauthenticated(reason="disabled", subject=key.id)
+    if on_b(call):
+        if not hmac.compare_digest(_pair(call)[1].encode(), key.secret.encode()):
+            raise Unauthenticated(reason="wrong")
+        return Principal(key=key)
     token = _token(call)
     if token.count(".") != 2:
         if not hmac.compare_digest(token.encode(), key.secret.encode()):
@@ -58,6 +68,28 @@ def verify(call: Call, key: Key | None) -> Principal:
     if user is not None and not isinstance(user, str):
         raise Unauthenticated(reason="wrong")
     return Principal(key=key, user=None if user is None else clean(user))
+
+
+def embed_token(key: Key, open_id: str, expires: int, trusted: str | None) -> str:
+    """A token of surface A for a browser, good for that user alone until ``expires`` (Unix seconds)."""
+    claims: dict[str, Any] = {
+        "aud": compact({"username": open_id}).decode(),
+        "exp": expires,
+        "appId": key.id,
+        "openId": open_id,
+    }
+    if trusted is not None:
+        claims["trustedCredential"] = trusted
+    signed = f"{_written({'alg': 'HS256'})}.{_written(claims)}"
+    return f"{signed}.{_base64url(_digest(signed, key.secret))}"
+
+
+def _pair(call: Call) -> tuple[str, str]:
+    """(id, secret) of surface B."""
+    app, token = call.headers.get(APP_ID, ""), call.headers.get(APP_TOKEN, "")
+    if not app or not token:
+        raise Unauthenticated(reason="missing")
+    return app, token
 
 
 def _token(call: Call) -> str:
@@ -74,10 +106,13 @@ def _signed_claims(token: str, secret: str) -> dict[str, Any]:
     header = _json_segment(head)
     if header.get("alg") != "HS256" or "crit" in header:
         raise Unauthenticated(reason="wrong")
-    digest = hmac.new(secret.encode(), f"{head}.{body}".encode(), hashlib.sha256).digest()
-    if not hmac.compare_digest(digest, _segment(signature)):
+    if not hmac.compare_digest(_digest(f"{head}.{body}", secret), _segment(signature)):
         raise Unauthenticated(reason="wrong")
     return _json_segment(body)
+
+
+def _digest(signed: str, secret: str) -> bytes:
+    return hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
 
 
 def _check_time(claims: dict[str, Any], now: float) -> None:
@@ -102,9 +137,18 @@ def _segment(text: str) -> bytes:
     if not _SEGMENT.fullmatch(text) or len(text) % 4 == 1:
         raise Unauthenticated(reason="wrong")
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if base64.urlsafe_b64encode(data).decode().rstrip("=") != text:
+    if _base64url(data) != text:
         raise Unauthenticated(reason="wrong")
     return data
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _written(value: Any) -> str:
+    """``value`` as a part of a token."""
+    return _base64url(compact(value))
 
 
 def _json_segment(text: str) -> dict[str, Any]:

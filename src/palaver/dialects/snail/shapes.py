@@ -1,15 +1,28 @@
-"""What callers send. Source: wire specification ``snail.md``, section 4.1."""
+"""What callers send. Source: wire specification ``snail.md``, sections 4.1, 5 and 7."""
 
 from __future__ import annotations
 
 import unicodedata
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from palaver.core.problems import Invalid
+from palaver.wire.bodies import json_object, read
+from palaver.wire.contract import Call
 
 MAX_CONVERSATION_ID = 128
 MAX_OPEN_ID = 255
+MAX_SID = 255
+MAX_SIZE = 200
+SHORTEST_TTL, LONGEST_TTL = 60, 86_400
+
+T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+# Surface A ----------------------------------------------------------------------------------------------------------
 
 
 class ChatRequest(msgspec.Struct, kw_only=True):
@@ -44,20 +57,158 @@ def checked(request: ChatRequest) -> Chat:
         raise Invalid(field="openId", rule="required")
     if len(user) > MAX_OPEN_ID:
         raise Invalid(field="openId", rule="length", detail=f"more than {MAX_OPEN_ID} characters")
-    conversation = request.conversationId if (request.conversationId or "").strip() else None
-    if conversation is not None and not _is_name(conversation):
-        raise Invalid(field="conversationId", rule="length")
     return Chat(
         agent=agent,
         user=user,
         content=content,
-        conversation=conversation,
-        off=frozenset(
-            [("mcp", number) for number in request.disabledMcpServerIds or ()]
-            + [("skill", number) for number in request.disabledSkillIds or ()]
-        ),
+        conversation=conversation_name(request.conversationId),
+        off=switched_off(request.disabledMcpServerIds, request.disabledSkillIds),
     )
 
 
-def _is_name(text: str) -> bool:
-    return len(text) <= MAX_CONVERSATION_ID and all(unicodedata.category(char) != "Cc" for char in text)
+class SearchRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /snail-ai/open-api/rag/search``."""
+
+    ragId: int | str | None = None  # noqa: N815
+    query: str | None = None
+    debug: bool | None = None
+
+
+def wanted(request: SearchRequest) -> tuple[int, str]:
+    """(knowledge base, query) of a search that breaks no rule."""
+    if isinstance(request.ragId, str) and request.ragId.strip():
+        raise Invalid(field="ragId", rule="type", detail=f"{request.ragId[:40]!r} is no number")
+    if request.ragId is None or isinstance(request.ragId, str) or not (request.query or "").strip():
+        raise Invalid(field="ragId", rule="required")
+    return request.ragId, request.query or ""
+
+
+# Both ---------------------------------------------------------------------------------------------------------------
+
+
+def conversation_name(given: str | None) -> str | None:
+    """The conversation that a caller names; a blank name is none."""
+    if given is None or not given.strip():
+        return None
+    if len(given) > MAX_CONVERSATION_ID or any(unicodedata.category(char) == "Cc" for char in given):
+        raise Invalid(field="conversationId", rule="length")
+    return given
+
+
+def switched_off(servers: list[int] | None, skills: list[int] | None) -> frozenset[tuple[str, int]]:
+    """What is off for one message, as core names it."""
+    return frozenset([("mcp", number) for number in servers or ()] + [("skill", number) for number in skills or ()])
+
+
+# Surface B ----------------------------------------------------------------------------------------------------------
+
+
+class Paged(msgspec.Struct, kw_only=True):
+    page: int | None = None
+    size: int | None = None
+
+
+class ForAgent(msgspec.Struct, kw_only=True):
+    agentId: int | None = None  # noqa: N815
+
+
+class ForUser(msgspec.Struct, kw_only=True):
+    openId: str | None = None  # noqa: N815
+
+
+class Subscription(msgspec.Struct, kw_only=True):
+    openId: str | None = None  # noqa: N815
+    agentId: int | None = None  # noqa: N815
+
+
+class Registration(msgspec.Struct, kw_only=True):
+    externalId: str | None = None  # noqa: N815
+    nickname: str | None = None
+    avatarUrl: str | None = None  # noqa: N815
+
+
+class Conversations(msgspec.Struct, kw_only=True):
+    """One user's conversations with one agent: which stretch, or which of them, or a new one."""
+
+    agentId: int | None = None  # noqa: N815
+    openId: str | None = None  # noqa: N815
+    conversationId: str | None = None  # noqa: N815
+    title: str | None = None
+    page: int | None = None
+    size: int | None = None
+
+
+class Messages(msgspec.Struct, kw_only=True):
+    agentId: int | None = None  # noqa: N815
+    conversationId: str | None = None  # noqa: N815
+    openId: str | None = None  # noqa: N815
+
+
+class Talk(msgspec.Struct, kw_only=True):
+    agentId: int | None = None  # noqa: N815
+    openId: str | None = None  # noqa: N815
+    content: str | None = None
+    conversationId: str | None = None  # noqa: N815
+    disabledMcpServerIds: list[int] | None = None  # noqa: N815
+    disabledSkillIds: list[int] | None = None  # noqa: N815
+    sid: str | None = None
+
+
+class Embedding(msgspec.Struct, kw_only=True):
+    openId: str | None = None  # noqa: N815
+    trustedCredential: str | None = None  # noqa: N815
+    ttlSeconds: int | None = None  # noqa: N815
+
+
+def members(call: Call) -> dict[str, Any]:
+    """What a call of surface B brings: a POST's JSON body, else the query's fields."""
+    if call.method == "POST":
+        return json_object(call.body)
+    fields = parse_qsl(call.query.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
+    return {name: value.replace("\0", "\ufffd") for name, value in fields}
+
+
+def asked(shape: type[S], given: dict[str, Any]) -> S:
+    """``given`` as a ``shape``; blank counts as absent."""
+    filled = {name: value for name, value in given.items() if not isinstance(value, str) or value.strip()}
+    return read(shape, filled, digits_are_numbers=True)
+
+
+def need(value: T | None, field: str) -> T:
+    """A field that has to be there."""
+    if value is None:
+        raise Invalid(field=field, rule="required")
+    return value
+
+
+def user_name(value: str, field: str = "openId") -> str:
+    if len(value) > MAX_OPEN_ID:
+        raise Invalid(field=field, rule="length", detail=f"more than {MAX_OPEN_ID} characters")
+    return value
+
+
+def stretch(page: int | None, size: int | None, usual: int) -> tuple[int, int]:
+    """(page, size) of a list whose pages usually have ``usual`` entries."""
+    page, size = 1 if page is None else page, usual if size is None else size
+    if page < 1:
+        raise Invalid(field="page", rule="range")
+    if size < 1:
+        raise Invalid(field="size", rule="range")
+    return page, min(size, MAX_SIZE)
+
+
+def life(seconds: int | None) -> int:
+    """How long an embed token is good for."""
+    if seconds is None:
+        return 3600
+    if seconds < SHORTEST_TTL:
+        raise Invalid(field="ttlSeconds", rule="range")
+    if seconds > LONGEST_TTL:
+        raise Invalid(field="ttlSeconds", rule="size")
+    return seconds
+
+
+def short_sid(sid: str | None) -> None:
+    """It goes out again with every event, so it has a limit."""
+    if sid is not None and len(sid) > MAX_SID:
+        raise Invalid(field="sid", rule="length", detail=f"more than {MAX_SID} characters")

@@ -10,7 +10,8 @@ from palaver.core.types import Ended, Status, Text
 from palaver.dialects.snail.words import error_event, error_line
 from palaver.wire.framing import ascii_json, ascii_text, line, sse
 
-_FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
+FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
+"""How a run ends that has no whole answer."""
 
 
 class Lines:
@@ -19,13 +20,15 @@ class Lines:
 
     heartbeat = b"\n"
     breaks_off = True
+    steady = False
+    due: float | None = None
 
     def __init__(self, conversation: str) -> None:
         self._conversation = conversation
         self._kind = b"text"
         self._answer: list[str] = []
 
-    def encode(self, event: Event) -> list[bytes]:
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
             case Grew(text=text):
                 if self._kind == b"text":
@@ -37,12 +40,15 @@ class Lines:
             case Added():
                 return []
             case Ended(status=status):
-                if status in _FAILED:
+                if status in FAILED:
                     return [line(error_line())]
                 answer = "".join(self._answer)
                 return [line({"type": "done", "conversationId": self._conversation, "fullText": answer})]
             case _:
                 assert_never(event)
+
+    def flush(self, now: float) -> list[bytes]:  # noqa: ARG002
+        return []
 
 
 class Frames:
@@ -50,15 +56,17 @@ class Frames:
 
     heartbeat = b": ping\n\n"
     breaks_off = False
+    steady = False
+    due: float | None = None
 
-    def __init__(self, conversation: str, sid: UUID) -> None:
+    def __init__(self, conversation: str, sid: UUID | str) -> None:
         self._conversation = conversation
-        self._sid = str(sid).encode()
+        self._sid = ascii_text(str(sid)).encode()
         self._kind = "text"
         self._blank = ""
         self._answer: list[str] = []
 
-    def encode(self, event: Event) -> list[bytes]:
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
             case Grew(text=text):
                 return self._grew(text)
@@ -69,12 +77,15 @@ class Frames:
             case Added():
                 return []
             case Ended(status=status):
-                if status in _FAILED:
+                if status in FAILED:
                     return [sse("error", ascii_json(error_event()))]
                 done = {"conversationId": self._conversation, "fullText": "".join(self._answer)}
                 return [sse("done", ascii_json(done))]
             case _:
                 assert_never(event)
+
+    def flush(self, now: float) -> list[bytes]:  # noqa: ARG002
+        return []
 
     def _grew(self, text: str) -> list[bytes]:
         if self._kind == "text":
@@ -86,5 +97,5 @@ class Frames:
             if not text:
                 return []
         kind = self._kind.encode()
-        data = b'{"type":"%s","sid":"%s","content":%s}' % (kind, self._sid, ascii_text(text).encode())
+        data = b'{"type":"%s","sid":%s,"content":%s}' % (kind, self._sid, ascii_text(text).encode())
         return [sse(self._kind, data)]

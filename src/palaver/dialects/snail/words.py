@@ -1,6 +1,6 @@
-"""What the vendor calls things: its envelope, its messages, its example.
+"""What the vendor calls things: its envelopes, its messages, its example.
 
-Source: the vendor's page, and the wire specification ``snail.md``, sections 2.3 and 3.
+Source: the vendor's page, and the wire specification ``snail.md``, sections 2.3, 3, 6 and 7.
 """
 
 from __future__ import annotations
@@ -17,35 +17,89 @@ from palaver.core.problems import (
     Internal,
     Invalid,
     NotFound,
+    Problem,
     Unauthenticated,
     Upstream,
 )
+from palaver.core.types import Key
 from palaver.wire.contract import Call, Reply, Sample
 from palaver.wire.framing import ascii_json, compact, sse
 
+CHAT = "/snail-ai/open-api/chat"
+SEARCH = "/snail-ai/open-api/rag/search"
+B = "/snail-ai/openapi/v1"
+"""Below this lies surface B."""
 NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream;charset=UTF-8"
 NOT_SIGNED_IN = 5001
 UNFORESEEN = "系统异常"
+NO_TIME = "对话超时"
+
+
+NO_AGENT = "智能体不存在或已被禁用"
+_RULES = {
+    ("page", "range"): "must be greater than 0",
+    ("size", "range"): "must be greater than 0",
+    ("ttlSeconds", "range"): "must be greater than or equal to 60",
+    ("ttlSeconds", "size"): "must be less than or equal to 86400",
+}
+"""What the vendor's server says of a field of surface B that is there and breaks a rule."""
+
+
+def on_b(call: Call) -> bool:
+    return call.path.startswith(f"{B}/")
 
 
 def wants_events(call: Call) -> bool:
-    """Whether the caller asked for server-sent events instead of lines."""
+    """Whether the caller of surface A's chat asked for server-sent events instead of lines."""
     accept = call.headers.get("accept", "").lower()
     return "text/event-stream" in accept and NDJSON not in accept
 
 
-def refuse(problem: AnyProblem, call: Call) -> Reply:
-    """The problem as surface A answers it, always one line; as one ``error`` frame where events were asked for."""
-    http, status, message = _said(problem)
-    if wants_events(call) and http not in {404, 405, 413}:
+def refuse(problem: AnyProblem, call: Call, _key: Key | None = None) -> Reply:
+    """The problem as the caller's surface answers it, always one line; as one ``error`` frame where events were asked
+    for."""
+    http, status, message = _said_on_b(problem, call) if on_b(call) else _said(problem)
+    if _reads_frames(call) and http not in {404, 405, 413}:
         return Reply(body=sse("error", ascii_json(error_event(message, status))), media_type=EVENT_STREAM)
-    return Reply(status=http, body=compact(envelope(message, status)), headers=_retry(problem))
+    body = failure(message, status) if on_b(call) else envelope(message, status)
+    return Reply(status=http, body=compact(body), headers=_retry(problem))
+
+
+def _reads_frames(call: Call) -> bool:
+    if on_b(call):  # the vendor's reader of streams sees nothing at all in a JSON body
+        return call.path == f"{B}/agent/chat" and "text/event-stream" in call.headers.get("accept", "").lower()
+    return call.path != SEARCH and wants_events(call)
+
+
+def success(data: Any, *, headers: tuple[tuple[str, str], ...] = (), **page: int) -> Reply:
+    """A good answer; ``page`` are the members that lists have beside ``data``."""
+    body = {"code": 1, "msg": "success", "data": data, "status": 1, "message": "success", **page}
+    return Reply(body=compact(body), headers=headers)
+
+
+def failed(message: str, headers: tuple[tuple[str, str], ...]) -> Reply:
+    """What surface B's blocking chat answers when there is no whole answer."""
+    return Reply(body=compact(failure(message)), headers=headers)
+
+
+def why(problem: Problem | None) -> str:
+    """Why a run failed, as far as it is the caller's business."""
+    match problem:
+        case Upstream(reason=reason) | Internal(reason=reason):
+            return f"{UNFORESEEN}: {reason}"
+        case _:
+            return UNFORESEEN
+
+
+def failure(message: str, status: int = 0) -> dict[str, Any]:
+    """A failure of surface B: the documented members, then the implemented ones."""
+    return {"code": 0, "msg": message, "data": None, "status": status, "message": message}
 
 
 def envelope(message: str, status: int = 0) -> dict[str, Any]:
-    """A failure: the documented members, then the implemented ones, then the ``type`` that readers of lines want."""
-    return {"code": 0, "msg": message, "data": None, "status": status, "message": message, "type": "error"}
+    """A failure of surface A: the same, then the ``type`` that readers of lines want."""
+    return {**failure(message, status), "type": "error"}
 
 
 def error_line(message: str = UNFORESEEN) -> dict[str, Any]:
@@ -58,6 +112,29 @@ def error_event(message: str = UNFORESEEN, status: int = 0) -> dict[str, Any]:
     return {"message": message, "code": 0, "msg": message, "data": None, "status": status}
 
 
+def _said_on_b(problem: AnyProblem, call: Call) -> tuple[int, int, str]:
+    """The same on surface B, where a message depends on the call."""
+    match problem:
+        case Unauthenticated(reason="missing"):
+            return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 Snail-Ai-App-Id 和 Snail-Ai-Token"
+        case Unauthenticated(reason="unknown", subject=app):
+            return 200, NOT_SIGNED_IN, f"应用认证失败: {app}"
+        case NotFound(noun="user", ref=open_id):
+            if call.path.startswith(f"{B}/user"):
+                return 200, 0, f"用户不存在: {open_id}"
+            return 200, NOT_SIGNED_IN, f"OpenId 无效: {open_id}"
+        case NotFound(noun="agent", ref=number) if call.path == f"{B}/agent":
+            return 200, 0, f"Agent 不存在: {number}"
+        case NotFound(noun="agent", ref=number) if call.path == f"{B}/user/agent":
+            return 200, 0, f"Agent 不存在或不可用: {number}"
+        case Invalid(field=field, rule="required") if field != "body":
+            return 200, 0, f"{field} {field} is required"
+        case Invalid(field=field, rule=rule) if (field, rule) in _RULES:
+            return 200, 0, f"{field} {field} {_RULES[field, rule]}"
+        case _:
+            return _said(problem)
+
+
 def _said(problem: AnyProblem) -> tuple[int, int, str]:
     """(HTTP status, the envelope's status, message)."""
     match problem:
@@ -68,7 +145,9 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
         case NotFound(noun="method"):
             return 405, 0, "请求方法不支持"
         case NotFound(noun="agent"):
-            return 200, 0, "智能体不存在或已被禁用"
+            return 200, 0, NO_AGENT
+        case NotFound(noun="knowledge"):
+            return 200, 0, "知识库不存在"
         case NotFound(noun=noun):
             return 200, 0, f"不存在: {noun}"
         case Invalid():
@@ -77,7 +156,7 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
             return 422, 0, "Idempotency-Key already used with a different request"
         case Conflict():
             return 200, 0, "conversationId 与 agentId 不匹配"
-        case Busy(reason="rate" | "usage"):
+        case Busy(reason="rate" | "day" | "usage"):
             return 429, 0, "请求过于频繁，请稍后再试"
         case Busy():
             return 200, 0, "会话繁忙，请稍后再试"
@@ -97,7 +176,7 @@ def _not_signed_in(problem: Unauthenticated) -> str:
             return "登录已过期，请重新登录"
         case "user":
             return f"OpenId 无效: {problem.subject}"
-        case "unknown" | "wrong":
+        case "unknown" | "wrong" | "repeated":
             return "Token 验证失败"
 
 
@@ -111,6 +190,8 @@ def _invalid(problem: Invalid) -> tuple[int, int, str]:
             return 200, 0, "Idempotency-Key 格式错误"
         case "agentId", "required":
             return 200, 0, "agentId 和 content 为必填参数"
+        case "ragId", "required":
+            return 200, 0, "ragId 和 query 为必填参数"
         case field, "required":
             return 200, 0, f"{field} 为必填参数"
         case field, _:
@@ -119,7 +200,7 @@ def _invalid(problem: Invalid) -> tuple[int, int, str]:
 
 def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
     match problem:
-        case Busy(reason="rate", retry_after=seconds):
+        case Busy(reason="rate" | "day", retry_after=seconds):
             return (("Retry-After", str(max(1, math.ceil(60 if seconds is None else seconds)))),)
         case Busy(reason="usage"):
             return (("Retry-After", "86400"),)

@@ -13,11 +13,11 @@ import pytest
 from dialects.exchange import GUARD
 from dialects.manifest import shows
 from dialects.serving import Served
-from dialects.snail import behaviours
 from dialects.snail.asking import FAR, USER, Caller, jwt
 from dialects.snail.clients.chat import Shown, chat_with_agent
 
 from palaver.core.types import Agent
+from palaver.dialects.snail import behaviours
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")

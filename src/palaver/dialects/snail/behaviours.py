@@ -1,7 +1,7 @@
 """What surface A promises, one row a promise. Pages are headings of the vendor's "对话接口", sections those of the wire
 specification's ``snail.md`` (``README n``: of the part all dialects share)."""
 
-from dialects.manifest import differs, open_point, ours, seed, spec
+from palaver.wire.manifest import differs, open_point, ours, seed, spec
 
 # The call -----------------------------------------------------------------------------------------------------------
 
@@ -77,7 +77,11 @@ numeric_open_id_claim = ours("an openId claim that is a whole number is its digi
 
 # Envelope and general errors ----------------------------------------------------------------------------------------
 
-envelope_is_one_line = spec("3", "code, msg, data, status, message, type in this order, compact, in one line")
+envelope_is_one_line = open_point(
+    "3",
+    "beside the documented code, msg and data an envelope has status, message and type, in this order, "
+    "compact, in one line",
+)
 null_is_written = spec("3", "data is null on failure and written")
 failures_have_a_type = spec("3", "type is error, on failures of A")
 body_too_large = spec("3", "body over the limit: 413 请求体过大")
@@ -92,7 +96,9 @@ idempotency_conflict = spec("3", "422 Idempotency-Key already used with a differ
 wrong_type = spec("3", "wrong JSON type: 参数格式错误: <field>")
 digits_are_numbers = spec("3", "digits in a string count as a number")
 conversation_id_has_a_form = spec("3", "over 128 characters or control characters: 参数格式错误: conversationId")
-conversation_of_another_agent = spec("3", "this user's, of another agent: conversationId 与 agentId 不匹配")
+conversation_of_another_agent = open_point(
+    "3", "a conversationId of this user's and another agent's is refused: conversationId 与 agentId 不匹配"
+)
 unforeseen = spec("3", "anything unforeseen: HTTP 200, 系统异常")
 
 # Fields -------------------------------------------------------------------------------------------------------------
@@ -101,7 +107,9 @@ blank_is_missing = spec("4.1", "agentId or content absent, null or blank: agentI
 open_id_is_missing = spec("4.1", "openId absent, null or blank: openId 为必填参数")
 rows_are_in_order = spec("4.1", "agentId and content, then openId, then the agent are checked, in this order")
 foreign_agent = spec("4.1", "an agent that is not the application's: 智能体不存在或已被禁用")
-unknown_users_are_registered = spec("4.1", "an unknown openId is registered on the fly, per application")
+unknown_users_are_registered = open_point(
+    "4.1", "on surface A an unknown openId is registered on the fly, per application"
+)
 conversations_are_found_by_owner = spec("4.1", "a conversationId is looked up by (application, openId, id) only")
 alias_is_verbatim = spec("4.1", "an unknown conversationId becomes the conversation's alias, kept verbatim")
 blank_conversation_id = spec("4.1", "a blank conversationId is none")
@@ -113,25 +121,39 @@ whole_floats_are_numbers = ours("1.0 is the number 1; 1.5 is no agentId")
 upgrades_are_passed_over = ours("an offer to upgrade the connection, as Java's HttpClient makes it, is passed over")
 types_come_first = ours("a wrong type is reported before a missing member, the first field of the table first")
 nul_in_conversation_id = open_point(
-    "3 against README 5", "U+0000 in conversationId is passed on as U+FFFD, and so is no control character"
+    "3 against README 5", "a U+0000 in conversationId is passed on as U+FFFD, and so is no control character"
 )
 
 # Answer -------------------------------------------------------------------------------------------------------------
 
 media_type = spec("4.2", "HTTP 200, Content-Type application/x-ndjson")
-conversation_header = spec("4.2", "X-Conversation-Id is the conversation's id")
+conversation_header = open_point(
+    "4.2",
+    "the page has a new conversation's id come in a later response: it is in the header "
+    "X-Conversation-Id, and in the line done",
+)
 lines_are_compact_ascii = spec("4.2", "each event is one compact JSON object and a newline, ASCII only")
 two_members = spec("4.2", "thinking and text have exactly type and content, in this order")
 done_line = spec("4.2", "done: type, conversationId, fullText; once, last, at normal end")
 full_text = spec("4.2", "fullText is all text joined")
 heartbeat_is_an_empty_line = spec("4.2", "the heartbeat is an empty line")
 error_line = spec("4.2", "error: type, code, msg, data, status, message; the last line")
-order_of_lines = spec("4.2", "(thinking | text)*, then done or error")
+order_of_lines = open_point(
+    "4.2", "beside the documented thinking and text there are done and error: one of the two is the last line"
+)
 alias_or_uuid = spec("4.2", "conversationId in done and header is the client's own id, else the UUID with hyphens")
 stopped_run = spec("4.2", "a run stopped through another dialect ends with done and the text so far")
-broken_off = spec("4.2", "after the error line HTTP/1.1 closes without the last chunk")
+broken_off = open_point(
+    "4.2",
+    "a failure in mid-stream is an error line, and then the connection is broken off: HTTP/1.1 closes "
+    "without the last chunk",
+)
 retry_is_a_new_message = spec("4.2", "a retry without Idempotency-Key is a new message and waits")
-accept_chooses = spec("4.3", "NDJSON unless Accept names text/event-stream and not application/x-ndjson")
+accept_chooses = open_point(
+    "4.3",
+    "the page calls the answer SSE and shows lines of JSON: it is NDJSON unless Accept names "
+    "text/event-stream and not application/x-ndjson",
+)
 accept_star = spec("10", "the samples send no Accept of their own (*/*) and get NDJSON")
 events_form = spec("6", "event:<name>, data:<json>, an empty line; no space after the colons")
 events_headers = spec("6", "text/event-stream;charset=UTF-8, X-Conversation-Id")
@@ -238,3 +260,7 @@ n12 = spec("9.2", "N12: a client that leaves after one line: the history has the
 malformed_key_before_conversation = differs(
     "README 5", "a malformed Idempotency-Key is reported before a conversation of another agent"
 )
+
+# Surface B ----------------------------------------------------------------------------------------------------------
+
+from palaver.dialects.snail.behaviours_b import *  # noqa: E402, F403  rows of the same manifest, after A's

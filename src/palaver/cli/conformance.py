@@ -1,0 +1,79 @@
+"""``palaver conformance``: what the dialects promise, row by row."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Annotated, get_args
+
+import typer
+
+from palaver.app import all_dialects
+from palaver.cli.key import dialect_named
+from palaver.cli.session import Json
+from palaver.cli.terminal import say, say_json, table
+from palaver.wire.contract import Dialect
+from palaver.wire.manifest import Kind, Row
+
+_SPECIAL = re.compile(r"([\\`*<\[])")
+_WORD = re.compile(r"[a-z]+(?=[ ,:'])")
+_LISTS: tuple[tuple[Kind, str], ...] = (
+    ("open point", "Where the vendor's pages are silent or contradict themselves, palaver reads them like this:"),
+    ("differs", "Known differences:"),
+)
+
+
+def add_to(cli: typer.Typer) -> None:
+    cli.command()(conformance)
+
+
+def conformance(
+    *,
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option(parser=dialect_named, metavar="DIALECT", help="This dialect alone.", show_default=False),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The deviations alone, as the dialect's README has them.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List what every dialect promises: its vendor's words, the specification's, our choices, known deviations."""
+    asked = all_dialects() if dialect is None else (dialect,)
+    if json:
+        say_json([_record(each, row) for each in asked for row in each.behaviours])
+    elif markdown:
+        say("\n\n".join(map(deviations, asked)))
+    else:
+        for each in asked:
+            _print(each)
+
+
+def deviations(dialect: Dialect) -> str:
+    """What the dialect's README says of its open points and deviations."""
+    lists = [
+        "\n".join([heading, "", *(f"- {_sentence(row.words)}" for row in dialect.behaviours if row.kind == kind)])
+        for kind, heading in _LISTS
+        if any(row.kind == kind for row in dialect.behaviours)
+    ]
+    return "\n\n".join(lists) or "None is known."
+
+
+def _sentence(words: str) -> str:
+    """``words`` as Markdown. Only a word of plain letters gets a capital: ``targetId`` is a name."""
+    first = _WORD.match(words)
+    begun = f"{words[0].upper()}{words[1:]}" if first else words
+    return _SPECIAL.sub(r"\\\1", begun) + "."
+
+
+def _record(dialect: Dialect, row: Row) -> dict[str, str]:
+    return {"dialect": dialect.name, "id": row.id, "kind": row.kind, "source": row.source, "words": row.words}
+
+
+def _print(dialect: Dialect) -> None:
+    rows = [(f"{dialect.name}.{row.id}", row.kind, row.source, row.words) for row in dialect.behaviours]
+    table(("ID", "KIND", "SOURCE", "WORDS"), rows, nothing=f"The dialect {dialect.name!r} has no manifest.")
+    if rows:
+        count = Counter(row.kind for row in dialect.behaviours)
+        kinds = ", ".join(f"{count[kind]} {kind}" for kind in get_args(Kind) if count[kind])
+        say(f"{dialect.name}: {len(rows)} promises: {kinds}", style="bold")

@@ -1,0 +1,57 @@
+"""Files that callers send with their messages and that agents make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from palaver.core.ports import Store
+from palaver.core.problems import NotFound
+from palaver.core.types import Principal, StoredFile, clean
+
+
+class Drawer:
+    """The files of an application, each its end user's own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def add(
+        self,
+        who: Principal,
+        *,
+        key: str,
+        name: str,
+        media_type: str,
+        content: bytes,
+        details: dict[str, Any] | None = None,
+    ) -> StoredFile:
+        """Keep ``content`` under ``key``, which must be new in the application."""
+        user = await self._store.users.named(who.app, who.user or "")
+        return await self._store.files.add(
+            who.app,
+            user.id,
+            key=key,
+            name=clean(name),
+            media_type=clean(media_type),
+            content=content,
+            details=details or {},
+        )
+
+    async def get(self, who: Principal, key: str) -> StoredFile:
+        """A file of the caller's end user. Raises ``NotFound``, also for somebody else's."""
+        user = await self._store.users.named(who.app, who.user or "")
+        file = await self._store.files.get(who.app, key)
+        if file is None or file.user != user.id:
+            raise NotFound(noun="file", ref=key)
+        return file
+
+    async def open_to_all(self, key: str) -> StoredFile:
+        """A file by its key alone: for addresses that are secret enough to be public."""
+        file = await self._store.files.by_key(key)
+        if file is None:
+            raise NotFound(noun="file", ref=key)
+        return file
+
+    async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes:
+        """The file's bytes, or ``length`` of them from ``start``."""
+        return await self._store.files.content(file, start=start, length=length)

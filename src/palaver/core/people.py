@@ -1,0 +1,84 @@
+"""End users as a calling system manages them: profiles, subscriptions, tokens."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from palaver.core.ports import Keys, Store
+from palaver.core.problems import NotFound
+from palaver.core.types import Agent, Key, Principal, Ref, Token, User, clean
+
+
+class People:
+    """What may be done with end users."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+
+    async def find(self, who: Principal, ref: Ref) -> User:
+        """An end user by number, issued uid or name. Raises ``NotFound``."""
+        user = await self._store.users.find(who.app, ref)
+        if user is None:
+            raise NotFound(noun="user", ref=str(ref))
+        return user
+
+    async def register(
+        self, who: Principal, name: str | None, *, nickname: str | None = None, avatar: str | None = None
+    ) -> tuple[User, bool]:
+        """The end user of that name with this profile, and whether it was made just now; without a name a new one."""
+        return await self._store.users.register(
+            who.app,
+            None if name is None else clean(name),
+            None if nickname is None else clean(nickname),
+            None if avatar is None else clean(avatar),
+        )
+
+    async def subscribe(self, who: Principal, user: User, agent: Agent, *, on: bool) -> None:
+        await self._store.users.subscribe(who.app, user.id, agent.id, on=on)
+
+    async def subscribed(self, who: Principal, user: User) -> set[int]:
+        """Ids of the agents the user subscribed."""
+        return await self._store.users.subscribed(who.app, user.id)
+
+    async def issue(
+        self,
+        key: Key,
+        kind: Literal["access", "refresh", "code"],
+        user: str,
+        scopes: tuple[str, ...],
+        *,
+        life_s: float,
+        prefix: str = "",
+        redirect: str | None = None,
+    ) -> str:
+        """A new token for the user; its text, which nobody can ask for again."""
+        secret = prefix + secrets.token_urlsafe(32)
+        token = Token(
+            app=key.app,
+            credential=key.number,
+            kind=kind,
+            user=clean(user),
+            scopes=scopes,
+            redirect=redirect,
+            expires=datetime.now(UTC) + timedelta(seconds=life_s),
+        )
+        await self._store.tokens.issue(token, secret)
+        return secret
+
+    async def token(self, secret: str, kind: Literal["access", "refresh"]) -> Token | None:
+        """An unexpired token by its text."""
+        return await self._store.tokens.find(secret, kind)
+
+    async def use_code(self, secret: str) -> Token | None:
+        """A code, which is gone with this."""
+        return await self._store.tokens.use(secret, "code")
+
+    async def key(self, dialect: str, id: str) -> Key | None:
+        """A credential by its id: for routes whose callers prove themselves in the body."""
+        return await self._keys.by_id(dialect, id)
+
+    async def key_of(self, token: Token) -> Key | None:
+        return await self._keys.by_number(token.app, token.credential)

@@ -1,0 +1,73 @@
+"""Surface B: end users, and tokens for their browsers. Source: wire specification ``snail.md``, section 7."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from palaver.core.problems import NotFound
+from palaver.core.types import Principal, User
+from palaver.dialects.snail.auth import embed_token
+from palaver.dialects.snail.shapes import Embedding, ForUser, Registration, asked, life, members, need, user_name
+from palaver.dialects.snail.shown import SPACED, date, user_shown
+from palaver.dialects.snail.words import B, success
+from palaver.wire.bodies import idempotency
+from palaver.wire.contract import Call, Reply, Room, Route
+from palaver.wire.once import once
+
+TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
+
+
+async def person(who: Principal, room: Room, given: str | None) -> User:
+    """The end user that an ``openId`` names: an issued one, or what the calling system itself calls the user. One that
+    nobody has is registered where the credential's ``auto_register`` says so; else raises ``NotFound``."""
+    open_id = user_name(need(given, "openId"))
+    try:
+        return await room.people.find(who, open_id)
+    except NotFound:
+        if not who.key.setting("auto_register", default=False):
+            raise
+    user, _ = await room.people.register(who, open_id)
+    return user
+
+
+async def register(call: Call, who: Principal, room: Room) -> Reply:
+    request = asked(Registration, members(call))
+    name = None if request.externalId is None else user_name(request.externalId, "externalId")
+
+    async def work() -> Reply:
+        user, created = await room.people.register(who, name, nickname=request.nickname, avatar=request.avatarUrl)
+        return success(user_shown(user, created=created))
+
+    return await once(room, who, idempotency(call, f"POST {B}/user/register"), work)
+
+
+async def show_user(call: Call, who: Principal, room: Room) -> Reply:
+    return success(user_shown(await person(who, room, asked(ForUser, members(call)).openId)))
+
+
+async def new_embed_token(call: Call, who: Principal, room: Room) -> Reply:
+    """A token with which the user's browser speaks surface A itself."""
+    request = asked(Embedding, members(call))
+    open_id, ttl = need(request.openId, "openId"), life(request.ttlSeconds)
+    user = await person(who, room, open_id)
+    expires = int(call.now) + ttl
+    return success(
+        {
+            "token": embed_token(who.key, open_id, expires, request.trustedCredential),
+            "tokenType": TOKEN,
+            "authHeader": TOKEN,
+            "expiresAt": date(datetime.fromtimestamp(expires, UTC), room.site.timezone, SPACED),
+            "ttlSeconds": ttl,
+            "openId": open_id,
+            "nickname": user.nickname,
+            "avatarUrl": user.avatar,
+        }
+    )
+
+
+ROUTES = (
+    Route(method="POST", path=f"{B}/user/register", handle=register, purpose="register an end user", creating=True),
+    Route(method="GET", path=f"{B}/user", handle=show_user, purpose="show an end user"),
+    Route(method="GET", path=f"{B}/embed-token", handle=new_embed_token, purpose="issue a token for a browser"),
+    Route(method="POST", path=f"{B}/embed-token", handle=new_embed_token, purpose="issue a token for a browser"),
+)

@@ -1,0 +1,197 @@
+"""The routes. Source: the vendor's page, and the wire specification ``sonaops.md``, section 5."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from palaver.core.chat import Said
+from palaver.core.problems import Conflict, NotFound, Upstream
+from palaver.core.types import Agent, Conversation, Principal, Text, as_uid
+from palaver.dialects.sonaops.canonical import fields, trimmed
+from palaver.dialects.sonaops.media import audio_key, data_uri, spoken, stretch
+from palaver.dialects.sonaops.shapes import (
+    DEFAULT_VOICE,
+    CreateRequest,
+    ImageRequest,
+    InspirationRequest,
+    ListRequest,
+    SpeechRequest,
+    StreamRequest,
+    asked,
+    posted,
+    required,
+)
+from palaver.dialects.sonaops.stream import Frames
+from palaver.dialects.sonaops.words import EVENT_STREAM, echoed, succeeded
+from palaver.wire.bodies import idempotency
+from palaver.wire.contract import Call, Reply, Room, Route, Stream
+from palaver.wire.once import once
+
+
+async def create(call: Call, who: Principal, room: Room) -> Reply:
+    """Make a conversation with an agent."""
+    claim = idempotency(call, "POST /v1/chat/conversation")
+    request = posted(call, CreateRequest)
+    agent = await _agent(who, room, required("agentId", request.agentId))
+
+    async def work() -> Reply:
+        conversation = await room.chat.create(who, agent)
+        return succeeded(call, {"conversationId": conversation.uid.hex})
+
+    return _echoing(call, await once(room, who, claim, work))
+
+
+async def agents(call: Call, who: Principal, room: Room) -> Reply:
+    """A page of the agents that the key may use."""
+    is_get = call.method != "POST"
+    request = asked(dict(fields(call.query)), ListRequest) if is_get else posted(call, ListRequest)
+    found = await room.chat.agents(who)
+    start = (request.pageNum - 1) * request.pageSize
+    page = [_shown(agent) for agent in found[start : start + request.pageSize]]
+    return _echoing(call, succeeded(call, {"list": page, "total": len(found)}))
+
+
+async def stream(call: Call, who: Principal, room: Room) -> Stream:
+    """Say something in a conversation and follow the answer."""
+    claim = idempotency(call, "POST /v1/chat/stream")
+    request = posted(call, StreamRequest)
+    ref, name, text = _asked_in(request)
+    agent = await _agent(who, room, ref)
+    hints = {} if request.language is None else {"language": request.language}
+    variables: dict[str, Any] = {**hints, **(request.metadata or {})}
+    said = Said(parts=(Text(text=text),), variables=variables, claim=claim, trace=call.trace)
+    sent = await room.chat.send(who, agent, said, conversation=trimmed(name))
+    encoder = Frames(sent.conversation.uid, sent.run)
+    return Stream(sent=sent, encoder=encoder, media_type=EVENT_STREAM, headers=(echoed(call),))
+
+
+async def inspiration(call: Call, who: Principal, room: Room) -> Reply:
+    """What the user might say next."""
+    request = posted(call, InspirationRequest)
+    ref, name = required("agentId", request.agentId), required("conversationId", request.conversationId)
+    agent, conversation = await _place(who, room, ref, name)
+    replies = await room.chat.suggestions(who, conversation, agent)
+    return _echoing(call, succeeded(call, {"replies": replies}))
+
+
+async def image(call: Call, who: Principal, room: Room) -> Reply:
+    """Paint a picture inside a conversation."""
+    claim = idempotency(call, "POST /v1/chat/image")
+    request = posted(call, ImageRequest)
+    ref, name, text = _asked_in(request)
+    agent, _ = await _place(who, room, ref, name)
+
+    async def work() -> Reply:
+        if not room.studio.paints(agent):
+            raise Upstream(reason="configuration")
+        picture = await room.studio.paint(agent, text)
+        return succeeded(call, {"base64Image": data_uri(picture), "metadata": request.metadata or {}})
+
+    return _echoing(call, await once(room, who, claim, work))
+
+
+async def tts(call: Call, who: Principal, room: Room) -> Reply:
+    """Speak a stored message; what was spoken once is not spoken again."""
+    request = posted(call, SpeechRequest)
+    named, text = required("messageId", request.messageId), required("processedText", request.processedText)
+    uid = as_uid(trimmed(named))
+    if uid is None:
+        raise NotFound(noun="message", ref=named)
+    message = await room.chat.message(who, uid)
+    voice = trimmed(request.voiceTimbreId or "") or DEFAULT_VOICE
+    made = await spoken(who, room, message, text, voice)
+    address = f"{call.origin.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
+    return replace(_echoing(call, succeeded(call, {"audioUrl": address})), charged=made)
+
+
+async def voice_broadcast(call: Call, _who: Principal, room: Room) -> Reply:
+    """A spoken message, for whoever has its address."""
+    name = call.params["name"]
+    uid = as_uid(name.removesuffix(".mp3")) if name.endswith(".mp3") else None
+    if uid is None:
+        raise NotFound(noun="file", ref=name)
+    file = await room.drawer.open_to_all(audio_key(uid))
+    headers = (("Accept-Ranges", "bytes"), echoed(call))
+    part = stretch(call.headers.get("range", ""), file.size)
+    if part is None:
+        return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
+    start, end = part
+    content = await room.drawer.content(file, start=start, length=end - start)
+    where = ("Content-Range", f"bytes {start}-{end - 1}/{file.size}")
+    return Reply(status=206, body=content, media_type=file.media_type, headers=(where, *headers))
+
+
+async def _agent(who: Principal, room: Room, ref: str) -> Agent:
+    return await room.chat.agent(who, trimmed(ref))
+
+
+async def _place(who: Principal, room: Room, agent: str, conversation: str) -> tuple[Agent, Conversation]:
+    """The agent and the conversation that belong together. Raises ``NotFound``, ``Conflict``."""
+    found = await _agent(who, room, agent)
+    place = await room.chat.conversation(who, trimmed(conversation))
+    if place.agent != found.id:
+        raise Conflict(reason="agent")
+    return found, place
+
+
+def _asked_in(request: StreamRequest) -> tuple[str, str, str]:
+    """Agent, conversation and text, none of which may be missing."""
+    return (
+        required("agentId", request.agentId),
+        required("conversationId", request.conversationId),
+        required("text", request.text),
+    )
+
+
+def _shown(agent: Agent) -> dict[str, Any]:
+    spec = agent.spec
+    return {
+        "agentId": spec.alias[0] if spec.alias else str(agent.uid),
+        "name": spec.name,
+        "avatar": spec.icon,
+        "description": spec.description,
+        "greeting": spec.opening_message,
+        "voiceId": spec.extra.get("sonaops", {}).get("voiceId"),
+    }
+
+
+def _echoing(call: Call, reply: Reply) -> Reply:
+    """With the present call's request id, also where the answer is an earlier one's."""
+    headers = (*reply.headers, echoed(call))
+    return Reply(status=reply.status, body=reply.body, media_type=reply.media_type, headers=headers)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/chat/conversation",
+        handle=create,
+        purpose="create a conversation for an agent",
+        creating=True,
+    ),
+    Route(method="POST", path="/v1/agent/list", handle=agents, purpose="agents the key may use"),
+    Route(method="GET", path="/v1/agent/list", handle=agents, purpose="agents the key may use"),
+    Route(
+        method="POST",
+        path="/v1/chat/stream",
+        handle=stream,
+        purpose="send a message, read the answer as server-sent events",
+        creating=True,
+    ),
+    Route(
+        method="POST",
+        path="/v1/chat/inspiration",
+        handle=inspiration,
+        purpose="three suggestions for the user's next message",
+    ),
+    Route(method="POST", path="/v1/chat/image", handle=image, purpose="a picture inside a conversation", creating=True),
+    Route(method="POST", path="/v1/chat/tts", handle=tts, purpose="speak one stored message"),
+    Route(
+        method="GET",
+        path="/saas/voice-broadcast/{name}",
+        handle=voice_broadcast,
+        purpose="the spoken file",
+        public=True,
+    ),
+)

@@ -1,0 +1,118 @@
+"""``Authorization`` names the credential, ``X-Signature`` proves it, by either of the vendor's two rules. Pure.
+
+Source: the vendor's page, and the wire specification ``sonaops.md``, sections 2.1, 2.3 and 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from urllib.parse import unquote
+
+from palaver.core.problems import Invalid, Unauthenticated
+from palaver.core.types import Key, Principal, Token, clean
+from palaver.dialects.sonaops.canonical import canonical_body, canonical_query, trimmed
+from palaver.wire.contract import Call, Claim
+
+SHA256 = "sha256"
+HMAC_SHA256 = "hmac-sha256"
+WINDOW_S = 300
+MAX_REQUEST_ID = 128
+MAX_USER = 255
+_BEARER = re.compile(r"bearer[ \t]+([^\s]+)", re.IGNORECASE | re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+def new_credential(random: bytes) -> tuple[str, str]:
+    """(apiKey, apiSecret) from 32 random bytes."""
+    return f"sona-{random[:16].hex()}", hashlib.sha256(b"sonaops" + random).hexdigest()
+
+
+def claim(call: Call) -> Claim:
+    named = _BEARER.fullmatch(call.headers.get("authorization", ""))
+    if named is None:
+        raise Unauthenticated(reason="missing")
+    return Claim(id=named[1])
+
+
+def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
+    """The caller and its end user. In the specification's order: key, signature there, user there, time, body,
+    digest."""
+    if key is None:
+        raise Unauthenticated(reason="unknown")
+    if not key.enabled:
+        raise Unauthenticated(reason="disabled", subject=key.id)
+    sent = call.headers.get("x-signature", "").lower().encode()
+    if not sent:
+        raise Unauthenticated(reason="missing", subject="X-Signature")
+    signs_all = wants_hmac(key)
+    for name in ("X-Timestamp", "X-User-ID") if signs_all else ():
+        if not call.headers.get(name):
+            raise Unauthenticated(reason="missing", subject=name)
+    _check_time(call)
+    expected = hmac_signature(call, key.secret) if signs_all else signature(call, key.secret)
+    if not hmac.compare_digest(sent, expected.encode()):
+        raise Unauthenticated(reason="wrong")
+    nonce = request_id(call) if key.setting("reject_repeated_request_id", False) else None
+    return Principal(key=key, user=_user(call, key), nonce=nonce)
+
+
+def wants_hmac(key: Key | None) -> bool:
+    """Whether the credential is of the later generation; without a credential the seed's rules go."""
+    return key is not None and key.setting("signature", SHA256) == HMAC_SHA256
+
+
+def signature(call: Call, secret: str) -> str:
+    """The seed's digest: of the canonical body and the secret, and nothing else."""
+    said = canonical_query(call.query) if _is_get(call) else canonical_body(call.body)
+    return hashlib.sha256((said + secret).encode()).hexdigest()
+
+
+def hmac_signature(call: Call, secret: str) -> str:
+    """The later generation's digest: also of method, path, time, user and query, header texts as they were sent."""
+    lines = (
+        call.method.encode(),
+        call.raw_path.encode("latin-1"),
+        call.headers.get("x-timestamp", "").encode("latin-1"),
+        call.headers.get("x-user-id", "").encode("latin-1"),
+        canonical_query(call.query).encode(),
+        b"" if _is_get(call) else canonical_body(call.body).encode(),
+    )
+    return hmac.new(secret.encode(), b"\n".join(lines), hashlib.sha256).hexdigest()
+
+
+def request_id(call: Call) -> str | None:
+    """``X-Request-ID`` as sent; ``None`` when it is absent or longer than may be."""
+    sent = _as_text(call.headers.get("x-request-id", ""))
+    return sent if 0 < len(sent) <= MAX_REQUEST_ID and sent.isprintable() else None
+
+
+def _is_get(call: Call) -> bool:
+    return call.method in {"GET", "HEAD"}
+
+
+def _check_time(call: Call) -> None:
+    sent = call.headers.get("x-timestamp", "")
+    if not sent:
+        return
+    if not _SECONDS.fullmatch(sent) or abs(int(call.now) - int(sent)) > WINDOW_S:
+        raise Unauthenticated(reason="expired")
+
+
+def _user(call: Call, key: Key) -> str:
+    """The end user: percent-encoded UTF-8 where the name does not go into a header."""
+    user = clean(unquote(_as_text(call.headers.get("x-user-id", ""))))
+    if not trimmed(user):
+        return key.setting("default_user") or "default"
+    if len(user) > MAX_USER:
+        raise Invalid(field="X-User-ID", rule="length", detail=f"more than {MAX_USER} characters")
+    return user
+
+
+def _as_text(header: str) -> str:
+    """A header's value as its sender wrote it: UTF-8, or else what it looks like."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header

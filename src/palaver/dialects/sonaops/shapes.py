@@ -1,0 +1,97 @@
+"""What callers send. Source: wire specification ``sonaops.md``, section 5.
+
+Fields stand in the order they are checked in.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from palaver.core.problems import Invalid
+from palaver.dialects.sonaops.canonical import trimmed
+from palaver.wire.bodies import json_object, read
+from palaver.wire.contract import Call
+
+RANGED = ("pageNum", "pageSize")
+"""Fields that are numbers with bounds: of a wrong type is one thing, out of its range another."""
+DEFAULT_VOICE = "English_radiant_girl"
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class CreateRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/conversation``."""
+
+    agentId: str | None = None  # noqa: N815
+
+
+class ListRequest(msgspec.Struct, kw_only=True):
+    """The body or the query of ``/v1/agent/list``."""
+
+    pageNum: Annotated[int, msgspec.Meta(ge=1)] = 1  # noqa: N815
+    pageSize: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20  # noqa: N815
+    language: str | None = None
+
+
+class StreamRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/stream``."""
+
+    agentId: str | None = None  # noqa: N815
+    conversationId: str | None = None  # noqa: N815
+    text: str | None = None
+    language: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class InspirationRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/inspiration``."""
+
+    agentId: str | None = None  # noqa: N815
+    conversationId: str | None = None  # noqa: N815
+    language: str | None = None
+
+
+class ImageRequest(StreamRequest, kw_only=True):
+    """The body of ``POST /v1/chat/image``."""
+
+
+class SpeechRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/tts``."""
+
+    messageId: str | None = None  # noqa: N815
+    processedText: str | None = None  # noqa: N815
+    voiceTimbreId: str | None = None  # noqa: N815
+
+
+def posted(call: Call, shape: type[S]) -> S:
+    """The call's body. Raises ``Invalid`` for the first field of a wrong type or out of its range."""
+    return _read(shape, json_object(call.body, empty_is_object=True))
+
+
+def asked(query: dict[str, str], shape: type[S]) -> S:
+    """A query's fields, where numbers are texts and a blank one is none."""
+    return _read(shape, {name: value for name, value in query.items() if trimmed(value)}, digits_are_numbers=True)
+
+
+def required(field: str, value: str | None) -> str:
+    """``value`` as it is. Raises ``Invalid`` where there is none, or a blank one."""
+    if value is None or not trimmed(value):
+        raise Invalid(field=field, rule="required")
+    return value
+
+
+def _read(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
+    try:
+        return read(shape, members, digits_are_numbers=digits_are_numbers)
+    except Invalid as problem:
+        if problem.field in RANGED and _is_whole(members[problem.field], digits_are_numbers=digits_are_numbers):
+            raise Invalid(field=problem.field, rule="range", detail=problem.detail) from problem
+        raise
+
+
+def _is_whole(value: Any, *, digits_are_numbers: bool) -> bool:
+    if isinstance(value, str):
+        text = value.strip().removeprefix("-")
+        return digits_are_numbers and text.isascii() and text.isdigit()
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,72 @@
+"""A run's events as the vendor's bytes. Source: wire specification ``sonaops.md``, section 6."""
+
+from __future__ import annotations
+
+from typing import assert_never
+from uuid import UUID
+
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.types import Ended, Status, Text
+from palaver.dialects.sonaops.words import failure
+from palaver.wire.framing import ascii_json, ascii_text
+
+
+class Frames:
+    """Server-sent events that carry their name twice: on a line of its own and in the data."""
+
+    heartbeat = b": ping\n\n"
+    breaks_off = False
+    steady = False
+    due: float | None = None
+
+    def __init__(self, conversation: UUID, message: UUID) -> None:
+        self._conversation = conversation.hex
+        self._message = message.hex
+        self._thinks = False
+
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
+        match event:
+            case Grew(text=text):
+                return [self._grew(text)] if text else []
+            case Opened(part=part):
+                self._thinks = not isinstance(part, Text)
+                return []
+            case Added():
+                return []
+            case Ended():
+                return self._ended(event)
+            case _:
+                assert_never(event)
+
+    def flush(self, now: float) -> list[bytes]:  # noqa: ARG002
+        return []
+
+    def _grew(self, text: str) -> bytes:
+        name, member = (b"thinking", b"thought") if self._thinks else (b"message", b"answer")
+        return b'event: %s\ndata: {"event":"%s","conversationId":"%s","%s":%s}\n\n' % (
+            name,
+            name,
+            self._conversation.encode(),
+            member,
+            ascii_text(text).encode(),
+        )
+
+    def _ended(self, ended: Ended) -> list[bytes]:
+        where = {"conversationId": self._conversation}
+        if ended.status in {Status.FAILED, Status.INTERRUPTED}:
+            code, message = failure(ended.problem)
+            return [_frame("error", {**where, "code": code, "message": message})]
+        return [
+            _frame("message_end", {**where, "finishReason": _reason(ended)}),
+            _frame("message_saved", {"messageId": self._message, **where}),
+        ]
+
+
+def _frame(name: str, members: dict[str, str | int]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), ascii_json({"event": name, **members}))
+
+
+def _reason(ended: Ended) -> str:
+    if ended.status is Status.STOPPED:
+        return "cancelled"
+    return "length" if ended.reason == "length" else "stop"

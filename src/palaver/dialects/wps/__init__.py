@@ -1,0 +1,25 @@
+"""The WPS open platform's agent chat: ``/v7/devhub/…`` in both its spellings, ``/v7/sse/devhub/…``, ``/oauth2/…``.
+
+Source: the vendor's page "创建对话" and the wire specification ``wps.md``.
+"""
+
+from palaver.dialects.wps import behaviours
+from palaver.dialects.wps.api import ROUTES
+from palaver.dialects.wps.auth import claim, new_credential, verify
+from palaver.dialects.wps.settings import SETTINGS
+from palaver.dialects.wps.words import curl, refuse
+from palaver.wire.contract import Dialect
+from palaver.wire.manifest import gathered
+
+DIALECT = Dialect(
+    name="wps",
+    prefixes=("/v7/", "/oauth2/"),
+    routes=ROUTES,
+    claim=claim,
+    verify=verify,
+    refuse=refuse,
+    new_credential=new_credential,
+    curl=curl,
+    settings=SETTINGS,
+    behaviours=gathered(behaviours),
+)

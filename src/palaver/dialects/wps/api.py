@@ -1,0 +1,263 @@
+"""The routes. Source: the vendor's page, and the wire specification ``wps.md``, sections 1, 4 and 6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from palaver.core.chat import Said
+from palaver.core.ports import Listing
+from palaver.core.problems import Invalid, NotFound
+from palaver.core.types import Agent, Conversation, File, Key, Message, Principal, Text, as_uid
+from palaver.dialects.wps import paging
+from palaver.dialects.wps.oauth import consent, tokens
+from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS
+from palaver.dialects.wps.shapes import CreateChat, create_chat, create_session, flag, form, page_size, required
+from palaver.dialects.wps.steps import FAILED, blocks
+from palaver.dialects.wps.stream import Form, Messages
+from palaver.dialects.wps.words import local_time, name, session, success
+from palaver.wire.bodies import idempotency, json_object
+from palaver.wire.contract import Call, Handler, Method, Reply, Room, Route, Stream
+from palaver.wire.framing import in_header
+from palaver.wire.once import REPLAYED, once
+
+PAGE = 20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+# Chats --------------------------------------------------------------------------------------------------------------
+
+
+async def say(call: Call, who: Principal, room: Room) -> Reply | Stream:
+    """Say something to an agent; follow the answer, or read it later with the messages call."""
+    members = json_object(call.body)
+    claim = idempotency(call, f"POST /v7/devhub/app/{call.params['app_id']}/chat/create")
+    request = create_chat(members)
+    agent = await room.chat.agent(who, call.params["app_id"])
+    said = Said(parts=_parts(request), variables=request.values, claim=claim, trace=call.trace)
+    sent = await room.chat.send(who, agent, said, conversation=request.session)
+    chat, shown = str(sent.run), session(sent.conversation, request.session)
+    headers = (("X-Chat-Id", chat), ("X-Session-Id", in_header(shown)))
+    streamed = call.route.startswith("/v7/sse/") if request.stream is None else request.stream
+    if streamed:
+        encoder = Messages(shown, sent.agent, sent.question, sent.answer, _form(who.key, room))
+        media_type = who.key.setting("stream_media_type", EVENT_STREAM)
+        return Stream(sent=sent, encoder=encoder, media_type=media_type, headers=headers)
+    sent.reader.close()
+    body = success({"session_id": shown, "chat_id": chat})
+    return Reply(body=body, headers=(*headers, REPLAYED) if sent.replayed else headers)
+
+
+def _parts(request: CreateChat) -> tuple[Text | File, ...]:
+    files = (File(ref=ref) for ref in request.files or ())
+    return (Text(text=request.text or ""), *files)
+
+
+def _form(key: Key, room: Room) -> Form:
+    return Form(
+        zone=room.site.timezone,
+        partial_every_s=key.setting("partial_every_ms", PARTIAL_EVERY_MS) / 1000,
+        data_prefix=key.setting("sse_data_prefix", False),
+        error_event=key.setting("error_event", False),
+    )
+
+
+async def cancel(call: Call, who: Principal, room: Room) -> Reply:
+    """Stop one chat, or drop it while it waits. A chat that cannot be stopped is no error."""
+    chat = call.params.get("chat_id")
+    if chat is None:
+        said = json_object(call.body, empty_is_object=True).get("chat_id")
+        chat = required(form(call.query) if said is None else {"chat_id": said}, "chat_id")
+    if not isinstance(chat, str):
+        raise Invalid(field="chat_id", rule="type", detail="not a text")
+    agent = await room.chat.agent(who, call.params["app_id"])
+    run = as_uid(chat)
+    if run is not None:
+        await room.chat.stop_run(who, run, agent=agent)
+    return Reply(body=success({}))
+
+
+# Sessions -----------------------------------------------------------------------------------------------------------
+
+
+async def create(call: Call, who: Principal, room: Room) -> Reply:
+    """Make an empty session."""
+    members = json_object(call.body, empty_is_object=True)
+    claim = idempotency(call, f"POST /v7/devhub/app/{call.params['app_id']}/session/create")
+    request = create_session(members)
+    agent = await room.chat.agent(who, call.params["app_id"])
+    title = request.name if request.name is not None and request.name.strip() else None
+
+    async def work() -> Reply:
+        made = await room.chat.create(who, agent, title=title)
+        return Reply(body=success({"session_id": session(made)}))
+
+    return await once(room, who, claim, work)
+
+
+async def sessions(call: Call, who: Principal, room: Room) -> Reply:
+    """The user's sessions with the agent, the one changed last first."""
+    query = form(call.query)
+    size = page_size(query)
+    agent = await room.chat.agent(who, call.params["app_id"])
+    place = _after(paging.place(who, _list_of(agent), query.get("next_page_token", "").strip(), numbers=2))
+    found = await room.chat.conversations(who, Listing(agent=agent.id, after=place, limit=size + 1))
+    token = ""
+    if len(found) > size:
+        last = found[size - 1]
+        token = paging.token(who, _list_of(agent), (last.modified - _EPOCH) // _MICROSECOND, last.id)
+    items = [
+        {
+            "session_id": session(one),
+            "name": name(one),
+            "ctime": int(one.created.timestamp()),
+            "mtime": int(one.modified.timestamp()),
+        }
+        for one in found[:size]
+    ]
+    return Reply(body=success({"items": items, "next_page_token": token}))
+
+
+def _list_of(agent: Agent) -> str:
+    return f"sessions of {agent.id}"
+
+
+def _after(place: Sequence[int]) -> tuple[datetime, int] | None:
+    """The (modified, id) to go on behind."""
+    return (_EPOCH + place[0] * _MICROSECOND, place[1]) if place else None
+
+
+async def messages(call: Call, who: Principal, room: Room) -> Reply:
+    """What was said in a session, oldest first; an answer that is being written with its text so far."""
+    query = form(call.query)
+    ref = required(query, "session_id")
+    size, with_event = page_size(query, PAGE), flag(query, "with_event")
+    agent = await room.chat.agent(who, call.params["app_id"])
+    found = await room.chat.conversation(who, ref)
+    if found.agent != agent.id:
+        raise NotFound(noun="conversation", ref=ref)
+    of = f"messages of {found.id}"
+    place = paging.place(who, of, query.get("next_page_token", "").strip())
+    history = await room.chat.history(who, found.id, after=place[0] if place else 0, limit=size + 1)
+    asked = await _question(who, room, found, history) if with_event else None
+    items = _items(history, size, shown=session(found, ref), room=room, asked=asked)
+    token = paging.token(who, of, history[size - 1].id) if len(history) > size else ""
+    return Reply(body=success({"items": items, "next_page_token": token}))
+
+
+async def _question(who: Principal, room: Room, found: Conversation, history: Sequence[Message]) -> str:
+    """What was asked before a page that begins with an answer."""
+    if not history or history[0].role == "user":
+        return ""
+    return "".join(message.text for message in await room.chat.history(who, found.id, before=history[0].id, limit=1))
+
+
+def _items(history: Sequence[Message], size: int, *, shown: str, room: Room, asked: str | None) -> list[dict[str, Any]]:
+    """A page of messages; with ``asked``, the question before the first one, also with their blocks. A question and
+    its answer are stored together, so that the message behind a question is what answers it."""
+    items: list[dict[str, Any]] = []
+    for at, message in enumerate(history[:size]):
+        answer = message if message.role == "assistant" else history[at + 1] if at + 1 < len(history) else message
+        if message.waiting:
+            continue
+        ended = message.ended
+        items.append(
+            {
+                "id": str(message.uid),
+                "chat_id": str(answer.uid),
+                "session_id": shown,
+                "role": message.role,
+                "text": message.text,
+                "files": [part.ref for part in message.parts if isinstance(part, File)],
+                "state": "partial" if message.role == "assistant" and ended is None else "complete",
+                "error": ended is not None and ended.status in FAILED,
+                "timestamp": local_time(message.created, room.site.timezone),
+            }
+        )
+        if asked is not None:
+            items[-1]["events"] = blocks(asked, message) if message.role == "assistant" else []
+            asked = message.text
+    return items
+
+
+async def title(call: Call, who: Principal, room: Room) -> Reply:
+    """A session's name."""
+    found = await _own(call, who, room)
+    return Reply(body=success({"session_id": session(found, call.params["session_id"]), "name": name(found)}))
+
+
+async def delete(call: Call, who: Principal, room: Room) -> Reply:
+    """Remove a session with its messages; what runs in it ends."""
+    found = await _own(call, who, room)
+    await room.chat.delete(who, found.id)
+    return Reply(body=success({}))
+
+
+async def _own(call: Call, who: Principal, room: Room) -> Conversation:
+    """The session of the path, if its agent is one that the credential may use."""
+    ref = call.params["session_id"]
+    found = await room.chat.conversation(who, ref)
+    try:
+        await room.chat.any_agent(who, found.agent)
+    except NotFound as problem:
+        raise NotFound(noun="conversation", ref=ref) from problem
+    return found
+
+
+# Apps ---------------------------------------------------------------------------------------------------------------
+
+
+async def detail(call: Call, who: Principal, room: Room) -> Reply:
+    """What an agent is called and which variables it takes."""
+    agent = await room.chat.agent(who, call.params["app_id"])
+    variables = [
+        {"key": one.name, "required": one.required, "description": one.description} for one in agent.spec.variables
+    ]
+    data = {
+        "app_id": call.params["app_id"],
+        "name": agent.name,
+        "description": agent.spec.description,
+        "icon": agent.spec.icon,
+        "variables": variables,
+    }
+    return Reply(body=success(data))
+
+
+def _twins(
+    method: Method, paths: Sequence[str], handle: Handler, purpose: str, *, creating: bool = False
+) -> tuple[Route, ...]:
+    """One call under all its spellings."""
+    return tuple(
+        Route(method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, creating=creating) for path in paths
+    )
+
+
+_APP, _APPS = "devhub/app/{app_id}", "devhub/apps/{app_id}"
+
+ROUTES = (
+    *_twins(
+        "POST",
+        (f"{_APP}/chat/create", f"{_APPS}/chats/create", f"sse/{_APPS}/chats/create"),
+        say,
+        "say something to an agent",
+        creating=True,
+    ),
+    *_twins("POST", (f"{_APP}/chat/{{chat_id}}/cancel", f"{_APPS}/chats/cancel"), cancel, "stop a chat"),
+    *_twins("POST", (f"{_APP}/session/create", f"{_APPS}/sessions/create"), create, "make a session", creating=True),
+    *_twins("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions"),
+    *_twins("GET", (f"{_APP}/session/messages", f"{_APPS}/sessions/messages"), messages, "read a session"),
+    *_twins(
+        "GET", ("devhub/session/{session_id}/name", "devhub/sessions/{session_id}/name"), title, "a session's name"
+    ),
+    *_twins(
+        "POST",
+        ("devhub/session/{session_id}/delete", "devhub/sessions/{session_id}/delete"),
+        delete,
+        "remove a session",
+    ),
+    *_twins("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "what an agent is"),
+    Route(method="POST", path="/oauth2/token", handle=tokens, purpose="get a user token", public=True),
+    Route(method="GET", path="/oauth2/auth", handle=consent, purpose="ask for consent", public=True),
+)

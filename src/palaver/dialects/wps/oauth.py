@@ -1,0 +1,188 @@
+"""User tokens: consent, and what a code, a refresh token or the credential itself is exchanged for.
+
+Source: wire specification ``wps.md``, sections 2.3 and 2.4. These routes are public: who calls proves itself in the
+request, or is a browser.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+from palaver.core.problems import Invalid
+from palaver.core.types import Key, Principal, Token, clean
+from palaver.dialects.wps.auth import SCOPES, default_user
+from palaver.dialects.wps.shapes import form
+from palaver.wire.contract import Call, Reply, Room
+from palaver.wire.framing import compact
+
+DIALECT = "wps"
+REFRESH_PREFIX = "kso_rt_"
+_CODES = {
+    "invalid_request": 40000001,
+    "invalid_client": 40000002,
+    "unsupported_grant_type": 40000003,
+    "invalid_grant": 40000005,
+}
+_FRESH = (("Cache-Control", "no-store"),)
+_ADDRESS = "!#$%&'()*+,/:;=?@[]~"
+_NOBODY = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>palaver: nobody can consent yet</title>
+<h1>Nobody can consent yet</h1>
+<p>palaver has no accounts of its own, so it cannot ask you who you are.</p>
+<p>Whoever operates this server says for which end user this credential gets its consent, with the setting
+<code>auto_approve_user</code>. Then this page leads straight back to the application.</p>
+</html>
+"""
+_PAGE_HEADERS = (
+    *_FRESH,
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+
+
+class Refused(Exception):  # noqa: N818  an answer of the protocol
+    """Why no token is given: the protocol's word, and a plain reason."""
+
+    def __init__(self, error: str, reason: str) -> None:
+        super().__init__(error, reason)
+        self.error = error
+        self.reason = reason
+
+    def reply(self) -> Reply:
+        """Both forms that clients read, in one object."""
+        body = {
+            "code": _CODES[self.error],
+            "msg": self.error,
+            "debug": {"desc": self.reason},
+            "error": self.error,
+            "error_description": self.reason,
+        }
+        return Reply(status=401 if self.error == "invalid_client" else 400, body=compact(body), headers=_FRESH)
+
+
+# Tokens -------------------------------------------------------------------------------------------------------------
+
+
+async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
+    """Exchange a code, a refresh token or the credential itself for an access token."""
+    try:
+        fields = _fields(call.body.decode("utf-8", "replace"))
+        grant = _required(fields, "grant_type")
+        if grant not in {"authorization_code", "refresh_token", "client_credentials"}:
+            raise Refused("unsupported_grant_type", "grant_type is not supported")  # noqa: TRY301
+        key = await _client(fields, room)
+        if grant == "authorization_code":
+            return await _by_code(fields, key, room)
+        if grant == "refresh_token":
+            return await _by_refresh(call, fields, key, room)
+    except Refused as refusal:
+        return refusal.reply()
+    return await _answer(key, default_user(key), SCOPES, room)
+
+
+async def _client(fields: Mapping[str, str], room: Room) -> Key:
+    name, secret = _required(fields, "client_id"), _required(fields, "client_secret")
+    key = await room.people.key(DIALECT, clean(name))
+    if key is None or not key.enabled or not hmac.compare_digest(key.secret.encode(), clean(secret).encode()):
+        raise Refused("invalid_client", "client_id or client_secret is wrong")
+    return key
+
+
+async def _by_code(fields: Mapping[str, str], key: Key, room: Room) -> Reply:
+    text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
+    code = await room.people.use_code(text)
+    if code is None or not _belongs(code, key):
+        raise Refused("invalid_grant", "code is unknown, used or expired")
+    if code.redirect != redirect:
+        raise Refused("invalid_grant", "redirect_uri is not the one of the consent")
+    life = room.site.refresh_token_ttl_s
+    refresh = await room.people.issue(key, "refresh", code.user, code.scopes, life_s=life, prefix=REFRESH_PREFIX)
+    return await _answer(key, code.user, code.scopes, room, refresh=refresh, left=life)
+
+
+async def _by_refresh(call: Call, fields: Mapping[str, str], key: Key, room: Room) -> Reply:
+    """A new access token; the refresh token stays, with what is left of its life."""
+    text = _required(fields, "refresh_token")
+    token = await room.people.token(text, "refresh")
+    if token is None or not _belongs(token, key):
+        raise Refused("invalid_grant", "refresh_token is unknown or expired")
+    left = max(0.0, token.expires.timestamp() - call.now)
+    return await _answer(key, token.user, token.scopes, room, refresh=text, left=left)
+
+
+async def _answer(
+    key: Key, user: str, scopes: tuple[str, ...], room: Room, *, refresh: str | None = None, left: float = 0
+) -> Reply:
+    life = room.site.token_ttl_s
+    access = await room.people.issue(key, "access", user, scopes, life_s=life)
+    body: dict[str, str | int] = {"access_token": access, "expires_in": int(life)}
+    if refresh is not None:
+        body |= {"refresh_token": refresh, "refresh_expires_in": int(left)}
+    return Reply(body=compact(body | {"token_type": "bearer"}), headers=_FRESH)
+
+
+def _belongs(token: Token, key: Key) -> bool:
+    return (token.app, token.credential) == (key.app, key.number)
+
+
+# Consent ------------------------------------------------------------------------------------------------------------
+
+
+async def consent(call: Call, _who: Principal, room: Room) -> Reply:
+    """Lead a browser back to the application with a code, for the credential's ``auto_approve_user``."""
+    try:
+        query = _fields(call.query)
+        key, redirect = await _registered(query, room)
+    except Refused as refusal:
+        return refusal.reply()
+    if query.get("response_type") != "code":
+        return _back(redirect, query, error="unsupported_response_type", error_description="response_type must be code")
+    scopes = tuple(dict.fromkeys(re.split(r"[\s,]+", query.get("scope", "").strip(" ,"))))
+    if not set(scopes) <= set(SCOPES):
+        return _back(redirect, query, error="invalid_scope", error_description="scope is missing or unknown")
+    user: str | None = key.setting("auto_approve_user")
+    if user is None:
+        return Reply(status=403, body=_NOBODY.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
+    life = room.site.code_ttl_s
+    code = await room.people.issue(key, "code", user, scopes, life_s=life, redirect=redirect)
+    return _back(redirect, query, code=code)
+
+
+async def _registered(query: Mapping[str, str], room: Room) -> tuple[Key, str]:
+    """The credential, and the address of its own to go back to."""
+    name, redirect = _required(query, "client_id"), _required(query, "redirect_uri")
+    key = await room.people.key(DIALECT, clean(name))
+    if key is None or not key.enabled:
+        raise Refused("invalid_request", "client_id is unknown")
+    if redirect not in (key.setting("redirect_uris") or ()):
+        raise Refused("invalid_request", "redirect_uri is not registered")
+    return key, redirect
+
+
+def _back(redirect: str, query: Mapping[str, str], **members: str) -> Reply:
+    """A redirect with ``members``, and the caller's ``state``, added to the address's query."""
+    if "state" in query:
+        members["state"] = query["state"]
+    address, mark, fragment = redirect.partition("#")
+    joint = "" if address.endswith(("?", "&")) else "&" if "?" in address else "?"
+    target = quote(address + joint, safe=_ADDRESS) + urlencode(members) + mark + quote(fragment, safe=_ADDRESS)
+    return Reply(status=302, headers=(("Location", target), *_FRESH))
+
+
+def _fields(encoded: str) -> dict[str, str]:
+    try:
+        return form(encoded)
+    except Invalid as problem:
+        raise Refused("invalid_request", "too many fields") from problem
+
+
+def _required(fields: Mapping[str, str], name: str) -> str:
+    value = fields.get(name, "")
+    if not value.strip():
+        raise Refused("invalid_request", f"{name} is required")
+    return value

@@ -1,0 +1,51 @@
+"""Where a list goes on: a token that nobody but the credential's server can have made."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+
+from palaver.core.problems import Invalid
+from palaver.core.types import Principal
+
+_MAC_BYTES = 12
+_PLACE = re.compile(rb"[0-9]{1,17}(?::[0-9]{1,17})*")
+"""Numbers that are ids and times of ours, whoever wrote them: a caller knows the secret, too."""
+
+
+def token(who: Principal, of: str, *place: int) -> str:
+    """A ``next_page_token`` for the list ``of``, which goes on behind ``place``."""
+    written = ":".join(map(str, place)).encode()
+    return _text(_mac(who, of, written) + written)
+
+
+def place(who: Principal, of: str, sent: str, *, numbers: int = 1) -> tuple[int, ...]:
+    """The place, so many ``numbers``, that a token of the same caller and list names; none for the first page.
+    Raises ``Invalid``."""
+    if not sent:
+        return ()
+    try:
+        data = base64.b64decode(sent + "=" * (-len(sent) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise _not_ours() from error
+    mac, written = data[:_MAC_BYTES], data[_MAC_BYTES:]
+    if sent != _text(data) or not hmac.compare_digest(mac, _mac(who, of, written)):
+        raise _not_ours()
+    found = tuple(int(number) for number in written.split(b":")) if _PLACE.fullmatch(written) else ()
+    if len(found) != numbers:
+        raise _not_ours()
+    return found
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _mac(who: Principal, of: str, written: bytes) -> bytes:
+    bound = f"next_page_token\0{of}\0{who.user}\0".encode() + written
+    return hmac.digest(who.key.secret.encode(), bound, "sha256")[:_MAC_BYTES]
+
+
+def _not_ours() -> Invalid:
+    return Invalid(field="next_page_token", rule="choice", detail="not a token of this list")

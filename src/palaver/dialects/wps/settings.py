@@ -1,0 +1,47 @@
+"""What a credential of this dialect may be told. Source: wire specification, README section 8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from palaver.wire.contract import Setting
+from palaver.wire.settings import COMMON, boolean, choice, text, texts
+
+DEFAULT_USER = "default"
+DATE_WINDOW_S = 900
+PARTIAL_EVERY_MS = 100
+EVENT_STREAM = "text/event-stream"
+NDJSON = "application/x-ndjson"
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise ValueError("a whole number of at least 0")
+    return value
+
+
+def _address_list(value: Any) -> list[str]:
+    """Where a browser may be sent back to; ``null`` is nowhere."""
+    return texts(value) or []
+
+
+def _user(value: Any) -> str | None:
+    return None if value is None else text(value)
+
+
+SETTINGS = (
+    *COMMON,
+    Setting(name="require_signature", read=boolean, meaning="false: a user token alone is enough"),
+    Setting(name="date_window_s", read=_number, meaning="how far X-Kso-Date may be off, in seconds"),
+    Setting(name="user_token", read=choice("optional", "required"), meaning="whether a call needs a user token"),
+    Setting(name="sse_data_prefix", read=boolean, meaning="true: stream as standard server-sent events"),
+    Setting(name="stream_media_type", read=choice(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
+    Setting(name="error_event", read=boolean, meaning="true: a failed run's stream also has an error event"),
+    Setting(
+        name="partial_every_ms",
+        read=_number,
+        meaning="the least time between two messages that repeat the growing answer; 0: one after every token",
+    ),
+    Setting(name="redirect_uris", read=_address_list, meaning="addresses that consent may return to"),
+    Setting(name="auto_approve_user", read=_user, meaning="the end user that consent is given for; null: nobody's"),
+)

@@ -1,0 +1,223 @@
+"""A run's events as the vendor's messages: one JSON object and two newlines each, in one write.
+
+Source: the vendor's page, and the wire specification ``wps.md``, section 5. The text that a client shows is the last
+``add_message``'s, which repeats the whole answer; so that a long answer is not written anew for every word, those
+messages are at least ``partial_every_ms`` apart while the answer grows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import assert_never
+
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.types import Agent, Ended, File, Message, Text
+from palaver.dialects.wps.steps import FAILED, Growth, Steps, dumps, milliseconds
+from palaver.dialects.wps.words import failure, local_time
+from palaver.wire.framing import ascii_text
+
+OUTPUT_LENGTH = 2000
+_PROPERTIES = (
+    '{"text_color": null, "background_color": null, "edited": false, "source": {"id": null, "display_name": null,'
+    ' "source": null}, "icon": "%s", "allow_markdown": false, "positive_feedback": null, "state": "%s", "targets": []}'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How a credential wants its streams."""
+
+    zone: tzinfo = UTC
+    partial_every_s: float = 0.1
+    data_prefix: bool = False
+    error_event: bool = False
+
+
+class Messages:
+    """Encodes one run. ``session`` is the conversation as the caller is to see it."""
+
+    breaks_off = False
+    steady = False
+
+    def __init__(self, session: str, agent: Agent, question: Message, answer: Message, form: Form) -> None:
+        self._frame = b"data: %s\n\n" if form.data_prefix else b"%s\n\n"
+        self._form = form
+        self._session = ascii_text(session)
+        self._agent = agent
+        self._question = question
+        self._began = milliseconds(answer)
+        self._chat = str(answer.uid)
+        self._text = Growth()
+        self._shown: list[str] = []
+        self._steps = Steps(question.text, self._began)
+        self._head = self._message_head(answer, "Machine", "Agent")
+        self._tail = f', "id": "{self._chat}", "flow_id": "{agent.uid}", "chat_id": "{self._chat}"}}'
+        self._answering = True
+        self._begun = False
+        self._pending = False
+        self._partial_at = 0.0
+        self._second = (0, "")
+        # A run that need not wait shows its beginning, and the chat_id to cancel it by, before its model says a word.
+        self.due: float | None = None if answer.waiting else 0.0
+
+    @property
+    def heartbeat(self) -> bytes:
+        return b": ping\n\n" if self._form.data_prefix else b"\n\n"
+
+    def encode(self, event: Event, now: float) -> list[bytes]:
+        writes = self._beginning(now)
+        match event:
+            case Grew(text=text):
+                if not self._answering:
+                    self._steps.thinking.add(text)
+                    return writes
+                return [*writes, self._token(text, now), *self._partial(now)]
+            case Opened(part=part):
+                self._answering = isinstance(part, Text)
+                return writes
+            case Added(part=part):
+                return [*writes, *self._partial(now)] if self._steps.took(part) else writes
+            case Ended():
+                return [*writes, *self._end(event)]
+            case _:
+                assert_never(event)
+
+    def flush(self, now: float) -> list[bytes]:
+        writes = self._beginning(now)
+        if self._pending and self.due is not None and self.due <= now:
+            writes.append(self._growing(now))
+        return writes
+
+    # The beginning --------------------------------------------------------------------------------------------------
+
+    def _beginning(self, now: float) -> list[bytes]:
+        """Steps 1 to 4, once."""
+        if self._begun:
+            return []
+        self._begun = True
+        first, second, third = self._nodes()
+        asked = self._question
+        text = ascii_text(asked.text)[1:-1]
+        files = dumps([part.ref for part in asked.parts if isinstance(part, File)])
+        head = self._message_head(asked, "User", "User")
+        tail = self._tail.replace(self._chat, str(asked.uid), 1)
+        user = f'{head}{text}", "files": {files}, {self._state("complete", icon="")}[]{tail}'
+        return [
+            self._write("vertices_sorted", dumps({"ids": [first], "to_run": [first, second, third]})),
+            self._write("add_message", user),
+            self._vertex(0, asked.text, at=milliseconds(asked), took=0),
+            self._growing(now),
+        ]
+
+    def _nodes(self) -> tuple[str, str, str]:
+        mark = self._agent.uid.hex[:5]
+        return f"ChatInput-{mark}", f"Agent-{mark}", f"ChatOutput-{mark}"
+
+    # The middle -----------------------------------------------------------------------------------------------------
+
+    def _token(self, text: str, now: float) -> bytes:
+        self._shown.append(text)
+        chunk = self._text.add(text)
+        data = (
+            f'{{"chunk": {chunk}, "id": "{self._chat}", "timestamp": "{self._stamp(now)}", "chat_id": "{self._chat}"}}'
+        )
+        return self._write("token", data)
+
+    def _stamp(self, now: float) -> str:
+        if self._second[0] != int(now):
+            self._second = int(now), datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return self._second[1]
+
+    def _partial(self, now: float) -> list[bytes]:
+        """The message as it is now, or a note that it is to be said when the time has come."""
+        self._pending = True
+        self.due = self._partial_at + self._form.partial_every_s
+        return [self._growing(now)] if self.due <= now or not self._form.partial_every_s else []
+
+    def _growing(self, now: float) -> bytes:
+        self._pending, self.due, self._partial_at = False, None, now
+        return self._write("add_message", self._message("partial", self._steps.written()))
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def _end(self, ended: Ended) -> list[bytes]:
+        self._pending, self.due = False, None
+        failed = ended.status in FAILED
+        message = self._message("complete", self._steps.ended(self._text.written(), ended), failed=failed)
+        answer = "".join(self._shown)
+        took = max(0, ended.at - self._began)
+        writes = [self._write("add_message", message)]
+        if failed:
+            if self._form.error_event:
+                writes.append(self._write("error", message))
+            writes.append(self._vertex(1, answer, at=ended.at, took=took, reason=failure(ended.problem)))
+        else:
+            writes.append(self._vertex(1, answer, at=ended.at, took=took))
+            writes.append(self._vertex(2, answer, at=ended.at, took=0))
+        return [*writes, self._write("end", "{}")]
+
+    # Forms ----------------------------------------------------------------------------------------------------------
+
+    def _write(self, event: str, data: str) -> bytes:
+        return self._frame % f'{{"event": "{event}", "data": {data}}}'.encode("ascii")
+
+    def _message_head(self, message: Message, sender: str, name: str) -> str:
+        made = local_time(message.created, self._form.zone)
+        return (
+            f'{{"timestamp": "{made}", "sender": "{sender}", "sender_name": "{name}",'
+            f' "session_id": {self._session}, "text": "'
+        )
+
+    def _message(self, state: str, blocks: str, *, failed: bool = False) -> str:
+        written = self._state(state, icon="Bot", failed=failed)
+        return f'{self._head}{self._text.written()}", "files": [], {written}{blocks}{self._tail}'
+
+    @staticmethod
+    def _state(state: str, *, icon: str, failed: bool = False) -> str:
+        """What stands between a message's files and its blocks."""
+        error, category = ("true", "error") if failed else ("false", "message")
+        properties = _PROPERTIES % (icon, state)
+        return (
+            f'"error": {error}, "edit": false, "properties": {properties}, "category": "{category}", "content_blocks": '
+        )
+
+    def _vertex(self, at_node: int, text: str, *, at: int, took: int, reason: str | None = None) -> bytes:
+        """That a node is done; ``reason`` says why it failed."""
+        nodes = self._nodes()
+        said = (
+            {"message": text[:OUTPUT_LENGTH], "type": "text"}
+            if reason is None
+            else {"message": {"errorMessage": reason, "stackTrace": None}, "type": "error"}
+        )
+        data = {
+            "results": {},
+            "outputs": {"message": said},
+            "logs": {},
+            "message": {},
+            "artifacts": {},
+            "timedelta": took / 1000,
+            "duration": duration(took),
+            "used_frozen_result": False,
+        }
+        made = datetime.fromtimestamp(at // 1000, UTC).replace(microsecond=at % 1000 * 1000)
+        build = {
+            "id": nodes[at_node],
+            "inactivated_vertices": [],
+            "next_vertices_ids": list(nodes[at_node + 1 : at_node + 2]) if reason is None else [],
+            "top_level_vertices": [],
+            "valid": reason is None,
+            "params": "",
+            "data": data,
+            "timestamp": made.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z",
+        }
+        return self._write("end_vertex", dumps({"build_data": build}))
+
+
+def duration(milliseconds: int) -> str:
+    """A time in words: ``12 ms``, ``3.4 seconds``, ``1 minute, 2.5 seconds``."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    minutes, tenths = divmod((milliseconds + 50) // 100, 600)
+    seconds = f"{tenths // 10}.{tenths % 10} second{'' if tenths == 10 else 's'}"
+    return f"{minutes} minute{'' if minutes == 1 else 's'}, {seconds}" if minutes else seconds

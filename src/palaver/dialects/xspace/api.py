@@ -1,0 +1,169 @@
+"""The routes for every key. Source: the vendor's page, and the wire specification ``xspace.md``, sections 1.1, 5, 7."""
+
+from __future__ import annotations
+
+from palaver.core.ports import Listing
+from palaver.core.problems import Forbidden, Invalid, NotFound
+from palaver.core.types import Agent, Conversation, Principal
+from palaver.dialects.xspace import older
+from palaver.dialects.xspace.callers import Handle, own_conversation, personal, unrestricted
+from palaver.dialects.xspace.files import attached, empty_path, produced, stored, upload
+from palaver.dialects.xspace.shapes import (
+    AddRequest,
+    ChatRequest,
+    TopicRequest,
+    blank,
+    body_of,
+    conversation_ref,
+    fitting_topic,
+    limit_in,
+    number_in,
+    parts_of,
+    query_of,
+    topic_of,
+    wanted_topic,
+)
+from palaver.dialects.xspace.talk import converse, refused
+from palaver.dialects.xspace.views import conversation_dto, message_dto
+from palaver.dialects.xspace.words import CONVERSATION_FILE, CONVERSATION_FILES, NO_FILE, STORED_FILE, done, success
+from palaver.wire.bodies import as_id, idempotency
+from palaver.wire.contract import Call, Method, Reply, Room, Route, Stream
+from palaver.wire.once import once
+
+
+async def update(call: Call, who: Principal, room: Room) -> Reply:
+    """Set the topic: the one given, else one made of the first message."""
+    request = body_of(TopicRequest, call)
+    found, agent = await own_conversation(call, who, room)
+    topic = wanted_topic(request)
+    if topic is None:
+        topic = await _made_topic(request.firstMessage or "", found, agent, room)
+    renamed = await room.chat.rename(who, found.id, topic, icon=request.icon)
+    return success(call, conversation_dto(renamed, agent, call))
+
+
+async def _made_topic(first_message: str, found: Conversation, agent: Agent, room: Room) -> str:
+    """The message's content, unless the agent's model is to name the conversation and does."""
+    named = ""
+    if agent.spec.auto_title == "model":
+        named = await room.chat.title(agent, first_message, found.summary)
+    return topic_of(first_message if blank(named) else named)
+
+
+async def add(call: Call, who: Principal, room: Room) -> Reply:
+    """Make a conversation."""
+    request = body_of(AddRequest, call)
+    claim = idempotency(call, "POST /api/v1/chat/conversation/add")
+    if request.agentId is None:
+        raise Invalid(field="agentId", rule="required")
+    agent = await room.chat.agent(unrestricted(who), as_id(request.agentId) or 0)
+    if not who.may_use(agent):
+        raise Forbidden(reason="agent")
+    topic = fitting_topic(request.topic)
+
+    async def work() -> Reply:
+        made = await room.chat.create(who, agent, title=topic, variables=request.variables)
+        return success(call, made.id)
+
+    return await once(room, who, claim, work)
+
+
+async def detail(call: Call, who: Principal, room: Room) -> Reply:
+    found, agent = await own_conversation(call, who, room)
+    return success(call, conversation_dto(found, agent, call))
+
+
+async def listing(call: Call, who: Principal, room: Room) -> Reply:
+    """The user's titled conversations with an agent, the one changed last first."""
+    query = query_of(call)
+    number = number_in(query, "agentId")
+    if number is None:
+        raise Invalid(field="agentId", rule="required")
+    last, limit = number_in(query, "lastId"), limit_in(query)
+    topic = None if blank(query.get("topic")) else query["topic"]
+    try:
+        agent = await room.chat.any_agent(who, as_id(number) or 0)
+    except NotFound:
+        return success(call, [])
+    wanted = Listing(agent=agent.id, titled=True, containing=topic, limit=limit)
+    found = await room.chat.conversations(who, await _behind(wanted, last, who, room))
+    return success(call, [conversation_dto(one, agent, call, listed=True) for one in found])
+
+
+async def _behind(wanted: Listing, last: int | None, who: Principal, room: Room) -> Listing:
+    """``wanted`` from behind the conversation ``last`` on."""
+    if last is None or last <= 0:
+        return wanted
+    after, below = None, None
+    try:
+        found = await room.chat.conversation(who, last)
+        after = (found.modified, found.id)
+    except NotFound:
+        below = last
+    return Listing(
+        agent=wanted.agent, titled=True, containing=wanted.containing, after=after, below=below, limit=wanted.limit
+    )
+
+
+async def delete(call: Call, who: Principal, room: Room) -> Reply:
+    found, _ = await own_conversation(call, who, room)
+    await room.chat.delete(who, found.id)
+    return done(call)
+
+
+async def chat(call: Call, who: Principal, room: Room) -> Reply | Stream:
+    """Say something and follow the answer; what stands in the way of that is told in the stream."""
+    request = body_of(ChatRequest, call)
+    idempotency(call, "")
+    parts = parts_of(request, call)
+    try:
+        found = await room.chat.conversation(who, conversation_ref(call.params["conversationId"]))
+        agent = await room.chat.agent(who, found.agent)
+    except NotFound as problem:
+        return refused(problem, call)
+    claim = idempotency(call, f"POST /api/v1/chat/{found.id}")
+    return await converse(call, who, room, to=(found, agent), request=request, parts=parts, claim=claim)
+
+
+async def stop(call: Call, who: Principal, room: Room) -> Reply:
+    """End the running turn and drop the waiting ones."""
+    found, _ = await own_conversation(call, who, room)
+    await room.chat.stop(who, found.id)
+    return done(call)
+
+
+async def messages(call: Call, who: Principal, room: Room) -> Reply:
+    query = query_of(call)
+    before, limit = number_in(query, "index"), limit_in(query)
+    found, _ = await own_conversation(call, who, room)
+    said = await room.chat.history(who, found.id, before=before, limit=limit)
+    return success(call, [message_dto(one, found, call) for one in said])
+
+
+def _route(method: Method, path: str, handle: Handle, purpose: str, *, creating: bool = False) -> Route:
+    return Route(method=method, path=path, handle=personal(handle), purpose=purpose, creating=creating)
+
+
+ROUTES = (
+    _route("POST", "/api/v1/chat/conversation/{conversationId}/update", update, "set the topic"),
+    _route("POST", "/api/v1/chat/conversation/add", add, "create a conversation", creating=True),
+    _route("GET", "/api/v1/chat/conversation/{id}", detail, "one conversation"),
+    _route("GET", "/api/v1/chat/conversation/list", listing, "the titled conversations with an agent"),
+    _route("POST", "/api/v1/chat/conversation/{id}/delete", delete, "delete a conversation"),
+    _route("POST", "/api/v1/chat/{conversationId}", chat, "send a message, read the answer as events", creating=True),
+    _route("POST", "/api/v1/chat/{conversationId}/stop", stop, "stop the running turn"),
+    _route("GET", "/api/v1/chat/{conversationId}/messages", messages, "what was said"),
+    _route("GET", CONVERSATION_FILES, produced, "the files of a conversation"),
+    _route("GET", CONVERSATION_FILE, attached, "one of them, its bytes"),
+    _route("GET", NO_FILE, empty_path, "refused: the file's name is missing"),
+    Route(
+        method="POST",
+        path="/api/v1/file/upload",
+        handle=personal(upload),
+        purpose="upload a file to attach",
+        creating=True,
+        upload=True,
+    ),
+    _route("GET", STORED_FILE, stored, "an uploaded file's bytes, for its owner"),
+    *older.ROUTES,
+)

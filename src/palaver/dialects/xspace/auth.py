@@ -1,0 +1,106 @@
+"""``Authorization: Bearer ak-…``: the key is all a caller sends. Pure.
+
+Source: the vendor's page, and the wire specification ``xspace.md``, section 2.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from palaver.core.problems import Invalid, Unauthenticated
+from palaver.core.types import Key, Principal, Token, clean
+from palaver.wire.contract import Call, Claim, Setting
+from palaver.wire.settings import COMMON, boolean, choice, count, text
+
+USER_NAME = "nuwax-user-uid"
+USER_NUMBER = "nuwax-user-id"
+MAX_USER = 255
+_SCHEME = re.compile(r"(?:basic|bearer)(?=[ \t]|\Z|[ac]k-)[ \t]*", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
+
+
+def expiry(value: Any) -> str | None:
+    """A moment in UTC as it is written, or null for a key without an end."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or _moment(value) is None:
+        raise ValueError("a time in UTC such as 2026-12-31T00:00:00Z, or null for no end")
+    return value
+
+
+def _moment(value: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.utcoffset() == timedelta(0) else None
+
+
+SETTINGS = (
+    *COMMON,
+    Setting(name="kind", read=choice("personal", "agent"), meaning="agent: for the older, agent-bound paths as well"),
+    Setting(name="agent", read=text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
+    Setting(name="expire", read=expiry, meaning="when the key ends, 2026-12-31T00:00:00Z; null: never"),
+    Setting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"),
+    Setting(name="act_for_users", read=boolean, meaning=f"heed the headers {USER_NAME} and {USER_NUMBER}"),
+)
+
+
+def new_credential(random: bytes) -> tuple[str, str]:
+    """(id, ``ak-`` + 32 hex digits) from 32 random bytes."""
+    return f"key-{random[:8].hex()}", f"ak-{random[16:32].hex()}"
+
+
+def claim(call: Call) -> Claim:
+    return Claim(secret=_secret(call))
+
+
+def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
+    """The caller. Its user is ``None`` where a header names the user by number, which is looked up later."""
+    if key is None or not key.enabled:
+        raise Unauthenticated(reason="unknown" if key is None else "disabled")
+    if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
+        raise Unauthenticated(reason="wrong")
+    ends = key.setting("expire")
+    if ends is not None and (moment := _moment(ends)) is not None and moment <= datetime.fromtimestamp(call.now, UTC):
+        raise Unauthenticated(reason="expired")
+    named = _named_user(call) if key.setting("act_for_users", False) else None
+    if named is not None:
+        return Principal(key=key, user=named)
+    if user_number(call, key) is not None:
+        return Principal(key=key)
+    return Principal(key=key, user=str(key.setting("default_user", "default")))
+
+
+def user_number(call: Call, key: Key) -> int | None:
+    """The end user's number, where the key may act for users and the call names one by number alone."""
+    given = call.headers.get(USER_NUMBER, "")
+    if not given or not key.setting("act_for_users", False):
+        return None
+    if not _NUMBER.fullmatch(given):
+        raise Invalid(field=USER_NUMBER, rule="range", detail="not a number")
+    return int(given)
+
+
+def _named_user(call: Call) -> str | None:
+    """The user's name in the header: UTF-8, percent-encoded where it has to be."""
+    given = call.headers.get(USER_NAME, "")
+    if not given:
+        return None
+    name = clean(unquote_to_bytes(given.encode("latin-1")).decode("utf-8", "replace"))
+    if len(name) > MAX_USER:
+        raise Invalid(field=USER_NAME, rule="length", detail=f"more than {MAX_USER} characters")
+    return name
+
+
+def _secret(call: Call) -> str:
+    """What is left of the header without its scheme. A value that begins otherwise counts as none."""
+    given = _SCHEME.sub("", call.headers.get("authorization", ""), count=1) if "authorization" in call.headers else ""
+    given = given.strip()
+    if not given.startswith(("ak-", "ck-")):
+        raise Unauthenticated(reason="missing")
+    return given

@@ -1,0 +1,142 @@
+"""Files: uploaded, attached to messages, handed out. Source: wire specification ``xspace.md``, section 6.3."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from email.utils import formatdate
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from palaver.core.problems import Forbidden, Invalid, NotFound
+from palaver.core.types import Conversation, Message, Principal, StoredFile
+from palaver.dialects.xspace.callers import own_conversation
+from palaver.dialects.xspace.multipart import Part, digest, parts
+from palaver.dialects.xspace.ranges import NoSuchRange, wanted
+from palaver.dialects.xspace.shapes import conversation_ref
+from palaver.dialects.xspace.views import file_item, file_record, named_files
+from palaver.dialects.xspace.words import envelope, success
+from palaver.wire.bodies import idempotency
+from palaver.wire.contract import Call, Reply, Room
+from palaver.wire.framing import compact
+from palaver.wire.once import once
+
+UNKNOWN_TYPE = "application/octet-stream"
+PAGE = 200
+MAX_NAME = 255
+_TARGET = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_INT64 = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_ENDING = re.compile(r".+(\.[A-Za-z0-9]{1,16})", re.ASCII | re.DOTALL)
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII | re.IGNORECASE)
+
+
+async def upload(call: Call, who: Principal, room: Room) -> Reply:
+    """Keep a file for its user; a message attaches it by its key."""
+    form = parts(call.headers.get("content-type", ""), call.body)
+    claim = idempotency(call, "POST /api/v1/file/upload")
+    if claim is not None:
+        claim = msgspec.structs.replace(claim, digest=sha256(call.query.encode() + b"\0" + digest(form)).digest())
+    file = next((part for part in form if part.name == "file" and part.filename is not None), None)
+    if file is None:
+        raise Invalid(field="file", rule="required")
+    details = _details(form)
+    key = _key(call, file, str(details["targetType"]), datetime.fromtimestamp(call.now, room.site.timezone))
+
+    async def work() -> Reply:
+        kept = await room.drawer.add(
+            who,
+            key=key,
+            name=(file.filename or "file")[:MAX_NAME],
+            media_type=_media_type(file.media_type),
+            content=file.content,
+            details=details,
+        )
+        return success(call, file_record(kept, call))
+
+    return await once(room, who, claim, work)
+
+
+def _details(form: list[Part]) -> dict[str, Any]:
+    fields = {part.name: part.text for part in form if part.filename is None}
+    target, number = fields.get("targetType") or "Default", (fields.get("targetId") or "-1").strip()
+    if not _TARGET.fullmatch(target):
+        raise Invalid(field="targetType", rule="range", detail="letters, digits, - and _")
+    if not _INT64.fullmatch(number):
+        raise Invalid(field="targetId", rule="range", detail="not a number")
+    return {"targetType": target, "targetId": int(number), "metadata": fields.get("metadata")}
+
+
+def _key(call: Call, file: Part, target: str, today: datetime) -> str:
+    ending = _ENDING.fullmatch(file.filename or "")
+    name = sha256(call.trace.encode() + file.content).hexdigest()[:32]
+    return f"local/{target.lower()}/{today:%Y%m%d}/{name}{'' if ending is None else ending[1]}"
+
+
+def _media_type(given: str) -> str:
+    return given if len(given) <= MAX_NAME and _MEDIA_TYPE.fullmatch(given) else UNKNOWN_TYPE
+
+
+async def produced(call: Call, who: Principal, room: Room) -> Reply:
+    """The files of a conversation: what its messages attach and what its runs made."""
+    found, _ = await own_conversation(call, who, room)
+    named = named_files(await _everything(who, room, found))
+    return success(call, {"files": [file_item(one, found) for one in named]})
+
+
+async def attached(call: Call, who: Principal, room: Room) -> Reply:
+    """The bytes of one of a conversation's files, by the name it has there."""
+    found = await room.chat.conversation(who, conversation_ref(call.params["conversationId"]))
+    name = call.params["path"]
+    for one in named_files(await _everything(who, room, found)):
+        if one.name == name:
+            return await _bytes(call, room, await room.drawer.get(who, one.file.ref))
+    raise NotFound(noun="file", ref=name[:80])
+
+
+async def empty_path(_call: Call, _who: Principal, _room: Room) -> Reply:
+    raise Invalid(field="path", rule="required")
+
+
+async def stored(call: Call, who: Principal, room: Room) -> Reply:
+    """The bytes of an uploaded file. One that is another's is forbidden; its key cannot be guessed."""
+    key = "/".join(call.params[name] for name in ("storage", "target", "day", "name"))
+    try:
+        file = await room.drawer.get(who, key)
+    except NotFound:
+        await room.drawer.open_to_all(key)
+        raise Forbidden(reason="file") from None
+    return await _bytes(call, room, file)
+
+
+async def _everything(who: Principal, room: Room, found: Conversation) -> list[Message]:
+    said: list[Message] = []
+    while page := await room.chat.history(who, found.id, after=said[-1].id if said else 0, limit=PAGE):
+        said += page
+        if len(page) < PAGE:
+            break
+    return said
+
+
+async def _bytes(call: Call, room: Room, file: StoredFile) -> Reply:
+    """The file, or the range of it that is asked for."""
+    tag = f'"{file.digest.hex()[:32]}"'
+    headers = (
+        ("Accept-Ranges", "bytes"),
+        ("ETag", tag),
+        ("Last-Modified", formatdate(int(file.created.timestamp()), usegmt=True)),
+        ("X-Content-Type-Options", "nosniff"),
+    )
+    current = call.headers.get("if-range", tag) in {tag, headers[2][1]}
+    try:
+        span = wanted(call.headers.get("range"), file.size) if current else None
+    except NoSuchRange:
+        body = compact(envelope(call, "4160", "Requested range not satisfiable"))
+        return Reply(status=416, body=body, headers=(*headers, ("Content-Range", f"bytes */{file.size}")))
+    if span is None:
+        return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
+    start, length = span
+    content = await room.drawer.content(file, start=start, length=length)
+    whole = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
+    return Reply(status=206, body=content, media_type=file.media_type, headers=(*headers, whole))

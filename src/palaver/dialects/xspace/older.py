@@ -1,0 +1,135 @@
+"""The older paths, for keys that are bound to an agent.
+
+Source: wire specification ``xspace.md``, sections 1.2 and 5.4.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from palaver.core.ports import Listing
+from palaver.core.problems import Invalid
+from palaver.core.types import Principal
+from palaver.dialects.xspace.callers import bound, bound_agent, bound_conversation
+from palaver.dialects.xspace.shapes import ChatRequest, CreateRequest, body_of, parts_of
+from palaver.dialects.xspace.talk import converse
+from palaver.dialects.xspace.views import (
+    agent_detail,
+    conversation_dto,
+    message_dto,
+    moment,
+    opening_dto,
+    suggests,
+)
+from palaver.dialects.xspace.words import AGENT, CREATE, done, success
+from palaver.wire.bodies import idempotency
+from palaver.wire.contract import Call, Reply, Room, Route, Stream
+from palaver.wire.once import once
+
+RECENT = 20
+MOST = 100
+
+
+async def agent(call: Call, who: Principal, room: Room) -> Reply:
+    return success(call, agent_detail(await bound_agent(who, room), call))
+
+
+async def create(call: Call, who: Principal, room: Room) -> Reply:
+    request = body_of(CreateRequest, call, empty_is_object=True)
+    claim = idempotency(call, f"POST {CREATE}")
+    found = await bound_agent(who, room)
+
+    async def work() -> Reply:
+        made = await room.chat.create(who, found, variables=request.variables)
+        return success(call, made.id)
+
+    return await once(room, who, claim, work)
+
+
+async def detail(call: Call, who: Principal, room: Room) -> Reply:
+    """A conversation with what was said last, the agent's opening text before it."""
+    found, its_agent = await bound_conversation(call.params["id"], who, room)
+    said = await room.chat.history(who, found.id, limit=RECENT)
+    messages = [message_dto(one, found, call) for one in said]
+    if its_agent.spec.opening_message:
+        begun = said[0].created if said else datetime.fromtimestamp(call.now, UTC)
+        messages.insert(0, opening_dto(its_agent, found, moment(begun)))
+    return success(call, conversation_dto(found, its_agent, call, messages=messages))
+
+
+async def delete(call: Call, who: Principal, room: Room) -> Reply:
+    found, _ = await bound_conversation(call.params["id"], who, room)
+    await room.chat.delete(who, found.id)
+    return done(call)
+
+
+async def conversations(call: Call, who: Principal, room: Room) -> Reply:
+    its_agent = await bound_agent(who, room)
+    found = await room.chat.conversations(who, Listing(agent=its_agent.id, titled=True, limit=MOST))
+    return success(call, [conversation_dto(one, its_agent, call, listed=True) for one in found])
+
+
+async def chat(call: Call, who: Principal, room: Room) -> Reply | Stream:
+    """The same as the newer path's, except that the body names the conversation, and that one there is not is told
+    in an envelope."""
+    request = body_of(ChatRequest, call)
+    claim = idempotency(call, "POST /api/v1/chat")
+    if request.conversationId is None:
+        parts_of(request, call)
+        raise Invalid(field="conversationId", rule="required")
+    to = await bound_conversation(request.conversationId, who, room)
+    parts = parts_of(request, call)
+    return await converse(call, who, room, to=to, request=request, parts=parts, claim=claim)
+
+
+async def stop(call: Call, who: Principal, room: Room) -> Reply:
+    found, _ = await bound_conversation(call.params["conversationId"], who, room)
+    await room.chat.stop(who, found.id)
+    return done(call)
+
+
+async def suggest(call: Call, who: Principal, room: Room) -> Reply:
+    """What the user might say next."""
+    found, its_agent = await bound_conversation(call.params["conversationId"], who, room)
+    suggestions = await room.chat.suggestions(who, found, its_agent) if suggests(its_agent) else []
+    return success(call, suggestions)
+
+
+ROUTES = (
+    Route(method="GET", path=AGENT, handle=bound(agent), purpose="the bound agent"),
+    Route(method="POST", path=CREATE, handle=bound(create), purpose="create a conversation", creating=True),
+    Route(
+        method="GET",
+        path="/api/v1/conversation/{id}",
+        handle=bound(detail),
+        purpose="one conversation with what was said last",
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/conversation/{id}/delete",
+        handle=bound(delete),
+        purpose="delete a conversation",
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/conversations",
+        handle=bound(conversations),
+        purpose="the titled conversations with the agent",
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/chat",
+        handle=bound(chat),
+        purpose="send a message, read the answer as events",
+        creating=True,
+    ),
+    Route(
+        method="POST", path="/api/v1/chat/stop/{conversationId}", handle=bound(stop), purpose="stop the running turn"
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/chat/suggest/{conversationId}",
+        handle=bound(suggest),
+        purpose="what the user might say next",
+    ),
+)

@@ -1,0 +1,156 @@
+"""A run's events as the vendor's bytes. Source: wire specification ``xspace.md``, section 7."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+from uuid import UUID
+
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.types import Ended, Status, Text, ToolCall, ToolResult
+from palaver.dialects.xspace.steps import Steps
+from palaver.dialects.xspace.words import UNFORESEEN
+from palaver.wire.framing import ascii_json, ascii_text
+
+FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
+_TEXT = b'"text":'
+
+
+class Frames:
+    """One turn. Heartbeats come at their interval in any case: the vendor's client gives up after a minute of none."""
+
+    breaks_off = False
+    steady = True
+    due: float | None = None
+
+    def __init__(self, run: UUID, started: int) -> None:
+        """``started`` is when the turn was accepted, in epoch milliseconds."""
+        self._run = run.hex
+        self._started = started
+        self._steps = Steps()
+        self._answer: list[str] = []
+        self._frames = {kind: self._halves(kind) for kind in ("CHAT", "THINK")}
+        self._kind = "CHAT"
+        self.heartbeat = frame(self._run, "HEART_BEAT", None)
+
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
+        match event:
+            case Grew(text=text):
+                if self._kind == "CHAT":
+                    self._answer.append(text)
+                head, tail = self._frames[self._kind]
+                return [head + ascii_text(text).encode() + tail]
+            case Opened(part=part):
+                self._kind = "CHAT" if isinstance(part, Text) else "THINK"
+                return []
+            case Added(part=ToolCall() as call):
+                return [frame(self._run, "PROCESSING", self._steps.began(call))]
+            case Added(part=ToolResult() as result):
+                return [frame(self._run, "PROCESSING", self._steps.ended(result))]
+            case Added():
+                return []
+            case Ended():
+                return self._end(event)
+            case _:
+                assert_never(event)
+
+    def flush(self, now: float) -> list[bytes]:  # noqa: ARG002
+        return []
+
+    def _halves(self, kind: str) -> tuple[bytes, bytes]:
+        """What stands before and behind the text of a delta."""
+        head, tail = frame(self._run, "MESSAGE", message(self._run, "", kind=kind)).split(_TEXT + b'""', 1)
+        return head + _TEXT, tail
+
+    def _end(self, ended: Ended) -> list[bytes]:
+        failed = ended.status in FAILED
+        last = fenced(UNFORESEEN) if failed and not any(self._answer) else ""
+        self._answer.append(last)
+        data = message(self._run, last, finish=finish_reason(ended))
+        totals: dict[str, Any] = {
+            "success": not failed,
+            "error": UNFORESEEN if failed else None,
+            "startTime": self._started,
+            "endTime": ended.at,
+            "completionTokens": ended.usage.completion,
+            "promptTokens": ended.usage.prompt,
+            "totalTokens": _total(ended),
+            "outputText": "".join(self._answer),
+            "componentExecuteResults": [],
+        }
+        error = UNFORESEEN if failed else None
+        return [
+            frame(self._run, "MESSAGE", data),
+            frame(self._run, "FINAL_RESULT", totals, error=error, completed=True),
+        ]
+
+
+def finish_reason(ended: Ended) -> str:
+    """The last message's ``finishReason``."""
+    match ended.status:
+        case Status.STOPPED:
+            return "CANCEL"
+        case Status.FAILED | Status.INTERRUPTED:
+            return "ERROR"
+        case Status.COMPLETE | Status.LIVE:
+            return ended.reason
+        case _:
+            assert_never(ended.status)
+
+
+def fenced(reason: str) -> str:
+    """A failure as the answer shows it."""
+    return f"```\n{reason}\n```"
+
+
+def refusal(reason: str) -> tuple[bytes, bytes]:
+    """The whole stream of a message that was not accepted, event by event."""
+    totals: dict[str, Any] = {
+        "success": False,
+        "error": reason,
+        "startTime": None,
+        "endTime": None,
+        "completionTokens": None,
+        "promptTokens": None,
+        "totalTokens": None,
+        "outputText": None,
+        "componentExecuteResults": [],
+    }
+    said = frame(None, "MESSAGE", message(None, reason, finish="ERROR"))
+    return said, frame(None, "FINAL_RESULT", totals, error=reason, completed=True)
+
+
+def frame(run: str | None, kind: str, data: Any, *, error: str | None = None, completed: bool = False) -> bytes:
+    event = {"requestId": run, "eventType": kind, "error": error, "data": data, "completed": completed}
+    return b"data:%s\n\n" % ascii_json(event)
+
+
+def message(run: str | None, text: str, *, kind: str = "CHAT", finish: str | None = None) -> dict[str, Any]:
+    """The data of a ``MESSAGE``; with ``finish`` the last one."""
+    return {
+        "index": None,
+        "tenantId": None,
+        "senderType": None,
+        "senderId": None,
+        "userId": None,
+        "agentId": None,
+        "id": run,
+        "role": "ASSISTANT",
+        "type": kind,
+        "text": text,
+        "time": None,
+        "attachments": None,
+        "think": None,
+        "quotedText": None,
+        "finished": finish is not None,
+        "finishReason": finish,
+        "componentExecutedList": None,
+        "ext": None,
+        "executeId": None,
+        "metadata": None,
+        "messageType": "ASSISTANT",
+    }
+
+
+def _total(ended: Ended) -> int | None:
+    prompt, completion = ended.usage.prompt, ended.usage.completion
+    return None if prompt is None or completion is None else prompt + completion

@@ -1,0 +1,94 @@
+"""Pictures and speech from an endpoint that speaks OpenAI's ``/images/generations`` and ``/audio/speech``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from palaver.core.ports import Picture
+from palaver.core.problems import Upstream
+from palaver.models.openai import proxy_for, read_whole
+from palaver.models.refusal import refused, without_secrets, words
+
+PATIENCE_S = 150.0
+"""Seconds for a picture or a spoken text; pictures of 30 to 90 seconds are normal."""
+LARGEST = 64 * 1024 * 1024
+"""Bytes of an answer that is read."""
+_MAGIC = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"), (b"GIF8", "image/gif"))
+
+
+class _Image(msgspec.Struct):
+    b64_json: str | None = None
+
+
+class _Images(msgspec.Struct):
+    data: list[_Image] = []
+
+
+class Media:
+    """Paints and speaks. ``base_url`` ends before ``/images/generations``."""
+
+    def __init__(
+        self, session: Callable[[], aiohttp.ClientSession], *, base_url: str, api_key: str | None = None
+    ) -> None:
+        self._session = session
+        self._base = base_url.rstrip("/")
+        self._key = api_key
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._proxy = proxy_for(self._base)
+
+    async def paint(self, model: str, text: str) -> Picture:
+        """One picture of ``text``. Raises ``Upstream``."""
+        asked: dict[str, Any] = {"model": model, "prompt": text, "n": 1}
+        if not model.startswith("gpt-image"):  # these refuse the member and answer in base64 anyway
+            asked["response_format"] = "b64_json"
+        said = await self._post("images/generations", asked)
+        try:
+            images = msgspec.json.decode(said, type=_Images).data
+            content = base64.b64decode(images[0].b64_json or "", validate=True) if images else b""
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise Upstream(reason="malformed", detail=f"the image answer cannot be read: {error}") from error
+        if not content:
+            raise Upstream(reason="malformed", detail="the answer has no image in base64")
+        kind = next((media_type for magic, media_type in _MAGIC if content.startswith(magic)), "image/png")
+        return Picture(content=content, media_type=kind)
+
+    async def speak(self, model: str, text: str, voice: str) -> bytes:
+        """``text`` spoken, as an MP3 file. Raises ``Upstream``."""
+        said = await self._post(
+            "audio/speech", {"model": model, "input": text, "voice": voice, "response_format": "mp3"}
+        )
+        if not said or said.startswith(b"{"):  # some endpoints say with 200 what went wrong
+            detail = f"the speech answer is no sound: {words(said, self._key) or 'it is empty'}"
+            raise Upstream(reason="malformed", detail=detail)
+        return said
+
+    async def _post(self, path: str, asked: dict[str, Any]) -> bytes:
+        url = f"{self._base}/{path}"
+        headers = {"Content-Type": "application/json", **self._headers}
+        body = msgspec.json.encode(asked)
+        try:
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                self._session().post(
+                    url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
+                ) as response,
+            ):
+                said = await read_whole(response, LARGEST)
+                if response.status != 200:
+                    raise refused(response.status, response.headers, said, phrase=response.reason or "", key=self._key)
+                if len(said) >= LARGEST:
+                    raise Upstream(reason="malformed", detail=f"the answer has more than {LARGEST} bytes")
+                return said
+        except TimeoutError as error:
+            raise Upstream(reason="timeout", detail=f"no answer within {PATIENCE_S:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            host = urlsplit(url).hostname
+            detail = without_secrets(f"{host}: {error or type(error).__name__}", self._key)
+            raise Upstream(reason="connect", detail=detail) from error

@@ -1,0 +1,79 @@
+"""Files, in pieces."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from palaver.core.types import StoredFile, clean, new_uid
+from palaver.store.conversations import json_text
+from palaver.store.database import Database, Row
+
+PIECE = 1_048_576
+"""Bytes of a piece; all but the last one have as many."""
+
+_ADD = """
+INSERT INTO file (app, uid, end_user, key, name, media_type, size, digest, details)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (app, key) DO NOTHING"""
+_ADD_PIECE = """
+INSERT INTO file_piece (app, file, number, bytes)
+SELECT app, id, $3, $4 FROM file WHERE app = $1 AND uid = $2"""
+
+
+class Files:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def add(
+        self, app: int, user: int, *, key: str, name: str, media_type: str, content: bytes, details: dict[str, Any]
+    ) -> StoredFile:
+        """Keep the file; under a key that is taken already the first one stays, and is what comes back."""
+        uid, digest = new_uid(), sha256(content).digest()
+        said = (app, uid, user, key, name, media_type, len(content), digest, json_text(details))
+        pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
+        await self._db.together(
+            [(_ADD, said), *((_ADD_PIECE, (app, uid, number, piece)) for number, piece in enumerate(pieces))]
+        )
+        stored = await self.get(app, key)
+        assert stored is not None
+        return stored
+
+    async def get(self, app: int, key: str) -> StoredFile | None:
+        row = await self._db.fetchrow("SELECT * FROM file WHERE app = $1 AND key = $2", app, clean(key))
+        return None if row is None else _file(row)
+
+    async def by_key(self, key: str) -> StoredFile | None:
+        row = await self._db.fetchrow("SELECT * FROM file WHERE key = $1 LIMIT 1", clean(key))
+        return None if row is None else _file(row)
+
+    async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes:
+        end = file.size if length is None else min(file.size, start + length)
+        if start >= end:
+            return b""
+        rows = await self._db.fetch(
+            "SELECT bytes FROM file_piece WHERE app = $1 AND file = $2 AND number BETWEEN $3 AND $4 ORDER BY number",
+            file.app,
+            file.id,
+            start // PIECE,
+            (end - 1) // PIECE,
+        )
+        skipped = start - start % PIECE
+        return b"".join(row["bytes"] for row in rows)[start - skipped : end - skipped]
+
+
+def _file(row: Row) -> StoredFile:
+    return StoredFile(
+        app=row["app"],
+        id=row["id"],
+        uid=row["uid"],
+        user=row["end_user"],
+        key=row["key"],
+        name=row["name"],
+        media_type=row["media_type"],
+        size=row["size"],
+        digest=row["digest"],
+        details=msgspec.json.decode(row["details"]),
+        created=row["created"],
+    )

@@ -1,0 +1,130 @@
+"""Answers that are given once for one key."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from kit import Cast, cast, run, store_on
+
+from palaver.core.answers import Answers
+from palaver.core.ports import Answer, Claim
+from palaver.core.problems import Conflict, NotFound
+from palaver.store.postgres import Postgres
+
+
+def claim(key: str = "k", digest: bytes = b"1") -> Claim:
+    return Claim(scope="POST /conversation", key=key, digest=digest)
+
+
+def desk(store: Postgres, ttl: float = 60) -> Answers:
+    return Answers(store, store.claims, worker=lambda: store.presence.worker, ttl=ttl)
+
+
+class Work:
+    """Work that counts how often it is done, and waits until it may end."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.done = 0
+        self.begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+        if not held:
+            self.may_end.set()
+
+    async def __call__(self) -> Answer:
+        self.begun.set()
+        await self.may_end.wait()
+        self.done += 1
+        return Answer(status=200, media_type="application/json", headers=(("X", "1"),), body=b'{"n":%d}' % self.done)
+
+
+async def refused() -> Answer:
+    raise NotFound(noun="agent")
+
+
+def test_an_equal_call_gets_the_same_answer_and_nothing_is_done_again(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c, work = await cast(store), Work()
+            first = await desk(store).once(c.who, claim(), work)
+            again = await desk(store).once(c.who, claim(), work)
+            assert first == (
+                Answer(status=200, media_type="application/json", headers=(("X", "1"),), body=b'{"n":1}'),
+                False,
+            )
+            assert again == (first[0], True)
+            with pytest.raises(Conflict):
+                await desk(store).once(c.who, claim(digest=b"2"), work)
+            assert work.done == 1
+
+    run(scene())
+
+
+def test_calls_that_come_while_the_first_one_works_wait_for_it_in_every_process(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as here, store_on(database_url) as there:
+            c, work = await cast(here), Work(held=True)
+            calls = [asyncio.create_task(desk(here).once(c.who, claim(), work))]
+            await work.begun.wait()
+            calls += [asyncio.create_task(desk(store).once(c.who, claim(), work)) for store in (here, there) * 10]
+            await asyncio.sleep(0)
+            work.may_end.set()
+            answers = await asyncio.gather(*calls)
+            assert work.done == 1
+            assert [replayed for _, replayed in answers] == [False] + [True] * 20
+            assert len({answer.body for answer, _ in answers}) == 1
+
+    run(scene())
+
+
+def test_an_error_leaves_the_key_free(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c, work = await cast(store), Work()
+            with pytest.raises(NotFound):
+                await desk(store).once(c.who, claim(), refused)
+            assert (await desk(store).once(c.who, claim(digest=b"2"), work))[1] is False
+
+    run(scene())
+
+
+def test_a_caller_who_is_cut_off_leaves_the_key_free(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c, work = await cast(store), Work(held=True)
+            call = asyncio.create_task(desk(store).once(c.who, claim(), work))
+            await work.begun.wait()
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            assert (await desk(store).once(c.who, claim(), Work()))[1] is False
+
+    run(scene())
+
+
+def test_the_key_of_a_process_that_died_at_work_is_free(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as alive:
+            c = await cast(alive)
+            async with store_on(database_url) as doomed:
+                assert await begun(doomed, c)
+                assert not await begun(alive, c)
+            assert (await desk(alive).once(c.who, claim(), Work()))[1] is False
+
+    run(scene())
+
+
+async def begun(store: Postgres, c: Cast) -> bool:
+    return await store.claims.begin(c.who, c.user, claim(), 60, store.presence.worker) is True
+
+
+def test_an_answer_is_forgotten_after_its_time_and_keys_are_each_users_own(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c, work = await cast(store), Work()
+            await desk(store, ttl=-1).once(c.who, claim(), work)
+            assert (await desk(store).once(c.who, claim(), work))[1] is False
+            assert (await desk(store).once(c.who.acting_for("bob"), claim(), work))[1] is False
+            assert (await desk(store).once(c.who, claim("other"), work))[1] is False
+            assert work.done == 4
+
+    run(scene())

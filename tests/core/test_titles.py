@@ -1,0 +1,59 @@
+"""A conversation's title, by the agent's model."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from kit import run
+
+from palaver.core.ports import Model, Painter, Speaker
+from palaver.core.problems import Upstream
+from palaver.core.titles import title
+from palaver.core.types import Agent, AgentSpec, new_uid
+from palaver.models.scripted import Scripted
+
+
+class One:
+    """The scripted model under a name, as an endpoint's model has one."""
+
+    def __init__(self, name: str = "small") -> None:
+        self.name = name
+
+    def resolve(self, spec: str | None) -> tuple[Model, str]:
+        if spec == "none":
+            raise Upstream(reason="configuration")
+        return Scripted(), self.name
+
+    def painter(self, spec: str | None) -> tuple[Painter, str] | None:
+        return None
+
+    def speaker(self, spec: str | None) -> tuple[Speaker, str] | None:
+        return None
+
+
+def agent(*script: dict[str, Any], model: str = "openai:small") -> Agent:
+    now = datetime.now(UTC)
+    spec = AgentSpec(name="guide", model=model, instructions=json.dumps(script))
+    return Agent(app=1, id=1, uid=new_uid(), spec=spec, created=now, modified=now)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("天气\n\n of today ", "天气 of today"), ('"Quoted"', "Quoted"), ("「天气」", "天气"), (" \n", "")],
+)
+def test_a_title_is_what_the_model_says_in_one_line_without_quotes(said: str, expected: str) -> None:
+    assert run(title(One(), agent({"think": "hm"}, {"text": said}), "hello", None)) == expected
+
+
+def test_the_model_reads_the_message_and_the_summary() -> None:
+    said = run(title(One(), agent({"text": "${content}"}), "the message", "the summary"))
+    assert "the message So far: the summary" in said
+
+
+def test_without_a_model_that_answers_there_is_no_title() -> None:
+    assert run(title(One(), agent({"text": "half"}, {"fail": "cut"}), "hello", None)) == ""
+    assert run(title(One(), agent(model="none"), "hello", None)) == ""
+    assert run(title(One(""), agent({"text": "x"}), "hello", None)) == ""

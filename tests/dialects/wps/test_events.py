@@ -1,0 +1,333 @@
+"""What the encoder writes, byte by byte, without a server."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from dialects.manifest import shows
+from dialects.wps.asking import agents, chunks, merged, names, spoken
+from dialects.wps.people import CHAT, ENDED_MS, FLOW, NOW, QUESTION, SESSION, encoder
+
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.problems import Internal, Upstream
+from palaver.core.types import Ended, Status, Text, Thinking, ToolCall, ToolResult
+from palaver.dialects.wps import behaviours
+from palaver.dialects.wps.stream import Form, duration
+
+SAMPLE = """{"timestamp": "2025-05-09T15:03:47.532881", "sender": "Machine", "sender_name": "Agent", "session_id":
+ "7038a190-c4e9-44c3-9305-f560266be942", "text": "\\u4e2d\\u56fd", "files": [], "error": false, "edit": false,
+ "properties": {"text_color": null, "background_color": null, "edited": false, "source": {"id": null, "display_name":
+ null, "source": null}, "icon": "Bot", "allow_markdown": false, "positive_feedback": null, "state": "complete",
+ "targets": []}, "category": "message", "content_blocks": [{"title": "Agent Steps", "contents": [{"type": "text",
+ "duration": 18, "header": {"title": "Input", "icon": "MessageSquare"}, "text": "**Input**: \\u4f60"}, {"type": "text",
+ "duration": 4012, "header": {"title": "Output", "icon": "MessageSquare"}, "text": "\\u4e2d\\u56fd"}],
+ "allow_markdown": true, "media_url": null}], "id": "a550de06-0198-4a57-a5cd-75000522bf1d",
+ "flow_id": "72cdefc1-940c-428d-bd8e-198386f3de5c"}"""
+"""The page's sample of an agent's message, its texts shortened."""
+DONE = Ended(status=Status.COMPLETE, at=ENDED_MS)
+ALL = [
+    "vertices_sorted",
+    "User complete",
+    "end ChatInput",
+    "Agent partial",
+    "token",
+    "Agent complete",
+    "end Agent",
+    "end ChatOutput",
+    "end",
+]
+PROPERTIES = (
+    b'"properties": {"text_color": null, "background_color": null, "edited": false, "source": {"id": null,'
+    b' "display_name": null, "source": null}, "icon": "%s", "allow_markdown": false, "positive_feedback": null,'
+    b' "state": "%s", "targets": []}'
+)
+
+
+def text(*pieces: str) -> list[Event]:
+    return [Opened(part=Text()), *(Grew(text=piece) for piece in pieces)]
+
+
+def written(events: list[Event], form: Form | None = None, *, step: float = 0.0, **more: Any) -> list[bytes]:
+    """What an encoder writes when ``step`` seconds lie between two events."""
+    made = encoder(form, **more)
+    return [write for at, event in enumerate(events) for write in made.encode(event, NOW + at * step)]
+
+
+@shows(
+    behaviours.order, behaviours.each_stream_message, behaviours.user_message, behaviours.vertices, behaviours.one_write
+)
+def test_the_beginning_byte_by_byte() -> None:
+    made = encoder(files=("f-1", "文"))
+    assert made.flush(NOW) == [
+        b'{"event": "vertices_sorted", "data": {"ids": ["ChatInput-72cde"],'
+        b' "to_run": ["ChatInput-72cde", "Agent-72cde", "ChatOutput-72cde"]}}\n\n',
+        b'{"event": "add_message", "data": {"timestamp": "2025-05-09T07:03:43.100000", "sender": "User",'
+        b' "sender_name": "User", "session_id": "%s", "text": "hi", "files": ["f-1", "\\u6587"], "error": false,'
+        b' "edit": false, %s, "category": "message", "content_blocks": [], "id": "%s", "flow_id": "%s",'
+        b' "chat_id": "%s"}}\n\n'
+        % (SESSION.encode(), PROPERTIES % (b"", b"complete"), QUESTION.encode(), FLOW.encode(), CHAT.encode()),
+        b'{"event": "end_vertex", "data": {"build_data": {"id": "ChatInput-72cde", "inactivated_vertices": [],'
+        b' "next_vertices_ids": ["Agent-72cde"], "top_level_vertices": [], "valid": true, "params": "", "data":'
+        b' {"results": {}, "outputs": {"message": {"message": "hi", "type": "text"}}, "logs": {}, "message": {},'
+        b' "artifacts": {}, "timedelta": 0.0, "duration": "0 ms", "used_frozen_result": false},'
+        b' "timestamp": "2025-05-09T07:03:43.100000Z"}}}\n\n',
+        _agent_message("", 'Input", "icon": "MessageSquare"}, "text": "**Input**: hi"}'),
+    ]
+
+
+def _agent_message(said: str, entry: str) -> bytes:
+    """The specification's example: an agent's message that is being written."""
+    return (
+        b'{"event": "add_message", "data": {"timestamp": "2025-05-09T07:03:43.200000", "sender": "Machine",'
+        b' "sender_name": "Agent", "session_id": "%s", "text": "%s", "files": [], "error": false, "edit": false, %s,'
+        b' "category": "message", "content_blocks": [{"title": "Agent Steps", "contents": [{"type": "text",'
+        b' "duration": 0, "header": {"title": "%s], "allow_markdown": true, "media_url": null}], "id": "%s",'
+        b' "flow_id": "%s", "chat_id": "%s"}}\n\n'
+    ) % (
+        SESSION.encode(),
+        said.encode(),
+        PROPERTIES % (b"Bot", b"partial"),
+        entry.encode(),
+        CHAT.encode(),
+        FLOW.encode(),
+        CHAT.encode(),
+    )
+
+
+@shows(behaviours.order, behaviours.ascii_form, behaviours.partial_after_every_token, behaviours.durations_are_stored)
+def test_a_token_and_the_message_after_it_byte_by_byte() -> None:
+    _, _, _, _, token, message = written(text("你"), Form(partial_every_s=0))
+    assert (
+        token
+        == (
+            f'{{"event": "token", "data": {{"chunk": "\\u4f60", "id": "{CHAT}",'
+            f' "timestamp": "2025-05-09 07:03:43 UTC", "chat_id": "{CHAT}"}}}}\n\n'
+        ).encode()
+    )
+    assert message == _agent_message("\\u4f60", 'Input", "icon": "MessageSquare"}, "text": "**Input**: hi"}')
+
+
+@shows(behaviours.order, behaviours.vertices, behaviours.end_is_last, behaviours.durations)
+def test_the_end_byte_by_byte() -> None:
+    *_, message, agent, output, end = written([*text("你好"), DONE])
+    said = json.loads(message)["data"]
+    assert (said["text"], said["properties"]["state"], said["error"]) == ("你好", "complete", False)
+    assert said["content_blocks"][0]["contents"][-1] == {
+        "type": "text",
+        "duration": 1450,
+        "header": {"title": "Output", "icon": "MessageSquare"},
+        "text": "你好",
+    }
+    assert agent == (
+        b'{"event": "end_vertex", "data": {"build_data": {"id": "Agent-72cde", "inactivated_vertices": [],'
+        b' "next_vertices_ids": ["ChatOutput-72cde"], "top_level_vertices": [], "valid": true, "params": "",'
+        b' "data": {"results": {}, "outputs": {"message": {"message": "\\u4f60\\u597d", "type": "text"}}, "logs": {},'
+        b' "message": {}, "artifacts": {}, "timedelta": 1.45, "duration": "1.5 seconds", "used_frozen_result": false},'
+        b' "timestamp": "2025-05-09T07:03:44.650000Z"}}}\n\n'
+    )
+    assert json.loads(output)["data"]["build_data"]["next_vertices_ids"] == []
+    assert end == b'{"event": "end", "data": {}}\n\n'
+
+
+@shows(behaviours.sample_message, behaviours.event_names, behaviours.message_id, behaviours.reply_is_in_add_message)
+def test_the_last_message_has_the_members_of_the_page_s_sample_in_its_order() -> None:
+    sample = json.loads(SAMPLE)
+    said = spoken(written([*text("中国", "的"), DONE]))
+    assert {event["event"] for event in said} == {"vertices_sorted", "add_message", "end_vertex", "token", "end"}
+    last = agents(said)[-1]
+    assert list(last) == [*sample, "chat_id"]
+    assert list(last["properties"]) == list(sample["properties"])
+    ((block,), (expected,)) = last["content_blocks"], sample["content_blocks"]
+    assert list(block) == list(expected)
+    assert list(block["contents"][0]) == list(expected["contents"][0])
+    for name in ("sender", "sender_name", "files", "error", "edit", "properties", "category"):
+        assert last[name] == sample[name]
+    assert {message["id"] for message in agents(said)} == {CHAT}
+
+
+@shows(behaviours.text_is_cumulative, behaviours.partial_after_every_token)
+def test_a_message_says_what_the_tokens_before_it_said() -> None:
+    for form in (Form(), Form(partial_every_s=0), Form(partial_every_s=0.3)):
+        said = spoken(
+            written(
+                [*text("a", "b\n", "🙂", '"'), Opened(part=Thinking()), Grew(text="x"), *text("c"), DONE],
+                form,
+                step=0.1,
+            )
+        )
+        so_far = ""
+        for event in said:
+            if event["event"] == "token":
+                so_far += event["data"]["chunk"]
+            elif event["event"] == "add_message" and event["data"]["sender"] == "Machine":
+                assert event["data"]["text"] == so_far
+        assert so_far == 'ab\n🙂"c'
+        assert merged(said)[:5] == ALL[:5]
+
+
+@shows(behaviours.partials_are_merged)
+def test_partials_are_apart_and_a_pending_one_goes_out_in_time() -> None:
+    made = encoder(Form(partial_every_s=0.1))
+    made.flush(NOW)
+    opened, first, second = text("a", "b")
+    assert made.encode(opened, NOW + 0.01) == []
+    assert names(spoken(made.encode(first, NOW + 0.02))) == ["token"]
+    assert names(spoken(made.encode(second, NOW + 0.05))) == ["token"]
+    assert made.due == pytest.approx(NOW + 0.1)
+    assert made.flush(NOW + 0.09) == []
+    (partial,) = spoken(made.flush(NOW + 0.11))
+    assert partial["data"]["text"] == "ab"
+    assert made.due is None
+    assert made.flush(NOW + 9) == []
+    assert names(spoken(made.encode(Grew(text="c"), NOW + 0.3))) == ["token", "Agent partial"]
+    assert names(spoken(made.encode(Grew(text="d"), NOW + 0.31))) == ["token"]
+    assert names(spoken(made.encode(DONE, NOW + 0.32))) == ALL[-4:]
+    assert made.due is None
+
+
+@shows(behaviours.reasoning_is_a_step)
+def test_reasoning_has_no_tokens_and_is_one_entry() -> None:
+    events = [
+        Opened(part=Thinking()),
+        Grew(text="look "),
+        *text("a"),
+        Opened(part=Thinking()),
+        Grew(text="it up"),
+        *text("b"),
+        DONE,
+    ]
+    said = spoken(written(events, Form(partial_every_s=0)))
+    assert chunks(said) == "ab"
+    shown = [[entry["text"] for entry in message["content_blocks"][0]["contents"]] for message in agents(said)]
+    asked = "**Input**: hi"
+    assert shown == [[asked], [asked, "look "], [asked, "look it up"], [asked, "look it up", "ab"]]
+    thinking = agents(said)[1]["content_blocks"][0]["contents"][1]
+    assert thinking["header"] == {"title": "Thinking", "icon": "Brain"}
+
+
+@shows(behaviours.tool_calls_are_steps)
+def test_a_tool_call_is_an_entry_when_it_has_ended() -> None:
+    calls: list[Event] = [
+        Added(part=ToolCall(call_id="1", name="find", arguments={"q": "用户"}, at=1000)),
+        Added(part=ToolCall(call_id="2", name="add", arguments={}, at=1000)),
+        Added(part=ToolResult(call_id="2", name="add", content="no", error=True, at=1012)),
+        Added(part=ToolResult(call_id="1", name="find", content="found", data=[1], at=3400)),
+    ]
+    said = spoken(written([*calls, DONE], Form(partial_every_s=0)))
+    assert [len(message["content_blocks"][0]["contents"]) for message in agents(said)] == [1, 2, 3, 4]
+    (add, find) = agents(said)[-1]["content_blocks"][0]["contents"][1:3]
+    assert json.dumps(add) == (
+        '{"type": "tool_use", "duration": 12, "header": {"title": "add", "icon": "Hammer"}, "name": "add",'
+        ' "tool_input": {}, "output": null, "error": "no"}'
+    )
+    assert (find["duration"], find["tool_input"], find["output"], find["error"]) == (2400, {"q": "用户"}, "found", None)
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "reason"),
+    [
+        (Upstream(reason="cut", detail="sk-secret"), Status.FAILED, "the model failed to answer"),
+        (Upstream(reason="limit"), Status.FAILED, "the model is overloaded"),
+        (Internal(reason="interrupted"), Status.INTERRUPTED, "the answer was interrupted"),
+        (Internal(reason="timeout"), Status.FAILED, "the answer took too long"),
+        (None, Status.FAILED, "internal error"),
+    ],
+)
+@shows(behaviours.failed_run)
+def test_a_failure_has_a_form_of_its_own(problem: Any, status: Status, reason: str) -> None:
+    ended = Ended(status=status, reason="error", problem=problem, at=ENDED_MS)
+    said = spoken(written([*text("so far"), ended]))
+    assert names(said)[-4:] == ["token", "Agent complete", "end Agent", "end"]
+    message = agents(said)[-1]
+    assert (message["text"], message["error"], message["category"]) == ("so far", True, "error")
+    steps, error = message["content_blocks"]
+    assert [entry["header"]["title"] for entry in steps["contents"]] == ["Input"]
+    assert json.dumps(error) == (
+        '{"title": "Error", "contents": [{"type": "error", "duration": null, "header": {"title": "Error", "icon":'
+        ' "MessageSquare"}, "component": "Agent", "field": null, "reason": "REASON", "solution": null, "traceback":'
+        ' null}], "allow_markdown": true, "media_url": null}'
+    ).replace("REASON", reason)
+    build = said[-2]["data"]["build_data"]
+    assert (build["valid"], build["next_vertices_ids"]) == (False, [])
+    assert build["data"]["outputs"]["message"] == {
+        "message": {"errorMessage": reason, "stackTrace": None},
+        "type": "error",
+    }
+
+
+@shows(behaviours.error_event)
+def test_an_error_event_repeats_the_message() -> None:
+    ended = Ended(status=Status.FAILED, reason="error", problem=Upstream(reason="cut"), at=ENDED_MS)
+    said = spoken(written([*text("x"), ended], Form(error_event=True)))
+    assert names(said)[-4:] == ["Agent complete", "error", "end Agent", "end"]
+    assert said[-3]["data"] == said[-4]["data"]
+    assert "error" not in names(spoken(written([*text("x"), DONE], Form(error_event=True))))
+
+
+@shows(behaviours.cancelled_run, behaviours.cancelled_while_waiting)
+def test_a_stopped_run_ends_like_a_complete_one() -> None:
+    stopped = Ended(status=Status.STOPPED, at=ENDED_MS)
+    assert merged(spoken(written([*text("so f"), stopped]))) == ALL
+    made = encoder(waiting=True)
+    assert made.due is None
+    said = spoken(made.encode(stopped, NOW))
+    assert names(said) == [name for name in ALL if name != "token"]
+    assert agents(said)[-1]["text"] == ""
+
+
+@shows(behaviours.times_have_the_server_s_zone)
+def test_a_message_has_the_time_of_the_server_s_zone() -> None:
+    said = spoken(written([DONE], Form(zone=ZoneInfo("Asia/Shanghai"))))
+    assert said[1]["data"]["timestamp"] == "2025-05-09T15:03:43.100000"
+    assert {message["timestamp"] for message in agents(said)} == {"2025-05-09T15:03:43.200000"}
+    assert said[2]["data"]["build_data"]["timestamp"] == "2025-05-09T07:03:43.100000Z"
+
+
+@shows(behaviours.data_prefix, behaviours.heartbeat)
+def test_data_lines_for_standard_readers() -> None:
+    prefixed, plain = written([*text("x"), DONE], Form(data_prefix=True)), written([*text("x"), DONE])
+    assert prefixed == [b"data: " + write for write in plain]
+    assert (encoder(Form(data_prefix=True)).heartbeat, encoder().heartbeat) == (b": ping\n\n", b"\n\n")
+
+
+@shows(behaviours.ascii_form, behaviours.one_write)
+def test_a_message_is_ascii_in_one_line_however_odd_its_text() -> None:
+    odd = '~\x7f\x80\x85\xa0é用\u2028\u2029\ufeff\uffff🙂\U0010ffff "\\/\b\f\n\r\t\x01 %s {}'
+    writes = written([Opened(part=Thinking()), Grew(text=odd), *text(odd), DONE], text=odd, files=(odd,))
+    assert chunks(spoken(writes)) == odd
+    for write in writes:
+        assert re.fullmatch(rb"\{[\x20-\x7e]+\}\n\n", write)
+
+
+@shows(behaviours.vertices)
+def test_a_node_s_text_is_cut_at_2000_characters() -> None:
+    said = spoken(written([*text("用" * 3000), DONE], text="x" * 2500))
+    ends = [
+        one["data"]["build_data"]["data"]["outputs"]["message"]["message"]
+        for one in said
+        if one["event"] == "end_vertex"
+    ]
+    assert [len(one) for one in ends] == [2000, 2000, 2000]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"),
+    [
+        (0, "0 ms"),
+        (12, "12 ms"),
+        (999, "999 ms"),
+        (1000, "1.0 second"),
+        (1450, "1.5 seconds"),
+        (3400, "3.4 seconds"),
+        (59_999, "1 minute, 0.0 seconds"),
+        (62_500, "1 minute, 2.5 seconds"),
+        (180_000, "3 minutes, 0.0 seconds"),
+    ],
+)
+@shows(behaviours.durations)
+def test_durations_in_words(milliseconds: int, words: str) -> None:
+    assert duration(milliseconds) == words

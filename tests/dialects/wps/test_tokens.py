@@ -1,0 +1,199 @@
+"""User tokens: consent, and what is exchanged for them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+from dialects.exchange import Answer, Ask
+from dialects.manifest import shows
+from dialects.serving import Served
+from dialects.wps.asking import Caller, data
+
+from palaver.core.types import Key
+from palaver.dialects.wps import behaviours
+from palaver.dialects.wps.auth import SCOPES
+
+BACK = "http://127.0.0.1:9/callback?app=1"
+SCOPE = "kso.devhub_chat.readwrite,kso.devhub_session.readwrite"
+
+
+@pytest.fixture(scope="module")
+def key(served: Served) -> Key:
+    return served.key("wps", redirect_uris=[BACK], auto_approve_user="ann", default_user="shop")
+
+
+def exchange(served: Served, key: Key, **fields: str) -> Answer:
+    form = urlencode({"client_id": key.id, "client_secret": key.secret, **fields}).encode()
+    headers = [("Content-Type", "application/x-www-form-urlencoded")]
+    return served.ask(Ask(path="/oauth2/token", headers=headers, body=form))
+
+
+def consent(served: Served, key: Key, **changes: str) -> Answer:
+    query = {"client_id": key.id, "response_type": "code", "redirect_uri": BACK, "scope": SCOPE, "state": "s 1&"}
+    return served.ask(Ask(method="GET", path="/oauth2/auth", query=urlencode({**query, **changes})))
+
+
+def led_back(answer: Answer) -> dict[str, str]:
+    """What a redirect adds to the registered address."""
+    assert answer.status == 302
+    location = str(answer.header("Location"))
+    assert location.startswith(f"{BACK}&")
+    fields = dict(parse_qsl(urlsplit(location).query, keep_blank_values=True))
+    assert fields.pop("app") == "1"
+    assert fields.pop("state") == "s 1&"
+    return fields
+
+
+def code(served: Served, key: Key) -> str:
+    fields = led_back(consent(served, key))
+    assert list(fields) == ["code"]
+    return fields["code"]
+
+
+def granted(answer: Answer) -> Any:
+    assert answer.status == 200, answer.body
+    assert answer.header("Cache-Control") == "no-store"
+    assert answer.header("Content-Type") == "application/json"
+    return answer.json()
+
+
+def failed(answer: Answer, error: str, http: int = 400) -> None:
+    said = answer.json()
+    assert list(said) == ["code", "msg", "debug", "error", "error_description"]
+    assert (answer.status, said["error"], said["msg"]) == (http, error, error)
+    assert said["code"] > 0
+    assert said["error_description"] == said["debug"]["desc"] != ""
+
+
+@shows(behaviours.grants, behaviours.consent_redirects, behaviours.token_answers_are_not_kept)
+def test_a_code_becomes_tokens_that_work(served: Served, key: Key) -> None:
+    said = granted(exchange(served, key, grant_type="authorization_code", code=code(served, key), redirect_uri=BACK))
+    assert list(said) == ["access_token", "expires_in", "refresh_token", "refresh_expires_in", "token_type"]
+    assert (said["expires_in"], said["refresh_expires_in"], said["token_type"]) == (7200, 2_592_000, "bearer")
+    assert said["refresh_token"].startswith("kso_rt_")
+    assert " " not in said["access_token"]
+    agent = served.agent("x")
+    session = data(Caller(served, key, token=said["access_token"]).say(agent))["session_id"]
+    assert served.history(key, "ann", session)
+    narrow = Caller(served, key, token=said["access_token"]).get(f"/v7/devhub/app/{agent.uid}/detail")
+    assert narrow.status == 403
+
+
+@shows(behaviours.refresh_token_stays, behaviours.grants)
+def test_a_refresh_gives_a_new_access_token_and_the_same_refresh_token(served: Served, key: Key) -> None:
+    first = granted(exchange(served, key, grant_type="authorization_code", code=code(served, key), redirect_uri=BACK))
+    again = granted(exchange(served, key, grant_type="refresh_token", refresh_token=first["refresh_token"]))
+    assert list(again) == list(first)
+    assert again["refresh_token"] == first["refresh_token"]
+    assert 0 < again["refresh_expires_in"] <= 2_592_000
+    assert again["access_token"] != first["access_token"]
+    agent = served.agent("x")
+    for said in (first, again):
+        data(Caller(served, key, token=said["access_token"]).say(agent))
+
+
+@shows(behaviours.grants, behaviours.token_answers_are_not_kept)
+def test_the_credential_itself_becomes_a_token_of_its_default_user(served: Served, key: Key) -> None:
+    said = granted(exchange(served, key, grant_type="client_credentials", app_ticket="x", company_id="y"))
+    assert list(said) == ["access_token", "expires_in", "token_type"]
+    caller, agent = Caller(served, key, token=said["access_token"]), served.agent("x")
+    session = data(caller.say(agent))["session_id"]
+    assert served.history(key, "shop", session)
+    assert data(caller.get(f"/v7/devhub/app/{agent.uid}/detail"))
+    assert data(caller.get(f"/v7/devhub/session/{session}/name"))
+
+
+@shows(behaviours.codes_are_used_once)
+def test_a_code_is_good_once_for_its_address_and_its_credential(served: Served, key: Key) -> None:
+    fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
+    said = granted(exchange(served, key, **fields))
+    failed(exchange(served, key, **fields), "invalid_grant")
+    data(Caller(served, key, token=said["access_token"]).say(served.agent("x")))
+    fields["code"] = code(served, key)
+    failed(exchange(served, key, **{**fields, "redirect_uri": "http://127.0.0.1:9/other"}), "invalid_grant")
+    fields["code"] = code(served, key)
+    failed(exchange(served, served.key("wps"), **fields), "invalid_grant")
+
+
+@shows(behaviours.token_failures)
+def test_failures_say_which_in_both_forms(served: Served, key: Key) -> None:
+    failed(exchange(served, key), "invalid_request")
+    failed(exchange(served, key, grant_type="password"), "unsupported_grant_type")
+    failed(exchange(served, key, grant_type="client_credentials", client_id=""), "invalid_request")
+    failed(exchange(served, key, grant_type="client_credentials", client_secret="x"), "invalid_client", 401)
+    failed(exchange(served, key, grant_type="client_credentials", client_id="x\0é"), "invalid_client", 401)
+    off = served.key("wps")
+    served.do(served.core.store.keys.enable(off.id, enabled=False))
+    failed(exchange(served, off, grant_type="client_credentials"), "invalid_client", 401)
+    failed(exchange(served, key, grant_type="authorization_code", redirect_uri=BACK), "invalid_request")
+    failed(exchange(served, key, grant_type="authorization_code", code="x"), "invalid_request")
+    failed(exchange(served, key, grant_type="authorization_code", code="x", redirect_uri=BACK), "invalid_grant")
+    failed(exchange(served, key, grant_type="refresh_token"), "invalid_request")
+    failed(exchange(served, key, grant_type="refresh_token", refresh_token="x"), "invalid_grant")
+    for body in (b"\xff\xfe", b"&=&%", b"a&" * 2000, b"{}"):
+        failed(served.ask(Ask(path="/oauth2/token", body=body)), "invalid_request")
+    access = granted(exchange(served, key, grant_type="client_credentials"))["access_token"]
+    failed(exchange(served, key, grant_type="refresh_token", refresh_token=access), "invalid_grant")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"client_id": "x"}, {"client_id": ""}, {"redirect_uri": ""}, {"redirect_uri": BACK + "2"}]
+)
+@shows(behaviours.consent_without_redirect)
+def test_nobody_is_led_to_an_address_that_is_not_registered(served: Served, key: Key, changes: dict[str, str]) -> None:
+    answer = consent(served, key, **changes)
+    failed(answer, "invalid_request")
+    assert answer.header("Location") is None
+
+
+@shows(behaviours.consent_without_redirect)
+def test_a_credential_without_addresses_leads_nowhere(served: Served) -> None:
+    failed(consent(served, served.key("wps", auto_approve_user="ann")), "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"scope": "kso.other"}, "invalid_scope"),
+        ({"scope": f"{SCOPE},x"}, "invalid_scope"),
+        ({"scope": ""}, "invalid_scope"),
+        ({"response_type": "token"}, "unsupported_response_type"),
+        ({"response_type": ""}, "unsupported_response_type"),
+    ],
+)
+@shows(behaviours.consent_errors_redirect)
+def test_any_other_fault_is_told_to_the_application(
+    served: Served, key: Key, changes: dict[str, str], error: str
+) -> None:
+    fields = led_back(consent(served, key, **changes))
+    assert list(fields) == ["error", "error_description"]
+    assert fields["error"] == error
+
+
+@pytest.mark.parametrize("scope", [",".join(SCOPES), " ".join(SCOPES), f"{SCOPES[0]}, {SCOPES[0]},"])
+@shows(behaviours.consent_redirects)
+def test_scopes_are_separated_by_commas_or_spaces(served: Served, key: Key, scope: str) -> None:
+    assert list(led_back(consent(served, key, scope=scope))) == ["code"]
+
+
+@shows(behaviours.consent_redirects)
+def test_an_address_that_does_not_go_into_a_header_is_encoded(served: Served) -> None:
+    odd = "http://127.0.0.1:9/回来#x y"
+    key = served.key("wps", redirect_uris=[odd], auto_approve_user="ann")
+    location = str(consent(served, key, redirect_uri=odd).header("Location"))
+    assert location.startswith("http://127.0.0.1:9/%E5%9B%9E%E6%9D%A5?code=")
+    assert location.endswith("&state=s+1%26#x%20y")
+
+
+@shows(behaviours.consent_without_user)
+def test_without_a_user_to_consent_a_page_says_what_to_do(served: Served) -> None:
+    key = served.key("wps", redirect_uris=[BACK])
+    answer = consent(served, key, state="<script>")
+    assert answer.status == 403
+    assert answer.header("Content-Type") == "text/html; charset=utf-8"
+    assert b"auto_approve_user" in answer.body
+    assert b"<script" not in answer.body
+    assert "default-src 'none'" in str(answer.header("Content-Security-Policy"))
+    assert answer.header("Location") is None

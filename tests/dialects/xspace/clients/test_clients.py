@@ -1,0 +1,102 @@
+"""The documented clients, against a server on a socket."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dialects.exchange import GUARD
+from dialects.manifest import shows
+from dialects.serving import Served
+from dialects.xspace.asking import Caller
+
+from palaver.dialects.xspace import DIALECT, behaviours
+from palaver.wire.contract import Sample
+
+HERE = Path(__file__).parent
+NODE = shutil.which("node")
+CURL = shutil.which("curl")
+BUSY = "Agent正在执行任务"
+
+
+def node(script: str, *arguments: str) -> list[Any]:
+    if NODE is None:
+        pytest.skip("there is no Node here")
+    command = [NODE, str(HERE / script), *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, timeout=3 * GUARD).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@shows(behaviours.typescript_client, behaviours.topic_from_first_message, behaviours.topic_as_given)
+def test_the_pages_function_sets_topics(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent("x"))
+    bodies = [
+        {"firstMessage": "你好,请问今天天气怎么样?"},
+        {"firstMessage": "你好", "topic": "自定义会话主题"},
+        {"topic": "自定义会话主题"},
+        {},
+    ]
+    printed = node("update.mjs", served.base_url, caller.key.secret, str(made), *map(json.dumps, bodies))
+    assert [one.get("topic") for one in printed] == ["你好,请问今天天气怎么样?", *["自定义会话主题"] * 2, None]
+    assert [one["success"] for one in printed] == [True, True, True, False]
+    assert [one["code"] for one in printed] == ["0000", "0000", "0000", "4000"]
+    assert all(one["same"] for one in printed[:3])
+    assert printed[0]["types"] == ["number", "string", "number", "string"]
+
+
+@shows(behaviours.stream_form, behaviours.order, behaviours.processing, behaviours.any_pace)
+def test_a_web_client_reads_a_turn(served: Served, caller: Caller) -> None:
+    agent = served.agent({"think": "用户"}, {"call": {"name": "x"}}, "根据🙂", {"wait": 0.15}, "\n\ndata: ${content}")
+    made = caller.add(agent)
+    (shown,) = node("turn.mjs", served.base_url, caller.key.secret, str(made), "你好")
+    assert (shown["text"], shown["thinking"]) == ("根据🙂\n\ndata: 你好", "用户")
+    assert list(shown["steps"].values()) == ["FAILED"]
+    assert set(shown["kinds"]) == {"MESSAGE", "PROCESSING", "HEART_BEAT", "FINAL_RESULT"}
+    assert len(shown["ids"]) == 1
+    assert (shown["completed"], shown["after"], shown["rest"], shown["error"]) == (True, 0, "", None)
+
+
+@shows(behaviours.refused_before)
+def test_a_web_client_is_told_that_there_is_no_such_conversation(served: Served, caller: Caller) -> None:
+    (shown,) = node("turn.mjs", served.base_url, caller.key.secret, "999999999", "x")
+    assert shown["error"] == shown["text"] == "Conversation does not exist."
+
+
+@shows(behaviours.curl_sample, behaviours.bearer_key)
+def test_the_pages_curl_command_works(served: Served, caller: Caller) -> None:
+    if CURL is None:
+        pytest.skip("there is no curl here")
+    made = caller.add(served.agent("x"))
+    command = [
+        *(CURL, "-s", f"{served.base_url}/api/v1/chat/conversation/{made}/update", "-X", "POST"),
+        *("-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {caller.key.secret}"),
+        *("--data-raw", '{"firstMessage": "你好,请问今天天气怎么样?"}'),
+    ]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=GUARD).stdout)
+    assert (said["code"], said["data"]["topic"]) == ("0000", "你好,请问今天天气怎么样?")
+
+
+@shows(behaviours.curl_sample, behaviours.upload_record)
+def test_a_newcomers_command_and_an_upload_with_curl_work(served: Served, caller: Caller, tmp_path: Path) -> None:
+    if CURL is None:
+        pytest.skip("there is no curl here")
+    agent = served.agent("x")
+    sample = Sample(
+        base_url=served.base_url, id="", secret=caller.key.secret, agent_id=agent.id, agent_uid=agent.uid.hex
+    )
+    ran = subprocess.run(["bash", "-c", DIALECT.curl(sample)], check=True, capture_output=True, timeout=GUARD)
+    assert isinstance(json.loads(ran.stdout)["data"], int)
+    file = tmp_path / "说明.txt"
+    file.write_bytes(b"0123456789" * 1000)
+    upload = [
+        *(CURL, "-s", f"{served.base_url}/api/v1/file/upload", "-H", f"Authorization: {caller.key.secret}"),
+        *("-F", f"file=@{file}", "-F", "targetType=Chat"),
+    ]
+    record = json.loads(subprocess.run(upload, check=True, capture_output=True, timeout=GUARD).stdout)["data"]
+    assert (record["fileName"], record["size"], record["targetType"]) == ("说明.txt", 10_000, "Chat")
+    fetch = [CURL, "-s", record["url"], "-r", "5-14", "-H", f"Authorization: {caller.key.secret}"]
+    assert subprocess.run(fetch, check=True, capture_output=True, timeout=GUARD).stdout == b"5678901234"

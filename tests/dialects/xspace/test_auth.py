@@ -1,0 +1,169 @@
+"""Whose key it is: the header in all its spellings, and what becomes of the caller."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from dialects.manifest import shows
+from dialects.serving import Served
+from dialects.xspace.asking import NOW, Caller, call, data, refused
+
+from palaver.core.problems import Invalid, Unauthenticated
+from palaver.core.types import Key
+from palaver.dialects.xspace import DIALECT, behaviours
+from palaver.dialects.xspace.auth import claim, new_credential, user_number, verify
+from palaver.wire.settings import read_settings
+
+K = "ak-d1f2129c4ba24629b8448af3354f9dd0"
+
+
+def key(*, enabled: bool = True, **settings: Any) -> Key:
+    return Key(app=1, number=1, dialect="xspace", id="key-1", secret=K, enabled=enabled, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"Bearer {K}",
+        K,
+        f"  {K}  ",
+        f"Basic {K}",
+        f"bearer   {K}",
+        f"BEARER\t{K} ",
+        f"Bearer{K}",
+    ],
+)
+@shows(behaviours.bearer_key, behaviours.schemes)
+def test_a_key_is_found_behind_any_scheme_or_none(given: str) -> None:
+    asked = call({"Authorization": given})
+    assert claim(asked).secret == K
+    assert verify(asked, key()).user == "default"
+
+
+@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer ", "x", "Bearer x", f"Token {K}", "AK-1", f"x{K}"])
+@shows(behaviours.not_a_key)
+def test_what_does_not_begin_as_a_key_counts_as_none(given: str | None) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        claim(call({} if given is None else {"Authorization": given}))
+    assert caught.value.reason == "missing"
+
+
+@shows(behaviours.not_a_key, behaviours.schemes)
+def test_what_follows_the_prefix_is_opaque() -> None:
+    for given in ("ck-1", "ak-xxxxeyJhbGciOiJIUzI1NiJ9", "ak-é"):
+        assert claim(call({"Authorization": f"Bearer {given}".encode("latin-1")})).secret == given
+
+
+@shows(behaviours.new_keys)
+def test_a_new_key_has_the_documented_form() -> None:
+    _, secret = new_credential(bytes(range(32)))
+    assert re.fullmatch(r"ak-[0-9a-f]{32}", secret)
+
+
+@shows(behaviours.key_states, behaviours.expire_setting)
+def test_a_key_is_unknown_disabled_wrong_or_expired() -> None:
+    asked = call({"Authorization": K})
+    cases: list[tuple[Key | None, str]] = [
+        (None, "unknown"),
+        (key(enabled=False), "disabled"),
+        (key(enabled=False, expire="2000-01-01T00:00:00Z"), "disabled"),
+        (key(expire="2026-04-13T13:07:53Z"), "expired"),
+    ]
+    for found, reason in cases:
+        with pytest.raises(Unauthenticated) as caught:
+            verify(asked, found)
+        assert caught.value.reason == reason
+    with pytest.raises(Unauthenticated):
+        verify(call({"Authorization": "ak-x"}), key())
+    assert verify(asked, key(expire="2026-04-13T13:07:54Z")).key.id == "key-1"
+    assert round(NOW) == 1_776_085_674
+
+
+@shows(behaviours.expire_setting, behaviours.kinds)
+def test_settings_are_read_as_the_command_line_gives_them() -> None:
+    given = {"kind": "agent", "agent": 7, "expire": "2026-12-31T00:00:00Z", "rpd": 5, "act_for_users": True}
+    assert read_settings(given, DIALECT.settings) == {**given, "agent": "7"}
+    wrong = [
+        ("kind", "x"),
+        ("expire", "2026-12-31"),
+        ("expire", "2026-12-31T00:00:00+08:00"),
+        ("expire", 5),
+        ("rpd", 0),
+    ]
+    for name, value in wrong:
+        with pytest.raises(Invalid):
+            read_settings({name: value}, DIALECT.settings)
+    assert read_settings({"expire": None}, DIALECT.settings) == {"expire": None}
+
+
+@pytest.mark.parametrize(
+    ("headers", "user"),
+    [
+        ({}, "me"),
+        ({"nuwax-user-uid": "ann"}, "ann"),
+        ({"nuwax-user-uid": "ann", "nuwax-user-id": "7"}, "ann"),
+        ({"nuwax-user-uid": "%E7%94%A8%E6%88%B7"}, "用户"),
+        ({"nuwax-user-uid": "用户"}, "用户"),
+        ({"nuwax-user-uid": ""}, "me"),
+        ({"nuwax-user-id": "7"}, None),
+    ],
+)
+@shows(behaviours.act_for_users)
+def test_a_key_that_may_acts_for_the_user_that_is_named(headers: dict[str, str], user: str | None) -> None:
+    asked = call({"Authorization": K, **headers})
+    may, may_not = key(act_for_users=True, default_user="me"), key(default_user="me")
+    assert verify(asked, may).user == user
+    assert verify(asked, may_not).user == "me"
+    assert user_number(asked, may_not) is None
+    assert user_number(asked, may) == (7 if "nuwax-user-id" in headers else None)
+
+
+@shows(behaviours.act_for_users)
+def test_a_user_that_is_no_number_or_too_long_is_refused() -> None:
+    for headers in ({"nuwax-user-id": "x"}, {"nuwax-user-uid": "x" * 256}):
+        with pytest.raises(Invalid):
+            verify(call({"Authorization": K, **headers}), key(act_for_users=True))
+
+
+# Served -------------------------------------------------------------------------------------------------------------
+
+
+@shows(behaviours.key_states, behaviours.languages, behaviours.status_200)
+def test_x9_the_refusals_of_a_key_in_both_languages(served: Served) -> None:
+    caller = Caller(served)
+    disabled = served.key("xspace")
+    served.sql("UPDATE credential SET enabled = false WHERE id = $1", disabled.id)
+    expired = served.key("xspace", expire="2020-01-01T00:00:00Z")
+    rows: list[tuple[str | None, str, str, str]] = [
+        (None, "4030", "Missing API Key.", "缺少 API Key"),
+        ("Bearer ak-bad", "4000", "Invalid API Key.", "无效的 API Key"),
+        ("Bearer ck-1", "4000", "Invalid API Key.", "无效的 API Key"),
+        (disabled.secret, "4000", "Invalid API Key.", "无效的 API Key"),
+        (expired.secret, "4030", "API Key expired.", "API Key 已过期"),
+    ]
+    for auth, code, english, chinese in rows:
+        caller.auth = auth
+        path = "/api/v1/chat/conversation/1"
+        refused(caller.get(path), code, english)
+        refused(caller.get(path, headers={"Accept-Language": "zh-CN,zh;q=0.9"}), code, chinese)
+        refused(caller.get(path, headers={"Accept-Language": "en", "Cookie": "a=b; lang=zh-CN"}), code, chinese)
+        refused(caller.get(path, headers={"Accept-Language": "zh-CN", "Cookie": "lang=en-US"}), code, english)
+        refused(caller.get(path, headers={"Accept-Language": "fr"}), code, english)
+
+
+@shows(behaviours.act_for_users, behaviours.users_of_keys)
+def test_conversations_belong_to_the_user_that_the_call_is_for(served: Served) -> None:
+    agent = served.agent("yes")
+    caller = Caller(served, act_for_users=True)
+    ann = {"nuwax-user-uid": "ann"}
+    made = data(caller.post("/api/v1/chat/conversation/add", {"agentId": agent.id}, headers=ann))
+    path = f"/api/v1/chat/conversation/{made}"
+    number = data(caller.get(path, headers=ann))["userId"]
+    assert data(caller.get(path, headers={"nuwax-user-id": str(number)}))["id"] == made
+    refused(caller.get(path), "0001", "Invalid conversationId")
+    refused(caller.get(path, headers={"nuwax-user-uid": "bob"}), "0001", "Invalid conversationId")
+    refused(caller.get(path, headers={"nuwax-user-id": "999999"}), "4000", "User does not exist.")
+    plain = Caller(served)
+    refused(plain.get(path, headers=ann), "0001", "Invalid conversationId")

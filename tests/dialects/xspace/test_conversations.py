@@ -1,0 +1,328 @@
+"""Conversations: topics, making, showing, listing, removing."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+from dialects.manifest import shows
+from dialects.serving import HOLD, Served
+from dialects.xspace.asking import ADD, LIST, USER, Caller, data, done, events, refused, update_path
+
+from palaver.core.types import Agent
+from palaver.dialects.xspace import behaviours
+
+DTO = [
+    *("id", "tenantId", "userId", "uid", "agentId", "topic", "summary", "icon", "variables", "modified", "created"),
+    *("agent", "messageList", "type", "taskId", "taskStatus", "taskCron", "taskCronDesc", "devMode", "topicUpdated"),
+    *("sandboxServerId", "sandboxSessionId", "devSpaceId", "devTargetType", "devTargetId", "sharedUris"),
+]
+MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000\+00:00"
+NONE = ("0001", "Invalid conversationId")
+
+
+@pytest.fixture(scope="module")
+def agent(served: Served) -> Agent:
+    return served.agent("It is sunny.", name="TaskAgentTest", extra={"xspace": {"type": "TaskAgent"}})
+
+
+@pytest.fixture
+def made(caller: Caller, agent: Agent) -> int:
+    return caller.add(agent)
+
+
+# Topics -------------------------------------------------------------------------------------------------------------
+
+
+@shows(
+    behaviours.update_is_posted,
+    behaviours.topic_from_first_message,
+    behaviours.topic_as_given,
+    behaviours.envelope_members,
+    behaviours.untouched,
+)
+def test_x1_x2_the_pages_test_cases(caller: Caller, made: int) -> None:
+    for body, topic in (
+        ({"firstMessage": "你好,请问今天天气怎么样?"}, "你好,请问今天天气怎么样?"),
+        ({"topic": "自定义会话主题"}, "自定义会话主题"),
+    ):
+        shown = data(caller.update(made, body))
+        assert (shown["topic"], shown["topicUpdated"], shown["taskStatus"]) == (topic, 1, "CREATE")
+        assert shown == caller.detail(made)
+
+
+@shows(behaviours.conversation_members, behaviours.agent_member, behaviours.uid_in_paths)
+def test_the_answer_is_the_samples_byte_by_byte_but_for_its_values(caller: Caller, made: int, agent: Agent) -> None:
+    answer = caller.update(made, {"topic": "自定义会话主题"})
+    shown = data(answer)
+    assert list(shown) == DTO
+    assert re.fullmatch(MOMENT, shown["modified"])
+    assert re.fullmatch(MOMENT, shown["created"])
+    assert re.fullmatch("[0-9a-f]{32}", shown["uid"])
+    published = shown["agent"]["publishDate"]
+    assert re.fullmatch(MOMENT, published)
+    assert answer.body.decode() == (
+        '{"code":"0000","displayCode":"0000","message":"success","data":'
+        f'{{"id":{made},"tenantId":1,"userId":{shown["userId"]},"uid":"{shown["uid"]}","agentId":{agent.id},'
+        '"topic":"自定义会话主题","summary":null,"icon":null,"variables":null,'
+        f'"modified":"{shown["modified"]}","created":"{shown["created"]}",'
+        f'"agent":{{"agentId":{agent.id},"name":"TaskAgentTest","type":"TaskAgent",'
+        f'"icon":"http://test/api/logo/agent/TaskAgentTest","publishDate":"{published}"}},'
+        '"messageList":null,"type":"Chat","taskId":null,"taskStatus":"CREATE","taskCron":null,"taskCronDesc":"",'
+        '"devMode":0,"topicUpdated":1,"sandboxServerId":null,"sandboxSessionId":null,"devSpaceId":null,'
+        f'"devTargetType":null,"devTargetId":null,"sharedUris":null}},"tid":"{answer.json()["tid"]}","success":true}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "topic"),
+    [
+        ({"firstMessage": "a", "topic": "b"}, "b"),
+        ({"firstMessage": "  a\n\n b ", "topic": None}, "a b"),
+        ({"firstMessage": "\u3000a\u2028\x85b\u00a0", "topic": " \u3000"}, "a b"),
+        ({"firstMessage": "\u200ba\x1fb"}, "\u200ba\x1fb"),
+        ({"topic": '"x"'}, '"x"'),
+        ({"topic": " x "}, " x "),
+        ({"firstMessage": "好" * 300}, "好" * 255),
+        ({"topic": "🙂" * 255}, "🙂" * 255),
+        ({"topic": "a\0b"}, "a\ufffdb"),
+        ({"topic": 123}, "123"),
+        ({"topic": True}, "true"),
+        ({"topic": "007"}, "007"),
+        ({"topic": "x", "id": 5, "unknown": []}, "x"),
+    ],
+)
+@shows(behaviours.topic_exactly, behaviours.first_message_rule, behaviours.scalars)
+def test_x3_to_x6_the_topic_is_what_was_given(caller: Caller, made: int, body: dict[str, Any], topic: str) -> None:
+    shown = data(caller.update(made, body))
+    assert (shown["id"], shown["topic"]) == (made, topic)
+
+
+@shows(behaviours.scalars)
+def test_a_number_is_its_literal_text(caller: Caller, made: int) -> None:
+    for literal in ("1.50", "1e2", "-0", "12345678901234567890123"):
+        assert data(caller.update(made, f'{{"topic":{literal}}}'.encode()))["topic"] == literal
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "User first message is required"),
+        ({"topic": " "}, "User first message is required"),
+        ({"topic": "", "firstMessage": "\u3000\n"}, "User first message is required"),
+        ({"icon": "i"}, "User first message is required"),
+        ({"topic": "好" * 256}, "topic is too long"),
+        ({"topic": "x", "icon": "i" * 501}, "icon is too long"),
+    ],
+)
+@shows(behaviours.one_of_the_two, behaviours.topic_exactly, behaviours.icon_rule)
+def test_x7_what_breaks_a_rule_changes_nothing(caller: Caller, made: int, body: dict[str, Any], message: str) -> None:
+    before = caller.detail(made)
+    refused(caller.update(made, body), "4000", message)
+    assert caller.detail(made) == before
+
+
+@shows(behaviours.icon_rule)
+def test_an_icon_is_stored_with_the_topic(caller: Caller, made: int) -> None:
+    assert data(caller.update(made, {"topic": "x", "icon": "i" * 500}))["icon"] == "i" * 500
+    assert data(caller.update(made, {"topic": "y"}))["icon"] == "i" * 500
+
+
+@shows(behaviours.ownership_first, behaviours.users_of_keys, behaviours.status_200)
+def test_x8_a_conversation_that_is_not_the_callers_is_refused_first(served: Served, caller: Caller, made: int) -> None:
+    theirs = Caller(served, default_user="somebody else").add(served.agent("x"))
+    for ref in (999_999_999, theirs, "x", "0", "9" * 19, "1" * 40, "%00", f"{made}x", "01-1"):
+        for body in ({}, {"topic": "x"}, {"topic": "x" * 300}):
+            refused(caller.update(ref, body), *NONE)
+            refused(caller.update(ref, body, headers={"Accept-Language": "zh-CN"}), *NONE)
+
+
+@shows(behaviours.bearer_key, behaviours.schemes)
+def test_x10_the_bare_key_is_enough(served: Served, made: int, caller: Caller) -> None:
+    bare = Caller(served, caller.key)
+    bare.auth = caller.key.secret
+    assert data(bare.update(made, {"topic": "x"}))["topic"] == "x"
+
+
+@shows(behaviours.uid_in_paths)
+def test_x11_the_uid_works_in_place_of_the_number(caller: Caller, made: int) -> None:
+    uid = UUID(caller.detail(made)["uid"])
+    for form in (uid.hex, str(uid), uid.hex.upper()):
+        assert data(caller.update(form, {"topic": form}))["id"] == made
+
+
+@shows(behaviours.routing_errors, behaviours.status_200)
+def test_x12_a_path_or_method_there_is_not(caller: Caller, made: int) -> None:
+    refused(caller.get(update_path(made)), "4050", "Request method 'GET' is not supported")
+    refused(caller.get("/api/v1/none"), "4040", "No static resource api/v1/none.")
+    refused(caller.post(LIST), "4050", "Request method 'POST' is not supported")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b"1", b'"x"', b'{"topic":{}}', b'{"firstMessage":["a"]}', b'\xef\xbb\xbf{"topic":"x"}', b"\xff"],
+)
+@shows(behaviours.body_errors)
+def test_x13_a_malformed_body_is_refused(caller: Caller, made: int, body: bytes) -> None:
+    answer = caller.update(made, body)
+    said = answer.json()
+    assert (answer.status, said["code"], said["data"]) == (200, "4000", None)
+    assert said["message"].startswith("JSON parse error")
+    assert caller.update(999_999, body).json()["code"] == "4000"
+
+
+@shows(behaviours.body_errors)
+def test_an_empty_body_is_refused(caller: Caller, made: int) -> None:
+    for path in (update_path(made), ADD, f"/api/v1/chat/{made}"):
+        refused(caller.post(path, b" \n"), "4000", "Required request body is missing")
+
+
+@shows(behaviours.auto_title)
+def test_a_model_that_has_no_title_leaves_the_first_message(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent({"fail": "connect"}, auto_title="model"))
+    assert data(caller.update(made, {"firstMessage": " a  b "}))["topic"] == "a b"
+    assert data(caller.update(made, {"firstMessage": "a", "topic": "given"}))["topic"] == "given"
+
+
+# Making -------------------------------------------------------------------------------------------------------------
+
+
+@shows(behaviours.add_rules, behaviours.untitled, behaviours.list_rules)
+def test_x14_x15_a_new_conversation_is_listed_once_it_has_a_topic(served: Served, caller: Caller) -> None:
+    agent = served.agent("x", name="天气 Agent of a long name")
+    refused(caller.post(ADD, {}), "4000", "Agent id cannot be null")
+    made = data(caller.post(ADD, {"agentId": agent.id, "devMode": True, "variables": {"a": 1}}))
+    assert isinstance(made, int)
+    shown = caller.detail(made)
+    assert (shown["topicUpdated"], shown["taskStatus"], shown["type"]) == (0, "CREATE", "Chat")
+    assert (shown["topic"], shown["variables"]) == (f"Start conversation with {agent.name}", {"a": 1})
+    assert shown["agent"]["type"] == "ChatBot"
+    assert shown["agent"]["icon"] == "http://test/api/logo/agent/%E5%A4%A9%E6%B0%94%20Agent%20of%20a%20lo"
+    chinese = data(caller.get(f"/api/v1/chat/conversation/{made}", headers={"Cookie": "lang=zh-CN"}))
+    assert chinese["topic"] == f"和{agent.name}开始会话"
+    assert data(caller.get(LIST, f"agentId={agent.id}")) == []
+    caller.update(made, {"topic": "t"})
+    (listed,) = data(caller.get(LIST, f"agentId={agent.id}"))
+    assert listed == {**caller.detail(made), "variables": None}
+
+
+@shows(behaviours.add_rules, behaviours.topic_exactly, behaviours.scalars)
+def test_add_takes_a_topic_and_digits(caller: Caller, agent: Agent) -> None:
+    made = data(caller.post(ADD, {"agentId": str(agent.id), "topic": " t "}))
+    assert (caller.detail(made)["topic"], caller.detail(made)["topicUpdated"]) == (" t ", 1)
+    refused(caller.post(ADD, {"agentId": agent.id, "topic": "t" * 256}), "4000", "topic is too long")
+    assert caller.detail(data(caller.post(ADD, {"agentId": agent.id, "topic": " "})))["topicUpdated"] == 0
+    for wrong in ("x", True, [1], 1.5):
+        assert caller.post(ADD, {"agentId": wrong}).json()["message"].startswith("JSON parse error")
+
+
+@shows(behaviours.add_agents)
+def test_add_refuses_agents_that_are_not_to_be_had(served: Served, caller: Caller, agent: Agent) -> None:
+    gone = ("4000", "Agent does not exist or has been taken offline.")
+    off = served.agent("x", enabled=False)
+    for number in (999_999_999, 0, -1, 10**30, off.id):
+        refused(caller.post(ADD, {"agentId": number}), *gone)
+    chinese = caller.post(ADD, {"agentId": off.id}, headers={"Accept-Language": "zh-CN"})
+    refused(chinese, "4000", "智能体不存在或已下架")
+    narrow = Caller(served, agents=[served.agent("y").name])
+    refused(narrow.post(ADD, {"agentId": agent.id}), "0001", "Permission denied")
+    refused(narrow.post(ADD, {"agentId": 999_999_999}), *gone)
+
+
+@shows(behaviours.creating_once, behaviours.idempotency_form)
+def test_x24_add_twice_with_one_idempotency_key(caller: Caller, agent: Agent) -> None:
+    key = {"Idempotency-Key": "once"}
+    first, second = (caller.post(ADD, {"agentId": agent.id}, headers=key) for _ in range(2))
+    assert first.body == second.body
+    assert (first.header("Idempotency-Replayed"), second.header("Idempotency-Replayed")) == (None, "true")
+    other = caller.post(ADD, {"agentId": agent.id, "topic": "x"}, headers=key)
+    refused(other, "4220", "Idempotency-Key already used with a different request")
+    for wrong in ("", "a b", "x" * 256):
+        answer = caller.post(ADD, {}, headers={"Idempotency-Key": wrong})
+        refused(answer, "4000", "Invalid Idempotency-Key")
+
+
+# Showing, listing, removing -----------------------------------------------------------------------------------------
+
+
+@shows(behaviours.list_rules)
+def test_x16_a_list_needs_its_agent(caller: Caller) -> None:
+    missing = "Required request parameter 'agentId' for method parameter type Long is not present"
+    for query in ("", "agentId=", "limit=3"):
+        refused(caller.get(LIST, query), "4000", missing)
+    refused(caller.get(LIST, "agentId=x"), "4000", "Invalid value of agentId")
+    assert data(caller.get(LIST, "agentId=999999999")) == []
+
+
+@shows(behaviours.list_rules)
+def test_a_list_is_read_stretch_by_stretch(served: Served, caller: Caller) -> None:
+    agent = served.agent("x")
+    ids = [caller.add(agent, topic=f"Topic {number}") for number in range(5)]
+    Caller(served, default_user="bob").add(agent, topic="Topic of bob")
+
+    def listed(query: str = "") -> list[int]:
+        return [one["id"] for one in data(caller.get(LIST, f"agentId={agent.id}{query}"))]
+
+    newest = list(reversed(ids))
+    assert listed() == newest
+    assert listed("&limit=2") == newest[:2]
+    assert listed(f"&limit=2&lastId={newest[1]}") == newest[2:4]
+    assert listed("&limit=0") == newest[:1]
+    assert listed("&limit=1000&lastId=-5") == newest
+    assert listed("&topic=pic+3") == [ids[3]]
+    assert listed("&topic=%25") == []
+    done(caller.post(f"/api/v1/chat/conversation/{ids[2]}/delete"))
+    assert listed(f"&lastId={ids[2]}") == [ids[1], ids[0]]
+    assert listed(f"&lastId={'9' * 19}") == [one for one in newest if one != ids[2]]
+    caller.update(ids[0], {"topic": "now first"})
+    assert listed("&limit=1") == [ids[0]]
+
+
+@shows(behaviours.delete_rules, behaviours.messages_of_success)
+def test_x17_what_is_deleted_is_gone(caller: Caller, made: int) -> None:
+    path = f"/api/v1/chat/conversation/{made}"
+    done(caller.post(f"{path}/delete"))
+    refused(caller.get(path), *NONE)
+    refused(caller.post(f"{path}/delete"), *NONE)
+    for other in ("messages", "files"):
+        refused(caller.get(f"/api/v1/chat/{made}/{other}"), *NONE)
+    refused(caller.stop(made), *NONE)
+
+
+@shows(behaviours.disabled_agent)
+def test_a_conversation_whose_agent_is_off_is_not_there(served: Served, caller: Caller) -> None:
+    agent = served.agent("x")
+    made = caller.add(agent)
+    served.agent("x", name=agent.name, enabled=False)
+    refused(caller.get(f"/api/v1/chat/conversation/{made}"), *NONE)
+    refused(caller.update(made, {"topic": "x"}), *NONE)
+    said = events(caller.say(made))
+    assert said[-1]["error"] == "Agent does not exist or has been taken offline."
+
+
+@shows(behaviours.task_status, behaviours.untouched)
+def test_the_task_status_follows_the_turns(served: Served, caller: Caller) -> None:
+    good, bad, long = served.agent("x"), served.agent({"fail": "connect"}), served.agent(HOLD)
+    for agent, status in ((good, "COMPLETE"), (bad, "FAILED")):
+        made = caller.add(agent)
+        events(caller.say(made))
+        assert caller.detail(made)["taskStatus"] == status
+        assert data(caller.update(made, {"topic": "x"}))["taskStatus"] == status
+    made = caller.add(long)
+    exchange = caller.begin(made)
+    exchange.head()
+    assert caller.detail(made)["taskStatus"] == "EXECUTING"
+    done(caller.stop(made))
+    exchange.rest()
+    assert caller.detail(made)["taskStatus"] == "COMPLETE"
+
+
+@shows(behaviours.users_of_keys)
+def test_another_applications_key_sees_nothing(served: Served, made: int) -> None:
+    stranger = Caller(served, served.key("xspace", application="another", default_user=USER))
+    absent = json.loads(stranger.get("/api/v1/chat/conversation/999999999").body)
+    found = json.loads(stranger.get(f"/api/v1/chat/conversation/{made}").body)
+    assert {**absent, "tid": ""} == {**found, "tid": ""}

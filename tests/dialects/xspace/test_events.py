@@ -1,0 +1,187 @@
+"""The encoder alone, byte by byte."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from dialects.manifest import shows
+from dialects.xspace.asking import TRACE, call, frames
+
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.problems import Internal, Upstream
+from palaver.core.types import Ended, File, Status, Text, Thinking, ToolCall, ToolResult, Usage
+from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace.steps import finished
+from palaver.dialects.xspace.stream import Frames, refusal
+from palaver.dialects.xspace.words import envelope, tid
+
+RUN = UUID("5b1f0a9c-3d7e-4c21-a6b8-f0e1d2c3b4a5")
+SORRY = "\\u7cfb\\u7edf\\u5f00\\u5c0f\\u5dee\\u5566\\uff0c\\u8bf7\\u7a0d\\u540e\\u91cd\\u8bd5"
+
+
+def encode(*events: Event) -> list[bytes]:
+    encoder = Frames(RUN, 1_776_085_640_000)
+    return [write for event in events for write in encoder.encode(event, 0)]
+
+
+def message(text: str, *, kind: str = "CHAT", finish: str | None = None) -> bytes:
+    reason = "null" if finish is None else f'"{finish}"'
+    return (
+        'data:{"requestId":"5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5","eventType":"MESSAGE","error":null,"data":{"index":null,'
+        '"tenantId":null,"senderType":null,"senderId":null,"userId":null,"agentId":null,'
+        f'"id":"5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5","role":"ASSISTANT","type":"{kind}","text":"{text}","time":null,'
+        f'"attachments":null,"think":null,"quotedText":null,"finished":{"false" if finish is None else "true"},'
+        f'"finishReason":{reason},"componentExecutedList":null,"ext":null,"executeId":null,"metadata":null,'
+        '"messageType":"ASSISTANT"},"completed":false}\n\n'
+    ).encode()
+
+
+def final(text: str, *, error: str | None = None, tokens: str = '"completionTokens":5,"promptTokens":31,') -> bytes:
+    reason = "null" if error is None else f'"{error}"'
+    total = "36" if "31" in tokens else "null"
+    return (
+        f'data:{{"requestId":"5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5","eventType":"FINAL_RESULT","error":{reason},'
+        f'"data":{{"success":{"true" if error is None else "false"},"error":{reason},"startTime":1776085640000,'
+        f'"endTime":1776085642000,{tokens}"totalTokens":{total},"outputText":"{text}","componentExecuteResults":[]}},'
+        '"completed":true}\n\n'
+    ).encode()
+
+
+def ended(status: Status = Status.COMPLETE, reason: str = "stop", usage: Usage | None = None) -> Ended:
+    problem = Upstream(reason="cut") if status is Status.FAILED else None
+    given = Usage(prompt=31, completion=5) if usage is None else usage
+    return Ended(status=status, reason=reason, usage=given, problem=problem, at=1_776_085_642_000)
+
+
+@shows(
+    behaviours.stream_form,
+    behaviours.message_members,
+    behaviours.final_result,
+    behaviours.order,
+    behaviours.finish_reasons,
+)
+def test_the_specifications_example_byte_by_byte() -> None:
+    writes = encode(
+        Opened(part=Thinking()),
+        Grew(text="look"),
+        Opened(part=Text()),
+        Grew(text="It is"),
+        Grew(text=" 用🙂"),
+        ended(),
+    )
+    assert writes == [
+        message("look", kind="THINK"),
+        message("It is"),
+        message(" \\u7528\\ud83d\\ude42"),
+        message("", finish="stop"),
+        final("It is \\u7528\\ud83d\\ude42"),
+    ]
+    assert encode(ended(reason="length"))[0] == message("", finish="length")
+
+
+@shows(behaviours.heartbeats, behaviours.stream_form)
+def test_a_heartbeat_is_an_event_of_its_own() -> None:
+    encoder = Frames(RUN, 0)
+    assert encoder.steady
+    assert encoder.heartbeat == (
+        b'data:{"requestId":"5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5","eventType":"HEART_BEAT","error":null,"data":null,'
+        b'"completed":false}\n\n'
+    )
+
+
+@shows(behaviours.processing)
+def test_a_step_byte_by_byte() -> None:
+    call_, result = (
+        ToolCall(call_id="e1", name="Search", arguments={"q": "weather"}, at=1_776_085_640_000),
+        ToolResult(call_id="e1", name="Search", content="sun", at=1_776_085_641_000),
+    )
+    begun, over = encode(Added(part=call_), Added(part=result))
+    assert begun == (
+        b'data:{"requestId":"5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5","eventType":"PROCESSING","error":null,'
+        b'"data":{"targetId":null,"name":"Search","originalTitle":null,"type":"ToolCall","status":"EXECUTING",'
+        b'"executingMessage":null,"result":{"id":null,"name":"Search","icon":null,"type":"ToolCall","success":null,'
+        b'"error":null,"data":null,"innerExecuteInfo":null,"startTime":1776085640000,"endTime":null,'
+        b'"input":{"q":"weather"},"executeId":"e1","kind":null,"locations":null},"cardBindConfig":null,'
+        b'"cardData":null,"pageArgConfig":null,"subEventType":null},"completed":false}\n\n'
+    )
+    (event,) = frames(over)
+    assert event["data"]["status"] == "FINISHED"
+    said = event["data"]["result"]
+    assert (said["success"], said["error"], said["data"], said["endTime"]) == (True, None, "sun", 1_776_085_641_000)
+    assert (said["executeId"], said["input"]) == ("e1", {"q": "weather"})
+    assert finished((call_, result)) == [event["data"]]
+
+
+@shows(behaviours.processing)
+def test_steps_never_share_an_id_and_a_failed_one_says_so() -> None:
+    parts = [
+        ToolCall(call_id="e", name="knowledge_search", arguments={}, at=1),
+        ToolResult(call_id="e", name="knowledge_search", content="", data=[1], at=2),
+        ToolCall(call_id="e", name="x", arguments={}),
+        ToolResult(call_id="e", name="x", content="no", error=True),
+        ToolResult(call_id="", name="y", content=""),
+    ]
+    events = [frames(write)[0]["data"] for write in encode(*(Added(part=part) for part in parts))]
+    ids = [event["result"]["executeId"] for event in events]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert len(set(ids)) == 3
+    assert all(ids)
+    assert [event["type"] for event in events] == ["Knowledge", "Knowledge", "ToolCall", "ToolCall", "ToolCall"]
+    assert [event["status"] for event in events][1:4] == ["FINISHED", "EXECUTING", "FAILED"]
+    assert events[1]["result"]["data"] == [1]
+    assert events[3]["result"]["error"] == "no"
+    assert encode(Added(part=File(ref="f"))) == []
+
+
+@shows(behaviours.failed_run, behaviours.reason_of_failures)
+def test_a_failure_says_why_where_nothing_was_said() -> None:
+    for status in (Status.FAILED, Status.INTERRUPTED):
+        fence = f"```\\n{SORRY}\\n```"
+        assert encode(Opened(part=Thinking()), Grew(text="x"), ended(status))[1:] == [
+            message(fence, finish="ERROR"),
+            final(fence, error=SORRY),
+        ]
+        assert encode(Opened(part=Text()), Grew(text="so"), ended(status))[1:] == [
+            message("", finish="ERROR"),
+            final("so", error=SORRY),
+        ]
+
+
+@shows(behaviours.stopped_run, behaviours.finish_reasons)
+def test_a_stop_is_a_success_with_the_text_so_far() -> None:
+    nothing = '"completionTokens":null,"promptTokens":null,'
+    assert encode(Opened(part=Text()), Grew(text="so"), ended(Status.STOPPED, usage=Usage()))[1:] == [
+        message("", finish="CANCEL"),
+        final("so", tokens=nothing),
+    ]
+    assert encode(ended(Status.STOPPED, usage=Usage())) == [message("", finish="CANCEL"), final("", tokens=nothing)]
+
+
+@shows(behaviours.refused_before)
+def test_a_refusal_is_two_events() -> None:
+    first, second = frames(b"".join(refusal("为什么")))
+    assert all(event.isascii() for event in refusal("为什么"))
+    assert [first["requestId"], second["requestId"]] == [None, None]
+    assert (first["data"]["id"], first["data"]["text"], first["data"]["finishReason"]) == (None, "为什么", "ERROR")
+    assert first["data"]["finished"]
+    assert second["error"] == second["data"]["error"] == "为什么"
+    rest = {name: value for name, value in second["data"].items() if name not in {"success", "error"}}
+    assert rest.pop("componentExecuteResults") == []
+    assert set(rest.values()) == {None}
+    assert not second["data"]["success"]
+
+
+@shows(behaviours.tid_form, behaviours.envelope_members)
+def test_a_tid_is_a_number_below_a_million_and_the_time() -> None:
+    asked = call()
+    assert tid(asked)[-13:] == "1776085673993"
+    assert 100 <= int(tid(asked)[:-13]) <= 999_998
+    assert int(tid(asked)[:-13]) == int(TRACE, 16) % 999_899 + 100
+    assert list(envelope(asked, "0000", "success")) == ["code", "displayCode", "message", "data", "tid", "success"]
+
+
+@shows(behaviours.failed_run)
+def test_every_failure_of_ours_reads_the_same() -> None:
+    problem = Internal(reason="timeout", detail="postgresql://secret")
+    (_, last) = encode(Ended(status=Status.FAILED, reason="error", problem=problem, at=0))
+    assert b"secret" not in last

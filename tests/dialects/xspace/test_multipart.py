@@ -1,0 +1,181 @@
+"""Forms with files, read from bytes."""
+
+from __future__ import annotations
+
+import email.policy
+from contextlib import suppress
+from email.parser import BytesParser
+from typing import Any
+
+import pytest
+from dialects.manifest import shows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palaver.core.problems import Invalid
+from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace.multipart import MAX_PARTS, digest, parts
+from palaver.dialects.xspace.ranges import NoSuchRange, wanted
+
+TYPE = "multipart/form-data; boundary=b0"
+
+
+def form(*fields: tuple[str, bytes], boundary: str = "b0") -> bytes:
+    """A form of (what follows ``form-data``, content)."""
+    mark = f"--{boundary}".encode()
+    pieces = [
+        mark + b"\r\nContent-Disposition: form-data" + head.encode() + b"\r\n\r\n" + content + b"\r\n"
+        for head, content in fields
+    ]
+    return b"".join(pieces) + mark + b"--\r\n"
+
+
+@shows(behaviours.strict_forms)
+def test_fields_and_files_are_read() -> None:
+    body = form(
+        ('; name="file"; filename="a.txt"\r\nContent-Type: text/plain; charset=utf-8', b"one\r\n--b\r\n--b01\r\n"),
+        ("; name=targetType", b"Chat"),
+        ('; name="empty"; filename=""', b""),
+    )
+    for content_type in (TYPE, 'Multipart/Form-Data;BOUNDARY="b0" ; charset=utf-8'):
+        file, target, empty = parts(content_type, b"preamble\r\n" + body + b"epilogue")
+        assert (file.name, file.filename, file.media_type) == ("file", "a.txt", "text/plain; charset=utf-8")
+        assert file.content == b"one\r\n--b\r\n--b01\r\n"
+        assert (target.name, target.filename, target.text) == ("targetType", None, "Chat")
+        assert (empty.filename, empty.content) == ("", b"")
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        ('; name="file"; filename="说明.md"', "说明.md"),
+        ('; name="file"; filename="C:\\folder\\a.txt"', "a.txt"),
+        ('; name="file"; filename="../../etc/passwd"', "passwd"),
+        ('; name="file"; filename="a \\"b\\".txt"', 'a "b".txt'),
+        ('; name="file"; filename="a %22b%22.txt"', 'a "b".txt'),
+        ("; name=file; filename*=UTF-8''%E8%AF%B4.md", "说.md"),
+        ("; filename=a.txt ; name=file", "a.txt"),
+        ('; name="file"; filename="a;b.txt"', "a;b.txt"),
+    ],
+)
+@shows(behaviours.strict_forms)
+def test_a_files_name_is_its_own_without_folders(head: str, name: str) -> None:
+    (file,) = parts(TYPE, form((head, b"x")))
+    assert (file.name, file.filename) == ("file", name)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", form()),
+        ("multipart/form-data; boundary=", form()),
+        ("multipart/form-data; boundary=" + "x" * 71, form()),
+        (TYPE, b""),
+        (TYPE, b"--b0"),
+        (TYPE, b"--b0\r\n"),
+        (TYPE, form(('; name="a"', b"x"))[:-8]),
+        (TYPE, form(("", b"x"))),
+        (TYPE, form(('; name="a', b"x"))),
+        (TYPE, b"--b0\r\n\r\nx\r\n--b0--\r\n"),
+        (TYPE, b"--b0\r\nContent-Disposition: form-data; name=a\r\n\r\n--b0--\r\n"),
+        (TYPE, b"--b0\r\nContent-Disposition: attachment; name=a\r\n\r\nx\r\n--b0--\r\n"),
+        (TYPE, b"--b0\r\nContent-Disposition form-data; name=a\r\n\r\nx\r\n--b0--\r\n"),
+        (TYPE, b"--b0\r\nContent-Disposition: form-data; name=\xff\r\n\r\nx\r\n--b0--\r\n"),
+        (TYPE, form(('; name="a"\r\nX: ' + "x" * 20_000, b"x"))),
+        (TYPE, form(*[("; name=a", b"")] * (MAX_PARTS + 1))),
+    ],
+)
+@shows(behaviours.strict_forms)
+def test_what_is_not_well_formed_is_refused(content_type: str, body: bytes) -> None:
+    with pytest.raises(Invalid) as caught:
+        parts(content_type, body)
+    assert caught.value.field == "multipart"
+
+
+@shows(behaviours.strict_forms)
+def test_what_is_no_form_has_no_parts_and_text_is_utf_8() -> None:
+    assert parts("application/json", b"{}") == []
+    assert parts("", b"") == []
+    (field,) = parts(TYPE, form(("; name=a", b"\xff")))
+    with pytest.raises(Invalid):
+        _ = field.text
+
+
+@given(
+    body=st.binary(max_size=200)
+    | st.lists(
+        st.sampled_from([b"--b0", b"\r\n", b"--", b" ", b"Content-Disposition: form-data; name=a", b"x"]), max_size=12
+    ).map(b"".join)
+)
+@shows(behaviours.strict_forms)
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    with suppress(Invalid):
+        assert all(part.content in body for part in parts(TYPE, body))
+
+
+@given(
+    contents=st.lists(
+        st.binary(max_size=60).filter(lambda content: b"\r\n--b0" not in b"\r\n" + content + b"\r\n"),
+        min_size=1,
+        max_size=4,
+    )
+)
+@shows(behaviours.strict_forms)
+def test_the_standard_librarys_reader_agrees(contents: list[bytes]) -> None:
+    body = form(
+        *(
+            (f'; name="f{at}"; filename="n"\r\nContent-Transfer-Encoding: binary', one)
+            for at, one in enumerate(contents)
+        )
+    )
+    assert [part.content for part in parts(TYPE, body)] == contents
+    head = f"Content-Type: {TYPE}\r\n\r\n".encode()
+    message: Any = BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    assert [part.get_param("name", header="content-disposition") for part in message.get_payload()] == [
+        part.name for part in parts(TYPE, body)
+    ]
+
+
+@shows(behaviours.strict_forms, behaviours.creating_once)
+def test_a_digest_does_not_depend_on_the_boundary() -> None:
+    fields = [('; name="file"; filename="a"', b"x"), ("; name=b", b"y")]
+    one, two = (parts(f"multipart/form-data; boundary={mark}", form(*fields, boundary=mark)) for mark in ("b1", "b2"))
+    assert digest(one) == digest(two)
+    for other in (
+        [fields[0]],
+        [fields[1], fields[0]],
+        [fields[0], ("; name=b", b"z")],
+        [('; name="file"', b"x"), fields[1]],
+    ):
+        if other != fields:
+            found = parts(TYPE, form(*other))
+            assert digest(found) != digest(one) or len(found) == len(one)
+    assert digest(parts(TYPE, form(fields[0], ("; name=b", b"z")))) != digest(one)
+
+
+@pytest.mark.parametrize(
+    ("header", "span"),
+    [
+        (None, None),
+        ("items=0-1", None),
+        ("bytes=0-0,2-3", None),
+        ("bytes=0-3", (0, 4)),
+        ("Bytes = 2-", (2, 8)),
+        ("bytes=-3", (7, 3)),
+        ("bytes=-99", (0, 10)),
+        ("bytes=5-99", (5, 5)),
+        ("bytes= 9-9 ", (9, 1)),
+    ],
+)
+@shows(behaviours.ranges)
+def test_a_range_is_start_and_length(header: str | None, span: tuple[int, int] | None) -> None:
+    assert wanted(header, 10) == span
+
+
+@pytest.mark.parametrize(
+    "header", ["bytes=10-", "bytes=5-4", "bytes=-0", "bytes=", "bytes=x", "bytes=1", "bytes=--1", "bytes=0-1,x"]
+)
+@shows(behaviours.ranges)
+def test_a_range_that_cannot_be_had_is_none(header: str) -> None:
+    with pytest.raises(NoSuchRange):
+        wanted(header, 10)

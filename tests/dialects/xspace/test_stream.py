@@ -1,0 +1,270 @@
+"""Turns: what is said, followed while it is written, and what is kept of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from dialects.exchange import Exchange
+from dialects.manifest import shows
+from dialects.serving import HOLD, Served
+from dialects.xspace.asking import USER, Caller, chat_path, data, done, events, frames, joined, refused
+
+from palaver.core.types import File
+from palaver.dialects.xspace import behaviours
+
+BUSY = "Agent正在执行任务，请等待当前任务完成后再发送新请求"
+SORRY = "系统开小差啦，请稍后重试"
+SETTINGS: dict[str, Any] = {"max_waiting_turns": 1}
+HISTORY = [
+    *("index", "tenantId", "senderType", "senderId", "userId", "agentId", "id", "role", "type", "text", "time"),
+    *("attachments", "think", "quotedText", "finished", "finishReason", "componentExecutedList", "metadata"),
+    "messageType",
+]
+
+
+def first_message(exchange: Exchange) -> None:
+    """Read up to the first event that is no heartbeat."""
+    while (write := exchange.write()) is not None:
+        if b"HEART_BEAT" not in write:
+            return
+    raise AssertionError("the stream ended")
+
+
+@shows(
+    behaviours.order,
+    behaviours.final_result,
+    behaviours.message_members,
+    behaviours.history_members,
+    behaviours.finish_reasons,
+)
+def test_x18_a_turn_from_its_beginning_to_its_end(served: Served, caller: Caller) -> None:
+    agent = served.agent({"think": "look it up"}, "It is ", "sunny.", {"usage": {"prompt": 31, "completion": 5}})
+    made = caller.add(agent)
+    said = events(caller.say(made))
+    (run,) = {event["requestId"] for event in said}
+    assert re.fullmatch("[0-9a-f]{32}", run)
+    assert {event["data"]["id"] for event in said[:-1]} == {run}
+    final = said[-1]["data"]
+    assert final["success"]
+    assert (final["outputText"], final["totalTokens"]) == ("It is sunny.", 36)
+    assert joined(said) == "It is sunny."
+    assert joined(said, "THINK") == "look it up"
+    assert 0 <= final["endTime"] - final["startTime"] < 10_000
+    question, answer = caller.messages(made)
+    assert list(question) == list(answer) == HISTORY
+    assert answer["id"] == run
+    assert (answer["text"], answer["think"], answer["finishReason"]) == ("It is sunny.", "look it up", "stop")
+    assert (answer["role"], answer["messageType"], answer["senderType"]) == ("ASSISTANT", "ASSISTANT", "AGENT")
+    assert (answer["senderId"], answer["agentId"]) == (str(agent.id), agent.id)
+    assert (question["role"], question["messageType"], question["senderType"]) == ("USER", "USER", "USER")
+    assert question["senderId"] == str(question["userId"])
+    assert (question["text"], question["think"], question["finishReason"]) == ("hi", None, None)
+    assert question["finished"]
+    assert answer["finished"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000\+00:00", answer["time"])
+    assert question["index"] < answer["index"]
+
+
+@shows(behaviours.refused_before, behaviours.languages, behaviours.refusal_in_two_writes)
+def test_x19_a_conversation_there_is_not_is_told_in_the_stream(served: Served, caller: Caller) -> None:
+    theirs = Caller(served, default_user="bob").add(served.agent("x"))
+    for ref in (999_999_999, theirs, "x"):
+        answer = caller.say(ref)
+        assert len(answer.writes) == 2
+        assert answer.header("Cache-Control") == "no-cache"
+        assert answer.header("X-Accel-Buffering") == "no"
+        assert answer.header("Content-Length") is None
+        first, second = events(answer)
+        assert first["requestId"] is second["requestId"] is None
+        assert first["data"]["text"] == second["error"] == "Conversation does not exist."
+    chinese = caller.post(chat_path(999), {"message": "x"}, headers={"Accept-Language": "zh-CN"})
+    assert events(chinese)[-1]["error"] == "会话不存在"
+
+
+@shows(behaviours.chat_body, behaviours.body_errors)
+def test_what_is_wrong_with_a_message_is_told_before_the_stream(caller: Caller) -> None:
+    nothing: list[dict[str, Any]] = [{}, {"message": " "}, {"message": None, "attachments": []}, {"attachments": [{}]}]
+    for body in nothing:
+        refused(caller.post(chat_path(999_999), body), "4000", "message is required")
+    for body in (
+        b"{",
+        b'{"message":{}}',
+        b'{"message":"x","attachments":[1]}',
+        b'{"message":"x","variableParams":"x"}',
+    ):
+        assert caller.post(chat_path(999_999), body).json()["message"].startswith("JSON parse error")
+    refused(
+        caller.post(chat_path(9), {"message": "x"}, headers={"Idempotency-Key": ""}), "4000", "Invalid Idempotency-Key"
+    )
+
+
+@shows(behaviours.chat_body, behaviours.scalars, behaviours.uid_in_paths)
+def test_variables_reach_the_run_and_other_members_do_not_matter(served: Served, caller: Caller) -> None:
+    agent = served.agent("{{who}}: ${content}")
+    made = caller.add(agent, variables={"who": "nobody"})
+    uid = caller.detail(made)["uid"]
+    assert joined(events(caller.say(uid))) == "nobody: hi"
+    more: dict[str, Any] = {
+        "variableParams": {"who": "ann"},
+        "conversationId": 5,
+        "selectedComponents": [{"id": 1, "type": "Plugin"}],
+        "skillIds": [1],
+        "modelId": None,
+        "debug": True,
+        "requestId": "x",
+    }
+    assert joined(events(caller.post(chat_path(made), {"message": 7, **more}))) == "ann: 7"
+
+
+@shows(behaviours.stopped_run, behaviours.messages_of_success)
+def test_x20_a_stop_ends_the_turn_and_a_second_one_changes_nothing(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent("so far", HOLD, "never"))
+    exchange = caller.begin(made)
+    exchange.head()
+    first_message(exchange)
+    done(caller.stop(made))
+    rest = [frames(write)[0] for write in exchange.rest()]
+    message, final = [event for event in rest if event["eventType"] != "HEART_BEAT"]
+    assert (message["data"]["text"], message["data"]["finishReason"]) == ("", "CANCEL")
+    assert (final["error"], final["data"]["success"], final["data"]["outputText"]) == (None, True, "so far")
+    done(caller.stop(made))
+    assert caller.messages(made)[-1]["finishReason"] == "CANCEL"
+
+
+@shows(behaviours.waiting_turns, behaviours.refused_before)
+def test_messages_wait_a_stop_drops_them_and_too_many_are_refused(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent("x", HOLD))
+    running = caller.begin(made)
+    running.head()
+    first_message(running)
+    waiting = caller.begin(made, "second")
+    waiting.head()
+    assert frames(waiting.write() or b"")[0]["eventType"] == "HEART_BEAT"
+    assert [event["error"] for event in events(caller.say(made, "third"))] == [None, BUSY]
+    done(caller.stop(made))
+    running.rest()
+    said = [event for write in waiting.rest() for event in frames(write) if event["eventType"] != "HEART_BEAT"]
+    assert [event["eventType"] for event in said] == ["MESSAGE", "FINAL_RESULT"]
+    assert (said[0]["data"]["finishReason"], said[1]["data"]["outputText"]) == ("CANCEL", "")
+    assert len(caller.messages(made)) == 4
+
+
+@shows(behaviours.growing_messages)
+def test_a_message_being_written_is_not_finished(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent(HOLD))
+    exchange = caller.begin(made)
+    exchange.head()
+    answer = caller.messages(made)[-1]
+    assert (answer["finished"], answer["finishReason"]) == (False, None)
+    done(caller.stop(made))
+    exchange.rest()
+
+
+@shows(behaviours.failed_run, behaviours.reason_of_failures)
+def test_a_failing_turn_ends_in_order_and_is_kept(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent({"fail": "connect"}))
+    said = events(caller.say(made))
+    fence = f"```\n{SORRY}\n```"
+    assert [event["eventType"] for event in said] == ["MESSAGE", "FINAL_RESULT"]
+    assert (said[0]["data"]["text"], said[0]["data"]["finishReason"]) == (fence, "ERROR")
+    assert (said[1]["error"], said[1]["data"]["success"], said[1]["data"]["outputText"]) == (SORRY, False, fence)
+    kept = caller.messages(made)[-1]
+    assert (kept["text"], kept["finishReason"]) == (fence, "ERROR")
+
+
+@shows(behaviours.processing, behaviours.history_members)
+def test_a_tool_call_is_shown_as_a_step_and_kept(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent({"call": {"name": "nothing", "arguments": {"q": "x"}}}, "done"))
+    said = events(caller.say(made))
+    steps = [event["data"] for event in said if event["eventType"] == "PROCESSING"]
+    assert [step["status"] for step in steps] == ["EXECUTING", "FAILED"]
+    assert steps[0]["result"]["executeId"] == steps[1]["result"]["executeId"]
+    assert caller.messages(made)[-1]["componentExecutedList"] == [steps[1]]
+
+
+@shows(behaviours.history_pages)
+def test_x21_history_is_read_backwards(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent("to ${content}"))
+    for number in range(3):
+        events(caller.say(made, f"m{number}"))
+    newest = caller.messages(made, "limit=2")
+    assert [one["text"] for one in newest] == ["m2", "to m2"]
+    before = caller.messages(made, f"index={newest[0]['index']}&limit=2")
+    assert [one["text"] for one in before] == ["m1", "to m1"]
+    assert [one["text"] for one in caller.messages(made, "limit=0")] == ["to m2"]
+    assert len(caller.messages(made, f"limit=999&index={'9' * 19}")) == 6
+    assert caller.messages(made, "index=-5") == []
+    refused(caller.get(f"{chat_path(made)}/messages", "limit=x"), "4000", "Invalid value of limit")
+
+
+@shows(behaviours.heartbeats)
+def test_heartbeats_come_whether_or_not_something_else_does(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent({"repeat": {"text": ".", "times": 40, "every": 0.01}}))
+    answer = caller.say(made)
+    beats = [event for event in frames(answer.body) if event["eventType"] == "HEART_BEAT"]
+    assert len(beats) >= 2
+    assert joined(events(answer)) == "." * 40
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 65_536])
+@shows(behaviours.any_pace, behaviours.ascii_stream, behaviours.stream_form)
+def test_a_reader_of_any_pace_hears_the_same(served: Served, caller: Caller, at_once: int) -> None:
+    made = caller.add(served.agent({"think": "用户"}, {"wait": 0.15}, "${content}", {"wait": 0.01}, "data"))
+    ask = caller.request(
+        "POST", chat_path(made), {"message": "根据🙂\u2028\n\x7f"}, headers={"Accept": "application/json"}
+    )
+    with served.connection(at_once=at_once) as connection:
+        connection.send(ask)
+        answer = connection.answer()
+    assert answer.header("Transfer-Encoding") == "chunked"
+    assert answer.header("Cache-Control") == "no-cache"
+    assert all(len(frames(write)) == 1 for write in answer.writes)
+    assert all(byte < 0x7F for byte in answer.body)
+    assert joined(events(answer)) == "根据🙂\u2028\n\x7fdata"
+
+
+@shows(behaviours.replay, behaviours.creating_once, behaviours.idempotency_form)
+def test_the_same_message_under_one_key_is_one_run(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent("a", {"call": {"name": "x"}}, "b"))
+    key = {"Idempotency-Key": "k"}
+    first = caller.post(chat_path(made), {"message": "x"}, headers=key)
+    again = caller.post(chat_path(caller.detail(made)["uid"]), {"message": "x"}, headers=key)
+    assert again.header("Idempotency-Replayed") == "true"
+    assert events(first)[-1] == events(again)[-1]
+    assert events(first)[0]["requestId"] == events(again)[0]["requestId"]
+    assert [event for event in events(first) if event["eventType"] == "PROCESSING"] == [
+        event for event in events(again) if event["eventType"] == "PROCESSING"
+    ]
+    other = caller.post(chat_path(made), {"message": "y"}, headers=key)
+    refused(other, "4220", "Idempotency-Key already used with a different request")
+    assert len(caller.messages(made)) == 2
+
+
+@shows(behaviours.chat_body)
+def test_attachments_stay_with_the_message(served: Served, caller: Caller) -> None:
+    made = caller.add(served.agent("ok"))
+    key = "local/default/20261121/0123456789abcdef0123456789abcdef.txt"
+    attachments = [
+        {"fileKey": key, "fileUrl": "x", "fileName": "a.txt", "mimeType": "text/plain"},
+        {"fileUrl": f"http://test/api/f/{key[:-4]}.md"},
+        {"fileUrl": "https://example.org/b.png", "fileName": "b.png", "mimeType": "image/png"},
+    ]
+    events(caller.post(chat_path(made), {"attachments": attachments}))
+    question = served.history(caller.key, USER, caller.detail(made)["uid"])[0]
+    assert [part.ref for part in question.parts if isinstance(part, File)] == [
+        key,
+        f"{key[:-4]}.md",
+        "https://example.org/b.png",
+    ]
+    shown = caller.messages(made)[0]["attachments"]
+    assert shown[0] == {
+        "fileKey": key,
+        "fileUrl": f"http://test/api/f/{key}",
+        "fileName": "a.txt",
+        "mimeType": "text/plain",
+    }
+    assert shown[2]["fileKey"] is None
+    assert shown[2]["fileUrl"] == "https://example.org/b.png"
+    assert data(caller.get(f"{chat_path(made)}/files"))["files"][2]["name"] == "b.png"

@@ -1,0 +1,191 @@
+"""What the vendors' APIs show beyond a plain conversation: profiles, listings, files, tokens, stops from afar."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from kit import cast, run, store_on, until
+
+from palaver.core.admit import Admission
+from palaver.core.people import People
+from palaver.core.ports import Accepted, Listing
+from palaver.core.problems import Busy, NotFound, Unauthenticated
+from palaver.core.types import Token, new_uid
+from palaver.store.files import PIECE
+
+
+def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            people = People(store, store.keys)
+            known, made = await people.register(c.who, "ann", nickname="Ann")
+            assert (known.id, known.nickname, made) == (c.user.id, "Ann", False)
+            again, made = await people.register(c.who, "ann", avatar="a.png")
+            assert (again.nickname, again.avatar, made) == ("Ann", "a.png", False)
+            nobody, made = await people.register(c.who, None)
+            assert made
+            assert nobody.name == nobody.uid.hex
+            for ref in (c.user.id, c.user.uid, c.user.uid.hex, "ann"):
+                assert (await people.find(c.who, ref)).id == c.user.id
+            for ref in ("bob", 10**30, new_uid(), -1):
+                with pytest.raises(NotFound):
+                    await people.find(c.who, ref)
+
+    run(scene())
+
+
+def test_subscriptions_may_be_repeated(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            people = People(store, store.keys)
+            for on, expected in ((True, {c.agent.id}), (True, {c.agent.id}), (False, set[int]()), (False, set[int]())):
+                await people.subscribe(c.who, c.user, c.agent, on=on)
+                assert await people.subscribed(c.who, c.user) == expected
+
+    run(scene())
+
+
+def test_a_listing_is_cut_as_the_caller_says(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            titles = ["Alpha", None, "beta 100%", "ALPHABET", None]
+            made = [await store.conversations.create(c.who, c.user, c.agent, title=title) for title in titles]
+            at = {one.id: number for number, one in enumerate(made)}
+
+            async def listed(**cut: object) -> list[int]:
+                page = await store.conversations.page(c.app.id, c.user.id, Listing(**cut))  # pyright: ignore[reportArgumentType]
+                return [at[one.id] for one in page]
+
+            assert await listed() == [4, 3, 2, 1, 0]
+            assert await listed(titled=True) == [3, 2, 0]
+            assert await listed(containing="alpha") == [3, 0]
+            assert await listed(containing="0%") == [2]
+            assert await listed(offset=1, limit=2) == [3, 2]
+            assert await listed(below=made[2].id) == [1, 0]
+            assert await listed(after=(made[3].modified, made[3].id)) == [2, 1, 0]
+            assert await store.conversations.count(c.app.id, c.user.id, Listing(titled=True, limit=1)) == 3
+
+    run(scene())
+
+
+def test_clearing_removes_one_agents_conversations_and_tells_what_was_live(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            opening = c.opening()
+            await store.runs.open(opening)
+            await store.conversations.create(c.who, c.user, c.agent)
+            assert await store.conversations.clear(c.app.id, c.user.id, c.agent.id) == [opening.run]
+            assert await store.conversations.clear(c.app.id, c.user.id, c.agent.id) == []
+            assert await store.conversations.count(c.app.id, c.user.id, Listing()) == 0
+
+    run(scene())
+
+
+def test_a_conversation_shows_that_it_works_and_how_its_last_turn_ended(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            first = await store.runs.open(c.opening(variables={"city": "杭州"}))
+            assert isinstance(first, Accepted)
+            here = first.conversation
+            assert (here.working, here.last_status, here.variables) == (True, None, {"city": "杭州"})
+            second = await store.runs.open(c.opening(conversation=here.id))
+            assert isinstance(second, Accepted)
+            assert [message.waiting for message in await store.conversations.history(c.app.id, here.id, limit=9)] == [
+                False,
+                False,
+                False,
+                True,
+            ]
+            assert await store.runs.live(c.app.id, here.id) == [second.answer.uid, first.answer.uid]
+            later = await store.conversations.history(c.app.id, here.id, after=first.answer.id, limit=1)
+            assert [message.id for message in later] == [second.question.id]
+
+    run(scene())
+
+
+def test_a_stop_reaches_every_process(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as here, store_on(database_url) as there:
+            told: list[str] = []
+            heard = asyncio.Event()
+            there.presence.on("stop", lambda which: (told.append(which), heard.set())[0] if which else None)
+            runs = [new_uid(), new_uid()]
+            await here.runs.tell_to_stop(runs)
+            await asyncio.wait_for(heard.wait(), 5)
+            await until(lambda: asyncio.sleep(0, sorted(told)), sorted(one.hex for one in runs))
+
+    run(scene())
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7])
+def test_a_file_comes_back_whole_and_in_any_part(database_url: str, size: int) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            content = os.urandom(size)
+            said = {"key": "local/a/b.bin", "name": "b.bin", "media_type": "x/y", "details": {"n": 1}}
+            file = await store.files.add(c.app.id, c.user.id, content=content, **said)  # pyright: ignore[reportArgumentType]
+            assert (file.size, file.details, await store.files.get(c.app.id, file.key)) == (size, {"n": 1}, file)
+            assert await store.files.content(file) == content
+            for start, length in ((0, 1), (size // 2, 10), (PIECE - 1, 2), (size, 5), (0, size + 5)):
+                assert await store.files.content(file, start=start, length=length) == content[start : start + length]
+            assert await store.files.get(c.app.id + 1, file.key) is None
+            assert await store.files.by_key(file.key) == file
+
+    run(scene())
+
+
+def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store)
+            people = People(store, store.keys)
+            secret = await people.issue(c.who.key, "access", "ann", ("a", "b"), life_s=60, prefix="t_")
+            token = await people.token(secret, "access")
+            assert isinstance(token, Token)
+            assert (token.user, token.scopes, await people.key_of(token)) == ("ann", ("a", "b"), c.who.key)
+            assert await people.token(secret, "refresh") is None
+            assert await people.token(secret + "x", "access") is None
+            gone = await people.issue(c.who.key, "access", "ann", (), life_s=-1)
+            assert await people.token(gone, "access") is None
+            code = await people.issue(c.who.key, "code", "ann", (), life_s=60, redirect="http://x/cb")
+            used = await people.use_code(code)
+            assert used is not None
+            assert used.redirect == "http://x/cb"
+            assert used.expires > datetime.now(UTC) + timedelta(seconds=50)
+            assert await people.use_code(code) is None
+            assert secret not in str(await store.db.fetch("SELECT * FROM token"))
+            await store.tokens.forget()
+            assert await store.db.fetchval("SELECT count(*) FROM token") == 1
+
+    run(scene())
+
+
+def test_a_day_admits_so_many_calls_and_a_request_id_once(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c = await cast(store, rpd=2, rpm=10)
+            admission = Admission(store.keys, store.usage, store.tokens)
+            await admission.count(c.who.key)
+            await admission.count(c.who.key)
+            with pytest.raises(Busy) as caught:
+                await admission.count(c.who.key)
+            assert caught.value.reason == "day"
+            assert caught.value.retry_after is not None
+            assert 86_000 < caught.value.retry_after <= 86_400
+            once = c.who.__class__(key=c.who.key, nonce="r1")
+            await admission.first_time(once)
+            with pytest.raises(Unauthenticated):
+                await admission.first_time(once)
+            await store.db.execute("UPDATE seen_request SET expires = now()")
+            await admission.first_time(once)
+
+    run(scene())
