@@ -15,7 +15,7 @@ dev: $(VENV)/.dev            ## … and what its tests and checks need
 serve: install  ## start palaver on port 8080 (PORT=… HOST=… DATA=… DATABASE=… change it)
 	@exec $(BIN)/palaver serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DATA),--data $(DATA)) $(if $(DATABASE),--database $(DATABASE))
 
-test: dev check  ## every check and every test
+test: dev lint types  ## every check and every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: dev lint types  ## what must hold before a commit; seconds
