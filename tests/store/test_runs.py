@@ -351,6 +351,24 @@ def test_deleting_a_conversation_tells_which_runs_were_live(database_url: str) -
     run(scene())
 
 
+def test_deleting_conversations_while_their_runs_end_hurts_nobody(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as here, store_on(database_url) as there:
+            c = await cast(here)
+            for _ in range(40):
+                runs = await asyncio.gather(*(opened(c) for _ in range(6)))
+                outcomes = [outcome(one, DONE, Text(text="x" * 2000)) for one in runs]
+                await asyncio.gather(
+                    here.runs.finish(outcomes[:4]),
+                    there.runs.finish(list(reversed(outcomes[2:]))),
+                    there.runs.interrupt([here.presence.worker], Internal(reason="interrupted")),
+                    there.conversations.clear(c.app.id, c.user.id, c.agent.id),
+                )
+            assert await here.runs.held(here.presence.worker) == set()
+
+    run(scene())
+
+
 def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:

@@ -107,7 +107,10 @@ class Conversations:
 
     async def _delete(self, which: str, *parameters: Any) -> list[UUID] | None:
         rows = await self._db.fetch(
-            f"WITH gone AS (DELETE FROM conversation c WHERE {which} RETURNING app, id)"
+            # Locked in the order in which ends of runs lock them, see store/runs.py.
+            f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {which} ORDER BY c.app, c.id FOR UPDATE),"
+            " gone AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
+            " RETURNING c.app, c.id)"
             " SELECT m.uid FROM gone LEFT JOIN message m"
             " ON m.app = gone.app AND m.conversation = gone.id AND m.status = 'live' ORDER BY m.id DESC",
             *parameters,

@@ -12,12 +12,15 @@ from typing import Any, TypeVar
 import structlog
 
 from palaver.core.problems import Internal
-from palaver.store.driver import FAILURES, Connection, Pool, Row, failure, pool
+from palaver.store.driver import FAILURES, GIVEN_WAY, Connection, Pool, Row, failure, pool
 
 __all__ = ["Database", "Row"]
 
 TIMEOUT = 8.0
 """Seconds for one statement, waiting for a connection included: a caller is answered within ten."""
+
+ATTEMPTS = 3
+"""How often a statement is tried that had to give way to another one."""
 
 log = structlog.get_logger("palaver.store")
 
@@ -74,11 +77,16 @@ class Database:
     async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         if self._pool is None:
             raise Internal(reason="database", detail="the database is closed")
-        self.statements += 1
-        try:
-            async with self._pool.acquire(timeout=TIMEOUT) as connection:
-                return await work(connection)
-        except FAILURES as error:
-            problem = failure(error)
-            log.warning("statement failed", error=problem.detail)
-            raise problem from error
+        attempt = 1
+        while True:
+            self.statements += 1
+            try:
+                async with self._pool.acquire(timeout=TIMEOUT) as connection:
+                    return await work(connection)
+            except FAILURES as error:
+                if isinstance(error, GIVEN_WAY) and attempt < ATTEMPTS:
+                    attempt += 1
+                    continue
+                problem = failure(error)
+                log.warning("statement failed", error=problem.detail)
+                raise problem from error

@@ -19,6 +19,13 @@ FAILURES: tuple[type[Exception], ...] = (
 """Everything that can go wrong between here and PostgreSQL."""
 
 
+GIVEN_WAY: tuple[type[Exception], ...] = (
+    cast("Any", asyncpg).DeadlockDetectedError,
+    cast("Any", asyncpg).SerializationError,
+)
+"""The statement was undone so that somebody else's could go on; it may be tried again."""
+
+
 class Row(Protocol):
     """A row of a result: by column name or position."""
 

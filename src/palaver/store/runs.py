@@ -96,7 +96,13 @@ UPDATE message m SET parts = d.parts::jsonb
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS d (app, conversation, id, parts)
 WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'"""
 
-# Rows are locked in one order, so that two processes that end runs of the same conversations never wait for each other.
+# Whoever changes a conversation and its messages locks the conversation first, and several in one order, so that nobody
+# waits for somebody who waits for him: a deletion, the ends of runs, another process's ends.
+_HELD = """
+held AS (
+    SELECT c.app, c.id FROM conversation c WHERE (c.app, c.id) IN (SELECT d.app, d.conversation FROM d)
+    ORDER BY c.app, c.id FOR UPDATE
+),"""
 _DEQUEUE = """
 locked AS (
     SELECT c.app, c.id, d.runs, d.last FROM conversation c
@@ -120,18 +126,24 @@ _FINISH = f"""
 WITH d AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
         $8::text[], $9::float8[]) AS d (app, conversation, id, parts, status, reason, usage, problem, at)
-),
+),{_HELD}
 ended AS (
     UPDATE message m SET parts = d.parts::jsonb, status = d.status, reason = d.reason, usage = d.usage::jsonb,
         problem = d.problem::jsonb, ended = to_timestamp(d.at), worker = NULL
-    FROM d WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
+    FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
+    WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
     RETURNING m.app, m.conversation, m.id, m.status
 ),{_DEQUEUE}"""
 
 _INTERRUPT = f"""
-WITH ended AS (
+WITH d AS (
+    SELECT app, conversation, id FROM message
+    WHERE status = 'live' AND worker = ANY ($1::integer[]) AND ($3::bigint[] IS NULL OR id = ANY ($3))
+),{_HELD}
+ended AS (
     UPDATE message m SET status = 'interrupted', reason = 'error', problem = $2::jsonb, ended = now(), worker = NULL
-    WHERE m.status = 'live' AND m.worker = ANY ($1::integer[]) AND ($3::bigint[] IS NULL OR m.id = ANY ($3))
+    FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
+    WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
     RETURNING m.app, m.conversation, m.id, m.status
 ),{_DEQUEUE}"""
 

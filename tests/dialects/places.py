@@ -1,0 +1,172 @@
+"""Where ids stand in the calls of each dialect: path, query or body, by route.
+
+``Its`` marks such a place; everything else is sent as it is. A field whose name begins with ``?`` goes into the query
+of a POST. A route without probes names nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Probe = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Its:
+    """A place for a name of the caller's own. ``silent``: the call answers an absent one like an own one."""
+
+    kind: str
+    forms: tuple[str, ...]
+    silent: bool = False
+
+
+UUIDS = ("hex", "uuid")
+ANY_NAME = (*UUIDS, "alias")
+
+# Sonaops ------------------------------------------------------------------------------------------------------------
+
+_AGENT, _TALK = Its("agent", ANY_NAME), Its("conversation", ANY_NAME)
+_IN_TALK = {"agentId": _AGENT, "conversationId": _TALK}
+
+SONAOPS: Mapping[str, tuple[Probe, ...]] = {
+    "POST /v1/chat/conversation": ({"agentId": _AGENT},),
+    "POST /v1/agent/list": (),
+    "GET /v1/agent/list": (),
+    "POST /v1/chat/stream": ({**_IN_TALK, "text": "hi"},),
+    "POST /v1/chat/inspiration": (_IN_TALK,),
+    "POST /v1/chat/image": ({**_IN_TALK, "text": "a cat"},),
+    "POST /v1/chat/tts": ({"messageId": Its("message", UUIDS), "processedText": "hi"},),
+    "GET /saas/voice-broadcast/{name}": ({"name": Its("message", ("mp3",), silent=True)},),
+}
+
+# WPS ----------------------------------------------------------------------------------------------------------------
+
+_APP, _SESSION = {"app_id": _AGENT}, {"session_id": _TALK}
+_RUN = Its("run", UUIDS, silent=True)
+_SAY = (
+    {**_APP, **_SESSION, "text": "hi", "stream": False},
+    {**_APP, "text": "hi", "stream": False, "files": [Its("file", ("key",), silent=True)]},
+)
+_PAGES = {**_APP, "page_size": "5", "next_page_token": Its("page", ("sessions",))}
+_READ = (
+    {**_APP, **_SESSION},
+    {**_APP, "session_id": Its("conversation", ("uuid",)), "next_page_token": Its("page", ("messages",))},
+)
+
+WPS: Mapping[str, tuple[Probe, ...]] = {
+    "POST /v7/devhub/app/{app_id}/chat/create": _SAY,
+    "POST /v7/devhub/apps/{app_id}/chats/create": _SAY,
+    "POST /v7/sse/devhub/apps/{app_id}/chats/create": _SAY,
+    "POST /v7/devhub/app/{app_id}/chat/{chat_id}/cancel": ({**_APP, "chat_id": _RUN},),
+    "POST /v7/devhub/apps/{app_id}/chats/cancel": ({**_APP, "chat_id": _RUN}, {**_APP, "?chat_id": _RUN}),
+    "POST /v7/devhub/app/{app_id}/session/create": (_APP,),
+    "POST /v7/devhub/apps/{app_id}/sessions/create": (_APP,),
+    "GET /v7/devhub/app/{app_id}/session/list": ({**_APP, "page_size": "5"}, _PAGES),
+    "GET /v7/devhub/apps/{app_id}/sessions/list": ({**_APP, "page_size": "5"}, _PAGES),
+    "GET /v7/devhub/app/{app_id}/session/messages": _READ,
+    "GET /v7/devhub/apps/{app_id}/sessions/messages": _READ,
+    "GET /v7/devhub/session/{session_id}/name": (_SESSION,),
+    "GET /v7/devhub/sessions/{session_id}/name": (_SESSION,),
+    "POST /v7/devhub/session/{session_id}/delete": (_SESSION,),
+    "POST /v7/devhub/sessions/{session_id}/delete": (_SESSION,),
+    "GET /v7/devhub/app/{app_id}/detail": (_APP,),
+    "GET /v7/devhub/apps/{app_id}/detail": (_APP,),
+    "POST /oauth2/token": (),
+    "GET /oauth2/auth": (),
+}
+
+# XSpace -------------------------------------------------------------------------------------------------------------
+
+_NUMBERED = Its("conversation", ("number", *UUIDS))
+_AT, _HERE = {"id": _NUMBERED}, {"conversationId": _NUMBERED}
+_BODY = {"conversationId": Its("conversation", ("number",)), "message": "hi"}
+_FILE = {"fileKey": Its("file", ("key",), silent=True), "fileName": "x.txt"}
+_ADDRESS = {"fileUrl": Its("file", ("url",), silent=True), "fileName": "x.txt"}
+_ITS_AGENT = {"agentId": Its("agent", ("number",))}
+
+XSPACE: Mapping[str, tuple[Probe, ...]] = {
+    "POST /api/v1/chat/conversation/{conversationId}/update": ({**_HERE, "topic": "taken over"},),
+    "POST /api/v1/chat/conversation/add": (_ITS_AGENT,),
+    "GET /api/v1/chat/conversation/{id}": (_AT,),
+    "GET /api/v1/chat/conversation/list": (
+        _ITS_AGENT,
+        {"agentId": Its("agent", ("number",), silent=True), "lastId": Its("conversation", ("number",), silent=True)},
+    ),
+    "POST /api/v1/chat/conversation/{id}/delete": (_AT,),
+    "POST /api/v1/chat/{conversationId}": ({**_HERE, "message": "hi"}, {**_HERE, "attachments": [_FILE, _ADDRESS]}),
+    "POST /api/v1/chat/{conversationId}/stop": (_HERE,),
+    "GET /api/v1/chat/{conversationId}/messages": (_HERE,),
+    "GET /api/v1/chat/{conversationId}/files": (_HERE,),
+    "GET /api/v1/chat/{conversationId}/file/{path}": (
+        {**_HERE, "path": "same.txt"},
+        {**_HERE, "path": Its("file", ("name",))},
+    ),
+    "GET /api/v1/chat/{conversationId}/file/": ({"conversationId": Its("conversation", ("number",), silent=True)},),
+    "POST /api/v1/file/upload": (),
+    "GET /api/v1/agent": (),
+    "POST /api/v1/conversation/create": (),
+    "GET /api/v1/conversation/{id}": (_AT,),
+    "POST /api/v1/conversation/{id}/delete": (_AT,),
+    "GET /api/v1/conversations": (),
+    "POST /api/v1/chat": (_BODY, {**_BODY, "attachments": [_FILE, _ADDRESS]}),
+    "POST /api/v1/chat/stop/{conversationId}": (_HERE,),
+    "GET /api/v1/chat/suggest/{conversationId}": (_HERE,),
+}
+
+# Snail --------------------------------------------------------------------------------------------------------------
+
+_A, _B = "/snail-ai/open-api", "/snail-ai/openapi/v1"
+_NUMBER, _USER = {"agentId": Its("agent", ("number",))}, {"openId": Its("user", ("hex", "name"))}
+_NAMED = {"conversationId": Its("conversation", ANY_NAME, silent=True)}
+_FOR_USER = {**_NUMBER, **_USER}
+_SAYS = ({**_FOR_USER, "content": "hi"}, {**_FOR_USER, **_NAMED, "content": "hi"})
+_BY_NAME = {"openId": Its("user", ("new",), silent=True)}
+
+SNAIL: Mapping[str, tuple[Probe, ...]] = {
+    f"POST {_A}/chat": (
+        {**_NUMBER, **_BY_NAME, "content": "hi"},
+        {**_NUMBER, "openId": "bob", **_NAMED, "content": "hi"},
+    ),
+    f"POST {_A}/rag/search": ({"ragId": Its("knowledge", ("number",)), "query": "apples"},),
+    f"GET {_B}/agents": (),
+    f"GET {_B}/agent": (_NUMBER,),
+    f"GET {_B}/user/agents": (_USER,),
+    f"POST {_B}/user/agent": (_FOR_USER,),
+    f"DELETE {_B}/user/agent": ({**_USER, "agentId": Its("agent", ("number",), silent=True)},),
+    f"POST {_B}/user/register": (),
+    f"GET {_B}/user": (_USER,),
+    f"GET {_B}/embed-token": (_USER,),
+    f"POST {_B}/embed-token": (_USER,),
+    f"GET {_B}/agent/conversations": ({**_FOR_USER, **_NAMED},),
+    f"POST {_B}/agent/conversations": ({**_FOR_USER, **_NAMED, "title": "x"},),
+    f"DELETE {_B}/agent/conversations": (
+        {**_USER, "agentId": Its("agent", ("number",), silent=True)},
+        {**_USER, "agentId": Its("agent", ("number",), silent=True), **_NAMED},
+    ),
+    f"GET {_B}/agent/conversations/messages": ({**_FOR_USER, "conversationId": Its("conversation", ANY_NAME)},),
+    f"POST {_B}/agent/chat": _SAYS,
+    f"POST {_B}/agent/chat/sync": _SAYS,
+}
+
+PLACES = {"sonaops": SONAOPS, "wps": WPS, "xspace": XSPACE, "snail": SNAIL}
+
+APART = {
+    "GET /api/f/{storage}/{target}/{day}/{name}": "a key of somebody else's is 403, one there is not is 404",
+    "POST /api/v1/chat/conversation/add agentId": "an agent that the key may not use is 0001, one there is not is 4000",
+}
+"""Where the specification wants another's to look unlike an absent one; by route, or by route and place."""
+
+NO_NAMES = {
+    "externalId": "a name that the caller gives",
+    "avatarUrl": "kept with an end user, never fetched",
+    "sid": "echoed, never looked up",
+    "targetId": "kept with a file, never looked up",
+    "disabledMcpServerIds": "switched off for one message, an unknown one is ignored",
+    "disabledSkillIds": "switched off for one message, an unknown one is ignored",
+    "voiceTimbreId": "the endpoint's",
+    "voiceId": "shown, not read",
+    "client_id": "a credential's",
+}
+"""Fields that look like ids and are none of a conversation, message, run, file or agent."""

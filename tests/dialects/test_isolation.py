@@ -1,0 +1,257 @@
+"""What belongs to somebody else answers like what there is not, at every route of every dialect, and stays as it is.
+
+``places`` says where ids stand; a route that is not there, or that reads an id which is not, fails here.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import CodeType, FunctionType
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+import msgspec
+import pytest
+from dialects.belongings import ASKS, Belongings, World
+from dialects.exchange import Answer, Ask
+from dialects.places import APART, NO_NAMES, PLACES, Its, Probe
+from dialects.serving import Served
+from dialects.snail import asking_b as snail
+from dialects.sonaops import asking as sonaops
+from dialects.wps import asking as wps
+from dialects.xspace import asking as xspace
+
+from palaver import app
+from palaver.dialects.xspace import older
+from palaver.wire.contract import Route
+
+SETTINGS = {"heartbeat_s": 60}
+ROUTES = {
+    f"{dialect.name} {route.method} {route.path}": (dialect.name, route)
+    for dialect in app.all_dialects()
+    for route in dialect.routes
+}
+OF_BOUND_KEYS = {f"{route.method} {route.path}" for route in older.ROUTES}
+Sender = Callable[[Route, Mapping[str, Any]], Answer]
+
+
+@pytest.fixture(scope="module")
+def world(served: Served) -> World:
+    return World(served)
+
+
+# Asking -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def send(world: World) -> Sender:
+    """Bob's request to a route, with a key that may use one agent."""
+    served, agents = world.served, [str(world.shared.uid)]
+    by_sonaops = sonaops.Caller(served, served.key("sonaops", agents=agents), user=ASKS)
+    by_wps = wps.Caller(served, world.key)
+    by_xspace = xspace.Caller(served, default_user=ASKS, agents=agents)
+    bound = xspace.Caller(served, default_user=ASKS, agents=agents, kind="agent", agent=agents[0])
+    by_snail = snail.Caller(served, agents=agents)
+    by_snail.auth["Snail-Ai-Auth"] = by_snail.key.secret
+
+    def send(route: Route, fields: Mapping[str, Any]) -> Answer:
+        path, query, members = _written(route, fields)
+        match ROUTES[_id(route)][0]:
+            case "sonaops":
+                ask = by_sonaops.request(path, members, method=route.method, query=query)
+            case "wps":
+                ask = by_wps.request(route.method, path, members, query=query)
+            case "xspace":
+                caller = bound if f"{route.method} {route.path}" in OF_BOUND_KEYS else by_xspace
+                ask = caller.request(route.method, path, members, query=query)
+            case _:
+                ask = replace(by_snail.request("POST", path, members), method=route.method, query=query)
+        return served.ask(ask if route.method == "POST" else _bodiless(ask))
+
+    return send
+
+
+def _id(route: Route) -> str:
+    return next(name for name, (_, one) in ROUTES.items() if one is route)
+
+
+def _bodiless(ask: Ask) -> Ask:
+    return replace(ask, body=b"") if ask.body == b"{}" else ask
+
+
+def _written(route: Route, fields: Mapping[str, Any]) -> tuple[str, str, Any]:
+    """(path, query, body) of a request."""
+    path, query, members = route.path, dict[str, str](), dict[str, Any]()
+    for name, value in fields.items():
+        if f"{{{name}}}" in route.path:
+            path = path.replace(f"{{{name}}}", quote(value, safe=""))
+        elif name.startswith("?") or route.method != "POST":
+            query[name.removeprefix("?")] = value
+        else:
+            members[name] = value
+    return path, urlencode(query), members if route.method == "POST" else b""
+
+
+# Cases --------------------------------------------------------------------------------------------------------------
+
+
+def _places(value: Any, at: str = "") -> Iterator[tuple[str, Its]]:
+    """(where, what) of the places in a probe."""
+    match value:
+        case Its():
+            yield at, value
+        case dict():
+            for name, member in cast("dict[str, Any]", value).items():
+                yield from _places(member, name)
+        case list():
+            for member in cast("list[Any]", value):
+                yield from _places(member, at)
+        case _:
+            pass
+
+
+def _filled(value: Any, mine: Belongings, tried: Its, name: str | None) -> Any:
+    """The probe with bob's names, and ``name`` where ``tried`` is."""
+    match value:
+        case Its() if value is tried and name is not None:
+            return name
+        case Its():
+            return mine.names[f"{value.kind}.{value.forms[0]}"]
+        case dict():
+            members = cast("dict[str, Any]", value)
+            return {key: _filled(member, mine, tried, name) for key, member in members.items()}
+        case list():
+            return [_filled(member, mine, tried, name) for member in cast("list[Any]", value)]
+        case _:
+            return value
+
+
+CASES = [
+    pytest.param(route, probe, place, form, id=f"{title}: {at} as {form}" + (f" ({number})" if number else ""))
+    for title, (dialect, route) in ROUTES.items()
+    for number, probe in enumerate(PLACES.get(dialect, {}).get(f"{route.method} {route.path}", ()))
+    for at, place in _places(dict(probe))
+    for form in place.forms
+]
+
+# Reading answers ----------------------------------------------------------------------------------------------------
+
+_NEW = (
+    (re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}"), "UUID"),
+    (re.compile(r'"traceId":"\w{32}"'), "TRACE"),
+    (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*"), "DATE"),
+    (re.compile(r"\d{13,}"), "MILLISECONDS"),
+    (re.compile(r'"durationMs":\d+'), "DURATION"),
+)
+
+
+def _read(answer: Answer, name: str) -> tuple[int, list[tuple[str, str]], str]:
+    """The answer without what is new in every one, and without the name that was asked for."""
+    headers = [
+        (header, _scrubbed(value, name))
+        for header, value in answer.headers
+        if header.lower() not in {"x-request-id", "content-length", "date"}
+    ]
+    return answer.status, sorted(headers), _scrubbed(answer.body.decode(), name)
+
+
+def _scrubbed(text: str, name: str) -> str:
+    for spelling in {name, quote(name, safe="")}:
+        text = re.sub(rf"(?<![0-9A-Za-z]){re.escape(spelling)}(?![0-9A-Za-z])", "NAME", text)
+    for pattern, said in _NEW:
+        text = pattern.sub(said, text)
+    return text
+
+
+# Tests --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("route", "probe", "place", "form"), CASES)
+def test_what_is_somebody_elses_answers_like_what_there_is_not(
+    world: World, send: Sender, route: Route, probe: Probe, place: Its, form: str
+) -> None:
+    title, before = f"{place.kind}.{form}", world.untouched()
+
+    def ask(name: str | None) -> Answer:
+        answer = send(route, _filled(dict(probe), world.mine, place, name))
+        if route.method != "GET":
+            world.renew()
+        return answer
+
+    missing = world.absent.names[title]
+    expected = _read(ask(missing), missing)
+    apart = any(f"{route.method} {route.path} {at}" in APART for at, one in _places(dict(probe)) if one is place)
+    for whose, theirs in world.candidates(place.kind).items():
+        name = theirs.names[title]
+        answer = ask(name)
+        if not (apart and whose == "another user's"):
+            assert _read(answer, name) == expected, whose
+        said = answer.body.decode().replace(name, "NAME")
+        assert not [one for one in theirs.secrets if one in said], whose
+    assert world.untouched() == before
+    if not place.silent:
+        assert _read(ask(world.mine.names[title]), world.mine.names[title]) != expected, "the case shows nothing"
+
+
+@pytest.mark.parametrize("kind", ["another user's", "another application's"])
+def test_a_stored_file_of_somebody_elses_is_forbidden(world: World, kind: str) -> None:
+    caller = xspace.Caller(world.served, default_user=ASKS)
+    key = world.candidates("file")[kind].names["file.key"]
+    assert caller.get(f"/api/f/{key}").status == 403
+    assert caller.get(f"/api/f/{world.absent.names['file.key']}").status == 404
+    assert caller.get(f"/api/f/{world.mine.names['file.key']}").status == 200
+
+
+# Nothing is forgotten -----------------------------------------------------------------------------------------------
+
+_ID = re.compile(r"(?:\A|_)ids?\Z|I[dD]s?\Z|[a-z](?:Key|Url)\Z|\Afiles\Z|_token\Z")
+_READS = re.compile(r'(?:(?<!params)\.get|\brequired|\bnumber_in)\((?:[^"()]|\([^()]*\))*"(\w+)"')
+
+
+def read_by(function: object, seen: set[object]) -> set[str]:
+    """The fields that a handler reads: those of the shapes it names, and those it names itself."""
+    if not isinstance(function, FunctionType) or function in seen or "palaver.dialects" not in function.__module__:
+        return set()
+    seen.add(function)
+    found = set(_READS.findall(inspect.getsource(function)))
+    things: list[object] = [cell.cell_contents for cell in function.__closure__ or ()]
+    things += [function.__globals__.get(name) for name in _globals(function.__code__)]
+    for thing in things:
+        if isinstance(thing, FunctionType):
+            found |= read_by(thing, seen)
+        elif isinstance(thing, type) and issubclass(thing, msgspec.Struct) and thing.__module__.endswith(".shapes"):
+            found |= set(thing.__struct_fields__)
+    return found
+
+
+def _globals(code: CodeType) -> set[str]:
+    """The names outside that a function uses, and the functions in it."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    own = {one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"}
+    return own.union(*map(_globals, inner))
+
+
+@pytest.mark.parametrize(("dialect", "route"), ROUTES.values(), ids=list(ROUTES))
+def test_no_route_that_names_something_is_left_out(dialect: str, route: Route) -> None:
+    title = f"{route.method} {route.path}"
+    probes = PLACES.get(dialect, {}).get(title)
+    if title in APART:
+        return
+    assert probes is not None, f"say in places.py where ids stand in {title}"
+    tried = {at.removeprefix("?") for probe in probes for at, _ in _places(dict(probe))}
+    segments = set(re.findall(r"\{(\w+)\}", route.path))
+    assert segments <= tried, f"{segments - tried} of {title}"
+    if route.public:
+        return
+    fields = {name for name in read_by(route.handle, set()) if _ID.search(name)}
+    assert fields <= tried | set(NO_NAMES), f"{fields - tried - set(NO_NAMES)} of {title}"
+
+
+def test_no_place_is_of_a_route_that_is_gone() -> None:
+    listed = {f"{dialect} {title}" for dialect, places in PLACES.items() for title in places}
+    assert listed <= set(ROUTES)
+    assert {" ".join(title.split()[:2]) for title in APART} <= {" ".join(title.split()[1:]) for title in ROUTES}
