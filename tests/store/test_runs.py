@@ -355,7 +355,7 @@ def test_deleting_conversations_while_their_runs_end_hurts_nobody(database_url: 
     async def scene() -> None:
         async with store_on(database_url) as here, store_on(database_url) as there:
             c = await cast(here)
-            for _ in range(40):
+            for _ in range(15):
                 runs = await asyncio.gather(*(opened(c) for _ in range(6)))
                 outcomes = [outcome(one, DONE, Text(text="x" * 2000)) for one in runs]
                 await asyncio.gather(
