@@ -35,7 +35,7 @@ from palaver.dialects.sonaops import behaviours
 TOO_MANY = "Too many requests, please try again later"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def agent(served: Served) -> Agent:
     return served.agent("yes", name="Anna", alias=("agent-uuid", "second"), opening_message="Hello", icon="a.png")
 
