@@ -183,7 +183,7 @@ class Served:
 @contextmanager
 def serving(database_url: str, folder: Path, **settings: Any) -> Generator[Served]:
     """A server on that database while the block lasts."""
-    chosen: dict[str, Any] = {"heartbeat_s": 0.1, "run_timeout_s": 30, **settings}
+    chosen: dict[str, Any] = {"heartbeat_s": 0.6, "run_timeout_s": 30, **settings}
     served = Served(Settings(data=str(folder), database_url=database_url, master_key=MASTER_KEY, **chosen))
     served.start()
     try:

@@ -201,11 +201,11 @@ def test_x21_history_is_read_backwards(served: Served, caller: Caller) -> None:
 
 @shows(behaviours.heartbeats)
 def test_heartbeats_come_whether_or_not_something_else_does(served: Served, caller: Caller) -> None:
-    made = caller.add(served.agent({"repeat": {"text": ".", "times": 40, "every": 0.01}}))
+    made = caller.add(served.agent({"repeat": {"text": ".", "times": 200, "every": 0.01}}))
     answer = caller.say(made)
     beats = [event for event in frames(answer.body) if event["eventType"] == "HEART_BEAT"]
     assert len(beats) >= 2
-    assert joined(events(answer)) == "." * 40
+    assert joined(events(answer)) == "." * 200
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 65_536])
