@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from palaver.core.problems import Invalid
 from palaver.dialects.xspace import behaviours
 from palaver.dialects.xspace.multipart import MAX_PARTS, digest, parts
-from palaver.dialects.xspace.ranges import NoSuchRange, wanted
+from palaver.wire.ranges import NoSuchRange, wanted
 
 TYPE = "multipart/form-data; boundary=b0"
 

@@ -113,12 +113,12 @@ async def voice_broadcast(call: Call, _who: Principal, room: Room) -> Reply:
         raise NotFound(noun="file", ref=name)
     file = await room.drawer.open_to_all(audio_key(uid))
     headers = (("Accept-Ranges", "bytes"), echoed(call))
-    part = stretch(call.headers.get("range", ""), file.size)
+    part = stretch(call.headers.get("range"), file.size)
     if part is None:
         return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
-    start, end = part
-    content = await room.drawer.content(file, start=start, length=end - start)
-    where = ("Content-Range", f"bytes {start}-{end - 1}/{file.size}")
+    start, length = part
+    content = await room.drawer.content(file, start=start, length=length)
+    where = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
     return Reply(status=206, body=content, media_type=file.media_type, headers=(where, *headers))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from uuid import UUID
 
 import msgspec
@@ -12,9 +11,9 @@ from palaver.core.ports import Picture
 from palaver.core.problems import NotFound, Upstream
 from palaver.core.types import Agent, Message, Principal
 from palaver.wire.contract import Room
+from palaver.wire.ranges import NoSuchRange, wanted
 
 MP3 = "audio/mpeg"
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
 
 
 def data_uri(picture: Picture) -> str:
@@ -26,18 +25,13 @@ def audio_key(message: UUID) -> str:
     return f"voice/{message.hex}.mp3"
 
 
-def stretch(wanted: str, size: int) -> tuple[int, int] | None:
-    """Beginning and end of the one stretch that a ``Range`` asks for, as players of some browsers must; ``None`` where
-    the whole file is the answer."""
-    named = _RANGE.fullmatch(wanted)
-    if named is None or named[0] == "bytes=-":
+def stretch(header: str | None, size: int) -> tuple[int, int] | None:
+    """(start, length) of what a ``Range`` asks for, as players of some browsers must; ``None`` where the whole file is
+    the answer, as it is to a range that the file does not have."""
+    try:
+        return wanted(header, size)
+    except NoSuchRange:
         return None
-    first, last = named.groups()
-    if not first:
-        start, end = max(0, size - int(last)), size
-    else:
-        start, end = int(first), min(size, int(last) + 1 if last else size)
-    return (start, end) if start < end else None
 
 
 async def spoken(who: Principal, room: Room, message: Message, text: str, voice: str) -> bool:

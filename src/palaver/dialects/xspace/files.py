@@ -14,7 +14,6 @@ from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Conversation, Message, Principal, StoredFile
 from palaver.dialects.xspace.callers import own_conversation
 from palaver.dialects.xspace.multipart import Part, digest, parts
-from palaver.dialects.xspace.ranges import NoSuchRange, wanted
 from palaver.dialects.xspace.shapes import conversation_ref
 from palaver.dialects.xspace.views import file_item, file_record, named_files
 from palaver.dialects.xspace.words import envelope, success
@@ -22,6 +21,7 @@ from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room
 from palaver.wire.framing import compact
 from palaver.wire.once import once
+from palaver.wire.ranges import NoSuchRange, wanted
 
 UNKNOWN_TYPE = "application/octet-stream"
 PAGE = 200
