@@ -50,7 +50,7 @@ def test_the_pages_function_sets_topics(served: Served, caller: Caller) -> None:
 
 @shows(behaviours.stream_form, behaviours.order, behaviours.processing, behaviours.any_pace)
 def test_a_web_client_reads_a_turn(served: Served, caller: Caller) -> None:
-    agent = served.agent({"think": "用户"}, {"call": {"name": "x"}}, "根据🙂", {"wait": 0.15}, "\n\ndata: ${content}")
+    agent = served.agent({"think": "用户"}, {"call": {"name": "x"}}, "根据🙂", {"wait": 0.8}, "\n\ndata: ${content}")
     made = caller.add(agent)
     (shown,) = node("turn.mjs", served.base_url, caller.key.secret, str(made), "你好")
     assert (shown["text"], shown["thinking"]) == ("根据🙂\n\ndata: 你好", "用户")
