@@ -61,7 +61,7 @@ async def agents(call, who, room):
 async def talk(call, who, room):
     agent = await room.chat.agent(who, call.params["agent"])
     sent = await room.chat.send(who, agent, Said(parts=(Text(text=call.body.decode()),), trace=call.trace))
-    return Stream(sent=sent, encoder=Words(), media_type="text/plain")
+    return Stream(reader=sent.reader, replayed=sent.replayed, encoder=Words(), media_type="text/plain")
 
 
 DIALECT = Dialect(

@@ -13,7 +13,7 @@ from uuid import UUID
 from palaver.core.context import HISTORY_MESSAGES
 from palaver.core.ports import Claim, Listing, Opening, Replay
 from palaver.core.problems import Busy, NotFound
-from palaver.core.runs import Live, Reader, Runs
+from palaver.core.runs import Live, Reader, Runs, collect
 from palaver.core.suggest import suggest
 from palaver.core.titles import title as title_of
 from palaver.core.turn import Ports, Scene
@@ -226,6 +226,13 @@ class Chat:
         if found is None or await self._find(who, found.conversation) is None:
             raise NotFound(noun="message", ref=str(uid))
         return found
+
+    async def settled(self, who: Principal, run: UUID, within: float) -> Message:
+        """The answer that ``run`` wrote, once that has ended; as it was saved last where ``within`` seconds go by
+        before. Raises ``NotFound``."""
+        reader = await self.resume(who, run, after=2**62)
+        await collect(reader, within)
+        return await self.message(who, run)
 
     async def suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""

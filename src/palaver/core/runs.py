@@ -21,7 +21,7 @@ import structlog
 from palaver.core.events import Added, Draft, Event
 from palaver.core.ports import Growth, Outcome, Store
 from palaver.core.problems import Internal, Problem
-from palaver.core.turn import Ports, Scene, play
+from palaver.core.turn import Meter, Ports, Scene, play
 from palaver.core.types import Ended, Message, Status
 
 SAVE_EVERY = 1.0
@@ -122,6 +122,7 @@ class Live(Watched):
         self.task: asyncio.Task[None] | None = None
         self.dirty = False
         self.saved_at = float("-inf")
+        self.meter = Meter()
         self.ending: Ended | None = None
         """How to end, said from outside: stopped, interrupted."""
 
@@ -219,7 +220,7 @@ class Runs:
         await self._end(live, ended)
 
     async def _play(self, live: Live) -> Ended:
-        async with asyncio.timeout(self._timeout), aclosing(play(live.scene, self._ports)) as events:
+        async with asyncio.timeout(self._timeout), aclosing(play(live.scene, self._ports, live.meter)) as events:
             async for event in events:
                 if isinstance(event, Ended):
                     return event
@@ -232,7 +233,7 @@ class Runs:
 
     async def _end(self, live: Live, ended: Ended) -> None:
         """Store the end, then let the readers know. Nothing may interrupt this: it is shielded by its future."""
-        ended = msgspec.structs.replace(ended, at=time.time_ns() // 1_000_000)
+        ended = msgspec.structs.replace(ended, usage=live.meter.usage, at=time.time_ns() // 1_000_000)
         ending = _Ending(live, ended, asyncio.get_running_loop().create_future())
         self._endings.append(ending)
         self._something.set()

@@ -73,6 +73,15 @@ class Scene:
     trace: str = ""
 
 
+class Meter:
+    """What a turn has used so far, for whoever ends it before its time: the tokens that the model told of."""
+
+    __slots__ = ("usage",)
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+
 class KnowledgeSearch:
     """Retrieval as a tool: what ``knowledge_mode: tool`` offers to the model."""
 
@@ -105,7 +114,7 @@ def found(passages: Sequence[Passage]) -> ToolOutput:
     )
 
 
-async def play(scene: Scene, ports: Ports) -> AsyncGenerator[Event, None]:
+async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event, None]:
     """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with."""
     model, name = ports.models.resolve(scene.agent.spec.model)
     earlier = await ports.store.conversations.history(
@@ -121,7 +130,6 @@ async def play(scene: Scene, ports: Ports) -> AsyncGenerator[Event, None]:
         call, result, passages = await _retrieve(scene, ports)
         yield Added(part=call)
         yield Added(part=result)
-    usage = Usage()
     instructions = fill(scene.agent.spec.instructions, scene.variables)
     for step in range(MAX_STEPS):
         offered = tuple(tool.spec for tool in tools.values()) if step < MAX_STEPS - 1 else ()
@@ -139,9 +147,9 @@ async def play(scene: Scene, ports: Ports) -> AsyncGenerator[Event, None]:
             async for event in events:
                 yield event
         said += reply.parts()
-        usage += reply.usage
+        meter.usage += reply.usage
         if not reply.calls or step == MAX_STEPS - 1:
-            yield Ended(status=Status.COMPLETE, reason=reply.reason, usage=usage)
+            yield Ended(status=Status.COMPLETE, reason=reply.reason, usage=meter.usage)
             return
         async with aclosing(_use(tools, reply.calls)) as results:
             async for result in results:

@@ -147,9 +147,9 @@ class Front:
         return reply
 
     async def _stream(self, request: _Request, answer: Stream) -> None:
-        replayed = (("Idempotency-Replayed", "true"),) if answer.sent.replayed else ()
+        replayed = (("Idempotency-Replayed", "true"),) if answer.replayed else ()
         await request.start(200, answer.media_type, (*_STREAM_HEADERS, *answer.headers, *replayed))
-        following = Following(answer.sent.reader, answer.encoder, request.send)
+        following = Following(answer.reader, answer.encoder, request.send)
         self._pulse.open.add(following)
         try:
             if await following.follow(request.receive, self._pulse.heartbeat_s):

@@ -13,13 +13,14 @@ from datetime import tzinfo
 from typing import Any, Literal, Protocol
 
 from palaver.core.answers import Answers
-from palaver.core.chat import Chat, Sent
+from palaver.core.chat import Chat
 from palaver.core.events import Event
 from palaver.core.files import Drawer
 from palaver.core.media import Studio
 from palaver.core.people import People
 from palaver.core.ports import Knowledge
 from palaver.core.problems import AnyProblem
+from palaver.core.runs import Reader
 from palaver.core.types import Key, Principal, Token
 from palaver.wire.manifest import Row
 
@@ -115,12 +116,14 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """An answer that follows a run from its beginning to its end."""
+    """An answer that follows a run from where ``reader`` stands to its end."""
 
-    sent: Sent
+    reader: Reader
     encoder: Encoder
     media_type: str
     headers: tuple[tuple[str, str], ...] = ()
+    replayed: bool = False
+    """Whether an equal call before began the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

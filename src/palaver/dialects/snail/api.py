@@ -34,8 +34,14 @@ async def chat(call: Call, who: Principal, room: Room) -> Stream:
     name = name_of(sent.conversation)
     headers = (("X-Conversation-Id", in_header(name)),)
     if wants_events(call):
-        return Stream(sent=sent, encoder=Frames(name, sent.run), media_type=EVENT_STREAM, headers=headers)
-    return Stream(sent=sent, encoder=Lines(name), media_type=NDJSON, headers=headers)
+        return Stream(
+            reader=sent.reader,
+            replayed=sent.replayed,
+            encoder=Frames(name, sent.run),
+            media_type=EVENT_STREAM,
+            headers=headers,
+        )
+    return Stream(reader=sent.reader, replayed=sent.replayed, encoder=Lines(name), media_type=NDJSON, headers=headers)
 
 
 async def search(call: Call, who: Principal, room: Room) -> Reply:

@@ -151,7 +151,7 @@ async def chat(call: Call, who: Principal, room: Room) -> Stream:
     # The run's id is random, and the same for a replay.
     encoder = Frames(name, sent.run if request.sid is None else request.sid)
     headers = (("X-Conversation-Id", in_header(name)),)
-    return Stream(sent=sent, encoder=encoder, media_type=EVENT_STREAM, headers=headers)
+    return Stream(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=headers)
 
 
 async def chat_sync(call: Call, who: Principal, room: Room) -> Reply:

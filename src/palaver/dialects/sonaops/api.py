@@ -63,7 +63,9 @@ async def stream(call: Call, who: Principal, room: Room) -> Stream:
     said = Said(parts=(Text(text=text),), variables=variables, claim=claim, trace=call.trace)
     sent = await room.chat.send(who, agent, said, conversation=trimmed(name))
     encoder = Frames(sent.conversation.uid, sent.run)
-    return Stream(sent=sent, encoder=encoder, media_type=EVENT_STREAM, headers=(echoed(call),))
+    return Stream(
+        reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=(echoed(call),)
+    )
 
 
 async def inspiration(call: Call, who: Principal, room: Room) -> Reply:

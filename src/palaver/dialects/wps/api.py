@@ -44,7 +44,9 @@ async def say(call: Call, who: Principal, room: Room) -> Reply | Stream:
     if streamed:
         encoder = Messages(shown, sent.agent, sent.question, sent.answer, _form(who.key, room))
         media_type = who.key.setting("stream_media_type", EVENT_STREAM)
-        return Stream(sent=sent, encoder=encoder, media_type=media_type, headers=headers)
+        return Stream(
+            reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=media_type, headers=headers
+        )
     sent.reader.close()
     body = success({"session_id": shown, "chat_id": chat})
     return Reply(body=body, headers=(*headers, REPLAYED) if sent.replayed else headers)

@@ -30,7 +30,9 @@ async def converse(
     except (NotFound, Busy) as problem:
         return refused(problem, call)
     started = round(sent.answer.created.timestamp() * 1000)
-    return Stream(sent=sent, encoder=Frames(sent.run, started), media_type=EVENT_STREAM)
+    return Stream(
+        reader=sent.reader, replayed=sent.replayed, encoder=Frames(sent.run, started), media_type=EVENT_STREAM
+    )
 
 
 def refused(problem: NotFound | Busy, call: Call) -> Reply:
