@@ -28,13 +28,15 @@ from palaver.core.chat import Chat, Limits
 from palaver.core.files import Drawer
 from palaver.core.media import Studio
 from palaver.core.people import People
+from palaver.core.ports import Fetched, Unfetched
 from palaver.core.problems import Internal, Problem
 from palaver.core.runs import Runs
 from palaver.core.turn import Ports
 from palaver.http.front import Front
 from palaver.http.metrics import Metrics, Reading
-from palaver.http.server import Quiet, Server, listen
+from palaver.http.server import Application, Quiet, Server, listen
 from palaver.http.stream import Pulse
+from palaver.knowledge.attached import Documents
 from palaver.knowledge.search import Library
 from palaver.models.catalog import Catalog
 from palaver.store.embedded import Embedded
@@ -42,6 +44,7 @@ from palaver.store.migrate import migrate
 from palaver.store.postgres import Postgres
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key
 from palaver.wire.contract import Dialect, Room, Site
+from palaver.workers import Crew, Line, Orders, Parent, Port, Together
 
 LOOK_EVERY = 2.0
 """Seconds between two looks for runs that a dead process left behind."""
@@ -112,6 +115,11 @@ def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
     )
 
 
+class NoFetch:
+    async def get(self, url: str) -> Fetched:
+        raise Unfetched("address", "")
+
+
 @asynccontextmanager
 async def _on(
     settings: Settings, url: str, box: SecretBox, embedded: Embedded | None, environment: Mapping[str, str]
@@ -123,7 +131,7 @@ async def _on(
     store = Postgres(url, box, connections=settings.database_connections, revive=revive)
     models = catalog(settings, environment)
     library = Library(store.knowledge)
-    ports = Ports(store=store, models=models, knowledge=library)
+    ports = Ports(store=store, models=models, knowledge=library, documents=Documents(), fetch=NoFetch())
     runs = Runs(ports, worker=lambda: store.presence.worker, timeout=settings.run_timeout_s)
     limits = Limits(
         max_waiting_turns=settings.max_waiting_turns,
@@ -207,22 +215,68 @@ def _master_key(settings: Settings) -> bytes:
 async def serve(
     settings: Settings, *, prepare: Callable[[Core, str], Awaitable[None]], announce: Callable[[], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM. ``prepare`` gets the address before the first connection is taken, ``announce``
-    is called when connections are. Raises ``OSError`` when the port cannot be had."""
-    listening = listen(settings.host, settings.port)
-    try:
+    """Serve until SIGINT or SIGTERM, in this process or in as many as the settings say. ``prepare`` gets the address
+    before the first connection is taken, ``announce`` is called when connections are. Raises ``OSError`` when the port
+    cannot be had."""
+    if settings.workers > 1:
+        await _serve_together(settings, prepare, announce)
+        return
+    with listen(settings.host, settings.port) as listening:
         async with opened(settings) as core:
             await prepare(core, base_url(settings, listening.getsockname()[1]))
             await _serve_on(core, listening, announce)
+
+
+async def _serve_together(
+    settings: Settings, prepare: Callable[[Core, str], Awaitable[None]], announce: Callable[[], None]
+) -> None:
+    """Watch over the processes that serve."""
+    with Port(settings.host, settings.port) as port:
+        async with _kept(settings):
+            async with opened(settings) as core:
+                await prepare(core, base_url(settings, port.number))
+            crew = Crew(settings, port, announce)
+            _when_told(crew.end)
+            await crew.serve()
+
+
+@asynccontextmanager
+async def _kept(settings: Settings) -> AsyncGenerator[None]:
+    """The embedded PostgreSQL, where it is used, goes on while the block lasts: workers come and go."""
+    embedded = None if settings.database_url else Embedded(settings.folder)
+    try:
+        if embedded is not None:
+            await _started(embedded)
+        yield
     finally:
-        listening.close()
+        if embedded is not None:
+            await asyncio.to_thread(embedded.stop)
 
 
-async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[], None]) -> None:
+async def work(orders: Orders, end: socket.socket) -> None:
+    """Serve as one of several processes until SIGTERM, or until the parent, at the other side of ``end``, is gone."""
+    parent = Parent(await Line.over(end))
+    attending = asyncio.create_task(parent.attend())
+    try:
+        with socket.socket(fileno=orders.listening) as listening:
+            async with opened(orders.settings) as core:
+                await _serve_on(core, listening, parent.tell_up, parent)
+    finally:
+        attending.cancel()
+        await asyncio.gather(attending, return_exceptions=True)
+
+
+async def _serve_on(
+    core: Core, listening: socket.socket, announce: Callable[[], None], parent: Parent | None = None
+) -> None:
     settings = core.settings
     pulse = Pulse(settings.heartbeat_s)
-    front = _front(core, pulse)
-    server = Server(front, started=announce, closing_s=settings.drain_s + 15)
+    metrics = _metrics(core, pulse)
+    application: Application = _front(core, pulse, metrics)
+    if parent is not None:
+        parent.own = metrics.text
+        application = Together(application, parent)
+    server = Server(application, started=announce, closing_s=settings.drain_s + 15)
     closing: list[asyncio.Task[None]] = []
 
     def end() -> None:
@@ -234,9 +288,7 @@ async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[],
         closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s)))
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, *endings()):
-        loop.add_signal_handler(name, end)
+    _when_told(end)
     keeper = asyncio.create_task(_care(core))
     pulse.start()
     try:
@@ -248,6 +300,12 @@ async def _serve_on(core: Core, listening: socket.socket, announce: Callable[[],
         log.info("stopped")
 
 
+def _when_told(end: Callable[[], None]) -> None:
+    """``end`` is called for every signal that ends a server in order."""
+    for name in (signal.SIGINT, *endings()):
+        asyncio.get_running_loop().add_signal_handler(name, end)
+
+
 def endings() -> tuple[signal.Signals, ...]:
     """The signals that end a process in order, as Ctrl-C does: that of its terminal's closing among them, unless it
     was started with nohup."""
@@ -255,7 +313,7 @@ def endings() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGHUP) if closable else (signal.SIGTERM,)
 
 
-def _front(core: Core, pulse: Pulse) -> Front:
+def _metrics(core: Core, pulse: Pulse) -> Metrics:
     def read() -> Reading:
         return Reading(
             live_runs=len(core.runs),
@@ -264,6 +322,10 @@ def _front(core: Core, pulse: Pulse) -> Front:
             ended=dict(core.runs.ended),
         )
 
+    return Metrics(read)
+
+
+def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
     async def ready() -> str | None:
         if core.runs.closing:
             return "the server is stopping"
@@ -278,7 +340,7 @@ def _front(core: Core, pulse: Pulse) -> Front:
         dialects=all_dialects(),
         room=core.room,
         admission=Admission(core.store.keys, core.store.usage, core.store.tokens),
-        metrics=Metrics(read),
+        metrics=metrics or _metrics(core, pulse),
         pulse=pulse,
         ready=ready,
         max_body_bytes=core.settings.max_body_bytes,

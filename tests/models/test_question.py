@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from models.running import asked
 
-from palaver.core.ports import ModelRequest, ModelTurn, ToolSpec
+from palaver.core.ports import Attachment, ModelRequest, ModelTurn, ToolSpec
 from palaver.core.types import AnyPart, File, Passage, Text, Thinking, ToolCall, ToolResult
 from palaver.models.question import body, messages
 
@@ -65,18 +65,34 @@ def test_tools_are_offered_as_functions() -> None:
     ]
 
 
-def test_an_image_with_an_address_is_shown_and_other_files_are_named() -> None:
-    parts: tuple[AnyPart, ...] = (
-        Text(text="What is this?"),
-        File(ref="https://a.example/x.png", media_type="image/png"),
-        File(ref="k/1", name="plan.pdf", media_type="application/pdf"),
-    )
-    (message,) = messages(ModelRequest(model="m", instructions="", history=(ModelTurn(role="user", parts=parts),)))
-    assert message["content"] == [
+def asked_with(attachments: dict[str, Attachment], *parts: AnyPart) -> Any:
+    turn = ModelTurn(role="user", parts=(Text(text="What is this?"), *parts))
+    (message,) = messages(ModelRequest(model="m", instructions="", history=(turn,), attachments=attachments))
+    return message["content"]
+
+
+def test_a_picture_is_shown_and_never_by_its_address() -> None:
+    file = File(ref="https://a.example/x.png", media_type="image/png")
+    picture = Attachment(name="x.png", media_type="image/png", image=b"\x89PNG")
+    assert asked_with({file.ref: picture}, file) == [
         {"type": "text", "text": "What is this?"},
-        {"type": "image_url", "image_url": {"url": "https://a.example/x.png"}},
-        {"type": "text", "text": "[attached file: plan.pdf, application/pdf]"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}},
     ]
+    assert asked_with({}, file) == "What is this?\n[attached file: https://a.example/x.png, image/png]"
+
+
+def test_a_text_is_read_out_between_its_name_and_its_end() -> None:
+    notes = Attachment(name="notes.md", media_type="text/markdown", text="# Notes")
+    assert asked_with({"k/1": notes}, File(ref="k/1")) == (
+        "What is this?\n[attached file: notes.md, text/markdown]\n# Notes\n[end of the attached file]"
+    )
+
+
+def test_a_file_that_could_not_be_read_says_why() -> None:
+    gone = Attachment(name="plan.pdf", missing="there is no such file")
+    assert asked_with({"k/1": gone}, File(ref="k/1")) == (
+        "What is this?\n[attached file: plan.pdf; it could not be read: there is no such file]"
+    )
 
 
 def test_files_that_are_only_named_leave_the_question_plain_text() -> None:

@@ -139,9 +139,9 @@ class Chat:
             return await self._replay(who, stored.run)
         scene = Scene(
             agent=agent,
+            user=user.id,
             conversation=stored.conversation.id,
-            question=stored.question.id,
-            parts=parts,
+            question=stored.question,
             variables={**(stored.conversation.variables or {}), **said.variables},
             off=said.off,
             trace=said.trace,

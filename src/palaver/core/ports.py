@@ -51,6 +51,16 @@ class ModelTurn(Value, frozen=True, kw_only=True):
     parts: tuple[AnyPart, ...]
 
 
+class Attachment(Value, frozen=True, kw_only=True):
+    """A file beside a message as a model may see it: its text, a picture's bytes, or why there is neither."""
+
+    name: str
+    media_type: str = ""
+    text: str | None = None
+    image: bytes | None = None
+    missing: str = ""
+
+
 class ModelRequest(Value, frozen=True, kw_only=True):
     """Everything a model gets to see for one step."""
 
@@ -61,6 +71,8 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     tools: tuple[ToolSpec, ...] = ()
     passages: tuple[Passage, ...] = ()
     """What retrieval found for this question; ``instructions`` do not repeat them."""
+    attachments: dict[str, Attachment] = msgspec.field(default_factory=dict[str, Attachment])
+    """What stands in the history's files, by their ``ref``. One that is not here is only named."""
     variables: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     trace: str = ""
     """The request's trace id, for logs and for the endpoint's ``X-Request-ID``."""
@@ -167,6 +179,12 @@ class Knowledge(Protocol):
 
     async def timed(self, app: int, names: Sequence[str], query: str, limit: int) -> tuple[list[Passage], int]:
         """What ``search`` finds, and how many milliseconds that took."""
+        ...
+
+
+class Documents(Protocol):
+    async def text(self, name: str, media_type: str, content: bytes) -> str | None:
+        """What a file says; ``None``: it is no text."""
         ...
 
 
@@ -353,10 +371,25 @@ class Conversations(Protocol):
 
 class Files(Protocol):
     async def add(
-        self, app: int, user: int, *, key: str, name: str, media_type: str, content: bytes, details: dict[str, Any]
-    ) -> StoredFile: ...
+        self,
+        app: int,
+        user: int,
+        *,
+        key: str,
+        name: str,
+        media_type: str,
+        content: bytes,
+        details: dict[str, Any],
+        conversation: int | None = None,
+    ) -> StoredFile:
+        """With a ``conversation``, the file goes when that one goes."""
+        ...
 
     async def get(self, app: int, key: str) -> StoredFile | None: ...
+
+    async def find(self, app: int, user: int, ref: str) -> StoredFile | None:
+        """The end user's file of that key, uid or number."""
+        ...
 
     async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes: ...
 

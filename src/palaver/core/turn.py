@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
+from palaver.core.attachments import Attachments
 from palaver.core.context import HISTORY_MESSAGES, cite, fill, window
 from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.ports import (
     Call,
+    Documents,
+    Fetch,
     Finished,
     Knowledge,
     Model,
@@ -32,6 +35,7 @@ from palaver.core.types import (
     Agent,
     AnyPart,
     Ended,
+    Message,
     Passage,
     Status,
     Text,
@@ -56,6 +60,8 @@ class Ports:
     store: Store
     models: Models
     knowledge: Knowledge
+    documents: Documents
+    fetch: Fetch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +69,9 @@ class Scene:
     """What a turn begins with. ``off`` names what the caller switched off for this message."""
 
     agent: Agent
+    user: int
     conversation: int
-    question: int
-    """Id of the user's message."""
-    parts: tuple[AnyPart, ...]
-    """The question itself."""
+    question: Message
     variables: Mapping[str, Any]
     off: frozenset[tuple[str, int]] = frozenset()
     trace: str = ""
@@ -118,9 +122,10 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
     """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with."""
     model, name = ports.models.resolve(scene.agent.spec.model)
     earlier = await ports.store.conversations.history(
-        scene.agent.app, scene.conversation, before=scene.question, limit=HISTORY_MESSAGES
+        scene.agent.app, scene.conversation, before=scene.question.id, limit=HISTORY_MESSAGES
     )
-    history = (*window(earlier), ModelTurn(role="user", parts=scene.parts))
+    history = (*window(earlier), ModelTurn(role="user", parts=scene.question.parts))
+    attachments = await _attachments(scene, ports).read(scene.question, earlier)
     tools: dict[str, Tool] = {}
     said: list[AnyPart] = []
     passages: tuple[Passage, ...] = ()
@@ -139,6 +144,7 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
             history=(*history, ModelTurn(role="assistant", parts=tuple(said))) if said else history,
             tools=offered,
             passages=passages,
+            attachments=attachments,
             variables=dict(scene.variables),
             trace=scene.trace,
         )
@@ -210,9 +216,20 @@ class _Step:
         ]
 
 
+def _attachments(scene: Scene, ports: Ports) -> Attachments:
+    return Attachments(
+        store=ports.store,
+        fetch=ports.fetch,
+        documents=ports.documents,
+        app=scene.agent.app,
+        user=scene.user,
+        conversation=scene.conversation,
+    )
+
+
 async def _retrieve(scene: Scene, ports: Ports) -> tuple[ToolCall, ToolResult, tuple[Passage, ...]]:
     """What ``knowledge_mode: always`` does before the model is asked."""
-    query = " ".join(part.text for part in scene.parts if isinstance(part, Text))
+    query = " ".join(part.text for part in scene.question.parts if isinstance(part, Text))
     call = ToolCall(call_id="retrieval", name=SEARCH, arguments={"query": query}, at=_now())
     passages = await ports.knowledge.search(scene.agent.app, scene.agent.spec.knowledge, query, PASSAGES)
     output = found(passages)

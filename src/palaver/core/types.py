@@ -343,6 +343,12 @@ def as_uid(ref: str) -> UUID | None:
     return uid if ref.lower() in {uid.hex, str(uid)} else None
 
 
+def as_number(ref: str) -> int | None:
+    """The number that ``ref`` writes in plain digits, where it can be an id of ours, else ``None``."""
+    number = int(ref) if ref.isascii() and ref.isdigit() and len(ref) < 20 else 0
+    return number if 0 < number <= MAX_ID else None
+
+
 def clean(text: str) -> str:
     """``text`` as it may be stored: PostgreSQL has no U+0000 and UTF-8 no lone surrogates."""
     if "\0" in text:

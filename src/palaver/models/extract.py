@@ -2,7 +2,8 @@
 servers without any endpoint.
 
 It takes the passages that retrieval found (or, offered the search tool, searches once with the question's own words)
-and quotes the best lines around what was asked, each with its source. It never writes a sentence about the subject.
+and what stands in attached files, and quotes the best lines around what was asked, each with its source. It never
+writes a sentence about the subject.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ QUOTES = 3
 """Passages quoted at most."""
 QUOTE_CHARACTERS = 600
 """… and the length of each."""
+PASSAGE_CHARACTERS = 1_000
+"""How long the pieces are that a file beside a message is cut into."""
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
@@ -60,7 +63,7 @@ class Extract:
             yield Finished(reason="tool_calls")
             return
         passages = request.passages or (() if result is None or result.error else _passages(result.data))
-        for piece in pieces(question, passages):
+        for piece in pieces(question, (*_attached(request), *passages)):
             yield Say(text=piece)
             await asyncio.sleep(0)  # readers see the answer grow, as with any other model
         yield Finished()
@@ -166,6 +169,26 @@ def _searched(request: ModelRequest) -> ToolResult | None:
     """The result of the search in this turn."""
     parts = request.history[-1].parts if request.history and request.history[-1].role == "assistant" else ()
     return next((part for part in parts if isinstance(part, ToolResult) and part.name == SEARCH), None)
+
+
+def _attached(request: ModelRequest) -> tuple[Passage, ...]:
+    """What the files beside the messages say, as passages."""
+    return tuple(
+        Passage(text=paragraph, source=one.name)
+        for one in request.attachments.values()
+        for paragraph in _paragraphs(one.text or "")
+    )
+
+
+def _paragraphs(text: str) -> list[str]:
+    """``text`` in pieces about as long as a passage, cut at blank lines."""
+    pieces: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        if pieces and len(pieces[-1]) + len(paragraph) < PASSAGE_CHARACTERS:
+            pieces[-1] += f"\n\n{paragraph}"
+        elif paragraph.strip():
+            pieces.append(paragraph)
+    return pieces
 
 
 def _offered(request: ModelRequest) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
 
 from palaver.core.context import cite
-from palaver.core.ports import ModelRequest, ModelTurn
+from palaver.core.ports import Attachment, ModelRequest, ModelTurn
 from palaver.core.types import AnyPart, File, Text, Thinking, ToolCall, ToolResult, clean
 from palaver.models.answer import POCKET
 
@@ -49,28 +50,38 @@ def messages(request: ModelRequest) -> list[Json]:
     if text := "\n\n".join(filter(None, system)):
         said.append({"role": "system", "content": text})
     for turn in request.history:
-        said += _user(turn) if turn.role == "user" else _assistant(turn.parts)
+        said += _user(turn, request.attachments) if turn.role == "user" else _assistant(turn.parts)
     return said
 
 
-def _user(turn: ModelTurn) -> list[Json]:
+def _user(turn: ModelTurn, attachments: Mapping[str, Attachment]) -> list[Json]:
     content: list[Json] = []
     for part in turn.parts:
         if isinstance(part, Text) and part.text:
             content.append({"type": "text", "text": clean(part.text)})
         elif isinstance(part, File):
-            content.append(_file(part))
+            content.append(_file(part, attachments.get(part.ref)))
     if all(entry["type"] == "text" for entry in content):
         # Plain text where it will do: not every endpoint takes a list.
         return [{"role": "user", "content": "\n".join(entry["text"] for entry in content)}]
     return [{"role": "user", "content": content}]
 
 
-def _file(file: File) -> Json:
-    if file.media_type.startswith("image/") and file.ref.startswith(("https://", "http://", "data:")):
-        return {"type": "image_url", "image_url": {"url": file.ref}}
-    about = ", ".join(filter(None, (file.name or file.ref, file.media_type)))
-    return {"type": "text", "text": f"[attached file: {clean(about)}]"}
+def _file(file: File, attachment: Attachment | None) -> Json:
+    """What the model sees of a file. Never its address: an endpoint would fetch it with its own network's rights."""
+    if attachment is None:
+        return {"type": "text", "text": f"[attached file: {_about(file.name or file.ref, file.media_type)}]"}
+    about = _about(attachment.name, attachment.media_type)
+    if attachment.image is not None:
+        url = f"data:{attachment.media_type};base64,{base64.b64encode(attachment.image).decode()}"
+        return {"type": "image_url", "image_url": {"url": url}}
+    if attachment.text is None:
+        return {"type": "text", "text": f"[attached file: {about}; it could not be read: {clean(attachment.missing)}]"}
+    return {"type": "text", "text": f"[attached file: {about}]\n{attachment.text}\n[end of the attached file]"}
+
+
+def _about(name: str, media_type: str) -> str:
+    return clean(", ".join(filter(None, (name, media_type))))
 
 
 def _assistant(parts: Sequence[AnyPart]) -> list[Json]:
@@ -107,7 +118,7 @@ class _Step:
             case ToolResult():
                 self.results[part.call_id] = part
             case File():
-                self.text.append(_file(part).get("text", ""))
+                self.text.append(_file(part, None)["text"])
 
     def messages(self) -> list[Json]:
         text = "".join(self.text)

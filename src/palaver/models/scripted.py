@@ -17,7 +17,8 @@ The instructions are a YAML list of steps (or contain one in a ```` ```yaml ````
 
 `size` may be left out (1), and so may `every` (0), `arguments` (none) and either of the tokens (unknown).
 
-In every text, tool arguments included, `${content}` is the user's message, `${turn}` the number of the user's
+In every text, tool arguments included, `${content}` is the user's message, `${files}` the text of the files with it
+(or, in brackets, what they are), `${turn}` the number of the user's
 messages so far (as many as the model gets to see) and `${result}` the result of the last tool call of this turn.
 `$$` is a dollar sign. Placeholders with two braces are the agent's variables and are filled in before the script is
 read.
@@ -40,7 +41,7 @@ import yaml
 
 from palaver.core.ports import Call, Delta, Finished, ModelRequest, Say, Think
 from palaver.core.problems import Upstream
-from palaver.core.types import Text, ToolCall, ToolResult, Usage, new_uid
+from palaver.core.types import File, Text, ToolCall, ToolResult, Usage, new_uid
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -194,12 +195,20 @@ def _filler(request: ModelRequest) -> Callable[[str], str]:
     asked = [turn for turn in request.history if turn.role == "user"]
     content = "".join(part.text for part in asked[-1].parts if isinstance(part, Text)) if asked else ""
     results = [part.content for turn in request.history for part in turn.parts if isinstance(part, ToolResult)]
-    values = {"content": content, "turn": str(len(asked)), "result": results[-1] if results else ""}
+    files = "\n".join(_file(part, request) for part in asked[-1].parts if isinstance(part, File)) if asked else ""
+    values = {"content": content, "files": files, "turn": str(len(asked)), "result": results[-1] if results else ""}
 
     def fill(text: str) -> str:
         return Template(text).safe_substitute(values) if "$" in text else text
 
     return fill
+
+
+def _file(part: File, request: ModelRequest) -> str:
+    attachment = request.attachments.get(part.ref)
+    if attachment is None or attachment.missing:
+        return f"[{part.name or part.ref}: {attachment.missing if attachment else 'not read'}]"
+    return attachment.text if attachment.text is not None else f"[{attachment.media_type}]"
 
 
 def _filled(value: Any, fill: Callable[[str], str]) -> Any:

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from palaver.core.problems import Conflict
-from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, as_uid, clean, new_uid
+from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, as_number, as_uid, clean, new_uid
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 
@@ -70,7 +70,7 @@ class Agents:
         row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND name = $2", app.id, ref)
         if row is not None:
             return _agent(row)
-        return await self._read(app.id, int(ref) if ref.isascii() and ref.isdigit() else ref)
+        return await self._read(app.id, as_number(ref) or ref)
 
     async def apply(self, app: Application, spec: AgentSpec) -> Agent:
         """Store the agent of that name, new or changed. Raises ``Conflict(reason="name")`` when another agent has

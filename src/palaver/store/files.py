@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from palaver.core.types import StoredFile, clean, new_uid
+from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import json_text
 from palaver.store.database import Database, Row
 
@@ -15,8 +15,11 @@ PIECE = 1_048_576
 """Bytes of a piece; all but the last one have as many."""
 
 _ADD = """
-INSERT INTO file (app, uid, end_user, key, name, media_type, size, digest, details)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (app, key) DO NOTHING"""
+INSERT INTO file (app, uid, end_user, key, name, media_type, size, digest, details, conversation)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (app, key) DO NOTHING"""
+_FIND = """
+SELECT * FROM file WHERE app = $1 AND end_user = $2 AND (key = $3 OR uid = $4 OR id = $5)
+ORDER BY key = $3 DESC LIMIT 1"""
 _ADD_PIECE = """
 INSERT INTO file_piece (app, file, number, bytes)
 SELECT app, id, $3, $4 FROM file WHERE app = $1 AND uid = $2"""
@@ -27,11 +30,20 @@ class Files:
         self._db = db
 
     async def add(
-        self, app: int, user: int, *, key: str, name: str, media_type: str, content: bytes, details: dict[str, Any]
+        self,
+        app: int,
+        user: int,
+        *,
+        key: str,
+        name: str,
+        media_type: str,
+        content: bytes,
+        details: dict[str, Any],
+        conversation: int | None = None,
     ) -> StoredFile:
         """Keep the file; under a key that is taken already the first one stays, and is what comes back."""
         uid, digest = new_uid(), sha256(content).digest()
-        said = (app, uid, user, key, name, media_type, len(content), digest, json_text(details))
+        said = (app, uid, user, key, name, media_type, len(content), digest, json_text(details), conversation)
         pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
         await self._db.together(
             [(_ADD, said), *((_ADD_PIECE, (app, uid, number, piece)) for number, piece in enumerate(pieces))]
@@ -42,6 +54,10 @@ class Files:
 
     async def get(self, app: int, key: str) -> StoredFile | None:
         row = await self._db.fetchrow("SELECT * FROM file WHERE app = $1 AND key = $2", app, clean(key))
+        return None if row is None else _file(row)
+
+    async def find(self, app: int, user: int, ref: str) -> StoredFile | None:
+        row = await self._db.fetchrow(_FIND, app, user, clean(ref), as_uid(ref), as_number(ref))
         return None if row is None else _file(row)
 
     async def by_key(self, key: str) -> StoredFile | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from palaver.core.types import MAX_ID, Passage, Ref, Value, as_uid, clean, new_uid
+from palaver.core.types import MAX_ID, Passage, Ref, Value, as_number, as_uid, clean, new_uid
 from palaver.store.database import Database, Row
 
 BATCH = 200
@@ -164,7 +164,7 @@ class KnowledgeTable:
     async def get(self, app: int, ref: Ref) -> Base | None:
         """By number, uid or name. A text is a name first."""
         text = clean(ref) if isinstance(ref, str) else None
-        number = ref if isinstance(ref, int) else _number(ref) if isinstance(ref, str) else None
+        number = ref if isinstance(ref, int) else as_number(ref) if isinstance(ref, str) else None
         row = await self._db.fetchrow(
             f"{_BASES} AND (k.name = $2 OR k.uid = $3 OR k.id = $4) ORDER BY (k.name = $2) IS TRUE DESC LIMIT 1",
             app,
@@ -268,10 +268,6 @@ class KnowledgeTable:
             limit,
         )
         return [_passage(row) for row in rows]
-
-
-def _number(ref: str) -> int | None:
-    return int(ref) if ref.isascii() and ref.isdigit() and len(ref) < 20 else None
 
 
 def _base(row: Row) -> Base:

@@ -1,0 +1,125 @@
+"""Files beside messages: what the model gets to see of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit import product, read, run
+
+from palaver.app import Core
+from palaver.core.attachments import CHARACTERS, FILES, IMAGE_BYTES
+from palaver.core.chat import Said
+from palaver.core.types import AgentSpec, AnyPart, File, Principal, Ref, StoredFile, Text
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Stage:
+    """A product with one caller, whose agent says what stands in the files."""
+
+    def __init__(self, core: Core, who: Principal) -> None:
+        self.core = core
+        self.who = who
+
+    async def upload(self, name: str, content: bytes, media_type: str = "text/plain", user: str = "ann") -> StoredFile:
+        return await self.core.room.drawer.add(
+            self.who.acting_for(user), key=f"k/{user}/{name}", name=name, media_type=media_type, content=content
+        )
+
+    async def say(self, *parts: AnyPart, to: Ref | None = None, **spec: Any) -> tuple[str, Ref]:
+        """What is answered, and the conversation."""
+        app = await self.core.store.applications.named("acme")
+        chosen: dict[str, Any] = {"name": "reader", "model": "scripted", "instructions": "- text: ${files}", **spec}
+        agent = await self.core.store.agents.apply(app, AgentSpec(**chosen))
+        sent = await self.core.chat.send(self.who, agent, Said(parts=(Text(text="?"), *parts)), conversation=to)
+        _, (said, _) = await read(sent.reader)
+        return "".join(part.text for part in said if isinstance(part, Text)), sent.conversation.id
+
+
+@asynccontextmanager
+async def stage(url: str, folder: Path) -> AsyncGenerator[Stage]:
+    async with product(url, folder) as core:
+        app = await core.store.applications.named("acme")
+        key = await core.store.keys.create(app, "snail", "app-1", "SAI_1", {})
+        yield Stage(core, Principal(key=key, user="ann"))
+
+
+def test_an_uploaded_file_is_read_by_its_key_its_uid_and_its_number(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            file = await on.upload("notes.txt", "价格是 5 元".encode())
+            for ref in (file.key, file.uid.hex, str(file.uid), str(file.id)):
+                assert (await on.say(File(ref=ref)))[0] == "价格是 5 元"
+
+    run(scene())
+
+
+def test_a_file_of_somebody_else_is_not_there(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            file = await on.upload("secret.txt", b"secret", user="bob")
+            for ref in (file.key, file.uid.hex, str(file.id)):
+                assert (await on.say(File(ref=ref)))[0] == f"[{ref}: there is no such file]"
+
+    run(scene())
+
+
+def test_a_later_turn_still_reads_the_file(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            file = await on.upload("menu.txt", b"Soup costs 4.\n\nTea costs 2.")
+            _, conversation = await on.say(File(ref=file.key))
+            said, _ = await on.say(Text(text="What does tea cost?"), to=conversation, model="extract")
+            assert "Tea costs 2." in said
+            assert "menu.txt" in said
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type", "content", "seen"),
+    [
+        ("a.html", "text/html", b"<p>Hi <b>you</b></p><script>x</script>", "Hi you"),
+        ("a.html", "application/octet-stream", b"<p>Hi</p>", "Hi"),
+        ("a.csv", "text/csv; charset=gbk", "价格,5".encode("gbk"), "价格,5"),
+        ("a.json", "application/json", b'{"a": 1}', '{"a": 1}'),
+        ("a", "application/octet-stream", b"plain", "plain"),
+        ("a.png", "image/png", PNG, "[image/png]"),
+        ("a.png", "application/octet-stream", PNG, "[image/png]"),
+        ("a.bin", "application/octet-stream", b"\0\1\2", "[a.bin: it is neither text nor a picture]"),
+        ("a.pdf", "application/pdf", b"%PDF-1.7", "[a.pdf: it is neither text nor a picture]"),
+        ("a.mp3", "audio/mpeg", b"ID3", "[a.mp3: it is neither text nor a picture]"),
+        ("a.svg", "image/svg+xml", b"<svg/>", "[a.svg: it is neither text nor a picture]"),
+        ("empty.txt", "text/plain", b"", ""),
+    ],
+)
+def test_what_a_file_says_goes_by_its_kind(
+    database_url: str, tmp_path: Path, name: str, media_type: str, content: bytes, seen: str
+) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            file = await on.upload(name, content, media_type)
+            assert (await on.say(File(ref=file.key, name=name)))[0] == seen
+
+    run(scene())
+
+
+def test_more_than_a_model_takes_is_cut_and_said_so(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            long = await on.upload("long.txt", b"x" * (CHARACTERS + 7))
+            short = await on.upload("short.txt", b"hello")
+            said, _ = await on.say(File(ref=long.key), File(ref=short.key))
+            assert said == "x" * CHARACTERS + "\n[… 7 more characters]\n\n[… 5 more characters]"
+            half = await on.upload("half.png", PNG + bytes(IMAGE_BYTES // 2), "image/png")
+            again = await on.upload("again.png", PNG + bytes(IMAGE_BYTES // 2), "image/png")
+            said, _ = await on.say(File(ref=half.key), File(ref=again.key))
+            assert said == "[image/png]\n[k/ann/again.png: the pictures are too large]"
+            few = [File(ref=f"none/{number}") for number in range(FILES + 1)]
+            assert (await on.say(*few))[0].endswith(f"none/{FILES}: not read]")
+
+    run(scene())
