@@ -12,7 +12,7 @@ import queue
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 GUARD = 10.0
@@ -40,6 +40,20 @@ class Ask:
         if self.pieces is None and not any(name.lower() == "content-length" for name, _ in pairs):
             pairs.append(("Content-Length", str(len(self.body))))
         return [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in pairs]
+
+    def raw(self) -> bytes:
+        """The request as HTTP/1.1 writes it."""
+        headers = [(b"Host", b"test"), *self.raw_headers()]
+        if self.pieces is not None:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        target = self.path + (f"?{self.query}" if self.query else "")
+        lines = [f"{self.method} {target} HTTP/1.1".encode(), *(name + b": " + value for name, value in headers)]
+        chunks = (b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*(self.pieces or ()), b""))
+        return b"\r\n".join(lines) + b"\r\n\r\n" + (self.body if self.pieces is None else b"".join(chunks))
+
+    def also(self, name: str, value: str) -> Ask:
+        """The same with one header more."""
+        return replace(self, headers=[*self.headers, (name, value)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,20 +184,17 @@ class Connection:
         self._socket.close()
 
     def send(self, ask: Ask) -> None:
-        headers = [(b"Host", b"test"), *ask.raw_headers()]
-        if ask.pieces is not None:
-            headers.append((b"Transfer-Encoding", b"chunked"))
-        target = ask.path + (f"?{ask.query}" if ask.query else "")
-        lines = [f"{ask.method} {target} HTTP/1.1".encode(), *(name + b": " + value for name, value in headers)]
-        self.send_raw(b"\r\n".join(lines) + b"\r\n\r\n")
-        if ask.pieces is None:
-            self.send_raw(ask.body)
-        else:
-            for piece in (*ask.pieces, b""):
-                self.send_raw(b"%x\r\n%s\r\n" % (len(piece), piece))
+        self.send_raw(ask.raw())
 
     def send_raw(self, data: bytes) -> None:
         self._socket.sendall(data)
+
+    def hear(self, size: int) -> bytes:
+        """The next ``size`` bytes, or fewer where the answer ends before."""
+        while len(self._buffer) < size and self._more():
+            pass
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
+        return data
 
     def head(self) -> Answer:
         first, *rest = self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ from dialects.exchange import GUARD, Answer, Ask, Connection, Exchange
 
 from palaver import app
 from palaver.config import Settings
-from palaver.core.types import Agent, AgentSpec, Key, Message, Principal
+from palaver.core.types import Agent, AgentSpec, Key, Message, Principal, Ref
 from palaver.http.front import Front
 from palaver.http.server import Server, listen
 from palaver.http.stream import Pulse
@@ -36,8 +36,9 @@ APPLICATION = "shop"
 class Served:
     """A running server. Everything here may be called from the test's thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
         self.settings = settings
+        self.environment = environment or {}
         self.core: app.Core
         self.front: Front
         self.address = ("127.0.0.1", 0)
@@ -81,7 +82,7 @@ class Served:
         self._loop = asyncio.get_running_loop()
         with listen("127.0.0.1", 0) as listening:
             self.address = listening.getsockname()
-            async with app.opened(self.settings, {}) as core:
+            async with app.opened(self.settings, self.environment) as core:
                 pulse = Pulse(self.settings.heartbeat_s)
                 self.core, self.front = core, app._front(core, pulse)  # pyright: ignore[reportPrivateUsage]
                 self._server = Server(self.front, started=self._up.set, closing_s=5)
@@ -159,9 +160,9 @@ class Served:
         """Who a user of that key is to core, whatever dialect it speaks."""
         return Principal(key=key, user=user)
 
-    def history(self, key: Key, user: str, conversation: str) -> list[Message]:
-        """What was said in a conversation, oldest first."""
-        return self.do(self.core.chat.history(self.principal(key, user), conversation))
+    def history(self, key: Key, user: str, conversation: Ref, *, limit: int = 20) -> list[Message]:
+        """What was said last in a conversation, oldest first."""
+        return self.do(self.core.chat.history(self.principal(key, user), conversation, limit=limit))
 
     def stop_run(self, run: UUID) -> bool:
         """Stop one run, as another dialect's stop call would."""
@@ -181,10 +182,12 @@ class Served:
 
 
 @contextmanager
-def serving(database_url: str, folder: Path, **settings: Any) -> Generator[Served]:
+def serving(
+    database_url: str, folder: Path, *, environment: Mapping[str, str] | None = None, **settings: Any
+) -> Generator[Served]:
     """A server on that database while the block lasts."""
     chosen: dict[str, Any] = {"heartbeat_s": 0.6, "run_timeout_s": 30, **settings}
-    served = Served(Settings(data=str(folder), database_url=database_url, master_key=MASTER_KEY, **chosen))
+    served = Served(Settings(data=str(folder), database_url=database_url, master_key=MASTER_KEY, **chosen), environment)
     served.start()
     try:
         yield served

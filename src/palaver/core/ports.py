@@ -142,9 +142,10 @@ class Models(Protocol):
 
     def speaker(self, spec: str | None) -> tuple[Speaker, str] | None: ...
 
-    def resolve(self, spec: str | None) -> tuple[Model, str]:
+    def resolve(self, spec: str | None, fallback: str | None = None) -> tuple[Model, str]:
         """The model that ``spec`` (``openai:NAME``, ``extract``, …; ``None``: the server's default) names, and the
-        NAME. Raises ``Upstream(reason="configuration")`` for a spec that cannot work here."""
+        NAME. Where it fails before its first word, the one that ``fallback`` (``None``: the server's, if any) names
+        answers. Raises ``Upstream(reason="configuration")`` for a spec that cannot work here."""
         ...
 
 

@@ -120,7 +120,7 @@ def found(passages: Sequence[Passage]) -> ToolOutput:
 
 async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event, None]:
     """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with."""
-    model, name = ports.models.resolve(scene.agent.spec.model)
+    model, name = ports.models.resolve(scene.agent.spec.model, scene.agent.spec.fallback_model)
     earlier = await ports.store.conversations.history(
         scene.agent.app, scene.conversation, before=scene.question.id, limit=HISTORY_MESSAGES
     )

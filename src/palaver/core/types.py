@@ -142,6 +142,7 @@ class AgentSpec(Value, frozen=True, kw_only=True):
     name: str
     instructions: str = ""
     model: str | None = None
+    fallback_model: str | None = None
     alias: tuple[str, ...] = ()
     description: str = ""
     opening_message: str = ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import aiohttp
+import structlog
 
 from palaver.core.ports import Model
 from palaver.core.problems import Upstream
 from palaver.models.extract import Extract
+from palaver.models.fallback import Fallback
 from palaver.models.media import Media
 from palaver.models.openai import TIMEOUTS, OpenAI, Timeouts
 from palaver.models.scripted import Scripted
@@ -16,26 +19,33 @@ from palaver.models.scripted import Scripted
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 SPECS = "'extract', 'scripted' or 'openai:NAME'"
 
+log = structlog.get_logger("palaver.models")
+
 
 class Catalog:
     """``Models`` as one server has them.
 
     ``default`` is the spec for agents without one (setting ``PALAVER_MODEL``), ``base_url`` and ``api_key`` are those
-    of the one endpoint that ``openai:`` means; with a key alone it is OpenAI's own. Close it in the loop it was used
-    in.
+    of the one endpoint that ``openai:`` means; with a key alone it is OpenAI's own. ``fallback`` is the spec of who
+    answers when a model fails, at an endpoint of its own where ``fallback_base_url`` names one. Close it in the loop
+    it was used in.
     """
 
     def __init__(
         self,
         *,
         default: str = "extract",
+        fallback: str | None = None,
         image: str | None = None,
         speech: str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
+        fallback_base_url: str | None = None,
+        fallback_api_key: str | None = None,
         timeouts: Timeouts = TIMEOUTS,
     ) -> None:
         self._default = default
+        self._fallback = fallback
         self._image = image
         self._speech = speech
         self._api_key = (api_key or "").strip() or None
@@ -43,12 +53,30 @@ class Catalog:
         self._timeouts = timeouts
         self._http: aiohttp.ClientSession | None = None
         self._openai: OpenAI | None = None
+        self._spare_url = _trimmed(fallback_base_url)
+        self._spare_key = (fallback_api_key or "").strip() or (None if self._spare_url else self._api_key)
+        self._spare: OpenAI | None = None
         self._media: Media | None = None
         self._extract = Extract()
         self._scripted = Scripted()
 
-    def resolve(self, spec: str | None) -> tuple[Model, str]:
-        """The model that ``spec`` names and its NAME. Raises ``Upstream(reason="configuration")``."""
+    def resolve(self, spec: str | None, fallback: str | None = None) -> tuple[Model, str]:
+        """The model that ``spec`` names and its NAME; with a fallback (``None``: the server's) behind it.
+
+        Raises ``Upstream(reason="configuration")``, also for a fallback that cannot be.
+        """
+        spare = (fallback or self._fallback or "").strip()
+        if not spare:
+            return self._named(spec, self._main)
+        second, name = self._named(spare, self._behind if self._spare_url else self._main)
+        try:
+            first, first_name = self._named(spec, self._main)
+        except Upstream as problem:
+            log.warning("the fallback model answers", model=spec, fallback=spare, problem=problem.record())
+            return second, name
+        return Fallback(first, second, name), first_name
+
+    def _named(self, spec: str | None, endpoint: Callable[[str], OpenAI]) -> tuple[Model, str]:
         spec = (spec or self._default).strip()
         kind, _, name = spec.partition(":")
         name = name.strip()
@@ -58,7 +86,7 @@ class Catalog:
             case "scripted" if not name:
                 return self._scripted, ""
             case "openai" if name:
-                return self._endpoint(spec), name
+                return endpoint(spec), name
             case "openai":
                 raise _wrong(f"{spec!r} lacks the model's name: write openai:NAME (agent's model, or PALAVER_MODEL)")
             case _:
@@ -76,17 +104,24 @@ class Catalog:
     def _maker(self, spec: str | None) -> tuple[Media, str] | None:
         if not (spec or "").strip():
             return None
-        model, name = self.resolve(spec)
+        model, name = self._named(spec, self._main)
         if not isinstance(model, OpenAI):
             raise _wrong(f"{spec!r} neither paints nor speaks: write openai:NAME")
         if self._media is None:
             self._media = Media(self._session, base_url=self._base_url or OPENAI_BASE_URL, api_key=self._api_key)
         return self._media, name
 
-    async def check(self, spec: str | None = None) -> str | None:
-        """What would keep ``spec`` from working, as a sentence for people; ``None``: nothing. At most 5 seconds."""
+    @property
+    def has_fallback(self) -> bool:
+        """Whether the server has one for agents that name none."""
+        return bool((self._fallback or "").strip())
+
+    async def check(self, spec: str | None = None, *, fallback: bool = False) -> str | None:
+        """What would keep ``spec`` from working, as a sentence for people; ``None``: nothing. At most 5 seconds.
+        ``fallback``: from working as one, ``None`` then being the server's."""
+        endpoint = self._behind if fallback and self._spare_url else self._main
         try:
-            model, name = self.resolve(spec)
+            model, name = self._named((spec or self._fallback) if fallback else spec, endpoint)
         except Upstream as problem:
             return problem.detail
         return await model.check(name) if isinstance(model, OpenAI) else None
@@ -97,20 +132,26 @@ class Catalog:
             await self._http.close()
             self._http = None
 
-    def _endpoint(self, spec: str) -> OpenAI:
+    def _main(self, spec: str) -> OpenAI:
         if self._openai is None:
             if self._base_url is None:
                 raise _wrong(
                     f"{spec!r} needs an endpoint: set OPENAI_API_KEY, or OPENAI_BASE_URL for one that is not OpenAI's,"
                     " or PALAVER_MODEL=extract for none"
                 )
-            address = urlsplit(self._base_url)
-            if address.scheme not in {"http", "https"} or not address.hostname:
-                raise _wrong(f"OPENAI_BASE_URL must look like {OPENAI_BASE_URL!r}, not {self._base_url!r}")
-            self._openai = OpenAI(
-                self._session, base_url=self._base_url, api_key=self._api_key, timeouts=self._timeouts
-            )
+            self._openai = self._endpoint(self._base_url, self._api_key, "OPENAI_BASE_URL")
         return self._openai
+
+    def _behind(self, _: str) -> OpenAI:
+        if self._spare is None:
+            self._spare = self._endpoint(self._spare_url or "", self._spare_key, "PALAVER_FALLBACK_BASE_URL")
+        return self._spare
+
+    def _endpoint(self, base_url: str, api_key: str | None, variable: str) -> OpenAI:
+        address = urlsplit(base_url)
+        if address.scheme not in {"http", "https"} or not address.hostname:
+            raise _wrong(f"{variable} must look like {OPENAI_BASE_URL!r}, not {base_url!r}")
+        return OpenAI(self._session, base_url=base_url, api_key=api_key, timeouts=self._timeouts)
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None or self._http.closed:

@@ -1,0 +1,48 @@
+"""A second model for when the first one fails before it has said anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+import structlog
+
+from palaver.core.ports import Delta, Model, ModelRequest
+from palaver.core.problems import Upstream
+
+log = structlog.get_logger("palaver.models")
+
+
+class Fallback:
+    """A ``Model``: ``first``, and in its place ``second`` with the name ``name`` where that fails with its first word.
+
+    What has been said is never taken back: a failure after it is the answer's failure.
+    """
+
+    def __init__(self, first: Model, second: Model, name: str) -> None:
+        self._first = first
+        self._second = second
+        self._name = name
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+        begun = False
+        try:
+            async with aclosing(self._first.stream(request)) as deltas:
+                async for delta in deltas:
+                    begun = True
+                    yield delta
+            return
+        except Upstream as problem:
+            if begun:
+                raise
+            log.warning(
+                "the fallback model answers",
+                trace=request.trace,
+                model=request.model,
+                fallback=self._name,
+                problem=problem.record(),
+            )
+        async with aclosing(self._second.stream(msgspec.structs.replace(request, model=self._name))) as deltas:
+            async for delta in deltas:
+                yield delta

@@ -1,0 +1,103 @@
+"""Stop stops the model: its connection is closed, and nothing begins afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import pytest
+from dialects.exchange import GUARD, Exchange
+from dialects.faucet import Faucet
+from dialects.serving import Served, serving
+from dialects.snail import asking_b as snail
+from dialects.wps import asking as wps
+from dialects.xspace import asking as xspace
+from kit import Scratch, run
+
+from palaver.core.types import Agent, Status, Text
+
+WITHIN = 1.0
+"""Seconds from the stop call to the closed connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A stream of a dialect, and how it is stopped there."""
+
+    stream: Exchange
+    stop: Callable[[], object]
+
+
+def _wps(served: Served, agent: Agent) -> Tap:
+    caller = wps.Caller(served, served.key("wps"))
+    stream = caller.begin(agent)
+    chat = stream.head().header("X-Chat-Id") or ""
+    return Tap(stream, lambda: wps.data(caller.cancel(agent, chat)))
+
+
+def _xspace(served: Served, agent: Agent) -> Tap:
+    caller = xspace.Caller(served)
+    made = caller.add(agent)
+    stream = caller.begin(made)
+    stream.head()
+    return Tap(stream, lambda: xspace.done(caller.stop(made)))
+
+
+def _snail(served: Served, agent: Agent) -> Tap:
+    caller = snail.Caller(served)
+    user = caller.register("ann")
+    where = {"agentId": agent.id, "openId": user, "conversationId": "to be deleted"}
+    fields = {**where, "content": "hi"}
+    stream = served.exchange(caller.request("POST", snail.CHAT, fields, headers=snail.EVENTS))
+    stream.head()
+    return Tap(stream, lambda: snail.good(caller.delete(snail.CONVERSATIONS, **where)))
+
+
+@pytest.fixture
+def faucet() -> Generator[Faucet]:
+    with Faucet().open() as flowing:
+        yield flowing
+
+
+@pytest.fixture
+def tapped(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory, faucet: Faucet) -> Generator[Served]:
+    name, url = run(cluster.create())
+    environment = {"OPENAI_BASE_URL": faucet.url}
+    with serving(url, tmp_path_factory.mktemp("data"), environment=environment, model="openai:tap") as served:
+        yield served
+    run(cluster.drop(name))
+
+
+@pytest.mark.parametrize("tap", [_wps, _xspace, _snail], ids=["wps", "xspace", "snail"])
+def test_a_stop_closes_the_models_connection_within_a_second(
+    tapped: Served, faucet: Faucet, tap: Callable[[Served, Agent], Tap]
+) -> None:
+    open_tap = tap(tapped, tapped.agent(model="openai:tap", instructions="Speak."))
+    assert faucet.flowing.wait(GUARD)
+    begun = time.monotonic()
+    open_tap.stop()
+    assert faucet.closed.wait(GUARD)
+    assert faucet.closed_at - begun < WITHIN
+    sent = faucet.sent
+    open_tap.stream.rest()
+    assert open_tap.stream.complete
+    assert (faucet.asked, faucet.sent) == (1, sent)
+
+
+def test_the_text_up_to_the_stop_stays(tapped: Served, faucet: Faucet) -> None:
+    agent = tapped.agent(model="openai:tap", instructions="Speak.")
+    caller = xspace.Caller(tapped, default_user="ann")
+    made = caller.add(agent)
+    stream = caller.begin(made)
+    stream.head()
+    assert faucet.flowing.wait(GUARD)
+    xspace.done(caller.stop(made))
+    stream.rest()
+    _, answer = tapped.history(caller.key, "ann", made)
+    assert answer.ended is not None
+    assert answer.ended.status is Status.STOPPED
+    (part,) = answer.parts
+    assert isinstance(part, Text)
+    assert part.text.startswith("drop ")
+    assert len(part.text) <= len("drop ") * faucet.sent

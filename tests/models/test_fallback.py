@@ -1,0 +1,92 @@
+"""A second model in the place of one that fails before its first word."""
+
+from __future__ import annotations
+
+import pytest
+from models.running import asked, listen, listen_to_the_end, run, said
+from models.upstream import Act, Upstream, answer, chunk, cut, speech, stream
+
+from palaver.core.problems import Upstream as Failure
+from palaver.models.catalog import Catalog
+from palaver.models.openai import Timeouts
+
+
+@pytest.mark.parametrize(
+    "act",
+    [answer(401, b"no"), answer(429, b'{"error": {"code": "insufficient_quota"}}'), cut()],
+    ids=["a wrong key", "no quota", "cut"],
+)
+def test_a_model_that_fails_at_once_is_replaced(act: Act) -> None:
+    async def work() -> None:
+        async with Upstream.serving(act, act, act) as first, Upstream.serving(stream(speech("spare"))) as second:
+            catalog = Catalog(
+                base_url=first.url,
+                api_key="k1",
+                fallback="openai:small",
+                fallback_base_url=second.url,
+                fallback_api_key="k2",
+                timeouts=Timeouts(),
+            )
+            model, name = catalog.resolve("openai:big")
+            assert said(await listen(model.stream(asked(model=name)))) == "spare"
+            assert first.bodies[0]["model"] == "big"
+            assert second.bodies[0]["model"] == "small"
+            assert {one["messages"][-1]["content"] for one in (*first.bodies, *second.bodies)} == {"Hello?"}
+            assert second.headers[0]["Authorization"] == "Bearer k2"
+            await catalog.close()
+
+    run(work())
+
+
+def test_a_model_that_works_is_not() -> None:
+    async def work() -> None:
+        async with Upstream.serving(stream(speech("first"))) as first:
+            catalog = Catalog(base_url=first.url, fallback="scripted")
+            model, name = catalog.resolve("openai:big")
+            assert said(await listen(model.stream(asked(model=name)))) == "first"
+            await catalog.close()
+
+    run(work())
+
+
+def test_what_has_been_said_is_never_taken_back() -> None:
+    async def work() -> None:
+        broken = cut(chunk({"content": "half"}))
+        async with Upstream.serving(broken) as first:
+            catalog = Catalog(base_url=first.url, fallback="scripted")
+            model, name = catalog.resolve("openai:big")
+            deltas, failure = await listen_to_the_end(model.stream(asked(model=name)))
+            assert said(deltas) == "half"
+            assert failure is not None
+            await catalog.close()
+
+    run(work())
+
+
+def test_a_key_is_not_sent_to_an_endpoint_it_is_not_for() -> None:
+    async def work() -> None:
+        async with Upstream.serving(answer(401, b"no")) as first, Upstream.serving(stream(speech("x"))) as second:
+            catalog = Catalog(base_url=first.url, api_key="k1", fallback="openai:m", fallback_base_url=second.url)
+            model, name = catalog.resolve("openai:m")
+            await listen(model.stream(asked(model=name)))
+            assert "Authorization" not in second.headers[0]
+            await catalog.close()
+
+    run(work())
+
+
+def test_an_agents_own_fallback_wins_and_stands_in_for_a_model_that_cannot_be() -> None:
+    async def work() -> None:
+        catalog = Catalog(fallback="extract")
+        model, name = catalog.resolve("openai:big", "scripted")
+        assert said(await listen(model.stream(asked(model=name)))) == "You said: Hello?"
+        await catalog.close()
+
+    run(work())
+
+
+def test_a_fallback_that_cannot_be_says_so() -> None:
+    with pytest.raises(Failure) as caught:
+        Catalog(fallback="nonsense").resolve("extract")
+    assert caught.value.reason == "configuration"
+    assert "nonsense" in caught.value.detail
