@@ -228,6 +228,7 @@ _VARIABLE_KEYS: dict[str, Callable[[yaml.Node], Any]] = {
 _KEYS: dict[str, Callable[[yaml.Node], Any]] = {
     "name": _name,
     "model": _name,
+    "fallback_model": _name,
     "alias": _several(_alias),
     "description": _text,
     "opening_message": _text,

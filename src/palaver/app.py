@@ -28,7 +28,6 @@ from palaver.core.chat import Chat, Limits
 from palaver.core.files import Drawer
 from palaver.core.media import Studio
 from palaver.core.people import People
-from palaver.core.ports import Fetched, Unfetched
 from palaver.core.problems import Internal, Problem
 from palaver.core.runs import Runs
 from palaver.core.turn import Ports
@@ -43,6 +42,7 @@ from palaver.store.embedded import Embedded
 from palaver.store.migrate import migrate
 from palaver.store.postgres import Postgres
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key
+from palaver.tools.guard import Guard
 from palaver.wire.contract import Dialect, Room, Site
 from palaver.workers import Crew, Line, Orders, Parent, Port, Together
 
@@ -108,16 +108,14 @@ def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
     """The models that the settings and the endpoint's own variables name."""
     return Catalog(
         default=settings.model,
+        fallback=settings.fallback_model,
         image=settings.image_model,
         speech=settings.speech_model,
         base_url=environment.get("OPENAI_BASE_URL"),
         api_key=environment.get("OPENAI_API_KEY"),
+        fallback_base_url=settings.fallback_base_url,
+        fallback_api_key=settings.fallback_api_key,
     )
-
-
-class NoFetch:
-    async def get(self, url: str) -> Fetched:
-        raise Unfetched("address", "")
 
 
 @asynccontextmanager
@@ -131,7 +129,8 @@ async def _on(
     store = Postgres(url, box, connections=settings.database_connections, revive=revive)
     models = catalog(settings, environment)
     library = Library(store.knowledge)
-    ports = Ports(store=store, models=models, knowledge=library, documents=Documents(), fetch=NoFetch())
+    guard = Guard(allow=settings.fetch_allow, max_bytes=settings.fetch_max_bytes, timeout_s=settings.fetch_timeout_s)
+    ports = Ports(store=store, models=models, knowledge=library, documents=Documents(), fetch=guard)
     runs = Runs(ports, worker=lambda: store.presence.worker, timeout=settings.run_timeout_s)
     limits = Limits(
         max_waiting_turns=settings.max_waiting_turns,
@@ -155,6 +154,7 @@ async def _on(
         )
     finally:
         await runs.close(drain=0)
+        await guard.close()
         await models.close()
         await store.close()
 

@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from palaver.tools.addresses import allowed
+
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -26,17 +28,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8080
+    workers: Annotated[Positive, Meta(description="server processes, which share the port")] = 1
     data: Annotated[str, Meta(description="data folder: embedded PostgreSQL, master key, `palaver.toml`")] = ""
     database_url: Annotated[
         str | None, Meta(description="a PostgreSQL server of your own (15 or newer) instead of the embedded one")
     ] = None
-    database_connections: Annotated[Positive, Meta(description="connections to PostgreSQL at most")] = 10
+    database_connections: Annotated[Positive, Meta(description="connections to PostgreSQL at most, for each process")] = 10
     master_key: Annotated[
         str | None, Meta(description="64 hex digits that seal the stored secrets; without it a file in the data folder")
     ] = None
     model: Annotated[str, Meta(description="model of agents that name none: `extract`, `openai:NAME`, `scripted`")] = (
         "extract"
     )
+    fallback_model: Annotated[
+        str | None, Meta(description="model that answers when an agent's own fails before its first word")
+    ] = None
+    fallback_base_url: Annotated[
+        str | None, Meta(description="endpoint of the fallback model, if it is not that of `OPENAI_BASE_URL`")
+    ] = None
+    fallback_api_key: Annotated[str | None, Meta(description="key for that endpoint")] = None
     image_model: Annotated[
         str | None, Meta(description="model that paints for agents that name none: `openai:NAME`")
     ] = None
@@ -48,6 +58,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     max_body_bytes: Annotated[Positive, Meta(description="largest JSON body")] = 1_048_576
     max_upload_bytes: Annotated[Positive, Meta(description="largest multipart upload")] = 104_857_600
+    fetch_allow: Annotated[
+        str, Meta(description="hosts, addresses and networks that may be fetched from although they are not public")
+    ] = ""
+    fetch_max_bytes: Annotated[Positive, Meta(description="largest file fetched from an address")] = 20_971_520
+    fetch_timeout_s: Annotated[Seconds, Meta(description="seconds in which a file must be fetched")] = 15
     heartbeat_s: Annotated[
         Seconds, Meta(description="seconds without an event after which a stream shows it lives")
     ] = 10
@@ -107,6 +122,10 @@ def load(environment: Mapping[str, str], said: Mapping[str, Any]) -> Settings:
         ZoneInfo(settings.timezone)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise SettingsError(f"timezone: {settings.timezone!r} is not the name of a zone, like 'UTC'") from error
+    try:
+        allowed(settings.fetch_allow)
+    except ValueError as error:
+        raise SettingsError(f"fetch_allow: {error}") from error
     return settings
 
 

@@ -287,25 +287,33 @@ async def _contents(settings: Settings, environment: Mapping[str, str]) -> Async
 
 
 async def models(offered: Catalog, agents: Sequence[Agent]) -> AsyncGenerator[Finding]:
-    """The default model, and each that an enabled agent names."""
-    users: dict[str | None, list[str]] = {None: ["agents that name none"]}
+    """The default model and fallback, and each that an enabled agent names."""
+    users: dict[tuple[str | None, bool], list[str]] = {(None, False): ["agents that name none"]}
+    if offered.has_fallback:
+        users[None, True] = ["agents that name none"]
     for agent in agents:
         if agent.spec.enabled:
-            users.setdefault(agent.spec.model, []).append(agent.name)
+            users.setdefault((agent.spec.model, False), []).append(agent.name)
+        if agent.spec.enabled and agent.spec.fallback_model is not None:
+            users.setdefault((agent.spec.fallback_model, True), []).append(agent.name)
     try:
-        for spec, names in users.items():
-            says = await offered.check(spec)
-            subject = "default model" if spec is None else f"model {spec}"
+        for (spec, fallback), names in users.items():
+            says = await offered.check(spec, fallback=fallback)
+            kind = "fallback model" if fallback else "model"
+            subject = f"default {kind}" if spec is None else f"{kind} {spec}"
             who = ", ".join(names[:5])
             if says is None:
                 yield good(subject, f"can be used by {who}")
             else:
-                yield wrong(subject, f"{says.rstrip('.')} (used by {who})", _model_remedy(spec))
+                yield wrong(subject, f"{says.rstrip('.')} (used by {who})", _model_remedy(spec, fallback))
     finally:
         await offered.close()
 
 
-def _model_remedy(spec: str | None) -> str:
+def _model_remedy(spec: str | None, fallback: bool) -> str:
+    if fallback:
+        where = "PALAVER_FALLBACK_MODEL" if spec is None else "the agent's fallback_model"
+        return f"correct {where}, PALAVER_FALLBACK_BASE_URL or PALAVER_FALLBACK_API_KEY, or start the endpoint"
     where = "PALAVER_MODEL" if spec is None else "the agent's model"
     return f"correct {where}, OPENAI_BASE_URL or OPENAI_API_KEY, or start the endpoint"
 

@@ -85,7 +85,7 @@ def test_a_key_left_empty_is_as_if_it_were_not_there() -> None:
         (f"---\nname: {'x' * 256}\n---\n", 2, "at most 255"),
         ("---\nname: a\nopening_mesage: hi\n---\n", 3, "did you mean 'opening_message'?"),
         ("---\nname: a\nOpening-Message: hi\n---\n", 3, "did you mean 'opening_message'?"),
-        ("---\nname: a\n\nzzz: hi\n---\n", 4, "there are: name, model, alias"),
+        ("---\nname: a\n\nzzz: hi\n---\n", 4, "there are: name, model, fallback_model"),
         ("---\nname: a\nmcp: [x]\n---\n", 3, "not available in this version"),
         ("---\nname: a\ninstructions: x\n---\n", 3, "the text below"),
         ("---\nname: a\nname: b\n---\n", 3, "a second time"),

@@ -47,7 +47,7 @@ def test_a_healthy_installation_has_nothing_wrong(palaver: Palaver) -> None:
 
 
 def test_a_wrong_variable_a_dead_endpoint_and_a_missing_agent_are_found(palaver: Palaver) -> None:
-    palaver.agent("---\nname: a\nmodel: openai:gpt-5\nknowledge: none\n---\n")
+    palaver.agent("---\nname: a\nmodel: openai:gpt-5\nfallback_model: nonsense\nknowledge: none\n---\n")
     palaver.says("key", "create", "--dialect", "snail", "--id", "mine", "--set", "agents=[9]")
     done = palaver.run("doctor", PALAVER_PROT="80", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     assert done.returncode == 1
@@ -55,6 +55,7 @@ def test_a_wrong_variable_a_dead_endpoint_and_a_missing_agent_are_found(palaver:
     assert [line.split(":")[0] for line in wrong] == [
         "WRONG environment",
         "WRONG model openai",
+        "WRONG fallback model nonsense",
         "WRONG knowledge",
         "WRONG key mine",
     ]

@@ -18,6 +18,29 @@ OUTWARD: set[str] = {
 }
 """What of the standard library reaches a socket, a process or a database."""
 
+CLIENTS: set[str] = {
+    *("aiohttp", "anyio", "ftplib", "http.client", "httpcore", "httpx", "imaplib", "poplib", "pycurl", "requests"),
+    *("smtplib", "socket", "ssl", "telnetlib", "trio", "urllib.request", "urllib3", "uvloop", "websockets", "xmlrpc"),
+}
+"""Modules with which a program connects to another one, as far as PostgreSQL's driver does not hide them."""
+CONNECTING = {
+    *("create_connection", "create_datagram_endpoint", "create_unix_connection", "open_connection"),
+    *("open_unix_connection", "sock_connect", "sock_sendto", "urlopen", "urlretrieve"),
+}
+"""Functions that do, by whatever name their module is known."""
+OWN_WORD = {
+    "models": "the endpoints that the operator names",
+    "tools/guard.py": "whatever somebody else names, guarded",
+    "cli/serve.py": "makes the loop",
+    "cli/words.py": "knows the errors by their classes",
+    "app.py": "has the listening socket",
+    "workers.py": "has the listening socket",
+    "http/server.py": "listens",
+    "demo.py": "looks whether this palaver serves",
+    "doctor.py": "asks this palaver whether it is ready",
+}
+"""Who has to do with connections, and why nobody else can say where those lead; of all others, only ``guard`` asks."""
+
 
 def _top(module: str) -> str:
     return module.partition(".")[0]
@@ -105,6 +128,42 @@ def test_core_and_wire_know_no_framework_no_driver_and_no_http_client() -> None:
             if _within(one.module, OUTWARD)
         ]
         assert outward == []
+
+
+def _connects(path: Path) -> bool:
+    """Whether the file has to do with connections: imports one of ``CLIENTS``, or names one of ``CONNECTING``."""
+    for one in imports(tree(path)):
+        if _within(one.module, CLIENTS) or any(_within(f"{one.module}.{name}", CLIENTS) for name in one.names):
+            return True
+        if CONNECTING & set(one.names):
+            return True
+    return any(isinstance(node, ast.Attribute) and node.attr in CONNECTING for node in ast.walk(tree(path)))
+
+
+def test_what_somebody_else_names_is_fetched_by_the_guard_and_by_nobody_else() -> None:
+    connecting = {path.relative_to(SOURCE) for path in python(SOURCE) if _connects(path)}
+    owners = {path.parts[0] if path.parts[0] in OWN_WORD else path.as_posix() for path in connecting}
+    assert owners == set(OWN_WORD)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import aiohttp",
+        "from aiohttp.client import ClientSession",
+        "from urllib import request",
+        "import urllib.request as r",
+        "from http import client",
+        "import requests",
+        "import socket as s",
+        "from asyncio import open_connection",
+        "loop.create_connection(Protocol, host, port)",
+    ],
+)
+def test_a_client_is_recognised_in_every_way_of_writing_it(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "somewhere.py"
+    file.write_text(f'"""Somewhere."""\n{line}\n')
+    assert _connects(file)
 
 
 def test_a_dialect_gets_time_chance_and_ids_from_its_call() -> None:

@@ -116,6 +116,6 @@ async def _note_what_is_missing(core: Core, agent: Agent) -> None:
         if await core.store.knowledge.get(agent.app, name) is None:
             note(f"there is no knowledge base {name!r} yet; 'palaver knowledge add {name} PATH' makes it.")
     try:
-        core.models.resolve(agent.spec.model)
+        core.models.resolve(agent.spec.model, agent.spec.fallback_model)
     except Upstream as problem:
         note(f"the agent cannot answer yet: {problem.detail}")

@@ -67,7 +67,7 @@ def show_settings(*, data: Data = None, database: DatabaseUrl = None, json: Json
 def _shown(settings: Settings, name: str) -> object:
     """A setting's value, without what is secret in it."""
     value: object = getattr(settings, name)
-    if name == "master_key" and value is not None:
+    if name in {"master_key", "fallback_api_key"} and value is not None:
         return "(hidden)"
     if name == "database_url" and isinstance(value, str) and (password := _password(value)):
         return value.replace(f":{password}@", ":***@")

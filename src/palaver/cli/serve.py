@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from typing import Annotated
 
+import structlog
 import typer
 import uvloop
 from rich.panel import Panel
@@ -20,10 +23,12 @@ from palaver.cli.words import cannot_listen
 from palaver.config import Settings, load
 from palaver.core.types import Key
 from palaver.demo import APP, Demo, address, ensure_demo, remember_address, sample
+from palaver.workers import orders_on
 
 
 def add_to(cli: typer.Typer) -> None:
     cli.command()(serve)
+    cli.command(hidden=True)(worker)
     cli.command()(demo)
 
 
@@ -35,11 +40,15 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [PALAVER_PORT]", show_default="8080")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Server processes. [PALAVER_WORKERS]", show_default="1")
+    ] = None,
     data: Data = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM. Once ends in order, twice at once."""
-    settings = load(os.environ, {"host": host, "port": port, "data": data, "database_url": database})
+    said = {"host": host, "port": port, "workers": workers, "data": data, "database_url": database}
+    settings = load(os.environ, said)
     app.configure_logs(settings)
     welcome = Welcome(settings)
     try:
@@ -54,6 +63,20 @@ def serve(
         raise typer.Exit(0) from None
     except typer.Exit:  # SIGTERM, likewise
         raise typer.Exit(0) from None
+
+
+def worker() -> None:
+    """One of the processes of 'palaver serve --workers', which starts it and talks to it on its standard input."""
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as end:
+        orders = orders_on(end)
+        if orders is None:
+            raise typer.Exit(0)
+        app.configure_logs(orders.settings)
+        structlog.contextvars.bind_contextvars(worker=orders.number)
+        try:
+            run(app.work(orders, end), loop=uvloop.new_event_loop)
+        except typer.Exit:  # SIGTERM before it served
+            raise typer.Exit(0) from None
 
 
 @on_core

@@ -7,14 +7,16 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from palaver.http.front import Front
+from palaver.http.stream import Receive, Send
 
+Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+"""What answers requests: ``Front``, or what stands before it."""
 HEADER_TIMEOUT = 10.0
 """Seconds a caller has for sending a request's head; after that the connection is closed."""
 HEADER_BYTES = 65_536
@@ -81,9 +83,9 @@ def _without_upgrade(data: bytes) -> bytes:
 class Server(uvicorn.Server):
     """``started`` is called once connections are taken. Signals are the caller's business."""
 
-    def __init__(self, front: Front, *, started: Callable[[], None], closing_s: float) -> None:
+    def __init__(self, application: Application, *, started: Callable[[], None], closing_s: float) -> None:
         config = uvicorn.Config(
-            front,  # pyright: ignore[reportArgumentType]  uvicorn's types want TypedDicts for ASGI messages
+            application,  # pyright: ignore[reportArgumentType]  uvicorn's types want TypedDicts for ASGI messages
             loop="uvloop",
             http=Protocol,
             ws="none",
@@ -107,11 +109,14 @@ class Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ``OSError`` with what the system said."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket at that address, ready to listen; ``shared``: others that say the same may have it as well. Raises
+    ``OSError`` with what the system said."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listening.bind(address)
     except OSError:

@@ -1,0 +1,171 @@
+"""Which addresses are public, and which others an operator allows. Pure.
+
+The tables are IANA's registries of special-purpose addresses
+(https://www.iana.org/assignments/iana-ipv4-special-registry, …/iana-ipv6-special-registry) and what clouds keep their
+machines' credentials at. They stand here because the standard library's ``is_global`` changes with Python's patch
+versions and knows no cloud.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+Kind = Literal[
+    "loopback", "private", "shared", "link-local", "metadata", "multicast", "documentation", "transition", "reserved"
+]
+"""Why an address is not public."""
+
+_METADATA = tuple(
+    map(
+        ip_network,
+        (
+            "169.254.169.254",  # AWS, Azure, Google, OpenStack, and most others
+            "169.254.170.2",  # AWS, of containers
+            "169.254.0.23",  # Tencent
+            "100.100.100.200",  # Alibaba
+            "192.0.0.192",  # Oracle
+            "168.63.129.16",  # Azure's WireServer; a public address by the registry
+            "fd00:ec2::254",  # AWS
+            "fd20:ce::254",  # Google
+        ),
+    )
+)
+_FOUR: tuple[tuple[IPv4Network, Kind], ...] = (
+    (IPv4Network("0.0.0.0/8"), "loopback"),  # Linux takes 0.0.0.0 for this machine
+    (IPv4Network("10.0.0.0/8"), "private"),
+    (IPv4Network("100.64.0.0/10"), "shared"),
+    (IPv4Network("127.0.0.0/8"), "loopback"),
+    (IPv4Network("169.254.0.0/16"), "link-local"),
+    (IPv4Network("172.16.0.0/12"), "private"),
+    (IPv4Network("192.0.0.0/24"), "reserved"),
+    (IPv4Network("192.0.2.0/24"), "documentation"),
+    (IPv4Network("192.88.99.0/24"), "transition"),
+    (IPv4Network("192.168.0.0/16"), "private"),
+    (IPv4Network("198.18.0.0/15"), "reserved"),
+    (IPv4Network("198.51.100.0/24"), "documentation"),
+    (IPv4Network("203.0.113.0/24"), "documentation"),
+    (IPv4Network("224.0.0.0/4"), "multicast"),
+    (IPv4Network("240.0.0.0/4"), "reserved"),
+)
+_SIX: tuple[tuple[IPv6Network, Kind], ...] = (
+    (IPv6Network("::/127"), "loopback"),
+    (IPv6Network("fc00::/7"), "private"),
+    (IPv6Network("fe80::/10"), "link-local"),
+    (IPv6Network("fec0::/10"), "private"),
+    (IPv6Network("ff00::/8"), "multicast"),
+    # 6to4 and Teredo carry an IPv4 address to a relay that may stand inside. Both are given up by their own RFCs.
+    (IPv6Network("2001::/32"), "transition"),
+    (IPv6Network("2002::/16"), "transition"),
+    (IPv6Network("2001::/23"), "reserved"),
+    (IPv6Network("2001:db8::/32"), "documentation"),
+    (IPv6Network("3fff::/20"), "documentation"),
+)
+_UNICAST = IPv6Network("2000::/3")
+"""All that is assigned of IPv6's unicast; what lies outside is reserved, whatever it will be."""
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+def plain(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one only wraps (mapped, or for NAT64, as networks without IPv4 resolve every
+    name of the IPv4 world), else the address itself."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address in _NAT64:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def kind(address: Address) -> Kind | None:
+    """Why ``address`` is not public; ``None``: it is."""
+    address = plain(address)
+    if any(address in network for network in _METADATA):
+        return "metadata"
+    if isinstance(address, IPv4Address):
+        return next((why for network, why in _FOUR if address in network), None)
+    special: Kind | None = next((why for network, why in _SIX if address in network), None)
+    return special if special is not None or address in _UNICAST else "reserved"
+
+
+# What an operator allows --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A name, or a network (a single address is one, too), with a port or with all."""
+
+    name: str | None = None
+    network: Network | None = None
+    port: int | None = None
+
+
+Allowed = tuple[Entry, ...]
+
+_ENTRY = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
+
+
+def allowed(text: str) -> Allowed:
+    """What the setting ``fetch_allow`` lists, apart by commas: names, addresses, networks, each with or without
+    ``:port``. Raises ``ValueError`` with what would be right."""
+    return tuple(_entry(item.strip()) for item in text.split(",") if item.strip())
+
+
+def _entry(item: str) -> Entry:
+    if item.count(":") > 1 and "[" not in item:  # an IPv6 address or network, and no port
+        return Entry(network=_network(item, item))
+    match = _ENTRY.fullmatch(item)
+    if match is None:
+        raise _wrong(item)
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and not 0 < port < 65536:
+        raise ValueError(f"{item!r}: ports are 1 to 65535")
+    if match["six"]:
+        return Entry(network=_network(match["six"], item), port=port)
+    host: str = match["host"].lower().removesuffix(".")
+    if re.fullmatch(r"[0-9./]+", host):
+        return Entry(network=_network(host, item), port=port)
+    if not _NAME.fullmatch(host):
+        raise _wrong(item)
+    return Entry(name=host, port=port)
+
+
+def _network(text: str, item: str) -> Network:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError as error:
+        raise _wrong(item) from error
+    if "%" in text:  # a zone, which the library drops
+        raise _wrong(item)
+    if "/" in text and network.network_address != ip_address(text.partition("/")[0]):
+        raise ValueError(f"{item!r} is an address within a network; did you mean {str(network)!r}?")
+    return network
+
+
+def _wrong(item: str) -> ValueError:
+    return ValueError(
+        f"{item!r} is neither a name like 'wiki.intranet' nor an address like '10.1.2.3' nor a network like"
+        " '10.1.0.0/16', each with or without a port like ':8443'; entries are apart by commas"
+    )
+
+
+def admits(entries: Allowed, host: str, address: Address, port: int) -> bool:
+    """Whether an entry allows ``port`` of ``address``, which is what ``host`` leads to. A name's entry allows whatever
+    the name leads to; an address's or network's entry allows it under every name."""
+    address = plain(address)
+    return any(
+        (entry.port is None or entry.port == port)
+        and (entry.name == host if entry.network is None else address in entry.network)
+        for entry in entries
+    )
+
+
+def read_address(text: str) -> Address:
+    """An address as resolvers write it, without the zone of a link-local one. Raises ``ValueError``."""
+    return ip_address(text.partition("%")[0])

@@ -1,0 +1,138 @@
+"""What a URL leads to, or why it leads nowhere. Pure.
+
+Read once, here, and written anew from what was read: no second reader gets to see another host in it. The rules for
+hosts are the URL standard's (https://url.spec.whatwg.org/#host-parsing), which is how browsers, and thereby whoever
+tries, take ``127.1``, ``0x7f000001`` and ``１２７。０。０。１`` for one address.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import urljoin
+
+from palaver.core.ports import Unfetched
+from palaver.tools.addresses import Address
+
+LONGEST = 8000
+"""Characters of a URL; what clouds sign has some 2,000."""
+
+_PORTS = {"http": 80, "https": 443}
+_URL = re.compile(r"(?i:(?P<scheme>https?))://(?P<authority>[^/?#]*)(?P<rest>[^#]*)(?:#.*)?")
+_AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{0,5}))?")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """``host`` is an ASCII name in lower case without its last dot, or an address as ``ipaddress`` writes it;
+    ``rest`` is path and query as they were given, and begins with a slash."""
+
+    scheme: str
+    host: str
+    address: Address | None
+    """Of a URL that names none but an address."""
+    port: int
+    rest: str
+
+    @property
+    def origin(self) -> str:
+        host = f"[{self.host}]" if isinstance(self.address, IPv6Address) else self.host
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
+    @property
+    def url(self) -> str:
+        return self.origin + self.rest
+
+
+def read(url: str) -> Target:
+    """Raises ``Unfetched(reason="url")``."""
+    url = url.strip(" ")
+    if len(url) > LONGEST:
+        raise _not(f"the URL has more than {LONGEST} characters")
+    if not url.isprintable() or "\\" in url:
+        raise _not("the URL has a backslash, or a character that cannot be seen")
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise _not("it is not a URL that begins with http:// or https://")
+    scheme = match["scheme"].lower()
+    if "@" in match["authority"]:
+        raise _not("the URL has a user or a password before its host; those are not sent")
+    authority = _AUTHORITY.fullmatch(match["authority"])
+    if authority is None:
+        raise _not(f"{match['authority'][:100]!r} is not a host")
+    port = int(authority["port"] or _PORTS[scheme])
+    if not 0 < port < 65536:
+        raise _not(f"there is no port {port}")
+    address = _six(authority["six"]) if authority["six"] else None
+    host = str(address) if address else _ascii(authority["host"])
+    if address is None and (address := _four(host)):
+        host = str(address)
+    rest = match["rest"].rstrip(" ")
+    rest = rest if rest.startswith("/") else f"/{rest}"
+    return Target(scheme=scheme, host=host, address=address, port=port, rest=rest)
+
+
+def onward(target: Target, location: str) -> Target:
+    """Where ``target`` redirects to. Raises ``Unfetched``: ``url``, or ``redirects`` when it leads out of TLS."""
+    if not location.isprintable():  # or urljoin would drop what a second reader would not
+        raise _not("it redirects to a URL with a character that cannot be seen")
+    try:
+        joined = urljoin(target.url, location.strip(" "))
+    except ValueError as error:
+        raise _not("it redirects to what is no URL") from error
+    following = read(joined)
+    if target.scheme == "https" and following.scheme == "http":
+        raise Unfetched("redirects", f"{target.host!r} redirects from https to http, which anybody could change")
+    return following
+
+
+def _ascii(host: str) -> str:
+    """The name as it is asked for. International ones as in IDNA 2003, which is what Python has."""
+    if "%" in host or len(host) > 253:
+        raise _not(f"{host[:100]!r} is not a host")
+    try:
+        name = host.encode("idna").decode("ascii").lower().removesuffix(".")
+    except UnicodeError as error:
+        raise _not(f"{host!r} is not a host") from error
+    if not name or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise _not(f"{host!r} is not a host")
+    return name
+
+
+def _four(host: str) -> IPv4Address | None:
+    """The address that a host ending in a number is: decimal, octal or hexadecimal, of one to four parts, of which the
+    last one fills what is left. Whatever ends in a number is no name."""
+    parts = host.split(".")
+    if not _NUMBER.fullmatch(parts[-1]):
+        return None
+    numbers = [_number(part) for part in parts]
+    *first, last = numbers
+    if len(parts) > 4 or any(number > 255 for number in first) or last >= 256 ** (5 - len(parts)):
+        raise _not(f"{host!r} is not an address")
+    return IPv4Address(sum(number << (24 - 8 * place) for place, number in enumerate(first)) + last)
+
+
+def _number(part: str) -> int:
+    if not _NUMBER.fullmatch(part):
+        raise _not(f"{part!r} is not a number of an address")
+    if part.startswith("0x"):
+        return int(part[2:] or "0", 16)
+    try:
+        return int(part, 8 if part.startswith("0") else 10)
+    except ValueError as error:
+        raise _not(f"{part!r} is not a number of an address") from error
+
+
+def _six(text: str) -> IPv6Address:
+    try:
+        return IPv6Address(text)
+    except ValueError as error:
+        raise _not(f"'[{text[:100]}]' is not an address") from error
+
+
+def _not(detail: str) -> Unfetched:
+    return Unfetched("url", detail)
