@@ -33,7 +33,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database_url: Annotated[
         str | None, Meta(description="a PostgreSQL server of your own (15 or newer) instead of the embedded one")
     ] = None
-    database_connections: Annotated[Positive, Meta(description="connections to PostgreSQL at most, for each process")] = 10
+    database_connections: Annotated[
+        Positive, Meta(description="connections to PostgreSQL at most, for each process")
+    ] = 10
     master_key: Annotated[
         str | None, Meta(description="64 hex digits that seal the stored secrets; without it a file in the data folder")
     ] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import get_args
 
@@ -61,8 +62,9 @@ def test_one_dialect_s_rows_end_with_how_many_there_are_of_each_kind(said: Said,
     (dialect,) = (each for each in all_dialects() if each.name == name)
     assert [row.split("\t")[0] for row in rows] == [f"{name}.{row.id}" for row in dialect.behaviours]
     assert {len(row.split("\t")) for row in rows} == {4}
-    seeds = sum(row.split("\t")[1] == "seed" for row in rows)
-    assert total.startswith(f"{name}: {len(rows)} promises: {seeds} seed, ")
+    kinds = Counter(row.split("\t")[1] for row in rows)
+    said_kinds = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
+    assert total == f"{name}: {len(rows)} promises: {said_kinds}"
 
 
 def test_without_a_name_all_dialects_are_listed(said: Said) -> None:

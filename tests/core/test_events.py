@@ -141,3 +141,17 @@ def test_nothing_follows_the_end(event: Event) -> None:
 def test_text_without_a_part_to_stand_in_is_refused() -> None:
     with pytest.raises(ValueError, match="without an open part"):
         Draft().apply(Grew(text="x"))
+
+
+@given(contents, st.integers(1, 40))
+def test_a_reader_gets_as_much_as_it_takes_at_a_time_and_all_of_it(
+    content: tuple[tuple[AnyPart, ...], Ended | None], most: int
+) -> None:
+    draft = Draft(*content)
+    place, events = draft.place(0), list[Event]()
+    while taken := draft.since(place, most):
+        assert sum(len(event.text) for event in taken if isinstance(event, Grew)) <= most * len(content[0])
+        assert all(len(event.text) <= most for event in taken if isinstance(event, Grew))
+        events += taken
+    assert fold(events) == content
+    assert place.steps == draft.steps

@@ -1,4 +1,4 @@
-"""One end user of one application at four front doors: the same few acts through each vendor's API."""
+"""One end user of one application at every front door: the same few acts through each vendor's API, and our own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from dialects.native import asking as native
 from dialects.serving import Served
 from dialects.snail import asking_b as snail
 from dialects.sonaops import asking as sonaops
@@ -39,10 +40,7 @@ class Door:
 
 
 def doors(served: Served, agent: Agent) -> dict[str, Door]:
-    return {
-        door.name: door
-        for door in (_sonaops(served, agent), _wps(served, agent), _xspace(served, agent), _snail(served, agent))
-    }
+    return {door.name: door for door in (make(served, agent) for make in (_sonaops, _wps, _xspace, _snail, _native))}
 
 
 def _sonaops(served: Served, agent: Agent) -> Door:
@@ -159,4 +157,32 @@ def _snail(served: Served, agent: Agent) -> Door:
         rename=None,
         delete=delete,
         gone=lambda conversation: said(conversation) == [],
+    )
+
+
+def _native(served: Served, agent: Agent) -> Door:
+    caller = native.Caller(served, user=USER)
+
+    def listed() -> list[str]:
+        return [
+            str(UUID(one["uid"]))
+            for one in native.good(caller.get("conversations", f"agent={agent.id}&limit=100"))["conversations"]
+        ]
+
+    def rename(conversation: str, title: str) -> None:
+        native.good(caller.ask("PUT", f"conversations/{conversation}/title", {"title": title}))
+
+    def delete(conversation: str) -> None:
+        assert caller.ask("DELETE", f"conversations/{conversation}").status == 204
+
+    return Door(
+        name="native",
+        open=lambda: str(UUID(caller.begin(agent)["conversation"]["uid"])),
+        say=lambda conversation, text: caller.say(conversation, text)["answer"]["text"],
+        said=lambda conversation: [one["text"] for one in caller.messages(conversation)],
+        listed=listed,
+        name_of=lambda conversation: native.good(caller.get(f"conversations/{conversation}"))["title"],
+        rename=rename,
+        delete=delete,
+        gone=lambda conversation: caller.get(f"conversations/{conversation}").status == 404,
     )

@@ -216,6 +216,10 @@ class Connection:
             body = self._exactly(int(length))
             return Answer(status=head.status, headers=head.headers, writes=[body])
         assert head.header("Transfer-Encoding") == "chunked"
+        return self.rest(head)
+
+    def rest(self, head: Answer) -> Answer:
+        """The answer of which the head was read."""
         writes: list[bytes] = []
         complete = True
         try:

@@ -150,7 +150,35 @@ SNAIL: Mapping[str, tuple[Probe, ...]] = {
     f"POST {_B}/agent/chat/sync": _SAYS,
 }
 
-PLACES = {"sonaops": SONAOPS, "wps": WPS, "xspace": XSPACE, "snail": SNAIL}
+# Native -------------------------------------------------------------------------------------------------------------
+
+_N = "/palaver/v1"
+_WITH = {"conversation": Its("conversation", ("hex", "uuid", "number", "alias"))}
+_OWN_AGENT = {"agent": Its("agent", ("hex", "uuid", "number", "alias"))}
+_OWN_RUN = {"uid": Its("run", UUIDS)}
+_WITH_FILE = {"files": [Its("file", ("key",))]}
+
+NATIVE: Mapping[str, tuple[Probe, ...]] = {
+    f"GET {_N}/agents": (),
+    f"GET {_N}/agents/{{agent}}": (_OWN_AGENT,),
+    f"POST {_N}/conversations": (_OWN_AGENT,),
+    f"GET {_N}/conversations": (_OWN_AGENT,),
+    f"GET {_N}/conversations/{{conversation}}": (_WITH,),
+    f"PUT {_N}/conversations/{{conversation}}/title": ({**_WITH, "title": "taken over"},),
+    f"DELETE {_N}/conversations/{{conversation}}": (_WITH,),
+    f"GET {_N}/conversations/{{conversation}}/messages": (_WITH,),
+    f"POST {_N}/messages": ({**_OWN_AGENT, "content": "hi"}, {**_OWN_AGENT, **_WITH_FILE}),
+    f"POST {_N}/conversations/{{conversation}}/messages": ({**_WITH, "content": "hi"}, {**_WITH, **_WITH_FILE}),
+    f"POST {_N}/conversations/{{conversation}}/stop": (_WITH,),
+    f"GET {_N}/runs/{{uid}}": (_OWN_RUN,),
+    f"GET {_N}/runs/{{uid}}/events": (_OWN_RUN,),
+    f"POST {_N}/runs/{{uid}}/stop": (_OWN_RUN,),
+    f"POST {_N}/files": (),
+    f"GET {_N}/files/{{key}}": ({"key": Its("file", ("key",))},),
+    f"GET {_N}/problems": (),
+}
+
+PLACES = {"native": NATIVE, "sonaops": SONAOPS, "wps": WPS, "xspace": XSPACE, "snail": SNAIL}
 
 APART = {
     "GET /api/f/{storage}/{target}/{day}/{name}": "a key of somebody else's is 403, one there is not is 404",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from dialects.exchange import Ask
+from dialects.native import asking as native
 from dialects.serving import Served, Step
 from dialects.snail import asking as snail
 from dialects.snail import asking_b as snail_b
@@ -80,7 +81,7 @@ def _event(block: str) -> Event | None:
 
 
 _ID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
-_TIMES = {"timestamp", "duration", "timedelta", "startTime", "endTime"}
+_TIMES = {"timestamp", "duration", "timedelta", "startTime", "endTime", "created", "at", "ended"}
 
 
 def _without_new(value: Any, name: str = "") -> Any:
@@ -92,6 +93,8 @@ def _without_new(value: Any, name: str = "") -> Any:
             return [_without_new(member) for member in cast("list[Any]", value)]
         case str() | int() | float() if name in _TIMES:
             return type(value).__name__
+        case int() if name == "id":
+            return "ID"
         case str():
             return _ID.sub("ID", value)
         case _:
@@ -168,6 +171,11 @@ def _snail_b(served: Served, agent: Agent) -> Ask:
     return caller.request("POST", snail_b.CHAT, fields, headers=snail_b.EVENTS)
 
 
+def _native(served: Served, agent: Agent) -> Ask:
+    body = {"agent": agent.uid.hex, "content": QUESTION}
+    return native.Caller(served, user=USER).request("POST", "messages", body, headers=native.EVENTS)
+
+
 CHAT = "/v7/devhub/app/{}/chat/create"
 FORMS = (
     Form(name="sonaops", ask=_sonaops),
@@ -179,4 +187,5 @@ FORMS = (
     Form(name="snail A", ask=_snail, mark=b"\n", breaks_off=True),
     Form(name="snail A as events", ask=_snail_frames),
     Form(name="snail B", ask=_snail_b),
+    Form(name="native", ask=_native),
 )

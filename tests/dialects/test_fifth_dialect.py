@@ -97,7 +97,7 @@ def fifth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
 def test_a_folder_is_a_dialect(fifth: None, database_url: str, tmp_path: Path) -> None:
     names = [dialect.name for dialect in app.all_dialects()]
     assert names == sorted({*names, "fifth"})
-    assert len(names) == 5
+    assert len(names) == 6
     with serving(database_url, tmp_path / "data") as served:
         agent = served.agent("turn ${turn}: ${content}", name="parrot")
         headers = [("X-Word", served.key("fifth").secret)]

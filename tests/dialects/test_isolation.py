@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from dialects.belongings import ASKS, Belongings, World
 from dialects.exchange import Answer, Ask
+from dialects.native import asking as native
 from dialects.places import APART, NO_NAMES, PLACES, Its, Probe
 from dialects.serving import Served
 from dialects.snail import asking_b as snail
@@ -36,6 +37,7 @@ ROUTES = {
     for route in dialect.routes
 }
 OF_BOUND_KEYS = {f"{route.method} {route.path}" for route in older.ROUTES}
+WITH_BODY = {"POST", "PUT"}
 Sender = Callable[[Route, Mapping[str, Any]], Answer]
 
 
@@ -55,6 +57,7 @@ def send(world: World) -> Sender:
     by_wps = wps.Caller(served, world.key)
     by_xspace = xspace.Caller(served, default_user=ASKS, agents=agents)
     bound = xspace.Caller(served, default_user=ASKS, agents=agents, kind="agent", agent=agents[0])
+    by_native = native.Caller(served, user=ASKS, agents=agents)
     by_snail = snail.Caller(served, agents=agents)
     by_snail.auth["Snail-Ai-Auth"] = by_snail.key.secret
 
@@ -68,9 +71,11 @@ def send(world: World) -> Sender:
             case "xspace":
                 caller = bound if f"{route.method} {route.path}" in OF_BOUND_KEYS else by_xspace
                 ask = caller.request(route.method, path, members, query=query)
+            case "native":
+                ask = by_native.request(route.method, path, members, query=query)
             case _:
                 ask = replace(by_snail.request("POST", path, members), method=route.method, query=query)
-        return served.ask(ask if route.method == "POST" else _bodiless(ask))
+        return served.ask(ask if route.method in WITH_BODY else _bodiless(ask))
 
     return send
 
@@ -89,11 +94,11 @@ def _written(route: Route, fields: Mapping[str, Any]) -> tuple[str, str, Any]:
     for name, value in fields.items():
         if f"{{{name}}}" in route.path:
             path = path.replace(f"{{{name}}}", quote(value, safe=""))
-        elif name.startswith("?") or route.method != "POST":
+        elif name.startswith("?") or route.method not in WITH_BODY:
             query[name.removeprefix("?")] = value
         else:
             members[name] = value
-    return path, urlencode(query), members if route.method == "POST" else b""
+    return path, urlencode(query), members if route.method in WITH_BODY else b""
 
 
 # Cases --------------------------------------------------------------------------------------------------------------

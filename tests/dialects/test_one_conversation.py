@@ -1,4 +1,4 @@
-"""One conversation, four dialects: what is begun at one door goes on at the others."""
+"""One conversation, every dialect: what is begun at one door goes on at the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from dialects.doors import Door, doors
 from dialects.serving import Served
 
-NAMES = ("sonaops", "wps", "xspace", "snail")
+NAMES = ("sonaops", "wps", "xspace", "snail", "native")
 
 
 @pytest.fixture
@@ -27,9 +27,10 @@ def test_a_conversation_begun_at_one_door_goes_on_at_the_others(all_doors: dict[
 
 
 @pytest.mark.parametrize("first", NAMES)
-def test_a_title_set_at_one_door_is_shown_at_the_others(all_doors: dict[str, Door], first: str) -> None:
+@pytest.mark.parametrize("renaming", ["xspace", "native"])
+def test_a_title_set_at_one_door_is_shown_at_the_others(all_doors: dict[str, Door], first: str, renaming: str) -> None:
     conversation = all_doors[first].open()
-    rename = all_doors["xspace"].rename
+    rename = all_doors[renaming].rename
     assert rename is not None
     rename(conversation, "新标题")
     for door in all_doors.values():

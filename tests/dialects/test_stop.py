@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from dialects.exchange import GUARD, Exchange
 from dialects.faucet import Faucet
+from dialects.native import asking as native
 from dialects.serving import Served, serving
 from dialects.snail import asking_b as snail
 from dialects.wps import asking as wps
@@ -54,6 +55,13 @@ def _snail(served: Served, agent: Agent) -> Tap:
     return Tap(stream, lambda: snail.good(caller.delete(snail.CONVERSATIONS, **where)))
 
 
+def _native(served: Served, agent: Agent) -> Tap:
+    caller = native.Caller(served)
+    stream = caller.stream(agent)
+    place = stream.head().header("Location") or ""
+    return Tap(stream, lambda: native.good(caller.ask("POST", f"{place}/stop")))
+
+
 @pytest.fixture
 def faucet() -> Generator[Faucet]:
     with Faucet().open() as flowing:
@@ -69,7 +77,7 @@ def tapped(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory, faucet: F
     run(cluster.drop(name))
 
 
-@pytest.mark.parametrize("tap", [_wps, _xspace, _snail], ids=["wps", "xspace", "snail"])
+@pytest.mark.parametrize("tap", [_wps, _xspace, _snail, _native], ids=["wps", "xspace", "snail", "native"])
 def test_a_stop_closes_the_models_connection_within_a_second(
     tapped: Served, faucet: Faucet, tap: Callable[[Served, Agent], Tap]
 ) -> None:

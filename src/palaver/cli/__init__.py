@@ -16,7 +16,7 @@ from typer import TyperException
 
 import palaver
 from palaver.agentfile import AgentFileError
-from palaver.cli import agent, application, chat, check, conformance, key, knowledge, serve, terminal
+from palaver.cli import agent, application, chat, check, conformance, key, knowledge, openapi, serve, terminal
 from palaver.cli.words import in_words, system_error
 from palaver.config import SettingsError
 from palaver.core.problems import Problem
@@ -53,6 +53,7 @@ cli.add_typer(key.group)
 cli.add_typer(application.group)
 check.add_to(cli)
 conformance.add_to(cli)
+openapi.add_to(cli)
 
 
 def main() -> None:

@@ -56,15 +56,34 @@ class _Writing:
         self.buffer.write(text)
         self.length += len(text)
 
-    def tail(self, start: int) -> str:
+    def tail(self, start: int, most: int) -> str:
         self.buffer.seek(start)
-        return self.buffer.read()
+        return self.buffer.read(most)
 
     def whole(self) -> Growing:
         text, pocket = self.buffer.getvalue(), self.part.provider_data
         if isinstance(self.part, Text):
             return Text(text=text, provider_data=pocket)
         return Thinking(text=text, provider_data=pocket)
+
+
+class _Written:
+    """A growing part that grows no more: nothing beside its text."""
+
+    __slots__ = ("length", "part")
+
+    def __init__(self, part: Growing) -> None:
+        self.part = part
+        self.length = len(part.text)
+
+    def tail(self, start: int, most: int) -> str:
+        return self.part.text[start : None if most < 0 else start + most]
+
+    def whole(self) -> Growing:
+        return self.part
+
+
+_Text = _Writing | _Written
 
 
 class Place:
@@ -84,13 +103,14 @@ class Draft:
     __slots__ = ("_parts", "ended", "steps")
 
     def __init__(self, parts: Iterable[AnyPart] = (), ended: Ended | None = None) -> None:
-        self._parts: list[_Writing | AnyPart] = []
-        self.ended: Ended | None = None
-        self.steps = 0
-        for part in parts:
-            self.apply(Opened(part=part) if isinstance(part, Growing) else Added(part=part))
-        if ended is not None:
-            self.apply(ended)
+        kept = _Writing if ended is None else _Written
+        self._parts: list[_Writing | _Written | AnyPart] = [
+            kept(part) if isinstance(part, Growing) else part for part in parts
+        ]
+        self.ended = ended
+        self.steps = sum(1 + part.length if isinstance(part, _Text) else 1 for part in self._parts) + (
+            ended is not None
+        )
 
     def apply(self, event: Event) -> None:
         """Take one event. Nothing may follow ``Ended``; ``Grew`` needs a growing part at the end."""
@@ -114,18 +134,19 @@ class Draft:
                 self.steps += 1
 
     def parts(self) -> tuple[AnyPart, ...]:
-        return tuple(part.whole() if isinstance(part, _Writing) else part for part in self._parts)
+        return tuple(part.whole() if isinstance(part, _Text) else part for part in self._parts)
 
     def content(self) -> Content:
         return self.parts(), self.ended
 
-    def since(self, place: Place) -> list[Event]:
-        """The events after ``place``, which moves to the end of what there is. Neighbouring text comes joined."""
+    def since(self, place: Place, most: int = -1) -> list[Event]:
+        """The events after ``place``, which moves behind them. Neighbouring text comes joined, ``most`` characters of
+        it at a time (-1: all), so that a reader who is far behind costs no more than that."""
         events: list[Event] = []
         parts = self._parts
         while place.part < len(parts):
             part = parts[place.part]
-            if not isinstance(part, _Writing):
+            if not isinstance(part, _Text):
                 events.append(Added(part=part))
                 place.steps += 1
             else:
@@ -134,9 +155,12 @@ class Draft:
                     place.inside = 1
                     place.steps += 1
                 if (seen := place.inside - 1) < part.length:
-                    events.append(Grew(text=part.tail(seen)))
-                    place.steps += part.length - seen
-                    place.inside = part.length + 1
+                    text = part.tail(seen, most)
+                    events.append(Grew(text=text))
+                    place.steps += len(text)
+                    place.inside += len(text)
+                    if place.inside <= part.length:
+                        return events
                 if place.part == len(parts) - 1 and self.ended is None:
                     return events
             place.part += 1
@@ -151,7 +175,7 @@ class Draft:
         """The place ``after`` steps from the beginning; past the end is the end."""
         place = Place()
         for part in self._parts:
-            size = 1 + part.length if isinstance(part, _Writing) else 1
+            size = 1 + part.length if isinstance(part, _Text) else 1
             if place.steps + size > after:
                 place.inside = after - place.steps
                 place.steps = after

@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -26,6 +27,8 @@ from palaver.core.types import Ended, Message, Status
 
 SAVE_EVERY = 1.0
 """Seconds between two saves of a growing message; the first one comes within a quarter of that."""
+AT_ONCE = 16_384
+"""Characters that a reader is given at a time: what one that does not read on makes the server hold."""
 POLL_EVERY = 0.5
 """Seconds between two looks at a run that another process writes."""
 RETRY_AFTER = (0.1, 0.2, 0.5, 1.0)
@@ -35,7 +38,8 @@ log = structlog.get_logger("palaver.runs")
 
 
 class Reader:
-    """One follower of a run. ``take`` gives what it has not seen, ``wait`` returns when there may be more."""
+    """One follower of a run. ``take`` gives what it has not seen, of a long text a piece at a time; ``wait`` returns
+    when there may be more."""
 
     __slots__ = ("_ahead", "_draft", "_place", "_waiting", "_watched", "_woken")
 
@@ -62,9 +66,10 @@ class Reader:
         if self._ahead:
             if self._draft.steps < self._ahead and self._draft.ended is None:
                 return []
-            self._place = self._draft.place(self._ahead)
+            # An interrupted run may end short of what the reader saw: its end is told all the same.
+            self._place = self._draft.place(min(self._ahead, self._draft.steps - (self._draft.ended is not None)))
             self._ahead = 0
-        return self._draft.since(self._place)
+        return self._draft.since(self._place, AT_ONCE)
 
     async def wait(self) -> None:
         """Until the run goes on, or somebody calls ``wake``; not at all when either has happened already."""
@@ -157,6 +162,8 @@ class Runs:
         self.worker = worker
         self._live: dict[UUID, Live] = {}
         self._by_id: dict[int, Live] = {}
+        self._past: WeakValueDictionary[tuple[int, UUID], Watched] = WeakValueDictionary()
+        """Ended runs that somebody reads: all their readers share one copy."""
         self._remote: dict[UUID, tuple[Watched, asyncio.Task[None]]] = {}
         self._endings: list[_Ending] = []
         self._something = asyncio.Event()
@@ -298,11 +305,14 @@ class Runs:
         live = self._live.get(run)
         if live is not None and live.app == app:
             return Reader(live, after)
+        past = self._past.get((app, run))
+        if past is not None:
+            return Reader(past, after)
         message = await self._store.runs.get(app, run)
         if message is None:
             return None
         if message.ended is not None:
-            return Reader(Watched(Draft(message.parts, message.ended)), after)
+            return Reader(self._past.setdefault((app, run), Watched(Draft(message.parts, message.ended))), after)
         live = self._live.get(run)
         return Reader(live or self._watch(app, run, message), after)
 

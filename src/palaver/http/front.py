@@ -13,6 +13,7 @@ import structlog
 from palaver.core.admit import Admission
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem
 from palaver.core.types import ANYBODY, Key, Principal
+from palaver.http.handbook import Handbook
 from palaver.http.metrics import MEDIA_TYPE, Metrics
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
@@ -21,7 +22,10 @@ from palaver.wire.framing import compact
 
 BODY_PAUSE = 20.0
 """Seconds that may pass between two pieces of a body."""
-_EXPOSED = "X-Conversation-Id, X-Chat-Id, X-Session-Id, X-Request-ID, Idempotency-Replayed"
+_EXPOSED = (
+    "X-Conversation-Id, X-Chat-Id, X-Session-Id, X-Request-ID, Idempotency-Replayed, Location, Retry-After,"
+    " Preference-Applied"
+)
 _METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
 _STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
@@ -52,6 +56,7 @@ class Front:
         language: str,
     ) -> None:
         self._router = Router(dialects)
+        self._handbook = Handbook(dialects, site_url)
         self._room = room
         self._admission = admission
         self._metrics = metrics
@@ -172,6 +177,9 @@ class Front:
                 return Reply(status=503, body=compact({"status": "not ready", "reason": wrong}))
             case "/metrics":
                 return Reply(body=self._metrics.text(), media_type=MEDIA_TYPE)
+            case path if self._handbook.covers(path):
+                origin = request.origin(self._site_url)
+                return await self._handbook.reply(path, request.query, request.headers, origin)
             case _:
                 return None
 
@@ -204,28 +212,33 @@ class _Request:
         self.closes = False
         """The connection cannot be used again: the rest of a body may still come on it."""
         self.begun = self.first_byte = time.perf_counter()
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.headers = Headers(scope["headers"])
         self._scope = scope
-        self._headers = Headers(scope["headers"])
 
     def call(self, match: Match, body: bytes, site_url: str | None, language: str) -> Call:
         return Call(
             method=self.method,
             path=self._scope["path"],
             raw_path=self.raw_path,
-            query=self._scope["query_string"].decode("latin-1"),
-            headers=self._headers,
+            query=self.query,
+            headers=self.headers,
             route="" if match.route is None else match.route.path,
             params=match.params or {},
             body=body,
             now=time.time(),
             trace=self.trace,
-            origin=site_url or f"{self._scope['scheme']}://{self._headers.get('host', 'localhost')}",
+            origin=self.origin(site_url),
             language=language,
         )
 
+    def origin(self, site_url: str | None) -> str:
+        """``https://host`` of this server, as it is configured, else as the caller reached it."""
+        return site_url or f"{self._scope['scheme']}://{self.headers.get('host', 'localhost')}"
+
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises ``Invalid(rule="size")`` as soon as it is known to be larger than ``limit``."""
-        declared = self._headers.get("content-length", "0")
+        declared = self.headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:
             raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
         pieces: list[bytes] = []
@@ -261,7 +274,7 @@ class _Request:
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def reply(self, reply: Reply) -> None:
-        bare = reply.status == 204
+        bare = reply.status in {204, 304}
         measured = () if bare else (("Content-Length", str(len(reply.body))),)
         how = _STREAM_HEADERS if reply.writes else measured
         await self.start(reply.status, "" if bare else reply.media_type, (*how, *reply.headers))
@@ -271,7 +284,7 @@ class _Request:
 
     def _cors(self) -> list[tuple[str, str]]:
         """Browsers may call from anywhere: the key is what protects, and it is in a header that no page sends alone."""
-        origin = self._headers.get("origin")
+        origin = self.headers.get("origin")
         if origin is None:
             return []
         headers = [
@@ -283,6 +296,6 @@ class _Request:
         if self.method == "OPTIONS":
             headers.append(("Access-Control-Allow-Methods", _METHODS))
             headers.append(("Access-Control-Max-Age", "86400"))
-            if (wanted := self._headers.get("access-control-request-headers")) is not None:
+            if (wanted := self.headers.get("access-control-request-headers")) is not None:
                 headers.append(("Access-Control-Allow-Headers", wanted))
         return headers

@@ -22,9 +22,9 @@ from palaver.core.ports import Knowledge
 from palaver.core.problems import AnyProblem
 from palaver.core.runs import Reader
 from palaver.core.types import Key, Principal, Token
+from palaver.wire.describe import JSON, About, Operation
 from palaver.wire.manifest import Row
 
-JSON = "application/json"
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
@@ -177,6 +177,8 @@ class Route:
     """Needs no credential. The exception: a route without this is closed."""
     upload: bool = False
     """Takes a body as large as an upload may be."""
+    told: Operation | None = None
+    """What it takes and gives, for the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,3 +222,5 @@ class Dialect:
     settings: tuple[Setting, ...] = field(default=())
     behaviours: tuple[Row, ...] = field(default=())
     """What it promises, for whoever wants to know."""
+    about: About | None = None
+    """What its routes have in common, for the OpenAPI document."""

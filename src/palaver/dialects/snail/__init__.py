@@ -6,6 +6,7 @@ Source: the vendor's page "对话接口" and the wire specification ``snail.md``
 
 from palaver.dialects.snail import agents, api, behaviours, talk, users
 from palaver.dialects.snail.auth import claim, new_credential, verify
+from palaver.dialects.snail.described import ABOUT
 from palaver.dialects.snail.words import curl, refuse
 from palaver.wire.contract import Dialect, Setting
 from palaver.wire.manifest import gathered
@@ -25,4 +26,5 @@ DIALECT = Dialect(
         Setting(name="auto_register", read=boolean, meaning="surface B: an unknown openId is a new end user"),
     ),
     behaviours=gathered(behaviours),
+    about=ABOUT,
 )

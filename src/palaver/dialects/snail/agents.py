@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from palaver.core.problems import NotFound
 from palaver.core.types import Agent, Principal
+from palaver.dialects.snail import described
 from palaver.dialects.snail.shapes import ForAgent, ForUser, Paged, Subscription, asked, members, need, stretch
 from palaver.dialects.snail.shown import agent_shown
 from palaver.dialects.snail.users import person
@@ -67,9 +68,23 @@ async def unsubscribe(call: Call, who: Principal, room: Room) -> Reply:
 
 
 ROUTES = (
-    Route(method="GET", path=f"{B}/agents", handle=list_agents, purpose="list agents"),
-    Route(method="GET", path=f"{B}/agent", handle=one_agent, purpose="show one agent"),
-    Route(method="GET", path=f"{B}/user/agents", handle=subscribed_agents, purpose="list a user's agents"),
-    Route(method="POST", path=f"{B}/user/agent", handle=subscribe, purpose="subscribe an agent"),
-    Route(method="DELETE", path=f"{B}/user/agent", handle=unsubscribe, purpose="unsubscribe an agent"),
+    Route(method="GET", path=f"{B}/agents", handle=list_agents, purpose="list agents", told=described.AGENTS),
+    Route(method="GET", path=f"{B}/agent", handle=one_agent, purpose="show one agent", told=described.AGENT),
+    Route(
+        method="GET",
+        path=f"{B}/user/agents",
+        handle=subscribed_agents,
+        purpose="list a user's agents",
+        told=described.SUBSCRIBED,
+    ),
+    Route(
+        method="POST", path=f"{B}/user/agent", handle=subscribe, purpose="subscribe an agent", told=described.SUBSCRIBE
+    ),
+    Route(
+        method="DELETE",
+        path=f"{B}/user/agent",
+        handle=unsubscribe,
+        purpose="unsubscribe an agent",
+        told=described.UNSUBSCRIBE,
+    ),
 )

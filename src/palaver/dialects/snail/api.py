@@ -5,6 +5,7 @@ from __future__ import annotations
 from palaver.core.chat import Said
 from palaver.core.problems import NotFound, Unauthenticated
 from palaver.core.types import Principal, Text
+from palaver.dialects.snail import described
 from palaver.dialects.snail.shapes import ChatRequest, SearchRequest, checked, wanted
 from palaver.dialects.snail.shown import found_shown, name_of
 from palaver.dialects.snail.stream import Frames, Lines
@@ -57,6 +58,13 @@ async def search(call: Call, who: Principal, room: Room) -> Reply:
 
 
 ROUTES = (
-    Route(method="POST", path=CHAT, handle=chat, purpose="send a message, read the answer line by line", creating=True),
-    Route(method="POST", path=SEARCH, handle=search, purpose="search one knowledge base"),
+    Route(
+        method="POST",
+        path=CHAT,
+        handle=chat,
+        purpose="send a message, read the answer line by line",
+        creating=True,
+        told=described.CHAT,
+    ),
+    Route(method="POST", path=SEARCH, handle=search, purpose="search one knowledge base", told=described.SEARCH),
 )

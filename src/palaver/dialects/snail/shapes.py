@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Meta
 
 from palaver.core.problems import Invalid
 from palaver.wire.bodies import json_object, read
@@ -22,18 +23,31 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+OpenId = Annotated[str | None, Meta(description="The end user.", extra_json_schema={"maxLength": MAX_OPEN_ID})]
+Content = Annotated[str | None, Meta(description="What the user says.")]
+ConversationId = Annotated[
+    str | None,
+    Meta(
+        description="Without it a new conversation is begun; one there is not is begun under that id.",
+        extra_json_schema={"maxLength": MAX_CONVERSATION_ID},
+    ),
+]
+Servers = Annotated[list[int] | None, Meta(description="MCP servers that are off for this message.")]
+Skills = Annotated[list[int] | None, Meta(description="Skills that are off for this message.")]
+
+
 # Surface A ----------------------------------------------------------------------------------------------------------
 
 
 class ChatRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /snail-ai/open-api/chat``, in the order its fields are checked in."""
 
-    agentId: int | str | None = None  # noqa: N815
-    openId: str | None = None  # noqa: N815
-    content: str | None = None
-    conversationId: str | None = None  # noqa: N815
-    disabledMcpServerIds: list[int] | None = None  # noqa: N815
-    disabledSkillIds: list[int] | None = None  # noqa: N815
+    agentId: Annotated[int | str | None, Meta(description="The agent's number.")] = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
+    content: Content = None
+    conversationId: ConversationId = None  # noqa: N815
+    disabledMcpServerIds: Servers = None  # noqa: N815
+    disabledSkillIds: Skills = None  # noqa: N815
 
 
 class Chat(msgspec.Struct, kw_only=True, frozen=True):
@@ -69,9 +83,9 @@ def checked(request: ChatRequest) -> Chat:
 class SearchRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /snail-ai/open-api/rag/search``."""
 
-    ragId: int | str | None = None  # noqa: N815
-    query: str | None = None
-    debug: bool | None = None
+    ragId: Annotated[int | str | None, Meta(description="The knowledge base's number.")] = None  # noqa: N815
+    query: Annotated[str | None, Meta(description="What is looked for.")] = None
+    debug: Annotated[bool | None, Meta(description="Whether the answer has `metrics`.")] = None
 
 
 def wanted(request: SearchRequest) -> tuple[int, str]:
@@ -103,61 +117,103 @@ def switched_off(servers: list[int] | None, skills: list[int] | None) -> frozens
 # Surface B ----------------------------------------------------------------------------------------------------------
 
 
+AgentId = Annotated[int | None, Meta(description="The agent's number.")]
+NamedId = Annotated[str | None, Meta(extra_json_schema={"maxLength": MAX_CONVERSATION_ID})]
+Page = Annotated[int | None, Meta(description="Which page; 1 is the first.", extra_json_schema={"minimum": 1})]
+Size = Annotated[
+    int | None, Meta(description=f"Entries of a page, {MAX_SIZE} at most.", extra_json_schema={"minimum": 1})
+]
+
+
 class Paged(msgspec.Struct, kw_only=True):
-    page: int | None = None
-    size: int | None = None
+    page: Page = None
+    size: Size = None
 
 
 class ForAgent(msgspec.Struct, kw_only=True):
-    agentId: int | None = None  # noqa: N815
+    agentId: AgentId = None  # noqa: N815
 
 
 class ForUser(msgspec.Struct, kw_only=True):
-    openId: str | None = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
 
 
 class Subscription(msgspec.Struct, kw_only=True):
-    openId: str | None = None  # noqa: N815
-    agentId: int | None = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
+    agentId: AgentId = None  # noqa: N815
 
 
 class Registration(msgspec.Struct, kw_only=True):
-    externalId: str | None = None  # noqa: N815
+    externalId: Annotated[  # noqa: N815
+        str | None,
+        Meta(
+            description="What the calling system calls the user; the same one again is the same user.",
+            extra_json_schema={"maxLength": MAX_OPEN_ID},
+        ),
+    ] = None
     nickname: str | None = None
     avatarUrl: str | None = None  # noqa: N815
 
 
 class Conversations(msgspec.Struct, kw_only=True):
-    """One user's conversations with one agent: which stretch, or which of them, or a new one."""
+    """One user's conversations with one agent."""
 
-    agentId: int | None = None  # noqa: N815
-    openId: str | None = None  # noqa: N815
-    conversationId: str | None = None  # noqa: N815
+    agentId: AgentId = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
+
+
+class ListedConversations(Conversations, kw_only=True):
+    """A stretch of them."""
+
+    page: Page = None
+    size: Size = None
+
+
+class NewConversation(Conversations, kw_only=True):
+    """A new one of them."""
+
     title: str | None = None
-    page: int | None = None
-    size: int | None = None
+
+
+class OldConversations(Conversations, kw_only=True):
+    """One of them, or all."""
+
+    conversationId: Annotated[  # noqa: N815
+        str | None, Meta(description="Without it: all.", extra_json_schema={"maxLength": MAX_CONVERSATION_ID})
+    ] = None
 
 
 class Messages(msgspec.Struct, kw_only=True):
-    agentId: int | None = None  # noqa: N815
-    conversationId: str | None = None  # noqa: N815
-    openId: str | None = None  # noqa: N815
+    agentId: AgentId = None  # noqa: N815
+    conversationId: NamedId = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
 
 
 class Talk(msgspec.Struct, kw_only=True):
-    agentId: int | None = None  # noqa: N815
-    openId: str | None = None  # noqa: N815
-    content: str | None = None
-    conversationId: str | None = None  # noqa: N815
-    disabledMcpServerIds: list[int] | None = None  # noqa: N815
-    disabledSkillIds: list[int] | None = None  # noqa: N815
-    sid: str | None = None
+    """The body of surface B's chats."""
+
+    agentId: AgentId = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
+    content: Content = None
+    conversationId: ConversationId = None  # noqa: N815
+    disabledMcpServerIds: Servers = None  # noqa: N815
+    disabledSkillIds: Skills = None  # noqa: N815
+    sid: Annotated[
+        str | None,
+        Meta(description="Comes back in every event.", extra_json_schema={"maxLength": MAX_SID}),
+    ] = None
 
 
 class Embedding(msgspec.Struct, kw_only=True):
-    openId: str | None = None  # noqa: N815
-    trustedCredential: str | None = None  # noqa: N815
-    ttlSeconds: int | None = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
+    trustedCredential: Annotated[str | None, Meta(description="A claim of the token.")] = None  # noqa: N815
+    ttlSeconds: Annotated[  # noqa: N815
+        int | None,
+        Meta(
+            description="How long the token is good for; 3600 where nothing is said.",
+            extra_json_schema={"minimum": SHORTEST_TTL, "maximum": LONGEST_TTL},
+        ),
+    ] = None
 
 
 def members(call: Call) -> dict[str, Any]:

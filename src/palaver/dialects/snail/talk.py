@@ -10,10 +10,13 @@ from palaver.core.ports import Listing
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.runs import collect
 from palaver.core.types import MAX_ID, Agent, Conversation, Ended, Principal, Text
+from palaver.dialects.snail import described
 from palaver.dialects.snail.agents import agent_of
 from palaver.dialects.snail.shapes import (
-    Conversations,
+    ListedConversations,
     Messages,
+    NewConversation,
+    OldConversations,
     Talk,
     asked,
     conversation_name,
@@ -61,7 +64,7 @@ async def _conversation_if_any(who: Principal, room: Room, agent: Agent | None, 
 
 
 async def list_conversations(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(Conversations, members(call))
+    request = asked(ListedConversations, members(call))
     number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
     page, size = stretch(request.page, request.size, PAGE)
     who = await _acting(who, room, open_id)
@@ -75,7 +78,7 @@ async def list_conversations(call: Call, who: Principal, room: Room) -> Reply:
 
 
 async def create_conversation(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(Conversations, members(call))
+    request = asked(NewConversation, members(call))
     number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
     title = need(request.title, "title")
     who = await _acting(who, room, open_id)
@@ -91,7 +94,7 @@ async def create_conversation(call: Call, who: Principal, room: Room) -> Reply:
 async def delete_conversations(call: Call, who: Principal, room: Room) -> Reply:
     """One conversation, or all that the user has with the agent. Whoever names a blank one does not mean all."""
     given = members(call)
-    request = asked(Conversations, given)
+    request = asked(OldConversations, given)
     number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
     name = conversation_name(request.conversationId)
     if name is None and "conversationId" in given:
@@ -179,14 +182,42 @@ def _duration_ms(sent: Sent, ended: Ended) -> int:
 
 
 ROUTES = (
-    Route(method="GET", path=CONVERSATIONS, handle=list_conversations, purpose="list conversations"),
     Route(
-        method="POST", path=CONVERSATIONS, handle=create_conversation, purpose="create a conversation", creating=True
+        method="GET",
+        path=CONVERSATIONS,
+        handle=list_conversations,
+        purpose="list conversations",
+        told=described.CONVERSATIONS,
     ),
-    Route(method="DELETE", path=CONVERSATIONS, handle=delete_conversations, purpose="delete one conversation, or all"),
-    Route(method="GET", path=f"{CONVERSATIONS}/messages", handle=list_messages, purpose="read a conversation"),
     Route(
-        method="POST", path=f"{B}/agent/chat", handle=chat, purpose="send a message, follow the answer", creating=True
+        method="POST",
+        path=CONVERSATIONS,
+        handle=create_conversation,
+        purpose="create a conversation",
+        creating=True,
+        told=described.NEW_CONVERSATION,
+    ),
+    Route(
+        method="DELETE",
+        path=CONVERSATIONS,
+        handle=delete_conversations,
+        purpose="delete one conversation, or all",
+        told=described.OLD_CONVERSATIONS,
+    ),
+    Route(
+        method="GET",
+        path=f"{CONVERSATIONS}/messages",
+        handle=list_messages,
+        purpose="read a conversation",
+        told=described.MESSAGES,
+    ),
+    Route(
+        method="POST",
+        path=f"{B}/agent/chat",
+        handle=chat,
+        purpose="send a message, follow the answer",
+        creating=True,
+        told=described.TALK,
     ),
     Route(
         method="POST",
@@ -194,5 +225,6 @@ ROUTES = (
         handle=chat_sync,
         purpose="send a message, wait for the answer",
         creating=True,
+        told=described.TALK_SYNC,
     ),
 )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, User
+from palaver.dialects.snail import described
 from palaver.dialects.snail.auth import embed_token
 from palaver.dialects.snail.shapes import Embedding, ForUser, Registration, asked, life, members, need, user_name
 from palaver.dialects.snail.shown import SPACED, date, user_shown
@@ -66,8 +67,27 @@ async def new_embed_token(call: Call, who: Principal, room: Room) -> Reply:
 
 
 ROUTES = (
-    Route(method="POST", path=f"{B}/user/register", handle=register, purpose="register an end user", creating=True),
-    Route(method="GET", path=f"{B}/user", handle=show_user, purpose="show an end user"),
-    Route(method="GET", path=f"{B}/embed-token", handle=new_embed_token, purpose="issue a token for a browser"),
-    Route(method="POST", path=f"{B}/embed-token", handle=new_embed_token, purpose="issue a token for a browser"),
+    Route(
+        method="POST",
+        path=f"{B}/user/register",
+        handle=register,
+        purpose="register an end user",
+        creating=True,
+        told=described.REGISTER,
+    ),
+    Route(method="GET", path=f"{B}/user", handle=show_user, purpose="show an end user", told=described.USER),
+    Route(
+        method="GET",
+        path=f"{B}/embed-token",
+        handle=new_embed_token,
+        purpose="issue a token for a browser",
+        told=described.TOKEN_BY_QUERY,
+    ),
+    Route(
+        method="POST",
+        path=f"{B}/embed-token",
+        handle=new_embed_token,
+        purpose="issue a token for a browser",
+        told=described.TOKEN,
+    ),
 )

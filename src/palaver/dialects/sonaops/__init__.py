@@ -6,6 +6,7 @@ Source: the vendor's page "创建会话" and the wire specification ``sonaops.md
 from palaver.dialects.sonaops import behaviours
 from palaver.dialects.sonaops.api import ROUTES
 from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256, claim, new_credential, verify
+from palaver.dialects.sonaops.described import ABOUT
 from palaver.dialects.sonaops.words import curl, refuse
 from palaver.wire.contract import Dialect, Setting
 from palaver.wire.manifest import gathered
@@ -34,4 +35,5 @@ DIALECT = Dialect(
         ),
     ),
     behaviours=gathered(behaviours),
+    about=ABOUT,
 )

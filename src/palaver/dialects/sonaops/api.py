@@ -8,6 +8,7 @@ from typing import Any
 from palaver.core.chat import Said
 from palaver.core.problems import Conflict, NotFound, Upstream
 from palaver.core.types import Agent, Conversation, Principal, Text, as_uid
+from palaver.dialects.sonaops import described
 from palaver.dialects.sonaops.canonical import fields, trimmed
 from palaver.dialects.sonaops.media import audio_key, data_uri, spoken, stretch
 from palaver.dialects.sonaops.shapes import (
@@ -171,29 +172,46 @@ ROUTES = (
         handle=create,
         purpose="create a conversation for an agent",
         creating=True,
+        told=described.CREATE,
     ),
-    Route(method="POST", path="/v1/agent/list", handle=agents, purpose="agents the key may use"),
-    Route(method="GET", path="/v1/agent/list", handle=agents, purpose="agents the key may use"),
+    Route(method="POST", path="/v1/agent/list", handle=agents, purpose="agents the key may use", told=described.LIST),
+    Route(
+        method="GET",
+        path="/v1/agent/list",
+        handle=agents,
+        purpose="agents the key may use",
+        told=described.LIST_BY_QUERY,
+    ),
     Route(
         method="POST",
         path="/v1/chat/stream",
         handle=stream,
         purpose="send a message, read the answer as server-sent events",
         creating=True,
+        told=described.STREAM,
     ),
     Route(
         method="POST",
         path="/v1/chat/inspiration",
         handle=inspiration,
         purpose="three suggestions for the user's next message",
+        told=described.INSPIRATION,
     ),
-    Route(method="POST", path="/v1/chat/image", handle=image, purpose="a picture inside a conversation", creating=True),
-    Route(method="POST", path="/v1/chat/tts", handle=tts, purpose="speak one stored message"),
+    Route(
+        method="POST",
+        path="/v1/chat/image",
+        handle=image,
+        purpose="a picture inside a conversation",
+        creating=True,
+        told=described.IMAGE,
+    ),
+    Route(method="POST", path="/v1/chat/tts", handle=tts, purpose="speak one stored message", told=described.SPEECH),
     Route(
         method="GET",
         path="/saas/voice-broadcast/{name}",
         handle=voice_broadcast,
         purpose="the spoken file",
         public=True,
+        told=described.SOUND,
     ),
 )

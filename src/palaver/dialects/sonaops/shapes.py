@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from palaver.core.problems import Invalid
 from palaver.dialects.sonaops.canonical import trimmed
@@ -20,48 +21,56 @@ DEFAULT_VOICE = "English_radiant_girl"
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+Agent = Annotated[str | None, Meta(description="The agent's id, from `/v1/agent/list`.")]
+Conversation = Annotated[str | None, Meta(description="A `conversationId` that `/v1/chat/conversation` gave.")]
+Language = Annotated[str | None, Meta(description="The language that is wished for, `zh`, `en`, …")]
+
+
 class CreateRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /v1/chat/conversation``."""
 
-    agentId: str | None = None  # noqa: N815
+    agentId: Agent = None  # noqa: N815
 
 
 class ListRequest(msgspec.Struct, kw_only=True):
     """The body or the query of ``/v1/agent/list``."""
 
-    pageNum: Annotated[int, msgspec.Meta(ge=1)] = 1  # noqa: N815
-    pageSize: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20  # noqa: N815
-    language: str | None = None
+    pageNum: Annotated[int, Meta(ge=1)] = 1  # noqa: N815
+    pageSize: Annotated[int, Meta(ge=1, le=100)] = 20  # noqa: N815
+    language: Language = None
 
 
 class StreamRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /v1/chat/stream``."""
 
-    agentId: str | None = None  # noqa: N815
-    conversationId: str | None = None  # noqa: N815
-    text: str | None = None
-    language: str | None = None
-    metadata: dict[str, Any] | None = None
+    agentId: Agent = None  # noqa: N815
+    conversationId: Conversation = None  # noqa: N815
+    text: Annotated[str | None, Meta(description="What the user says.")] = None
+    language: Language = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="Values for the agent's instructions.")] = None
 
 
 class InspirationRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /v1/chat/inspiration``."""
 
-    agentId: str | None = None  # noqa: N815
-    conversationId: str | None = None  # noqa: N815
-    language: str | None = None
+    agentId: Agent = None  # noqa: N815
+    conversationId: Conversation = None  # noqa: N815
+    language: Language = None
 
 
 class ImageRequest(StreamRequest, kw_only=True):
     """The body of ``POST /v1/chat/image``."""
 
+    text: Annotated[str | None, Meta(description="What the picture shows.")] = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="Returned as it is.")] = None
+
 
 class SpeechRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /v1/chat/tts``."""
 
-    messageId: str | None = None  # noqa: N815
-    processedText: str | None = None  # noqa: N815
-    voiceTimbreId: str | None = None  # noqa: N815
+    messageId: Annotated[str | None, Meta(description="From the event `message_saved`.")] = None  # noqa: N815
+    processedText: Annotated[str | None, Meta(description="What is spoken, without Markdown.")] = None  # noqa: N815
+    voiceTimbreId: Annotated[str | None, Meta(description=f"A voice; without it `{DEFAULT_VOICE}`.")] = None  # noqa: N815
 
 
 def posted(call: Call, shape: type[S]) -> S:

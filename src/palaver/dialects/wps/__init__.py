@@ -6,6 +6,7 @@ Source: the vendor's page "创建对话" and the wire specification ``wps.md``.
 from palaver.dialects.wps import behaviours
 from palaver.dialects.wps.api import ROUTES
 from palaver.dialects.wps.auth import claim, new_credential, verify
+from palaver.dialects.wps.described import ABOUT
 from palaver.dialects.wps.settings import SETTINGS
 from palaver.dialects.wps.words import curl, refuse
 from palaver.wire.contract import Dialect
@@ -22,4 +23,5 @@ DIALECT = Dialect(
     curl=curl,
     settings=SETTINGS,
     behaviours=gathered(behaviours),
+    about=ABOUT,
 )

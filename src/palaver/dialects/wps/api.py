@@ -8,21 +8,28 @@ from typing import Any
 
 from palaver.core.chat import Said
 from palaver.core.ports import Listing
-from palaver.core.problems import Invalid, NotFound
+from palaver.core.problems import NotFound
 from palaver.core.types import Agent, Conversation, File, Key, Message, Principal, Text, as_uid
-from palaver.dialects.wps import paging
+from palaver.dialects.wps import described, paging
 from palaver.dialects.wps.oauth import consent, tokens
 from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS
-from palaver.dialects.wps.shapes import CreateChat, create_chat, create_session, flag, form, page_size, required
+from palaver.dialects.wps.shapes import (
+    CreateChat,
+    cancelled_chat,
+    create_chat,
+    create_session,
+    messages_query,
+    sessions_query,
+)
 from palaver.dialects.wps.steps import FAILED, blocks
 from palaver.dialects.wps.stream import Form, Messages
 from palaver.dialects.wps.words import local_time, name, session, success
 from palaver.wire.bodies import idempotency, json_object
 from palaver.wire.contract import Call, Handler, Method, Reply, Room, Route, Stream
+from palaver.wire.describe import Operation
 from palaver.wire.framing import in_header
 from palaver.wire.once import REPLAYED, once
 
-PAGE = 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -70,10 +77,7 @@ async def cancel(call: Call, who: Principal, room: Room) -> Reply:
     """Stop one chat, or drop it while it waits. A chat that cannot be stopped is no error."""
     chat = call.params.get("chat_id")
     if chat is None:
-        said = json_object(call.body, empty_is_object=True).get("chat_id")
-        chat = required(form(call.query) if said is None else {"chat_id": said}, "chat_id")
-    if not isinstance(chat, str):
-        raise Invalid(field="chat_id", rule="type", detail="not a text")
+        chat = cancelled_chat(call)
     agent = await room.chat.agent(who, call.params["app_id"])
     run = as_uid(chat)
     if run is not None:
@@ -101,10 +105,10 @@ async def create(call: Call, who: Principal, room: Room) -> Reply:
 
 async def sessions(call: Call, who: Principal, room: Room) -> Reply:
     """The user's sessions with the agent, the one changed last first."""
-    query = form(call.query)
-    size = page_size(query)
+    query = sessions_query(call.query)
+    size = query.page_size
     agent = await room.chat.agent(who, call.params["app_id"])
-    place = _after(paging.place(who, _list_of(agent), query.get("next_page_token", "").strip(), numbers=2))
+    place = _after(paging.place(who, _list_of(agent), query.next_page_token, numbers=2))
     found = await room.chat.conversations(who, Listing(agent=agent.id, after=place, limit=size + 1))
     token = ""
     if len(found) > size:
@@ -133,17 +137,16 @@ def _after(place: Sequence[int]) -> tuple[datetime, int] | None:
 
 async def messages(call: Call, who: Principal, room: Room) -> Reply:
     """What was said in a session, oldest first; an answer that is being written with its text so far."""
-    query = form(call.query)
-    ref = required(query, "session_id")
-    size, with_event = page_size(query, PAGE), flag(query, "with_event")
+    query = messages_query(call.query)
+    ref, size = query.session_id, query.page_size
     agent = await room.chat.agent(who, call.params["app_id"])
     found = await room.chat.conversation(who, ref)
     if found.agent != agent.id:
         raise NotFound(noun="conversation", ref=ref)
     of = f"messages of {found.id}"
-    place = paging.place(who, of, query.get("next_page_token", "").strip())
+    place = paging.place(who, of, query.next_page_token)
     history = await room.chat.history(who, found.id, after=place[0] if place else 0, limit=size + 1)
-    asked = await _question(who, room, found, history) if with_event else None
+    asked = await _question(who, room, found, history) if query.with_event else None
     items = _items(history, size, shown=session(found, ref), room=room, asked=asked)
     token = paging.token(who, of, history[size - 1].id) if len(history) > size else ""
     return Reply(body=success({"items": items, "next_page_token": token}))
@@ -228,11 +231,12 @@ async def detail(call: Call, who: Principal, room: Room) -> Reply:
 
 
 def _twins(
-    method: Method, paths: Sequence[str], handle: Handler, purpose: str, *, creating: bool = False
+    method: Method, paths: Sequence[str], handle: Handler, purpose: str, told: Operation, *, creating: bool = False
 ) -> tuple[Route, ...]:
     """One call under all its spellings."""
     return tuple(
-        Route(method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, creating=creating) for path in paths
+        Route(method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, creating=creating, told=told)
+        for path in paths
     )
 
 
@@ -244,22 +248,56 @@ ROUTES = (
         (f"{_APP}/chat/create", f"{_APPS}/chats/create", f"sse/{_APPS}/chats/create"),
         say,
         "say something to an agent",
+        described.SAY,
         creating=True,
     ),
-    *_twins("POST", (f"{_APP}/chat/{{chat_id}}/cancel", f"{_APPS}/chats/cancel"), cancel, "stop a chat"),
-    *_twins("POST", (f"{_APP}/session/create", f"{_APPS}/sessions/create"), create, "make a session", creating=True),
-    *_twins("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions"),
-    *_twins("GET", (f"{_APP}/session/messages", f"{_APPS}/sessions/messages"), messages, "read a session"),
+    *_twins("POST", (f"{_APP}/chat/{{chat_id}}/cancel",), cancel, "stop a chat", described.CANCEL),
+    *_twins("POST", (f"{_APPS}/chats/cancel",), cancel, "stop a chat", described.CANCEL_NAMED),
     *_twins(
-        "GET", ("devhub/session/{session_id}/name", "devhub/sessions/{session_id}/name"), title, "a session's name"
+        "POST",
+        (f"{_APP}/session/create", f"{_APPS}/sessions/create"),
+        create,
+        "make a session",
+        described.CREATE,
+        creating=True,
+    ),
+    *_twins("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions", described.SESSIONS),
+    *_twins(
+        "GET",
+        (f"{_APP}/session/messages", f"{_APPS}/sessions/messages"),
+        messages,
+        "read a session",
+        described.MESSAGES,
+    ),
+    *_twins(
+        "GET",
+        ("devhub/session/{session_id}/name", "devhub/sessions/{session_id}/name"),
+        title,
+        "a session's name",
+        described.NAME,
     ),
     *_twins(
         "POST",
         ("devhub/session/{session_id}/delete", "devhub/sessions/{session_id}/delete"),
         delete,
         "remove a session",
+        described.DELETE,
     ),
-    *_twins("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "what an agent is"),
-    Route(method="POST", path="/oauth2/token", handle=tokens, purpose="get a user token", public=True),
-    Route(method="GET", path="/oauth2/auth", handle=consent, purpose="ask for consent", public=True),
+    *_twins("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "what an agent is", described.DETAIL),
+    Route(
+        method="POST",
+        path="/oauth2/token",
+        handle=tokens,
+        purpose="get a user token",
+        public=True,
+        told=described.TOKENS,
+    ),
+    Route(
+        method="GET",
+        path="/oauth2/auth",
+        handle=consent,
+        purpose="ask for consent",
+        public=True,
+        told=described.CONSENT,
+    ),
 )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from palaver.core.problems import Invalid
 from palaver.core.types import Key, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
-from palaver.dialects.wps.shapes import form
+from palaver.dialects.wps.shapes import ConsentRequest, TokenRequest, form
 from palaver.wire.contract import Call, Reply, Room
 from palaver.wire.framing import compact
 
@@ -45,6 +45,9 @@ _PAGE_HEADERS = (
 )
 
 
+S = TypeVar("S", TokenRequest, ConsentRequest)
+
+
 class Refused(Exception):  # noqa: N818  an answer of the protocol
     """Why no token is given: the protocol's word, and a plain reason."""
 
@@ -71,7 +74,7 @@ class Refused(Exception):  # noqa: N818  an answer of the protocol
 async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
     """Exchange a code, a refresh token or the credential itself for an access token."""
     try:
-        fields = _fields(call.body.decode("utf-8", "replace"))
+        fields = _fields(TokenRequest, call.body.decode("utf-8", "replace"))
         grant = _required(fields, "grant_type")
         if grant not in {"authorization_code", "refresh_token", "client_credentials"}:
             raise Refused("unsupported_grant_type", "grant_type is not supported")  # noqa: TRY301
@@ -85,7 +88,7 @@ async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
     return await _answer(key, default_user(key), SCOPES, room)
 
 
-async def _client(fields: Mapping[str, str], room: Room) -> Key:
+async def _client(fields: TokenRequest, room: Room) -> Key:
     name, secret = _required(fields, "client_id"), _required(fields, "client_secret")
     key = await room.people.key(DIALECT, clean(name))
     if key is None or not key.enabled or not hmac.compare_digest(key.secret.encode(), clean(secret).encode()):
@@ -93,7 +96,7 @@ async def _client(fields: Mapping[str, str], room: Room) -> Key:
     return key
 
 
-async def _by_code(fields: Mapping[str, str], key: Key, room: Room) -> Reply:
+async def _by_code(fields: TokenRequest, key: Key, room: Room) -> Reply:
     text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
     code = await room.people.use_code(text)
     if code is None or not _belongs(code, key):
@@ -105,7 +108,7 @@ async def _by_code(fields: Mapping[str, str], key: Key, room: Room) -> Reply:
     return await _answer(key, code.user, code.scopes, room, refresh=refresh, left=life)
 
 
-async def _by_refresh(call: Call, fields: Mapping[str, str], key: Key, room: Room) -> Reply:
+async def _by_refresh(call: Call, fields: TokenRequest, key: Key, room: Room) -> Reply:
     """A new access token; the refresh token stays, with what is left of its life."""
     text = _required(fields, "refresh_token")
     token = await room.people.token(text, "refresh")
@@ -136,13 +139,13 @@ def _belongs(token: Token, key: Key) -> bool:
 async def consent(call: Call, _who: Principal, room: Room) -> Reply:
     """Lead a browser back to the application with a code, for the credential's ``auto_approve_user``."""
     try:
-        query = _fields(call.query)
+        query = _fields(ConsentRequest, call.query)
         key, redirect = await _registered(query, room)
     except Refused as refusal:
         return refusal.reply()
-    if query.get("response_type") != "code":
+    if query.response_type != "code":
         return _back(redirect, query, error="unsupported_response_type", error_description="response_type must be code")
-    scopes = tuple(dict.fromkeys(re.split(r"[\s,]+", query.get("scope", "").strip(" ,"))))
+    scopes = tuple(dict.fromkeys(re.split(r"[\s,]+", (query.scope or "").strip(" ,"))))
     if not set(scopes) <= set(SCOPES):
         return _back(redirect, query, error="invalid_scope", error_description="scope is missing or unknown")
     user: str | None = key.setting("auto_approve_user")
@@ -153,7 +156,7 @@ async def consent(call: Call, _who: Principal, room: Room) -> Reply:
     return _back(redirect, query, code=code)
 
 
-async def _registered(query: Mapping[str, str], room: Room) -> tuple[Key, str]:
+async def _registered(query: ConsentRequest, room: Room) -> tuple[Key, str]:
     """The credential, and the address of its own to go back to."""
     name, redirect = _required(query, "client_id"), _required(query, "redirect_uri")
     key = await room.people.key(DIALECT, clean(name))
@@ -164,25 +167,26 @@ async def _registered(query: Mapping[str, str], room: Room) -> tuple[Key, str]:
     return key, redirect
 
 
-def _back(redirect: str, query: Mapping[str, str], **members: str) -> Reply:
+def _back(redirect: str, query: ConsentRequest, **members: str) -> Reply:
     """A redirect with ``members``, and the caller's ``state``, added to the address's query."""
-    if "state" in query:
-        members["state"] = query["state"]
+    if query.state is not None:
+        members["state"] = query.state
     address, mark, fragment = redirect.partition("#")
     joint = "" if address.endswith(("?", "&")) else "&" if "?" in address else "?"
     target = quote(address + joint, safe=_ADDRESS) + urlencode(members) + mark + quote(fragment, safe=_ADDRESS)
-    return Reply(status=302, headers=(("Location", target), *_FRESH))
+    return Reply(status=302, media_type="", headers=(("Location", target), *_FRESH))
 
 
-def _fields(encoded: str) -> dict[str, str]:
+def _fields(shape: type[S], encoded: str) -> S:
     try:
-        return form(encoded)
+        given = form(encoded)
     except Invalid as problem:
         raise Refused("invalid_request", "too many fields") from problem
+    return shape(**{name: given[name] for name in shape.__struct_fields__ if name in given})
 
 
-def _required(fields: Mapping[str, str], name: str) -> str:
-    value = fields.get(name, "")
-    if not value.strip():
+def _required(fields: TokenRequest | ConsentRequest, name: str) -> str:
+    value: str | None = getattr(fields, name)
+    if value is None or not value.strip():
         raise Refused("invalid_request", f"{name} is required")
     return value

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Meta
 
 from palaver.core.problems import Invalid
-from palaver.wire.bodies import read
+from palaver.wire.bodies import json_object, read
+from palaver.wire.contract import Call
 
 MAX_NAME = 255
 MAX_PAGE = 100
+PAGE = 20
 MAX_FIELDS = 1000
 
 
 class Pair(msgspec.Struct, kw_only=True):
+    """A run variable."""
+
     key: str
     value: str | None = None
 
@@ -24,11 +29,13 @@ class Pair(msgspec.Struct, kw_only=True):
 class CreateChat(msgspec.Struct, kw_only=True):
     """The body of create chat."""
 
-    text: str | None = None
-    stream: bool | None = None
-    session_id: str | None = None
-    files: list[str] | None = None
-    variables: list[Pair] | None = None
+    text: Annotated[str | None, Meta(description="What the user says.")] = None
+    stream: Annotated[
+        bool | None, Meta(description="Whether to follow the answer; without it the path says: below `/v7/sse/` yes.")
+    ] = None
+    session_id: Annotated[str | None, Meta(description="Without it a new session is made.")] = None
+    files: Annotated[list[str] | None, Meta(description="Ids or addresses of files, kept with the message.")] = None
+    variables: Annotated[list[Pair] | None, Meta(description="Values for the agent's instructions.")] = None
 
     @property
     def session(self) -> str | None:
@@ -43,7 +50,57 @@ class CreateChat(msgspec.Struct, kw_only=True):
 class CreateSession(msgspec.Struct, kw_only=True):
     """The body of create session."""
 
-    name: str | None = None
+    name: Annotated[str | None, Meta(description="Its title.", extra_json_schema={"maxLength": MAX_NAME})] = None
+
+
+class CancelChat(msgspec.Struct, kw_only=True):
+    """The body or the query of cancel chat, where the path does not name it."""
+
+    chat_id: Annotated[str | None, Meta(description="From create chat.")] = None
+
+
+Size = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
+Next = Annotated[str, Meta(description="From the page before; without it the first page.")]
+
+
+class SessionsQuery(msgspec.Struct, kw_only=True):
+    """The query of list sessions."""
+
+    page_size: Size
+    next_page_token: Next = ""
+
+
+class MessagesQuery(msgspec.Struct, kw_only=True):
+    """The query of a session's messages."""
+
+    session_id: str
+    page_size: Size = PAGE
+    with_event: Annotated[bool, Meta(description="Whether answers come with their steps.")] = False
+    next_page_token: Next = ""
+
+
+class TokenRequest(msgspec.Struct, kw_only=True):
+    """The form of ``/oauth2/token``."""
+
+    grant_type: Annotated[
+        str | None,
+        Meta(extra_json_schema={"enum": ["authorization_code", "refresh_token", "client_credentials"]}),
+    ] = None
+    client_id: Annotated[str | None, Meta(description="APPID.")] = None
+    client_secret: Annotated[str | None, Meta(description="APPKEY.")] = None
+    code: Annotated[str | None, Meta(description="From the consent, for `authorization_code`.")] = None
+    redirect_uri: Annotated[str | None, Meta(description="The one of the consent, for `authorization_code`.")] = None
+    refresh_token: Annotated[str | None, Meta(description="For `refresh_token`.")] = None
+
+
+class ConsentRequest(msgspec.Struct, kw_only=True):
+    """The query of ``/oauth2/auth``."""
+
+    client_id: Annotated[str | None, Meta(description="APPID.")] = None
+    redirect_uri: Annotated[str | None, Meta(description="One that the credential has.")] = None
+    response_type: Annotated[str | None, Meta(description="`code`.")] = None
+    scope: Annotated[str | None, Meta(description="Scopes with commas between them.")] = None
+    state: Annotated[str | None, Meta(description="Comes back as it is.")] = None
 
 
 def create_chat(members: dict[str, Any]) -> CreateChat:
@@ -57,6 +114,27 @@ def create_session(members: dict[str, Any]) -> CreateSession:
     if request.name is not None and len(request.name) > MAX_NAME:
         raise Invalid(field="name", rule="length", detail=f"more than {MAX_NAME} characters")
     return request
+
+
+def cancelled_chat(call: Call) -> str:
+    """The chat that the body names, else the query."""
+    said = read(CancelChat, json_object(call.body, empty_is_object=True)).chat_id
+    return required(form(call.query) if said is None else {"chat_id": said}, "chat_id")
+
+
+def sessions_query(encoded: str) -> SessionsQuery:
+    query = form(encoded)
+    return SessionsQuery(page_size=page_size(query), next_page_token=query.get("next_page_token", "").strip())
+
+
+def messages_query(encoded: str) -> MessagesQuery:
+    query = form(encoded)
+    return MessagesQuery(
+        session_id=required(query, "session_id"),
+        page_size=page_size(query, PAGE),
+        with_event=flag(query, "with_event"),
+        next_page_token=query.get("next_page_token", "").strip(),
+    )
 
 
 def required(members: Mapping[str, Any], name: str) -> Any:

@@ -7,6 +7,7 @@ Source: the vendor's page "更新会话主题" and the wire specification ``xspa
 from palaver.dialects.xspace import behaviours
 from palaver.dialects.xspace.api import ROUTES
 from palaver.dialects.xspace.auth import SETTINGS, claim, new_credential, verify
+from palaver.dialects.xspace.described import ABOUT
 from palaver.dialects.xspace.words import curl, refuse
 from palaver.wire.contract import Dialect
 from palaver.wire.manifest import gathered
@@ -22,4 +23,5 @@ DIALECT = Dialect(
     curl=curl,
     settings=SETTINGS,
     behaviours=gathered(behaviours),
+    about=ABOUT,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from palaver.core.ports import Listing
 from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Principal
-from palaver.dialects.xspace import older
+from palaver.dialects.xspace import described, older
 from palaver.dialects.xspace.callers import Handle, own_conversation, personal, unrestricted
 from palaver.dialects.xspace.files import attached, empty_path, produced, stored, upload
 from palaver.dialects.xspace.shapes import (
@@ -16,10 +16,9 @@ from palaver.dialects.xspace.shapes import (
     body_of,
     conversation_ref,
     fitting_topic,
-    limit_in,
-    number_in,
+    history_query,
+    list_query,
     parts_of,
-    query_of,
     topic_of,
     wanted_topic,
 )
@@ -28,6 +27,7 @@ from palaver.dialects.xspace.views import conversation_dto, message_dto
 from palaver.dialects.xspace.words import CONVERSATION_FILE, CONVERSATION_FILES, NO_FILE, STORED_FILE, done, success
 from palaver.wire.bodies import as_id, idempotency
 from palaver.wire.contract import Call, Method, Reply, Room, Route, Stream
+from palaver.wire.describe import Operation
 from palaver.wire.once import once
 
 
@@ -75,18 +75,13 @@ async def detail(call: Call, who: Principal, room: Room) -> Reply:
 
 async def listing(call: Call, who: Principal, room: Room) -> Reply:
     """The user's titled conversations with an agent, the one changed last first."""
-    query = query_of(call)
-    number = number_in(query, "agentId")
-    if number is None:
-        raise Invalid(field="agentId", rule="required")
-    last, limit = number_in(query, "lastId"), limit_in(query)
-    topic = None if blank(query.get("topic")) else query["topic"]
+    query = list_query(call)
     try:
-        agent = await room.chat.any_agent(who, as_id(number) or 0)
+        agent = await room.chat.any_agent(who, as_id(query.agentId) or 0)
     except NotFound:
         return success(call, [])
-    wanted = Listing(agent=agent.id, titled=True, containing=topic, limit=limit)
-    found = await room.chat.conversations(who, await _behind(wanted, last, who, room))
+    wanted = Listing(agent=agent.id, titled=True, containing=query.topic, limit=query.limit)
+    found = await room.chat.conversations(who, await _behind(wanted, query.lastId, who, room))
     return success(call, [conversation_dto(one, agent, call, listed=True) for one in found])
 
 
@@ -133,29 +128,37 @@ async def stop(call: Call, who: Principal, room: Room) -> Reply:
 
 
 async def messages(call: Call, who: Principal, room: Room) -> Reply:
-    query = query_of(call)
-    before, limit = number_in(query, "index"), limit_in(query)
+    query = history_query(call)
     found, _ = await own_conversation(call, who, room)
-    said = await room.chat.history(who, found.id, before=before, limit=limit)
+    said = await room.chat.history(who, found.id, before=query.index, limit=query.limit)
     return success(call, [message_dto(one, found, call) for one in said])
 
 
-def _route(method: Method, path: str, handle: Handle, purpose: str, *, creating: bool = False) -> Route:
-    return Route(method=method, path=path, handle=personal(handle), purpose=purpose, creating=creating)
+def _route(
+    method: Method, path: str, handle: Handle, purpose: str, told: Operation, *, creating: bool = False
+) -> Route:
+    return Route(method=method, path=path, handle=personal(handle), purpose=purpose, creating=creating, told=told)
 
 
 ROUTES = (
-    _route("POST", "/api/v1/chat/conversation/{conversationId}/update", update, "set the topic"),
-    _route("POST", "/api/v1/chat/conversation/add", add, "create a conversation", creating=True),
-    _route("GET", "/api/v1/chat/conversation/{id}", detail, "one conversation"),
-    _route("GET", "/api/v1/chat/conversation/list", listing, "the titled conversations with an agent"),
-    _route("POST", "/api/v1/chat/conversation/{id}/delete", delete, "delete a conversation"),
-    _route("POST", "/api/v1/chat/{conversationId}", chat, "send a message, read the answer as events", creating=True),
-    _route("POST", "/api/v1/chat/{conversationId}/stop", stop, "stop the running turn"),
-    _route("GET", "/api/v1/chat/{conversationId}/messages", messages, "what was said"),
-    _route("GET", CONVERSATION_FILES, produced, "the files of a conversation"),
-    _route("GET", CONVERSATION_FILE, attached, "one of them, its bytes"),
-    _route("GET", NO_FILE, empty_path, "refused: the file's name is missing"),
+    _route("POST", "/api/v1/chat/conversation/{conversationId}/update", update, "set the topic", described.UPDATE),
+    _route("POST", "/api/v1/chat/conversation/add", add, "create a conversation", described.ADD, creating=True),
+    _route("GET", "/api/v1/chat/conversation/{id}", detail, "one conversation", described.DETAIL),
+    _route("GET", "/api/v1/chat/conversation/list", listing, "the titled conversations with an agent", described.LIST),
+    _route("POST", "/api/v1/chat/conversation/{id}/delete", delete, "delete a conversation", described.DELETE),
+    _route(
+        "POST",
+        "/api/v1/chat/{conversationId}",
+        chat,
+        "send a message, read the answer as events",
+        described.CHAT,
+        creating=True,
+    ),
+    _route("POST", "/api/v1/chat/{conversationId}/stop", stop, "stop the running turn", described.STOP),
+    _route("GET", "/api/v1/chat/{conversationId}/messages", messages, "what was said", described.MESSAGES),
+    _route("GET", CONVERSATION_FILES, produced, "the files of a conversation", described.FILES),
+    _route("GET", CONVERSATION_FILE, attached, "one of them, its bytes", described.FILE),
+    _route("GET", NO_FILE, empty_path, "refused: the file's name is missing", described.NO_FILE),
     Route(
         method="POST",
         path="/api/v1/file/upload",
@@ -163,7 +166,8 @@ ROUTES = (
         purpose="upload a file to attach",
         creating=True,
         upload=True,
+        told=described.UPLOAD,
     ),
-    _route("GET", STORED_FILE, stored, "an uploaded file's bytes, for its owner"),
+    _route("GET", STORED_FILE, stored, "an uploaded file's bytes, for its owner", described.STORED),
     *older.ROUTES,
 )

@@ -14,7 +14,7 @@ from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Conversation, Message, Principal, StoredFile
 from palaver.dialects.xspace.callers import own_conversation
 from palaver.dialects.xspace.multipart import Part, digest, parts
-from palaver.dialects.xspace.shapes import conversation_ref
+from palaver.dialects.xspace.shapes import INT64, TARGET, Upload, conversation_ref
 from palaver.dialects.xspace.views import file_item, file_record, named_files
 from palaver.dialects.xspace.words import envelope, success
 from palaver.wire.bodies import idempotency
@@ -26,8 +26,8 @@ from palaver.wire.ranges import NoSuchRange, wanted
 UNKNOWN_TYPE = "application/octet-stream"
 PAGE = 200
 MAX_NAME = 255
-_TARGET = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_INT64 = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_TARGET = re.compile(TARGET, re.ASCII)
+_INT64 = re.compile(INT64, re.ASCII)
 _ENDING = re.compile(r".+(\.[A-Za-z0-9]{1,16})", re.ASCII | re.DOTALL)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII | re.IGNORECASE)
 
@@ -60,12 +60,13 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
 
 def _details(form: list[Part]) -> dict[str, Any]:
     fields = {part.name: part.text for part in form if part.filename is None}
-    target, number = fields.get("targetType") or "Default", (fields.get("targetId") or "-1").strip()
+    given = Upload(**{name: fields[name] for name in Upload.__struct_fields__ if name in fields})
+    target, number = given.targetType or "Default", (given.targetId or "-1").strip()
     if not _TARGET.fullmatch(target):
         raise Invalid(field="targetType", rule="range", detail="letters, digits, - and _")
     if not _INT64.fullmatch(number):
         raise Invalid(field="targetId", rule="range", detail="not a number")
-    return {"targetType": target, "targetId": int(number), "metadata": fields.get("metadata")}
+    return {"targetType": target, "targetId": int(number), "metadata": given.metadata}
 
 
 def _key(call: Call, file: Part, target: str, today: datetime) -> str:

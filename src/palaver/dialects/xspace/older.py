@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from palaver.core.ports import Listing
 from palaver.core.problems import Invalid
 from palaver.core.types import Principal
+from palaver.dialects.xspace import described
 from palaver.dialects.xspace.callers import bound, bound_agent, bound_conversation
 from palaver.dialects.xspace.shapes import ChatRequest, CreateRequest, body_of, parts_of
 from palaver.dialects.xspace.talk import converse
@@ -96,25 +97,35 @@ async def suggest(call: Call, who: Principal, room: Room) -> Reply:
 
 
 ROUTES = (
-    Route(method="GET", path=AGENT, handle=bound(agent), purpose="the bound agent"),
-    Route(method="POST", path=CREATE, handle=bound(create), purpose="create a conversation", creating=True),
+    Route(method="GET", path=AGENT, handle=bound(agent), purpose="the bound agent", told=described.AGENT),
+    Route(
+        method="POST",
+        path=CREATE,
+        handle=bound(create),
+        purpose="create a conversation",
+        creating=True,
+        told=described.CREATE,
+    ),
     Route(
         method="GET",
         path="/api/v1/conversation/{id}",
         handle=bound(detail),
         purpose="one conversation with what was said last",
+        told=described.WITH_MESSAGES,
     ),
     Route(
         method="POST",
         path="/api/v1/conversation/{id}/delete",
         handle=bound(delete),
         purpose="delete a conversation",
+        told=described.OLDER_DELETE,
     ),
     Route(
         method="GET",
         path="/api/v1/conversations",
         handle=bound(conversations),
         purpose="the titled conversations with the agent",
+        told=described.CONVERSATIONS,
     ),
     Route(
         method="POST",
@@ -122,14 +133,20 @@ ROUTES = (
         handle=bound(chat),
         purpose="send a message, read the answer as events",
         creating=True,
+        told=described.OLDER_CHAT,
     ),
     Route(
-        method="POST", path="/api/v1/chat/stop/{conversationId}", handle=bound(stop), purpose="stop the running turn"
+        method="POST",
+        path="/api/v1/chat/stop/{conversationId}",
+        handle=bound(stop),
+        purpose="stop the running turn",
+        told=described.OLDER_STOP,
     ),
     Route(
         method="GET",
         path="/api/v1/chat/suggest/{conversationId}",
         handle=bound(suggest),
         purpose="what the user might say next",
+        told=described.SUGGEST,
     ),
 )

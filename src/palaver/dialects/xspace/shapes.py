@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import parse_qsl, unquote
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import MAX_ID, AnyPart, File, Text, as_uid, clean
@@ -16,6 +17,10 @@ from palaver.wire.contract import Call
 
 MAX_TOPIC = 255
 MAX_ICON = 500
+MOST = 100
+"""The longest page of a list."""
+TARGET = "^[A-Za-z0-9_-]{1,64}$"
+INT64 = "^-?[0-9]{1,18}$"
 SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Unicode white space, as a class of a regular expression has it."""
 _SPACES = re.compile(f"[{SPACE}]+")
@@ -27,26 +32,35 @@ _literals = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+Topic = Annotated[
+    str | None, Meta(description="The wanted topic, kept as it is.", extra_json_schema={"maxLength": MAX_TOPIC})
+]
+Values = Annotated[dict[str, Any] | None, Meta(description="Values for the agent's instructions.")]
+Limit = Annotated[int, Meta(description=f"How many, 1 to {MOST}; outside of that the nearest.")]
+
+
 class TopicRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /api/v1/chat/conversation/{conversationId}/update``."""
 
-    firstMessage: str | None = None  # noqa: N815
-    topic: str | None = None
-    icon: str | None = None
+    firstMessage: Annotated[  # noqa: N815
+        str | None, Meta(description="The user's first message; without `topic` it makes the topic.")
+    ] = None
+    topic: Topic = None
+    icon: Annotated[str | None, Meta(description="The topic's icon.", extra_json_schema={"maxLength": MAX_ICON})] = None
 
 
 class AddRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /api/v1/chat/conversation/add``."""
 
-    agentId: int | None = None  # noqa: N815
-    topic: str | None = None
-    variables: dict[str, Any] | None = None
+    agentId: Annotated[int | None, Meta(description="The agent's number.")] = None  # noqa: N815
+    topic: Topic = None
+    variables: Values = None
 
 
 class CreateRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /api/v1/conversation/create``."""
 
-    variables: dict[str, Any] | None = None
+    variables: Values = None
 
 
 class Attachment(msgspec.Struct, kw_only=True):
@@ -61,10 +75,45 @@ class Attachment(msgspec.Struct, kw_only=True):
 class ChatRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /api/v1/chat/{conversationId}`` and of ``POST /api/v1/chat``."""
 
-    message: str | None = None
-    conversationId: int | None = None  # noqa: N815
-    attachments: list[dict[str, Any]] | None = None
-    variableParams: dict[str, Any] | None = None  # noqa: N815
+    message: Annotated[str | None, Meta(description="What the user says.")] = None
+    conversationId: Annotated[  # noqa: N815
+        int | None, Meta(description="The conversation's number, where the path does not name it.")
+    ] = None
+    attachments: Annotated[
+        list[dict[str, Any]] | None,
+        Meta(description="Files: `fileKey` of an uploaded one or `fileUrl`, and `fileName`, `mimeType`."),
+    ] = None
+    variableParams: Values = None  # noqa: N815
+
+
+class ListQuery(msgspec.Struct, kw_only=True):
+    """The query of ``GET /api/v1/chat/conversation/list``."""
+
+    agentId: Annotated[int, Meta(description="The agent's number.")]  # noqa: N815
+    lastId: Annotated[  # noqa: N815
+        int | None, Meta(description="The conversation behind which the list goes on.")
+    ] = None
+    limit: Limit = 10
+    topic: Annotated[str | None, Meta(description="What the topic contains.")] = None
+
+
+class HistoryQuery(msgspec.Struct, kw_only=True):
+    """The query of ``GET /api/v1/chat/{conversationId}/messages``."""
+
+    index: Annotated[int | None, Meta(description="The message before which the history ends.")] = None
+    limit: Limit = 10
+
+
+class Upload(msgspec.Struct, kw_only=True):
+    """The fields of an uploaded form that are no files."""
+
+    targetType: Annotated[  # noqa: N815
+        str | None, Meta(description="`Default` where nothing is said.", extra_json_schema={"pattern": TARGET})
+    ] = None
+    targetId: Annotated[  # noqa: N815
+        str | None, Meta(description="A number; -1 where nothing is said.", extra_json_schema={"pattern": INT64})
+    ] = None
+    metadata: Annotated[str | None, Meta(description="Kept as it is.")] = None
 
 
 def body_of(shape: type[S], call: Call, *, empty_is_object: bool = False) -> S:
@@ -75,12 +124,17 @@ def body_of(shape: type[S], call: Call, *, empty_is_object: bool = False) -> S:
 
 
 def _with_texts(shape: type[msgspec.Struct], members: dict[str, Any], source: bytes) -> dict[str, Any]:
-    due = [field.encode_name for field in msgspec.structs.fields(shape) if field.type == (str | None)]
+    due = [field.encode_name for field in msgspec.structs.fields(shape) if _is_text(field.type)]
     loose = [name for name in due if isinstance(members.get(name), int | float)]
     if not loose:
         return members
     written = _literals(source)
     return {**members, **{name: bytes(written[name]).decode() for name in loose}}
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a field takes a text or nothing, whatever is said about it."""
+    return (str | None) in (kind, *get_args(kind)[:1])
 
 
 def blank(text: str | None) -> bool:
@@ -167,4 +221,18 @@ def number_in(query: dict[str, str], name: str) -> int | None:
 def limit_in(query: dict[str, str], name: str = "limit", *, default: int = 10) -> int:
     """How many are wanted: 1 to 100."""
     given = number_in(query, name)
-    return default if given is None else min(100, max(1, given))
+    return default if given is None else min(MOST, max(1, given))
+
+
+def list_query(call: Call) -> ListQuery:
+    query = query_of(call)
+    number = number_in(query, "agentId")
+    if number is None:
+        raise Invalid(field="agentId", rule="required")
+    topic = None if blank(query.get("topic")) else query["topic"]
+    return ListQuery(agentId=number, lastId=number_in(query, "lastId"), limit=limit_in(query), topic=topic)
+
+
+def history_query(call: Call) -> HistoryQuery:
+    query = query_of(call)
+    return HistoryQuery(index=number_in(query, "index"), limit=limit_in(query))

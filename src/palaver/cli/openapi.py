@@ -1,0 +1,33 @@
+"""``palaver openapi``: the OpenAPI document, without a server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from palaver.app import all_dialects
+from palaver.cli.key import dialect_named
+from palaver.cli.terminal import say_json
+from palaver.http.openapi import document
+from palaver.wire.contract import Dialect
+
+
+def add_to(cli: typer.Typer) -> None:
+    cli.command()(openapi)
+
+
+def openapi(
+    *,
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option(parser=dialect_named, metavar="DIALECT", help="This dialect alone.", show_default=False),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="The address that callers reach the server at.")
+    ] = None,
+) -> None:
+    """Print the OpenAPI document of every route, as a server has it at /openapi.json."""
+    content = document(all_dialects() if dialect is None else (dialect,))
+    servers = {} if server is None else {"servers": [{"url": server}]}
+    say_json({**content, **servers})

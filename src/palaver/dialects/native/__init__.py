@@ -1,0 +1,27 @@
+"""palaver's own API, ``/palaver/v1/…``: everything core can do, in plain JSON and server-sent events, for callers who
+need no vendor's. Its streams go on from any character of an answer.
+
+Source: ``docs/native.md``.
+"""
+
+from palaver.dialects.native import behaviours
+from palaver.dialects.native.api import ROUTES
+from palaver.dialects.native.auth import SETTINGS, claim, new_credential, verify
+from palaver.dialects.native.described import ABOUT
+from palaver.dialects.native.words import curl, refuse
+from palaver.wire.contract import Dialect
+from palaver.wire.manifest import gathered
+
+DIALECT = Dialect(
+    name="native",
+    prefixes=("/palaver/v1/",),
+    routes=ROUTES,
+    claim=claim,
+    verify=verify,
+    refuse=refuse,
+    new_credential=new_credential,
+    curl=curl,
+    settings=SETTINGS,
+    behaviours=gathered(behaviours),
+    about=ABOUT,
+)

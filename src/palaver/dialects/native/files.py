@@ -1,0 +1,54 @@
+"""Files: kept for their user, attached to messages by their key. Source: ``docs/native.md``, section 8."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from urllib.parse import quote
+
+from palaver.core.problems import Invalid
+from palaver.core.types import Principal
+from palaver.dialects.native import described
+from palaver.dialects.native.callers import route
+from palaver.dialects.native.shapes import media_type_of, upload_query
+from palaver.dialects.native.shown import file_shown
+from palaver.dialects.native.words import ROOT
+from palaver.wire.bodies import idempotency
+from palaver.wire.contract import Call, Reply, Room
+from palaver.wire.framing import compact
+from palaver.wire.once import once
+
+
+async def upload(call: Call, who: Principal, room: Room) -> Reply:
+    """Keep the body as a file."""
+    name = upload_query(call).name
+    if not call.body:
+        raise Invalid(field="file", rule="required")
+
+    async def work() -> Reply:
+        kept = await room.drawer.add(
+            who,
+            key=sha256(call.trace.encode() + call.body).hexdigest()[:32],
+            name=name,
+            media_type=media_type_of(call),
+            content=call.body,
+        )
+        place = ("Location", f"{ROOT}/files/{kept.key}")
+        return Reply(status=201, body=compact(file_shown(kept)), headers=(place,))
+
+    return await once(room, who, idempotency(call, f"POST {ROOT}/files"), work)
+
+
+async def download(call: Call, who: Principal, room: Room) -> Reply:
+    """A file's bytes. A browser is told to save them: what somebody uploaded is not to run as a page of this server."""
+    file = await room.drawer.get(who, call.params["key"])
+    headers = (
+        ("Content-Disposition", f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"),
+        ("X-Content-Type-Options", "nosniff"),
+    )
+    return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
+
+
+ROUTES = (
+    route("POST", "files", upload, "upload a file to attach", described.UPLOAD, creating=True, upload=True),
+    route("GET", "files/{key}", download, "an uploaded file's bytes", described.DOWNLOAD),
+)

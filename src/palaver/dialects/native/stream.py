@@ -1,0 +1,69 @@
+"""A run's events as server-sent events, each with the place in the message that lies behind it.
+
+Source: ``docs/native.md``, section 7.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import msgspec
+
+from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.types import Ended, Text
+from palaver.dialects.native.shown import SentShown, end_shown, part_shown
+from palaver.wire.framing import ascii_json, ascii_text
+
+RETRY = b"retry: 1000\n"
+"""Milliseconds after which an EventSource connects again; goes out once, with the first event."""
+
+
+class Events:
+    """One reader's stream from ``cursor`` on. ``sent`` opens the stream of a message just sent, before its run says
+    anything: a run may have to wait, and its reader wants to know its name."""
+
+    heartbeat = b": alive\n\n"
+    breaks_off = False
+    steady = False
+
+    def __init__(self, cursor: int, sent: SentShown | None = None) -> None:
+        self._cursor = cursor
+        self._sent = sent
+        self._head = RETRY
+        self.due: float | None = None if sent is None else 0.0
+
+    def encode(self, event: Event, now: float) -> list[bytes]:
+        held = self.flush(now)
+        match event:
+            case Grew(text=text):
+                self._cursor += len(text)
+                return [*held, self._frame(b"grew", b'{"text":%s}' % ascii_text(text).encode())]
+            case Opened(part=part):
+                self._cursor += 1
+                return [*held, self._frame(b"opened", _OPENED[isinstance(part, Text)])]
+            case Added(part=part):
+                self._cursor += 1
+                return [*held, self._frame(b"added", _json({"part": part_shown(part)}))]
+            case Ended():
+                self._cursor += 1
+                return [*held, self._frame(b"ended", _json(end_shown(event)))]
+            case _:
+                assert_never(event)
+
+    def flush(self, now: float) -> list[bytes]:  # noqa: ARG002  what is held back has no time
+        if self._sent is None:
+            return []
+        data, self._sent, self.due = self._sent, None, None
+        return [self._frame(b"sent", _json(data))]
+
+    def _frame(self, name: bytes, data: bytes) -> bytes:
+        head, self._head = self._head, b""
+        return b"%sid: %d\nevent: %s\ndata: %s\n\n" % (head, self._cursor, name, data)
+
+
+_OPENED = {True: b'{"type":"text"}', False: b'{"type":"thinking"}'}
+
+
+def _json(value: Any) -> bytes:
+    """``value`` in ASCII; what a model says may have half of an emoji, which only plain values can be written with."""
+    return ascii_json(msgspec.to_builtins(value))

@@ -1,0 +1,273 @@
+"""What the OpenAPI document says of this dialect. Examples are the vendor's where its page has one.
+
+Source: the vendor's page "创建会话", and the wire specification ``sonaops.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from palaver.dialects.sonaops.auth import HMAC_SHA256, MAX_REQUEST_ID, MAX_USER, SHA256
+from palaver.dialects.sonaops.media import MP3
+from palaver.dialects.sonaops.shapes import (
+    DEFAULT_VOICE,
+    CreateRequest,
+    ImageRequest,
+    InspirationRequest,
+    ListRequest,
+    SpeechRequest,
+    StreamRequest,
+)
+from palaver.dialects.sonaops.stream import Frames
+from palaver.dialects.sonaops.words import EVENT_STREAM, OK
+from palaver.wire.describe import About, Answer, Body, Operation, Parameter, Query, Scheme, example_run
+
+T = TypeVar("T")
+SPEC = "wire specification `sonaops.md`, section"
+
+
+# What answers look like ---------------------------------------------------------------------------------------------
+
+
+class Envelope(msgspec.Struct, Generic[T], kw_only=True):
+    """What is around every answer but streams and sounds."""
+
+    code: Annotated[int, Meta(description="10200 for success.")]
+    success: bool
+    message: str
+    data: T
+    traceId: Annotated[str, Meta(pattern="^[A-Za-z0-9]{32}$", description="New in every answer.")]  # noqa: N815
+    timestamp: Annotated[str, Meta(pattern="^[0-9]+$", description="Epoch milliseconds.")]
+
+
+class Created(msgspec.Struct, kw_only=True):
+    conversationId: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="A UUID without hyphens.")]  # noqa: N815
+
+
+class Agent(msgspec.Struct, kw_only=True):
+    agentId: str  # noqa: N815
+    name: str
+    avatar: str | None
+    description: str
+    greeting: str
+    voiceId: str | None  # noqa: N815
+
+
+class Agents(msgspec.Struct, kw_only=True):
+    agents: list[Agent] = msgspec.field(name="list")
+    total: Annotated[int, Meta(ge=0, description="Of all pages.")]
+
+
+class Replies(msgspec.Struct, kw_only=True):
+    replies: Annotated[list[str], Meta(max_length=3)]
+
+
+class Picture(msgspec.Struct, kw_only=True):
+    base64Image: Annotated[str, Meta(description="A `data:` address.")]  # noqa: N815
+    metadata: dict[str, Any]
+
+
+class Sound(msgspec.Struct, kw_only=True):
+    audioUrl: str  # noqa: N815
+
+
+class Refused(msgspec.Struct, kw_only=True):
+    """A refusal."""
+
+    code: int
+    success: bool
+    message: str
+    data: None
+    traceId: str  # noqa: N815
+    timestamp: str
+
+
+ECHO = Parameter(name="X-Request-ID", meaning="As the call had it, else one made here.")
+
+
+def _given(meaning: str, shape: Any, data: dict[str, Any]) -> Answer:
+    said = {
+        "code": OK,
+        "success": True,
+        "message": "OK",
+        "data": data,
+        "traceId": "9fU0kfWy3E8YFGjS5S8bLPlAXG8xhdTH",
+        "timestamp": "1773298769366",
+    }
+    return Answer(meaning=meaning, shape=shape, examples={"success": said}, headers=(ECHO,))
+
+
+# The calls ----------------------------------------------------------------------------------------------------------
+
+_AGENT, _CONVERSATION = "72cdefc1-940c-428d-bd8e-198386f3de5c", "a1b2c3d4e5f60718293a4b5c6d7e8f90"
+_PLACE = {"agentId": _AGENT, "conversationId": _CONVERSATION}
+_STREAM = Frames(UUID(_CONVERSATION), UUID(int=0x5B1F0A9C3D7E4C21A6B8F0E1D2C3B4A5))
+
+CREATE = Operation(
+    source=f'the vendor\'s page "创建会话"; {SPEC} 5.1',
+    body=Body(
+        shape=CreateRequest,
+        required=("agentId",),
+        examples={"the vendor's": {"agentId": "agent-uuid"}},
+    ),
+    answers=(_given("The new conversation.", Envelope[Created], {"conversationId": _CONVERSATION}),),
+    finds=("agent",),
+)
+_FOUND = _given(
+    "A page of the agents.",
+    Envelope[Agents],
+    {
+        "list": [
+            {
+                "agentId": _AGENT,
+                "name": "Weather",
+                "avatar": None,
+                "description": "",
+                "greeting": "",
+                "voiceId": None,
+            }
+        ],
+        "total": 1,
+    },
+)
+LIST = Operation(
+    source=f"{SPEC} 5.2",
+    body=Body(shape=ListRequest, examples={"second page": {"pageNum": 2, "pageSize": 20}}, empty=True),
+    answers=(_FOUND,),
+)
+LIST_BY_QUERY = Operation(
+    source=f"{SPEC} 5.2",
+    query=Query(shape=ListRequest, example={"pageNum": 1}),
+    answers=(_FOUND,),
+)
+STREAM = Operation(
+    source=f"{SPEC}s 5.3 and 6",
+    body=Body(
+        shape=StreamRequest,
+        required=("agentId", "conversationId", "text"),
+        examples={"a message": {**_PLACE, "text": "What is the weather like?"}},
+    ),
+    answers=(
+        Answer(
+            meaning="Server-sent events: `message`, `thinking`, then `message_end` and `message_saved`, or `error`.",
+            media_type=EVENT_STREAM,
+            examples={
+                "a turn": b"".join(piece for event in example_run() for piece in _STREAM.encode(event, 0)).decode()
+            },
+            headers=(ECHO,),
+        ),
+    ),
+    finds=("agent", "conversation"),
+)
+INSPIRATION = Operation(
+    source=f"{SPEC} 5.4",
+    body=Body(
+        shape=InspirationRequest, required=("agentId", "conversationId"), examples={"for a conversation": {**_PLACE}}
+    ),
+    answers=(_given("At most three suggestions.", Envelope[Replies], {"replies": ["And tomorrow?"]}),),
+    finds=("agent", "conversation"),
+)
+IMAGE = Operation(
+    source=f"{SPEC} 5.5",
+    body=Body(
+        shape=ImageRequest,
+        required=("agentId", "conversationId", "text"),
+        examples={"a picture": {**_PLACE, "text": "a lighthouse in the rain"}},
+    ),
+    answers=(
+        _given(
+            "The picture.",
+            Envelope[Picture],
+            {"base64Image": "data:image/png;base64,iVBORw0KGgo=", "metadata": {}},
+        ),
+    ),
+    more="Painting may take a minute or more.",
+    finds=("agent", "conversation"),
+)
+SPEECH = Operation(
+    source=f"{SPEC} 5.6",
+    body=Body(
+        shape=SpeechRequest,
+        required=("messageId", "processedText"),
+        examples={
+            "a message": {
+                "messageId": "5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5",
+                "processedText": "It is sunny.",
+                "voiceTimbreId": DEFAULT_VOICE,
+            }
+        },
+    ),
+    answers=(
+        _given(
+            "Where the sound is.",
+            Envelope[Sound],
+            {"audioUrl": "https://example.com/saas/voice-broadcast/5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3"},
+        ),
+    ),
+    more="A message is spoken once; later calls get the same address, whatever text they bring.",
+    finds=("message",),
+)
+SOUND = Operation(
+    source=f"{SPEC}s 1 and 5.6",
+    answers=(
+        Answer(
+            meaning="The sound.",
+            media_type=MP3,
+            headers=(ECHO, Parameter(name="Accept-Ranges", meaning="`bytes`.")),
+        ),
+        Answer(
+            meaning="The part of it that a `Range` header asks for.",
+            status=206,
+            media_type=MP3,
+            headers=(ECHO, Parameter(name="Content-Range", meaning="Which part it is.")),
+        ),
+    ),
+    finds=("file",),
+)
+
+
+# What all have in common --------------------------------------------------------------------------------------------
+
+ABOUT = About(
+    title="Sonaops Open API",
+    meaning="Every call is signed: `X-Signature` is made of its fields and the credential's secret. "
+    f"A credential's setting `signature` says by which rule: `{SHA256}`, or `{HMAC_SHA256}` of the later generation.",
+    refusal=Refused,
+    schemes=(
+        Scheme(name="key", kind="bearer", meaning="The credential's id (`apiKey`)."),
+        Scheme(
+            name="signature",
+            header="X-Signature",
+            meaning="64 hex digits: SHA-256 of the canonical fields and the secret, or HMAC-SHA256 with the secret.",
+        ),
+    ),
+    needs=(("key", "signature"),),
+    path=(
+        Parameter(
+            name="name",
+            meaning="A message's id and `.mp3`.",
+            example="5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3",
+        ),
+    ),
+    headers=(
+        Parameter(
+            name="X-User-ID",
+            meaning=f"The end user, percent-encoded where need be; without it the credential's `default_user`. Needed,"
+            f" and signed, with `{HMAC_SHA256}`.",
+            shape=Annotated[str, Meta(max_length=MAX_USER)],
+            example="user-123",
+        ),
+        Parameter(
+            name="X-Timestamp",
+            meaning=f"Unix seconds, at most 300 off. Needed, and signed, with `{HMAC_SHA256}`.",
+        ),
+        Parameter(
+            name="X-Request-ID", meaning=f"Comes back with the answer, if it has at most {MAX_REQUEST_ID} characters."
+        ),
+    ),
+    keys=({"signature": SHA256}, {"signature": HMAC_SHA256}),
+)

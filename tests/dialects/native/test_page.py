@@ -1,0 +1,70 @@
+"""The page says what the code does, byte for byte."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+from dialects.exchange import Ask
+from dialects.manifest import shows
+from dialects.native.asking import EVENTS, ROOT, Caller, good
+from dialects.native.page import PAGE, code, examples, without_chance
+from dialects.serving import Served
+from house.survey import bare, table
+
+from palaver.dialects.native import DIALECT, behaviours
+from palaver.dialects.native.shown import (
+    AgentShown,
+    AnswerShown,
+    ConversationShown,
+    FileShown,
+    QuestionShown,
+    SentShown,
+)
+from palaver.dialects.native.words import CODES, ProblemShown
+from palaver.wire.framing import compact
+
+SHAPES = (ProblemShown, AgentShown, ConversationShown, QuestionShown, AnswerShown, SentShown, FileShown)
+
+
+@shows(behaviours.documents)
+def test_the_page_lists_every_route() -> None:
+    rows = [(bare(row[0]), row[4]) for row in table(PAGE, "Route")]
+    routes = [
+        (f"{route.method} {route.path.removeprefix(ROOT)}", "yes" if route.creating else "no")
+        for route in DIALECT.routes
+    ]
+    assert rows == routes
+
+
+@shows(behaviours.codes)
+def test_the_page_lists_every_code(served: Served) -> None:
+    rows = [[bare(row[0]), *row[1:]] for row in table(PAGE, "`code`")]
+    assert rows == [[name, str(one.status), one.title, one.meaning] for name, one in CODES.items()]
+    listed = good(served.ask(Ask(method="GET", path=f"{ROOT}/problems")))["problems"]
+    assert [[one["code"], str(one["status"]), one["title"], one["meaning"]] for one in listed] == rows
+
+
+@shows(behaviours.documents, behaviours.problem_document)
+@pytest.mark.parametrize("number", range(len(SHAPES)), ids=[shape.__name__ for shape in SHAPES])
+def test_the_pages_documents_are_written_as_the_code_writes_them(number: int) -> None:
+    example = examples()[number]
+    assert len(examples()) == len(SHAPES)
+    assert compact(msgspec.json.decode(example, type=SHAPES[number], strict=True)).decode() == example
+
+
+@shows(behaviours.frames)
+def test_the_pages_stream_is_what_is_sent(served: Served, caller: Caller) -> None:
+    agent = served.agent(
+        {"think": "Hm."},
+        {"call": {"name": "weather", "arguments": {"city": "Xi'an"}}},
+        "Sunny ",
+        {"wait": 0.05},
+        "🌞.",
+        {"usage": {"prompt": 61, "completion": 7}},
+    )
+    answer = caller.ask("POST", "messages", {"agent": agent.id, "content": "Weather?"}, headers=EVENTS)
+    written = code("")
+    assert without_chance(answer.body.decode("ascii")) == without_chance(written)
+    assert not re.search(r"[^\x00-\x7e]", written)

@@ -1,0 +1,177 @@
+"""The OpenAPI document: complete, valid, and its examples are what they are examples of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+
+from palaver.app import all_dialects
+from palaver.core.problems import NotFound
+from palaver.http.openapi import Written, document
+from palaver.wire.contract import Call, Dialect, Reply, Route
+from palaver.wire.refusals import refusals
+
+DIALECTS = {dialect.name: dialect for dialect in all_dialects()}
+EACH = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items()]
+DESCRIBED = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items() if dialect.about is not None]
+WHOLE = document(list(DIALECTS.values()))
+Members = dict[str, Any]
+
+
+def operation(content: Members, route: Route) -> Members:
+    return content["paths"][route.path][route.method.lower()]
+
+
+def operations(content: Members) -> Iterator[tuple[str, Members]]:
+    for path, item in content["paths"].items():
+        for method, one in item.items():
+            yield f"{method.upper()} {path}", one
+
+
+# Complete -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_document_is_valid_openapi_3_1() -> None:
+    content: Any = json.loads(Written(WHOLE).at("https://example.com"))
+    assert content["openapi"].startswith("3.1.")
+    assert content["servers"] == [{"url": "https://example.com"}]
+    tool: Any = schemathesis
+    tool.openapi.from_dict(content).validate()
+
+
+def test_there_is_one_operation_for_every_route_and_no_other() -> None:
+    routes = sorted(f"{route.method} {route.path}" for dialect in DIALECTS.values() for route in dialect.routes)
+    assert sorted(name for name, _ in operations(WHOLE)) == routes
+    names = [one["operationId"] for _, one in operations(WHOLE)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z]\w*", name) for name in names)
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_an_operation_says_what_it_is_for_whose_it_is_and_what_every_part_of_its_path_is(dialect: Dialect) -> None:
+    for route in dialect.routes:
+        one = operation(WHOLE, route)
+        assert (one["tags"], one["summary"]) == ([dialect.name], route.purpose)
+        parameters = one.get("parameters", [])
+        assert len({(given["in"], given["name"].lower()) for given in parameters}) == len(parameters)
+        in_path = {given["name"] for given in parameters if given["in"] == "path" and given["required"]}
+        assert in_path == set(re.findall(r"\{(\w+)\}", route.path))
+        assert ("Idempotency-Key" in {given["name"] for given in parameters}) == route.creating
+        assert (one["security"] == []) == (route.public or dialect.about is None)
+
+
+@pytest.mark.parametrize("dialect", DESCRIBED)
+def test_a_dialect_that_describes_itself_describes_every_route_parameter_and_status(dialect: Dialect) -> None:
+    assert [route.path for route in dialect.routes if route.told is None] == []
+    for route in dialect.routes:
+        one = operation(WHOLE, route)
+        assert [given["name"] for given in one.get("parameters", []) if given["in"] != "query"] == [
+            given["name"] for given in one.get("parameters", []) if given.get("description") and given["in"] != "query"
+        ]
+        assert "Source: " in one["description"]
+        assert all(re.fullmatch(r"[2-5]\d\d", status) for status in one["responses"])
+        assert all(answer["description"] for answer in one["responses"].values())
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_every_refusal_of_a_route_has_its_status_its_media_type_and_itself_as_an_example(dialect: Dialect) -> None:
+    for route in dialect.routes:
+        responses = operation(WHOLE, route)["responses"]
+        for refusal in refusals(dialect, route):
+            reply = refusal.reply
+            content = responses[str(reply.status)]["content"][reply.media_type.partition(";")[0]]
+            shown = [WHOLE["components"]["examples"][name]["value"] for name in content["examples"] if "." in name]
+            text = reply.body.decode()
+            assert (json.loads(text) if "json" in reply.media_type else text) in shown
+
+
+def test_every_scheme_that_an_operation_needs_is_there_and_none_is_idle() -> None:
+    needed = {name for _, one in operations(WHOLE) for group in one["security"] for name in group}
+    assert needed == set(WHOLE["components"]["securitySchemes"])
+
+
+# Examples -----------------------------------------------------------------------------------------------------------
+
+SEEDS: dict[tuple[str, str], Any] = {
+    ("post", "/v1/chat/conversation"): {"agentId": "agent-uuid"},
+    ("post", "/v7/devhub/app/{app_id}/chat/create"): {
+        "files": ["string"],
+        "session_id": "string",
+        "stream": True,
+        "text": "string",
+        "variables": [{"key": "string", "value": "string"}],
+    },
+    ("post", "/api/v1/chat/conversation/{conversationId}/update"): {"firstMessage": "你好,请问今天天气怎么样?"},
+    ("post", "/snail-ai/open-api/chat"): {
+        "agentId": 1,
+        "openId": "external-user-001",
+        "content": "帮我分析一下上季度的销售数据",
+    },
+}
+"""The bodies that the vendors' own pages show."""
+
+
+@pytest.mark.parametrize(("method", "path"), SEEDS)
+def test_the_vendor_s_own_example_is_the_first_one(method: str, path: str) -> None:
+    examples = WHOLE["paths"][path][method]["requestBody"]["content"]["application/json"]["examples"]
+    name, first = next(iter(examples.items()))
+    assert name.startswith("the vendor's")
+    assert first["value"] == SEEDS[method, path]
+
+
+def _examples(one: Members) -> Iterator[tuple[Members, Any]]:
+    """(schema, value) of every example of an operation."""
+    contents = [one["requestBody"]] if "requestBody" in one else []
+    for content in (*contents, *one["responses"].values()):
+        for given in content.get("content", {}).values():
+            for name, example in given.get("examples", {}).items():
+                shown = WHOLE["components"]["examples"][name] if "$ref" in example else example
+                yield given.get("schema", {}), shown["value"]
+    for parameter in one.get("parameters", []):
+        if "example" in parameter:
+            yield parameter["schema"], parameter["example"]
+
+
+@pytest.mark.parametrize("dialect", EACH)
+def test_every_example_is_one_of_its_own_schema(dialect: Dialect) -> None:
+    for route in dialect.routes:
+        for schema, value in _examples(operation(WHOLE, route)):
+            whole = {**schema, "components": {"schemas": WHOLE["components"]["schemas"]}}
+            jsonschema_rs.validator_for(whole).validate(value)
+
+
+def test_every_component_is_referred_to_and_every_reference_leads_to_one() -> None:
+    text = json.dumps(WHOLE)
+    referred = set(re.findall(r'"\$ref": "#/components/(\w+)/([^"]+)"', text))
+    components = WHOLE["components"]
+    assert referred == {(kind, name) for kind in ("schemas", "examples") for name in components[kind]}
+
+
+# Another dialect ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_routes_show() -> None:
+    async def handle(_call: Call, *_: Any) -> Reply:
+        return Reply()
+
+    def refuse(problem: Any, *_: Any) -> Reply:
+        status = 404 if isinstance(problem, NotFound) else 418
+        return Reply(status=status, body=str(problem.kind).encode(), media_type="text/plain")
+
+    route = Route(method="POST", path="/fifth/{agent}/say", handle=handle, purpose="talk", creating=True)
+    fifth = replace(DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(route,), refuse=refuse, about=None)
+    content = document([*DIALECTS.values(), fifth])
+    one = operation(content, route)
+    assert (one["operationId"], one["summary"]) == ("fifth_post_fifth_by_agent_say", "talk")
+    assert [given["name"] for given in one["parameters"]] == ["agent", "Idempotency-Key"]
+    assert set(one["responses"]) == {"200", "404", "418"}
+    assert {"name": "fifth"} in content["tags"]
+    tool: Any = schemathesis
+    tool.openapi.from_dict(json.loads(Written(content).at("https://example.com"))).validate()
