@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS   ?= 3
 
-.PHONY: help install dev serve test check lint types format deviations pins clean
+.PHONY: help install dev serve test check bench soak lint types format deviations pins clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,12 @@ test: dev lint types  ## every check and every test
 
 check: dev lint types  ## what must hold before a commit; seconds
 	$(BIN)/python -m pytest -q tests/house tests/core tests/wire
+
+bench: install  ## what palaver costs beside a bare relay; minutes (ARGS='--only turns', see docs/performance.md)
+	$(BIN)/python -m bench $(ARGS)
+
+soak: install  ## 100,000 turns with callers who vanish, stop and read slowly; ten minutes
+	$(BIN)/python -m bench.soak $(ARGS)
 
 lint: dev  ## style, format, who may import whom
 	$(BIN)/ruff check .

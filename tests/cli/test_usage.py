@@ -27,7 +27,7 @@ def _said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
         (["kye"], "Did you mean 'key'?"),
         (["key", "creat"], "Did you mean 'create'?"),
         (["key", "create"], "--dialect"),
-        (["key", "create", "--dialect", "frob"], "there is no dialect 'frob'; there are: snail"),
+        (["key", "create", "--dialect", "frob"], "there is no dialect 'frob'; there are: native"),
         (["agent", "show"], "AGENT"),
         (["knowledge", "add", "house", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, cast
 
 import msgspec
@@ -178,7 +178,7 @@ def explore(asking: Asking, operation: Operation, *, examples: int, what: Any = 
     def send(case: Case, real: int) -> None:
         asking.send(case, there if real else None)
 
-    with suppress(Unsatisfiable):  # there is not always something that is forbidden
+    with suppress(Unsatisfiable) if what is FORBIDDEN else nullcontext():  # not every operation forbids something
         send()
 
 
@@ -188,7 +188,7 @@ def test_every_call_that_the_document_allows_is_answered_as_it_says(
 ) -> None:
     asking = Asking(dialect, callers, session)
     for operation in asking.operations:
-        explore(asking, operation, examples=4)
+        explore(asking, operation, examples=3)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -197,7 +197,7 @@ def test_every_call_that_the_document_does_not_allow_is_answered_as_it_says(
 ) -> None:
     asking = Asking(dialect, callers, session)
     for operation in asking.operations:
-        explore(asking, operation, examples=2, what=FORBIDDEN)
+        explore(asking, operation, examples=1, what=FORBIDDEN)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

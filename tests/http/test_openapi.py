@@ -16,6 +16,7 @@ from palaver.app import all_dialects
 from palaver.core.problems import NotFound
 from palaver.http.openapi import Written, document
 from palaver.wire.contract import Call, Dialect, Reply, Route
+from palaver.wire.describe import Answer, Operation
 from palaver.wire.refusals import refusals
 
 DIALECTS = {dialect.name: dialect for dialect in all_dialects()}
@@ -166,12 +167,18 @@ def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_
         return Reply(status=status, body=str(problem.kind).encode(), media_type="text/plain")
 
     route = Route(method="POST", path="/fifth/{agent}/say", handle=handle, purpose="talk", creating=True)
-    fifth = replace(DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(route,), refuse=refuse, about=None)
+    told = Operation(source="a page", answers=(Answer(meaning="How many.", shape=dict[str, int]),))
+    silent, speaking = route, replace(route, path="/fifth/count", told=told)
+    fifth = replace(
+        DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(silent, speaking), refuse=refuse, about=None
+    )
     content = document([*DIALECTS.values(), fifth])
     one = operation(content, route)
     assert (one["operationId"], one["summary"]) == ("fifth_post_fifth_by_agent_say", "talk")
     assert [given["name"] for given in one["parameters"]] == ["agent", "Idempotency-Key"]
     assert set(one["responses"]) == {"200", "404", "418"}
+    counted = operation(content, speaking)["responses"]["200"]["content"]["application/json"]["schema"]
+    assert counted == {"type": "object", "additionalProperties": {"type": "integer"}}
     assert {"name": "fifth"} in content["tags"]
     tool: Any = schemathesis
     tool.openapi.from_dict(json.loads(Written(content).at("https://example.com"))).validate()

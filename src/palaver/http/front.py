@@ -22,10 +22,7 @@ from palaver.wire.framing import compact
 
 BODY_PAUSE = 20.0
 """Seconds that may pass between two pieces of a body."""
-_EXPOSED = (
-    "X-Conversation-Id, X-Chat-Id, X-Session-Id, X-Request-ID, Idempotency-Replayed, Location, Retry-After,"
-    " Preference-Applied"
-)
+_EXPOSED = ("X-Conversation-Id", "X-Chat-Id", "X-Session-Id", "X-Request-ID", "Idempotency-Replayed")
 _METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
 _STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
@@ -78,6 +75,7 @@ class Front:
             await request.reply(probe)
             return
         match = self._router.match(request.method, request.raw_path)
+        request.exposed = () if match.dialect is None else match.dialect.exposed
         structlog.contextvars.bind_contextvars(trace=request.trace)
         try:
             await self._serve(request, match)
@@ -211,6 +209,8 @@ class _Request:
         self.status = 0
         self.closes = False
         """The connection cannot be used again: the rest of a body may still come on it."""
+        self.exposed: tuple[str, ...] = ()
+        """Headers of the dialect's own that a page in a browser may read."""
         self.begun = self.first_byte = time.perf_counter()
         self.query: str = scope["query_string"].decode("latin-1")
         self.headers = Headers(scope["headers"])
@@ -290,7 +290,7 @@ class _Request:
         headers = [
             ("Access-Control-Allow-Origin", origin),
             ("Access-Control-Allow-Credentials", "true"),
-            ("Access-Control-Expose-Headers", _EXPOSED),
+            ("Access-Control-Expose-Headers", ", ".join((*_EXPOSED, *self.exposed))),
             ("Vary", "Origin"),
         ]
         if self.method == "OPTIONS":

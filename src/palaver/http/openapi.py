@@ -189,24 +189,18 @@ class _Pages:
 
     def _response(self, answers: Sequence[Answer], said: Sequence[Refusal]) -> Schema:
         response: Schema = {"description": _meaning(answers, said)}
-        headers = [_parameter(header, "header") for answer in answers for header in answer.headers]
-        told = {header.pop("name"): header for header in headers}
-        for name in sorted({name for one in said for name, _ in one.reply.headers} - told.keys()):
-            told[name] = {"description": _HEADERS.get(name, ""), "schema": {"type": "string"}}
-        if told:
-            response["headers"] = {
-                name: {key: value for key, value in header.items() if key != "in"} for name, header in told.items()
-            }
-        content: Schema = {}
-        for kind in dict.fromkeys(
-            _bare(media_type) for media_type in (*(a.media_type for a in answers), *(r.reply.media_type for r in said))
-        ):
-            if kind:
-                content[kind] = self._content(
-                    [answer for answer in answers if _bare(answer.media_type) == kind],
-                    [one for one in said if _bare(one.reply.media_type) == kind],
-                    kind,
-                )
+        if headers := _headers(answers, said):
+            response["headers"] = headers
+        kinds = [_bare(one.media_type) for one in (*answers, *(refusal.reply for refusal in said))]
+        content = {
+            kind: self._content(
+                [answer for answer in answers if _bare(answer.media_type) == kind],
+                [refusal for refusal in said if _bare(refusal.reply.media_type) == kind],
+                kind,
+            )
+            for kind in dict.fromkeys(kinds)
+            if kind
+        }
         return response | ({"content": content} if content else {})
 
     def _content(self, answers: Sequence[Answer], said: Sequence[Refusal], kind: str) -> Schema:
@@ -251,6 +245,17 @@ def _description(told: Operation) -> str:
     return "\n\n".join(filter(None, (told.more, source)))
 
 
+def _headers(answers: Sequence[Answer], said: Sequence[Refusal]) -> Schema:
+    """What is documented of the answers' headers, then those that refusals are seen to have."""
+    headers: Schema = {}
+    for header in (header for answer in answers for header in answer.headers):
+        one = _parameter(header, "header")
+        headers.setdefault(one.pop("name"), {name: value for name, value in one.items() if name != "in"})
+    for name in sorted({name for refusal in said for name, _ in refusal.reply.headers}):
+        headers.setdefault(name, {"description": _HEADERS.get(name, ""), "schema": {"type": "string"}})
+    return headers
+
+
 def _meaning(answers: Sequence[Answer], said: Sequence[Refusal]) -> str:
     meant = [answer.meaning for answer in answers]
     if said:
@@ -289,10 +294,10 @@ def _described(dialect: Dialect, bodies: Sequence[Body]) -> tuple[dict[int, Sche
     shapes: dict[int, Any] = {id(body.shape): body.shape for body in bodies}
     if dialect.about is not None:
         shapes[id(dialect.about.refusal)] = dialect.about.refusal
-        for route in dialect.routes:
-            for answer in () if route.told is None else route.told.answers:
-                if answer.shape is not None:
-                    shapes[id(answer.shape)] = answer.shape
+    for route in dialect.routes:
+        for answer in () if route.told is None else route.told.answers:
+            if answer.shape is not None:
+                shapes[id(answer.shape)] = answer.shape
     given, found = msgspec.json.schema_components(shapes.values(), ref_template="#/components/schemas/{name}")
     names = {name: f"{dialect.name}.{_readable(schema.get('title', name))}" for name, schema in found.items()}
     assert len(set(names.values())) == len(names), "two shapes of one dialect have one name"

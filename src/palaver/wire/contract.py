@@ -219,6 +219,8 @@ class Dialect:
     new_credential: Callable[[bytes], tuple[str, str]]
     """(id, secret) of a new credential, made from 32 random bytes."""
     curl: Callable[[Sample], str]
+    exposed: tuple[str, ...] = ()
+    """Answer headers that pages in a browser may read, beside those of every dialect."""
     settings: tuple[Setting, ...] = field(default=())
     behaviours: tuple[Row, ...] = field(default=())
     """What it promises, for whoever wants to know."""

@@ -179,6 +179,7 @@ STOP = Operation(
 UPLOAD = Operation(
     source=f"{PAGE} 8",
     query=Query(shape=UploadQuery, example={"name": "menu.txt"}),
+    body=Body(media_type="application/octet-stream"),
     answers=(Answer(meaning="The file.", status=201, shape=FileShown, headers=(_PLACE,)),),
     more="The body is the file, whatever it is; `Content-Type` is the file's.",
 )

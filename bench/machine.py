@@ -1,0 +1,125 @@
+"""The machine: which CPU is whose, and processes with what they use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+STARTS_WITHIN = 60.0
+STOPS_WITHIN = 30.0
+
+
+class Unfit(Exception):  # noqa: N818  a sentence for whoever started the bench
+    """Why nothing can be measured here, with what to do about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpus:
+    """The two CPUs that are used: one for the server that is measured, one for everything else. ``None``: any."""
+
+    server: int | None
+    others: int | None
+
+
+def two_cpus() -> Cpus:
+    """The first and the last CPU this process may use. Raises ``Unfit``."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise Unfit("processes cannot be pinned to a CPU on this system: run the bench on Linux, or with --unpinned")
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise Unfit("this process may use one CPU only, the bench needs two: widen its CPU set, or use --unpinned")
+    return Cpus(server=allowed[0], others=allowed[-1])
+
+
+def pin(pid: int, cpu: int | None) -> None:
+    """Keep a process on a CPU; 0 is this one. What it starts later inherits it."""
+    if cpu is not None:
+        os.sched_setaffinity(pid, {cpu})
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+class Process:
+    """A server of its own, out of reach of the terminal's Ctrl-C: whoever started it ends it."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, cpu: int | None) -> None:
+        self._log = log
+        with log.open("ab") as out:
+            self._popen = subprocess.Popen(
+                command,
+                env=dict(environment),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        pin(self._popen.pid, cpu)
+        self._watched = psutil.Process(self._popen.pid)
+        # Linux names every process's CPU clock by a number made of its id; the figure has no ticks, unlike /proc's.
+        self._clock = (~self._popen.pid << 3) | 2 if sys.platform == "linux" else None
+
+    def cpu(self) -> float:
+        """Seconds of CPU time, user's and system's, of all threads, since the start."""
+        if self._clock is not None:
+            return time.clock_gettime(self._clock)
+        times = self._watched.cpu_times()
+        return times.user + times.system
+
+    def resident(self) -> int:
+        """Bytes of memory."""
+        return self._watched.memory_info().rss
+
+    def handles(self) -> int:
+        """Open files and sockets."""
+        return self._watched.num_fds()
+
+    def alive(self) -> None:
+        """Raises ``Unfit`` with the process's last words when it has ended."""
+        if self._popen.poll() is not None:
+            words = " / ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
+            raise Unfit(f"a server ended by itself with status {self._popen.returncode}: {words}")
+
+    async def listens(self, port: int) -> None:
+        """Wait until it takes connections. Raises ``Unfit``."""
+        until = time.monotonic() + STARTS_WITHIN
+        while time.monotonic() < until:
+            self.alive()
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.002)
+                continue
+            writer.close()
+            return
+        raise Unfit(f"nothing listened on port {port} within {STARTS_WITHIN:g} s, see {self._log}")
+
+    def kill(self) -> None:
+        """End it by force: nothing of it is needed any more."""
+        self._popen.kill()
+        self._popen.wait()
+
+    def stop(self) -> None:
+        """End it in order, and by force when that takes too long."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGTERM)
+            try:
+                self._popen.wait(STOPS_WITHIN)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait()
