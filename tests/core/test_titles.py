@@ -22,7 +22,7 @@ class One:
     def __init__(self, name: str = "small") -> None:
         self.name = name
 
-    def resolve(self, spec: str | None) -> tuple[Model, str]:
+    def resolve(self, spec: str | None, fallback: str | None = None) -> tuple[Model, str]:
         if spec == "none":
             raise Upstream(reason="configuration")
         return Scripted(), self.name
