@@ -16,7 +16,7 @@ serve: install  ## start palaver on port 8080 (PORT=… HOST=… DATA=… DATABA
 	@exec $(BIN)/palaver serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DATA),--data $(DATA)) $(if $(DATABASE),--database $(DATABASE))
 
 test: dev lint types  ## every check and every test
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: dev lint types  ## what must hold before a commit; seconds
 	$(BIN)/python -m pytest -q tests/house tests/core tests/wire

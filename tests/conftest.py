@@ -13,6 +13,19 @@ from kit import Scratch, run
 
 from palaver.store.embedded import Embedded
 
+SLOW = ("test_wheel.py", "test_life.py", "test_bench.py", "test_bad_input.py", "test_exactly_once.py")
+"""Files that take long, the longest first; then whatever else starts processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that at the end no process works alone."""
+    place = {name: at for at, name in enumerate(SLOW)}
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        return place.get(item.path.name, len(SLOW)), item.get_closest_marker("e2e") is None
+
+    items.sort(key=order)
+
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scratch]:

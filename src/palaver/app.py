@@ -359,6 +359,8 @@ async def _care(core: Core) -> None:
         try:
             await _end_lost(core)
             suspects = await _end_forgotten(core, suspects)
+            for run in await core.store.runs.heads(core.store.presence.worker):
+                core.runs.may_start(run)
             if loop.time() > tidied + TIDY_EVERY:
                 tidied = loop.time()
                 await core.store.runs.forget_claims()

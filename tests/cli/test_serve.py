@@ -19,7 +19,7 @@ from palaver.demo import Demo, ensure_demo
 
 def test_a_server_makes_the_demo_and_prints_what_to_paste(palaver: Palaver) -> None:
     with palaver.serving() as server:
-        printed = server.printed_on("-d '{")
+        printed = server.printed_on('"openId"')
         demo = palaver.json("demo")
         assert demo["base_url"] == server.url
         assert (demo["app"], demo["agent"]["name"]) == ("demo", "guide")

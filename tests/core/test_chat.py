@@ -14,9 +14,10 @@ from kit import drained, product, read, run, until
 from palaver.app import Core
 from palaver.core.chat import Said, Sent
 from palaver.core.events import Added, Grew, Opened
-from palaver.core.ports import Claim, Listing
+from palaver.core.ports import Accepted, Claim, Listing, Opening
 from palaver.core.problems import Busy, Internal, NotFound, Problem, Upstream
-from palaver.core.runs import Reader
+from palaver.core.runs import Live, Reader
+from palaver.core.turn import Scene
 from palaver.core.types import (
     Agent,
     AgentSpec,
@@ -29,6 +30,7 @@ from palaver.core.types import (
     ToolCall,
     ToolResult,
     Usage,
+    new_uid,
 )
 from palaver.knowledge.ingest import ingest
 
@@ -265,6 +267,40 @@ def test_a_message_waits_also_for_a_run_of_another_process(database_url: str, tm
             second = await there.say(agent, conversation=first.conversation.id)
             assert (await read(second.reader))[1][0] == (Text(text="turn 2"),)
             assert (await on_history(here, first)) == ["hi", "turn 1", "hi", "turn 2"]
+
+    run(scene())
+
+
+def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url: str, tmp_path: Path) -> None:
+    """The run before it ends between the moment the database stores a message and the moment we hear of it."""
+
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            first = await on.say(await on.agent(SLOW))
+            agent = await on.agent("- text: begun")
+            user = await on.core.store.users.named(on.who.app, "ann")
+            opening = Opening(
+                who=on.who,
+                user=user,
+                agent=agent,
+                run=new_uid(),
+                question=new_uid(),
+                parts=(Text(text="hi"),),
+                conversation=first.conversation.id,
+                worker=on.core.store.presence.worker,
+            )
+            stored = await on.core.store.runs.open(opening)
+            assert isinstance(stored, Accepted)
+            assert not stored.first
+            await on.core.chat.stop_run(on.who, first.run)
+            await on.ended(first)
+            scene = Scene(
+                agent=agent, user=user.id, conversation=first.conversation.id, question=stored.question, variables={}
+            )
+            live = Live(app=on.who.app, run=stored.answer.id, uid=opening.run, scene=scene)
+            reader = Reader(live)
+            on.core.runs.add(live, start=stored.first)
+            assert (await read(reader))[1][0] == (Text(text="begun"),)
 
     run(scene())
 

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,8 @@ def installed(**environment: str) -> Generator[Installation]:
             installation.server.kill()
             installation.server.wait(10)
         for process in installation.left():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile, as it should
+                process.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -114,7 +114,13 @@ def test_streams_go_on_and_nothing_is_lost(served: Served, database: Database, m
 
 def _unforeseen(form: Form) -> bytes:
     """What the vendor's own clients know for a failure that is worth another try."""
-    words = {"sonaops": "10500", "wps": "500000001", "xspace": "系统开小差啦，请稍后重试", "snail": "系统异常"}
+    words = {
+        "sonaops": "10500",
+        "wps": "500000001",
+        "xspace": "系统开小差啦，请稍后重试",
+        "snail": "系统异常",
+        "native": "database",
+    }
     said = words[form.name.split()[0].strip(",")]
     return (
         said.encode() if form.name in {"xspace", "xspace, older path", "snail A"} else json.dumps(said)[1:-1].encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from palaver.core.types import Ended, Message, Status
 
 SAVE_EVERY = 1.0
 """Seconds between two saves of a growing message; the first one comes within a quarter of that."""
+EARLY = 10_000
+"""How many runs that may start are remembered before they are known."""
 AT_ONCE = 16_384
 """Characters that a reader is given at a time: what one that does not read on makes the server hold."""
 POLL_EVERY = 0.5
@@ -165,6 +168,8 @@ class Runs:
         self._past: WeakValueDictionary[tuple[int, UUID], Watched] = WeakValueDictionary()
         """Ended runs that somebody reads: all their readers share one copy."""
         self._remote: dict[UUID, tuple[Watched, asyncio.Task[None]]] = {}
+        self._early: OrderedDict[int, None] = OrderedDict()
+        """Runs that may start and are not known here: another process's, or one that is about to be added."""
         self._endings: list[_Ending] = []
         self._something = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
@@ -195,14 +200,22 @@ class Runs:
         self._live[live.uid] = live
         self._by_id[live.run] = live
         self._idle.clear()
-        if start:
+        if start or live.run in self._early:
             self._start(live)
 
     def may_start(self, run: int) -> None:
-        """The run is first in its conversation. Ids of other processes' runs, and repeats, change nothing."""
+        """The run is first in its conversation. Ids of other processes' runs, and repeats, change nothing.
+
+        The word may come before the run is added: the one before it can end between the moment the database has
+        stored a message and the moment this process hears that it did.
+        """
         live = self._by_id.get(run)
         if live is not None:
             self._start(live)
+            return
+        self._early[run] = None
+        if len(self._early) > EARLY:
+            self._early.popitem(last=False)
 
     def _start(self, live: Live) -> None:
         if live.task is None:
