@@ -62,11 +62,22 @@ async def connect(url: str, *, timeout: float, settings: dict[str, str] | None =
     return cast("Connection", made)
 
 
+async def _nothing_to_reset(_: Connection) -> None:
+    """What a statement leaves behind on its connection: nothing, as none sets, locks or listens for its session. The
+    driver's own reset is a round trip after every statement."""
+
+
 async def pool(url: str, *, size: int, timeout: float, settings: dict[str, str]) -> Pool:
     """A pool of up to ``size`` connections, each statement bounded by ``timeout`` seconds."""
     try:
         made = await cast("Any", asyncpg).create_pool(
-            url, min_size=1, max_size=size, command_timeout=timeout, timeout=timeout, server_settings=settings
+            url,
+            min_size=1,
+            max_size=size,
+            reset=_nothing_to_reset,
+            command_timeout=timeout,
+            timeout=timeout,
+            server_settings=settings,
         )
     except (*FAILURES, ValueError) as error:
         raise failure(error) from error

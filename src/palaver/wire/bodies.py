@@ -6,6 +6,7 @@ Source: the wire specification, section "Requests, all dialects".
 from __future__ import annotations
 
 import re
+from functools import cache
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
@@ -70,6 +71,10 @@ def _without_nul(value: Any) -> Any:
     return value
 
 
+fields = cache(msgspec.structs.fields)
+"""The fields of a shape; msgspec puts them together anew each time."""
+
+
 def read(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
     """``members`` as a ``shape``, whose fields are checked in the order they are declared in, so that the first
     wrong one is the one reported. ``null`` equals absent, unknown members are passed over.
@@ -77,7 +82,7 @@ def read(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = 
     Raises ``Invalid(field, rule="type")``.
     """
     values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(shape):
+    for field in fields(shape):
         value = members.get(field.encode_name)
         if value is None:
             continue

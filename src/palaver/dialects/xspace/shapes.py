@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import MAX_ID, AnyPart, File, Text, as_uid, clean
-from palaver.wire.bodies import as_id, json_object, read
+from palaver.wire.bodies import as_id, fields, json_object, read
 from palaver.wire.contract import Call
 
 MAX_TOPIC = 255
@@ -124,7 +124,7 @@ def body_of(shape: type[S], call: Call, *, empty_is_object: bool = False) -> S:
 
 
 def _with_texts(shape: type[msgspec.Struct], members: dict[str, Any], source: bytes) -> dict[str, Any]:
-    due = [field.encode_name for field in msgspec.structs.fields(shape) if _is_text(field.type)]
+    due = [field.encode_name for field in fields(shape) if _is_text(field.type)]
     loose = [name for name in due if isinstance(members.get(name), int | float)]
     if not loose:
         return members
