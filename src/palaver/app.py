@@ -318,6 +318,7 @@ def _metrics(core: Core, pulse: Pulse) -> Metrics:
         return Reading(
             live_runs=len(core.runs),
             open_streams=len(pulse.open),
+            tasks=len(asyncio.all_tasks()),
             statements=core.store.db.statements,
             ended=dict(core.runs.ended),
         )

@@ -138,7 +138,7 @@ def test_every_log_line_is_documented_with_its_level() -> None:
 
 
 def test_every_metric_is_documented_with_its_kind() -> None:
-    metrics = Metrics(lambda: Reading(live_runs=0, open_streams=0, statements=0, ended={}))
+    metrics = Metrics(lambda: Reading(live_runs=0, open_streams=0, tasks=0, statements=0, ended={}))
     metrics.requests.labels("", "", "").inc()
     families = text_string_to_metric_families(metrics.text().decode())
     told = {family.name + ("_total" if family.type == "counter" else ""): family.type for family in families}
@@ -147,6 +147,17 @@ def test_every_metric_is_documented_with_its_kind() -> None:
 
 
 # Links and places ---------------------------------------------------------------------------------------------------
+
+
+def test_every_guarantee_names_tests_that_there_are() -> None:
+    named = re.findall(r"^- `([\w/.]+)(?:::(\w+))?`", (ROOT / "docs" / "guarantees.md").read_text(), re.MULTILINE)
+    assert len(named) > 30
+    for file, function in named:
+        path = ROOT / "tests" / file.removeprefix("tests/")
+        assert path.exists(), file
+        if function:
+            tree = ast.parse(path.read_text())
+            assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, function
 
 
 def _anchors(path: Path) -> set[str]:

@@ -20,6 +20,7 @@ class Reading:
 
     live_runs: int
     open_streams: int
+    tasks: int
     statements: int
     ended: dict[str, int]
     """Runs that ended here, by status."""
@@ -33,6 +34,7 @@ class _Readings(Collector):
         now = self._read()
         yield GaugeMetricFamily("palaver_live_runs", "Runs that work or wait in this process", now.live_runs)
         yield GaugeMetricFamily("palaver_open_streams", "Streams that follow a run", now.open_streams)
+        yield GaugeMetricFamily("palaver_tasks", "Tasks of the event loop", now.tasks)
         yield CounterMetricFamily("palaver_statements", "Statements sent to PostgreSQL", now.statements)
         ended = CounterMetricFamily("palaver_runs_ended", "Runs that ended in this process", labels=["status"])
         for status, count in sorted(now.ended.items()):
