@@ -14,7 +14,7 @@ from palaver.wire.manifest import gathered
 
 DIALECT = Dialect(
     name="xspace",
-    prefixes=("/api/v1/", "/api/f/"),
+    prefixes=("/api/v1/", "/api/f/", "/api/logo/"),
     routes=ROUTES,
     claim=claim,
     verify=verify,

@@ -8,6 +8,7 @@ from palaver.core.types import Agent, Conversation, Principal
 from palaver.dialects.xspace import described, older
 from palaver.dialects.xspace.callers import Handle, own_conversation, personal, unrestricted
 from palaver.dialects.xspace.files import attached, empty_path, produced, stored, upload
+from palaver.dialects.xspace.logo import logo
 from palaver.dialects.xspace.shapes import (
     AddRequest,
     ChatRequest,
@@ -169,5 +170,13 @@ ROUTES = (
         told=described.UPLOAD,
     ),
     _route("GET", STORED_FILE, stored, "an uploaded file's bytes, for its owner", described.STORED),
+    Route(
+        method="GET",
+        path="/api/logo/agent/{name}",
+        handle=logo,
+        purpose="the picture of an agent that has none of its own",
+        public=True,
+        told=described.LOGO,
+    ),
     *older.ROUTES,
 )

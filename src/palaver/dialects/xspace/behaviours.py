@@ -89,6 +89,7 @@ stored_file = open_point(
 )
 conversation_files = spec("6.3", "a conversation's files: attachments by name, a second one of a name is numbered")
 ranges = spec("6.3", "Range, Accept-Ranges, ETag, Last-Modified; 416 for a bad one")
+default_icon = seed("data.agent.icon", "the address of an agent's picture, which is there: a tile where it has none")
 strict_forms = ours("multipart bodies are read strictly: what is not well-formed is refused")
 
 # The older paths ----------------------------------------------------------------------------------------------------

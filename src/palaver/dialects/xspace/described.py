@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from palaver.core.problems import Noun
 from palaver.dialects.xspace.auth import MAX_USER, USER_NAME, USER_NUMBER
+from palaver.dialects.xspace.logo import SVG
 from palaver.dialects.xspace.shapes import (
     AddRequest,
     Attachment,
@@ -380,6 +381,19 @@ UPLOAD = Operation(
         ),
     ),
     finds=("user",),
+)
+LOGO = Operation(
+    source="The vendor's page, `data.agent.icon`",
+    answers=(
+        Answer(
+            meaning="A tile with the name's first letter, whether there is such an agent or not.",
+            media_type=SVG,
+            headers=(
+                Parameter(name="Cache-Control", meaning="For a day."),
+                Parameter(name="X-Content-Type-Options", meaning="`nosniff`."),
+            ),
+        ),
+    ),
 )
 STORED = Operation(source=f"{SPEC} 6.3", answers=_bytes("The file."), finds=("file", "user"))
 

@@ -1,0 +1,27 @@
+"""The picture of an agent that has none of its own."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
+
+import pytest
+from dialects.exchange import Ask
+from dialects.manifest import shows
+from dialects.serving import Served
+from dialects.xspace.asking import Caller
+
+from palaver.dialects.xspace import behaviours
+
+
+@shows(behaviours.default_icon)
+@pytest.mark.parametrize(("name", "letter"), [("weather", "W"), ("天气助手", "天"), ("<&>", "?"), ("ß", "S")])
+def test_the_address_that_a_conversation_shows_is_a_picture_for_everybody(
+    served: Served, caller: Caller, name: str, letter: str
+) -> None:
+    shown: str = caller.detail(caller.add(served.agent("x", name=name)))["agent"]["icon"]
+    icon = urlsplit(shown)
+    answer = served.ask(Ask(method="GET", path=icon.path))
+    assert (answer.status, answer.header("Content-Type")) == (200, "image/svg+xml")
+    assert ElementTree.fromstring(answer.body)[1].text == letter
+    assert served.ask(Ask(method="GET", path=icon.path)).body == answer.body
