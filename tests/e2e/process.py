@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import json
 import os
 import shutil
@@ -135,10 +137,24 @@ def heard(stream: Iterator[Any]) -> tuple[list[Any], bool]:
     return events, False
 
 
+@functools.cache
+def prepared() -> Path:
+    """The data folder of a server that was started and stopped once, for copies. It goes with the tests' process."""
+    folder = Path(tempfile.mkdtemp(prefix="palaver-prepared-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    once = Installation(folder)
+    once.start()
+    once.stop()
+    return folder / "data"
+
+
 @contextmanager
-def installed(**environment: str) -> Generator[Installation]:
-    """An installation that leaves nothing behind."""
+def installed(used: bool = False, /, **environment: str) -> Generator[Installation]:
+    """An installation that leaves nothing behind; a ``used`` one has been started before."""
     folder = Path(tempfile.mkdtemp(prefix="palaver-e2e-"))
+    if used:
+        folder.chmod(0o755)  # PostgreSQL's user has to pass
+        subprocess.run(["cp", "-a", str(prepared()), str(folder / "data")], check=True)
     installation = Installation(folder, **environment)
     try:
         yield installation

@@ -20,7 +20,7 @@ QUICK = "---\nname: quick\nmodel: scripted\n---\n- text: 'turn ${turn}'\n"
 
 @pytest.fixture
 def place() -> Generator[Installation]:
-    with installed() as installation:
+    with installed(True) as installation:
         yield installation
 
 
@@ -28,7 +28,16 @@ def first_text(events: Any) -> str:
     return next(event["content"] for event in events if event["type"] == "text")
 
 
-def test_one_command_makes_a_server_that_answers_and_a_second_start_finds_everything(place: Installation) -> None:
+@pytest.fixture
+def empty_place() -> Generator[Installation]:
+    with installed() as installation:
+        yield installation
+
+
+def test_one_command_makes_a_server_that_answers_and_a_second_start_finds_everything(
+    empty_place: Installation,
+) -> None:
+    place = empty_place
     place.start()
     demo = place.json("demo")
     assert demo["base_url"] == place.url
