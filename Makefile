@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
-JOBS   ?= 3
+JOBS   ?= 4
 
 .PHONY: help install dev serve test check bench soak lint types format deviations pins clean
 
