@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS   ?= 4
 
-.PHONY: help install dev serve test check bench soak lint types format deviations pins clean
+.PHONY: help install dev serve test suite check bench soak lint types format deviations pins clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,10 @@ dev: $(VENV)/.dev            ## … and what its tests and checks need
 serve: install  ## start palaver on port 8080 (PORT=… HOST=… DATA=… DATABASE=… change it)
 	@exec $(BIN)/palaver serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DATA),--data $(DATA)) $(if $(DATABASE),--database $(DATABASE))
 
-test: dev lint types  ## every check and every test
+test: dev  ## every check and every test
+	@$(MAKE) --no-print-directory -j2 lint types suite
+
+suite: dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: dev lint types  ## what must hold before a commit; seconds

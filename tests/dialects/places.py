@@ -105,7 +105,6 @@ XSPACE: Mapping[str, tuple[Probe, ...]] = {
     ),
     "GET /api/v1/chat/{conversationId}/file/": ({"conversationId": Its("conversation", ("number",), silent=True)},),
     "POST /api/v1/file/upload": (),
-    "GET /api/logo/agent/{name}": (),
     "GET /api/v1/agent": (),
     "POST /api/v1/conversation/create": (),
     "GET /api/v1/conversation/{id}": (_AT,),
@@ -182,10 +181,12 @@ NATIVE: Mapping[str, tuple[Probe, ...]] = {
 PLACES = {"native": NATIVE, "sonaops": SONAOPS, "wps": WPS, "xspace": XSPACE, "snail": SNAIL}
 
 APART = {
+    "GET /api/logo/agent/{name}": "draws the name it is given, and looks nothing up",
     "GET /api/f/{storage}/{target}/{day}/{name}": "a key of somebody else's is 403, one there is not is 404",
     "POST /api/v1/chat/conversation/add agentId": "an agent that the key may not use is 0001, one there is not is 4000",
 }
-"""Where the specification wants another's to look unlike an absent one; by route, or by route and place."""
+"""Where the specification wants another's to look unlike an absent one, or where there is none; by route, or by route
+and place."""
 
 NO_NAMES = {
     "externalId": "a name that the caller gives",

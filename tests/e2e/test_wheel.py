@@ -27,7 +27,16 @@ def test_the_wheel_alone_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     empty = tmp_path / "empty"
     said(sys.executable, "-m", "venv", empty, folder=tmp_path)
     python = empty / "bin" / "python"
-    said(python, *pip, "install", "--require-hashes", "-r", CHECKOUT / "requirements" / "run.txt", folder=tmp_path)
+    said(
+        python,
+        *pip,
+        "install",
+        "--no-compile",
+        "--require-hashes",
+        "-r",
+        CHECKOUT / "requirements" / "run.txt",
+        folder=tmp_path,
+    )
     said(python, *pip, "install", "--no-deps", wheel, folder=tmp_path)
     said(python, *pip, "check", folder=tmp_path)
     monkeypatch.setattr(e2e.process, "PALAVER", str(empty / "bin" / "palaver"))
