@@ -4,6 +4,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS   ?= 4
 
+# Set in some containers: each of the hundreds of processes that the tests start would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install dev serve test suite check bench soak lint types format deviations pins clean
 
 help:  ## what there is
