@@ -176,7 +176,7 @@ def test_stop_ends_the_turn_at_once_and_keeps_its_text(database_url: str, tmp_pa
 def test_messages_wait_their_turn_and_see_what_was_said_before(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as on:
-            agent = await on.agent("- text: '${turn}:${content}'\n- wait: 0.01")
+            agent = await on.agent("- text: '${turn}:${content}'\n- wait: 0.2")
             first = await on.say(agent, "0")
             sent = [first] + [await on.say(agent, str(n), conversation=first.conversation.id) for n in range(1, 5)]
             with pytest.raises(Busy) as caught:
