@@ -55,14 +55,16 @@ def test_a_key_that_is_known_costs_no_statement(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            await store.keys.by_id("snail", c.who.key.id)
-            await store.agents.get(c.app.id, c.agent.id)
-            await store.users.named(c.app.id, "ann")
-            before = store.db.statements
-            await store.keys.by_id("snail", c.who.key.id)
-            await store.agents.get(c.app.id, c.agent.id)
-            await store.users.named(c.app.id, "ann")
-            assert store.db.statements == before
+
+            async def cost() -> int:
+                before = store.db.statements
+                await store.keys.by_id("snail", c.who.key.id)
+                await store.agents.get(c.app.id, c.agent.id)
+                await store.users.named(c.app.id, "ann")
+                return store.db.statements - before
+
+            # Not at once: the word that they were made empties what is remembered when it comes round.
+            await until(cost, 0)
 
     run(scene())
 
