@@ -91,7 +91,11 @@ def test_a_run_is_read_to_its_end_whatever_becomes_of_the_connection(
 @each_client
 @shows(behaviours.clients, behaviours.nothing_behind)
 def test_a_client_stops_where_nothing_comes(served: Served, caller: Caller, client: Client, tmp_path: Path) -> None:
-    uid = caller.begin(served.agent("whole"))["answer"]["uid"]
+    agent = served.agent("whole")
+    parts, ended = client(served.base_url, caller.key.secret, caller.begin(agent)["answer"]["uid"], tmp_path)
+    assert parts == [{"type": "text", "text": "whole"}]
+    assert ended is not None
+    uid = caller.begin(agent)["answer"]["uid"]  # another one, which nobody reads any more when it is changed
     served.sql("UPDATE message SET parts = '[]' WHERE uid = $1::text::uuid", uid)
     with Cutting(served.address, size=10_000, times=0) as relay:
         assert client(relay.base_url, caller.key.secret, uid, tmp_path)[0] == []
