@@ -17,6 +17,7 @@ from typing import Any
 import uvloop
 
 from bench.calling import Failed
+from bench.escaping import escaping
 from bench.growth import FEW, MANY, listing, sending
 from bench.machine import Cpus, Unfit, two_cpus
 from bench.report import Row, as_json, markdown, shown, table
@@ -35,6 +36,7 @@ MEASURES: Mapping[str, Measure] = {
     "chunks": chunk_cpu,
     "first-event": first_event,
     "memory": memory,
+    "escaping": escaping,
     "create": creating,
     "turns": turns,
     "statements": statements,

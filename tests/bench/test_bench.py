@@ -22,13 +22,14 @@ GOALS = {
     "time to first event, p50": "≤ relay + 5 ms",
     "time to first event, p99": "≤ relay + 25 ms",
     "memory for 1,000 open streams": "≤ 60 MB",
+    "escaping": "≤ 4 × json.dumps",
     "create-conversation calls": "≥ pgbench, 8 clients",
     "whole turns a second": "≥ 300 /s",
     "SQL statements for a turn": "≤ 5",
     "a send into": "≤ 1.5 × empty",
     "listing among": "≤ 1.5 × few",
 }
-MEASURES = ("chunks", "first-event", "memory", "create", "turns", "statements", "long", "many")
+MEASURES = ("chunks", "first-event", "memory", "escaping", "create", "turns", "statements", "long", "many")
 """All but the second start, which takes as long as all others together."""
 
 pytestmark = pytest.mark.e2e

@@ -15,6 +15,8 @@ from palaver.wire.contract import Encoder
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+_AT_ONCE = 16
+"""Writes that may follow one another without a pause."""
 
 
 class Following:
@@ -51,6 +53,8 @@ class Following:
     async def _write(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            if len(pieces) > _AT_ONCE:  # a whole long answer: others have their turn in between
+                await asyncio.sleep(0)
 
     async def _write_unasked(self, heartbeat_s: float, *, busy: bool) -> None:
         """What goes out without an event: what the encoder held back, and the sign of life."""

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from json.encoder import encode_basestring_ascii  # pyright: ignore[reportUnknownVariableType]
 from typing import Any, cast
 from urllib.parse import quote
 
 import msgspec
 
+BLOCK = 65_536
+"""Bytes of a long text that go out as one write."""
+
 _compact = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 _quote = cast("Any", encode_basestring_ascii)
-_NON_ASCII = re.compile(r"[^\x00-\x7e]")
+_ascii = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def compact(value: Any) -> bytes:
@@ -35,18 +40,64 @@ def ascii_json(value: Any) -> bytes:
     try:
         encoded = _compact(value)
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f").encode("ascii")
-    if encoded.isascii() and b"\x7f" not in encoded:
-        return encoded
-    return _NON_ASCII.sub(_escape, encoded.decode()).encode("ascii")
+        written = _ascii(value)
+    else:
+        if encoded.isascii() and b"\x7f" not in encoded:
+            return encoded
+        # The standard library escapes in C; it is given plain values, whatever kind ``value`` was of.
+        written = _ascii(_decode(encoded))
+    return written.replace("\x7f", "\\u007f").encode("ascii")
 
 
-def _escape(match: re.Match[str]) -> str:
-    point = ord(match.group())
-    if point < 0x10000:
-        return f"\\u{point:04x}"
-    point -= 0x10000
-    return f"\\u{0xD800 + (point >> 10):04x}\\u{0xDC00 + (point & 0x3FF):04x}"
+class Escaped:
+    """A text that grows, as the inside of a JSON string in ASCII: written once, however often it is repeated."""
+
+    __slots__ = ("_blocks", "_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks or self._pieces)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All of it in pieces."""
+        yield from self._blocks
+        yield from self._pieces
+
+    def add(self, text: str) -> bytes:
+        """Append; what was appended as a whole JSON string."""
+        quoted = ascii_text(text).encode("ascii")
+        if not text:
+            return quoted
+        self._pieces.append(quoted[1:-1])
+        self._size += len(quoted)
+        if self._size > BLOCK:
+            self._blocks.append(b"".join(self._pieces))
+            self._pieces.clear()
+            self._size = 0
+        return quoted
+
+
+def writes(*parts: bytes | Escaped) -> list[bytes]:
+    """``parts`` one behind the other: in one write as long as they are short, else in several, so that a long answer
+    is neither copied nor sent at once."""
+    done: list[bytes] = []
+    held: list[bytes] = []
+    size = 0
+    for part in parts:
+        for piece in (part,) if isinstance(part, bytes) else part:
+            held.append(piece)
+            size += len(piece)
+            if size > BLOCK:
+                done.append(held[0] if len(held) == 1 else b"".join(held))
+                held.clear()
+                size = 0
+    if held:
+        done.append(b"".join(held))
+    return done
 
 
 def line(value: Any) -> bytes:

@@ -8,7 +8,7 @@ from uuid import UUID
 from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.types import Ended, Status, Text
 from palaver.dialects.snail.words import error_event, error_line
-from palaver.wire.framing import ascii_json, ascii_text, line, sse
+from palaver.wire.framing import Escaped, ascii_json, ascii_text, line, sse, writes
 
 FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
 """How a run ends that has no whole answer."""
@@ -26,14 +26,13 @@ class Lines:
     def __init__(self, conversation: str) -> None:
         self._conversation = conversation
         self._kind = b"text"
-        self._answer: list[str] = []
+        self._answer = Escaped()
 
     def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
             case Grew(text=text):
-                if self._kind == b"text":
-                    self._answer.append(text)
-                return [b'{"type":"%s","content":%s}\n' % (self._kind, ascii_text(text).encode())]
+                content = self._answer.add(text) if self._kind == b"text" else ascii_text(text).encode()
+                return [b'{"type":"%s","content":%s}\n' % (self._kind, content)]
             case Opened(part=part):
                 self._kind = b"text" if isinstance(part, Text) else b"thinking"
                 return []
@@ -42,8 +41,8 @@ class Lines:
             case Ended(status=status):
                 if status in FAILED:
                     return [line(error_line())]
-                answer = "".join(self._answer)
-                return [line({"type": "done", "conversationId": self._conversation, "fullText": answer})]
+                head = b'{"type":"done","conversationId":%s,"fullText":"' % ascii_text(self._conversation).encode()
+                return writes(head, self._answer, b'"}\n')
             case _:
                 assert_never(event)
 
@@ -64,7 +63,7 @@ class Frames:
         self._sid = ascii_text(str(sid)).encode()
         self._kind = "text"
         self._blank = ""
-        self._answer: list[str] = []
+        self._answer = Escaped()
 
     def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
@@ -79,8 +78,8 @@ class Frames:
             case Ended(status=status):
                 if status in FAILED:
                     return [sse("error", ascii_json(error_event()))]
-                done = {"conversationId": self._conversation, "fullText": "".join(self._answer)}
-                return [sse("done", ascii_json(done))]
+                data = b'{"conversationId":%s,"fullText":"' % ascii_text(self._conversation).encode()
+                return writes(b"event:done\ndata:" + data, self._answer, b'"}\n\n')
             case _:
                 assert_never(event)
 
@@ -89,13 +88,14 @@ class Frames:
 
     def _grew(self, text: str) -> list[bytes]:
         if self._kind == "text":
-            self._answer.append(text)
+            content = self._answer.add(text)
         else:  # a thinking delta is never blank: white space waits for the words it stands before, and without any
             text = self._blank + text  # is left out, however the run was cut
             said = text.rstrip()
             self._blank, text = text[len(said) :], said
             if not text:
                 return []
+            content = ascii_text(text).encode()
         kind = self._kind.encode()
-        data = b'{"type":"%s","sid":%s,"content":%s}' % (kind, self._sid, ascii_text(text).encode())
+        data = b'{"type":"%s","sid":%s,"content":%s}' % (kind, self._sid, content)
         return [sse(self._kind, data)]

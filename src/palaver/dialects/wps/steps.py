@@ -7,12 +7,12 @@ Source: wire specification ``wps.md``, sections 5.3 and 5.6.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from palaver.core.types import AnyPart, Ended, Message, Status, Text, Thinking, ToolCall, ToolResult
 from palaver.dialects.wps.words import failure
-from palaver.wire.framing import ascii_text
+from palaver.wire.framing import Escaped, ascii_text, writes
 
 FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
 _BLOCK_ENDS = '], "allow_markdown": true, "media_url": null}'
@@ -24,30 +24,6 @@ def dumps(value: Any) -> str:
     return text.replace("\x7f", "\\u007f") if "\x7f" in text else text
 
 
-class Growth:
-    """A text that grows, written as the inside of a JSON string once and not again for every message."""
-
-    __slots__ = ("_pieces",)
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
-
-    def add(self, text: str) -> str:
-        """Append; the piece as a JSON string."""
-        written = ascii_text(text)
-        self._pieces.append(written[1:-1])
-        return written
-
-    def written(self) -> str:
-        """All of it, without quotes."""
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
-
-
 class Steps:
     """The content blocks of one answer while it is written."""
 
@@ -56,7 +32,7 @@ class Steps:
         self._asked = _entry("text", 0, "Input", "MessageSquare") + f'"text": {ascii_text(f"**Input**: {question}")}}}'
         self._calls: dict[str, ToolCall] = {}
         self._tools: list[str] = []
-        self.thinking = Growth()
+        self.thinking = Escaped()
 
     def took(self, part: AnyPart) -> bool:
         """Note a whole part; whether the blocks show it."""
@@ -70,29 +46,36 @@ class Steps:
             case _:
                 return False
 
-    def written(self) -> str:
-        """The blocks of an answer that is being written."""
-        return f"[{self._steps(())}]"
+    def written(self) -> Iterator[str | Escaped]:
+        """The blocks of an answer that is being written, in pieces of JSON."""
+        yield from self._steps()
+        yield f"{_BLOCK_ENDS}]"
 
-    def ended(self, answer: str, ended: Ended) -> str:
-        """The blocks of an answer that has ended; ``answer`` as the inside of a JSON string."""
+    def ended(self, answer: Escaped, ended: Ended) -> Iterator[str | Escaped]:
+        """The blocks of an answer that has ended."""
+        yield from self._steps()
         if ended.status in FAILED:
-            return f"[{self._steps(())}, {_error(failure(ended.problem))}]"
+            yield f"{_BLOCK_ENDS}, {_error(failure(ended.problem))}]"
+            return
         took = max(0, ended.at - self._began)
-        output = _entry("text", took, "Output", "MessageSquare") + f'"text": "{answer}"}}'
-        return f"[{self._steps((output,))}]"
+        yield ", " + _entry("text", took, "Output", "MessageSquare") + '"text": "'
+        yield answer
+        yield f'"}}{_BLOCK_ENDS}]'
 
-    def _steps(self, last: Iterable[str]) -> str:
-        entries = [self._asked]
+    def _steps(self) -> Iterator[str | Escaped]:
+        yield f'[{{"title": "Agent Steps", "contents": [{self._asked}'
         if self.thinking:
-            entries.append(_entry("text", 0, "Thinking", "Brain") + f'"text": "{self.thinking.written()}"}}')
-        return f'{{"title": "Agent Steps", "contents": [{", ".join((*entries, *self._tools, *last))}{_BLOCK_ENDS}'
+            yield ", " + _entry("text", 0, "Thinking", "Brain") + '"text": "'
+            yield self.thinking
+            yield '"}'
+        for tool in self._tools:
+            yield f", {tool}"
 
 
 def blocks(question: str, answer: Message) -> list[Any]:
     """The content blocks of a stored answer."""
     steps = Steps(question, milliseconds(answer))
-    text = Growth()
+    text = Escaped()
     for part in answer.parts:
         match part:
             case Text():
@@ -101,8 +84,13 @@ def blocks(question: str, answer: Message) -> list[Any]:
                 steps.thinking.add(part.text)
             case _:
                 steps.took(part)
-    written = steps.written() if answer.ended is None else steps.ended(text.written(), answer.ended)
-    return json.loads(written)
+    written = steps.written() if answer.ended is None else steps.ended(text, answer.ended)
+    return json.loads(b"".join(joined(written)))
+
+
+def joined(pieces: Iterable[str | Escaped]) -> list[bytes]:
+    """Pieces of JSON as writes."""
+    return writes(*(piece.encode("ascii") if isinstance(piece, str) else piece for piece in pieces))
 
 
 def milliseconds(message: Message) -> int:

@@ -1,4 +1,4 @@
-"""A run's events as the vendor's messages: one JSON object and two newlines each, in one write.
+"""A run's events as the vendor's messages: one JSON object and two newlines each, in one write unless it is very long.
 
 Source: the vendor's page, and the wire specification ``wps.md``, section 5. The text that a client shows is the last
 ``add_message``'s, which repeats the whole answer; so that a long answer is not written anew for every word, those
@@ -7,15 +7,16 @@ messages are at least ``partial_every_ms`` apart while the answer grows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import assert_never
 
 from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.types import Agent, Ended, File, Message, Text
-from palaver.dialects.wps.steps import FAILED, Growth, Steps, dumps, milliseconds
+from palaver.dialects.wps.steps import FAILED, Steps, dumps, joined, milliseconds
 from palaver.dialects.wps.words import failure, local_time
-from palaver.wire.framing import ascii_text
+from palaver.wire.framing import Escaped, ascii_text
 
 OUTPUT_LENGTH = 2000
 _PROPERTIES = (
@@ -41,15 +42,15 @@ class Messages:
     steady = False
 
     def __init__(self, session: str, agent: Agent, question: Message, answer: Message, form: Form) -> None:
-        self._frame = b"data: %s\n\n" if form.data_prefix else b"%s\n\n"
+        self._prefix = "data: " if form.data_prefix else ""
         self._form = form
         self._session = ascii_text(session)
         self._agent = agent
         self._question = question
         self._began = milliseconds(answer)
         self._chat = str(answer.uid)
-        self._text = Growth()
-        self._shown: list[str] = []
+        self._text = Escaped()
+        self._shown = ""
         self._steps = Steps(question.text, self._began)
         self._head = self._message_head(answer, "Machine", "Agent")
         self._tail = f', "id": "{self._chat}", "flow_id": "{agent.uid}", "chat_id": "{self._chat}"}}'
@@ -72,7 +73,7 @@ class Messages:
                 if not self._answering:
                     self._steps.thinking.add(text)
                     return writes
-                return [*writes, self._token(text, now), *self._partial(now)]
+                return [*writes, *self._token(text, now), *self._partial(now)]
             case Opened(part=part):
                 self._answering = isinstance(part, Text)
                 return writes
@@ -86,7 +87,7 @@ class Messages:
     def flush(self, now: float) -> list[bytes]:
         writes = self._beginning(now)
         if self._pending and self.due is not None and self.due <= now:
-            writes.append(self._growing(now))
+            writes += self._growing(now)
         return writes
 
     # The beginning --------------------------------------------------------------------------------------------------
@@ -104,10 +105,10 @@ class Messages:
         tail = self._tail.replace(self._chat, str(asked.uid), 1)
         user = f'{head}{text}", "files": {files}, {self._state("complete", icon="")}[]{tail}'
         return [
-            self._write("vertices_sorted", dumps({"ids": [first], "to_run": [first, second, third]})),
-            self._write("add_message", user),
-            self._vertex(0, asked.text, at=milliseconds(asked), took=0),
-            self._growing(now),
+            *self._write("vertices_sorted", dumps({"ids": [first], "to_run": [first, second, third]})),
+            *self._write("add_message", user),
+            *self._vertex(0, asked.text, at=milliseconds(asked), took=0),
+            *self._growing(now),
         ]
 
     def _nodes(self) -> tuple[str, str, str]:
@@ -116,9 +117,10 @@ class Messages:
 
     # The middle -----------------------------------------------------------------------------------------------------
 
-    def _token(self, text: str, now: float) -> bytes:
-        self._shown.append(text)
-        chunk = self._text.add(text)
+    def _token(self, text: str, now: float) -> list[bytes]:
+        if len(self._shown) < OUTPUT_LENGTH:
+            self._shown += text[:OUTPUT_LENGTH]
+        chunk = self._text.add(text).decode("ascii")
         data = (
             f'{{"chunk": {chunk}, "id": "{self._chat}", "timestamp": "{self._stamp(now)}", "chat_id": "{self._chat}"}}'
         )
@@ -133,34 +135,33 @@ class Messages:
         """The message as it is now, or a note that it is to be said when the time has come."""
         self._pending = True
         self.due = self._partial_at + self._form.partial_every_s
-        return [self._growing(now)] if self.due <= now or not self._form.partial_every_s else []
+        return self._growing(now) if self.due <= now or not self._form.partial_every_s else []
 
-    def _growing(self, now: float) -> bytes:
+    def _growing(self, now: float) -> list[bytes]:
         self._pending, self.due, self._partial_at = False, None, now
-        return self._write("add_message", self._message("partial", self._steps.written()))
+        return self._write("add_message", *self._message("partial", self._steps.written()))
 
     # The end --------------------------------------------------------------------------------------------------------
 
     def _end(self, ended: Ended) -> list[bytes]:
         self._pending, self.due = False, None
         failed = ended.status in FAILED
-        message = self._message("complete", self._steps.ended(self._text.written(), ended), failed=failed)
-        answer = "".join(self._shown)
+        message = self._message("complete", self._steps.ended(self._text, ended), failed=failed)
         took = max(0, ended.at - self._began)
-        writes = [self._write("add_message", message)]
+        writes = self._write("add_message", *message)
         if failed:
             if self._form.error_event:
-                writes.append(self._write("error", message))
-            writes.append(self._vertex(1, answer, at=ended.at, took=took, reason=failure(ended.problem)))
+                writes += self._write("error", *message)
+            writes += self._vertex(1, self._shown, at=ended.at, took=took, reason=failure(ended.problem))
         else:
-            writes.append(self._vertex(1, answer, at=ended.at, took=took))
-            writes.append(self._vertex(2, answer, at=ended.at, took=0))
-        return [*writes, self._write("end", "{}")]
+            writes += self._vertex(1, self._shown, at=ended.at, took=took)
+            writes += self._vertex(2, self._shown, at=ended.at, took=0)
+        return [*writes, *self._write("end", "{}")]
 
     # Forms ----------------------------------------------------------------------------------------------------------
 
-    def _write(self, event: str, data: str) -> bytes:
-        return self._frame % f'{{"event": "{event}", "data": {data}}}'.encode("ascii")
+    def _write(self, event: str, *data: str | Escaped) -> list[bytes]:
+        return joined((f'{self._prefix}{{"event": "{event}", "data": ', *data, "}\n\n"))
 
     def _message_head(self, message: Message, sender: str, name: str) -> str:
         made = local_time(message.created, self._form.zone)
@@ -169,9 +170,11 @@ class Messages:
             f' "session_id": {self._session}, "text": "'
         )
 
-    def _message(self, state: str, blocks: str, *, failed: bool = False) -> str:
+    def _message(
+        self, state: str, blocks: Iterable[str | Escaped], *, failed: bool = False
+    ) -> tuple[str | Escaped, ...]:
         written = self._state(state, icon="Bot", failed=failed)
-        return f'{self._head}{self._text.written()}", "files": [], {written}{blocks}{self._tail}'
+        return (self._head, self._text, f'", "files": [], {written}', *blocks, self._tail)
 
     @staticmethod
     def _state(state: str, *, icon: str, failed: bool = False) -> str:
@@ -182,7 +185,7 @@ class Messages:
             f'"error": {error}, "edit": false, "properties": {properties}, "category": "{category}", "content_blocks": '
         )
 
-    def _vertex(self, at_node: int, text: str, *, at: int, took: int, reason: str | None = None) -> bytes:
+    def _vertex(self, at_node: int, text: str, *, at: int, took: int, reason: str | None = None) -> list[bytes]:
         """That a node is done; ``reason`` says why it failed."""
         nodes = self._nodes()
         said = (

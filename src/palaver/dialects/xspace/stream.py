@@ -9,10 +9,11 @@ from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.types import Ended, Status, Text, ToolCall, ToolResult
 from palaver.dialects.xspace.steps import Steps
 from palaver.dialects.xspace.words import UNFORESEEN
-from palaver.wire.framing import ascii_json, ascii_text
+from palaver.wire.framing import Escaped, ascii_json, ascii_text, writes
 
 FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
 _TEXT = b'"text":'
+_WHOLE = b'"outputText":"'
 
 
 class Frames:
@@ -27,7 +28,7 @@ class Frames:
         self._run = run.hex
         self._started = started
         self._steps = Steps()
-        self._answer: list[str] = []
+        self._answer = Escaped()
         self._frames = {kind: self._halves(kind) for kind in ("CHAT", "THINK")}
         self._kind = "CHAT"
         self.heartbeat = frame(self._run, "HEART_BEAT", None)
@@ -35,10 +36,9 @@ class Frames:
     def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
             case Grew(text=text):
-                if self._kind == "CHAT":
-                    self._answer.append(text)
                 head, tail = self._frames[self._kind]
-                return [head + ascii_text(text).encode() + tail]
+                written = self._answer.add(text) if self._kind == "CHAT" else ascii_text(text).encode()
+                return [head + written + tail]
             case Opened(part=part):
                 self._kind = "CHAT" if isinstance(part, Text) else "THINK"
                 return []
@@ -63,8 +63,8 @@ class Frames:
 
     def _end(self, ended: Ended) -> list[bytes]:
         failed = ended.status in FAILED
-        last = fenced(UNFORESEEN) if failed and not any(self._answer) else ""
-        self._answer.append(last)
+        last = fenced(UNFORESEEN) if failed and not self._answer else ""
+        self._answer.add(last)
         data = message(self._run, last, finish=finish_reason(ended))
         totals: dict[str, Any] = {
             "success": not failed,
@@ -74,14 +74,13 @@ class Frames:
             "completionTokens": ended.usage.completion,
             "promptTokens": ended.usage.prompt,
             "totalTokens": _total(ended),
-            "outputText": "".join(self._answer),
+            "outputText": "",
             "componentExecuteResults": [],
         }
         error = UNFORESEEN if failed else None
-        return [
-            frame(self._run, "MESSAGE", data),
-            frame(self._run, "FINAL_RESULT", totals, error=error, completed=True),
-        ]
+        final = frame(self._run, "FINAL_RESULT", totals, error=error, completed=True)
+        head, tail = final.split(_WHOLE, 1)
+        return [frame(self._run, "MESSAGE", data), *writes(head + _WHOLE, self._answer, tail)]
 
 
 def finish_reason(ended: Ended) -> str:
