@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -136,10 +136,12 @@ async def cast(store: Postgres, name: str = "acme", **settings: Any) -> Cast:
 
 
 @asynccontextmanager
-async def product(url: str, folder: Path, **settings: Any) -> AsyncGenerator[Core]:
+async def product(
+    url: str, folder: Path, *, environment: Mapping[str, str] | None = None, **settings: Any
+) -> AsyncGenerator[Core]:
     """Everything but HTTP, on a database, as one process has it."""
     chosen: dict[str, Any] = {"master_key": "00" * 32, "data": str(folder), "database_url": url, **settings}
-    async with opened(Settings(**chosen), {}) as core:
+    async with opened(Settings(**chosen), environment or {}) as core:
         yield core
 
 

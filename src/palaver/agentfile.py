@@ -25,6 +25,8 @@ import yaml
 from palaver.core.types import AgentSpec, Variable, as_uid, clean
 
 MAX_NAME = 255
+MAX_HISTORY = 1000
+"""Earlier messages that an agent's ``history`` may ask for."""
 LATER = frozenset({"mcp", "skills", "memory"})
 """Keys that agents will have once palaver has what they are about."""
 
@@ -32,6 +34,7 @@ _LINE_ENDS = re.compile(r"[\x85\u2028\u2029]")
 _FENCE = re.compile(r"---[ \t]*\Z")
 _LITERAL_TEXT = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "timestamp"))
 """What is taken as the text it is written as: a model may be called 4.1."""
+_INT = "tag:yaml.org,2002:int"
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
 
@@ -177,6 +180,18 @@ def _boolean(node: yaml.Node) -> bool:
     return node.value.lower() in {"true", "yes", "on"}
 
 
+def _number(least: int, most: int) -> Callable[[yaml.Node], int]:
+    def read(node: yaml.Node) -> int:
+        value: Any = None
+        if isinstance(node, yaml.ScalarNode) and node.tag == _INT:
+            value = cast("Any", yaml.SafeLoader("")).construct_yaml_int(node)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise _wrong(node, f"a whole number from {least} to {most} is needed here")
+        return value
+
+    return read
+
+
 def _one_of(*allowed: str) -> Callable[[yaml.Node], str]:
     def read(node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.value not in allowed:
@@ -241,6 +256,7 @@ _KEYS: dict[str, Callable[[yaml.Node], Any]] = {
     "image_model": _name,
     "speech_model": _name,
     "icon": _name,
+    "history": _number(0, MAX_HISTORY),
     "extra": _extra,
 }
 

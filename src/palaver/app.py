@@ -194,6 +194,16 @@ def _listen_for_runs(store: Postgres, runs: Runs) -> None:
         if run:
             runs.stop(UUID(run))
 
+    def stop_abandoned(run: str) -> None:
+        if run:
+            runs.stop_abandoned(int(run))
+
+    def is_read(run: str) -> None:
+        if run:
+            runs.is_read_elsewhere(int(run))
+
+    store.presence.on("abandoned", stop_abandoned)
+    store.presence.on("read", is_read)
     store.presence.on("start", start)
     store.presence.on("stop", stop)
     store.presence.on_return(catch_up)

@@ -31,6 +31,7 @@ variables:
   - name: tone
 knowledge: palaver
 knowledge_mode: tool
+history: 100
 ---
 
 Answer from the documents. The user lives in {{city}}.
@@ -53,6 +54,7 @@ def test_every_key_of_a_file_arrives_in_the_agent() -> None:
         ),
         knowledge=("palaver",),
         knowledge_mode="tool",
+        history=100,
         instructions="Answer from the documents. The user lives in {{city}}.",
     )
 
@@ -94,6 +96,9 @@ def test_a_key_left_empty_is_as_if_it_were_not_there() -> None:
         ("---\nname: a\nenabled: maybe\n---\n", 3, "true or false"),
         ("---\nname: a\nauto_title: never\n---\n", 3, "first_message or model"),
         ("---\nname: a\nknowledge_mode: [tool]\n---\n", 3, "always or tool"),
+        ("---\nname: a\nhistory: 1001\n---\n", 3, "from 0 to 1000"),
+        ("---\nname: a\nhistory: '40'\n---\n", 3, "a whole number"),
+        ("---\nname: a\nhistory: true\n---\n", 3, "a whole number"),
         ("---\nname: a\nalias: [b, '42']\n---\n", 3, "mistaken for an agent's id"),
         ("---\nname: a\nalias: 0190a1b2c3d4e5f60718293a4b5c6d7e\n---\n", 3, "mistaken for an agent's id"),
         ("---\nname: a\nalias:\n  - b\n  - b\n---\n", 5, "a second time"),

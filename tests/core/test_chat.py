@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kit import drained, product, read, run, until
+from core.stage import SLOW, Stage, stage
+from kit import drained, read, run, until
 
-from palaver.app import Core
-from palaver.core.chat import Said, Sent
+from palaver.core.chat import Sent
 from palaver.core.events import Added, Grew, Opened
 from palaver.core.ports import Accepted, Claim, Listing, Opening
 from palaver.core.problems import Busy, Internal, NotFound, Problem, Upstream
 from palaver.core.runs import Live, Reader
 from palaver.core.turn import Scene
 from palaver.core.types import (
-    Agent,
-    AgentSpec,
     Ended,
     Principal,
-    Ref,
     Status,
     Text,
     Thinking,
@@ -33,39 +27,6 @@ from palaver.core.types import (
     new_uid,
 )
 from palaver.knowledge.ingest import ingest
-
-SLOW = "- text: begun\n- wait: 60\n- text: never"
-
-
-class Stage:
-    """A product with one caller."""
-
-    def __init__(self, core: Core, who: Principal) -> None:
-        self.core = core
-        self.who = who
-
-    async def agent(self, script: str = "", **spec: Any) -> Agent:
-        app = await self.core.store.applications.named("acme")
-        chosen: dict[str, Any] = {"name": "guide", "model": "scripted", "instructions": script, **spec}
-        return await self.core.store.agents.apply(app, AgentSpec(**chosen))
-
-    async def say(self, agent: Agent, text: str = "hi", conversation: Ref | None = None, **said: Any) -> Sent:
-        parts = (Text(text=text),)
-        return await self.core.chat.send(self.who, agent, Said(parts=parts, **said), conversation=conversation)
-
-    async def ended(self, sent: Sent) -> Ended:
-        _, (_, ended) = await read(sent.reader)
-        assert ended is not None
-        return ended
-
-
-@asynccontextmanager
-async def stage(url: str, folder: Path, **settings: Any) -> AsyncGenerator[Stage]:
-    async with product(url, folder, **settings) as core:
-        app = await core.store.applications.named("acme")
-        keys = await core.store.keys.all(app)
-        key = keys[0][1] if keys else await core.store.keys.create(app, "snail", "app-1", "SAI_1", {})
-        yield Stage(core, Principal(key=key, user="ann"))
 
 
 def test_an_answer_comes_as_it_is_made_and_is_kept(database_url: str, tmp_path: Path) -> None:

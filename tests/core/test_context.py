@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palaver.core.context import HISTORY_CHARACTERS, cite, fill, window
+from palaver.core.context import HISTORY_CHARACTERS, alternating, cite, fill, window
+from palaver.core.ports import ModelTurn
 from palaver.core.types import AnyPart, File, Message, Passage, Text, Thinking, ToolCall, new_uid
 
 NOW = datetime.now(UTC)
@@ -68,3 +69,33 @@ def test_the_window_holds_the_newest_that_fit_and_the_newest_in_any_case() -> No
 def test_passages_are_numbered_and_name_their_source() -> None:
     passages = [Passage(text="T1", source="a.md", title="A", heading="B › C"), Passage(text="T2", source="b.txt")]
     assert cite(passages) == "[1] A › B › C (a.md)\nT1\n\n[2] b.txt (b.txt)\nT2"
+
+
+def test_neighbours_of_one_role_are_joined_and_nothing_of_them_is_lost() -> None:
+    def turn(role: Literal["user", "assistant"], *parts: AnyPart) -> ModelTurn:
+        return ModelTurn(role=role, parts=parts)
+
+    picture = File(ref="f")
+    assert alternating(
+        [
+            turn("user", Text(text="a")),
+            turn("user", Text(text="b"), picture),
+            turn("user", Text(text="c")),
+            turn("assistant", Text(text="d")),
+            turn("assistant", Text(text="e")),
+            turn("user", picture),
+        ]
+    ) == (
+        turn("user", Text(text="a\n\nb"), picture, Text(text="c")),
+        turn("assistant", Text(text="d\n\ne")),
+        turn("user", picture),
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.sampled_from(["", " ", "x"]))))
+def test_what_a_model_reads_alternates_and_has_words_whatever_turns_came_to(
+    turns: list[tuple[Literal["user", "assistant"], str]],
+) -> None:
+    read = alternating(window([message(role, Text(text=text)) for role, text in turns]))
+    assert [turn.role for turn in read] == [("user", "assistant")[at % 2] for at in range(len(read))]
+    assert all(isinstance(part, Text) and part.text.strip() for turn in read for part in turn.parts)

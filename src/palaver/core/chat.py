@@ -5,14 +5,15 @@ Every look-up is by (application, end user, ref): a thing of somebody else's ans
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from palaver.core.context import HISTORY_MESSAGES
-from palaver.core.ports import Claim, Listing, Opening, Replay
-from palaver.core.problems import Busy, NotFound
+from palaver.core.ports import Accepted, Claim, Listing, Opening, Replay
+from palaver.core.problems import Busy, NotFound, Problem
 from palaver.core.runs import Live, Reader, Runs, collect
 from palaver.core.suggest import suggest
 from palaver.core.titles import title as title_of
@@ -30,6 +31,10 @@ from palaver.core.types import (
     new_uid,
 )
 
+SUGGESTING_MESSAGES = 40
+"""How many messages are read for what the user might say next."""
+ROOM_AFTER = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between the attempts to store a message whose conversation is full of turns that are being stopped."""
 MAX_OPENING = 255
 """How much of a conversation's first message is kept with it, for lists that show it as a title."""
 
@@ -55,6 +60,9 @@ class Said:
     off: frozenset[tuple[str, int]] = frozenset()
     claim: Claim | None = None
     trace: str = ""
+    stop_abandoned: bool = False
+    """Stop the turns before this message that nobody reads, instead of waiting for them: the default of where the
+    message comes from. The credential's setting ``abandoned`` overrules it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +139,9 @@ class Chat:
             claim=said.claim,
             claim_ttl=self._limits.idempotency_ttl_s,
         )
+        stop_abandoned = who.key.setting("abandoned", "stop" if said.stop_abandoned else "wait") == "stop"
         if refusal is None:
-            stored = await self._store.runs.open(opening)
+            stored = await self._open(opening, stop_abandoned=stop_abandoned)
         elif (stored := await self._store.runs.earlier(opening)) is None:  # what was answered before needs no room
             raise refusal
         if isinstance(stored, Replay):
@@ -148,13 +157,38 @@ class Chat:
         )
         live = Live(app=who.app, run=stored.answer.id, uid=opening.run, scene=scene)
         self._runs.add(live, start=stored.first)
+        reader = Reader(live)
+        if stop_abandoned and stored.ahead:
+            with suppress(Problem):  # the message is stored, and waits if need be
+                await self._stop_abandoned(stored.ahead)
         return Sent(
-            conversation=stored.conversation,
-            agent=agent,
-            question=stored.question,
-            answer=stored.answer,
-            reader=Reader(live),
+            conversation=stored.conversation, agent=agent, question=stored.question, answer=stored.answer, reader=reader
         )
+
+    async def _open(self, opening: Opening, *, stop_abandoned: bool) -> Accepted | Replay:
+        """Store the turn; where abandoned ones leave it no room, once these have ended."""
+        try:
+            return await self._store.runs.open(opening)
+        except Busy as busy:
+            if busy.reason != "waiting" or not stop_abandoned or opening.conversation is None:
+                raise
+            queue = await self._store.runs.queue(opening.who.app, opening.user.id, opening.conversation)
+            if not await self._stop_abandoned(queue):
+                raise
+        for pause in ROOM_AFTER:
+            await asyncio.sleep(pause)
+            with suppress(Busy):
+                return await self._store.runs.open(opening)
+        return await self._store.runs.open(opening)
+
+    async def _stop_abandoned(self, runs: Sequence[int]) -> bool:
+        """Stop those of ``runs`` that nobody reads, in whichever process they are, the last one first; whether any
+        may end by that."""
+        stopped = [self._runs.stop_abandoned(run) for run in reversed(runs)]
+        elsewhere = [run for run in reversed(runs) if not self._runs.knows(run)]
+        if elsewhere:
+            await self._store.runs.tell_to_stop_abandoned(elsewhere)
+        return any(stopped) or bool(elsewhere)
 
     def _refusal(self) -> Busy | None:
         """Why no new run can be taken."""
@@ -236,7 +270,7 @@ class Chat:
 
     async def suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
-        history = await self._store.conversations.history(who.app, conversation.id, limit=HISTORY_MESSAGES)
+        history = await self._store.conversations.history(who.app, conversation.id, limit=SUGGESTING_MESSAGES)
         return await suggest(self._models, agent, history)
 
     async def title(self, agent: Agent, first_message: str, summary: str | None = None) -> str:

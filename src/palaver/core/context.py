@@ -11,11 +11,8 @@ import msgspec
 from palaver.core.ports import ModelTurn
 from palaver.core.types import AnyPart, File, Message, Passage, Text
 
-HISTORY_MESSAGES = 40
-"""How many earlier messages a model sees at most. The window is read by index, so a long conversation costs no more
-than a short one."""
 HISTORY_CHARACTERS = 60_000
-"""… and how many characters of them, the newest first; the question itself is never cut."""
+"""How many characters of earlier messages a model sees at most, the newest first; the question itself is never cut."""
 
 _NAME = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
 
@@ -51,7 +48,25 @@ def window(messages: Sequence[Message]) -> tuple[ModelTurn, ...]:
 
 
 def _spoken(parts: Sequence[AnyPart]) -> list[Text | File]:
-    return [part for part in parts if isinstance(part, File) or (isinstance(part, Text) and part.text)]
+    return [part for part in parts if isinstance(part, File) or (isinstance(part, Text) and part.text.strip())]
+
+
+def alternating(turns: Sequence[ModelTurn]) -> tuple[ModelTurn, ...]:
+    """``turns`` with neighbours of one role joined, for endpoints that refuse two in a row: an answer that failed or
+    was stopped before its first word leaves two questions side by side."""
+    joined: list[ModelTurn] = []
+    for turn in turns:
+        if joined and joined[-1].role == turn.role:
+            joined[-1] = ModelTurn(role=turn.role, parts=_joined(joined[-1].parts, turn.parts))
+        else:
+            joined.append(turn)
+    return tuple(joined)
+
+
+def _joined(earlier: tuple[AnyPart, ...], later: tuple[AnyPart, ...]) -> tuple[AnyPart, ...]:
+    if earlier and later and isinstance(last := earlier[-1], Text) and isinstance(first := later[0], Text):
+        return (*earlier[:-1], Text(text=f"{last.text}\n\n{first.text}"), *later[1:])
+    return (*earlier, *later)
 
 
 def cite(passages: Sequence[Passage]) -> str:

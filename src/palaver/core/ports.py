@@ -97,14 +97,22 @@ class Call(Value, frozen=True, kw_only=True):
     call: ToolCall
 
 
+class UsageDelta(Value, frozen=True, kw_only=True):
+    """The tokens of this step so far, not since the last one: an endpoint that reports them with every piece may be
+    cut off before ``Finished``."""
+
+    usage: Usage
+
+
 class Finished(Value, frozen=True, kw_only=True):
-    """The step is over, always last. ``reason``: ``stop``, ``length``, ``tool_calls``, ``content_filter``, …"""
+    """The step is over, always last. ``reason``: ``stop``, ``length``, ``tool_calls``, ``content_filter``, …
+    ``usage`` is unknown where a ``UsageDelta`` has said all there was."""
 
     reason: str = "stop"
     usage: Usage = Usage()
 
 
-Delta = Say | Think | Call | Finished
+Delta = Say | Think | Call | UsageDelta | Finished
 
 
 class Model(Protocol):
@@ -260,6 +268,8 @@ class Accepted(Value, frozen=True, kw_only=True):
     answer: Message
     """Empty yet; its id and uid are the run's."""
     first: bool
+    ahead: tuple[int, ...] = ()
+    """The runs it waits for, the working one first."""
 
 
 class Replay(Value, frozen=True, kw_only=True):
@@ -432,8 +442,20 @@ class Runs(Protocol):
         """The runs that work or wait in the conversation, the last one first."""
         ...
 
+    async def queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
+        """Ids of the runs that work or wait in the user's conversation, in order; none where there is no such."""
+        ...
+
     async def tell_to_stop(self, runs: Sequence[UUID]) -> None:
         """Tell every process to stop these runs."""
+        ...
+
+    async def tell_to_stop_abandoned(self, runs: Sequence[int]) -> None:
+        """Tell every process to stop those of these runs that nobody reads."""
+        ...
+
+    async def tell_of_reader(self, run: int) -> None:
+        """Tell the process that works on the run that somebody reads it in this one."""
         ...
 
     async def save(self, growths: Sequence[Growth]) -> None: ...

@@ -34,6 +34,13 @@ AT_ONCE = 16_384
 """Characters that a reader is given at a time: what one that does not read on makes the server hold."""
 POLL_EVERY = 0.5
 """Seconds between two looks at a run that another process writes."""
+READ_ELSEWHERE = 3.0
+"""Seconds for which a run counts as read after another process has said that somebody reads it there."""
+TELL_EVERY = 1.0
+"""Seconds between two such words."""
+ABANDONED_WITHIN = 4.0
+"""Seconds within which a run's last reader may leave and the run still counts as abandoned when a message came: a
+closed connection may be noticed after the message that follows it."""
 RETRY_AFTER = (0.1, 0.2, 0.5, 1.0)
 """Seconds to wait before a failed save is tried again; the last one repeats."""
 
@@ -133,6 +140,12 @@ class Live(Watched):
         self.meter = Meter()
         self.ending: Ended | None = None
         """How to end, said from outside: stopped, interrupted."""
+        self.read_elsewhere_until = float("-inf")
+        self.abandoning: asyncio.Task[None] | None = None
+        """Stops the run as soon as nobody reads it."""
+
+    def is_read(self, now: float) -> bool:
+        return bool(self.readers) or now < self.read_elsewhere_until
 
     def growth(self) -> Growth:
         self.dirty = False
@@ -279,6 +292,34 @@ class Runs:
         runs = [live for live in self._live.values() if (live.app, live.scene.conversation) == (app, conversation)]
         return sum(self.stop(live.uid) for live in sorted(runs, key=lambda live: -live.run))
 
+    def stop_abandoned(self, run: int) -> bool:
+        """Stop a run of this process if nobody reads it; whether it is being stopped. One that is read is stopped
+        when its last reader leaves within ``ABANDONED_WITHIN``."""
+        live = self._by_id.get(run)
+        if live is None or live.ending is not None:
+            return live is not None
+        if not live.is_read(asyncio.get_running_loop().time()):
+            return self.stop(live.uid)
+        if live.abandoning is None:
+            live.abandoning = asyncio.create_task(self._stop_once_unread(live))
+        return False
+
+    async def _stop_once_unread(self, live: Live) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ABANDONED_WITHIN
+        while live.run in self._by_id and live.ending is None and loop.time() < until:
+            if not live.is_read(loop.time()):
+                self.stop(live.uid)
+            else:
+                await asyncio.sleep(0.05)
+        live.abandoning = None
+
+    def is_read_elsewhere(self, run: int) -> None:
+        """Another process has said that somebody reads the run there."""
+        live = self._by_id.get(run)
+        if live is not None:
+            live.read_elsewhere_until = asyncio.get_running_loop().time() + READ_ELSEWHERE
+
     def _finish_early(self, live: Live, ended: Ended) -> None:
         live.ending = ended
         if live.task is None:
@@ -303,7 +344,8 @@ class Runs:
             for live in self._live.values():  # their readers need not wait for what does not come
                 live.draft.apply(live.ending or _interrupted())
                 live.changed()
-        for task in (*self._keepers, *(task for _, task in self._remote.values())):
+        abandoning = [live.abandoning for live in self._live.values() if live.abandoning is not None]
+        for task in (*self._keepers, *abandoning, *(task for _, task in self._remote.values())):
             task.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
@@ -326,28 +368,39 @@ class Runs:
             return None
         if message.ended is not None:
             return Reader(self._past.setdefault((app, run), Watched(Draft(message.parts, message.ended))), after)
+        if run not in self._live and run not in self._remote:  # before its reader is there: nobody may stop it then
+            await self._tell_of_reader(message)
         live = self._live.get(run)
-        return Reader(live or self._watch(app, run, message), after)
+        return Reader(live or self._watch(message), after)
 
-    def _watch(self, app: int, run: UUID, message: Message) -> Watched:
-        if run not in self._remote:
+    def _watch(self, message: Message) -> Watched:
+        if message.uid not in self._remote:
             watched = Watched(Draft(message.parts))
-            self._remote[run] = (watched, asyncio.create_task(self._poll(app, run, watched)))
-        return self._remote[run][0]
+            self._remote[message.uid] = (watched, asyncio.create_task(self._poll(message, watched)))
+        return self._remote[message.uid][0]
 
-    async def _poll(self, app: int, run: UUID, watched: Watched) -> None:
-        """Copy what another process saves into ``watched``, while somebody reads it."""
+    async def _poll(self, message: Message, watched: Watched) -> None:
+        """Copy what another process saves into ``watched``, while somebody reads it, and tell that process so."""
+        loop = asyncio.get_running_loop()
+        told = loop.time()
         try:
             await asyncio.sleep(POLL_EVERY)
             while watched.readers and watched.draft.ended is None:
+                if told <= loop.time() - TELL_EVERY:
+                    told = loop.time()
+                    await self._tell_of_reader(message)
                 with suppress(Problem):
-                    message = await self._store.runs.get(app, run)
-                    if message is None:
+                    saved = await self._store.runs.get(message.app, message.uid)
+                    if saved is None:
                         return
-                    self._copy_on(message, watched)
+                    self._copy_on(saved, watched)
                 await asyncio.sleep(POLL_EVERY)
         finally:
-            del self._remote[run]
+            del self._remote[message.uid]
+
+    async def _tell_of_reader(self, message: Message) -> None:
+        with suppress(Problem):
+            await self._store.runs.tell_of_reader(message.id)
 
     @staticmethod
     def _copy_on(message: Message, watched: Watched) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from palaver.core.attachments import Attachments
-from palaver.core.context import HISTORY_MESSAGES, cite, fill, window
+from palaver.core.context import cite, fill, window
 from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.ports import (
     Call,
@@ -30,6 +30,7 @@ from palaver.core.ports import (
     Tool,
     ToolOutput,
     ToolSpec,
+    UsageDelta,
 )
 from palaver.core.types import (
     Agent,
@@ -78,12 +79,27 @@ class Scene:
 
 
 class Meter:
-    """What a turn has used so far, for whoever ends it before its time: the tokens that the model told of."""
+    """What a turn has used so far, for whoever ends it before its time: the tokens that the model reported last."""
 
-    __slots__ = ("usage",)
+    __slots__ = ("_earlier", "_step")
 
     def __init__(self) -> None:
-        self.usage = Usage()
+        self._earlier = Usage()
+        self._step = Usage()
+
+    @property
+    def usage(self) -> Usage:
+        return self._earlier + self._step
+
+    def report(self, usage: Usage) -> None:
+        """What the step has used so far; what is left unknown stays as it was reported before."""
+        self._step = Usage(
+            prompt=self._step.prompt if usage.prompt is None else usage.prompt,
+            completion=self._step.completion if usage.completion is None else usage.completion,
+        )
+
+    def next_step(self) -> None:
+        self._earlier, self._step = self.usage, Usage()
 
 
 class KnowledgeSearch:
@@ -122,7 +138,7 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
     """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with."""
     model, name = ports.models.resolve(scene.agent.spec.model, scene.agent.spec.fallback_model)
     earlier = await ports.store.conversations.history(
-        scene.agent.app, scene.conversation, before=scene.question.id, limit=HISTORY_MESSAGES
+        scene.agent.app, scene.conversation, before=scene.question.id, limit=scene.agent.spec.history
     )
     history = (*window(earlier), ModelTurn(role="user", parts=scene.question.parts))
     attachments = await _attachments(scene, ports).read(scene.question, earlier)
@@ -148,15 +164,15 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
             variables=dict(scene.variables),
             trace=scene.trace,
         )
-        reply = _Step()
+        reply = _Step(meter)
         async with aclosing(reply.read(model, request)) as events:
             async for event in events:
                 yield event
         said += reply.parts()
-        meter.usage += reply.usage
         if not reply.calls or step == MAX_STEPS - 1:
             yield Ended(status=Status.COMPLETE, reason=reply.reason, usage=meter.usage)
             return
+        meter.next_step()
         async with aclosing(_use(tools, reply.calls)) as results:
             async for result in results:
                 said.append(result)
@@ -167,10 +183,10 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
 class _Step:
     """One answer of the model: its deltas as events, and what is left of them for the next step."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         self.calls: list[ToolCall] = []
         self.reason = "stop"
-        self.usage = Usage()
+        self._meter = meter
         self._open: type[Text | Thinking] | None = None
         self._parts: list[tuple[type[Text | Thinking], list[str], dict[str, Any] | None] | ToolCall] = []
 
@@ -193,8 +209,11 @@ class _Step:
                         self._parts.append(stamped)
                         self.calls.append(stamped)
                         yield Added(part=stamped)
+                    case UsageDelta(usage=usage):
+                        self._meter.report(usage)
                     case Finished(reason=reason, usage=usage):
-                        self.reason, self.usage = reason, usage
+                        self.reason = reason
+                        self._meter.report(usage)
                     case Say() | Think():  # nothing said: no event
                         pass
 

@@ -155,6 +155,8 @@ class AgentSpec(Value, frozen=True, kw_only=True):
     image_model: str | None = None
     speech_model: str | None = None
     icon: str | None = None
+    history: int = 40
+    """How many earlier messages the model gets to see at most."""
     extra: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict[str, dict[str, Any]])
     """What one dialect alone shows, by the dialect's name."""
 

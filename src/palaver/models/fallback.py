@@ -8,7 +8,7 @@ from contextlib import aclosing
 import msgspec
 import structlog
 
-from palaver.core.ports import Delta, Model, ModelRequest
+from palaver.core.ports import Delta, Model, ModelRequest, UsageDelta
 from palaver.core.problems import Upstream
 
 log = structlog.get_logger("palaver.models")
@@ -30,7 +30,7 @@ class Fallback:
         try:
             async with aclosing(self._first.stream(request)) as deltas:
                 async for delta in deltas:
-                    begun = True
+                    begun = begun or not isinstance(delta, UsageDelta)
                     yield delta
             return
         except Upstream as problem:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from palaver.core.context import cite
+from palaver.core.context import alternating, cite
 from palaver.core.ports import Attachment, ModelRequest, ModelTurn
 from palaver.core.types import AnyPart, File, Text, Thinking, ToolCall, ToolResult, clean
 from palaver.models.answer import POCKET
@@ -49,7 +49,7 @@ def messages(request: ModelRequest) -> list[Json]:
         system += [SOURCES, clean(cite(request.passages))]
     if text := "\n\n".join(filter(None, system)):
         said.append({"role": "system", "content": text})
-    for turn in request.history:
+    for turn in alternating(request.history):
         said += _user(turn, request.attachments) if turn.role == "user" else _assistant(turn.parts)
     return said
 

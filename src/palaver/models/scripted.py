@@ -11,7 +11,7 @@ The instructions are a YAML list of steps (or contain one in a ```` ```yaml ````
 | `- repeat: {text: TEXT, times: 200, every: 0.01}` | the text so many times, a pause in seconds after each |
 | `- wait: 0.5` | a pause in seconds |
 | `- call: {name: NAME, arguments: {…}}` | calls a tool; after its result the script goes on with the next step |
-| `- usage: {prompt: 3, completion: 5}` | tokens to report with the next `call`, or with the end |
+| `- usage: {prompt: 3, completion: 5}` | reports the tokens of this step so far |
 | `- finish: length` | ends the answer here, with this finish reason (`stop` where a script simply ends) |
 | `- fail: REASON` | fails: `connect`, `timeout`, `refused`, `limit`, `cut`, `malformed`, `rejected`, `configuration` |
 
@@ -39,7 +39,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 import yaml
 
-from palaver.core.ports import Call, Delta, Finished, ModelRequest, Say, Think
+from palaver.core.ports import Call, Delta, Finished, ModelRequest, Say, Think, UsageDelta
 from palaver.core.problems import Upstream
 from palaver.core.types import File, Text, ToolCall, ToolResult, Usage, new_uid
 
@@ -107,6 +107,7 @@ class Scripted:
                 raise Upstream(reason=step.fail, detail="the script says so")
             if step.usage is not None:
                 usage = Usage(prompt=step.usage.prompt, completion=step.usage.completion)
+                yield UsageDelta(usage=usage)
             elif step.call is not None:
                 arguments = _filled(step.call.arguments, fill)
                 call_id = f"call_{new_uid().hex}"

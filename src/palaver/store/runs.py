@@ -12,7 +12,7 @@ from uuid import UUID
 
 from palaver.core.ports import Accepted, Claim, Growth, Opening, Outcome, Replay
 from palaver.core.problems import Busy, Conflict, NotFound, Problem
-from palaver.core.types import AnyPart, Message, Text, clean, new_uid
+from palaver.core.types import AnyPart, Message, Ref, Text, clean, new_uid
 from palaver.store.conversations import NAMED, conversation, json_text, message, named
 from palaver.store.database import Database, Row
 
@@ -258,6 +258,19 @@ class Runs:
             "SELECT pg_notify('palaver', 'stop ' || run) FROM unnest($1::text[]) AS run", [run.hex for run in runs]
         )
 
+    async def queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
+        sql = f"SELECT c.queue FROM conversation c WHERE {NAMED}"
+        queue: list[int] | None = await self._db.fetchval(sql, *named(app, user, conversation))
+        return tuple(queue or ())
+
+    async def tell_to_stop_abandoned(self, runs: Sequence[int]) -> None:
+        await self._db.execute(
+            "SELECT pg_notify('palaver', 'abandoned ' || run) FROM unnest($1::bigint[]) AS run", runs
+        )
+
+    async def tell_of_reader(self, run: int) -> None:
+        await self._db.execute("SELECT pg_notify('palaver', 'read ' || $1::bigint)", run)
+
     async def save(self, growths: Sequence[Growth]) -> None:
         await self._db.execute(
             _SAVE,
@@ -335,6 +348,7 @@ def _accepted(opening: Opening, row: Row) -> Accepted:
         question=message_of(run - 1, opening.question, "user", opening.parts),
         answer=message_of(run, opening.run, "assistant", ()),
         first=len(queue) == 1,
+        ahead=tuple(queue[:-1]),
     )
 
 

@@ -61,6 +61,11 @@ COMMON: tuple[Setting, ...] = (
     Setting(name="rpm", read=count, meaning="calls a minute; null: no limit"),
     Setting(name="total", read=count, meaning="calls in the credential's life; null: no limit"),
     Setting(name="default_user", read=text, meaning="the end user of calls that name none"),
+    Setting(
+        name="abandoned",
+        read=choice("wait", "stop"),
+        meaning="what a new message does with a turn that nobody reads: wait for it, or stop it",
+    ),
     Setting(name="agents", read=texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
 )
 
