@@ -36,6 +36,7 @@ from palaver.http.metrics import Metrics, Reading
 from palaver.http.server import Application, Quiet, Server, listen
 from palaver.http.stream import Pulse
 from palaver.knowledge.attached import Documents
+from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import Library
 from palaver.models.catalog import Catalog
 from palaver.store.embedded import Embedded
@@ -129,8 +130,9 @@ async def _on(
     store = Postgres(url, box, connections=settings.database_connections, revive=revive)
     models = catalog(settings, environment)
     library = Library(store.knowledge)
+    readers = ReaderPool()
     guard = Guard(allow=settings.fetch_allow, max_bytes=settings.fetch_max_bytes, timeout_s=settings.fetch_timeout_s)
-    ports = Ports(store=store, models=models, knowledge=library, documents=Documents(), fetch=guard)
+    ports = Ports(store=store, models=models, knowledge=library, documents=Documents(readers), fetch=guard)
     runs = Runs(ports, worker=lambda: store.presence.worker, timeout=settings.run_timeout_s)
     limits = Limits(
         max_waiting_turns=settings.max_waiting_turns,
@@ -154,6 +156,7 @@ async def _on(
         )
     finally:
         await runs.close(drain=0)
+        await readers.close()
         await guard.close()
         await models.close()
         await store.close()

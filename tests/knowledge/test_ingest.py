@@ -92,14 +92,28 @@ def test_a_folder_that_moved_is_not_indexed_as_changed_and_can_still_be_pruned(
     run(scene())
 
 
-def test_a_file_that_became_empty_is_found_no_more(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no text in it; the text it had before stays"),
+        (b"\0\1\2", "not text; the text it had before stays"),
+        (b"<div>" * 600, "too deeply nested"),
+    ],
+)
+def test_an_empty_or_broken_file_replaces_nothing(
+    tmp_path: Path, database_url: str, content: bytes, reason: str
+) -> None:
     async def scene() -> None:
-        write(tmp_path, a="alpha")
+        (tmp_path / "a.html").write_bytes(b"alpha")
         async with reader_on(database_url) as reader:
             await reader.add(tmp_path)
-            write(tmp_path, a="")
-            assert (await reader.add(tmp_path)).replaced == ("a.md",)
-            assert await reader.ask("alpha") == []
+            (tmp_path / "a.html").write_bytes(content)
+            for _ in range(2):
+                report = await reader.add(tmp_path, prune=True)
+                assert (report.replaced, report.removed) == ((), ())
+                assert [one.name for one in report.skipped] == ["a.html"]
+                assert report.skipped[0].reason.startswith(reason)
+            assert len(await reader.ask("alpha")) == 1
 
     run(scene())
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from palaver.knowledge import read as reading
-from palaver.knowledge.read import Document, Skipped, Source, decode, load, parse, walk
+from palaver.core.ports import Unreadable
+from palaver.knowledge import files
+from palaver.knowledge.files import Skipped, Source, digest, load, walk
+from palaver.knowledge.read import Document, decode, parse
 
 
 def put(path: Path, content: str | bytes) -> Path:
@@ -21,9 +23,7 @@ def document(path: Path) -> Document:
     source = Source(path=path, name=path.name)
     raw = load(source)
     assert isinstance(raw, bytes)
-    result = parse(source, raw)
-    assert isinstance(result, Document)
-    return result
+    return parse(source.name, source.kind, raw)
 
 
 def reasons(*paths: Path) -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_of_two_files_of_one_name_the_first_is_read(tmp_path: Path) -> None:
 
 
 def test_binary_and_large_and_strange_files_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 1000)
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
     large = load(Source(path=put(tmp_path / "large.md", "x" * 1001), name="large.md"))
     assert isinstance(large, Skipped)
     os.mkfifo(tmp_path / "pipe.md")
@@ -74,9 +74,8 @@ def test_binary_and_large_and_strange_files_are_skipped(tmp_path: Path, monkeypa
     gone = load(Source(path=tmp_path / "gone.md", name="gone.md"))
     assert isinstance(gone, Skipped)
     for content in (b"PK\x03\x04\0\0", bytes(range(1, 32)) * 20):
-        binary = parse(Source(path=put(tmp_path / "b.txt", content), name="b.txt"), content)
-        assert isinstance(binary, Skipped)
-        assert binary.reason == "not text"
+        with pytest.raises(Unreadable, match="not text"):
+            parse("b.txt", "text", content)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +150,11 @@ def test_the_main_part_of_a_page_is_enough(tmp_path: Path) -> None:
     assert document(put(tmp_path / "p.html", page)).text == "Text"
 
 
-def test_a_page_may_nest_as_deep_as_it_likes(tmp_path: Path) -> None:
-    assert document(put(tmp_path / "p.html", "<div>" * 5_000 + "deep")).text == "deep"
+def test_a_page_may_nest_as_deep_as_browsers_let_it(tmp_path: Path) -> None:
+    assert document(put(tmp_path / "p.html", "<div>" * 500 + "deep")).text == "deep"
+    for depth in (600, 5_000):
+        with pytest.raises(Unreadable, match="too deeply nested"):
+            document(put(tmp_path / "p.html", "<div>" * depth + "deep"))
 
 
 def test_html_inside_markdown_is_read_as_html(tmp_path: Path) -> None:
@@ -170,8 +172,10 @@ def test_chapters_of_a_chinese_text_are_headings(tmp_path: Path) -> None:
 
 
 def test_the_digest_changes_with_the_bytes_and_the_kind(tmp_path: Path) -> None:
-    one = document(put(tmp_path / "a.md", "x"))
-    assert one.digest == document(put(tmp_path / "b.md", "x")).digest
-    assert one.digest != document(put(tmp_path / "a.txt", "x")).digest
-    assert one.digest != document(put(tmp_path / "a.md", "y")).digest
-    assert len(one.digest) == 32
+    def of(name: str, content: bytes) -> bytes:
+        return digest(Source(path=tmp_path / name, name=name), content)
+
+    assert of("a.md", b"x") == of("b.md", b"x")
+    assert of("a.md", b"x") != of("a.txt", b"x")
+    assert of("a.md", b"x") != of("a.md", b"y")
+    assert len(of("a.md", b"x")) == 32

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from mimetypes import guess_type
 
 import structlog
 
-from palaver.core.ports import Attachment, Documents, Fetch, Store, Unfetched
+from palaver.core.ports import Attachment, Documents, Fetch, Store, Unfetched, Unreadable
 from palaver.core.problems import Problem
 from palaver.core.types import File, Message, StoredFile, clean
 
@@ -23,7 +25,9 @@ FILES = 20
 CHARACTERS = 60_000
 """… how many characters of them all,"""
 IMAGE_BYTES = 20 * 1024 * 1024
-"""… and how many bytes of pictures."""
+"""… and how many bytes of pictures; no single file may have more."""
+AT_ONCE = 4
+"""How many files of a turn are looked up, or fetched, at the same time."""
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 """What models look at."""
 
@@ -52,38 +56,69 @@ class Attachments:
                     wanted.setdefault(part.ref, (message.id, part))
         if not wanted:
             return {}
-        found = await asyncio.gather(*(self._one(message, part) for message, part in wanted.values()))
-        return dict(zip(wanted, _fitting(found), strict=True))
+        at_once = asyncio.Semaphore(AT_ONCE)
+        files = await asyncio.gather(*(self._file(message, part, at_once) for message, part in wanted.values()))
+        room = _Room()
+        # One after the other: only then is it known how much of the next one still fits.
+        return {
+            part.ref: await self._one(part, file, room) for (_, part), file in zip(wanted.values(), files, strict=True)
+        }
 
-    async def _one(self, message: int, part: File) -> Attachment:
-        name, kind = part.name, part.media_type
+    async def _one(self, part: File, file: StoredFile | Unfetched, room: _Room) -> Attachment:
+        if isinstance(file, Unfetched):
+            return self._missing(part, part.name or part.ref, part.media_type, file.reason, file.detail)
+        name, kind = part.name or file.name, _kind(file)
         try:
-            file, content = await self._content(message, part)
-        except Unfetched as reason:
-            log.info("attachment not read", ref=part.ref[:200], reason=reason.reason, detail=reason.detail)
-            return Attachment(name=name or part.ref, media_type=kind, missing=reason.detail)
-        name, kind = name or file.name, _kind(file)
-        if kind in IMAGES:
-            return Attachment(name=name, media_type=kind, image=content)
-        text = await self._documents.text(name, kind, content)
-        if text is None:
-            return Attachment(name=name, media_type=kind, missing="it is neither text nor a picture")
-        return Attachment(name=name, media_type=kind, text=clean(text))
+            return await self._content(name, kind, file, room)
+        except Unreadable as unreadable:
+            return self._missing(part, name, kind, "content", unreadable.reason)
 
-    async def _content(self, message: int, part: File) -> tuple[StoredFile, bytes]:
+    def _missing(self, part: File, name: str, kind: str, reason: str, detail: str) -> Attachment:
+        log.info(
+            "attachment not read",
+            ref=part.ref[:200],
+            name=name[:200],
+            reason=reason,
+            detail=detail,
+            conversation=self._conversation,
+        )
+        return Attachment(name=name, media_type=kind, missing=detail)
+
+    async def _content(self, name: str, kind: str, file: StoredFile, room: _Room) -> Attachment:
+        """Raises ``Unreadable``."""
+        if file.size > IMAGE_BYTES:
+            raise Unreadable(f"it has more than {IMAGE_BYTES} bytes")
+        if kind in IMAGES:
+            if file.size > room.image_bytes:
+                raise Unreadable("the pictures are too large")
+            room.image_bytes -= file.size
+            return Attachment(name=name, media_type=kind, image=await self._store.files.content(file))
+        load = partial(self._store.files.content, file)
+        read = await self._documents.text(self._app, self._user, name, kind, load, room.characters)
+        room.characters -= len(read.text)
+        rest = f"\n[… {read.more} more characters]" if read.more else ""
+        return Attachment(name=name, media_type=kind, text=f"{read.text}{rest}")
+
+    async def _file(self, message: int, part: File, at_once: asyncio.Semaphore) -> StoredFile | Unfetched:
+        """The file that ``part`` names; one at an address is fetched and kept."""
+        async with at_once:
+            try:
+                return await self._found(message, part)
+            except Unfetched as reason:
+                return reason
+
+    async def _found(self, message: int, part: File) -> StoredFile:
         """Raises ``Unfetched``."""
         address = part.ref.startswith(("http://", "https://"))
         key = f"fetched/{message}/{sha256(clean(part.ref).encode()).hexdigest()}" if address else part.ref
         file = await self._store.files.find(self._app, self._user, key)
         if file is not None:
-            if file.size > IMAGE_BYTES:
-                raise Unfetched("size", f"it has more than {IMAGE_BYTES} bytes")
-            return file, await self._store.files.content(file)
+            return file
         if not address:
             raise Unfetched("name", "there is no such file")
         fetched = await self._fetch.get(part.ref)
         try:
-            kept = await self._store.files.add(
+            return await self._store.files.add(
                 self._app,
                 self._user,
                 key=key,
@@ -96,7 +131,14 @@ class Attachments:
         except Problem as problem:
             log.warning("fetched file not kept", problem=problem.record())
             raise Unfetched("connection", "it could not be kept") from problem
-        return kept, fetched.content
+
+
+@dataclass(slots=True)
+class _Room:
+    """What a turn still takes of its files."""
+
+    characters: int = CHARACTERS
+    image_bytes: int = IMAGE_BYTES
 
 
 def _kind(file: StoredFile) -> str:
@@ -105,24 +147,3 @@ def _kind(file: StoredFile) -> str:
     if kind in {"", "application/octet-stream", "binary/octet-stream"}:
         return guess_type(file.name)[0] or kind
     return kind
-
-
-def _fitting(found: Sequence[Attachment]) -> list[Attachment]:
-    """The attachments, as much of them as a model is given."""
-    characters, images = CHARACTERS, IMAGE_BYTES
-    fitting: list[Attachment] = []
-    for one in found:
-        shown = one
-        if one.image is not None:
-            if len(one.image) > images:
-                shown = Attachment(name=one.name, media_type=one.media_type, missing="the pictures are too large")
-            else:
-                images -= len(one.image)
-        elif one.text is not None:
-            if len(one.text) > characters:
-                rest = len(one.text) - characters
-                cut = f"{one.text[:characters]}\n[… {rest} more characters]"
-                shown = Attachment(name=one.name, media_type=one.media_type, text=cut)
-            characters = max(0, characters - len(one.text))
-        fitting.append(shown)
-    return fitting

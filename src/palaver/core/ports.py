@@ -7,7 +7,7 @@ in one place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -191,9 +191,27 @@ class Knowledge(Protocol):
         ...
 
 
+class DocumentText(Value, frozen=True, kw_only=True):
+    """What a file says, as far as it was wanted; ``more`` counts the characters beyond that."""
+
+    text: str
+    more: int = 0
+
+
+class Unreadable(Exception):  # noqa: N818  said of a document, not an error of ours
+    """Why a document was not read, for a person who can change it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Documents(Protocol):
-    async def text(self, name: str, media_type: str, content: bytes) -> str | None:
-        """What a file says; ``None``: it is no text."""
+    async def text(
+        self, app: int, user: int, name: str, media_type: str, content: Callable[[], Awaitable[bytes]], limit: int
+    ) -> DocumentText:
+        """``limit`` characters of what a file says, whose ``content`` is asked for when there is a reader free: end
+        users wait for their turn, so that nobody's files hold up somebody else's. Raises ``Unreadable``."""
         ...
 
 

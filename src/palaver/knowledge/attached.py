@@ -1,14 +1,15 @@
-"""Files beside a message to text: the readers of documents, for files that are only bytes and a media type."""
+"""Files beside a message to text, by the same readers that read a knowledge base's documents."""
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from pathlib import PurePath
 
-from palaver.knowledge.read import KINDS, Document, Source, decode, parse
+from palaver.core.ports import DocumentText, Unreadable
+from palaver.knowledge.files import KINDS
+from palaver.knowledge.jobs import Extract, Extracted
+from palaver.knowledge.pool import ReaderPool
 
-SHORT = 65_536
-"""Bytes up to which reading takes no longer than handing the work to a thread."""
 _HTML = ("text/html", "application/xhtml+xml")
 _TEXT = ("application/json", "application/xml", "application/yaml", "application/x-yaml", "application/x-ndjson")
 _BINARY = ("image/", "audio/", "video/", "font/")
@@ -18,20 +19,29 @@ _UNKNOWN = ("", "application/octet-stream", "binary/octet-stream")
 class Documents:
     """``core.ports.Documents``."""
 
-    async def text(self, name: str, media_type: str, content: bytes) -> str | None:
-        """HTML as its words; any other text as it is written, in whatever encoding. ``None``: it is no text."""
-        if len(content) <= SHORT:
-            return read(name, media_type, content)
-        return await asyncio.to_thread(read, name, media_type, content)
+    def __init__(self, readers: ReaderPool) -> None:
+        self._readers = readers
+
+    async def text(
+        self, app: int, user: int, name: str, media_type: str, content: Callable[[], Awaitable[bytes]], limit: int
+    ) -> DocumentText:
+        html = _is_html(name, media_type)
+
+        async def job() -> Extract:
+            return Extract(html=html, limit=limit, content=await content())
+
+        answer = await self._readers.read((app, user), job)
+        assert isinstance(answer, Extracted)
+        return DocumentText(text=answer.text, more=answer.more)
 
 
-def read(name: str, media_type: str, content: bytes) -> str | None:
+def _is_html(name: str, media_type: str) -> bool:
+    """Whether a file is HTML, or other text. Raises ``Unreadable`` for what is neither."""
     kind = media_type.partition(";")[0].strip().lower()
-    if kind in _HTML or (kind in _UNKNOWN and KINDS.get(Path(name).suffix.lower()) == "html"):
-        document = parse(Source(path=Path("page.html"), name="page.html"), content)
-        return document.text if isinstance(document, Document) else None
+    if kind in _HTML or (kind in _UNKNOWN and KINDS.get(PurePath(name).suffix.lower()) == "html"):
+        return True
     if kind.startswith(_BINARY):
-        return None
+        raise Unreadable("it is neither text nor a picture")
     if kind.startswith("text/") or kind in (*_TEXT, *_UNKNOWN) or kind.endswith(("+json", "+xml")):
-        return decode(content)
-    return None
+        return False
+    raise Unreadable("it is neither text nor a picture")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+from palaver.core.ports import Unreadable
 from palaver.core.problems import Invalid
 from palaver.core.types import Value, clean
-from palaver.knowledge.read import Document, Skipped, Source, digest, load, parse, walk
+from palaver.knowledge.files import Skipped, Source, digest, load, walk
+from palaver.knowledge.jobs import Prepare, Prepared
+from palaver.knowledge.pool import INGESTED, ReaderPool
 from palaver.knowledge.shelf import Shelf
-from palaver.knowledge.split import Piece, split
-from palaver.knowledge.words import Index, Label, index
 
 Outcome = Literal["added", "replaced", "unchanged", "skipped"]
 Known = Mapping[str, tuple[str, bytes]]
@@ -48,11 +49,11 @@ class Report(Value, frozen=True, kw_only=True):
 
 
 class Indexed(Value, frozen=True, kw_only=True):
-    """A document ready to be stored: its passages, and what each is found by."""
+    """A document ready to be stored."""
 
-    document: Document
-    pieces: tuple[Piece, ...]
-    indexes: tuple[Index, ...]
+    source: Source
+    digest: bytes
+    prepared: Prepared
 
 
 async def ingest(
@@ -78,14 +79,14 @@ async def ingest(
     names: dict[Outcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
     skipped: list[Skipped] = []
     passages = 0
-    async with aclosing(_prepared(found, known)) as results:
+    async with _readers() as readers, aclosing(_prepared(readers, found, known)) as results:
         async for result in results:
             match result:
                 case Skipped():
                     skipped.append(result)
                 case Indexed():
                     await _store(shelf, app, base, result)
-                    passages += len(result.pieces)
+                    passages += len(result.prepared.texts)
                 case Source():
                     pass
             source, outcome = _outcome(result, known)
@@ -108,30 +109,34 @@ async def ingest(
     )
 
 
-def prepare(source: Source, known: Known) -> Indexed | Source | Skipped:
+@asynccontextmanager
+async def _readers() -> AsyncGenerator[ReaderPool]:
+    readers = ReaderPool(INGESTED, processes=AHEAD, each=AHEAD)
+    try:
+        yield readers
+    finally:
+        await readers.close()
+
+
+async def _prepare(readers: ReaderPool, source: Source, known: Known) -> Indexed | Source | Skipped:
     """Read, split and index one file; ``source`` itself where ``known`` has it just so."""
-    raw = load(source)
+    raw = await asyncio.to_thread(load, source)
     if isinstance(raw, Skipped):
         return raw
-    if known.get(source.name) == (source.root, digest(source, raw)):
+    now = digest(source, raw)
+    if known.get(source.name) == (source.root, now):
         return source
-    document = parse(source, raw)
-    if isinstance(document, Skipped):
-        return document
-    pieces = tuple(split(document.title, document.blocks))
-    if not pieces and source.name not in known:  # a file that has become empty empties its document
-        return Skipped(name=source.name, reason="no text in it", root=source.root)
-    return Indexed(document=document, pieces=pieces, indexes=tuple(index(_parts(document, piece)) for piece in pieces))
 
+    async def job() -> Prepare:
+        return Prepare(name=source.name, kind=source.kind, content=raw)
 
-def _parts(document: Document, piece: Piece) -> list[tuple[str, Label]]:
-    return [
-        (piece.text, "D"),
-        (document.title, "A"),
-        (piece.heading, "B"),
-        *((name, "B") for name in piece.inner),
-        (document.source.name, "C"),
-    ]
+    try:
+        prepared = await readers.read((0, 0), job)
+        assert isinstance(prepared, Prepared)
+    except Unreadable as unreadable:
+        kept = "; the text it had before stays" if source.name in known else ""
+        return Skipped(name=source.name, reason=f"{unreadable.reason}{kept}", root=source.root)
+    return Indexed(source=source, digest=now, prepared=prepared)
 
 
 def _checked(name: str) -> str:
@@ -149,18 +154,16 @@ def _survey(paths: Sequence[Path]) -> tuple[list[Source | Skipped], frozenset[st
 
 
 async def _prepared(
-    found: Iterable[Source | Skipped], known: Known
+    readers: ReaderPool, found: Iterable[Source | Skipped], known: Known
 ) -> AsyncGenerator[Indexed | Source | Skipped, None]:
-    """What ``prepare`` makes of ``found``, in its order. Works in threads, a little ahead of who reads."""
+    """What ``prepare`` makes of ``found``, in its order. Works a little ahead of who reads."""
     rest = iter(found)
     waiting: deque[asyncio.Task[Indexed | Source | Skipped] | Skipped] = deque()
     try:
         while True:
             while len(waiting) <= AHEAD and (source := next(rest, None)) is not None:
                 waiting.append(
-                    source
-                    if isinstance(source, Skipped)
-                    else asyncio.create_task(asyncio.to_thread(prepare, source, known))
+                    source if isinstance(source, Skipped) else asyncio.create_task(_prepare(readers, source, known))
                 )
             if not waiting:
                 return
@@ -174,19 +177,19 @@ async def _prepared(
 
 
 async def _store(shelf: Shelf, app: int, base: int, ready: Indexed) -> None:
-    document = ready.document
+    source, prepared = ready.source, ready.prepared
     await shelf.put(
         app,
         base,
-        source=document.source.name,
-        root=document.source.root,
-        title=document.title,
-        kind=document.kind,
-        digest=document.digest,
-        headings=[piece.heading for piece in ready.pieces],
-        texts=[piece.text for piece in ready.pieces],
-        lengths=[index.length for index in ready.indexes],
-        words=[index.literal for index in ready.indexes],
+        source=source.name,
+        root=source.root,
+        title=prepared.title,
+        kind=source.kind,
+        digest=ready.digest,
+        headings=prepared.headings,
+        texts=prepared.texts,
+        lengths=prepared.lengths,
+        words=prepared.words,
     )
 
 
@@ -196,12 +199,11 @@ def _outcome(result: Indexed | Source | Skipped, known: Known) -> tuple[str, Out
             return name, "skipped"
         case Source(name=name):
             return name, "unchanged"
-        case Indexed(document=document):
-            name = document.source.name
+        case Indexed(source=Source(name=name), digest=now):
             if name not in known:
                 return name, "added"
             # The same file below another folder is written again, to be known by that folder from now on.
-            return name, "unchanged" if known[name][1] == document.digest else "replaced"
+            return name, "unchanged" if known[name][1] == now else "replaced"
 
 
 def _gone(known: Known, found: Sequence[Source | Skipped], roots: frozenset[str]) -> list[str]:

@@ -13,12 +13,15 @@ from palaver.knowledge.blocks import LARGE, Block, heading, prose
 
 _MATTER = re.compile(r"\ufeff?(?P<mark>---|\+\+\+)[ \t]*\n(?P<body>.*?\n)?(?P=mark)[ \t]*(?:\n|$)", re.DOTALL)
 _MATTER_LINE = re.compile(r"\s*(?:#.*)?$|\s+.*$|-\s.*$|\[.*\]\s*$|[\]})].*$|[\w\"'.-]+\s*[:=].*$")
-_TITLE = re.compile(r"^title\s*[:=]\s*(?P<title>.+?)\s*$", re.MULTILINE | re.IGNORECASE)
+_TITLE = re.compile(r"^title[ \t]*[:=](?P<title>.*)$", re.MULTILINE | re.IGNORECASE)
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _MARKS = re.compile(r"(?<!\\)(\*\*|__|\*|`+|~~)|(?<!\w)_|_(?!\w)")
 _ANCHOR = re.compile(r"\s*\{[#.:][^{}]*\}\s*$")
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
+
+LONGEST_HEADING = 1000
+"""Characters of a line that is read as a heading."""
 
 _parser = MarkdownIt("commonmark").enable("table").disable("reference")
 # What is inside a line stays as written; reading it would take most of the time. A link's definition is text to us.
@@ -31,7 +34,7 @@ def front_matter(text: str) -> tuple[str, str]:
     if found is None or not all(map(_MATTER_LINE.match, (found["body"] or "").split("\n"))):
         return "", text
     title = _TITLE.search(found["body"] or "")
-    return (title["title"].strip("\"'").strip() if title else ""), text[found.end() :]
+    return (title["title"].strip().strip("\"'").strip() if title else ""), text[found.end() :]
 
 
 def read(text: str) -> list[Block]:
@@ -92,6 +95,8 @@ def _code(token: Token, source: str) -> Block:
 
 
 def _plain(text: str) -> str:
-    """A heading as its reader sees it."""
+    """A heading as its reader sees it; one that is too long to be a heading as it is written."""
+    if len(text) > LONGEST_HEADING:
+        return text
     plain = _TAG.sub("", _LINK.sub(r"\1", _ANCHOR.sub("", text)))
     return _ESCAPE.sub(r"\1", _MARKS.sub("", plain)).strip() or text

@@ -1,37 +1,19 @@
-"""Files and folders to documents. Whatever cannot be read is reported with a reason, never raised."""
+"""The bytes of a document to its blocks."""
 
 from __future__ import annotations
 
 import codecs
-import hashlib
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable
+from pathlib import PurePath
 
+from palaver.core.ports import Unreadable
 from palaver.core.types import Value, clean
 from palaver.knowledge import markdown, plaintext, webpage
 from palaver.knowledge.blocks import Block
-from palaver.knowledge.words import EDITION
+from palaver.knowledge.files import Kind
 
-Kind = Literal["markdown", "text", "html"]
-
-MAX_BYTES = 20 * 1024 * 1024
 MAX_TITLE = 200
-MAX_SOURCE = 1000
-"""Bytes of a source's name; it is part of a unique key."""
-
-KINDS: dict[str, Kind] = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".txt": "text",
-    ".text": "text",
-    ".rst": "text",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-}
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -48,134 +30,26 @@ _GB_PAIR = re.compile(rb"[\xa1-\xf7][\xa1-\xfe]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
-class Source(Value, frozen=True, kw_only=True):
-    """A file to read. ``name`` is its path below the folder that was given, with forward slashes; ``root`` that
-    folder's absolute path, empty for a file given by itself."""
-
-    path: Path
-    name: str
-    root: str = ""
-
-
-class Skipped(Value, frozen=True, kw_only=True):
-    """A file or folder that was not read. ``reason`` is for a person; ``folder`` says that it hides others."""
-
-    name: str
-    reason: str
-    root: str = ""
-    folder: bool = False
-
-
 class Document(Value, frozen=True, kw_only=True):
-    """What a file says. ``digest`` (SHA-256) changes with its bytes and with how they are indexed."""
+    """What a file says."""
 
-    source: Source
-    kind: Kind
     title: str
     blocks: tuple[Block, ...]
-    digest: bytes
 
     @property
     def text(self) -> str:
         return "\n\n".join(block.whole for block in self.blocks)
 
 
-def walk(paths: Iterable[Path]) -> Iterator[Source | Skipped]:
-    """Every file of ``paths``, folders with all that is below them: sorted, each name once, without hidden ones."""
-    names: set[str] = set()
-    for path in paths:
-        for found in _below(path):
-            if isinstance(found, Source):
-                if found.name in names:
-                    reason = "another file of the same name, below another folder, was read already"
-                    yield Skipped(name=found.name, reason=reason, root=found.root)
-                    continue
-                names.add(found.name)
-            yield found
-
-
-def _below(path: Path) -> Iterator[Source | Skipped]:
-    if not path.is_dir():
-        if path.exists():
-            yield _source(path, path.name, "")
-        else:
-            yield Skipped(name=clean(str(path)), reason="there is no such file or folder")
-        return
-    root = clean(str(path.resolve()))
-    seen: set[tuple[int, int]] = set()
-    todo: list[tuple[Path, str]] = [(path, "")]
-    while todo:
-        folder, prefix = todo.pop()
-        try:
-            status = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            yield Skipped(name=clean(prefix), reason=_said(error), root=root, folder=True)
-            continue
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above or beside
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below: list[tuple[Path, str]] = []
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                below.append((folder / entry.name, f"{prefix}{entry.name}/"))
-            else:
-                yield _source(folder / entry.name, prefix + entry.name, root)
-        todo += reversed(below)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _source(path: Path, name: str, root: str) -> Source | Skipped:
-    name = clean(name)
-    if path.suffix.lower() not in KINDS:
-        return Skipped(name=name, reason="not Markdown, text or HTML", root=root)
-    if len(name.encode()) > MAX_SOURCE:
-        return Skipped(name=name, reason=f"its name has more than {MAX_SOURCE} bytes", root=root)
-    return Source(path=path, name=name, root=root)
-
-
-def _said(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
-
-
-def load(source: Source) -> bytes | Skipped:
-    """The bytes of ``source``. Never waits: a pipe or a device is no file."""
-    try:
-        if not source.path.is_file():
-            return Skipped(name=source.name, reason="not a regular file", root=source.root)
-        size = source.path.stat().st_size
-        if size > MAX_BYTES:
-            reason = f"{size / 2**20:.1f} MB, more than {MAX_BYTES // 2**20} MB"
-            return Skipped(name=source.name, reason=reason, root=source.root)
-        return source.path.read_bytes()
-    except OSError as error:
-        return Skipped(name=source.name, reason=_said(error), root=source.root)
-
-
-def digest(source: Source, raw: bytes) -> bytes:
-    """Equal for equal bytes of files of one kind, until palaver reads or indexes them in a new way."""
-    kind = KINDS[source.path.suffix.lower()]
-    return hashlib.sha256(f"{kind} {EDITION}\n".encode() + raw).digest()
-
-
-def parse(source: Source, raw: bytes) -> Document | Skipped:
-    """What ``raw``, the bytes of ``source``, says."""
-    kind = KINDS[source.path.suffix.lower()]
+def parse(name: str, kind: Kind, raw: bytes) -> Document:
+    """What ``raw``, the bytes of the file ``name``, says. Raises ``Unreadable``."""
     text = decode(raw, html=kind == "html")
     if text is None:
-        return Skipped(name=source.name, reason="not text", root=source.root)
+        raise Unreadable("not text")
     title, blocks = _READERS[kind](clean(text.replace("\r\n", "\n").replace("\r", "\n")))
     first = next((block for block in blocks if block.kind == "heading" and block.level == 1), None)
-    title = " ".join(title.split()) or (first.text if first else "") or Path(source.name).stem
-    return Document(source=source, kind=kind, title=title[:MAX_TITLE], blocks=tuple(blocks), digest=digest(source, raw))
+    title = " ".join(title.split()) or (first.text if first else "") or PurePath(name).stem
+    return Document(title=title[:MAX_TITLE], blocks=tuple(blocks))
 
 
 def _read_markdown(text: str) -> tuple[str, list[Block]]:

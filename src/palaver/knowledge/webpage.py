@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
+from palaver.core.ports import Unreadable
 from palaver.knowledge.blocks import Block, heading, prose
+from palaver.knowledge.tags import check
 
-_UNSEEN = (
-    "script, style, nav, noscript, template, svg, math annotation, iframe, object, canvas, audio, video, select,"
-    " button, input, textarea, dialog, [role=navigation], [role=search], [hidden]"
+MAX_DEPTH = 512
+"""Elements inside each other; browsers stop at as many."""
+
+_UNSEEN = frozenset(
+    (
+        *("annotation", "audio", "button", "canvas", "dialog", "iframe", "input", "nav", "noscript", "object"),
+        *("script", "select", "style", "svg", "template", "textarea", "video"),
+    )
 )
+_UNSEEN_ROLES = ("navigation", "search")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _LISTS = frozenset(("ul", "ol", "menu"))
 _BLOCKS = """
@@ -22,34 +31,113 @@ _APART = frozenset(_BLOCKS.split())
 """What begins on a line of its own."""
 _ANCHORS = frozenset(("", "#", "¶", "§", "🔗", "[src]"))
 """Links that generators of documentation put into headings."""
-_LAYOUT = "h1, h2, h3, h4, h5, h6, table, pre, ul, ol, p + p, blockquote"
-"""A table with one of these in it does not hold data, it holds the page."""
+_LONGEST_ANCHOR = max(map(len, _ANCHORS))
+_LAYOUT = frozenset((*_HEADINGS, "table", "pre", "ul", "ol", "blockquote"))
+"""A table with one of these in it, or with two paragraphs in a row, does not hold data, it holds the page."""
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _SPACES = re.compile(r" {2,}")
 _LINE_SPACE = re.compile(r" *\n *")
 
 
 def read(html: str) -> tuple[str, list[Block]]:
-    """The page's title and its blocks; of ``<main>`` alone where there is one."""
-    page = LexborHTMLParser(html)
+    """The page's title and its blocks; of ``<main>`` alone where there is one. Raises ``Unreadable``."""
+    check(html)
+    try:
+        page = LexborHTMLParser(html)
+    except SelectolaxError as error:  # there is no HTML that is wrong, so there is no memory
+        raise MemoryError from error
     found = page.css_first("head > title") or page.css_first("title")
     title = " ".join(found.text().split()) if found is not None else ""
-    for node in page.css(_UNSEEN):
-        node.decompose()
-    mains = [node for node in page.css("main, [role=main]") if node.text().strip()]
-    root = mains[0] if len(mains) == 1 else page.body
-    return title, [] if root is None else _Reading().blocks_of(root)
+    if page.body is None:
+        return title, []
+    survey = _Survey()
+    _visit(page.body, survey.enter, survey.leave)
+    reading = _Reading(survey.layouts)
+    _visit(survey.mains[0] if len(survey.mains) == 1 else page.body, reading.enter, reading.leave)
+    return title, reading.blocks()
 
 
 def fragment(html: str) -> list[Block]:
-    """The blocks of a piece of HTML, as it stands in Markdown."""
+    """The blocks of a piece of HTML, as it stands in Markdown. Raises ``Unreadable``."""
     return read(html)[1]
 
 
-class _Reading:
-    """Walks a tree without recursion (pages may nest as deep as they like) and collects."""
+def _visit(root: LexborNode, enter: Callable[[LexborNode], bool], leave: Callable[[LexborNode], None]) -> None:
+    """Call ``enter`` for every node that is seen, in order, and ``leave`` after what is in it, if it said so."""
+    todo: list[tuple[LexborNode, bool]] = [(root, False)]
+    depth = 0
+    while todo:
+        node, leaving = todo.pop()
+        if leaving:
+            depth -= 1
+            leave(node)
+        elif (node.is_text_node or (node.is_element_node and not _is_unseen(node))) and enter(node):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Unreadable(f"too deeply nested (more than {MAX_DEPTH} levels)")
+            todo.append((node, True))
+            todo += [(child, False) for child in reversed(list(node.iter(include_text=True)))]
+
+
+def _is_unseen(node: LexborNode) -> bool:
+    if node.tag in _UNSEEN:
+        return True
+    attributes = node.attributes
+    return bool(attributes) and ("hidden" in attributes or attributes.get("role") in _UNSEEN_ROLES)
+
+
+class _Survey:
+    """What must be known of a page before it is read."""
 
     def __init__(self) -> None:
+        self.layouts: set[int] = set()
+        """The tables that hold the page, by ``mem_id``."""
+        self.mains: list[LexborNode] = []
+        """The elements that say they are the main one, and are not empty."""
+        self._tables: list[int] = []
+        self._open_mains: list[tuple[LexborNode, bool]] = []
+
+    def enter(self, node: LexborNode) -> bool:
+        if node.is_text_node:
+            if self._open_mains and not self._open_mains[-1][1] and (node.text_content or "").strip():
+                self._open_mains[-1] = (self._open_mains[-1][0], True)
+            return False
+        tag = node.tag or ""
+        if self._tables and (tag in _LAYOUT or (tag == "p" and _follows_paragraph(node))):
+            self.layouts.add(self._tables[-1])
+        if tag == "table":
+            self._tables.append(node.mem_id)
+        if _is_main(node):
+            self._open_mains.append((node, False))
+        return True
+
+    def leave(self, node: LexborNode) -> None:
+        if node.tag == "table":
+            self._tables.pop()
+        if _is_main(node):
+            main, filled = self._open_mains.pop()
+            if filled:
+                self.mains.append(main)
+                if self._open_mains:
+                    self._open_mains[-1] = (self._open_mains[-1][0], True)
+
+
+def _is_main(node: LexborNode) -> bool:
+    return node.tag == "main" or node.attributes.get("role") == "main"
+
+
+def _follows_paragraph(node: LexborNode) -> bool:
+    before = node.prev
+    while before is not None and not before.is_element_node:
+        before = before.prev
+    return before is not None and before.tag == "p"
+
+
+class _Reading:
+    """Collects the blocks while a page is visited."""
+
+    def __init__(self, layouts: set[int]) -> None:
+        self._layouts = layouts
         self._blocks: list[Block] = []
         self._said: list[str] = []
         self._lists: list[int | None] = []
@@ -59,28 +147,22 @@ class _Reading:
         self._rows: list[list[str]] | None = None
         self._level = 0
 
-    def blocks_of(self, root: LexborNode) -> list[Block]:
-        todo: list[tuple[LexborNode, bool]] = [(root, False)]
-        while todo:
-            node, leaving = todo.pop()
-            if leaving:
-                self._leave(node.tag or "")
-            elif node.is_text_node:
-                self._said.append(_SPACE.sub(" ", node.text_content or ""))
-            elif node.is_element_node and self._enter(node, node.tag or ""):
-                todo.append((node, True))
-                todo += [(child, False) for child in reversed(list(node.iter(include_text=True)))]
+    def blocks(self) -> list[Block]:
         self._flush()
         self._end_list()
         return self._blocks
 
-    def _enter(self, node: LexborNode, tag: str) -> bool:
+    def enter(self, node: LexborNode) -> bool:
         """Whether to go on into the node."""
+        if node.is_text_node:
+            self._said.append(_SPACE.sub(" ", node.text_content or ""))
+            return False
+        tag = node.tag or ""
         if tag == "br":
             self._said.append("\n")
         elif tag == "img":
             self._said.append(node.attributes.get("alt") or "")
-        elif tag == "a" and self._level and node.text().strip() in _ANCHORS:
+        elif tag == "a" and self._level and _is_anchor(node):
             return False
         elif tag == "hr":
             self._flush()
@@ -104,17 +186,13 @@ class _Reading:
             self._lists.append(number if tag == "ol" else None)
         elif tag == "li":
             self._bullet = self._next_bullet()
-        elif tag == "table" and self._rows is None and not self._is_layout(node):
+        elif tag == "table" and self._rows is None and node.mem_id not in self._layouts:
             self._end_list()
             self._rows = []
         elif tag == "tr" and self._rows is not None:
             self._rows.append([])
         elif tag == "dd":
             self._bullet = ": "
-
-    @staticmethod
-    def _is_layout(table: LexborNode) -> bool:
-        return any(node.mem_id != table.mem_id for node in table.css(_LAYOUT))
 
     def _next_bullet(self) -> str:
         number = self._lists[-1] if self._lists else None
@@ -123,7 +201,8 @@ class _Reading:
         self._lists[-1] = number + 1
         return f"{number}. "
 
-    def _leave(self, tag: str) -> None:
+    def leave(self, node: LexborNode) -> None:
+        tag = node.tag or ""
         if tag in {"td", "th"} and self._rows:
             self._rows[-1].append(self._taken().replace("\n", " "))
         elif tag == "caption" and self._rows is not None:
@@ -186,3 +265,14 @@ class _Reading:
             self._blocks.append(Block(kind="lines", head=f"{rows[0]}\n{rule}", text="\n".join(rows[1:])))
         self._rows = None
         self._said = []
+
+
+def _is_anchor(link: LexborNode) -> bool:
+    """Whether nothing stands in ``link`` but what generators put there."""
+    text = ""
+    for node in link.traverse(include_text=True):
+        if node.is_text_node:
+            text += (node.text_content or "").strip()
+            if len(text) > _LONGEST_ANCHOR:
+                return False
+    return text in _ANCHORS

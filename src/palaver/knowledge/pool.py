@@ -1,0 +1,263 @@
+"""The one door for reading documents: processes of their own, few, confined, and replaced when they exceed a limit.
+
+Reading is work on a caller's text, so it never happens on the event loop nor in its threads. A process starts when
+there is something to read and ends when there has been nothing for a while. One that takes too long, needs too much
+memory or breaks is killed, which costs that one document; the next gets a new process.
+
+Whoever wants a document read waits for a turn first, and brings the bytes only then: what waits holds no memory.
+Turns go round the applications, and within one round its end users, so nobody's documents hold up somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from palaver.core.ports import Unreadable
+from palaver.knowledge.jobs import LENGTH, OUT_OF_MEMORY, Answer, Job, Limits, Refused, decode_answer, framed
+
+ATTACHED = Limits(memory=256 * 2**20, cpu_s=5, wall_s=20, output=2**20)
+"""For files beside a message."""
+INGESTED = Limits(memory=2**30, cpu_s=60, wall_s=180, output=256 * 2**20)
+"""For files that an operator puts into a knowledge base."""
+PROCESSES = 3
+MAX_WAITING = 512
+"""Documents that wait for a turn."""
+PATIENCE_S = 60.0
+"""How long they do."""
+IDLE_S = 30.0
+"""After which a process without work ends."""
+COMMAND = ("-P", "-m", "palaver.knowledge.process")
+
+Owner = tuple[int, int]
+"""An application and its end user."""
+
+log = structlog.get_logger("palaver.knowledge")
+
+
+class Turns:
+    """Who gets one of ``places`` next. An end user has at most ``each`` of them, an application all but one."""
+
+    def __init__(self, places: int, each: int) -> None:
+        self._places = places
+        self._each = each
+        self._of_app = max(each, places - 1)
+        self._taken: Counter[Owner] = Counter()
+        self._waiting: OrderedDict[int, OrderedDict[int, deque[asyncio.Future[None]]]] = OrderedDict()
+        self._count = 0
+
+    @asynccontextmanager
+    async def turn(self, owner: Owner) -> AsyncGenerator[None]:
+        """Raises ``Unreadable`` where too many wait, or for too long."""
+        await self._wait(owner)
+        try:
+            yield
+        finally:
+            self._leave(owner)
+
+    async def _wait(self, owner: Owner) -> None:
+        if self._count >= MAX_WAITING:
+            raise Unreadable("too many other documents are waiting to be read; try again later")
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner[0], OrderedDict()).setdefault(owner[1], deque()).append(mine)
+        self._count += 1
+        self._hand_out()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await mine
+        except (asyncio.CancelledError, TimeoutError) as gone:
+            if mine.cancelled():
+                self._forget(owner, mine)
+            else:  # it came at the same moment
+                self._leave(owner)
+            if isinstance(gone, TimeoutError):
+                raise Unreadable("other documents kept the server busy; try again later") from None
+            raise
+
+    def _leave(self, owner: Owner) -> None:
+        self._taken[owner] -= 1
+        if not self._taken[owner]:
+            del self._taken[owner]
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while (owner := self._next()) is not None:
+            app, user = owner
+            users = self._waiting[app]
+            first = users[user][0]
+            self._forget(owner, first)
+            if user in users:
+                users.move_to_end(user)
+            if app in self._waiting:
+                self._waiting.move_to_end(app)
+            self._taken[owner] += 1
+            first.set_result(None)
+
+    def _next(self) -> Owner | None:
+        if self._taken.total() >= self._places:
+            return None
+        for app, users in self._waiting.items():
+            if sum(count for (other, _), count in self._taken.items() if other == app) < self._of_app:
+                for user in users:
+                    if self._taken[app, user] < self._each:
+                        return app, user
+        return None
+
+    def _forget(self, owner: Owner, waiting: asyncio.Future[None]) -> None:
+        app, user = owner
+        users = self._waiting[app]
+        users[user].remove(waiting)
+        self._count -= 1
+        if not users[user]:
+            del users[user]
+        if not users:
+            del self._waiting[app]
+
+
+class ReaderPool:
+    """Processes that read documents. ``each``: how many one end user's documents may keep busy."""
+
+    def __init__(self, limits: Limits = ATTACHED, *, processes: int = PROCESSES, each: int = 1) -> None:
+        self._limits = limits
+        self._turns = Turns(processes, each)
+        self._idle: list[_Process] = []
+        self._all: set[_Process] = set()
+        self._closed = False
+
+    async def read(self, owner: Owner, job: Callable[[], Awaitable[Job]]) -> Answer:
+        """The answer to ``job``, which is asked for when it is its turn. Raises ``Unreadable``, and what it raises."""
+        async with self._turns.turn(owner):
+            try:
+                async with asyncio.timeout(self._limits.wall_s):
+                    answer = await self._ask(await job())
+            except TimeoutError:
+                raise Unreadable(f"reading it takes too long (more than {self._limits.wall_s:g} s)") from None
+        if isinstance(answer, Refused):
+            raise Unreadable(answer.reason)
+        return answer
+
+    async def _ask(self, job: Job) -> Answer:
+        if self._closed:
+            raise Unreadable("the server is stopping")
+        process = await self._ready()
+        answer = None
+        try:
+            answer = await process.ask(job)
+        finally:
+            if answer is None:  # nobody knows what it is doing
+                process.kill()
+        if answer is None:
+            raise Unreadable(self._cause(*await process.end()))
+        self._idle.append(process)
+        process.rest(IDLE_S)
+        return answer
+
+    async def _ready(self) -> _Process:
+        while self._idle:
+            process = self._idle.pop()
+            if process.wake():
+                return process
+        process = await _Process.start(self._limits)
+        self._all.add(process)
+        process.when_gone(lambda: self._all.discard(process))
+        if self._closed:
+            process.kill()
+        return process
+
+    def _cause(self, status: int, words: str) -> str:
+        """Why a process ended, for whoever wanted the document read."""
+        if status == OUT_OF_MEMORY:
+            return "reading it takes too much memory"
+        if status == -signal.SIGPROF:
+            return f"reading it takes too long (more than {self._limits.cpu_s:g} s)"
+        log.warning("reader broke", status=status, detail=words)
+        return "it is broken in a way that ends its reader"
+
+    async def close(self) -> None:
+        """End every process, whatever it is doing."""
+        self._closed = True
+        for process in self._all:
+            process.kill()
+        await asyncio.gather(*(process.end() for process in self._all))
+
+
+class _Process:
+    """One process, which reads one document at a time."""
+
+    def __init__(self, process: Process, output: int) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._process = process
+        self._output = output
+        self._in, self._out, self._errors = process.stdin, process.stdout, process.stderr
+        self._alarm: asyncio.TimerHandle | None = None
+        self._killed = False
+        self._end = asyncio.create_task(self._watch())
+
+    @staticmethod
+    async def start(limits: Limits) -> _Process:
+        """Raises ``Unreadable``."""
+        figures = (limits.memory, limits.cpu_s, limits.output, os.getpid())
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *COMMAND,
+                *map(str, figures),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                limit=2**20,
+                start_new_session=True,  # a terminal's Ctrl-C is for the server, which then ends them
+            )
+        except OSError as error:  # the system is out of processes, descriptors or memory
+            log.warning("no reader could be started", detail=str(error))
+            raise Unreadable("nothing can be read at the moment; try again later") from error
+        return _Process(process, limits.output)
+
+    async def ask(self, job: Job) -> Answer | None:
+        """``None``: it ended over the document."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            self._in.write(framed(job))
+            await self._in.drain()
+            size = int.from_bytes(await self._out.readexactly(LENGTH), "big")
+            if size <= self._output:
+                return decode_answer(await self._out.readexactly(size))
+        return None
+
+    def rest(self, seconds: float) -> None:
+        """End after that time, unless it is woken before."""
+        self._alarm = asyncio.get_running_loop().call_later(seconds, self.kill)
+
+    def wake(self) -> bool:
+        """Whether it can go on."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        return not self._killed and self._process.returncode is None
+
+    def kill(self) -> None:
+        self.wake()
+        self._killed = True
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def when_gone(self, then: Callable[[], None]) -> None:
+        self._end.add_done_callback(lambda _: then())
+
+    async def end(self) -> tuple[int, str]:
+        """Its exit status and its last words, when it is gone."""
+        return await asyncio.shield(self._end)
+
+    async def _watch(self) -> tuple[int, str]:
+        words = await self._errors.read(4096)
+        while await self._errors.read(4096):
+            pass
+        return await self._process.wait(), words.decode(errors="replace").strip().rpartition("\n")[2]

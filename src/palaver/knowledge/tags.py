@@ -1,0 +1,64 @@
+"""A look at a page's tags before it is parsed.
+
+Parsers of HTML compare each attribute with those before it in its tag, and look through the open elements at most
+tags. So a page may have a bounded number of either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from palaver.core.ports import Unreadable
+
+MAX_ATTRIBUTES = 200
+"""Of one tag."""
+MAX_OPEN = 2_000
+"""Elements that are open at one place. Inline elements that nobody closed count until the end."""
+
+_ATTRIBUTE = r"""[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^\s>"'][^\s>]*+)?+)?+"""
+"""As the standard reads one."""
+_EACH_ATTRIBUTE = re.compile(_ATTRIBUTE, re.ASCII)
+_TAG = re.compile(
+    rf"<(?:(?P<comment>!--)|(?P<end>/?)(?P<name>[a-zA-Z][^\s/>]*+)(?P<attributes>(?:[\s/]++|{_ATTRIBUTE})*+))", re.ASCII
+)
+_COMMENT_END = re.compile(r"--!?>")
+_RAW_END = {name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE) for name in ("script", "style")}
+_FOREIGN = ("svg", "math")
+_NEVER_INSIDE_ITSELF = frozenset(
+    (
+        *("a", "area", "base", "body", "br", "button", "caption", "col", "colgroup", "dd", "dt", "embed", "form"),
+        *("head", "hr", "html", "img", "input", "li", "link", "meta", "nobr", "optgroup", "option", "p", "param"),
+        *("rp", "rt", "source", "tbody", "td", "tfoot", "th", "thead", "tr", "track", "wbr"),
+    )
+)
+
+
+def check(html: str) -> None:
+    """Raises ``Unreadable`` for a page that would take a parser long."""
+    opened: Counter[str] = Counter()
+    depth = place = 0
+    while (tag := _TAG.search(html, place)) is not None:
+        place = tag.end()
+        if tag["comment"]:
+            end = _COMMENT_END.search(html, place - 2)
+            place = len(html) if end is None else end.end()
+            continue
+        name = tag["name"].lower()
+        if tag["end"]:
+            if opened[name]:
+                opened[name] -= 1
+                depth -= 1
+            continue
+        attributes = tag["attributes"]
+        if len(attributes) > MAX_ATTRIBUTES and len(_EACH_ATTRIBUTE.findall(attributes)) > MAX_ATTRIBUTES:
+            raise Unreadable(f"a tag in it has more than {MAX_ATTRIBUTES} attributes")
+        foreign = any(opened[one] for one in _FOREIGN)
+        if name in _RAW_END and not foreign:
+            end = _RAW_END[name].search(html, place)
+            place = len(html) if end is None else end.end()
+        elif name not in _NEVER_INSIDE_ITSELF and not (foreign and attributes.endswith("/")):
+            opened[name] += 1
+            depth += 1
+            if depth > MAX_OPEN:
+                raise Unreadable(f"too deeply nested (more than {MAX_OPEN} elements are open at once)")

@@ -1,0 +1,274 @@
+"""The processes that read documents: confined, replaced, shared fairly, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import msgspec
+import psutil
+import pytest
+from kit import run, until
+
+from palaver.core.ports import Unreadable
+from palaver.knowledge import pool as reading
+from palaver.knowledge.jobs import Extract, Extracted, Limits
+from palaver.knowledge.pool import ATTACHED, Owner, ReaderPool, Turns
+
+ANN, BOB, EVE = (1, 1), (1, 2), (2, 3)
+SLOW = b"<p>x" * 400_000
+"""More than a second of work."""
+LARGE = b"<p>x" * 1_000_000
+"""More than 64 MiB of elements."""
+
+
+@asynccontextmanager
+async def readers(limits: Limits = ATTACHED, processes: int = 3) -> AsyncGenerator[ReaderPool]:
+    pool = ReaderPool(limits, processes=processes)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+        assert children() == []
+
+
+def children() -> list[psutil.Process]:
+    return [
+        one for one in psutil.Process().children() if any("palaver.knowledge.process" in word for word in one.cmdline())
+    ]
+
+
+async def read(pool: ReaderPool, content: bytes, owner: Owner = ANN) -> str:
+    async def job() -> Extract:
+        return Extract(html=True, limit=100, content=content)
+
+    answer = await pool.read(owner, job)
+    assert isinstance(answer, Extracted)
+    return answer.text
+
+
+async def refused(pool: ReaderPool, content: bytes) -> str:
+    with pytest.raises(Unreadable) as caught:
+        await read(pool, content)
+    return caught.value.reason
+
+
+def changed(**limits: float) -> Limits:
+    return msgspec.structs.replace(ATTACHED, **limits)
+
+
+def test_a_process_starts_with_the_first_document_and_reads_the_next_one_too() -> None:
+    async def scene() -> None:
+        async with readers() as pool:
+            assert children() == []
+            assert await read(pool, b"<p>one") == "one"
+            (first,) = children()
+            assert await read(pool, b"<p>two") == "two"
+            assert children() == [first]
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("limits", "content", "reason"),
+    [
+        (changed(cpu_s=0.2), SLOW, "reading it takes too long (more than 0.2 s)"),
+        (changed(wall_s=0.5), SLOW, "reading it takes too long (more than 0.5 s)"),
+        (changed(memory=96 * 2**20), LARGE, "reading it takes too much memory"),
+        (changed(output=100), b"<p>" + b"x" * 100, "what it says is more than 100 bytes"),
+        (ATTACHED, b"<div>" * 600, "too deeply nested (more than 512 levels)"),
+    ],
+)
+def test_a_document_over_a_limit_is_refused_and_the_next_one_is_read(
+    limits: Limits, content: bytes, reason: str
+) -> None:
+    async def scene() -> None:
+        async with readers(limits) as pool:
+            assert await refused(pool, content) == reason
+            assert await read(pool, b"<p>next") == "next"
+
+    run(scene())
+
+
+def test_a_process_that_is_killed_costs_its_document_and_no_other() -> None:
+    async def scene() -> None:
+        async with readers() as pool:
+            reading = asyncio.create_task(refused(pool, SLOW))
+            await until(count, 1)
+            other = asyncio.create_task(read(pool, b"<p>other", EVE))
+            children()[0].kill()
+            assert await reading == "it is broken in a way that ends its reader"
+            assert await other == "other"
+
+    run(scene())
+
+
+async def count() -> int:
+    return len(children())
+
+
+def test_whoever_is_cancelled_leaves_no_process_at_work() -> None:
+    async def scene() -> None:
+        async with readers() as pool:
+            task = asyncio.create_task(read(pool, SLOW))
+            await until(count, 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(count, 0)
+            assert await read(pool, b"<p>next") == "next"
+
+    run(scene())
+
+
+def test_a_process_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "IDLE_S", 0.1)
+
+    async def scene() -> None:
+        async with readers() as pool:
+            await read(pool, b"<p>one")
+            await until(count, 0)
+            assert await read(pool, b"<p>two") == "two"
+
+    run(scene())
+
+
+def test_the_event_loop_goes_on_while_documents_are_read() -> None:
+    async def scene() -> None:
+        async with readers() as pool:
+            await asyncio.gather(*(read(pool, b"<p>warm", owner) for owner in (ANN, EVE)))
+            work = asyncio.gather(*(read(pool, SLOW, owner) for owner in (ANN, EVE)))
+            longest, last = 0.0, time.thread_time()
+            while not work.done():
+                await asyncio.sleep(0.001)
+                longest, last = max(longest, time.thread_time() - last), time.thread_time()
+            assert await work == ["x\n\n" * 33 + "x"] * 2
+            assert longest < 0.1
+
+    run(scene())
+
+
+def test_a_document_is_loaded_when_it_is_its_turn() -> None:
+    async def scene() -> None:
+        loaded: list[int] = []
+
+        async def job(number: int) -> Extract:
+            loaded.append(number)
+            return Extract(html=True, limit=1, content=SLOW)
+
+        async with readers() as pool:
+            tasks = [asyncio.create_task(pool.read(ANN, lambda number=number: job(number))) for number in range(5)]
+            await until(count, 1)
+            assert loaded == [0]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(scene())
+
+
+def test_turns_go_round_applications_and_their_end_users() -> None:
+    async def scene() -> None:
+        turns = Turns(places=1, each=1)
+        order: list[str] = []
+        end = asyncio.Event()
+
+        async def take(owner: Owner, name: str) -> None:
+            async with turns.turn(owner):
+                order.append(name)
+                await end.wait()
+
+        wanted = [(ANN, "ann 1"), (ANN, "ann 2"), (ANN, "ann 3"), (BOB, "bob 1"), (BOB, "bob 2"), (EVE, "eve 1")]
+        tasks = [asyncio.create_task(take(owner, name)) for owner, name in wanted]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert order == ["ann 1"]
+        end.set()
+        await asyncio.gather(*tasks)
+        assert order == ["ann 1", "ann 2", "eve 1", "bob 1", "ann 3", "bob 2"]
+
+    run(scene())
+
+
+def test_an_end_user_has_one_turn_at_a_time_and_an_application_leaves_one() -> None:
+    async def scene() -> None:
+        turns = Turns(places=3, each=1)
+        held: list[Owner] = []
+        end = asyncio.Event()
+
+        async def take(owner: Owner) -> None:
+            async with turns.turn(owner):
+                held.append(owner)
+                await end.wait()
+
+        owners = [ANN, ANN, BOB, (1, 9), EVE]
+        tasks = [asyncio.create_task(take(owner)) for owner in owners]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert held == [ANN, BOB, EVE]
+        end.set()
+        await asyncio.gather(*tasks)
+        assert sorted(held) == sorted(owners)
+
+    run(scene())
+
+
+def test_too_many_and_too_patient_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_WAITING", 2)
+    monkeypatch.setattr(reading, "PATIENCE_S", 0.05)
+
+    async def scene() -> None:
+        turns = Turns(places=1, each=1)
+
+        async def take() -> None:
+            async with turns.turn(ANN):
+                pass
+
+        async with turns.turn(ANN):
+            results = await asyncio.gather(*(take() for _ in range(3)), return_exceptions=True)
+        assert [str(one) for one in results] == [
+            "other documents kept the server busy; try again later",
+            "other documents kept the server busy; try again later",
+            "too many other documents are waiting to be read; try again later",
+        ]
+        await take()
+
+    run(scene())
+
+
+PARENT = """
+import asyncio
+from palaver.knowledge.jobs import Extract
+from palaver.knowledge.pool import ReaderPool
+
+async def main():
+    pool = ReaderPool()
+    async def job():
+        return Extract(html=True, limit=1, content=CONTENT)
+    reading = asyncio.create_task(pool.read((1, 1), job))
+    while not pool._all:
+        await asyncio.sleep(0.01)
+    if not BUSY:
+        await reading
+    print(*(process._process.pid for process in pool._all), flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_process_dies_with_its_parent_however_that_ends(*, busy: bool) -> None:
+    content = "b'<p>x' * 2_000_000" if busy else "b'<p>x'"
+    code = PARENT.replace("CONTENT", content).replace("BUSY", str(busy))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        os.kill(parent.pid, signal.SIGKILL)
+        child.wait(5)
