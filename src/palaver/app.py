@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -49,6 +49,8 @@ from palaver.workers import Crew, Line, Orders, Parent, Port, Together
 
 LOOK_EVERY = 2.0
 """Seconds between two looks for runs that a dead process left behind."""
+SAVE_USE_EVERY = 10.0
+"""Seconds between two saves of how often credentials were used."""
 TIDY_EVERY = 600.0
 """Seconds between two removals of what has run out."""
 
@@ -302,13 +304,14 @@ async def _serve_on(
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
     _when_told(end)
-    keeper = asyncio.create_task(_care(core))
+    keepers = [asyncio.create_task(_care(core)), asyncio.create_task(_save_use(core))]
     pulse.start()
     try:
         await server.serve(sockets=[listening])
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, *closing, return_exceptions=True)
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, *closing, return_exceptions=True)
         await pulse.stop()
         log.info("stopped")
 
@@ -384,6 +387,18 @@ async def _care(core: Core) -> None:
             log.warning("could not look after runs", problem=problem.record())
         await asyncio.sleep(pause)
         pause = min(pause * 2, LOOK_EVERY)
+
+
+async def _save_use(core: Core) -> None:
+    """Store how often credentials are used, and once more at the end."""
+    try:
+        while True:
+            await asyncio.sleep(SAVE_USE_EVERY)
+            with suppress(Problem):  # the store said so in the log; the next time stores it
+                await core.store.keys.save_use()
+    finally:
+        with suppress(Problem, TimeoutError):
+            await asyncio.wait_for(core.store.keys.save_use(), 1)
 
 
 async def _end_lost(core: Core) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,35 @@ def test_documents_are_added_found_and_removed(palaver: Palaver, tmp_path: Path)
     assert palaver.json("knowledge", "remove", "house", "zh.md")["removed"] == ["zh.md"]
     assert palaver.says("knowledge", "list") == f"demo\t{added['id']}\thouse\t1\t1\n"
     assert "there is no document 'zh.md'" in palaver.refused("knowledge", "remove", "house", "zh.md")
+
+
+def test_files_and_folders_are_applied_together_or_not_at_all(palaver: Palaver, tmp_path: Path) -> None:
+    folder = tmp_path / "agents"
+    folder.mkdir()
+    (folder / "README.md").write_text("not an agent")
+    (folder / "b.md").write_text("---\nname: b\nmodel: scripted\n---\n")
+    (folder / "c.md").write_text("---\nnaem: c\n---\n")
+    single = tmp_path / "a.md"
+    single.write_text("---\nname: a\nmodel: scripted\n---\n")
+    assert "c.md, line 2" in palaver.refused("agent", "apply", str(single), str(folder))
+    assert palaver.json("agent", "list") == []
+    (folder / "c.md").write_text("---\nname: a\nmodel: scripted\n---\n")
+    assert "2 files describe an agent 'a'" in palaver.refused("agent", "apply", str(single), str(folder))
+    (folder / "c.md").write_text("---\nname: c\nmodel: scripted\n---\n")
+    assert [one["name"] for one in palaver.json("agent", "apply", str(single), str(folder))] == ["a", "b", "c"]
+    (empty := tmp_path / "empty").mkdir()
+    assert "no agent's file" in palaver.refused("agent", "apply", str(empty))
+
+
+def test_check_stores_nothing_and_fails_for_an_agent_that_cannot_answer(palaver: Palaver, tmp_path: Path) -> None:
+    good, lacking = tmp_path / "good.md", tmp_path / "lacking.md"
+    good.write_text("---\nname: good\nmodel: scripted\n---\n")
+    lacking.write_text("---\nname: lacking\nmodel: gpt-5\nknowledge: house\n---\n")
+    assert palaver.says("agent", "apply", "--check", str(good)) == "good: ok\n"
+    done = palaver.run("agent", "apply", "--check", "--json", str(good), str(lacking))
+    assert done.returncode == 1
+    first, second = json.loads(done.stdout)
+    assert first == {"name": "good", "ok": True, "lacking": []}
+    assert (second["ok"], len(second["lacking"])) == (False, 2)
+    assert palaver.json("agent", "list") == []
+    assert palaver.json("app", "list") == []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
 from cli.commands import Palaver
+
+from palaver.app import all_dialects
 
 ECHO = "---\nname: echo\nalias: parrot\nmodel: scripted\n---\n"
 
@@ -26,6 +29,10 @@ def test_a_key_is_made_with_its_application_and_its_settings(palaver: Palaver) -
         "secret": listed["secret"],
         "settings": {"rpm": 5, "agents": ["parrot", "7"], "default_user": "ann", "enabled": False},
         "enabled": False,
+        "label": "",
+        "created": listed["created"],
+        "calls": 0,
+        "last_used": None,
     }
     assert all(f'"{name}":' in made.stdout for name in ("dialect", "app", "id", "secret", "settings"))
     assert listed["secret"] not in palaver.says("key", "list")
@@ -69,3 +76,59 @@ def test_a_change_is_in_force_in_a_running_server_within_a_second(palaver: Palav
         assert palaver.json("key", "delete", "my-app")["deleted"] is True
         assert within_a_second(new["secret"], "Token 验证失败")
         assert palaver.json("app", "delete", "shop") == {"name": "shop", "deleted": True}
+
+
+def test_an_old_secret_stays_good_while_a_rotation_overlaps_and_not_longer(palaver: Palaver) -> None:
+    agent, key = palaver.agent(ECHO, app="shop"), palaver.key(app="shop")
+    with palaver.serving("--host", "127.0.0.1", PALAVER_DEMO="false") as server:
+        new = palaver.json("key", "rotate", key.id, "--overlap", "4s")
+        ends = datetime.fromisoformat(new["old_secret_until"])
+        assert server.text(key.secret, agent) == "You said: hello"
+        assert server.text(new["secret"], agent) == "You said: hello"
+        while datetime.now(UTC) <= ends + timedelta(seconds=1):
+            time.sleep(0.1)
+        assert "Token 验证失败" in server.text(key.secret, agent)
+        assert server.text(new["secret"], agent) == "You said: hello"
+        newer = palaver.json("key", "rotate", key.id, "--overlap", "1h")
+        assert server.text(new["secret"], agent) == "You said: hello"
+        assert "old_secret_until" not in palaver.json("key", "rotate", key.id)
+        for old in (new, newer):
+            assert "Token 验证失败" in server.text(old["secret"], agent)
+    assert "no time from 1s to 30d" in palaver.refused("key", "rotate", key.id, "--overlap", "soon", code=2)
+
+
+def test_settings_are_changed_one_by_one_and_the_others_stay(palaver: Palaver) -> None:
+    agent, key = palaver.agent(ECHO, app="shop"), palaver.key(app="shop")
+    with palaver.serving("--host", "127.0.0.1", PALAVER_DEMO="false") as server:
+        changed = palaver.json("key", "set", key.id, "rpm=5", "default_user=ann", "--label", "Shop & Co")
+        assert changed["settings"] == {"rpm": 5, "default_user": "ann"}
+        assert changed["label"] == "Shop & Co"
+        changed = palaver.json("key", "set", key.id, "enabled=false", "--unset", "rpm")
+        assert changed["settings"] == {"default_user": "ann", "enabled": False}
+        assert "应用已禁用" in server.text(key.secret, agent)
+        assert palaver.json("key", "set", key.id, "--unset", "enabled")["settings"] == {"default_user": "ann"}
+        assert server.text(key.secret, agent) == "You said: hello"
+    assert "no such setting" in palaver.refused("key", "set", key.id, "frob=1")
+    assert "no such setting" in palaver.refused("key", "set", key.id, "--unset", "frob")
+
+
+def test_a_list_says_when_a_credential_was_made_and_used_and_how_often(palaver: Palaver) -> None:
+    agent, key = palaver.agent(ECHO, app="shop"), palaver.key(app="shop")
+    (listed,) = palaver.json("key", "list")
+    assert (listed["calls"], listed["last_used"], listed["label"]) == (0, None, "")
+    with palaver.serving("--host", "127.0.0.1", PALAVER_DEMO="false") as server:
+        for _ in range(3):
+            assert server.text(key.secret, agent) == "You said: hello"
+        assert "Token 验证失败" in server.text("wrong", agent)
+    (listed,) = palaver.json("key", "list")
+    assert listed["calls"] == 3
+    assert datetime.fromisoformat(listed["created"]) < datetime.fromisoformat(listed["last_used"])
+
+
+def test_help_names_the_dialects_and_every_setting(palaver: Palaver) -> None:
+    told = " ".join(palaver.says("key", "create", "--help").split())
+    for dialect in all_dialects():
+        assert dialect.name in told
+        meanings = {one["name"]: one["meaning"] for one in palaver.json("key", "settings", dialect.name)}
+        assert meanings == {one.name: one.meaning for one in dialect.settings}
+        assert [name for name in meanings if name not in told] == []

@@ -198,6 +198,8 @@ class NoKeys:
     async def by_secret(self, dialect: str, secret: str) -> Key | None:
         return None
 
+    def note_use(self, key: Key) -> None: ...
+
     async def by_number(self, app: int, number: int) -> Key | None:
         return None
 

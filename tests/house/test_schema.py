@@ -7,8 +7,8 @@ import re
 from house.survey import SOURCE
 
 SCHEMA = SOURCE / "store" / "schema"
-UNOWNED = {"meta", "application", "migration"}
-"""About the server, the owners themselves, and what ``migrate`` keeps: they have no application."""
+UNOWNED = {"meta", "application", "migration", "audit"}
+"""About the server, the owners themselves, what ``migrate`` keeps, and what outlives an application."""
 UNIQUE_EVERYWHERE = {"credential"}
 """A caller is known by its credential before its application is: ``(dialect, id)`` is unique in the whole database."""
 

@@ -16,7 +16,8 @@ from typer import TyperException
 
 import palaver
 from palaver.agentfile import AgentFileError
-from palaver.cli import agent, application, chat, check, conformance, key, knowledge, openapi, serve, terminal
+from palaver.cli import agent, application, audit, chat, check, conformance, key, knowledge, openapi, serve, terminal
+from palaver.cli.usage import command_tree
 from palaver.cli.words import in_words, system_error
 from palaver.config import SettingsError
 from palaver.core.problems import Problem
@@ -51,6 +52,7 @@ cli.add_typer(agent.group)
 cli.add_typer(knowledge.group)
 cli.add_typer(key.group)
 cli.add_typer(application.group)
+audit.add_to(cli)
 check.add_to(cli)
 conformance.add_to(cli)
 openapi.add_to(cli)
@@ -60,7 +62,7 @@ def main() -> None:
     """Entry point. An expected failure is one line on standard error, never a traceback."""
     terminal.prepare()
     try:
-        code: Any = cli(prog_name="palaver", standalone_mode=False)
+        code: Any = command_tree(cli)(prog_name="palaver", standalone_mode=False)
     except TyperException as error:
         if error.format_message():  # without a command, the help was shown
             terminal.complain(_usage(error))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +12,10 @@ import typer
 
 from palaver.agentfile import AgentFileError, parse, write
 from palaver.app import Core
-from palaver.cli.session import AnyApp, App, Json, Yes, checked_name, on_core, only_app, the_agent, the_app
+from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app, the_agent, the_app
 from palaver.cli.terminal import note, say, say_json, table
-from palaver.core.problems import Invalid, Upstream
-from palaver.core.types import Agent, AgentSpec
+from palaver.core.problems import Conflict, Invalid, Upstream
+from palaver.core.types import Agent, AgentSpec, Application
 
 group = typer.Typer(name="agent", help="Agents: what answers.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name, alias, id or uid.", show_default=False)]
@@ -21,22 +23,57 @@ Name = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name, al
 
 @group.command()
 @on_core
+@audited("agent apply", "files", "check")
 async def apply(
     core: Core,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The agent's file; - reads it.", show_default=False)],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE…",
+            help="Agents' files, and folders with such (*.md, README.md apart); - reads one.",
+            show_default=False,
+        ),
+    ],
     *,
     app: App = "demo",
+    check: Annotated[
+        bool, typer.Option("--check", help="Store nothing; exit with 1 when an agent could not answer.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Store the agent that FILE describes, in place of the one of the same name."""
-    spec = read(file)
+    """Store the agents that the files describe, in place of those of the same names. A mistake in one file, and none
+    is stored."""
+    expanded = _files(files)
+    specs = [read(file) for file in expanded]
+    for name, count in Counter(spec.name for spec in specs).items():
+        if count > 1:
+            raise Conflict(reason="name", detail=f"{count} files describe an agent {name!r}: it can be one of them")
+    if check:
+        await _check(core, await core.store.applications.get(checked_name(app)), specs, json=json)
+        return
     owner = await core.store.applications.named(checked_name(app))
-    agent = await core.store.agents.apply(owner, spec)
-    await _note_what_is_missing(core, agent)
+    agents = [await core.store.agents.apply(owner, spec) for spec in specs]
+    for agent in agents:
+        for lack in await _lacking(core, owner, agent.spec):
+            note(f"{agent.name}: {lack}" if len(agents) > 1 else lack)
     if json:
-        say_json(named(agent))
-    else:
+        say_json(named(agents[0]) if expanded == files and len(files) == 1 else [named(agent) for agent in agents])
+        return
+    for agent in agents:
         say(f"The agent {agent.name!r} of {owner.name!r} has the id {agent.id} and the uid {agent.uid.hex}.")
+
+
+async def _check(core: Core, owner: Application | None, specs: Sequence[AgentSpec], *, json: bool) -> None:
+    found = [(spec.name, await _lacking(core, owner, spec)) for spec in specs]
+    if json:
+        say_json([{"name": name, "ok": not lacking, "lacking": lacking} for name, lacking in found])
+    for name, lacking in found:
+        for lack in lacking:
+            note(f"{name}: {lack}")
+        if not json and not lacking:
+            say(f"{name}: ok")
+    if any(lacking for _, lacking in found):
+        raise typer.Exit(1)
 
 
 @group.command("list")
@@ -81,6 +118,7 @@ async def show(core: Core, agent: Name, *, app: App = "demo", json: Json = False
 
 @group.command()
 @on_core
+@audited("agent delete", "agent")
 async def delete(core: Core, agent: Name, *, app: App = "demo", yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Remove an agent with its conversations."""
     found = await the_agent(core, await the_app(core, app), agent)
@@ -111,11 +149,29 @@ def read(file: str) -> AgentSpec:
         raise error.in_file(name) from None
 
 
-async def _note_what_is_missing(core: Core, agent: Agent) -> None:
-    for name in agent.spec.knowledge:
-        if await core.store.knowledge.get(agent.app, name) is None:
-            note(f"there is no knowledge base {name!r} yet; 'palaver knowledge add {name} PATH' makes it.")
+def _files(paths: Sequence[str]) -> list[str]:
+    """``paths``, with the files of a folder in its place. Raises ``Invalid`` for a folder without any."""
+    files: list[str] = []
+    for path in paths:
+        if not Path(path).is_dir():
+            files.append(path)
+            continue
+        inside = [str(file) for file in sorted(Path(path).glob("*.md")) if file.name.lower() != "readme.md"]
+        if not inside:
+            raise Invalid(field=path, rule="required", detail="there is no agent's file (*.md) in this folder")
+        files += inside
+    return files
+
+
+async def _lacking(core: Core, owner: Application | None, spec: AgentSpec) -> list[str]:
+    """What keeps the agent from answering, each with what to do."""
+    lacking = [
+        f"there is no knowledge base {name!r} yet; 'palaver knowledge add {name} PATH' makes it."
+        for name in spec.knowledge
+        if owner is None or await core.store.knowledge.get(owner.id, name) is None
+    ]
     try:
-        core.models.resolve(agent.spec.model, agent.spec.fallback_model)
+        core.models.resolve(spec.model, spec.fallback_model)
     except Upstream as problem:
-        note(f"the agent cannot answer yet: {problem.detail}")
+        lacking.append(f"the agent cannot answer yet: {problem.detail}")
+    return lacking

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from palaver.app import Core
-from palaver.cli.session import Json, Yes, checked_name, on_core, the_app
+from palaver.cli.session import Json, Yes, audited, checked_name, on_core, the_app
 from palaver.cli.terminal import say, say_json, table
 
 group = typer.Typer(
@@ -35,6 +35,7 @@ async def list_(core: Core, *, json: Json = False) -> None:
 
 @group.command()
 @on_core
+@audited("app create", "name")
 async def create(core: Core, name: Name, *, json: Json = False) -> None:
     """Make an application. One of that name may be there already."""
     app = await core.store.applications.named(checked_name(name))
@@ -46,6 +47,7 @@ async def create(core: Core, name: Name, *, json: Json = False) -> None:
 
 @group.command()
 @on_core
+@audited("app delete", "name")
 async def delete(core: Core, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Remove an application with its credentials, agents, documents and conversations."""
     app = await the_app(core, name)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
+from collections import Counter
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from typer.core import TyperCommand
 
 from palaver.app import Core, all_dialects
-from palaver.cli.session import AnyApp, App, Json, Yes, checked_name, on_core, only_app
-from palaver.cli.terminal import note, say, say_json, table
+from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app
+from palaver.cli.terminal import day, moment, note, say, say_json, table
 from palaver.core.problems import Conflict, NotFound
-from palaver.core.types import Application, Key
+from palaver.core.types import Application, Key, clean
 from palaver.doctor import strangers
+from palaver.store.keys import KeyUse
 from palaver.wire.contract import Dialect
 from palaver.wire.settings import read_settings
+
+_DURATION = re.compile(r"(\d+)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LONGEST_OVERLAP_S = 30 * 86_400
 
 group = typer.Typer(name="key", help="Credentials: what callers prove who they are with.", no_args_is_help=True)
 
@@ -30,6 +39,27 @@ def dialect_named(name: str | Dialect) -> Dialect:
     return known[name]
 
 
+class SettingsHelp(TyperCommand):
+    """A command whose help ends with the dialects and their settings, which take time to load."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.epilog = "\n\n".join(_every_setting())
+        super().format_help(ctx, formatter)
+
+
+def _every_setting() -> list[str]:
+    dialects = all_dialects()
+    counts = Counter(one.name for dialect in dialects for one in dialect.settings)
+    shared = [name for name, count in counts.items() if count == len(dialects)]
+    own = {dialect.name: [one.name for one in dialect.settings if one.name not in shared] for dialect in dialects}
+    return [
+        f"Dialects: {', '.join(own)}.",
+        f"Settings of all: {', '.join(shared)}.",
+        *(f"Of {name} besides: {', '.join(names)}." for name, names in own.items() if names),
+        "'palaver key settings DIALECT' says what each means.",
+    ]
+
+
 def setting(text: str) -> tuple[str, Any]:
     """``NAME=VALUE``, the value read as JSON where it is JSON, else as text."""
     name, equals, value = text.partition("=")
@@ -41,6 +71,17 @@ def setting(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
+def duration(text: str | int) -> int:
+    """Seconds of ``90s``, ``15m``, ``1h``, ``2d``."""
+    if isinstance(text, int):
+        return text
+    match = _DURATION.fullmatch(text.strip())
+    seconds = 0 if match is None else int(match[1]) * _SECONDS[match[2]]
+    if not 0 < seconds <= LONGEST_OVERLAP_S:
+        raise typer.BadParameter(f"{text!r} is no time from 1s to 30d, like 90s, 15m, 1h or 2d")
+    return seconds
+
+
 Id = Annotated[str, typer.Argument(metavar="ID", help="The credential's id.", show_default=False)]
 OfDialect = Annotated[
     str | None,
@@ -48,8 +89,15 @@ OfDialect = Annotated[
 ]
 
 
-@group.command()
+Label = Annotated[
+    str | None,
+    typer.Option("--label", help="What to call it in lists, like the customer's name.", show_default=False),
+]
+
+
+@group.command(cls=SettingsHelp)
 @on_core
+@audited("key create", "dialect", "set_", "id", "label")
 async def create(
     core: Core,
     *,
@@ -68,6 +116,7 @@ async def create(
         str | None,
         typer.Option("--secret", help="Keep a secret that callers have already; - reads it.", show_default=False),
     ] = None,
+    label: Label = None,
     json: Json = False,
 ) -> None:
     """Make a credential, and its application if that is new."""
@@ -83,12 +132,28 @@ async def create(
         new_secret if secret is None else _kept("--secret", secret),
         settings,
         enabled=settings.get("enabled", True),
+        label=_label(label),
     )
     await _note_strangers(core, owner, key)
     if json:
         say_json(credential(owner.name, key, secret=True))
     else:
         _print(owner.name, key)
+
+
+@group.command("settings")
+def settings_(
+    dialect: Annotated[
+        Dialect, typer.Argument(parser=dialect_named, metavar="DIALECT", help="The API.", show_default=False)
+    ],
+    *,
+    json: Json = False,
+) -> None:
+    """List the settings that a credential may have."""
+    if json:
+        say_json([{"name": one.name, "meaning": one.meaning} for one in dialect.settings])
+    else:
+        table(("SETTING", "MEANING"), [(one.name, one.meaning) for one in dialect.settings], nothing="")
 
 
 @group.command("list")
@@ -102,22 +167,66 @@ async def list_(
 ) -> None:
     """List the credentials."""
     keys = await core.store.keys.all(await only_app(core, app))
+    uses = await core.store.keys.uses()
+    rows = [(name, key, use) for name, key in keys if (use := uses.get((key.app, key.number))) is not None]
     if json:
-        say_json([{**credential(name, key, secret=secrets), "enabled": key.enabled} for name, key in keys])
+        say_json([_listed(name, key, use, secret=secrets) for name, key, use in rows])
         return
     extra = ("SECRET",) if secrets else ()
     table(
-        ("APP", "DIALECT", "ID", "ENABLED", "SETTINGS", *extra),
+        ("APP", "DIALECT", "ID", "LABEL", "ENABLED", "CREATED", "LAST USED", "CALLS", "SETTINGS", *extra),
         [
-            (name, key.dialect, key.id, key.enabled, _line(key.settings), *((key.secret,) if secrets else ()))
-            for name, key in keys
+            (
+                *(name, key.dialect, key.id, key.label, key.enabled),
+                *(day(use.created), moment(use.last_used) if use.last_used else "never", use.calls),
+                *(_line(key.settings), *((key.secret,) if secrets else ())),
+            )
+            for name, key, use in rows
         ],
         nothing="There is no credential; 'palaver key create --app NAME --dialect DIALECT' makes one.",
     )
 
 
+@group.command("set", cls=SettingsHelp)
+@on_core
+@audited("key set", "id", "dialect", "settings", "unset", "label")
+async def set_(
+    core: Core,
+    id: Id,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE…", help="Settings to change.", show_default=False)
+    ] = None,
+    *,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option("--unset", metavar="NAME", help="Remove a setting; may be repeated.", show_default=False),
+    ] = None,
+    label: Label = None,
+    dialect: OfDialect = None,
+    json: Json = False,
+) -> None:
+    """Change settings of a credential, in running servers as well. Its other settings stay."""
+    key = await _one(core, id, dialect)
+    known = dialect_named(key.dialect).settings
+    if unknown := sorted(set(unset or ()) - {one.name for one in known}):
+        read_settings(dict.fromkeys(unknown), known)
+    changed = {**key.settings, **read_settings(dict(map(setting, settings or ())), known)}
+    kept = {name: value for name, value in changed.items() if name not in (unset or ())}
+    enabled = kept.get("enabled", True) if "enabled" in changed else key.enabled
+    key = await core.store.keys.configure(
+        key, kept, enabled=enabled, label=key.label if label is None else _label(label)
+    )
+    app = await _owner(core, key)
+    await _note_strangers(core, app, key)
+    if json:
+        say_json(credential(app.name, key, secret=False))
+    else:
+        _print(app.name, key, secret=False)
+
+
 @group.command()
 @on_core
+@audited("key disable", "id", "dialect")
 async def disable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
     """Refuse every call with this credential, in running servers as well."""
     await _switch(core, await _one(core, id, dialect), enabled=False, json=json)
@@ -125,6 +234,7 @@ async def disable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json =
 
 @group.command()
 @on_core
+@audited("key enable", "id", "dialect")
 async def enable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
     """Admit calls with this credential again."""
     await _switch(core, await _one(core, id, dialect), enabled=True, json=json)
@@ -132,12 +242,26 @@ async def enable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = 
 
 @group.command()
 @on_core
-async def rotate(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
-    """Give a credential a new secret; the old one is worth nothing from now on."""
+@audited("key rotate", "id", "dialect", "overlap")
+async def rotate(
+    core: Core,
+    id: Id,
+    *,
+    overlap: Annotated[
+        int,
+        typer.Option(
+            "--overlap", metavar="TIME", parser=duration, show_default=False,
+            help="How long the old secret stays good: 90s, 15m, 1h, 2d. Without it, not at all.",
+        ),
+    ] = 0,
+    dialect: OfDialect = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Give a credential a new secret; the old one is worth nothing from now on, or after the overlap."""
     key = await _one(core, id, dialect)
     _, secret = dialect_named(key.dialect).new_credential(secrets.token_bytes(32))
-    key = await core.store.keys.rotate(key, secret)
-    app = await _owner(core, key)
+    key = await core.store.keys.rotate(key, secret, overlap_s=overlap)
+    app = (await _owner(core, key)).name
     if json:
         say_json(credential(app, key, secret=True))
     else:
@@ -146,6 +270,7 @@ async def rotate(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = 
 
 @group.command()
 @on_core
+@audited("key delete", "id", "dialect")
 async def delete(core: Core, id: Id, *, dialect: OfDialect = None, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Remove a credential for good."""
     key = await _one(core, id, dialect)
@@ -162,7 +287,15 @@ def credential(app: str, key: Key, *, secret: bool) -> dict[str, Any]:
     if not key.enabled or "enabled" in settings:  # the column is what counts
         settings["enabled"] = key.enabled
     shown = {"secret": key.secret} if secret else {}
+    shown |= {"label": key.label} if key.label else {}
+    if key.previous_secret is not None:
+        shown["old_secret_until"] = datetime.fromtimestamp(key.previous_until, UTC).isoformat(timespec="seconds")
     return {"dialect": key.dialect, "app": app, "id": key.id, **shown, "settings": settings}
+
+
+def _listed(app: str, key: Key, use: KeyUse, *, secret: bool) -> dict[str, Any]:
+    about = {"enabled": key.enabled, "label": key.label, "created": use.created}
+    return {**credential(app, key, secret=secret), **about, "calls": use.calls, "last_used": use.last_used}
 
 
 async def _one(core: Core, id: str, dialect: str | None) -> Key:
@@ -178,13 +311,13 @@ async def _one(core: Core, id: str, dialect: str | None) -> Key:
 async def _switch(core: Core, key: Key, *, enabled: bool, json: bool) -> None:
     for changed in await core.store.keys.enable(key.id, enabled=enabled, dialect=key.dialect):
         if json:
-            say_json(credential(await _owner(core, changed), changed, secret=False))
+            say_json(credential((await _owner(core, changed)).name, changed, secret=False))
         else:
             say(f"The {changed.dialect} credential {changed.id!r} is {'enabled' if enabled else 'disabled'}.")
 
 
-async def _owner(core: Core, key: Key) -> str:
-    return next(app.name for app in await core.store.applications.all() if app.id == key.app)
+async def _owner(core: Core, key: Key) -> Application:
+    return next(app for app in await core.store.applications.all() if app.id == key.app)
 
 
 async def _note_strangers(core: Core, app: Application, key: Key) -> None:
@@ -200,12 +333,26 @@ def _kept(option: str, given: str) -> str:
     return given
 
 
-def _print(app: str, key: Key) -> None:
-    rows = [("app", app), ("dialect", key.dialect), ("id", key.id), ("secret", key.secret)]
+def _label(given: str | None) -> str:
+    label = clean(given or "").strip()
+    if len(label) > 255 or not label.isprintable():
+        raise typer.BadParameter("up to 255 printable characters are needed", param_hint="--label")
+    return label
+
+
+def _print(app: str, key: Key, *, secret: bool = True) -> None:
+    rows = [("app", app), ("dialect", key.dialect), ("id", key.id)]
+    if secret:
+        rows.append(("secret", key.secret))
+    if key.label:
+        rows.append(("label", key.label))
+    if key.previous_secret is not None:
+        until = datetime.fromtimestamp(key.previous_until, UTC)
+        rows.append(("old secret", f"good until {until:%Y-%m-%d %H:%M:%S} UTC"))
     if key.settings:
         rows.append(("settings", _line(key.settings)))
     for name, value in rows:
-        say(f"{name:<9} {value}")
+        say(f"{name:<10} {value}")
 
 
 def _line(settings: dict[str, Any]) -> str:

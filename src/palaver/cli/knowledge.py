@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palaver.app import Core
-from palaver.cli.session import AnyApp, App, Json, Yes, checked_name, on_core, only_app, the_app
+from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app, the_app
 from palaver.cli.terminal import err, note, say, say_json, table
 from palaver.core.problems import NotFound
 from palaver.core.types import Application
@@ -23,6 +23,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The knowledge base.",
 
 @group.command()
 @on_core
+@audited("knowledge add", "name", "paths", "prune")
 async def add(
     core: Core,
     name: Name,
@@ -127,6 +128,7 @@ async def search(
 
 @group.command()
 @on_core
+@audited("knowledge remove", "name", "source")
 async def remove(
     core: Core,
     name: Name,

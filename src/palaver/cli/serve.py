@@ -17,7 +17,7 @@ import palaver
 from palaver import app
 from palaver.cli.agent import named
 from palaver.cli.key import credential
-from palaver.cli.session import Data, DatabaseUrl, Json, on_core, run
+from palaver.cli.session import Data, DatabaseUrl, Json, audited, on_core, run
 from palaver.cli.terminal import complain, out, say, say_json
 from palaver.cli.words import cannot_listen
 from palaver.config import Settings, load
@@ -80,6 +80,7 @@ def worker() -> None:
 
 
 @on_core
+@audited("demo")
 async def demo(core: app.Core, *, json: Json = False) -> None:
     """Show the demo application with its credentials; what is missing of it is made."""
     made = await ensure_demo(core, app.all_dialects(), again=True)

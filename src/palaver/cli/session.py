@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import inspect
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import msgspec
 import typer
 
 from palaver.app import Core, configure_logs, endings, opened
 from palaver.config import Settings, load
-from palaver.core.problems import Invalid, NotFound
+from palaver.core.problems import Invalid, NotFound, Problem
 from palaver.core.types import Agent, Application, clean
 
 P = ParamSpec("P")
@@ -74,7 +78,7 @@ def on_core(work: Callable[Concatenate[Core, P], Coroutine[Any, Any, None]]) -> 
         settings = settings_for(data, database)
 
         async def session() -> None:
-            async with opened(settings) as core:
+            async with opened(settings) as core, _audited(core, getattr(work, "audited", None), given):
                 await work(core, **given)  # pyright: ignore[reportCallIssue]  typer passes what the signature says
 
         run(session())
@@ -82,9 +86,67 @@ def on_core(work: Callable[Concatenate[Core, P], Coroutine[Any, Any, None]]) -> 
     _, *own = inspect.signature(work, eval_str=True).parameters.values()
     parameters = [*own, *_COMMON]
     command.__name__, command.__doc__ = work.__name__, work.__doc__
+    command.work = work  # pyright: ignore[reportFunctionMemberAccess]  what a test looks at
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     return command
+
+
+def audited(action: str, *names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Marks a command that changes something: ``palaver audit`` lists it as ``action``, with the arguments ``names``,
+    which are nobody's secrets."""
+
+    def mark(work: Callable[P, T]) -> Callable[P, T]:
+        work.audited = Audited(action, names)  # pyright: ignore[reportFunctionMemberAccess]
+        return work
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What the audit says of a command: its name, and which of its arguments."""
+
+    action: str
+    names: tuple[str, ...]
+
+
+@asynccontextmanager
+async def _audited(core: Core, change: Audited | None, arguments: Mapping[str, Any]) -> AsyncGenerator[None]:
+    """The block's beginning and its outcome go into the audit, where the command changes something."""
+    if change is None:
+        yield
+        return
+    kept = {name: _plain(arguments[name]) for name in change.names if arguments.get(name) not in (None, False, ())}
+    entry = await core.store.audit.begin(
+        actor=actor(), action=change.action, application=arguments.get("app"), arguments=kept
+    )
+    outcome = "failed"
+    try:
+        yield
+        outcome = "done"
+    except (Exception, asyncio.CancelledError) as error:
+        outcome = f"failed: {error or type(error).__name__}"
+        raise
+    finally:
+        with suppress(Problem):  # the change itself may have taken the audit along: a restored database
+            await core.store.audit.end(entry, outcome)
+
+
+def actor() -> str:
+    """Who sits at this machine, as the audit names them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        name = str(os.geteuid())
+    behind = os.environ.get("SUDO_USER")
+    return f"{name}@{socket.gethostname()}" + (f" (sudo by {behind})" if behind else "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in cast("Sequence[Any]", value)]
+    return value if isinstance(value, str | int | float) else getattr(value, "name", str(value))
 
 
 def run(work: Coroutine[Any, Any, T], *, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+WHOLE = frozenset({"ID", "UID", "SECRET", "NAME", "APP", "SETTING", "SOURCE"})
+"""Columns whose cells are copied or typed again: never broken over two lines."""
 
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(markup=False, highlight=False, emoji=False, stderr=True)
@@ -55,13 +60,33 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, nothing: 
     if not rows:
         note(nothing)
     elif out.is_terminal:
-        drawn = Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+        drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+        for column in columns:  # what is copied must be whole, also where the terminal is narrow
+            drawn.add_column(column, no_wrap=column in WHOLE, overflow="ignore" if column in WHOLE else "fold")
         for row in rows:
-            drawn.add_row(*(Text(shown(cell), overflow="fold") for cell in row))
-        out.print(drawn)
+            drawn.add_row(*(shown(cell) for cell in row))
+        out.print(drawn, width=max(out.width, _least_width(columns, rows)), crop=False, soft_wrap=True)
     else:
         for row in rows:
             say("\t".join(" ".join(shown(cell).split()) for cell in row))
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """How wide a table must be for its whole columns, and a word of every other one."""
+    width = 0
+    for number, column in enumerate(columns):
+        cells = [cell_len(shown(row[number])) for row in rows] if column in WHOLE else [8]
+        width += max(cell_len(column), *cells) + 2
+    return width
+
+
+def day(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d}"
+
+
+def moment(at: datetime) -> str:
+    """To the minute, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def shown(cell: object) -> str:

@@ -53,6 +53,7 @@ class Admission:
     async def count(self, key: Key) -> None:
         """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` for one that a limit refuses."""
         if all(key.setting(limit) is None for limit in LIMITS):
+            self._keys.note_use(key)
             return
         name = (key.app, key.number)
         waiting = self._waiting.setdefault(name, _Waiting())
@@ -61,6 +62,7 @@ class Admission:
         if waiting.task is None:
             waiting.task = asyncio.create_task(self._count(key, waiting))
         await call
+        self._keys.note_use(key)
 
     async def give_back(self, key: Key) -> None:
         """The call that was counted is not to be charged after all."""

@@ -541,6 +541,10 @@ class Keys(Protocol):
 
     async def by_number(self, app: int, number: int) -> Key | None: ...
 
+    def note_use(self, key: Key) -> None:
+        """Count an admitted call."""
+        ...
+
 
 class Usages(Protocol):
     async def count(self, key: Key, calls: int) -> Counted: ...

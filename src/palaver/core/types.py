@@ -194,6 +194,17 @@ class Key(Value, frozen=True, kw_only=True):
     secret: str
     enabled: bool
     settings: dict[str, Any]
+    label: str = ""
+    """What operators call it."""
+    previous_secret: str | None = None
+    """The secret before the last rotation, good until ``previous_until`` (seconds since 1970)."""
+    previous_until: float = 0
+
+    def secrets(self, now: float) -> tuple[str, ...]:
+        """The secrets that prove this key, the current one first."""
+        if self.previous_secret is None or now >= self.previous_until:
+            return (self.secret,)
+        return (self.secret, self.previous_secret)
 
     def setting(self, name: str, default: Any = None) -> Any:
         return self.settings.get(name, default)

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from palaver.core.admit import Admission
-from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem
-from palaver.core.types import ANYBODY, Key, Principal
+from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
+from palaver.core.types import ANYBODY, Key, Principal, Token
 from palaver.http.handbook import Handbook
 from palaver.http.metrics import MEDIA_TYPE, Metrics
 from palaver.http.router import Match, Router
@@ -125,7 +126,7 @@ class Front:
             key = await self._admission.key(dialect.name, id=claim.id, secret=claim.secret)
         if key is not None:
             shown.append(key)
-        who = dialect.verify(call, key, token)
+        who = _verified(dialect, call, key, token)
         structlog.contextvars.bind_contextvars(key=who.key.id)
         await self._admission.first_time(who)
         await self._admission.count(who.key)
@@ -195,6 +196,17 @@ class Front:
             ms=round((time.perf_counter() - request.begun) * 1000, 1),
         )
         structlog.contextvars.unbind_contextvars("key")
+
+
+def _verified(dialect: Dialect, call: Call, key: Key | None, token: Token | None) -> Principal:
+    """The caller, by the key's secret or by the one before it while a rotation's overlap lasts. Raises
+    ``Unauthenticated``."""
+    try:
+        return dialect.verify(call, key, token)
+    except Unauthenticated:
+        if key is None or len(secrets := key.secrets(call.now)) == 1:
+            raise
+        return dialect.verify(call, msgspec.structs.replace(key, secret=secrets[1]), token)
 
 
 class _Request:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from palaver.core.problems import Conflict, NotFound
-from palaver.core.types import Application, Key
+from palaver.core.problems import Conflict, NotFound, Problem
+from palaver.core.types import Application, Key, Value
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 from palaver.store.secrets import SecretBox
@@ -19,7 +20,25 @@ CACHED = 10_000
 LONGEST = 255
 """Characters of an id. A longer one is nobody's, and not worth remembering."""
 
+_BY_FINGERPRINT = """
+SELECT * FROM credential
+WHERE dialect = $1 AND (fingerprint = $2 OR (previous_fingerprint = $2 AND previous_until > now()))
+ORDER BY fingerprint = $2 DESC LIMIT 1"""
+
+_USED = """
+UPDATE credential c SET calls = c.calls + u.calls, last_used = greatest(c.last_used, u.last_used)
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS u (app, number, calls, last_used)
+WHERE c.app = u.app AND c.number = u.number"""
+
 _CHANGED = "pg_notify('palaver', 'keys')"
+
+
+class KeyUse(Value, frozen=True, kw_only=True):
+    """What became of a credential: ``calls`` are those that were admitted."""
+
+    created: datetime
+    calls: int
+    last_used: datetime | None
 
 
 class Keys:
@@ -30,6 +49,7 @@ class Keys:
         self._box = box
         self._presence = presence
         self._cache: dict[tuple[str, str | bytes], Key | None] = {}
+        self._used: dict[tuple[int, int], tuple[int, datetime]] = {}
         presence.on("keys", lambda _: self._cache.clear())
 
     # For calls ------------------------------------------------------------------------------------------------------
@@ -38,8 +58,7 @@ class Keys:
         return await self._cached(dialect, id, "SELECT * FROM credential WHERE dialect = $1 AND id = $2")
 
     async def by_secret(self, dialect: str, secret: str) -> Key | None:
-        sql = "SELECT * FROM credential WHERE dialect = $1 AND fingerprint = $2"
-        return await self._cached(dialect, self._box.fingerprint(secret), sql)
+        return await self._cached(dialect, self._box.fingerprint(secret), _BY_FINGERPRINT)
 
     async def by_number(self, app: int, number: int) -> Key | None:
         row = await self._db.fetchrow("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)
@@ -59,6 +78,30 @@ class Keys:
             self._cache[dialect, by] = key
         return key
 
+    def note_use(self, key: Key) -> None:
+        """Count an admitted call; ``save_use`` stores what was counted."""
+        calls, _ = self._used.get((key.app, key.number), (0, None))
+        self._used[key.app, key.number] = (calls + 1, datetime.now(UTC))
+
+    async def save_use(self) -> None:
+        """Store how often which credential was used since the last time. What cannot be stored is stored next time."""
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            await self._db.execute(
+                _USED,
+                [app for app, _ in used],
+                [number for _, number in used],
+                [calls for calls, _ in used.values()],
+                [last for _, last in used.values()],
+            )
+        except Problem:
+            for name, (calls, last) in used.items():
+                more, latest = self._used.get(name, (0, last))
+                self._used[name] = (calls + more, latest)
+            raise
+
     # For operators --------------------------------------------------------------------------------------------------
 
     async def create(
@@ -70,11 +113,12 @@ class Keys:
         settings: Mapping[str, Any],
         *,
         enabled: bool = True,
+        label: str = "",
     ) -> Key:
         """Raises ``Conflict(reason="name")`` when the dialect has a credential of that id or secret already."""
         row = await self._db.fetchrow(
-            "INSERT INTO credential (app, dialect, id, secret, fingerprint, settings, enabled)"
-            f" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING *, {_CHANGED}",
+            "INSERT INTO credential (app, dialect, id, secret, fingerprint, settings, enabled, label)"
+            f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING *, {_CHANGED}",
             app.id,
             dialect,
             id,
@@ -82,6 +126,7 @@ class Keys:
             self._box.fingerprint(secret),
             msgspec.json.encode(settings).decode(),
             enabled,
+            label,
         )
         if row is None:
             raise Conflict(
@@ -98,6 +143,14 @@ class Keys:
         )
         return [(row["app_name"], self._key(row)) for row in rows]
 
+    async def uses(self) -> dict[tuple[int, int], KeyUse]:
+        """What became of every credential, by its application's and its own number."""
+        rows = await self._db.fetch("SELECT app, number, created, calls, last_used FROM credential")
+        return {
+            (row["app"], row["number"]): KeyUse(created=row["created"], calls=row["calls"], last_used=row["last_used"])
+            for row in rows
+        }
+
     async def enable(self, id: str, *, enabled: bool, dialect: str | None = None) -> list[Key]:
         """Enable or disable the credential(s) of that id; ids are unique within a dialect."""
         rows = await self._db.fetch(
@@ -109,16 +162,36 @@ class Keys:
         )
         return [self._key(row) for row in rows]
 
-    async def rotate(self, key: Key, secret: str) -> Key:
-        """Give the credential a new secret; the old one is worth nothing from now on."""
+    async def configure(self, key: Key, settings: Mapping[str, Any], *, enabled: bool, label: str) -> Key:
+        """Give the credential these settings in place of those it had."""
         row = await self._db.fetchrow(
-            "UPDATE credential SET secret = $3, fingerprint = $4 WHERE app = $1 AND number = $2"
+            "UPDATE credential SET settings = $3, enabled = $4, label = $5 WHERE app = $1 AND number = $2"
             f" RETURNING *, {_CHANGED}",
+            key.app,
+            key.number,
+            msgspec.json.encode(settings).decode(),
+            enabled,
+            label,
+        )
+        return self._changed(row, key)
+
+    async def rotate(self, key: Key, secret: str, *, overlap_s: float = 0) -> Key:
+        """Give the credential a new secret; the old one is worth nothing after ``overlap_s`` seconds."""
+        row = await self._db.fetchrow(
+            "UPDATE credential SET secret = $3, fingerprint = $4,"
+            " previous_secret = CASE WHEN $5::float8 > 0 THEN secret END,"
+            " previous_fingerprint = CASE WHEN $5 > 0 THEN fingerprint END,"
+            " previous_until = CASE WHEN $5 > 0 THEN now() + make_interval(secs => $5) END"
+            f" WHERE app = $1 AND number = $2 RETURNING *, {_CHANGED}",
             key.app,
             key.number,
             self._seal(key.dialect, key.id, secret),
             self._box.fingerprint(secret),
+            overlap_s,
         )
+        return self._changed(row, key)
+
+    def _changed(self, row: Row | None, key: Key) -> Key:
         if row is None:  # deleted in the meantime
             raise NotFound(noun="key", ref=key.id)
         return self._key(row)
@@ -139,13 +212,20 @@ class Keys:
     def _seal(self, dialect: str, id: str, secret: str) -> bytes:
         return self._box.seal(secret, bound_to=f"{dialect}/{id}")
 
+    def _open(self, row: Row, sealed: bytes) -> str:
+        return self._box.open(sealed, bound_to=f"{row['dialect']}/{row['id']}")
+
     def _key(self, row: Row) -> Key:
+        previous: bytes | None = row["previous_secret"]
         return Key(
             app=row["app"],
             number=row["number"],
             dialect=row["dialect"],
             id=row["id"],
-            secret=self._box.open(row["secret"], bound_to=f"{row['dialect']}/{row['id']}"),
+            secret=self._open(row, row["secret"]),
             enabled=row["enabled"],
             settings=msgspec.json.decode(row["settings"]),
+            label=row["label"],
+            previous_secret=None if previous is None else self._open(row, previous),
+            previous_until=0 if previous is None else row["previous_until"].timestamp(),
         )

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from palaver.core.problems import Internal
 from palaver.store.agents import Agents
 from palaver.store.applications import Applications
+from palaver.store.audit import Audit
 from palaver.store.claims import Claims
 from palaver.store.conversations import Conversations
 from palaver.store.database import Database
@@ -51,6 +52,7 @@ class Postgres:
         self.files = Files(self.db)
         self.tokens = Tokens(self.db, box)
         self.claims = Claims(self.db)
+        self.audit = Audit(self.db)
 
     async def open(self) -> None:
         """Connect. Raises ``Internal`` when the database is away, or was sealed with another master key."""

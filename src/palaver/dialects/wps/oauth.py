@@ -78,7 +78,7 @@ async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
         grant = _required(fields, "grant_type")
         if grant not in {"authorization_code", "refresh_token", "client_credentials"}:
             raise Refused("unsupported_grant_type", "grant_type is not supported")  # noqa: TRY301
-        key = await _client(fields, room)
+        key = await _client(call, fields, room)
         if grant == "authorization_code":
             return await _by_code(fields, key, room)
         if grant == "refresh_token":
@@ -88,12 +88,16 @@ async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
     return await _answer(key, default_user(key), SCOPES, room)
 
 
-async def _client(fields: TokenRequest, room: Room) -> Key:
+async def _client(call: Call, fields: TokenRequest, room: Room) -> Key:
     name, secret = _required(fields, "client_id"), _required(fields, "client_secret")
     key = await room.people.key(DIALECT, clean(name))
-    if key is None or not key.enabled or not hmac.compare_digest(key.secret.encode(), clean(secret).encode()):
+    if key is None or not key.enabled or not _proves(key, clean(secret), call.now):
         raise Refused("invalid_client", "client_id or client_secret is wrong")
     return key
+
+
+def _proves(key: Key, secret: str, now: float) -> bool:
+    return any(hmac.compare_digest(right.encode(), secret.encode()) for right in key.secrets(now))
 
 
 async def _by_code(fields: TokenRequest, key: Key, room: Room) -> Reply:

@@ -1,0 +1,63 @@
+"""What commands changed: who, when, what, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from palaver.core.types import Value, clean
+from palaver.store.database import Database
+
+
+class AuditEntry(Value, frozen=True, kw_only=True):
+    """One change. ``outcome``: ``done``, ``failed: …``, or ``None`` while the command works or when it was killed."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    application: str | None
+    arguments: dict[str, Any]
+    outcome: str | None
+
+
+class Audit:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def begin(self, *, actor: str, action: str, application: str | None, arguments: Mapping[str, Any]) -> int:
+        """Write down that a change begins; the entry's number."""
+        number: int = await self._db.fetchval(
+            "INSERT INTO audit (actor, action, application, arguments) VALUES ($1, $2, $3, $4) RETURNING id",
+            clean(actor),
+            action,
+            None if application is None else clean(application),
+            clean(msgspec.json.encode(arguments).decode()),
+        )
+        return number
+
+    async def end(self, number: int, outcome: str) -> None:
+        await self._db.execute("UPDATE audit SET outcome = $2 WHERE id = $1", number, clean(outcome)[:1000])
+
+    async def newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
+        """The last ``limit`` changes, oldest first."""
+        rows = await self._db.fetch(
+            "SELECT * FROM audit WHERE $2::text IS NULL OR application = $2 ORDER BY id DESC LIMIT $1",
+            limit,
+            application,
+        )
+        return [
+            AuditEntry(
+                id=row["id"],
+                at=row["at"],
+                actor=row["actor"],
+                action=row["action"],
+                application=row["application"],
+                arguments=msgspec.json.decode(row["arguments"]),
+                outcome=row["outcome"],
+            )
+            for row in reversed(rows)
+        ]
