@@ -17,7 +17,7 @@ from typer import TyperException
 import palaver
 from palaver.agentfile import AgentFileError
 from palaver.cli import agent, application, audit, chat, check, conformance, key, knowledge, openapi, serve, terminal
-from palaver.cli.usage import command_tree
+from palaver.cli.usage import HELP, command_tree
 from palaver.cli.words import in_words, system_error
 from palaver.config import SettingsError
 from palaver.core.problems import Problem
@@ -27,7 +27,7 @@ cli = typer.Typer(
     help="One agent server behind several vendors' documented chat APIs.",
     no_args_is_help=True,
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP},
 )
 
 

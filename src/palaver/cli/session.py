@@ -6,8 +6,8 @@ import asyncio
 import getpass
 import inspect
 import os
+import platform
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -121,14 +121,11 @@ async def _audited(core: Core, change: Audited | None, arguments: Mapping[str, A
     entry = await core.store.audit.begin(
         actor=actor(), action=change.action, application=arguments.get("app"), arguments=kept
     )
-    outcome = "failed"
     try:
         yield
-        outcome = "done"
-    except (Exception, asyncio.CancelledError) as error:
-        outcome = f"failed: {error or type(error).__name__}"
-        raise
     finally:
+        error = sys.exception()
+        outcome = "done" if error is None else f"failed: {str(error) or type(error).__name__}"
         with suppress(Problem):  # the change itself may have taken the audit along: a restored database
             await core.store.audit.end(entry, outcome)
 
@@ -140,7 +137,7 @@ def actor() -> str:
     except (KeyError, OSError):  # a container's user without a name
         name = str(os.geteuid())
     behind = os.environ.get("SUDO_USER")
-    return f"{name}@{socket.gethostname()}" + (f" (sudo by {behind})" if behind else "")
+    return f"{name}@{platform.node()}" + (f" (sudo by {behind})" if behind else "")
 
 
 def _plain(value: Any) -> Any:

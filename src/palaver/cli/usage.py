@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+HELP = ["-h", "--help"]
 FORMS: dict[Any, str] = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH", bool: ""}
 
 
@@ -19,7 +20,7 @@ def command_tree(cli: typer.Typer) -> TyperGroup:
 
 
 def _name_forms(command: Any) -> None:
-    for parameter in command.params:
+    for parameter in (*command.params, command.get_help_option(typer.Context(command, help_option_names=HELP))):
         if parameter.metavar is None:
             parameter.metavar = FORMS.get(parameter.type_descriptor.annotation)
     for below in getattr(command, "commands", {}).values():
