@@ -43,6 +43,12 @@ class Finding(Value, frozen=True, kw_only=True):
     remedy: str = ""
 
 
+_HOW_TO_SET = (
+    "; it only quotes documents: PALAVER_MODEL=openai:NAME, with OPENAI_BASE_URL and OPENAI_API_KEY, sets one that"
+    " answers in its own words"
+)
+
+
 def good(subject: str, says: str) -> Finding:
     return Finding(subject=subject, level="good", says=says)
 
@@ -303,7 +309,7 @@ async def models(offered: Catalog, agents: Sequence[Agent]) -> AsyncGenerator[Fi
             subject = f"default {kind}" if spec is None else f"{kind} {spec}"
             who = ", ".join(names[:5])
             if says is None:
-                yield good(subject, f"can be used by {who}")
+                yield good(subject, f"can be used by {who}{_HOW_TO_SET if offered.quotes_only(spec) else ''}")
             else:
                 yield wrong(subject, f"{says.rstrip('.')} (used by {who})", _model_remedy(spec, fallback))
     finally:

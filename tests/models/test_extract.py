@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import msgspec
 import pytest
 from models.running import asked, called, finished, listen, run, said
 
-from palaver.core.ports import Delta, Finished, ModelRequest, ModelTurn, Say
+from palaver.core.ports import Attachment, Delta, Finished, ModelRequest, ModelTurn, Say
 from palaver.core.turn import SEARCH, KnowledgeSearch, found
 from palaver.core.types import Passage, Text, ToolCall, ToolResult
-from palaver.models.extract import QUOTE_CHARACTERS, Extract, excerpt
+from palaver.models.extract import QUOTE_CHARACTERS, Asked, Extract, excerpt
 
 LEAVE = Passage(
     text="Employees have 25 days of annual leave. It must be taken by 31 March. Ask your manager first.",
@@ -72,16 +75,98 @@ def test_a_passage_without_a_word_of_the_question_is_not_quoted_beside_one_with_
     assert "canteen" not in answered("When must annual leave be taken?", LEAVE, CANTEEN)
 
 
-def test_a_passage_found_by_its_meaning_alone_is_quoted_alone() -> None:
-    text = answered("Wo gibt es Essen?", CANTEEN, LEAVE)
-    assert "canteen.md" in text
-    assert "handbook.md" not in text
+KEYS = Passage(
+    text="| Command | What it does |\n|---|---|\n| key create | makes a key |\n| key rotate | renews a secret |",
+    source="commands.md",
+    heading="Commands",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "passage"),
+    [
+        ("What is the capital of France?", Passage(text="Start each name with a capital letter.", source="style.md")),
+        ("Which key opens the garage door?", KEYS),
+        ("Wo gibt es Essen?", CANTEEN),
+        ("法国的首都是哪座城市？", Passage(text="每座仓库都有编号。", source="a.md")),
+    ],
+)
+def test_what_shares_one_word_or_none_is_not_quoted(question: str, passage: Passage) -> None:
+    assert answered(question, passage) in {"I have found nothing about this.", "没有找到与此相关的内容。"}
+
+
+@pytest.mark.parametrize(
+    ("question", "passage"),
+    [
+        ("canteen?", CANTEEN),
+        ("When does the canteen close?", CANTEEN),
+        ("How do I rotate a key?", KEYS),
+        ("年假", HOLIDAY),
+        ("请问年假怎么休？", HOLIDAY),
+        ("员工的年假要在什么时候休完？", HOLIDAY),
+    ],
+)
+def test_what_shares_what_was_asked_for_is_quoted(question: str, passage: Passage) -> None:
+    assert answered(question, passage).startswith(("This is what my documents say:", "资料中的相关内容如下："))
+
+
+def test_what_answers_perhaps_is_quoted_alone_and_it_says_so() -> None:
+    question = "Is there a canteen voucher for visitors who close a contract in the evening?"
+    text = answered(question, CANTEEN, Passage(text="The canteen is cleaned at the close of day.", source="b.md"))
+    assert text.startswith("I am not sure that this answers the question.")
+    assert text.count("\n— ") == 1
+    assert answered(
+        "食堂关门以后访客还能凭合同领取餐券吗？", Passage(text="食堂每天中午开门。晚上六点关门。", source="c")
+    ).startswith("以下内容不一定能回答您的问题")
+
+
+def test_a_word_in_most_passages_does_not_say_which_one_answers() -> None:
+    many = [Passage(text=f"Palaver has a setting number {n}.", source=f"{n}.md") for n in range(6)]
+    text = answered(
+        "Which palaver setting has the heartbeat?",
+        *many,
+        Passage(text="The heartbeat is a palaver setting.", source="h.md"),
+    )
+    assert [line for line in text.splitlines() if line.startswith("—")] == ["— h.md"]
+
+
+def test_asked_what_a_file_says_it_quotes_the_beginning() -> None:
+    file = Attachment(name="menu.txt", text="Soup costs 4.\n\nTea costs 2.")
+    request = msgspec.structs.replace(asked("Please summarise"), attachments={"k": file})
+    assert "> Soup costs 4." in said(deltas(request))
+    assert said(deltas(request)).startswith("I am not sure")
+
+
+@pytest.mark.parametrize("size", [40_000, 80_000])
+@pytest.mark.parametrize("script", ["en", "zh"])
+def test_the_event_loop_goes_on_whatever_is_asked_of_whatever_files(size: int, script: str) -> None:
+    def text(length: int) -> str:
+        if script == "zh":
+            return "".join(chr(0x4E00 + at * 7919 % 20_000) for at in range(length))
+        return " ".join(f"w{at:05}x" for at in range(length // 8))
+
+    files = {name: Attachment(name=name, text=text(length)) for name, length in (("a", 56_000), ("b", 200_000))}
+    request = msgspec.structs.replace(
+        asked(text(size)), attachments=files, passages=tuple(Passage(text=text(1200), source=str(n)) for n in range(5))
+    )
+
+    async def scene() -> float:
+        longest = 0.0
+        answering = asyncio.create_task(listen(Extract().stream(request)))
+        while not answering.done():
+            begun = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - begun)
+        assert said(await answering)
+        return longest
+
+    assert min(run(scene()) for _ in range(3)) < 0.05
 
 
 def test_a_long_passage_is_cut_to_the_sentences_around_the_match() -> None:
     before = "Nothing of interest stands here, e.g. no 3.5 and no v1.2. " * 30
     text = before + "The secret word is plover. It opens the cave. " + before
-    quote = excerpt(text, {"plover": 6.0})
+    quote = excerpt(text, [Asked(parts=("plover",))])[0]
     assert len(quote) <= QUOTE_CHARACTERS + 4
     assert "The secret word is plover. It opens the cave." in quote
     assert quote.startswith("… ")
@@ -97,7 +182,7 @@ def test_a_long_chinese_passage_is_cut_at_its_own_full_stops() -> None:
 
 
 def test_a_sentence_without_an_end_is_cut_around_the_match() -> None:
-    quote = excerpt("x" * 2000 + " plover " + "y" * 2000, {"plover": 6.0})
+    quote = excerpt("x" * 2000 + " plover " + "y" * 2000, [Asked(parts=("plover",))])[0]
     assert "plover" in quote
     assert len(quote) <= QUOTE_CHARACTERS + 4
 
@@ -110,22 +195,19 @@ def test_no_text_takes_long(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "begins"),
+    ("question", "answer"),
     [
-        ("Who are you?", "I found nothing"),
-        ("hi", "Hello! I found nothing"),
-        ("Good morning!", "Hello! I found nothing"),
-        ("你好", "你好！在我的资料中没有找到"),
-        ("公司在哪里？", "在我的资料中没有找到"),
-        ("会社はどこですか", "I found nothing"),
-        ("", "I found nothing"),
+        ("Who are you?", "I have found nothing about this."),
+        ("hi", "Hello! What would you like to know?"),
+        ("Good morning!", "Hello! What would you like to know?"),
+        ("你好", "你好！请问您想了解什么？"),
+        ("公司在哪里？", "没有找到与此相关的内容。"),
+        ("会社はどこですか", "I have found nothing about this."),
+        ("", "I have found nothing about this."),
     ],
 )
-def test_with_nothing_found_it_says_so_and_how_a_real_model_is_set(question: str, begins: str) -> None:
-    text = answered(question)
-    assert text.startswith(begins)
-    for name in ("PALAVER_MODEL=openai:NAME", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        assert name in text
+def test_with_nothing_found_it_says_so_and_nothing_that_is_for_the_operator(question: str, answer: str) -> None:
+    assert answered(question) == answer
 
 
 def test_offered_the_search_it_searches_with_the_question() -> None:
@@ -152,7 +234,7 @@ def test_it_quotes_what_the_search_found() -> None:
 def test_it_searches_once_and_not_again(result: ToolResult) -> None:
     heard = deltas(after_search("How much leave?", result))
     assert not called(heard)
-    assert said(heard).startswith("I found nothing")
+    assert said(heard) == "I have found nothing about this."
 
 
 def test_a_search_of_an_earlier_turn_is_not_this_turns() -> None:

@@ -141,6 +141,8 @@ class Talk:
         found = await the_agent(core, owner, agent)
         if not found.spec.enabled:
             note(f"The agent {found.name!r} is disabled: callers do not reach it.")
+        if core.models.quotes_only(found.spec.model):
+            note("The model 'extract' only quotes documents; 'palaver doctor' says how to set another one.")
         who = operator(owner).acting_for(clean(user))
         ref = None if conversation is None else _ref(conversation)
         if isinstance(ref, int | UUID):

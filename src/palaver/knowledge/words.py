@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol, cast
 
 import snowballstemmer  # pyright: ignore[reportMissingTypeStubs]
 
+from palaver.core.stops import CHINESE, ENGLISH, PARTICLES, STRONG_PARTICLES
 from palaver.core.types import Value, clean
-from palaver.knowledge.stops import CHINESE, ENGLISH, PARTICLES, STRONG_PARTICLES
 
 EDITION = 1
 """To be raised with every change of what is read, split or indexed: documents are then indexed anew when re-added."""

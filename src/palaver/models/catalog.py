@@ -60,6 +60,10 @@ class Catalog:
         self._extract = Extract()
         self._scripted = Scripted()
 
+    def quotes_only(self, spec: str | None) -> bool:
+        """Whether the model that ``spec`` names has no words of its own for a question."""
+        return (spec or self._default).strip() == "extract"
+
     def resolve(self, spec: str | None, fallback: str | None = None) -> tuple[Model, str]:
         """The model that ``spec`` names and its NAME; with a fallback (``None``: the server's) behind it.
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 
 from palaver.core.ports import Call, Delta, Finished, ModelRequest, Say
+from palaver.core.stops import CHINESE, ENGLISH, PARTICLES
 from palaver.core.turn import SEARCH
-from palaver.core.types import Passage, Text, ToolCall, ToolResult, new_uid
+from palaver.core.types import Passage, Text, ToolCall, ToolResult, Value, new_uid
 
 QUOTES = 3
 """Passages quoted at most."""
@@ -26,29 +28,38 @@ QUOTE_CHARACTERS = 600
 """… and the length of each."""
 PASSAGE_CHARACTERS = 1_000
 """How long the pieces are that a file beside a message is cut into."""
+QUESTION_CHARACTERS = 4_000
+"""How much of a question is looked at: half from its beginning, half from its end, …"""
+WORDS = 48
+"""… and how many of its words, in the same way."""
+SEGMENT = 8
+"""Characters of Chinese that count as one thing asked for."""
+MANY = 4
+"""From so many passages on, a word that stands in more than half of them says nothing about which one answers."""
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _HAN_RUN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_ASKING = re.compile(
+    rf"{'|'.join(sorted(map(re.escape, CHINESE), key=len, reverse=True))}|几[天年月周次点个种号人岁元]?"
+    rf"|多[少久长大远高重]?|[{''.join(sorted(PARTICLES))}]"
+)
+"""What Chinese says between the words that matter."""
 _SENTENCE = re.compile(
     r"(?:[^\n。！？；.!?]|[.!?](?![\s\"')\]]|\Z))*(?:[。！？；]+[”」』）]*|[.!?][\"')\]]*|\n+|\Z)[ \t]*"
 )
 _GREETING = re.compile(r"(?i)^\W*(hi|hello|hey|good (morning|afternoon|evening)|你好|您好|哈喽|嗨|早上好|晚上好)\W*$")
 
-_NOTHING = {
-    "en": (
-        "I found nothing about this in my documents. I am palaver's offline model: I only quote documents and cannot"
-        " answer in words of my own. A real model is set with PALAVER_MODEL=openai:NAME together with OPENAI_BASE_URL"
-        " and OPENAI_API_KEY."
-    ),
-    "zh": (
-        "在我的资料中没有找到相关内容。我是 palaver 的离线模型：只引用资料原文，不能自己组织回答。"
-        "要使用真正的模型，请设置 PALAVER_MODEL=openai:NAME，以及 OPENAI_BASE_URL 和 OPENAI_API_KEY。"
-    ),
-}
-_HELLO = {"en": "Hello! ", "zh": "你好！"}
+_NOTHING = {"en": "I have found nothing about this.", "zh": "没有找到与此相关的内容。"}
+_HELLO = {"en": "Hello! What would you like to know?", "zh": "你好！请问您想了解什么？"}
 _FOUND = {"en": "This is what my documents say:", "zh": "资料中的相关内容如下："}
+_UNSURE = {
+    "en": "I am not sure that this answers the question. The closest I have found:",
+    "zh": "以下内容不一定能回答您的问题，是资料中最接近的：",
+}
+
+log = structlog.get_logger("palaver.models")
 
 
 class Extract:
@@ -63,52 +74,162 @@ class Extract:
             yield Finished(reason="tool_calls")
             return
         passages = request.passages or (() if result is None or result.error else _passages(result.data))
-        for piece in pieces(question, (*_attached(request), *passages)):
+        for piece in await pieces(question, passages, _attached(request)):
             yield Say(text=piece)
             await asyncio.sleep(0)  # readers see the answer grow, as with any other model
         yield Finished()
 
 
-def pieces(question: str, passages: Sequence[Passage]) -> list[str]:
+async def pieces(question: str, passages: Sequence[Passage], attached: Sequence[Passage] = ()) -> list[str]:
     """The answer, paragraph by paragraph."""
+    question = _ends(question)
     language = "zh" if _HAN.search(question) and not _KANA.search(question) else "en"
-    quotes = choose(question, passages)
+    if _GREETING.match(question):
+        return [_HELLO[language]]
+    quotes, sure = await choose(question, (*attached, *passages))
+    if not quotes and attached:  # asked what a file says, or for its summary: it begins like this
+        quotes = [(attached[0], excerpt(attached[0].text, ())[0])]
     if not quotes:
-        hello = _HELLO[language] if _GREETING.match(question) else ""
-        return [sentence for sentence in _SENTENCE.findall(hello + _NOTHING[language]) if sentence]
-    answer = [_FOUND[language]]
+        log.info("nothing to quote", remedy="a model that answers in its own words: PALAVER_MODEL=openai:NAME")
+        return [_NOTHING[language]]
+    answer = [(_FOUND if sure else _UNSURE)[language]]
     for passage, quote in quotes:
         lines = "\n".join(f"> {line}".rstrip() for line in quote.split("\n"))
         answer += [f"\n\n{lines}\n", f"\n{_source(passage, language)}"]
     return answer
 
 
-def choose(question: str, passages: Sequence[Passage]) -> list[tuple[Passage, str]]:
-    """The passages to quote, in their order, each with the part of its text that answers best."""
-    # A heading says what its text is about; a question often has its words and not the text's.
-    weights = _weights(question, [f"{passage.heading}\n{passage.text}" for passage in passages])
-    quotes: list[tuple[Passage, str, float]] = []
+# What is asked ------------------------------------------------------------------------------------------------------
+
+
+class Asked(Value, frozen=True, kw_only=True):
+    """A word of the question; or a run of Chinese, whose ``parts`` are its pairs of characters, each beginning inside
+    the one before."""
+
+    parts: tuple[str, ...]
+    count: int = 1
+    """How many words it stands for: two characters of Chinese are one."""
+
+    def within(self, text: str) -> int:
+        """How many of its words stand in ``text``, which is in lower case."""
+        found = 0
+        last = -2
+        for place, part in enumerate(self.parts):
+            if place > last + 1 and part in text:
+                found, last = found + 1, place
+        return found
+
+
+def _ends(question: str) -> str:
+    half = QUESTION_CHARACTERS // 2
+    return question if len(question) <= 2 * half else f"{question[:half]}\n{question[-half:]}"
+
+
+def _asked(question: str) -> list[Asked]:
+    """The words of ``question`` that say what it is about, each once."""
+    found: dict[tuple[str, ...], Asked] = {}
+    for word in _WORD.findall(_HAN_RUN.sub(" ", question.lower().replace("’", "'"))):
+        if word not in ENGLISH and (len(word) > 1 or word.isdigit()):
+            # Without its last letter a longer word also meets its plural, or its singular.
+            parts = (word[:-1] if len(word) > 4 else word,)
+            found.setdefault(parts, Asked(parts=parts))
+    for run in _HAN_RUN.findall(question):
+        for segment in _segments(run):
+            if len(segment) > 1:
+                parts = tuple(segment[at : at + 2] for at in range(len(segment) - 1))
+                found.setdefault(parts, Asked(parts=parts, count=len(segment) // 2))
+    words = list(found.values())
+    return words if len(words) <= WORDS else [*words[: WORDS // 2], *words[-WORDS // 2 :]]
+
+
+def _segments(run: str) -> Iterator[str]:
+    """What a run of Chinese speaks of, in pieces of a few words at most."""
+    for segment in _ASKING.split(run):
+        for start in range(0, len(segment), SEGMENT):
+            yield segment[start : start + SEGMENT]
+
+
+# What answers -------------------------------------------------------------------------------------------------------
+
+
+class _Quote(Value, frozen=True, kw_only=True):
+    passage: Passage
+    text: str
+    shared: int
+    """Words of the question in it, its headings included."""
+    close: int
+    """… and close together, its headings included."""
+
+
+async def choose(question: str, passages: Sequence[Passage]) -> tuple[list[tuple[Passage, str]], bool]:
+    """The passages to quote, in their order, each with the part of its text that answers best; and whether they do.
+
+    The work is a bounded number of words times the passages, and gives way after each of them.
+    """
+    asked = _asked(question)
+    present: list[list[Asked]] = []
     for passage in passages:
-        quote = excerpt(passage.text, weights)
-        if quote and not any(quote in other for _, other, _ in quotes):
-            quotes.append((passage, quote, _value(f"{passage.heading}\n{quote}", weights)))
-    best = max((value for _, _, value in quotes), default=0.0)
-    # Where no word of the question stands at all the search went by meaning; that is worth one quote, not three.
-    worth = [(passage, quote) for passage, quote, value in quotes if value * 3 >= best]
-    return worth[: QUOTES if best else 1]
+        whole = f"{passage.title}\n{passage.heading}\n{passage.text}".lower()
+        present.append([word for word in asked if word.within(whole)])
+        await asyncio.sleep(0)
+    asked = _telling(asked, present)
+    total = sum(word.count for word in asked)
+    needed = 2 if total > (2 if _HAN.search(question) else 1) else 1
+    quotes: list[_Quote] = []
+    for passage, there in zip(passages, present, strict=True):
+        if words := [word for word in there if word in asked]:
+            quote = _quoted(passage, words)
+            if quote.shared >= needed and not any(quote.text in other.text for other in quotes):
+                quotes.append(quote)
+            await asyncio.sleep(0)
+    best = max((quote.shared for quote in quotes), default=0)
+    sure = any(quote.close >= needed and 2 * quote.close >= total for quote in quotes)
+    worth = [(quote.passage, quote.text) for quote in quotes if 2 * quote.shared >= best]
+    return worth[: QUOTES if sure else 1], sure
 
 
-def excerpt(text: str, weights: dict[str, float], room: int = QUOTE_CHARACTERS) -> str:
-    """At most ``room`` characters of ``text``: the sentence with the most weight, and as many around it as fit."""
+def _telling(asked: list[Asked], present: Sequence[Sequence[Asked]]) -> list[Asked]:
+    """Those of ``asked`` that tell one passage from another; all of them where none does."""
+    if len(present) < MANY:
+        return asked
+    counts = Counter(word.parts for there in present for word in there)
+    rare = [word for word in asked if 2 * counts[word.parts] <= len(present)]
+    return rare if any(counts[word.parts] for word in rare) else asked
+
+
+def _quoted(passage: Passage, asked: Sequence[Asked]) -> _Quote:
+    # A heading says what its text is about; a question often has its words and not the text's.
+    headings = f"{passage.title}\n{passage.heading}\n".lower()
+    text, close = excerpt(passage.text, asked)
+    return _Quote(
+        passage=passage,
+        text=text,
+        shared=_shared(headings + text.lower(), asked),
+        close=_shared(headings + close.lower(), asked),
+    )
+
+
+def _shared(text: str, asked: Sequence[Asked]) -> int:
+    return sum(word.within(text) for word in asked)
+
+
+def excerpt(text: str, asked: Sequence[Asked], room: int = QUOTE_CHARACTERS) -> tuple[str, str]:
+    """At most ``room`` characters of ``text``: the sentence that shares most, and as many around it as fit. And that
+    sentence with those beside it; a row of a table stands alone."""
     text = text.strip()
-    if len(text) <= room:
-        return text
     spans = [match.span() for match in _SENTENCE.finditer(text) if match.group().strip()]
-    values = [_value(text[start:end], weights) for start, end in spans]
+    if not spans:
+        return text[:room], ""
+    values = [_shared(text[start:end].lower(), asked) for start, end in spans]
     first = last = values.index(max(values))
     start, end = spans[first]
+    best = text[start:end]
+    beside = (text[slice(*span)] for span in (*spans[max(0, first - 1) : first], *spans[first + 1 : first + 2]))
+    close = "\n".join((best, *(sentence for sentence in beside if not sentence.startswith("|"))))
+    if len(text) <= room:
+        return text, close
     if end - start > room:
-        return _cut(text[start:end], weights, room)
+        return _cut(best, asked, room), close
     if first > 0 and end - spans[first - 1][0] <= room:
         first -= 1
         start = spans[first][0]
@@ -122,35 +243,15 @@ def excerpt(text: str, weights: dict[str, float], room: int = QUOTE_CHARACTERS) 
             start = spans[first][0]
         else:
             break
-    return ("… " if start else "") + text[start:end].strip() + (" …" if end < len(text) else "")
+    return ("… " if start else "") + text[start:end].strip() + (" …" if end < len(text) else ""), close
 
 
-def _cut(sentence: str, weights: dict[str, float], room: int) -> str:
+def _cut(sentence: str, asked: Sequence[Asked], room: int) -> str:
     """A sentence that is itself too long: the part that begins a little before the first word asked for."""
     lower = sentence.lower()
-    places = [place for term in weights if (place := lower.find(term)) >= 0]
+    places = [place for word in asked for part in word.parts if (place := lower.find(part)) >= 0]
     start = max(0, min(min(places, default=0) - room // 4, len(sentence) - room))
     return ("… " if start else "") + sentence[start : start + room].strip() + " …"
-
-
-def _weights(question: str, texts: Sequence[str]) -> dict[str, float]:
-    """The question's terms; one that stands everywhere says little about where the answer is."""
-    terms: set[str] = set()
-    for word in _WORD.findall(_HAN_RUN.sub(" ", question.lower())):
-        # Without its last letter a longer word also meets its plural, or its singular.
-        terms.add(word[:-1] if len(word) > 4 else word)
-    for run in _HAN_RUN.findall(question):
-        terms.update(run[at : at + 2] for at in range(max(1, len(run) - 1)))
-    counts: Counter[str] = Counter()
-    for text in texts:
-        for sentence in _SENTENCE.findall(text.lower()):
-            counts.update(term for term in terms if term in sentence)
-    return {term: len(term) / count for term, count in counts.items() if len(term) > 2 or _HAN_RUN.match(term)}
-
-
-def _value(text: str, weights: dict[str, float]) -> float:
-    lower = text.lower()
-    return sum(weight for term, weight in weights.items() if term in lower)
 
 
 def _source(passage: Passage, language: str) -> str:
@@ -181,14 +282,26 @@ def _attached(request: ModelRequest) -> tuple[Passage, ...]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """``text`` in pieces about as long as a passage, cut at blank lines."""
+    """``text`` in pieces about as long as a passage, cut at blank lines, or else between sentences."""
     pieces: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
         if pieces and len(pieces[-1]) + len(paragraph) < PASSAGE_CHARACTERS:
             pieces[-1] += f"\n\n{paragraph}"
         elif paragraph.strip():
-            pieces.append(paragraph)
+            pieces += _smaller(paragraph)
     return pieces
+
+
+def _smaller(paragraph: str) -> Iterator[str]:
+    start = end = 0
+    for sentence in _SENTENCE.finditer(paragraph):
+        while sentence.end() - start > PASSAGE_CHARACTERS:
+            end = end if end > start else start + PASSAGE_CHARACTERS
+            yield paragraph[start:end]
+            start = end
+        end = sentence.end()
+    if start < end:
+        yield paragraph[start:end]
 
 
 def _offered(request: ModelRequest) -> bool:

@@ -1,4 +1,4 @@
-"""Words that say nothing about what is asked for. They are left out of questions only: every text is indexed whole."""
+"""Words that say nothing about what is asked for. They are left out of questions only, never of what is searched."""
 
 from __future__ import annotations
 
