@@ -26,6 +26,7 @@ from palaver.core.admit import Admission
 from palaver.core.answers import Answers
 from palaver.core.chat import Chat, Limits
 from palaver.core.files import Drawer
+from palaver.core.knowledge import KnowledgeBases
 from palaver.core.media import Studio
 from palaver.core.people import People
 from palaver.core.problems import Internal, Problem
@@ -173,7 +174,7 @@ def _room(settings: Settings, store: Postgres, models: Catalog, library: Library
         drawer=Drawer(store),
         studio=Studio(models),
         answers=Answers(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s),
-        library=library,
+        knowledge=KnowledgeBases(store.agents, library),
         site=Site(
             timezone=ZoneInfo(settings.timezone),
             language=settings.language,

@@ -69,7 +69,9 @@ class World:
     # Making it ------------------------------------------------------------------------------------------------------
 
     def _shared(self, application: str, *script: Step) -> Agent:
-        return self.served.agent(*script, application=application, name="shared", alias=(f"alias-{application}",))
+        return self.served.agent(
+            *script, application=application, name="shared", alias=(f"alias-{application}",), knowledge=("base",)
+        )
 
     @staticmethod
     def _who(key: Key, user: str) -> Principal:

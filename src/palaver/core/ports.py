@@ -178,16 +178,15 @@ class Tool(Protocol):
 
 
 class Knowledge(Protocol):
+    """Documents that can be searched. Whether somebody may is decided before: by the agent whose turn it is, or in
+    ``core.knowledge``."""
+
     async def search(self, app: int, names: Sequence[str], query: str, limit: int) -> list[Passage]:
         """The best passages for ``query`` in the application's knowledge bases called ``names``, best first."""
         ...
 
     async def find(self, app: int, ref: Ref) -> str | None:
         """The name of the application's knowledge base with that number, uid or name; ``None``: there is none."""
-        ...
-
-    async def timed(self, app: int, names: Sequence[str], query: str, limit: int) -> tuple[list[Passage], int]:
-        """What ``search`` finds, and how many milliseconds that took."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from palaver.core.types import Passage, Ref
@@ -36,9 +35,3 @@ class Library:
         """The name of the base with that number, uid or name; ``None``: the application has none."""
         base = await self._shelf.get(app, ref)
         return None if base is None else base.name
-
-    async def timed(self, app: int, names: Sequence[str], query: str, limit: int) -> tuple[list[Passage], int]:
-        """What ``search`` finds, and how many milliseconds that took."""
-        begun = time.perf_counter()
-        passages = await self.search(app, names, query, limit)
-        return passages, round((time.perf_counter() - begun) * 1000)

@@ -16,9 +16,9 @@ from palaver.core.answers import Answers
 from palaver.core.chat import Chat
 from palaver.core.events import Event
 from palaver.core.files import Drawer
+from palaver.core.knowledge import KnowledgeBases
 from palaver.core.media import Studio
 from palaver.core.people import People
-from palaver.core.ports import Knowledge
 from palaver.core.problems import AnyProblem
 from palaver.core.runs import Reader
 from palaver.core.types import Key, Principal, Token
@@ -156,7 +156,7 @@ class Room:
     drawer: Drawer
     studio: Studio
     answers: Answers
-    library: Knowledge
+    knowledge: KnowledgeBases
     site: Site
 
 

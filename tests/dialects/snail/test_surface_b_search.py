@@ -35,7 +35,8 @@ def key(served: Served) -> Key:
 
 @pytest.fixture(scope="module")
 def base(served: Served, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """A knowledge base of the application's."""
+    """A knowledge base that an agent of the application has."""
+    served.agent(name="librarian", knowledge=("handbook",))
     return filled(served, tmp_path_factory.mktemp("documents"), APPLICATION, TEXTS)
 
 
@@ -114,6 +115,13 @@ def test_another_applications_base_is_unknown(served: Served, search: Search, ba
     foreign = filled(served, tmp_path, "somebody-else", {"a.md": "An apple."})
     for number in (foreign, 0, -1, 10**30):
         refused(search(ragId=number, query="apple"), UNKNOWN)
+
+
+@shows(behaviours_b.rag_known)
+def test_a_base_of_agents_that_the_caller_may_not_use_is_unknown(served: Served, base: int) -> None:
+    key = served.key("snail", agents=[served.agent("yes").name])
+    body = json.dumps({"ragId": base, "query": "apple"}).encode()
+    refused(served.ask(Ask(path=SEARCH, headers=[("Snail-Ai-Auth", key.secret)], body=body)), UNKNOWN)
 
 
 @shows(behaviours_b.rag_is_a)

@@ -50,10 +50,9 @@ async def search(call: Call, who: Principal, room: Room) -> Reply:
     request = read(SearchRequest, json_object(call.body), digits_are_numbers=True)
     base, query = wanted(request)
     number = as_id(base)
-    name = None if number is None else await room.library.find(who.app, number)
-    if name is None:
+    if number is None:
         raise NotFound(noun="knowledge", ref=str(base))
-    passages, took_ms = await room.library.timed(who.app, [name], query, PASSAGES)
+    passages, took_ms = await room.knowledge.search(who, number, query, PASSAGES)
     return success(found_shown(passages, took_ms, debug=request.debug is True))
 
 

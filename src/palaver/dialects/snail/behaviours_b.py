@@ -140,6 +140,7 @@ b_sync_reason = open_point(
     "7", "the reason of a failed run of /agent/chat/sync is a word after 系统异常, without the endpoint's details"
 )
 b_register_key = ours("an Idempotency-Key of register belongs to the credential, whoever is registered")
+rag_known = ours("rag/search knows the bases of the agents that the caller may use; another one: 知识库不存在")
 rag_ten = ours("rag/search answers at most 10 passages; documentName is the path below the folder that was added")
 b_sid_of_replay = open_point("7 against README 5", "a random sid is the run's id, so that a replay has the same")
 b_no_features_yet = differs(
