@@ -64,8 +64,7 @@ def _call(request: PreparedRequest, headers: Mapping[str, str]) -> Call:
     return Call(
         method=request.method or "",
         path=path,
-        raw_path=path,
-        query=query,
+        target=f"{path}?{query}" if query else path,
         headers=Headers([(name.encode(), value.encode()) for name, value in headers.items()]),
         route=path,
         params={},

@@ -23,8 +23,7 @@ def call(
     return Call(
         method=method,
         path=path,
-        raw_path=path,
-        query=query,
+        target=f"{path}?{query}" if query else path,
         headers=Headers(raw),
         route="",
         params={},

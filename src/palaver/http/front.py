@@ -18,7 +18,7 @@ from palaver.http.handbook import Handbook
 from palaver.http.metrics import MEDIA_TYPE, Metrics
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
-from palaver.wire.contract import Call, Dialect, Headers, Reply, Room, Route, Stream
+from palaver.wire.contract import Call, Dialect, Headers, Reply, Room, Stream
 from palaver.wire.framing import compact
 
 BODY_PAUSE = 20.0
@@ -92,13 +92,18 @@ class Front:
         call = request.call(match, b"", self._site_url, self._language)
         shown: list[Key] = []
         try:
-            if match.dialect is None or match.route is None:
-                noun = "method" if match.allowed else "route"
-                raise NotFound(noun=noun, ref=request.method if match.allowed else request.raw_path)  # noqa: TRY301
-            body = await request.body(self._max_upload_bytes if match.route.upload else self._max_body_bytes)
+            dialect, route, absent = match.dialect, match.route, _absent(request, match)
+            if dialect is None or (route is None and dialect.unrouted == "first"):
+                raise absent  # noqa: TRY301
+            upload = any(other.upload for other in match.routes)
+            body = await request.body(self._max_upload_bytes if upload else self._max_body_bytes)
             call = request.call(match, body, self._site_url, self._language)
-            who = await self._admit(call, match.dialect, match.route, shown)
-            answer = await match.route.handle(call, who, self._room)
+            if route is None and dialect.unrouted == "after size":
+                raise absent  # noqa: TRY301
+            who = await self._admit(call, dialect, match, shown)
+            if route is None:
+                raise absent  # noqa: TRY301
+            answer = await route.handle(call, who, self._room)
             if isinstance(answer, Reply) and not answer.charged:
                 await self._admission.give_back(who.key)
         except Problem as problem:
@@ -113,10 +118,11 @@ class Front:
         else:
             await self._stream(request, answer)
 
-    async def _admit(self, call: Call, dialect: Dialect, route: Route, shown: list[Key]) -> Principal:
-        """Closed by default: only a route that says ``public`` is served without a credential. The key that the call
-        names goes into ``shown``, whatever comes of it."""
-        if route.public:
+    async def _admit(self, call: Call, dialect: Dialect, match: Match, shown: list[Key]) -> Principal:
+        """Closed by default: only a path whose route says ``public`` is served without a credential. The key that the
+        call names goes into ``shown``, whatever comes of it."""
+        routes = match.routes if match.route is None else (match.route,)
+        if routes and all(route.public for route in routes):
             return ANYBODY
         claim = dialect.claim(call)
         token = None if claim.token is None else await self._admission.token(claim.token)
@@ -130,6 +136,9 @@ class Front:
         structlog.contextvars.bind_contextvars(key=who.key.id)
         await self._admission.first_time(who)
         await self._admission.count(who.key)
+        for route in routes:
+            if route.permit is not None:
+                route.permit(who)
         return who
 
     def _refuse(self, problem: Problem, call: Call, match: Match, shown: Sequence[Key]) -> Reply:
@@ -140,7 +149,7 @@ class Front:
             log.warning("refused", problem=problem.record(), status=reply.status)
         else:
             log.info("refused", problem=problem.record(), status=reply.status)
-        if match.allowed and match.route is None:
+        if isinstance(problem, NotFound) and problem.noun == "method":
             allow = ", ".join((*match.allowed, *(["HEAD"] if "GET" in match.allowed else []), "OPTIONS"))
             return Reply(
                 status=reply.status,
@@ -209,12 +218,21 @@ def _verified(dialect: Dialect, call: Call, key: Key | None, token: Token | None
         return dialect.verify(call, msgspec.structs.replace(key, secret=secrets[1]), token)
 
 
+def _absent(request: _Request, match: Match) -> NotFound:
+    """What a call that no route serves asks for."""
+    if match.routes:
+        return NotFound(noun="method", ref=request.method)
+    return NotFound(noun="route", ref=request.raw_path)
+
+
 class _Request:
     """One request's connection, with what was read off it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.raw_path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.target: str = scope.get("target") or self.raw_path + (f"?{self.query}" if self.query else "")
         self.receive = receive
         self.send = send
         self.trace = uuid4().hex
@@ -224,7 +242,6 @@ class _Request:
         self.exposed: tuple[str, ...] = ()
         """Headers of the dialect's own that a page in a browser may read."""
         self.begun = self.first_byte = time.perf_counter()
-        self.query: str = scope["query_string"].decode("latin-1")
         self.headers = Headers(scope["headers"])
         self._scope = scope
 
@@ -232,8 +249,7 @@ class _Request:
         return Call(
             method=self.method,
             path=self._scope["path"],
-            raw_path=self.raw_path,
-            query=self.query,
+            target=self.target,
             headers=self.headers,
             route="" if match.route is None else match.route.path,
             params=match.params or {},

@@ -11,13 +11,18 @@ from palaver.wire.contract import Dialect, Route
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """What a path comes to: a route with its parameters, or who refuses it. ``allowed`` are the methods of the path;
-    it is empty for a path that no route serves."""
+    """What a path comes to: a route with its parameters, or who refuses it. ``routes`` are those of the path, by
+    method; it is empty for a path that no route serves."""
 
     dialect: Dialect | None
     route: Route | None = None
     params: Mapping[str, str] | None = None
-    allowed: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The methods of the path."""
+        return tuple(route.method for route in self.routes)
 
 
 class _Node:
@@ -67,13 +72,13 @@ class Router:
         if found is None:
             return Match(dialect=self._keeper(raw_path))
         node, values = found
-        allowed = tuple(sorted(node.routes))
+        routes = tuple(route for _, (_, route, _) in sorted(node.routes.items()))
         entry = node.routes.get("GET" if method == "HEAD" else method)
         if entry is None:
-            return Match(dialect=next(iter(node.routes.values()))[0], allowed=allowed)
+            return Match(dialect=next(iter(node.routes.values()))[0], routes=routes)
         dialect, route, names = entry
         params = {name: unquote(value) for name, value in zip(names, values, strict=True)}
-        return Match(dialect=dialect, route=route, params=params, allowed=allowed)
+        return Match(dialect=dialect, route=route, params=params, routes=routes)
 
     def _keeper(self, raw_path: str) -> Dialect | None:
         return next((dialect for prefix, dialect in self._prefixes if raw_path.startswith(prefix)), None)

@@ -50,6 +50,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_body = True
         self._forget_head()
+        cast("dict[str, Any]", self.scope)["target"] = _origin_form(self.url)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -68,6 +69,16 @@ class Protocol(HttpToolsProtocol):
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+
+def _origin_form(target: bytes) -> str:
+    """Path and query byte for byte as they were sent, without the scheme and host that a proxy may be sent."""
+    text = target.decode("latin-1")
+    if text.startswith("/") or "://" not in text:
+        return text
+    authority_and_path = text.partition("://")[2]
+    start = re.search(r"[/?]", authority_and_path)
+    return "/" if start is None else authority_and_path[start.start() :]
 
 
 _UPGRADE = re.compile(rb"(?im)^upgrade(?=[ \t]*:)")

@@ -56,10 +56,8 @@ class Call:
     method: str
     path: str
     """Percent-decoded."""
-    raw_path: str
-    """As sent, for schemes that sign it."""
-    query: str
-    """As sent, without the question mark."""
+    target: str
+    """Path and query exactly as sent, for schemes that sign them."""
     headers: Headers
     route: str
     """The path of the route that serves it, with its ``{name}`` segments; empty where none does."""
@@ -72,6 +70,16 @@ class Call:
     """``https://host`` the caller used."""
     language: str = "en-US"
     """The server's, for callers who do not say which one they read."""
+
+    @property
+    def raw_path(self) -> str:
+        """As sent, without the query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """As sent, without the question mark."""
+        return self.target.partition("?")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +185,8 @@ class Route:
     """Needs no credential. The exception: a route without this is closed."""
     upload: bool = False
     """Takes a body as large as an upload may be."""
+    permit: Callable[[Principal], None] | None = None
+    """Raises ``Forbidden`` for callers who may not use the path, whatever its method."""
     told: Operation | None = None
     """What it takes and gives, for the OpenAPI document."""
 
@@ -219,6 +229,8 @@ class Dialect:
     new_credential: Callable[[bytes], tuple[str, str]]
     """(id, secret) of a new credential, made from 32 random bytes."""
     curl: Callable[[Sample], str]
+    unrouted: Literal["first", "after size", "after rate"] = "first"
+    """Where in the vendor's order of checks a call that no route serves is refused."""
     exposed: tuple[str, ...] = ()
     """Answer headers that pages in a browser may read, beside those of every dialect."""
     settings: tuple[Setting, ...] = field(default=())

@@ -112,8 +112,7 @@ def _calls(route: Route) -> Iterator[Call]:
         yield Call(
             method=route.method,
             path=route.path,
-            raw_path=route.path,
-            query="",
+            target=route.path,
             headers=Headers([(b"accept", accept.encode())]),
             route=route.path,
             params={},

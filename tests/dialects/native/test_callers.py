@@ -33,7 +33,7 @@ def test_a_new_secret_has_its_form() -> None:
 
 
 @shows(behaviours.no_credential)
-@pytest.mark.parametrize("header", [None, "", "pv-secret", "Basic eDp5", "Bearer", "Bearer two words"])
+@pytest.mark.parametrize("header", [None, "", "pv-secret", "Basic eDp5", "Bearer"])
 def test_without_a_credential_a_call_is_refused(served: Served, header: str | None) -> None:
     headers = [] if header is None else [("Authorization", header)]
     answer = served.ask(Ask(method="GET", path=f"{ROOT}/agents", headers=headers))
@@ -45,7 +45,8 @@ def test_without_a_credential_a_call_is_refused(served: Served, header: str | No
 def test_an_unknown_or_disabled_credential_is_refused(served: Served, caller: Caller) -> None:
     disabled = Caller(served)
     served.do(served.core.store.keys.enable(disabled.key.id, enabled=False, dialect="native"))
-    for other in ({"Authorization": "Bearer pv-" + "0" * 32}, disabled.headers()):
+    odd = ({"Authorization": f"Bearer {key}"} for key in ("pv-" + "0" * 32, "two words", "' or 1=1 --"))
+    for other in (*odd, disabled.headers()):
         answer = caller.ask("GET", "agents", headers=other)
         problem(answer, 401, "unauthenticated")
         assert answer.header("WWW-Authenticate") == 'Bearer realm="palaver", error="invalid_token"'

@@ -251,6 +251,12 @@ def test_without_a_bearer_there_is_no_key(value: str | None) -> None:
     assert said(headers(Authorization=value, X_Signature=None), b"{") == (401, 10401, "Missing API key")
 
 
+@pytest.mark.parametrize("key", ["' or 1=1 --", "a b", '"', "k1 k1", "k\tx", "\xa0", "键", ";", "k1;"])
+@shows(behaviours.any_key_is_a_key, behaviours.e_unknown_key)
+def test_an_odd_key_is_an_unknown_one(key: str) -> None:
+    assert said(headers(Authorization=f"Bearer {key}"), b"{", None) == (200, 10401, "Invalid API key")
+
+
 @shows(behaviours.e_unknown_key, behaviours.e_disabled_key, behaviours.key_invalid, behaviours.e_order)
 def test_an_unknown_key_comes_before_everything_and_a_disabled_one_next() -> None:
     bare = headers(X_Signature=None)

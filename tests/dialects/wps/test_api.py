@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -341,6 +342,27 @@ def test_a_token_alone(served: Served, agent: Agent) -> None:
 def test_w14_unknown_routes_and_methods(caller: Caller, agent: Agent) -> None:
     for answer in (caller.get("/v7/devhub/none"), caller.get(chat(agent)), caller.get("/oauth2/none")):
         refused(answer, 404, 404000001, "404 Route Not Found")
+
+
+@shows(behaviours.size_before_route, behaviours.unknown_route, behaviours.too_large)
+def test_a_body_that_is_too_large_is_refused_whether_a_route_serves_it_or_not(served: Served, agent: Agent) -> None:
+    for method, path in (("POST", "/v7/devhub/none"), ("DELETE", chat(agent)), ("POST", "/oauth2/none")):
+        large = served.ask(Ask(method=method, path=path, body=b"x" * 1_048_577))
+        refused(large, 413, 413000001, "kso: InvalidArgument err: request body too large")
+        refused(served.ask(Ask(method=method, path=path, body=b"x")), 404, 404000001, "404 Route Not Found")
+
+
+@pytest.mark.parametrize("query", ["?", "??", "?&", "?a=", "?a=%7E&a=%7e", "?q=%E4%BD%A0+", "?a#b"])
+@pytest.mark.parametrize("proxied", ["", "http://gateway.example"])
+@shows(behaviours.target_as_sent)
+def test_the_address_is_signed_as_it_was_sent(served: Served, agent: Agent, proxied: str, query: str) -> None:
+    path = f"/v7/devhub/app/{agent.uid}/detail{query}"
+    ask = Caller(served).request("GET", path)
+    with served.connection() as connection:
+        connection.send(replace(ask, path=proxied + path))
+        assert data(connection.answer())["name"]
+        connection.send(replace(ask, path=proxied + path.partition("?")[0]))
+        refused(connection.answer(), 401, 401000001, "kso: Unauthenticated err: signature mismatch")
 
 
 @shows(behaviours.too_large)

@@ -100,8 +100,7 @@ def call(
     return Call(
         method=method,
         path=path,
-        raw_path=path,
-        query=query,
+        target=f"{path}?{query}" if query else path,
         headers=Headers([(name.encode(), value.encode()) for name, value in given.items() if value is not None]),
         route=route,
         params={},

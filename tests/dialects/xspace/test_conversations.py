@@ -161,6 +161,19 @@ def test_x12_a_path_or_method_there_is_not(caller: Caller, made: int) -> None:
     refused(caller.post(LIST), "4050", "Request method 'POST' is not supported")
 
 
+@shows(behaviours.routing_order)
+def test_who_has_no_key_does_not_learn_what_paths_there_are(served: Served, caller: Caller, made: int) -> None:
+    nobody = Caller(served, caller.key)
+    nobody.auth = None
+    refused(nobody.get(update_path(made)), "4030", "Missing API Key.")
+    nobody.auth = "Bearer ak-' or 1=1 --"
+    refused(nobody.get("/api/v1/none"), "4000", "Invalid API Key.")
+    refused(nobody.post("/api/v1/none", b"x" * 1_048_577), "4000", "Request body too large")
+    refused(caller.get("/api/v1/conversation/create"), "4030", "API not found or permission denied.")
+    logo = "/api/logo/agent/x"
+    refused(nobody.post(logo), "4050", "Request method 'POST' is not supported")
+
+
 @pytest.mark.parametrize(
     "body",
     [b"{", b"[]", b"1", b'"x"', b'{"topic":{}}', b'{"firstMessage":["a"]}', b'\xef\xbb\xbf{"topic":"x"}', b"\xff"],

@@ -100,7 +100,7 @@ def test_a_file_is_its_owners(served: Served, caller: Caller) -> None:
     assert nobody.get(path).status == 403
     nobody.auth = "ak-bad"
     assert nobody.get(path).status == 403
-    refused(nobody.get("/api/f/x"), "4040", "No static resource api/f/x.")
+    refused(caller.get("/api/f/x"), "4040", "No static resource api/f/x.")
     assert caller.get("/api/f/local/default/20260101/x").status == 404
     refused(caller.post(path), "4050", "Request method 'POST' is not supported")
 

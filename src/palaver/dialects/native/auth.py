@@ -16,7 +16,7 @@ from palaver.wire.settings import COMMON, count
 
 USER = "X-User-ID"
 MAX_USER = 255
-_BEARER = re.compile(r"bearer[ \t]+([\x21-\x7e]+)", re.ASCII | re.IGNORECASE)
+_BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 
 SETTINGS = (*COMMON, Setting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"))
 

@@ -20,7 +20,7 @@ HMAC_SHA256 = "hmac-sha256"
 WINDOW_S = 300
 MAX_REQUEST_ID = 128
 MAX_USER = 255
-_BEARER = re.compile(r"bearer[ \t]+([^\s]+)", re.IGNORECASE | re.ASCII)
+_BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 _SECONDS = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 

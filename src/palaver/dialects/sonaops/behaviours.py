@@ -57,6 +57,7 @@ user_has_a_length = open_point("2.1", "an end user's name, X-User-ID, has at mos
 
 # Errors -------------------------------------------------------------------------------------------------------------
 
+any_key_is_a_key = spec("4", "rows 2, 3: whatever follows Bearer is a key, also with blanks and quotes")
 e_unknown_route = spec("4", "row 0: unknown route 404, 10404; other method 405, 10405; no credential needed")
 e_too_large = spec("4", "row 1: 413, 10413, Request body too large")
 e_no_key = spec("4", "row 2: 401, 10401, Missing API key")

@@ -95,9 +95,7 @@ def bearer(call: Call) -> str | None:
 
 def signature(call: Call, secret: str) -> str:
     """What the call has to be signed with."""
-    target = call.raw_path[max(call.raw_path.find("/v7/"), 0) :]
-    if call.query:
-        target = f"{target}?{call.query}"
+    target = call.target[max(call.raw_path.find("/v7/"), 0) :]
     body = hashlib.sha256(call.body).hexdigest() if call.body else ""
     media_type = call.headers.get("content-type", "")
     signed = f"KSO-1{call.method.upper()}{target}{media_type}{call.headers.get(DATE, '')}{body}"

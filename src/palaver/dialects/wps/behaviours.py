@@ -35,6 +35,7 @@ vectors = spec("7.1", "K1 to K11 are accepted as they stand")
 must_be_refused = spec(
     "7.1", "the hash of nothing, another body, another path and another order of the query are refused"
 )
+target_as_sent = spec("2.1", "path and query are signed exactly as sent, also a bare question mark at the end")
 date_forms = spec("2.1", "the date ends in GMT or UTC, and its text is what is signed")
 date_window = spec("2.1", "the date may be off by date_window_s, 900 by default")
 any_media_type = spec("2.1", "any Content-Type is taken if it is signed; a GET may go without")
@@ -80,6 +81,7 @@ consent_without_user = differs(
 
 failures_have_no_data = spec("3", "failures are code, msg and debug.desc, without data")
 unknown_route = spec("3", "an unknown path or method: 404, 404000001, 404 Route Not Found")
+size_before_route = spec("3", "the size of a body is checked before the route")
 too_large = spec("3", "a body over the limit: 413, 413000001")
 limits = spec("3", "a limit: 429, 429000001, with Retry-After, but for the lifetime count")
 no_json_object = spec("3", "a body that is no JSON object: 400, invalid request body")

@@ -21,6 +21,7 @@ DIALECT = Dialect(
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,
+    unrouted="after rate",
     settings=SETTINGS,
     behaviours=gathered(behaviours),
     about=ABOUT,

@@ -24,15 +24,10 @@ def personal(handle: Handle) -> Handler:
     return handled
 
 
-def bound(handle: Handle) -> Handler:
-    """``handle`` for agent-bound keys alone."""
-
-    async def handled(call: Call, who: Principal, room: Room) -> Reply | Stream:
-        if who.key.setting("kind") != "agent":
-            raise Forbidden(reason="kind")
-        return await handle(call, await _for_user(call, who, room), room)
-
-    return handled
+def agent_bound(who: Principal) -> None:
+    """Raises ``Forbidden`` for a key that is bound to no agent."""
+    if who.key.setting("kind") != "agent":
+        raise Forbidden(reason="kind")
 
 
 async def _for_user(call: Call, who: Principal, room: Room) -> Principal:

@@ -11,7 +11,7 @@ from palaver.core.ports import Listing
 from palaver.core.problems import Invalid
 from palaver.core.types import Principal
 from palaver.dialects.xspace import described
-from palaver.dialects.xspace.callers import bound, bound_agent, bound_conversation
+from palaver.dialects.xspace.callers import agent_bound, bound_agent, bound_conversation, personal
 from palaver.dialects.xspace.shapes import ChatRequest, CreateRequest, body_of, parts_of
 from palaver.dialects.xspace.talk import converse
 from palaver.dialects.xspace.views import (
@@ -97,11 +97,19 @@ async def suggest(call: Call, who: Principal, room: Room) -> Reply:
 
 
 ROUTES = (
-    Route(method="GET", path=AGENT, handle=bound(agent), purpose="the bound agent", told=described.AGENT),
+    Route(
+        method="GET",
+        path=AGENT,
+        handle=personal(agent),
+        permit=agent_bound,
+        purpose="the bound agent",
+        told=described.AGENT,
+    ),
     Route(
         method="POST",
         path=CREATE,
-        handle=bound(create),
+        handle=personal(create),
+        permit=agent_bound,
         purpose="create a conversation",
         creating=True,
         told=described.CREATE,
@@ -109,28 +117,32 @@ ROUTES = (
     Route(
         method="GET",
         path="/api/v1/conversation/{id}",
-        handle=bound(detail),
+        handle=personal(detail),
+        permit=agent_bound,
         purpose="one conversation with what was said last",
         told=described.WITH_MESSAGES,
     ),
     Route(
         method="POST",
         path="/api/v1/conversation/{id}/delete",
-        handle=bound(delete),
+        handle=personal(delete),
+        permit=agent_bound,
         purpose="delete a conversation",
         told=described.OLDER_DELETE,
     ),
     Route(
         method="GET",
         path="/api/v1/conversations",
-        handle=bound(conversations),
+        handle=personal(conversations),
+        permit=agent_bound,
         purpose="the titled conversations with the agent",
         told=described.CONVERSATIONS,
     ),
     Route(
         method="POST",
         path="/api/v1/chat",
-        handle=bound(chat),
+        handle=personal(chat),
+        permit=agent_bound,
         purpose="send a message, read the answer as events",
         creating=True,
         told=described.OLDER_CHAT,
@@ -138,14 +150,16 @@ ROUTES = (
     Route(
         method="POST",
         path="/api/v1/chat/stop/{conversationId}",
-        handle=bound(stop),
+        handle=personal(stop),
+        permit=agent_bound,
         purpose="stop the running turn",
         told=described.OLDER_STOP,
     ),
     Route(
         method="GET",
         path="/api/v1/chat/suggest/{conversationId}",
-        handle=bound(suggest),
+        handle=personal(suggest),
+        permit=agent_bound,
         purpose="what the user might say next",
         told=described.SUGGEST,
     ),
