@@ -40,6 +40,7 @@ from palaver.knowledge.attached import Documents
 from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import Library
 from palaver.models.catalog import Catalog
+from palaver.models.openai import Timeouts
 from palaver.store.embedded import Embedded
 from palaver.store.migrate import migrate
 from palaver.store.postgres import Postgres
@@ -119,6 +120,8 @@ def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
         api_key=environment.get("OPENAI_API_KEY"),
         fallback_base_url=settings.fallback_base_url,
         fallback_api_key=settings.fallback_api_key,
+        timeouts=Timeouts(first_byte=settings.model_first_byte_timeout_s, idle=settings.model_idle_timeout_s),
+        longest=settings.max_answer_chars,
     )
 
 

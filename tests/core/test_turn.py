@@ -51,7 +51,7 @@ SPEAKS = stream(speech("yes"))
         ([REFUSED, SPEAKS], ["user"]),
         ([REFUSED, REFUSED, SPEAKS], ["user"]),
         ([SPEAKS, REFUSED, SPEAKS], ["user", "assistant", "user"]),
-        ([silence(chunk({"content": " "})), SPEAKS], ["user"]),
+        ([silence(chunk({"reasoning": "hm"})), SPEAKS], ["user"]),
         ([silence(chunk({"content": "so"})), SPEAKS], ["user", "assistant", "user"]),
     ],
     ids=["good", "failed", "failed twice", "failed later", "stopped without words", "stopped in its words"],

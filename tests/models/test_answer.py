@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.running import called, finished, joined, said, thought
 from models.upstream import DONE, chunk, event, speech
 
-from palaver.core.ports import Delta, Finished
+from palaver.core.ports import Delta, Finished, Think, UsageDelta
 from palaver.core.problems import Upstream
 from palaver.core.types import Usage
 from palaver.models.answer import Answer
@@ -57,16 +57,30 @@ def test_usage_comes_in_a_last_chunk_without_choices() -> None:
     assert finished(read(chunk({"content": "x"}, finish="stop") + last + DONE)).usage == Usage(prompt=12, completion=34)
 
 
-def test_usage_with_every_chunk_or_inside_the_choice_counts_once() -> None:
+def test_usage_with_every_chunk_is_passed_on_as_it_grows_and_counts_once() -> None:
     growing = b"".join(chunk({"content": "x"}, usage={"prompt_tokens": 3, "completion_tokens": n}) for n in (1, 2))
-    assert finished(read(growing + chunk(finish="stop") + DONE)).usage == Usage(prompt=3, completion=2)
-    inside = event({"choices": [{"delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 5}}]})
+    deltas = read(growing + chunk(finish="stop") + DONE)
+    assert finished(deltas).usage == Usage(prompt=3, completion=2)
+    one_by_one = read(growing[: len(growing) // 2], growing[len(growing) // 2 :] + chunk(finish="stop") + DONE)
+    reports = [delta.usage for delta in one_by_one if isinstance(delta, UsageDelta)]
+    assert reports == [Usage(prompt=3, completion=1), Usage(prompt=3, completion=2)]
+
+
+def test_usage_inside_the_choice_counts_too() -> None:
+    inside = event({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop", "usage": {"prompt_tokens": 5}}]})
     assert finished(read(inside + DONE)).usage == Usage(prompt=5)
 
 
-@pytest.mark.parametrize("reason", ["stop", "length", "content_filter", "eos"])
-def test_the_finish_reason_is_passed_on_as_it_is(reason: str) -> None:
-    assert finished(read(speech("x", finish=reason))).reason == reason
+@pytest.mark.parametrize(
+    ("reason", "plain"),
+    [
+        *((reason, "stop") for reason in ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "STOP", "COMPLETE")),
+        *((reason, "length") for reason in ("length", "MAX_TOKENS", "model_length", "model_context_window_exceeded")),
+        *((reason, "content_filter") for reason in ("content_filter", "content-filter", "sensitive", "SAFETY")),
+    ],
+)
+def test_finish_reasons_of_all_endpoints_are_passed_on_in_openais_words(reason: str, plain: str) -> None:
+    assert finished(read(speech("x", finish=reason))).reason == plain
 
 
 @pytest.mark.parametrize("member", ["reasoning_content", "reasoning"])
@@ -79,8 +93,20 @@ def test_reasoning_under_both_names_is_thought_once() -> None:
     assert thought(read(chunk({"reasoning": "Hm.", "reasoning_content": "Hm."}) + speech("x"))) == "Hm."
 
 
-def test_think_tags_are_text_like_any_other() -> None:
-    assert said(read(speech("<think>", "a", "</think>b"))) == "<think>a</think>b"
+@pytest.mark.parametrize("member", ["content", "message"])
+def test_thinking_in_the_first_words_is_told_apart(member: str) -> None:
+    pieces = b"".join(
+        event({"choices": [{("message" if member == "message" else "delta"): {"content": text}}]})
+        for text in ("<thi", "nk>", "a</", "think>\n\n", "b")
+    )
+    deltas = read(pieces + chunk(finish="stop"))
+    assert (thought(deltas), said(deltas)) == ("a", "b")
+    assert all(delta.provider_data is None for delta in deltas if isinstance(delta, Think))
+
+
+def test_an_answer_that_has_thought_only_is_none() -> None:
+    assert failed(speech("<think>a")).reason == "refused"
+    assert failed(chunk({"reasoning": "a"}, finish="length")).reason == "cut"
 
 
 def test_content_may_be_a_list_of_parts() -> None:

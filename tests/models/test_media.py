@@ -131,7 +131,7 @@ def test_an_answer_without_a_picture_is_malformed(body: bytes) -> None:
     assert failure(paint, answer(200, body)).reason == "malformed"
 
 
-@pytest.mark.parametrize("body", [b"", b'{"error":{"message":"no such voice"}}'])
+@pytest.mark.parametrize("body", [b"", b"no such voice", b"<p>no such voice</p>", b'{"x":"no such voice"}'])
 def test_an_answer_without_a_sound_is_malformed(body: bytes) -> None:
     problem = failure(speak, answer(200, body))
     assert problem.reason == "malformed"

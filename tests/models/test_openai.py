@@ -27,7 +27,7 @@ from models.upstream import (
     stream,
 )
 
-from palaver.core.ports import Delta, Finished, Say
+from palaver.core.ports import Delta, Finished, Say, UsageDelta
 from palaver.core.problems import Upstream as Failure
 from palaver.core.types import Usage
 from palaver.models.openai import OpenAI, Timeouts
@@ -131,7 +131,8 @@ def test_an_answer_in_one_json_object_is_taken() -> None:
     )
     deltas, problem, _ = ask(answer(200, whole))
     assert problem is None
-    assert deltas == [Say(text="x"), Finished(usage=Usage(prompt=1, completion=2))]
+    usage = Usage(prompt=1, completion=2)
+    assert deltas == [Say(text="x"), UsageDelta(usage=usage), Finished(usage=usage)]
 
 
 def test_a_tool_call_arrives_whole() -> None:

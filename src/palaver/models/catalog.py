@@ -10,11 +10,13 @@ import structlog
 
 from palaver.core.ports import Model
 from palaver.core.problems import Upstream
+from palaver.models.answer import LONGEST
 from palaver.models.extract import Extract
 from palaver.models.fallback import Fallback
 from palaver.models.media import Media
 from palaver.models.openai import TIMEOUTS, OpenAI, Timeouts
 from palaver.models.scripted import Scripted
+from palaver.models.thinking import Mode
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 SPECS = "'extract', 'scripted' or 'openai:NAME'"
@@ -25,6 +27,7 @@ log = structlog.get_logger("palaver.models")
 class Catalog:
     """``Models`` as one server has them.
 
+    A spec is ``extract``, ``scripted`` or ``openai:NAME``, where ``?thinking=…`` may follow (see ``thinking.py``).
     ``default`` is the spec for agents without one (setting ``PALAVER_MODEL``), ``base_url`` and ``api_key`` are those
     of the one endpoint that ``openai:`` means; with a key alone it is OpenAI's own. ``fallback`` is the spec of who
     answers when a model fails, at an endpoint of its own where ``fallback_base_url`` names one. Close it in the loop
@@ -43,6 +46,7 @@ class Catalog:
         fallback_base_url: str | None = None,
         fallback_api_key: str | None = None,
         timeouts: Timeouts = TIMEOUTS,
+        longest: int = LONGEST,
     ) -> None:
         self._default = default
         self._fallback = fallback
@@ -51,6 +55,7 @@ class Catalog:
         self._api_key = (api_key or "").strip() or None
         self._base_url = _trimmed(base_url) or (OPENAI_BASE_URL if self._api_key else None)
         self._timeouts = timeouts
+        self._longest = longest
         self._http: aiohttp.ClientSession | None = None
         self._openai: OpenAI | None = None
         self._spare_url = _trimmed(fallback_base_url)
@@ -90,7 +95,8 @@ class Catalog:
             case "scripted" if not name:
                 return self._scripted, ""
             case "openai" if name:
-                return endpoint(spec), name
+                name, _, options = name.partition("?")
+                return endpoint(spec).with_thinking(_thinking(options, spec)), name
             case "openai":
                 raise _wrong(f"{spec!r} lacks the model's name: write openai:NAME (agent's model, or PALAVER_MODEL)")
             case _:
@@ -155,7 +161,7 @@ class Catalog:
         address = urlsplit(base_url)
         if address.scheme not in {"http", "https"} or not address.hostname:
             raise _wrong(f"{variable} must look like {OPENAI_BASE_URL!r}, not {base_url!r}")
-        return OpenAI(self._session, base_url=base_url, api_key=api_key, timeouts=self._timeouts)
+        return OpenAI(self._session, base_url=base_url, api_key=api_key, timeouts=self._timeouts, longest=self._longest)
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None or self._http.closed:
@@ -166,8 +172,21 @@ class Catalog:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "palaver"},
                 timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False,
             )
         return self._http
+
+
+def _thinking(options: str, spec: str) -> Mode:
+    match options:
+        case "" | "thinking=tags":
+            return "tags"
+        case "thinking=open":
+            return "open"
+        case "thinking=text":
+            return "text"
+        case _:
+            raise _wrong(f"{spec!r}: behind the '?' there may stand thinking=tags, thinking=open or thinking=text")
 
 
 def _trimmed(base_url: str | None) -> str | None:

@@ -13,8 +13,8 @@ import msgspec
 
 from palaver.core.ports import Picture
 from palaver.core.problems import Upstream
-from palaver.models.openai import proxy_for, read_whole
-from palaver.models.refusal import refused, without_secrets, words
+from palaver.models.openai import UNCOMPRESSED, packed, proxy_for, read_whole
+from palaver.models.refusal import excerpt, failure, refused, without_secrets, words
 
 PATIENCE_S = 150.0
 """Seconds for a picture or a spoken text; pictures of 30 to 90 seconds are normal."""
@@ -40,7 +40,7 @@ class Media:
         self._session = session
         self._base = base_url.rstrip("/")
         self._key = api_key
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = {**UNCOMPRESSED, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
         self._proxy = proxy_for(self._base)
 
     async def paint(self, model: str, text: str) -> Picture:
@@ -49,13 +49,15 @@ class Media:
         if not model.startswith("gpt-image"):  # these refuse the member and answer in base64 anyway
             asked["response_format"] = "b64_json"
         said = await self._post("images/generations", asked)
+        self._succeeded(said)
         try:
             images = msgspec.json.decode(said, type=_Images).data
             content = base64.b64decode(images[0].b64_json or "", validate=True) if images else b""
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Upstream(reason="malformed", detail=f"the image answer cannot be read: {error}") from error
         if not content:
-            raise Upstream(reason="malformed", detail="the answer has no image in base64")
+            shown = words(said[:4096], self._key)
+            raise Upstream(reason="malformed", detail=f"the answer has no image in base64: {shown}")
         kind = next((media_type for magic, media_type in _MAGIC if content.startswith(magic)), "image/png")
         return Picture(content=content, media_type=kind)
 
@@ -64,10 +66,21 @@ class Media:
         said = await self._post(
             "audio/speech", {"model": model, "input": text, "voice": voice, "response_format": "mp3"}
         )
-        if not said or said.startswith(b"{"):  # some endpoints say with 200 what went wrong
-            detail = f"the speech answer is no sound: {words(said, self._key) or 'it is empty'}"
+        self._succeeded(said)
+        if not said or said.isascii():  # words, a page or an object: sound is never all ASCII
+            detail = f"the speech answer is no sound: {words(said[:4096], self._key) or 'it is empty'}"
             raise Upstream(reason="malformed", detail=detail)
         return said
+
+    def _succeeded(self, said: bytes) -> None:
+        """Some endpoints say with status 200 what went wrong."""
+        if said[:1].isspace() or said[:1] == b"{":
+            try:
+                why = failure(msgspec.json.decode(said))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return
+            if why:
+                raise Upstream(reason="refused", detail=excerpt(without_secrets(why, self._key)))
 
     async def _post(self, path: str, asked: dict[str, Any]) -> bytes:
         url = f"{self._base}/{path}"
@@ -80,6 +93,8 @@ class Media:
                     url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
                 ) as response,
             ):
+                if packing := packed(response):
+                    raise Upstream(reason="malformed", detail=packing)
                 said = await read_whole(response, LARGEST)
                 if response.status != 200:
                     raise refused(response.status, response.headers, said, phrase=response.reason or "", key=self._key)

@@ -1,12 +1,14 @@
 """Chat Completions over HTTP: OpenAI and every endpoint that calls itself compatible with it.
 
-A request is tried again (connection failed, 429, 500, 502, 503, 504) only as long as nothing of an answer has come.
+A request is tried again (connection failed or broken, 429, 500, 502, 503, 504) only as long as no word of an answer
+has come, and all attempts share the time in which the first one must.
 Closing the generator, or cancelling its task, closes the TCP connection at once, whatever it is waiting for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import random
 from collections.abc import AsyncGenerator, Callable
@@ -17,11 +19,13 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 
-from palaver.core.ports import Delta, ModelRequest
+from palaver.core.ports import Delta, ModelRequest, UsageDelta
 from palaver.core.problems import Upstream
-from palaver.models.answer import Answer
+from palaver.core.types import Text
+from palaver.models.answer import LONGEST, Answer
 from palaver.models.question import body
 from palaver.models.refusal import excerpt, refused, without_secrets
+from palaver.models.thinking import Mode
 
 RETRIES = 2
 """How often a request is sent once more."""
@@ -29,15 +33,20 @@ PATIENCE = 10.0
 """Seconds that an endpoint may ask us to wait before a retry; asked for more, the request fails at once."""
 
 _RETRIED = frozenset({429, 500, 502, 503, 504})
-_MAX_WHOLE = 32 * 1024 * 1024
+_MAX_WHOLE = 16 * 1024 * 1024
+"""Bytes of an answer that comes in one JSON object."""
+_MAX_OFFER = 4 * 1024 * 1024
 _MAX_REFUSAL = 64 * 1024
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
 _GOODBYE = 0.1
 """Seconds for the end of the response to follow the end of the answer, so that the connection can be used again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for a connection, for the first byte of the answer, and for the next byte after any."""
+    """Seconds to wait for a connection, for the first byte of the answer (in all attempts together), and for the next
+    byte after any."""
 
     connect: float = 10.0
     first_byte: float = 120.0
@@ -49,7 +58,8 @@ TIMEOUTS = Timeouts()
 
 class OpenAI:
     """An endpoint. ``session`` gives the HTTP session to use, ``base_url`` ends before ``/chat/completions``; without
-    ``api_key`` no ``Authorization`` is sent. ``backoff`` is about the seconds before the first retry; it doubles."""
+    ``api_key`` no ``Authorization`` is sent. ``longest`` is the most characters that are taken of one answer.
+    ``backoff`` is about the seconds before the first retry; it doubles."""
 
     def __init__(
         self,
@@ -58,6 +68,7 @@ class OpenAI:
         base_url: str,
         api_key: str | None = None,
         timeouts: Timeouts = TIMEOUTS,
+        longest: int = LONGEST,
         retries: int = RETRIES,
         backoff: float = 0.5,
     ) -> None:
@@ -70,26 +81,54 @@ class OpenAI:
         self._timeouts = timeouts
         self._retries = retries
         self._backoff = backoff
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._longest = longest
+        self._thinking: Mode = "tags"
+        self._headers = {**UNCOMPRESSED, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
         self._proxy = proxy_for(self._base)
+
+    def with_thinking(self, mode: Mode) -> OpenAI:
+        """The same endpoint, for a model whose answers begin so."""
+        if mode == self._thinking:
+            return self
+        other = copy.copy(self)
+        other._thinking = mode  # noqa: SLF001  one of our own
+        return other
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
         """The answer's deltas, as many at once as one network read holds. Raises ``Upstream``."""
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **self._headers}
         if request.trace.isascii() and request.trace.isprintable() and request.trace:
             headers["X-Request-ID"] = request.trace
-        try:
-            connection = await self._ask(body(request), headers)
+        said = body(request)
+        deadline = asyncio.get_running_loop().time() + self._timeouts.first_byte
+        attempt = 0
+        while True:
+            begun = False
+            connection = None
             try:
+                connection = await self._try(said, headers, deadline, self._answer(request))
                 while not connection.over:
                     for delta in await connection.more():
+                        begun = begun or not isinstance(delta, UsageDelta)
                         yield delta
                 await connection.goodbye()
+                return
+            except Upstream as problem:
+                problem.detail = without_secrets(problem.detail, self._key)
+                over = begun or (connection is not None and connection.ended)
+                pause = None if over else self._pause(problem, attempt, deadline)
+                if pause is None:
+                    raise
             finally:
-                connection.close()
-        except Upstream as problem:
-            problem.detail = without_secrets(problem.detail, self._key)
-            raise
+                if connection is not None:
+                    connection.close()
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    def _answer(self, request: ModelRequest) -> Answer:
+        last = request.history[-1] if request.history else None
+        spoken = last is not None and last.role == "assistant" and any(isinstance(part, Text) for part in last.parts)
+        return Answer(thinking=self._thinking, longest=self._longest, spoken=spoken)
 
     async def check(self, name: str) -> str | None:
         """What is wrong with the endpoint, or with the model ``name`` there, as a sentence; ``None``: nothing."""
@@ -99,7 +138,7 @@ class OpenAI:
                 asyncio.timeout(5),
                 self._session().get(url, headers=self._headers, proxy=self._proxy, allow_redirects=False) as response,
             ):
-                said = await read_whole(response, _MAX_WHOLE)
+                said = await read_whole(response, _MAX_OFFER)
         except TimeoutError:
             return f"{shown} did not answer within 5 seconds."
         except (aiohttp.ClientError, OSError) as error:
@@ -114,31 +153,20 @@ class OpenAI:
             return f"{shown} does not offer {name!r} but {', '.join(sorted(offered)[:10])}."
         return None
 
-    async def _ask(self, said: bytes, headers: dict[str, str]) -> _Connection:
-        attempt = 0
-        while True:
-            try:
-                return await self._try(said, headers)
-            except Upstream as problem:
-                pause = self._pause(problem, attempt)
-                if pause is None:
-                    raise
-            attempt += 1
-            await asyncio.sleep(pause)
-
-    def _pause(self, problem: Upstream, attempt: int) -> float | None:
+    def _pause(self, problem: Upstream, attempt: int, deadline: float) -> float | None:
         """Seconds until the next attempt; ``None``: there is none."""
-        again = problem.status in _RETRIED or isinstance(problem.__cause__, aiohttp.ClientConnectionError)
-        if not again or attempt >= self._retries or "insufficient_quota" in problem.detail:
+        if attempt >= self._retries or "insufficient_quota" in problem.detail or not _passing(problem):
             return None
-        jitter = random.uniform(0.5, 1.5)  # noqa: S311  spreads retries, guards nothing
-        if problem.retry_after is None:
-            return self._backoff * 2**attempt * jitter
-        return problem.retry_after + self._backoff * jitter / 2 if problem.retry_after <= PATIENCE else None
+        pause = self._wait(problem.retry_after, attempt)
+        return pause if pause is not None and asyncio.get_running_loop().time() + pause < deadline else None
 
-    async def _try(self, said: bytes, headers: dict[str, str]) -> _Connection:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeouts.first_byte
+    def _wait(self, asked: float | None, attempt: int) -> float | None:
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311  spreads retries, guards nothing
+        if asked is None:
+            return self._backoff * 2**attempt * jitter
+        return asked + self._backoff * jitter / 2 if asked <= PATIENCE else None
+
+    async def _try(self, said: bytes, headers: dict[str, str], deadline: float, answer: Answer) -> _Connection:
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session().post(
@@ -163,7 +191,10 @@ class OpenAI:
         except (aiohttp.ClientError, OSError) as error:
             raise Upstream(reason="connect", detail=f"{self._shown}: {_reason(error)}") from error
         if response.status == 200:
-            return _Connection(response, deadline, self._timeouts)
+            if packing := packed(response):
+                response.close()
+                raise Upstream(reason="malformed", detail=packing)
+            return _Connection(response, answer, deadline, self._timeouts)
         try:
             async with asyncio.timeout_at(deadline):
                 why = await read_whole(response, _MAX_REFUSAL)
@@ -186,10 +217,10 @@ class _Connection:
 
     __slots__ = ("_answer", "_began", "_limit", "_loop", "_patience", "_response", "_since", "_timer", "_why", "over")
 
-    def __init__(self, response: aiohttp.ClientResponse, deadline: float, patience: Timeouts) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, answer: Answer, deadline: float, patience: Timeouts) -> None:
         self._response = response
         self._patience = patience
-        self._answer = Answer()
+        self._answer = answer
         self._began = False
         self._why = ""
         self._since = 0.0
@@ -198,34 +229,36 @@ class _Connection:
         self._timer = self._loop.call_later(self._limit, self._ring)
         self.over = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether the endpoint has said itself that the answer is over."""
+        return self._answer.done or bool(self._answer.reason)
+
     async def more(self) -> list[Delta]:
         """The deltas of the next network read, possibly none. Raises ``Upstream``."""
         answer = self._answer
         if answer.problem is not None:
             raise answer.problem
-        if not self._began:
-            match self._response.content_type:
-                case "application/json":
-                    self.over = True
-                    return answer.whole(await self._whole())
-                case "text/html":
-                    raise Upstream(reason="malformed", detail="a web page answered: OPENAI_BASE_URL may lack its /v1")
-                case _:
-                    pass
+        if not self._began and self._response.content_type == "text/html":
+            raise Upstream(reason="malformed", detail="a web page answered: OPENAI_BASE_URL may lack its /v1")
         try:
+            first = not self._began
             data = await self._next()
+            # Some endpoints give one JSON object although a stream was asked for, and call it anything.
+            if first and (data.lstrip(_BLANK)[:1] == b"{" or self._response.content_type == "application/json"):
+                data = await self._whole(data)
+                return self._last(answer.whole(data) if data else answer.end())
         except Upstream:
             if not answer.reason:
                 raise
-            self.over = True  # the answer is complete, only the end of the stream is missing
-            return answer.close()
+            return self._last(answer.close([]))  # the answer is complete, only the end of the stream is missing
         if not data:
-            self.over = True
-            return answer.end()
+            return self._last(answer.end())
         deltas = answer.read(data)
-        if answer.done:
-            self.over = True
-            deltas += answer.end()
+        return self._last(answer.end(deltas)) if answer.done else deltas
+
+    def _last(self, deltas: list[Delta]) -> list[Delta]:
+        self.over = self._answer.problem is None
         return deltas
 
     async def goodbye(self) -> None:
@@ -267,14 +300,16 @@ class _Connection:
             self._why = f"nothing came for {self._limit:g} s" if self._began else _silence(self._patience)
             self._response.close()
 
-    async def _whole(self) -> bytes:
+    async def _whole(self, data: bytes) -> bytes:
+        """The body that begins with ``data``."""
         pieces: list[bytes] = []
         size = 0
-        while data := await self._next():
+        while data:
             pieces.append(data)
             size += len(data)
             if size > _MAX_WHOLE:
                 raise Upstream(reason="malformed", detail=f"an answer of more than {_MAX_WHOLE} bytes")
+            data = await self._next()
         return b"".join(pieces)
 
 
@@ -288,10 +323,25 @@ class _Offer(msgspec.Struct):
 
 async def read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The beginning of a body, at most about ``limit`` bytes."""
-    said = b""
+    said = bytearray()
     while len(said) < limit and (data := await response.content.readany()):
         said += data
-    return said[:limit]
+    return bytes(said[:limit])
+
+
+def packed(response: aiohttp.ClientResponse) -> str:
+    """Why a body is not read: a few compressed bytes can become any number. Empty where it is as it was asked for."""
+    packing = response.headers.get("Content-Encoding", "").strip().lower()
+    return "" if packing in {"", "identity"} else f"the answer is compressed ({excerpt(packing)}), unasked"
+
+
+def _passing(problem: Upstream) -> bool:
+    """Whether another attempt may meet with more success."""
+    cause = problem.__cause__
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL):
+        return False
+    broken = problem.reason == "cut" or isinstance(cause, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
+    return broken or problem.status in _RETRIED
 
 
 def _without_user(url: str) -> str:

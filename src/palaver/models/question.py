@@ -11,7 +11,7 @@ import msgspec
 from palaver.core.context import alternating, cite
 from palaver.core.ports import Attachment, ModelRequest, ModelTurn
 from palaver.core.types import AnyPart, File, Text, Thinking, ToolCall, ToolResult, clean
-from palaver.models.answer import POCKET
+from palaver.models.calls import POCKET
 
 Json = dict[str, Any]
 

@@ -16,6 +16,13 @@ from palaver.core.problems import Upstream
 SHOWN = 300
 """Characters of an endpoint's words that a problem carries."""
 
+_SENTENCES = (
+    *("error", "message", "detail", "errors", "msg", "error_msg", "error_message", "errmsg", "errorMessage"),
+    *("status_msg", "base_resp", "reason", "title", "error_description"),
+)
+"""Members that hold an error's words, or an object that does."""
+_CODES = ("code", "error_code", "errorCode", "errcode", "err_code", "status_code", "statusCode")
+_FINE = frozenset(("", "0", "200", "201", "ok", "success", "succeeded", "successful", "true", "none"))
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
 _SHORTEST_KEY = 8
 """Servers of one's own are given keys like "x" or "EMPTY", which are no secret but may be part of any word."""
@@ -74,11 +81,43 @@ def sentence(value: Any, depth: int = 4) -> str:
     if isinstance(value, list):
         return sentence(cast("list[Any]", value)[0], depth - 1)
     error = cast("dict[str, Any]", value)
-    for name in ("error", "message", "detail", "errors", "msg", "error_msg"):
+    for name in _SENTENCES:
         if said := sentence(error.get(name), depth - 1):
             codes = [code for code in (error.get("code"), error.get("type")) if code and isinstance(code, str)]
             return f"{said} ({codes[0]})" if name == "message" and codes else said
     return ""
+
+
+def failure(value: Any, *, complete: bool = False) -> str:
+    """The words of an object that came in place of a piece of an answer, where it says that something has failed;
+    else nothing. ``complete``: the answer has ended, so that a mere message is none of its failure."""
+    if not isinstance(value, dict):
+        return ""
+    said = cast("dict[str, Any]", value)
+    if _bad(said.get("base_resp")):
+        said = said["base_resp"]
+    elif not (_failed(said) or _bad(said)):
+        succeeded = any(name in said for name in _CODES)
+        if complete or succeeded or not any(said.get(name) for name in ("detail", "message", "msg")):
+            return ""
+    return sentence(said) or str(said)
+
+
+def _failed(said: dict[str, Any]) -> bool:
+    if any(said.get(name) for name in ("error", "errors", "error_msg", "error_message")):
+        return True
+    status = said.get("status")
+    wrong = status in ("error", "failed") if isinstance(status, str) else isinstance(status, int) and status >= 400
+    return wrong or said.get("success") is False or "error" in (said.get("object"), said.get("type"))
+
+
+def _bad(value: Any) -> bool:
+    """Whether ``value`` has a code, and not one of success."""
+    codes = [cast("dict[str, Any]", value).get(name) for name in _CODES] if isinstance(value, dict) else []
+    return any(
+        isinstance(code, str | int) and not isinstance(code, bool) and str(code).strip().lower() not in _FINE
+        for code in codes
+    )
 
 
 def excerpt(text: str) -> str:

@@ -11,6 +11,8 @@ from msgspec import Struct
 MAX_EVENT = 16 * 1024 * 1024
 """Bytes that one line, or the data of one event, may have unless the caller says otherwise."""
 
+_PASSED_OVER = frozenset((b"", b"id", b"retry"))
+_SHOWN = 4096
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -91,9 +93,10 @@ class Lines:
 
 
 class Events:
-    """Bytes in, complete events out. ``limit``: bytes of the longest line and of the longest event's data."""
+    """Bytes in, complete events out. ``limit``: bytes of the longest line and of the longest event's data. ``stray``
+    is the beginning of the first line that is none of an event stream's: an error of a proxy, or a whole other text."""
 
-    __slots__ = ("_data", "_fresh", "_limit", "_lines", "_name", "_size")
+    __slots__ = ("_data", "_fresh", "_limit", "_lines", "_name", "_size", "stray")
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
         self._limit = limit
@@ -102,6 +105,7 @@ class Events:
         self._fresh = False
         self._data: list[bytes] = []
         self._size = 0
+        self.stray = b""
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes; those without data are none. Raises ``TooLong``."""
@@ -140,4 +144,6 @@ class Events:
             self._name = value.removeprefix(b" ")
         elif line == b"data":
             self._data.append(b"")
+        elif name not in _PASSED_OVER and not self.stray:
+            self.stray = line[:_SHOWN].strip()
         # Comments begin with a colon (their name is empty); id and retry are for readers that reconnect.

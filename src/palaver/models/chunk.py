@@ -1,0 +1,171 @@
+"""One chunk of a Chat Completions answer, out of the JSON of one event.
+
+What endpoints agree on is read in one go. A chunk in which any member is of another type is read once more, member by
+member: what cannot be understood and is not needed is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, cast
+
+import msgspec
+
+from palaver.core.problems import Upstream
+from palaver.models.refusal import excerpt
+
+Json = dict[str, Any]
+
+
+class Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class CallPiece(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: Function | None = None
+    extra_content: Any = None
+
+
+class Words(msgspec.Struct):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    refusal: str | None = None
+    tool_calls: list[CallPiece | None] | None = None
+
+
+class Tokens(msgspec.Struct):
+    prompt_tokens: int | float | None = None
+    completion_tokens: int | float | None = None
+
+
+class Choice(msgspec.Struct):
+    index: int | None = None
+    delta: Words | None = None
+    message: Words | None = None
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    usage: Tokens | None = None
+    error: Any = None
+
+
+class Chunk(msgspec.Struct):
+    choices: list[Choice | None] | None = None
+    usage: Tokens | None = None
+    error: Any = None
+    base_resp: Any = None
+
+
+decode = msgspec.json.Decoder(Chunk).decode
+"""A chunk whose members are all of the usual types. Raises ``msgspec.DecodeError`` or ``UnicodeDecodeError``."""
+_MOST_TOKENS = 2**31
+
+
+def loads(data: bytes) -> Any:
+    """More than JSON allows: half surrogate pairs, NaN, bytes that are no UTF-8. Raises ``malformed``."""
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise unreadable(data) from error
+
+
+def unreadable(data: bytes) -> Upstream:
+    shown = excerpt(data[:4096].decode("utf-8", "replace"))
+    return Upstream(reason="malformed", detail=f"not a chunk of an answer: {shown!r}")
+
+
+def lenient(data: bytes) -> Chunk | None:
+    """A chunk with members of any type; text may hold half surrogate pairs. ``None``: it is no object, so that it is
+    none of the answer's. Raises ``malformed`` for an object that is broken, whose words are lost."""
+    data = data.strip().removeprefix(b"\xef\xbb\xbf")
+    while data.startswith(b"data:"):  # a proxy's prefix before its endpoint's
+        data = data[5:].lstrip()
+    if not data.startswith(b"{"):
+        return None
+    value = _object(loads(data))
+    choices = value.get("choices")
+    if choices is not None and not isinstance(choices, list):
+        raise unreadable(data)
+    return Chunk(
+        choices=[_choice(_object(choice)) for choice in cast("list[Any]", choices or [])],
+        usage=_tokens(value.get("usage")),
+        error=value.get("error"),
+        base_resp=value.get("base_resp"),
+    )
+
+
+def count(tokens: float | None, before: int | None) -> int | None:
+    """A number of tokens as it may be stored, ``before`` where it is none."""
+    return int(tokens) if tokens is not None and 0 <= tokens < _MOST_TOKENS else before
+
+
+def _choice(choice: Json) -> Choice:
+    return Choice(
+        index=_whole(choice.get("index")),
+        delta=_words(choice.get("delta")),
+        message=_words(choice.get("message")),
+        finish_reason=_text(choice.get("finish_reason")),
+        native_finish_reason=_text(choice.get("native_finish_reason")),
+        usage=_tokens(choice.get("usage")),
+        error=choice.get("error"),
+    )
+
+
+def _words(value: Any) -> Words | None:
+    if not isinstance(value, dict):
+        return None
+    words = cast("Json", value)
+    content, calls = words.get("content"), words.get("tool_calls")
+    return Words(
+        content=cast("Any", content) if isinstance(content, str | list) else None,
+        reasoning_content=_text(words.get("reasoning_content")),
+        reasoning=words.get("reasoning"),
+        refusal=_text(words.get("refusal")),
+        tool_calls=[_piece(_object(call)) for call in cast("list[Any]", calls if isinstance(calls, list) else [calls])]
+        if calls
+        else None,
+    )
+
+
+def _piece(piece: Json) -> CallPiece:
+    function = _object(piece.get("function"))
+    name = piece.get("id")
+    return CallPiece(
+        index=_whole(piece.get("index")),
+        id=str(name) if isinstance(name, str | int) and not isinstance(name, bool) else None,
+        function=Function(name=_text(function.get("name")), arguments=function.get("arguments")),
+        extra_content=piece.get("extra_content"),
+    )
+
+
+def _tokens(value: Any) -> Tokens:
+    tokens = _object(value)
+    return Tokens(
+        prompt_tokens=_number(tokens.get("prompt_tokens")), completion_tokens=_number(tokens.get("completion_tokens"))
+    )
+
+
+def _object(value: Any) -> Json:
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> float | None:
+    """A number, also one that is written as text."""
+    try:
+        number = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
