@@ -139,7 +139,13 @@ async def _on(
     readers = ReaderPool()
     guard = Guard(allow=settings.fetch_allow, max_bytes=settings.fetch_max_bytes, timeout_s=settings.fetch_timeout_s)
     ports = Ports(store=store, models=models, knowledge=library, documents=Documents(readers), fetch=guard)
-    runs = Runs(ports, worker=lambda: store.presence.worker, timeout=settings.run_timeout_s)
+    runs = Runs(
+        ports,
+        worker=lambda: store.presence.worker,
+        timeout=settings.run_timeout_s,
+        max_answer_bytes=settings.max_answer_bytes,
+        max_live_bytes=settings.max_live_bytes,
+    )
     limits = Limits(
         max_waiting_turns=settings.max_waiting_turns,
         max_live_runs=settings.max_live_runs,

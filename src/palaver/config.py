@@ -81,6 +81,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_live_runs: Annotated[Positive, Meta(description="runs one process works on; above it new ones are refused")] = (
         2000
     )
+    max_answer_bytes: Annotated[
+        Positive, Meta(description="bytes an answer may have; a model that says more is cut off")
+    ] = 16_777_216
+    max_live_bytes: Annotated[
+        Positive,
+        Meta(description="memory one process has for the answers being written; above it the longest of them fail"),
+    ] = 268_435_456
     token_ttl_s: Annotated[Seconds, Meta(description="life of a WPS access token")] = 7200
     refresh_token_ttl_s: Annotated[Seconds, Meta(description="life of a WPS refresh token")] = 2_592_000
     code_ttl_s: Annotated[Seconds, Meta(description="life of a WPS authorization code")] = 300

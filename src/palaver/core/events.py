@@ -10,10 +10,16 @@ slow reader, a second viewer, an answer given whole and a replay days later are 
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from palaver.core.types import AnyPart, Ended, Growing, Text, Thinking, Value
+import msgspec
+
+from palaver.core.types import AnyPart, Ended, Growing, Text, Thinking, ToolResult, Value
+
+BLOCK = 16_384
+"""Characters of a growing text that are packed together once newer ones have come."""
 
 
 class Opened(Value, frozen=True, kw_only=True):
@@ -39,30 +45,89 @@ Content = tuple[tuple[AnyPart, ...], Ended | None]
 """What events fold to: a message's ``parts`` and ``ended``."""
 
 
-class _Writing:
-    """A growing part in memory. StringIO appends and reads a tail in time proportional to that piece alone."""
+class _Block:
+    """A stretch of a long text that is rarely read again, compressed."""
 
-    __slots__ = ("buffer", "length", "part")
+    __slots__ = ("_packed",)
+
+    def __init__(self, text: str) -> None:
+        self._packed = zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def text(self) -> str:
+        return zlib.decompress(self._packed).decode("utf-8", "surrogatepass")
+
+
+class _Writing:
+    """A growing part in memory: blocks of ``BLOCK`` characters, and the rest in a buffer. Appending and reading a
+    tail take time proportional to that piece alone."""
+
+    __slots__ = ("_base", "_blocks", "_buffer", "held", "length", "part")
 
     def __init__(self, part: Growing) -> None:
         self.part = part
-        self.buffer = io.StringIO(newline="")
         self.length = 0
+        self.held = 0
+        """Bytes of memory that the blocks take."""
+        self._blocks: list[_Block] = []
+        self._buffer = io.StringIO(newline="")
+        self._base = 0
+        """Where the buffer begins."""
         if part.text:
             self.write(part.text)
 
     def write(self, text: str) -> None:
-        self.buffer.seek(0, io.SEEK_END)
-        self.buffer.write(text)
+        self._buffer.seek(0, io.SEEK_END)
+        self._buffer.write(text)
         self.length += len(text)
+        if self.length - self._base >= 2 * BLOCK:
+            self._pack()
+
+    def _pack(self) -> None:
+        """Leave the newest text, which readers are at, as it is."""
+        text = self._buffer.getvalue()
+        end = (len(text) // BLOCK - 1) * BLOCK
+        for start in range(0, end, BLOCK):
+            block = _Block(text[start : start + BLOCK])
+            self._blocks.append(block)
+            self.held += len(block)
+        self._base += end
+        self._buffer = io.StringIO(text[end:], newline="")
 
     def tail(self, start: int, most: int) -> str:
-        self.buffer.seek(start)
-        return self.buffer.read(most)
+        if start >= self._base:
+            self._buffer.seek(start - self._base)
+            return self._buffer.read(most)
+        end = self.length if most < 0 else min(self.length, start + most)
+        first = start // BLOCK
+        text = "".join(block.text() for block in self._blocks[first : -(-min(end, self._base) // BLOCK)])
+        if end > self._base:
+            self._buffer.seek(0)
+            text += self._buffer.read(end - self._base)
+        return text[start - first * BLOCK : end - first * BLOCK]
+
+    def frozen(self) -> _Frozen:
+        return _Frozen(self.part, tuple(self._blocks), self._buffer.getvalue())
 
     def whole(self) -> Growing:
-        text, pocket = self.buffer.getvalue(), self.part.provider_data
-        if isinstance(self.part, Text):
+        return self.frozen().whole()
+
+
+class _Frozen:
+    """A growing part as it was at one moment; ``whole`` may be called in any thread."""
+
+    __slots__ = ("_blocks", "_part", "_rest")
+
+    def __init__(self, part: Growing, blocks: tuple[_Block, ...], rest: str) -> None:
+        self._part = part
+        self._blocks = blocks
+        self._rest = rest
+
+    def whole(self) -> Growing:
+        text, pocket = "".join((*(block.text() for block in self._blocks), self._rest)), self._part.provider_data
+        if isinstance(self._part, Text):
             return Text(text=text, provider_data=pocket)
         return Thinking(text=text, provider_data=pocket)
 
@@ -75,6 +140,9 @@ class _Written:
     def __init__(self, part: Growing) -> None:
         self.part = part
         self.length = len(part.text)
+
+    def frozen(self) -> _Written:
+        return self
 
     def tail(self, start: int, most: int) -> str:
         return self.part.text[start : None if most < 0 else start + most]
@@ -97,10 +165,23 @@ class Place:
         self.steps = 0
 
 
-class Draft:
-    """A message being written: takes events, gives any reader what it has not seen. ``steps`` is its last cursor."""
+class Snapshot:
+    """A draft as it was at one moment. ``parts`` takes time for a long one, and may be called in any thread."""
 
-    __slots__ = ("_parts", "ended", "steps")
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: tuple[_Frozen | _Written | AnyPart, ...]) -> None:
+        self._parts = parts
+
+    def parts(self) -> tuple[AnyPart, ...]:
+        return tuple(part.whole() if isinstance(part, _Frozen | _Written) else part for part in self._parts)
+
+
+class Draft:
+    """A message being written: takes events, gives any reader what it has not seen. ``steps`` is its last cursor,
+    ``size`` about how many bytes it has as JSON, ``held`` about how many it takes in memory."""
+
+    __slots__ = ("_closed", "_parts", "ended", "size", "steps")
 
     def __init__(self, parts: Iterable[AnyPart] = (), ended: Ended | None = None) -> None:
         kept = _Writing if ended is None else _Written
@@ -111,6 +192,22 @@ class Draft:
         self.steps = sum(1 + part.length if isinstance(part, _Text) else 1 for part in self._parts) + (
             ended is not None
         )
+        self.size = 0
+        self._closed = 0
+        """Bytes of memory of the parts before the last one."""
+        for part in self._parts:
+            self._count(part.part if isinstance(part, _Text) else part)
+
+    def _count(self, part: AnyPart) -> None:
+        size = _size(part)
+        self.size += size
+        if not isinstance(part, Growing):
+            self._closed += size
+
+    @property
+    def held(self) -> int:
+        last = self._parts[-1] if self._parts else None
+        return self._closed + (2 * BLOCK + last.held if isinstance(last, _Writing) else 0)
 
     def apply(self, event: Event) -> None:
         """Take one event. Nothing may follow ``Ended``; ``Grew`` needs a growing part at the end."""
@@ -123,18 +220,32 @@ class Draft:
                     raise ValueError(f"{event!r} without an open part")  # noqa: TRY004  the order is wrong, not a type
                 last.write(text)
                 self.steps += len(text)
+                self.size += _bytes(text)
             case Opened(part=part):
+                self._closed = self.held
+                self._count(part)
                 self._parts.append(_Writing(part))
                 self.steps += 1 + len(part.text)
             case Added(part=part):
+                self._closed = self.held
+                self._count(part)
                 self._parts.append(part)
                 self.steps += 1
             case Ended():
                 self.ended = event
                 self.steps += 1
 
+    @property
+    def count(self) -> int:
+        """How many parts there are."""
+        return len(self._parts)
+
+    def snapshot(self, first: int = 0) -> Snapshot:
+        """The parts from number ``first`` on, as they are now."""
+        return Snapshot(tuple(part.frozen() if isinstance(part, _Text) else part for part in self._parts[first:]))
+
     def parts(self) -> tuple[AnyPart, ...]:
-        return tuple(part.whole() if isinstance(part, _Text) else part for part in self._parts)
+        return self.snapshot().parts()
 
     def content(self) -> Content:
         return self.parts(), self.ended
@@ -195,6 +306,20 @@ class Draft:
     def read_out(self, place: Place) -> bool:
         """Whether nothing will ever come after ``place``."""
         return self.ended is not None and place.steps >= self.steps
+
+
+def _bytes(text: str) -> int:
+    """About how many bytes ``text`` has as UTF-8, without looking at it."""
+    return len(text) if text.isascii() else 3 * len(text)
+
+
+def _size(part: AnyPart) -> int:
+    if isinstance(part, Growing):
+        return _bytes(part.text) + 64
+    try:
+        return len(msgspec.json.encode(part))
+    except (TypeError, ValueError, OverflowError, RecursionError):  # told when it is stored
+        return _bytes(part.content) if isinstance(part, ToolResult) else 64
 
 
 def _emptied(part: Growing) -> Growing:

@@ -303,6 +303,8 @@ class Outcome(Value, frozen=True, kw_only=True):
     conversation: int
     parts: tuple[AnyPart, ...]
     ended: Ended
+    size: int = 0
+    """About how many bytes the parts have as JSON."""
 
 
 class Growth(Value, frozen=True, kw_only=True):
@@ -312,6 +314,7 @@ class Growth(Value, frozen=True, kw_only=True):
     conversation: int
     run: int
     parts: tuple[AnyPart, ...]
+    size: int = 0
 
 
 class Listing(Value, frozen=True, kw_only=True):
@@ -475,11 +478,14 @@ class Runs(Protocol):
         """Tell the process that works on the run that somebody reads it in this one."""
         ...
 
-    async def save(self, growths: Sequence[Growth]) -> None: ...
+    async def save(self, growths: Sequence[Growth]) -> None:
+        """Raises ``Unstorable`` when one of them cannot be stored; then none is."""
+        ...
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[int]:
         """Store the ends; runs that somebody else had ended already stay as they were. The ids of runs that may
-        start now, because they are first in their conversation."""
+        start now, because they are first in their conversation. Raises ``Unstorable`` when one of them cannot be
+        stored; then none is."""
         ...
 
     async def interrupt(self, dead: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:

@@ -10,6 +10,7 @@ Problem
 ├─ Upstream(reason, status, detail)   the model's endpoint failed
 ├─ Cancelled()                        stopped before it began
 └─ Internal(reason, detail)           ours: interrupted run, database away, anything unforeseen
+   └─ Unstorable                      … a value that the database refuses
 """
 
 from __future__ import annotations
@@ -161,6 +162,10 @@ class Internal(Problem):
         super().__init__()
         self.reason = reason
         self.detail = detail
+
+
+class Unstorable(Internal):
+    """The database is there and refuses what it was given: to try again would not help."""
 
 
 AnyProblem = Unauthenticated | Forbidden | NotFound | Invalid | Conflict | Busy | Upstream | Cancelled | Internal

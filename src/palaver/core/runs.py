@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -21,13 +20,12 @@ import msgspec
 import structlog
 
 from palaver.core.events import Added, Draft, Event
-from palaver.core.ports import Growth, Outcome, Store
-from palaver.core.problems import Internal, Problem
+from palaver.core.ports import Store
+from palaver.core.problems import Busy, Internal, Problem, Upstream
 from palaver.core.turn import Meter, Ports, Scene, play
 from palaver.core.types import Ended, Message, Status
+from palaver.core.writeback import Ending, WriteBack
 
-SAVE_EVERY = 1.0
-"""Seconds between two saves of a growing message; the first one comes within a quarter of that."""
 EARLY = 10_000
 """How many runs that may start are remembered before they are known."""
 AT_ONCE = 16_384
@@ -41,9 +39,6 @@ TELL_EVERY = 1.0
 ABANDONED_WITHIN = 4.0
 """Seconds within which a run's last reader may leave and the run still counts as abandoned when a message came: a
 closed connection may be noticed after the message that follows it."""
-RETRY_AFTER = (0.1, 0.2, 0.5, 1.0)
-"""Seconds to wait before a failed save is tried again; the last one repeats."""
-
 log = structlog.get_logger("palaver.runs")
 
 
@@ -135,7 +130,7 @@ class Live(Watched):
         self.uid = uid
         self.scene = scene
         self.task: asyncio.Task[None] | None = None
-        self.dirty = False
+        self.unstorable = False
         self.saved_at = float("-inf")
         self.meter = Meter()
         self.ending: Ended | None = None
@@ -147,32 +142,22 @@ class Live(Watched):
     def is_read(self, now: float) -> bool:
         return bool(self.readers) or now < self.read_elsewhere_until
 
-    def growth(self) -> Growth:
-        self.dirty = False
-        return Growth(app=self.app, conversation=self.scene.conversation, run=self.run, parts=self.draft.parts())
-
-    def outcome(self, ended: Ended) -> Outcome:
-        return Outcome(
-            app=self.app,
-            run=self.run,
-            conversation=self.scene.conversation,
-            parts=self.draft.parts(),
-            ended=ended,
-        )
-
-
-@dataclass(slots=True)
-class _Ending:
-    live: Live
-    ended: Ended
-    stored: asyncio.Future[None]
+    @property
+    def conversation(self) -> int:
+        return self.scene.conversation
 
 
 class Runs:
     """The registry of this process's live runs, and what keeps them stored."""
 
-    def __init__(self, ports: Ports, *, worker: Callable[[], int], timeout: float) -> None:
+    def __init__(
+        self, ports: Ports, *, worker: Callable[[], int], timeout: float, max_answer_bytes: int, max_live_bytes: int
+    ) -> None:
         self._ports = ports
+        self._max_answer_bytes = max_answer_bytes
+        self._max_live_bytes = max_live_bytes
+        self._held = 0
+        """Bytes of memory that the live runs' drafts take."""
         self._store: Store = ports.store
         self._timeout = timeout
         self.worker = worker
@@ -183,9 +168,7 @@ class Runs:
         self._remote: dict[UUID, tuple[Watched, asyncio.Task[None]]] = {}
         self._early: OrderedDict[int, None] = OrderedDict()
         """Runs that may start and are not known here: another process's, or one that is about to be added."""
-        self._endings: list[_Ending] = []
-        self._something = asyncio.Event()
-        self._keepers: list[asyncio.Task[None]] = []
+        self._back = WriteBack(self._store.runs, settled=self._settled, may_start=self.may_start)
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
@@ -202,9 +185,7 @@ class Runs:
 
     def open(self) -> None:
         """Begin to keep runs stored; needs a running loop."""
-        self._keepers = [asyncio.create_task(self._keep_growth()), asyncio.create_task(self._keep_endings())]
-        for keeper in self._keepers:
-            keeper.add_done_callback(_said_why)
+        self._back.open()
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -253,26 +234,36 @@ class Runs:
         await self._end(live, ended)
 
     async def _play(self, live: Live) -> Ended:
-        async with asyncio.timeout(self._timeout), aclosing(play(live.scene, self._ports, live.meter)) as events:
+        async with (
+            asyncio.timeout(self._timeout),
+            aclosing(play(live.scene, self._ports, live.meter, live.draft)) as events,
+        ):
             async for event in events:
                 if isinstance(event, Ended):
                     return event
-                live.draft.apply(event)
-                live.dirty = True
-                if isinstance(event, Added):  # a step is worth more than a second's text: saved in the next round
-                    live.saved_at = float("-inf")
+                self._apply(live, event)
+                self._back.grew(live, urgent=isinstance(event, Added))  # a step is worth more than a second's text
                 live.changed()
         raise AssertionError("a turn says how it ended")
+
+    def _apply(self, live: Live, event: Event) -> None:
+        """Raises ``Upstream`` for an answer that is too long, ``Busy`` for one of the longest when all together are."""
+        draft = live.draft
+        before = draft.held
+        draft.apply(event)
+        self._held += draft.held - before
+        if draft.size > self._max_answer_bytes:
+            raise Upstream(reason="cut", detail=f"the answer has more than {self._max_answer_bytes} bytes")
+        if self._held > self._max_live_bytes and draft.held * len(self._live) >= self._held:
+            raise Busy(reason="overload")
 
     async def _end(self, live: Live, ended: Ended) -> None:
         """Store the end, then let the readers know. Nothing may interrupt this: it is shielded by its future."""
         ended = msgspec.structs.replace(ended, usage=live.meter.usage, at=time.time_ns() // 1_000_000)
-        ending = _Ending(live, ended, asyncio.get_running_loop().create_future())
-        self._endings.append(ending)
-        self._something.set()
-        while not ending.stored.done():
+        stored = self._back.end(live, ended)
+        while not stored.done():
             try:
-                await asyncio.shield(ending.stored)
+                await asyncio.shield(stored)
             except asyncio.CancelledError:
                 _uncancel()
 
@@ -345,9 +336,9 @@ class Runs:
                 live.draft.apply(live.ending or _interrupted())
                 live.changed()
         abandoning = [live.abandoning for live in self._live.values() if live.abandoning is not None]
-        for task in (*self._keepers, *abandoning, *(task for _, task in self._remote.values())):
+        for task in (*abandoning, *(task for _, task in self._remote.values())):
             task.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._back.close(within=1)
 
     def hurry(self) -> None:
         """Do not wait for runs to end by themselves any longer."""
@@ -412,61 +403,18 @@ class Runs:
 
     # Storing --------------------------------------------------------------------------------------------------------
 
-    async def _keep_growth(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(SAVE_EVERY / 4)
-            now = loop.time()
-            grown = [live for live in self._live.values() if live.dirty and live.saved_at <= now - SAVE_EVERY]
-            if grown:
-                await self._save(grown, now)
-
-    async def _save(self, grown: list[Live], now: float) -> None:
-        try:
-            await self._store.runs.save([live.growth() for live in grown])
-        except Problem as problem:  # the text is in memory: the next round saves it
-            for live in grown:
-                live.dirty = True
-            log.warning("could not save growing messages", runs=len(grown), problem=problem.record())
-            return
-        for live in grown:
-            live.saved_at = now
-
-    async def _keep_endings(self) -> None:
-        while True:
-            await self._something.wait()
-            self._something.clear()
-            batch, self._endings = self._endings, []
-            if batch:
-                await self._store_endings(batch)
-
-    async def _store_endings(self, batch: list[_Ending]) -> None:
-        attempt = 0
-        while True:
-            try:
-                startable = await self._store.runs.finish([ending.live.outcome(ending.ended) for ending in batch])
-                break
-            except Problem as problem:  # an end must not be lost: it is tried until it is stored
-                pause = RETRY_AFTER[min(attempt, len(RETRY_AFTER) - 1)]
-                attempt += 1
-                log.warning("could not store ends", runs=len(batch), problem=problem.record(), again_in=pause)
-                await asyncio.sleep(pause)
-        for ending in batch:
-            self._forget(ending)
-        for run in startable:
-            self.may_start(run)
-
-    def _forget(self, ending: _Ending) -> None:
-        live = ending.live
+    def _settled(self, ending: Ending) -> None:
+        """A run's end is stored: its readers are told, and it is no longer one of the live ones."""
+        live = self._live[ending.writing.uid]
         if live.draft.ended is None:
             live.draft.apply(ending.ended)
             live.changed()
+        self._held -= live.draft.held
         self._live.pop(live.uid, None)
         self._by_id.pop(live.run, None)
         if not self._live:
             self._idle.set()
         self.ended[ending.ended.status] = self.ended.get(ending.ended.status, 0) + 1
-        ending.stored.set_result(None)
 
 
 def _interrupted() -> Ended:
@@ -475,12 +423,6 @@ def _interrupted() -> Ended:
 
 def _failed(problem: Problem) -> Ended:
     return Ended(status=Status.FAILED, reason="error", problem=problem)
-
-
-def _said_why(keeper: asyncio.Task[None]) -> None:
-    """A keeper works as long as the process does; one that ends is a fault nobody would see otherwise."""
-    if not keeper.cancelled() and (error := keeper.exception()) is not None:
-        log.critical("no run is stored any more, restart this process", exc_info=error)
 
 
 def _uncancel() -> None:

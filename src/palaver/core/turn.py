@@ -13,7 +13,7 @@ import msgspec
 
 from palaver.core.attachments import Attachments
 from palaver.core.context import cite, fill, window
-from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.events import Added, Draft, Event, Grew, Opened
 from palaver.core.ports import (
     Call,
     Documents,
@@ -34,7 +34,6 @@ from palaver.core.ports import (
 )
 from palaver.core.types import (
     Agent,
-    AnyPart,
     Ended,
     Message,
     Passage,
@@ -134,8 +133,9 @@ def found(passages: Sequence[Passage]) -> ToolOutput:
     )
 
 
-async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event, None]:
-    """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with."""
+async def play(scene: Scene, ports: Ports, meter: Meter, draft: Draft) -> AsyncGenerator[Event, None]:
+    """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with. Whoever takes an event applies
+    it to ``draft`` before the next one: what the model said is kept there alone."""
     model, name = ports.models.resolve(scene.agent.spec.model, scene.agent.spec.fallback_model)
     earlier = await ports.store.conversations.history(
         scene.agent.app, scene.conversation, before=scene.question.id, limit=scene.agent.spec.history
@@ -143,7 +143,6 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
     history = (*window(earlier), ModelTurn(role="user", parts=scene.question.parts))
     attachments = await _attachments(scene, ports).read(scene.question, earlier)
     tools: dict[str, Tool] = {}
-    said: list[AnyPart] = []
     passages: tuple[Passage, ...] = ()
     if scene.agent.spec.knowledge and scene.agent.spec.knowledge_mode == "tool":
         tools[SEARCH] = KnowledgeSearch(ports.knowledge, scene.agent)
@@ -151,13 +150,14 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
         call, result, passages = await _retrieve(scene, ports)
         yield Added(part=call)
         yield Added(part=result)
+    before = draft.count
     instructions = fill(scene.agent.spec.instructions, scene.variables)
     for step in range(MAX_STEPS):
         offered = tuple(tool.spec for tool in tools.values()) if step < MAX_STEPS - 1 else ()
         request = ModelRequest(
             model=name,
             instructions=instructions,
-            history=(*history, ModelTurn(role="assistant", parts=tuple(said))) if said else history,
+            history=history if draft.count == before else (*history, _so_far(draft, before)),
             tools=offered,
             passages=passages,
             attachments=attachments,
@@ -168,27 +168,28 @@ async def play(scene: Scene, ports: Ports, meter: Meter) -> AsyncGenerator[Event
         async with aclosing(reply.read(model, request)) as events:
             async for event in events:
                 yield event
-        said += reply.parts()
         if not reply.calls or step == MAX_STEPS - 1:
             yield Ended(status=Status.COMPLETE, reason=reply.reason, usage=meter.usage)
             return
         meter.next_step()
         async with aclosing(_use(tools, reply.calls)) as results:
             async for result in results:
-                said.append(result)
                 yield Added(part=result)
     raise AssertionError("the last step ends the turn")
 
 
+def _so_far(draft: Draft, first: int) -> ModelTurn:
+    return ModelTurn(role="assistant", parts=draft.snapshot(first).parts())
+
+
 class _Step:
-    """One answer of the model: its deltas as events, and what is left of them for the next step."""
+    """One answer of the model: its deltas as events, and what the turn goes on with."""
 
     def __init__(self, meter: Meter) -> None:
         self.calls: list[ToolCall] = []
         self.reason = "stop"
         self._meter = meter
         self._open: type[Text | Thinking] | None = None
-        self._parts: list[tuple[type[Text | Thinking], list[str], dict[str, Any] | None] | ToolCall] = []
 
     async def read(self, model: Model, request: ModelRequest) -> AsyncGenerator[Event, None]:
         async with aclosing(model.stream(request)) as deltas:
@@ -197,16 +198,15 @@ class _Step:
                     case Say(text=text) if text:
                         if self._open is not Text:
                             yield self._begin(Text, None)
-                        yield self._grow(clean(text))
+                        yield Grew(text=clean(text))
                     case Think(text=text, provider_data=pocket) if text or pocket:
                         if self._open is not Thinking:
                             yield self._begin(Thinking, pocket)
                         if text:
-                            yield self._grow(clean(text))
+                            yield Grew(text=clean(text))
                     case Call(call=call):
                         stamped = msgspec.structs.replace(call, at=_now())
                         self._open = None
-                        self._parts.append(stamped)
                         self.calls.append(stamped)
                         yield Added(part=stamped)
                     case UsageDelta(usage=usage):
@@ -219,20 +219,7 @@ class _Step:
 
     def _begin(self, kind: type[Text | Thinking], pocket: dict[str, Any] | None) -> Opened:
         self._open = kind
-        self._parts.append((kind, [], pocket))
         return Opened(part=kind(provider_data=pocket))
-
-    def _grow(self, text: str) -> Grew:
-        last = self._parts[-1]
-        assert isinstance(last, tuple)
-        last[1].append(text)
-        return Grew(text=text)
-
-    def parts(self) -> list[AnyPart]:
-        return [
-            part if isinstance(part, ToolCall) else part[0](text="".join(part[1]), provider_data=part[2])
-            for part in self._parts
-        ]
 
 
 def _attachments(scene: Scene, ports: Ports) -> Attachments:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
-from palaver.core.problems import Internal
+from palaver.core.problems import Internal, Unstorable
 
 FAILURES: tuple[type[Exception], ...] = (
     cast("Any", asyncpg).PostgresError,
@@ -86,4 +86,16 @@ async def pool(url: str, *, size: int, timeout: float, settings: dict[str, str])
 
 def failure(error: BaseException) -> Internal:
     """The driver's error as core knows it."""
-    return Internal(reason="database", detail=f"{type(error).__name__}: {error}".rstrip(": "))
+    kind = Unstorable if _refuses(error) else Internal
+    return kind(reason="database", detail=f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+_NOT_THE_VALUES = frozenset(("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"))
+"""Classes of errors that say nothing of the values: no connection, no room, no right, no such table, given way."""
+
+
+def _refuses(error: BaseException) -> bool:
+    """Whether PostgreSQL (or the driver on its way there) took offence at the values themselves."""
+    if isinstance(error, FAILURES[0]):
+        return str(getattr(error, "sqlstate", None) or "08")[:2] not in _NOT_THE_VALUES
+    return isinstance(error, FAILURES[1]) and isinstance(error, ValueError)

@@ -6,16 +6,20 @@ PostgreSQL puts them in order; what the statement decides, it decides from the r
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from uuid import UUID
 
 from palaver.core.ports import Accepted, Claim, Growth, Opening, Outcome, Replay
-from palaver.core.problems import Busy, Conflict, NotFound, Problem
+from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
 from palaver.core.types import AnyPart, Message, Ref, Text, clean, new_uid
 from palaver.store.conversations import NAMED, conversation, json_text, message, named
 from palaver.store.database import Database, Row
 
+LONG = 64 * 1024
+"""Bytes of JSON from which on it is put together in a thread."""
 ATTEMPTS = 5
 """How often opening a run begins anew because somebody else changed what it was decided on."""
 
@@ -151,6 +155,7 @@ ended AS (
 class Runs:
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="palaver-json")
 
     async def open(self, opening: Opening) -> Accepted | Replay:
         for _ in range(ATTEMPTS):
@@ -277,7 +282,7 @@ class Runs:
             [growth.app for growth in growths],
             [growth.conversation for growth in growths],
             [growth.run for growth in growths],
-            [json_text(growth.parts) for growth in growths],
+            await self._texts(growths),
         )
 
     async def finish(self, outcomes: Sequence[Outcome]) -> set[int]:
@@ -286,7 +291,7 @@ class Runs:
             [outcome.app for outcome in outcomes],
             [outcome.conversation for outcome in outcomes],
             [outcome.run for outcome in outcomes],
-            [json_text(outcome.parts) for outcome in outcomes],
+            await self._texts(outcomes),
             [outcome.ended.status.value for outcome in outcomes],
             [clean(outcome.ended.reason) for outcome in outcomes],
             [json_text(outcome.ended.usage) for outcome in outcomes],
@@ -297,6 +302,16 @@ class Runs:
             [outcome.ended.at / 1000 for outcome in outcomes],
         )
         return {row["head"] for row in rows}
+
+    async def _texts(self, rows: Sequence[Growth | Outcome]) -> list[str]:
+        """The parts of each as JSON, put together in a thread where they are long. Raises ``Unstorable``."""
+        parts = [row.parts for row in rows]
+        try:
+            if sum(row.size for row in rows) <= LONG:
+                return _encoded(parts)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _encoded, parts)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Unstorable(reason="database", detail=f"{type(error).__name__}: {error}") from error
 
     async def interrupt(self, dead: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
         runs = None if only is None else list(only)
@@ -325,6 +340,10 @@ class Runs:
     async def forget_claims(self) -> None:
         """Remove claims that have run out."""
         await self._db.execute("DELETE FROM claim WHERE expires <= now()")
+
+
+def _encoded(parts: Sequence[tuple[AnyPart, ...]]) -> list[str]:
+    return [json_text(one) for one in parts]
 
 
 def _accepted(opening: Opening, row: Row) -> Accepted:

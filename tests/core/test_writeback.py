@@ -1,0 +1,212 @@
+"""What is written of live runs: how much, how often, and what becomes of what the database refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+from core.stage import SLOW, Stage, stage
+from kit import run, until
+
+from palaver.app import Core
+from palaver.core.events import BLOCK, Draft, Grew, Opened
+from palaver.core.ports import Outcome
+from palaver.core.problems import Busy, Internal, Unstorable, Upstream
+from palaver.core.types import Ended, Status, Text, ToolResult
+
+REFUSES = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.parts::text LIKE '%poison%' THEN RAISE EXCEPTION 'not this' USING ERRCODE = '{code}'; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON message FOR EACH ROW EXECUTE FUNCTION refuse()"""
+COUNTS = """
+CREATE TABLE written (size bigint);
+CREATE FUNCTION measure() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO written VALUES (octet_length(NEW.parts::text));
+    RETURN NEW;
+END $$;
+CREATE TRIGGER measure BEFORE UPDATE ON message FOR EACH ROW EXECUTE FUNCTION measure()"""
+
+
+async def execute(core: Core, script: str) -> None:
+    """Each statement of ``script``; bodies of functions hold semicolons of their own."""
+    pieces = script.split("$$")
+    texts = [piece if at % 2 else piece.replace(";", "\0") for at, piece in enumerate(pieces)]
+    for statement in "$$".join(texts).split("\0"):
+        await core.store.db.execute(statement)
+
+
+@pytest.mark.parametrize("code", ["P0001", "22P05", "23514", "54000", "XX000"])
+def test_an_end_that_the_database_refuses_is_a_failure_and_the_others_are_stored(
+    database_url: str, tmp_path: Path, code: str
+) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            await execute(on.core, REFUSES.format(code=code))
+            texts = [f"answer {number}" for number in range(9)]
+            texts[4] = "poison"
+            sent = [await on.say(await on.agent(f"- wait: 0.3\n- text: {text}")) for text in texts]
+            ends = await asyncio.gather(*(on.ended(one) for one in sent))
+            for text, one, ended in zip(texts, sent, ends, strict=True):
+                (answer,) = await on.answers(one)
+                assert answer.ended == ended
+                if text == "poison":
+                    assert ended.status is Status.FAILED
+                    assert isinstance(ended.problem, Internal)
+                    assert answer.text == ""
+                else:
+                    assert (ended.status, answer.text) == (Status.COMPLETE, text)
+            assert len(on.core.runs) == 0
+
+    run(scene())
+
+
+def test_growing_text_that_the_database_refuses_holds_up_no_other(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            await execute(on.core, REFUSES.format(code="P0001"))
+            words = ["a", "b", "poison", "c", "d"]
+            script = "- text: {}\n- wait: 60"
+            sent = [await on.say(await on.agent(script.format(word))) for word in words]
+
+            async def saved() -> list[str]:
+                return [(await on.answers(one))[0].text for one in sent]
+
+            await until(saved, ["a", "b", "", "c", "d"])
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "data", [2**70, {"deep": None}, "\ud800", float("nan")], ids=["too large", "too deep", "half a character", "nan"]
+)
+def test_what_is_no_json_is_refused_or_mended_and_never_ends_the_writing(
+    database_url: str, tmp_path: Path, data: object
+) -> None:
+    if isinstance(data, dict):
+        data = []
+        for _ in range(100_000):
+            data = [data]
+
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            sent = await on.say(await on.agent(SLOW))
+            await on.begun(sent)
+            odd = ToolResult(call_id="1", name="t", content="c", data=data)
+            answer = (await on.answers(sent))[0]
+            outcome = Outcome(
+                app=on.who.app,
+                run=answer.id,
+                conversation=sent.conversation.id,
+                parts=(odd,),
+                ended=Ended(status=Status.COMPLETE),
+            )
+            try:
+                await on.core.store.runs.finish([outcome])
+            except Unstorable:
+                assert (await on.answers(sent))[0].ended is None
+            assert on.core.runs.stop(sent.run)
+            await on.ended(sent)
+
+    run(scene())
+
+
+def test_what_is_written_of_a_long_answer_stays_in_proportion_to_it(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            await execute(on.core, COUNTS)
+            long = f"- repeat: {{text: {'x' * 8192}, times: 100}}\n- repeat: {{text: y, times: 40, every: 0.1}}"
+            sent = await on.say(await on.agent(long))
+            await on.ended(sent)
+            size = len((await on.answers(sent))[0].text)
+            written = await on.core.store.db.fetchval("SELECT sum(size) FROM written")
+            assert size < written < 3 * size
+
+    run(scene())
+
+
+def test_a_short_end_does_not_wait_for_long_ones(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            long = await on.agent(f"- repeat: {{text: {'好' * 4096}, times: 100}}\n- wait: 1", name="long")
+            quick = await on.agent("- text: hi", name="quick")
+            sent = [await on.say(long) for _ in range(20)]
+            slowest = 0.0
+            loop = asyncio.get_running_loop()
+            while len(on.core.runs):
+                begun = loop.time()
+                await on.ended(await on.say(quick))
+                slowest = max(slowest, loop.time() - begun)
+            assert slowest < 1
+            for one in sent:
+                assert (await on.answers(one))[0].text == "好" * 409_600
+
+    run(scene(), guard=60)
+
+
+async def problem_of(on: Stage, script: str) -> tuple[object, int]:
+    sent = await on.say(await on.agent(script, name="long"))
+    ended = await on.ended(sent)
+    assert ended.status is Status.FAILED
+    return ended.problem, len((await on.answers(sent))[0].text)
+
+
+def test_an_answer_that_is_too_long_fails_with_what_it_had(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path, max_answer_bytes=100_000) as on:
+            problem, length = await problem_of(on, "- repeat: {text: 0123456789, times: 20000}")
+            assert problem == Upstream(reason="cut", detail="the answer has more than 100000 bytes")
+            assert 99_000 < length <= 100_010
+
+    run(scene())
+
+
+def test_when_all_answers_together_are_too_long_the_longest_fail_and_short_ones_go_on(
+    database_url: str, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path, max_live_bytes=BLOCK * 8) as on:
+            short = await on.say(await on.agent("- repeat: {text: hi, times: 20, every: 0.1}", name="short"))
+            noise = "".join(chr(33 + (number * number * 7919 >> 5) % 90) for number in range(8192))
+            script = "- repeat: " + msgspec.json.encode({"text": noise, "times": 1000}).decode()
+            problem, _ = await problem_of(on, script)
+            assert problem == Busy(reason="overload")
+            assert (await on.ended(short)).status is Status.COMPLETE
+
+    run(scene())
+
+
+@pytest.mark.parametrize("length", [BLOCK - 1, BLOCK, 2 * BLOCK, 2 * BLOCK + 1, 5 * BLOCK + 7])
+@pytest.mark.parametrize("piece", [1000, BLOCK, 3 * BLOCK])
+def test_every_stretch_of_a_long_text_reads_as_it_was_written(length: int, piece: int) -> None:
+    text = "".join(chr(0x4E00 + number % 20_000) for number in range(length))
+    draft = Draft()
+    draft.apply(Opened(part=Text()))
+    for at in range(0, length, piece):
+        draft.apply(Grew(text=text[at : at + piece]))
+    assert draft.parts() == (Text(text=text),)
+    for after in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, length // 2, length - 1):
+        for most in (1, 100, BLOCK, -1):
+            place = draft.place(1 + after)
+            heard = ""
+            while events := draft.since(place, most):
+                (event,) = (one for one in events if isinstance(one, Grew))
+                heard += event.text
+                if most == 1 or len(heard) > 3 * BLOCK:
+                    break
+            assert heard == text[after : after + len(heard)]
+            assert most == 1 or heard == text[after:] or len(heard) > 3 * BLOCK
+
+
+def test_a_long_answer_takes_less_memory_than_it_has_characters() -> None:
+    draft = Draft()
+    draft.apply(Opened(part=Text()))
+    for number in range(200_000):
+        draft.apply(Grew(text=f"word {number} "))
+    assert draft.held < draft.steps / 2
+    assert draft.size == len("".join(f"word {number} " for number in range(200_000))) + 64
