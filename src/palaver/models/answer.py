@@ -134,6 +134,8 @@ class Answer:
             return self.end(self.read(body))
         if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             raise unreadable(body)
+        if not body.rstrip().endswith(b"}"):
+            raise Upstream(reason="cut", detail="the answer ended in the middle of its JSON object")
         spoken: list[tuple[str, str]] = []
         self._chunk(body, spoken)
         deltas = self._deltas(spoken)

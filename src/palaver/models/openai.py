@@ -39,6 +39,8 @@ _MAX_OFFER = 4 * 1024 * 1024
 _MAX_REFUSAL = 64 * 1024
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
+_AT_ONCE = 32_768
+"""Bytes of an answer that are read without a pause."""
 _GOODBYE = 0.1
 """Seconds for the end of the response to follow the end of the answer, so that the connection can be used again."""
 
@@ -279,7 +281,9 @@ class _Connection:
         """What has arrived, at least a byte; nothing at the end. Raises ``Upstream``: ``timeout`` or ``cut``."""
         self._since = self._loop.time()
         try:
-            data = await self._response.content.readany()
+            data = await self._response.content.read(_AT_ONCE)
+            if len(data) == _AT_ONCE:  # more is there already: others have their turn in between
+                await asyncio.sleep(0)
         except (aiohttp.ClientError, OSError) as error:
             if self._why:
                 raise Upstream(reason="timeout", detail=self._why) from error

@@ -11,6 +11,9 @@ from msgspec import Struct
 MAX_EVENT = 16 * 1024 * 1024
 """Bytes that one line, or the data of one event, may have unless the caller says otherwise."""
 
+MAX_LINES = 65_536
+"""Lines of data that one event may have: short ones cost more than their bytes."""
+
 _PASSED_OVER = frozenset((b"", b"id", b"retry"))
 _SHOWN = 4096
 _BOM = b"\xef\xbb\xbf"
@@ -120,8 +123,8 @@ class Events:
             if line.startswith(b"data:"):
                 held.append(line[6:] if line.startswith(b" ", 5) else line[5:])
                 self._size += len(line)
-                if self._size > self._limit:
-                    raise TooLong(f"an event of more than {self._limit} bytes")
+                if self._size > self._limit or len(held) > MAX_LINES:
+                    raise TooLong(f"an event of more than {self._limit} bytes, or {MAX_LINES} lines")
             elif not line:
                 if held:
                     events.append(Event(self._name, held[0] if len(held) == 1 else b"\n".join(held)))
@@ -142,7 +145,7 @@ class Events:
         name, _, value = line.partition(b":")
         if name == b"event":
             self._name = value.removeprefix(b" ")
-        elif line == b"data":
+        elif line == b"data" and len(self._data) <= MAX_LINES:
             self._data.append(b"")
         elif name not in _PASSED_OVER and not self.stray:
             self.stray = line[:_SHOWN].strip()
