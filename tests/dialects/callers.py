@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from dialects.serving import Served
+from dialects.snail.asking import FAR, jwt
 from dialects.wps.asking import now
 from requests import PreparedRequest
 
@@ -81,6 +82,8 @@ def _native(key: Key, _request: PreparedRequest) -> dict[str, str]:
 def _snail(key: Key, request: PreparedRequest) -> dict[str, str]:
     if "/openapi/" in request.path_url:
         return {"Snail-Ai-App-Id": key.id, "Snail-Ai-Token": key.secret}
+    if "/api/snail/" in request.path_url:
+        return {"Snail-Ai-Auth": jwt({"appId": key.id, "openId": USER, "exp": FAR}, key.secret)}
     return {"Snail-Ai-Auth": key.secret}
 
 

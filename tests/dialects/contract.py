@@ -203,6 +203,9 @@ class NoKeys:
     async def by_number(self, app: int, number: int) -> Key | None:
         return None
 
+    async def with_setting(self, dialect: str, name: str) -> list[Key]:
+        return []
+
 
 class NoLimits:
     """Limits that admit everything."""

@@ -117,12 +117,14 @@ XSPACE: Mapping[str, tuple[Probe, ...]] = {
 
 # Snail --------------------------------------------------------------------------------------------------------------
 
-_A, _B = "/snail-ai/open-api", "/snail-ai/openapi/v1"
+_A, _B, _C = "/snail-ai/open-api", "/snail-ai/openapi/v1", "/api/snail/chat"
 _NUMBER, _USER = {"agentId": Its("agent", ("number",))}, {"openId": Its("user", ("hex", "name"))}
 _NAMED = {"conversationId": Its("conversation", ANY_NAME, silent=True)}
 _FOR_USER = {**_NUMBER, **_USER}
 _SAYS = ({**_FOR_USER, "content": "hi"}, {**_FOR_USER, **_NAMED, "content": "hi"})
 _BY_NAME = {"openId": Its("user", ("new",), silent=True)}
+_OTHER = {"openId": Its("user", ("hex", "name"), silent=True)}
+"""Surface C acts for its token's user, whoever else is named."""
 
 SNAIL: Mapping[str, tuple[Probe, ...]] = {
     f"POST {_A}/chat": (
@@ -148,6 +150,30 @@ SNAIL: Mapping[str, tuple[Probe, ...]] = {
     f"GET {_B}/agent/conversations/messages": ({**_FOR_USER, "conversationId": Its("conversation", ANY_NAME)},),
     f"POST {_B}/agent/chat": _SAYS,
     f"POST {_B}/agent/chat/sync": _SAYS,
+    f"GET {_C}/config": (),
+    f"POST {_C}/session": (),
+    f"GET {_C}/agents": (_OTHER,),
+    f"GET {_C}/agent": ({**_NUMBER, **_OTHER},),
+    f"GET {_C}/my-agents": (_OTHER,),
+    f"POST {_C}/agent/subscribe": ({**_NUMBER, **_OTHER},),
+    f"DELETE {_C}/agent/subscribe": ({"agentId": Its("agent", ("number",), silent=True), **_OTHER},),
+    f"GET {_C}/conversations": ({**_NUMBER, **_OTHER, **_NAMED},),
+    f"POST {_C}/conversations": ({**_NUMBER, **_OTHER, **_NAMED, "title": "x"},),
+    f"DELETE {_C}/conversations": (
+        {"agentId": Its("agent", ("number",), silent=True), **_OTHER},
+        {"agentId": Its("agent", ("number",), silent=True), **_NAMED},
+    ),
+    **dict.fromkeys(
+        (f"GET {_C}/messages", f"GET {_C}/conversations/messages"),
+        (
+            {**_NUMBER, "conversationId": Its("conversation", ANY_NAME)},
+            {"agentId": "1", **_OTHER, "conversationId": "there is none"},
+        ),
+    ),
+    f"POST {_C}/completions": (
+        {**_NUMBER, **_OTHER, "content": "hi"},
+        {**_NUMBER, **_NAMED, "content": "hi"},
+    ),
 }
 
 # Native -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from dialects.native import asking as native
 from dialects.serving import Served, Step
 from dialects.snail import asking as snail
 from dialects.snail import asking_b as snail_b
+from dialects.snail import asking_c as snail_c
 from dialects.sonaops import asking as sonaops
 from dialects.wps import asking as wps
 from dialects.xspace import asking as xspace
@@ -171,6 +172,13 @@ def _snail_b(served: Served, agent: Agent) -> Ask:
     return caller.request("POST", snail_b.CHAT, fields, headers=snail_b.EVENTS)
 
 
+def _snail_c(served: Served, agent: Agent) -> Ask:
+    program = snail_b.Caller(served)
+    user = program.register()
+    browser = snail_c.Browser(served, snail_c.token(program.key, user))
+    return browser.request("POST", snail_c.COMPLETIONS, body={"agentId": agent.id, "content": QUESTION})
+
+
 def _native(served: Served, agent: Agent) -> Ask:
     body = {"agent": agent.uid.hex, "content": QUESTION}
     return native.Caller(served, user=USER).request("POST", "messages", body, headers=native.EVENTS)
@@ -187,5 +195,6 @@ FORMS = (
     Form(name="snail A", ask=_snail, mark=b"\n", breaks_off=True),
     Form(name="snail A as events", ask=_snail_frames),
     Form(name="snail B", ask=_snail_b),
+    Form(name="snail C", ask=_snail_c),
     Form(name="native", ask=_native),
 )

@@ -127,7 +127,7 @@ def test_a_path_below_its_prefixes_that_no_route_serves_is_refused_in_its_form(d
     for prefix in dialect.prefixes:
         ask = Ask(method="GET", path=f"{prefix.rstrip('/')}/no/such/path/there/is")
         status, _, body = answered(dialect, ask)
-        expected = unrouted(dialect, NotFound(noun="route", ref=ask.path), call(method="GET"))
+        expected = unrouted(dialect, NotFound(noun="route", ref=ask.path), call(method="GET", path=ask.path))
         assert (status, without_chance(body)) == (expected.status, without_chance(expected.body))
 
 

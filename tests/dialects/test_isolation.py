@@ -22,11 +22,13 @@ from dialects.native import asking as native
 from dialects.places import APART, NO_NAMES, PLACES, Its, Probe
 from dialects.serving import Served
 from dialects.snail import asking_b as snail
+from dialects.snail.asking import FAR, jwt
 from dialects.sonaops import asking as sonaops
 from dialects.wps import asking as wps
 from dialects.xspace import asking as xspace
 
 from palaver import app
+from palaver.dialects.snail.words import C
 from palaver.dialects.xspace import older
 from palaver.wire.contract import Route
 
@@ -60,6 +62,7 @@ def send(world: World) -> Sender:
     by_native = native.Caller(served, user=ASKS, agents=agents)
     by_snail = snail.Caller(served, agents=agents)
     by_snail.auth["Snail-Ai-Auth"] = by_snail.key.secret
+    browser = {"Snail-Ai-Auth": jwt({"appId": by_snail.key.id, "openId": ASKS, "exp": FAR}, by_snail.key.secret)}
 
     def send(route: Route, fields: Mapping[str, Any]) -> Answer:
         path, query, members = _written(route, fields)
@@ -74,7 +77,9 @@ def send(world: World) -> Sender:
             case "native":
                 ask = by_native.request(route.method, path, members, query=query)
             case _:
-                ask = replace(by_snail.request("POST", path, members), method=route.method, query=query)
+                headers = browser if route.path.startswith(C) else None
+                ask = by_snail.request("POST", path, members, headers=headers)
+                ask = replace(ask, method=route.method, query=query)
         return served.ask(ask if route.method in WITH_BODY else _bodiless(ask))
 
     return send

@@ -114,6 +114,7 @@ class Asking:
 _OF_A_REQUEST = {"method", "url", "headers", "files", "data", "params", "cookies", "json"}
 NOT_THERE = {
     ("POST", "/snail-ai/open-api/rag/search"): "there is no knowledge base",
+    ("POST", "/api/snail/chat/session"): "there is no embed token",
     ("POST", "/v1/chat/image"): "nothing paints here",
     ("POST", "/v1/chat/tts"): "nothing speaks here",
     ("GET", "/saas/voice-broadcast/{name}"): "nothing was spoken",

@@ -80,5 +80,9 @@ class People:
         """A credential by its id: for routes whose callers prove themselves in the body."""
         return await self._keys.by_id(dialect, id)
 
+    async def keys_with(self, dialect: str, setting: str) -> list[Key]:
+        """The enabled credentials of a dialect for which a setting is true."""
+        return await self._keys.with_setting(dialect, setting)
+
     async def key_of(self, token: Token) -> Key | None:
         return await self._keys.by_number(token.app, token.credential)

@@ -550,6 +550,10 @@ class Keys(Protocol):
         """Count an admitted call."""
         ...
 
+    async def with_setting(self, dialect: str, name: str) -> list[Key]:
+        """Those enabled for which that setting is true."""
+        ...
+
 
 class Usages(Protocol):
     async def count(self, key: Key, calls: int) -> Counted: ...

@@ -64,6 +64,14 @@ class Keys:
         row = await self._db.fetchrow("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)
         return None if row is None else self._key(row)
 
+    async def with_setting(self, dialect: str, name: str) -> list[Key]:
+        rows = await self._db.fetch(
+            "SELECT * FROM credential WHERE dialect = $1 AND enabled AND settings -> $2 = 'true' ORDER BY number",
+            dialect,
+            name,
+        )
+        return [self._key(row) for row in rows]
+
     async def _cached(self, dialect: str, by: str | bytes, sql: str) -> Key | None:
         if (dialect, by) in self._cache and self._presence.listening:
             return self._cache[dialect, by]

@@ -311,8 +311,22 @@ def test_n12_a_client_that_leaves_does_not_end_the_run(served: Served, caller: C
     assert [message.text for message in served.history(caller.key, USER, "leaves")] == ["hi", "one two three"]
 
 
-@shows(behaviours.reader_may_leave)
-def test_a_socket_that_is_closed_does_not_end_the_run(served: Served, caller: Caller) -> None:
+@shows(behaviours.abandoned_runs_are_stopped, behaviours.abandoned_setting)
+def test_a_message_stops_the_run_that_nobody_reads(served: Served, caller: Caller) -> None:
+    agent = served.agent("so far", HOLD)
+    first = caller.begin(agent, conversationId="abandoned")
+    first.head()
+    assert first.write() == b'{"type":"text","content":"so far"}\n'
+    first.hang_up()
+    served.agent("on we go", name=agent.name)
+    assert done(caller.say(agent, conversationId="abandoned"))["fullText"] == "on we go"
+    said = [message.text for message in served.history(caller.key, USER, "abandoned")]
+    assert said == ["hi", "so far", "hi", "on we go"]
+
+
+@shows(behaviours.reader_may_leave, behaviours.abandoned_setting)
+def test_a_socket_that_is_closed_does_not_end_the_run(served: Served) -> None:
+    caller = Caller(served, served.key("snail", abandoned="wait"))
     agent = served.agent("one", HOLD)
     with served.connection() as connection:
         connection.send(caller.request(caller.members(agent, conversationId="closed")))

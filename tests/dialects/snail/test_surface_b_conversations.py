@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -100,6 +101,43 @@ def test_conversations_are_listed_changed_last_first(served: Served, program: Ca
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "thinking", "content"),
+    [
+        ([{"fail": "refused"}], None, "系统异常: refused"),
+        ([{"think": "hm"}, {"fail": "cut"}], "hm", "系统异常: cut"),
+        ([" \n", {"fail": "cut"}], None, "系统异常: cut"),
+        (["so far", {"fail": "cut"}], None, "so far"),
+    ],
+)
+@shows(behaviours_b.b_failed_message)
+def test_a_failed_turn_reads_back_as_one(
+    served: Served, program: Caller, ann: str, script: list[Any], thinking: str | None, content: str
+) -> None:
+    broken = served.agent(*script)
+    program.say(broken, ann, conversationId="broken")
+    where = {"agentId": broken.id, "openId": ann, "conversationId": "broken"}
+    question, answer = good(program.get(MESSAGES, **where))
+    assert (question["content"], question["status"]) == ("hi", 1)
+    assert (answer["content"], answer["thinking"], answer["status"]) == (content, thinking, 0)
+
+
+@shows(behaviours_b.b_failed_message)
+def test_a_turn_that_the_servers_death_ended_is_a_failed_one(
+    served: Served, program: Caller, agent: Agent, ann: str
+) -> None:
+    program.say(agent, ann, conversationId=f"died-{ann}")
+    served.sql(
+        "UPDATE message m SET status = 'interrupted', parts = '[]' FROM conversation c"
+        " WHERE c.app = m.app AND c.id = m.conversation AND c.alias = $1 AND m.role = 'assistant'",
+        f"died-{ann}",
+    )
+    where = {"agentId": agent.id, "openId": ann, "conversationId": f"died-{ann}"}
+    answer = good(program.get(MESSAGES, **where))[-1]
+    assert answer["status"] == 0
+    assert answer["content"].startswith("系统异常")
 
 
 @shows(behaviours_b.b_messages, behaviours_b.b_message_members)

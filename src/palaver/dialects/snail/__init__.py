@@ -1,10 +1,11 @@
 """Snail AI: the documented open API (surface A, ``/snail-ai/open-api/``, answers in NDJSON), and what the vendor's
-released server and Java client speak (surface B, ``/snail-ai/openapi/v1/``, answers in JSON and server-sent events).
+released server and Java client speak (surface B, ``/snail-ai/openapi/v1/``, answers in JSON and server-sent events),
+and the gateway of the vendor's chat page (surface C, ``/api/snail/chat/``).
 
 Source: the vendor's page "对话接口" and the wire specification ``snail.md``.
 """
 
-from palaver.dialects.snail import agents, api, behaviours, talk, users
+from palaver.dialects.snail import agents, api, behaviours, gateway, talk, users
 from palaver.dialects.snail.auth import claim, new_credential, verify
 from palaver.dialects.snail.described import ABOUT
 from palaver.dialects.snail.words import curl, refuse
@@ -14,8 +15,8 @@ from palaver.wire.settings import COMMON, boolean
 
 DIALECT = Dialect(
     name="snail",
-    prefixes=("/snail-ai/",),
-    routes=(*api.ROUTES, *agents.ROUTES, *users.ROUTES, *talk.ROUTES),
+    prefixes=("/snail-ai/", "/api/snail/chat/"),
+    routes=(*api.ROUTES, *agents.ROUTES, *users.ROUTES, *talk.ROUTES, *gateway.ROUTES),
     claim=claim,
     verify=verify,
     refuse=refuse,
@@ -23,7 +24,12 @@ DIALECT = Dialect(
     curl=curl,
     settings=(
         *COMMON,
-        Setting(name="auto_register", read=boolean, meaning="surface B: an unknown openId is a new end user"),
+        Setting(name="auto_register", read=boolean, meaning="surfaces B and C: an unknown openId is a new end user"),
+        Setting(
+            name=gateway.OPEN,
+            read=boolean,
+            meaning="surface C: whoever names a registered openId is signed in, without proof",
+        ),
     ),
     behaviours=gathered(behaviours),
     about=ABOUT,

@@ -1,4 +1,4 @@
-"""Surface B: agents, and which of them a user subscribed. Source: wire specification ``snail.md``, section 7."""
+"""Surfaces B and C: agents, and which of them a user subscribed. Source: wire specification ``snail.md``, section 7."""
 
 from __future__ import annotations
 
@@ -29,29 +29,45 @@ async def _newest_first(who: Principal, room: Room) -> list[Agent]:
     return sorted(await room.chat.agents(who), key=lambda agent: (agent.modified, agent.id), reverse=True)
 
 
+async def _subscriptions(who: Principal, room: Room) -> set[int] | None:
+    """The agents that the user of a browser's token subscribed; ``None`` for a caller that is no browser."""
+    if who.user is None:
+        return None
+    try:
+        return await room.people.subscribed(who, await person(who, room, who.user))
+    except NotFound:
+        return set()
+
+
 async def list_agents(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(Paged, members(call))
+    request = asked(Paged, members(call, who))
     page, size = stretch(request.page, request.size, PAGE)
     agents = await _newest_first(who, room)
-    shown = [agent_shown(agent, room.site.timezone) for agent in agents[(page - 1) * size : page * size]]
+    chosen = await _subscriptions(who, room)
+    shown = [
+        agent_shown(agent, room.site.timezone, subscribed=None if chosen is None else agent.id in chosen)
+        for agent in agents[(page - 1) * size : page * size]
+    ]
     return success(shown, page=page, size=size, total=len(agents))
 
 
 async def one_agent(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(ForAgent, members(call))
+    request = asked(ForAgent, members(call, who))
     agent = await agent_of(who, room, need(request.agentId, "agentId"), enabled=False)
-    return success(agent_shown(agent, room.site.timezone))
+    chosen = await _subscriptions(who, room)
+    subscribed = None if chosen is None else agent.id in chosen
+    return success(agent_shown(agent, room.site.timezone, subscribed=subscribed))
 
 
 async def subscribed_agents(call: Call, who: Principal, room: Room) -> Reply:
-    user = await person(who, room, asked(ForUser, members(call)).openId)
+    user = await person(who, room, asked(ForUser, members(call, who)).openId)
     chosen = await room.people.subscribed(who, user)
     agents = [agent for agent in await _newest_first(who, room) if agent.id in chosen]
     return success([agent_shown(agent, room.site.timezone, subscribed=True) for agent in agents])
 
 
 async def subscribe(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(Subscription, members(call))
+    request = asked(Subscription, members(call, who))
     open_id, number = need(request.openId, "openId"), need(request.agentId, "agentId")
     user = await person(who, room, open_id)
     await room.people.subscribe(who, user, await agent_of(who, room, number), on=True)
@@ -59,7 +75,7 @@ async def subscribe(call: Call, who: Principal, room: Room) -> Reply:
 
 
 async def unsubscribe(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(Subscription, members(call))
+    request = asked(Subscription, members(call, who))
     open_id, number = need(request.openId, "openId"), need(request.agentId, "agentId")
     user = await person(who, room, open_id)
     with suppress(NotFound):  # nobody is subscribed to an agent that is not there

@@ -30,7 +30,9 @@ async def chat(call: Call, who: Principal, room: Room) -> Stream:
         raise NotFound(noun="agent", ref=str(request.agent))
     agent = await room.chat.agent(who, number)
     claim = idempotency(call, f"POST {CHAT}")
-    said = Said(parts=(Text(text=request.content),), off=request.off, claim=claim, trace=call.trace)
+    said = Said(
+        parts=(Text(text=request.content),), off=request.off, claim=claim, trace=call.trace, stop_abandoned=True
+    )
     sent = await room.chat.send(who, agent, said, conversation=request.conversation, create_as=request.conversation)
     name = name_of(sent.conversation)
     headers = (("X-Conversation-Id", in_header(name)),)

@@ -1,5 +1,5 @@
 """Surface A's ``Snail-Ai-Auth``, a JWT signed with the credential's secret, or the secret itself; surface B's id and
-secret in two headers. Pure.
+secret in two headers; surface C's ``Snail-Ai-Auth``, a JWT that is bound to an end user. Pure.
 
 Source: wire specification ``snail.md``, section 2.
 """
@@ -16,7 +16,7 @@ import msgspec
 
 from palaver.core.problems import Unauthenticated
 from palaver.core.types import Key, Principal, Token, clean
-from palaver.dialects.snail.words import on_b
+from palaver.dialects.snail.words import on_b, on_c
 from palaver.wire.contract import Call, Claim
 from palaver.wire.framing import compact
 
@@ -35,13 +35,20 @@ def claim(call: Call) -> Claim:
     if on_b(call):
         return Claim(id=_pair(call)[0])
     token = _token(call)
-    if token.count(".") != 2:
+    if token.count(".") != 2 and not on_c(call):
         return Claim(secret=token)
+    return Claim(id=issuer(token))
+
+
+def issuer(token: str) -> str:
+    """The id of the credential that a JWT says has signed it."""
+    if token.count(".") != 2:
+        raise Unauthenticated(reason="wrong")
     claims = _json_segment(token.split(".")[1])
     named = [claims[name] for name in ("appId", "iss") if claims.get(name) is not None]
     if not named or not isinstance(named[0], str) or named[0] != named[-1]:
         raise Unauthenticated(reason="wrong")
-    return Claim(id=named[0])
+    return named[0]
 
 
 def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
@@ -60,18 +67,26 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
         if not hmac.compare_digest(token.encode(), key.secret.encode()):
             raise Unauthenticated(reason="wrong")
         return Principal(key=key)
-    claims = _signed_claims(token, key.secret)
-    _check_time(claims, call.now)
+    user, _ = verified(token, (key.secret,), call.now)
+    if on_c(call) and (user is None or not user.strip()):
+        raise Unauthenticated(reason="user")
+    return Principal(key=key, user=user)
+
+
+def verified(token: str, secrets: tuple[str, ...], now: float) -> tuple[str | None, float]:
+    """(the end user it is bound to, when it ends) of a JWT that one of ``secrets`` has signed and whose time it is."""
+    claims = _signed_claims(token, secrets)
+    ends = _check_time(claims, now)
     user = claims.get("openId")
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if user is not None and not isinstance(user, str):
         raise Unauthenticated(reason="wrong")
-    return Principal(key=key, user=None if user is None else clean(user))
+    return None if user is None else clean(user), ends
 
 
 def embed_token(key: Key, open_id: str, expires: int, trusted: str | None) -> str:
-    """A token of surface A for a browser, good for that user alone until ``expires`` (Unix seconds)."""
+    """A token of surfaces A and C for a browser, good for that user alone until ``expires`` (Unix seconds)."""
     claims: dict[str, Any] = {
         "aud": compact({"username": open_id}).decode(),
         "exp": expires,
@@ -101,12 +116,13 @@ def _token(call: Call) -> str:
     return token
 
 
-def _signed_claims(token: str, secret: str) -> dict[str, Any]:
+def _signed_claims(token: str, secrets: tuple[str, ...]) -> dict[str, Any]:
     head, body, signature = token.split(".")
     header = _json_segment(head)
     if header.get("alg") != "HS256" or "crit" in header:
         raise Unauthenticated(reason="wrong")
-    if not hmac.compare_digest(_digest(f"{head}.{body}", secret), _segment(signature)):
+    sent, signed = _segment(signature), f"{head}.{body}"
+    if not any(hmac.compare_digest(_digest(signed, secret), sent) for secret in secrets):
         raise Unauthenticated(reason="wrong")
     return _json_segment(body)
 
@@ -115,7 +131,7 @@ def _digest(signed: str, secret: str) -> bytes:
     return hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
 
 
-def _check_time(claims: dict[str, Any], now: float) -> None:
+def _check_time(claims: dict[str, Any], now: float) -> float:
     ends = _number(claims.get("exp"))
     if ends is None:
         raise Unauthenticated(reason="wrong")
@@ -125,6 +141,7 @@ def _check_time(claims: dict[str, Any], now: float) -> None:
             raise Unauthenticated(reason="wrong")
     if ends + LEEWAY_S < now:
         raise Unauthenticated(reason="expired")
+    return ends
 
 
 def _number(value: Any) -> float | None:

@@ -148,7 +148,13 @@ broken_off = open_point(
     "a failure in mid-stream is an error line, and then the connection is broken off: HTTP/1.1 closes "
     "without the last chunk",
 )
-retry_is_a_new_message = spec("4.2", "a retry without Idempotency-Key is a new message and waits")
+retry_is_a_new_message = spec(
+    "4.2", "a retry without Idempotency-Key is a new message and waits for a run that is read"
+)
+abandoned_runs_are_stopped = spec(
+    "README 6", "a message that arrives while the working run has no reader stops that run first, its text kept"
+)
+abandoned_setting = spec("README 8", "abandoned: stop by default, wait where the credential says so")
 accept_chooses = open_point(
     "4.3",
     "the page calls the answer SSE and shows lines of JSON: it is NDJSON unless Accept names "
@@ -261,6 +267,7 @@ malformed_key_before_conversation = differs(
     "README 5", "a malformed Idempotency-Key is reported before a conversation of another agent"
 )
 
-# Surface B ----------------------------------------------------------------------------------------------------------
+# Surfaces B and C ---------------------------------------------------------------------------------------------------
 
 from palaver.dialects.snail.behaviours_b import *  # noqa: E402, F403  rows of the same manifest, after A's
+from palaver.dialects.snail.behaviours_c import *  # noqa: E402, F403

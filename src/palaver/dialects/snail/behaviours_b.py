@@ -78,6 +78,7 @@ b_blank_is_not_all = spec("7", "DELETE with a blank conversationId: conversation
 b_n17 = spec("9.2", "N17: clear, then list: data null; data [], total 0")
 b_messages = spec("7", "GET /agent/conversations/messages: oldest first, no paging; unknown: []")
 b_message_members = spec("7", "Message: role, content, thinking, status 1, createDt")
+b_failed_message = spec("7", "a failed turn has status 0; one without text has the reason as content")
 b_messages_of_other_agent = spec("7", "messages asked for with another agent's id are []")
 b_being_written = spec("README 6", "an answer being written is in the history from its end on")
 b_isolation = spec("README 3", "somebody else's conversation is answered like one that does not exist")

@@ -20,15 +20,21 @@ from palaver.dialects.snail.shapes import (
     ListedConversations,
     NewConversation,
     OldConversations,
+    OwnListed,
+    OwnMessages,
+    OwnNew,
+    OwnOld,
+    OwnTalk,
     Paged,
     Registration,
     SearchRequest,
+    Session,
     Subscription,
     Talk,
 )
 from palaver.dialects.snail.shapes import Messages as MessagesOf
 from palaver.dialects.snail.stream import Frames, Lines
-from palaver.dialects.snail.words import EVENT_STREAM, NDJSON
+from palaver.dialects.snail.words import EVENT_STREAM, NDJSON, C
 from palaver.wire.contract import Encoder
 from palaver.wire.describe import About, Answer, Body, Operation, Parameter, Query, Scheme, example_run
 
@@ -130,6 +136,15 @@ class Spoken(msgspec.Struct, kw_only=True):
     conversationId: str  # noqa: N815
     content: str
     durationMs: Annotated[int, Meta(ge=0)]  # noqa: N815
+
+
+class Config(msgspec.Struct, kw_only=True):
+    gatewayPath: Annotated[  # noqa: N815
+        str, Meta(description="Where the calls are; with the server's name for a page from elsewhere.")
+    ]
+    pageTitle: str  # noqa: N815
+    logo: str
+    resourceBaseUrl: str  # noqa: N815
 
 
 class EmbedToken(msgspec.Struct, kw_only=True):
@@ -379,7 +394,7 @@ TALK_SYNC = _on_b(
     finds=("agent", "user"),
 )
 _ISSUED = _given(
-    "The token, with which the user's browser calls surface A.",
+    "The token, with which the user's browser calls surfaces A and C.",
     Envelope[EmbedToken],
     {
         "token": "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",
@@ -402,19 +417,94 @@ TOKEN_BY_QUERY = _on_b(
 )
 
 
+# Surface C ----------------------------------------------------------------------------------------------------------
+
+
+def _on_c(of_b: Operation, *, body: Body | None = None, query: Query | None = None) -> Operation:
+    """The operation of surface B, for the user of the caller's token."""
+    return Operation(
+        source=f"{SPEC} 8",
+        answers=of_b.answers,
+        body=body,
+        query=query,
+        finds=of_b.finds,
+        more="The token's user replaces any `openId` that is named.",
+    )
+
+
+CONFIG = Operation(
+    source=f"{SPEC} 8",
+    answers=(
+        _given(
+            "The page's configuration.",
+            Envelope[Config],
+            {"gatewayPath": C, "pageTitle": "Chat", "logo": "", "resourceBaseUrl": ""},
+        ),
+    ),
+)
+SESSION = Operation(
+    source=f"{SPEC} 8",
+    body=Body(
+        shape=Session,
+        required=("openId",),
+        examples={
+            "for an embed token": {
+                "openId": _OPEN_ID,
+                "trustedCredential": "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",
+            }
+        },
+    ),
+    answers=(_ISSUED,),
+    finds=("user",),
+    more="Without an embed token it works where one credential has `open_sessions`.",
+)
+_ONE: dict[str, Any] = {"agentId": 1}
+_BY_AGENT = Query(shape=ForAgent, required=("agentId",), example=_ONE)
+C_AGENTS = _on_c(AGENTS, query=AGENTS.query)
+C_AGENT = _on_c(AGENT, query=_BY_AGENT)
+C_SUBSCRIBED = _on_c(SUBSCRIBED)
+C_SUBSCRIPTION = _on_c(UNSUBSCRIBE, query=_BY_AGENT)
+C_CONVERSATIONS = _on_c(CONVERSATIONS, query=Query(shape=OwnListed, required=("agentId",), example=_ONE | {"size": 50}))
+C_NEW_CONVERSATION = _on_c(
+    NEW_CONVERSATION,
+    body=Body(
+        shape=OwnNew,
+        required=("agentId", "title"),
+        examples={"a conversation": _ONE | {"title": "Weather"}},
+    ),
+)
+C_OLD_CONVERSATIONS = _on_c(OLD_CONVERSATIONS, query=Query(shape=OwnOld, required=("agentId",), example=_ONE))
+C_MESSAGES = _on_c(
+    MESSAGES,
+    query=Query(
+        shape=OwnMessages,
+        required=("agentId", "conversationId"),
+        example=_ONE | {"conversationId": _CONVERSATION},
+    ),
+)
+C_TALK = _on_c(
+    TALK,
+    body=Body(
+        shape=OwnTalk,
+        required=("agentId", "content"),
+        examples={"a message": _ONE | {"content": "What is the weather like?"}},
+    ),
+)
+
+
 # What all have in common --------------------------------------------------------------------------------------------
 
 ABOUT = About(
     title="Snail AI",
-    meaning="Two surfaces: A, `/snail-ai/open-api/`, is the documented one; B, `/snail-ai/openapi/v1/`, is what the"
-    " vendor's released server and its Java client speak.",
+    meaning="Three surfaces: A, `/snail-ai/open-api/`, is the documented one; B, `/snail-ai/openapi/v1/`, is what the"
+    " vendor's released server and its Java client speak; C, `/api/snail/chat/`, is the gateway of its chat page.",
     refusal=Refused,
     schemes=(
         Scheme(
             name="auth",
             header=HEADER.title(),
             meaning="Surface A: a JWT (HS256) signed with the credential's secret, with the claims `appId` and `exp`;"
-            " or the secret itself.",
+            " or the secret itself. Surface C: such a JWT with the claim `openId`.",
         ),
         Scheme(
             name="app",

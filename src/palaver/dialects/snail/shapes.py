@@ -10,6 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Invalid
+from palaver.core.types import Principal
+from palaver.dialects.snail.words import on_b
 from palaver.wire.bodies import json_object, read
 from palaver.wire.contract import Call
 
@@ -138,9 +140,8 @@ class ForUser(msgspec.Struct, kw_only=True):
     openId: OpenId = None  # noqa: N815
 
 
-class Subscription(msgspec.Struct, kw_only=True):
+class Subscription(ForAgent, kw_only=True):
     openId: OpenId = None  # noqa: N815
-    agentId: AgentId = None  # noqa: N815
 
 
 class Registration(msgspec.Struct, kw_only=True):
@@ -155,45 +156,51 @@ class Registration(msgspec.Struct, kw_only=True):
     avatarUrl: str | None = None  # noqa: N815
 
 
-class Conversations(msgspec.Struct, kw_only=True):
-    """One user's conversations with one agent."""
-
-    agentId: AgentId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
-
-
-class ListedConversations(Conversations, kw_only=True):
-    """A stretch of them."""
+class OwnListed(ForAgent, kw_only=True):
+    """A stretch of the conversations with an agent; ``Own…`` is what surface C's page sends, whose token has the
+    user."""
 
     page: Page = None
     size: Size = None
 
 
-class NewConversation(Conversations, kw_only=True):
-    """A new one of them."""
+class ListedConversations(OwnListed, kw_only=True):
+    openId: OpenId = None  # noqa: N815
+
+
+class OwnNew(ForAgent, kw_only=True):
+    """A new conversation."""
 
     title: str | None = None
 
 
-class OldConversations(Conversations, kw_only=True):
-    """One of them, or all."""
+class NewConversation(OwnNew, kw_only=True):
+    openId: OpenId = None  # noqa: N815
+
+
+class OwnOld(ForAgent, kw_only=True):
+    """A conversation, or all."""
 
     conversationId: Annotated[  # noqa: N815
         str | None, Meta(description="Without it: all.", extra_json_schema={"maxLength": MAX_CONVERSATION_ID})
     ] = None
 
 
-class Messages(msgspec.Struct, kw_only=True):
-    agentId: AgentId = None  # noqa: N815
+class OldConversations(OwnOld, kw_only=True):
+    openId: OpenId = None  # noqa: N815
+
+
+class OwnMessages(ForAgent, kw_only=True):
     conversationId: NamedId = None  # noqa: N815
+
+
+class Messages(OwnMessages, kw_only=True):
     openId: OpenId = None  # noqa: N815
 
 
-class Talk(msgspec.Struct, kw_only=True):
-    """The body of surface B's chats."""
+class OwnTalk(ForAgent, kw_only=True):
+    """The body of surface C's chat."""
 
-    agentId: AgentId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
     content: Content = None
     conversationId: ConversationId = None  # noqa: N815
     disabledMcpServerIds: Servers = None  # noqa: N815
@@ -202,6 +209,12 @@ class Talk(msgspec.Struct, kw_only=True):
         str | None,
         Meta(description="Comes back in every event.", extra_json_schema={"maxLength": MAX_SID}),
     ] = None
+
+
+class Talk(OwnTalk, kw_only=True):
+    """The body of surface B's chats."""
+
+    openId: OpenId = None  # noqa: N815
 
 
 class Embedding(msgspec.Struct, kw_only=True):
@@ -216,12 +229,24 @@ class Embedding(msgspec.Struct, kw_only=True):
     ] = None
 
 
-def members(call: Call) -> dict[str, Any]:
-    """What a call of surface B brings: a POST's JSON body, else the query's fields."""
-    if call.method == "POST":
-        return json_object(call.body)
-    fields = parse_qsl(call.query.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
-    return {name: value.replace("\0", "\ufffd") for name, value in fields}
+class Session(msgspec.Struct, kw_only=True):
+    """The body of surface C's sign-in."""
+
+    openId: OpenId = None  # noqa: N815
+    trustedCredential: Annotated[  # noqa: N815
+        str | None, Meta(description="An embed token for that user; not needed where the server signs in anybody.")
+    ] = None
+
+
+def members(call: Call, who: Principal) -> dict[str, Any]:
+    """What a call of surface B or C brings: a POST's JSON body, else the query's fields. A user that the caller's token
+    is bound to (surface C) replaces any that is named."""
+    if call.method == "POST" and (call.body or on_b(call)):
+        given = json_object(call.body)
+    else:
+        fields = parse_qsl(call.query.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
+        given = {name: value.replace("\0", "\ufffd") for name, value in fields}
+    return given if who.user is None else {**given, "openId": who.user}
 
 
 def asked(shape: type[S], given: dict[str, Any]) -> S:

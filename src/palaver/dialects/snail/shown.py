@@ -7,6 +7,8 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from palaver.core.types import Agent, Conversation, Message, Passage, User
+from palaver.dialects.snail.stream import FAILED
+from palaver.dialects.snail.words import why
 
 QUESTIONS = 8
 TITLE = 16
@@ -74,11 +76,15 @@ def conversation_shown(conversation: Conversation, zone: tzinfo) -> dict[str, An
 
 
 def message_shown(message: Message, zone: tzinfo) -> dict[str, Any]:
+    """A failed turn says so; one without words has the reason in their place."""
+    failed = message.ended is not None and message.ended.status in FAILED
     return {
         "role": message.role,
-        "content": message.text,
+        "content": why(message.ended.problem)
+        if message.ended and failed and not message.text.strip()
+        else message.text,
         "thinking": message.thinking or None,
-        "status": 1,
+        "status": 0 if failed else 1,
         "createDt": date(message.created, zone, JOINED),
     }
 

@@ -1,4 +1,7 @@
-"""Surface B: conversations and what is said in them. Source: wire specification ``snail.md``, sections 6 and 7."""
+"""Surfaces B and C: conversations, and what is said in them.
+
+Source: wire specification ``snail.md``, sections 6 to 8.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ from palaver.dialects.snail.shapes import (
 from palaver.dialects.snail.shown import conversation_shown, message_shown, name_of
 from palaver.dialects.snail.stream import FAILED, Frames
 from palaver.dialects.snail.users import person
-from palaver.dialects.snail.words import EVENT_STREAM, NO_TIME, B, failed, success, why
+from palaver.dialects.snail.words import EVENT_STREAM, NO_TIME, B, failed, on_c, success, why
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room, Route, Stream
 from palaver.wire.framing import in_header
 from palaver.wire.once import REPLAYED, once
 
 CONVERSATIONS = f"{B}/agent/conversations"
-PAGE = 20
+PAGE, PAGE_OF_C = 20, 50
 WAIT_S = 300.0
 """How long ``/agent/chat/sync`` waits for a run's end."""
 
@@ -64,9 +67,9 @@ async def _conversation_if_any(who: Principal, room: Room, agent: Agent | None, 
 
 
 async def list_conversations(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(ListedConversations, members(call))
+    request = asked(ListedConversations, members(call, who))
     number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
-    page, size = stretch(request.page, request.size, PAGE)
+    page, size = stretch(request.page, request.size, PAGE_OF_C if on_c(call) else PAGE)
     who = await _acting(who, room, open_id)
     agent = await _agent_if_any(who, room, number)
     if agent is None:
@@ -78,7 +81,7 @@ async def list_conversations(call: Call, who: Principal, room: Room) -> Reply:
 
 
 async def create_conversation(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(NewConversation, members(call))
+    request = asked(NewConversation, members(call, who))
     number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
     title = need(request.title, "title")
     who = await _acting(who, room, open_id)
@@ -88,12 +91,12 @@ async def create_conversation(call: Call, who: Principal, room: Room) -> Reply:
         made = await room.chat.create(who, agent, title=title)
         return success(conversation_shown(made, room.site.timezone))
 
-    return await once(room, who, idempotency(call, f"POST {CONVERSATIONS}"), work)
+    return await once(room, who, idempotency(call, f"POST {call.route}"), work)
 
 
 async def delete_conversations(call: Call, who: Principal, room: Room) -> Reply:
     """One conversation, or all that the user has with the agent. Whoever names a blank one does not mean all."""
-    given = members(call)
+    given = members(call, who)
     request = asked(OldConversations, given)
     number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
     name = conversation_name(request.conversationId)
@@ -114,7 +117,7 @@ async def delete_conversations(call: Call, who: Principal, room: Room) -> Reply:
 
 async def list_messages(call: Call, who: Principal, room: Room) -> Reply:
     """Everything said in a conversation; an answer from its end on."""
-    request = asked(Messages, members(call))
+    request = asked(Messages, members(call, who))
     number = need(request.agentId, "agentId")
     name = need(conversation_name(request.conversationId), "conversationId")
     who = await _acting(who, room, need(request.openId, "openId"))
@@ -140,15 +143,16 @@ async def _send(call: Call, who: Principal, room: Room, request: Talk) -> Sent:
     said = Said(
         parts=(Text(text=content),),
         off=switched_off(request.disabledMcpServerIds, request.disabledSkillIds),
-        claim=idempotency(call, f"POST {call.path}"),
+        claim=idempotency(call, f"POST {call.route}"),
         trace=call.trace,
+        stop_abandoned=True,  # the only stop of the vendor's page and SDK is to close the connection
     )
     return await room.chat.send(who, agent, said, conversation=name, create_as=name)
 
 
 async def chat(call: Call, who: Principal, room: Room) -> Stream:
     """Say something to an agent and follow the answer."""
-    request = asked(Talk, members(call))
+    request = asked(Talk, members(call, who))
     sent = await _send(call, who, room, request)
     name = name_of(sent.conversation)
     # The run's id is random, and the same for a replay.
@@ -159,7 +163,7 @@ async def chat(call: Call, who: Principal, room: Room) -> Stream:
 
 async def chat_sync(call: Call, who: Principal, room: Room) -> Reply:
     """Say something to an agent and wait for the answer."""
-    sent = await _send(call, who, room, asked(Talk, members(call)))
+    sent = await _send(call, who, room, asked(Talk, members(call, who)))
     events = await collect(sent.reader, WAIT_S)
     headers = (REPLAYED,) if sent.replayed else ()
     if events is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, User
@@ -32,7 +33,7 @@ async def person(who: Principal, room: Room, given: str | None) -> User:
 
 
 async def register(call: Call, who: Principal, room: Room) -> Reply:
-    request = asked(Registration, members(call))
+    request = asked(Registration, members(call, who))
     name = None if request.externalId is None else user_name(request.externalId, "externalId")
 
     async def work() -> Reply:
@@ -43,27 +44,31 @@ async def register(call: Call, who: Principal, room: Room) -> Reply:
 
 
 async def show_user(call: Call, who: Principal, room: Room) -> Reply:
-    return success(user_shown(await person(who, room, asked(ForUser, members(call)).openId)))
+    return success(user_shown(await person(who, room, asked(ForUser, members(call, who)).openId)))
 
 
 async def new_embed_token(call: Call, who: Principal, room: Room) -> Reply:
-    """A token with which the user's browser speaks surface A itself."""
-    request = asked(Embedding, members(call))
+    """A token with which the user's browser speaks surfaces A and C itself."""
+    request = asked(Embedding, members(call, who))
     open_id, ttl = need(request.openId, "openId"), life(request.ttlSeconds)
     user = await person(who, room, open_id)
     expires = int(call.now) + ttl
-    return success(
-        {
-            "token": embed_token(who.key, open_id, expires, request.trustedCredential),
-            "tokenType": TOKEN,
-            "authHeader": TOKEN,
-            "expiresAt": date(datetime.fromtimestamp(expires, UTC), room.site.timezone, SPACED),
-            "ttlSeconds": ttl,
-            "openId": open_id,
-            "nickname": user.nickname,
-            "avatarUrl": user.avatar,
-        }
-    )
+    token = embed_token(who.key, open_id, expires, request.trustedCredential)
+    return success(token_shown(token, open_id, user, expires, ttl, room))
+
+
+def token_shown(token: str, open_id: str, user: User, expires: int, ttl: int, room: Room) -> dict[str, Any]:
+    """An embed token as its browser gets it."""
+    return {
+        "token": token,
+        "tokenType": TOKEN,
+        "authHeader": TOKEN,
+        "expiresAt": date(datetime.fromtimestamp(expires, UTC), room.site.timezone, SPACED),
+        "ttlSeconds": ttl,
+        "openId": open_id,
+        "nickname": user.nickname,
+        "avatarUrl": user.avatar,
+    }
 
 
 ROUTES = (

@@ -29,6 +29,9 @@ CHAT = "/snail-ai/open-api/chat"
 SEARCH = "/snail-ai/open-api/rag/search"
 B = "/snail-ai/openapi/v1"
 """Below this lies surface B."""
+C = "/api/snail/chat"
+"""Below this lies surface C."""
+COMPLETIONS, SESSION = f"{C}/completions", f"{C}/session"
 NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream;charset=UTF-8"
 NOT_SIGNED_IN = 5001
@@ -44,10 +47,17 @@ _RULES = {
     ("ttlSeconds", "size"): "must be less than or equal to 86400",
 }
 """What the vendor's server says of a field of surface B that is there and breaks a rule."""
+_SUBSCRIPTIONS = frozenset((f"{B}/user/agent", f"{C}/agent/subscribe"))
+_OF_A_USER = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"}
+"""Calls that are about an end user, and say of an unknown one that it is not there."""
 
 
 def on_b(call: Call) -> bool:
     return call.path.startswith(f"{B}/")
+
+
+def on_c(call: Call) -> bool:
+    return call.path.startswith(f"{C}/")
 
 
 def wants_events(call: Call) -> bool:
@@ -59,16 +69,18 @@ def wants_events(call: Call) -> bool:
 def refuse(problem: AnyProblem, call: Call, _key: Key | None = None) -> Reply:
     """The problem as the caller's surface answers it, always one line; as one ``error`` frame where events were asked
     for."""
-    http, status, message = _said_on_b(problem, call) if on_b(call) else _said(problem)
+    http, status, message = _as_answered(problem, call)
     if _reads_frames(call) and http not in {404, 405, 413}:
         return Reply(body=sse("error", ascii_json(error_event(message, status))), media_type=EVENT_STREAM)
-    body = failure(message, status) if on_b(call) else envelope(message, status)
+    body = failure(message, status) if on_b(call) or on_c(call) else envelope(message, status)
     return Reply(status=http, body=compact(body), headers=_retry(problem))
 
 
 def _reads_frames(call: Call) -> bool:
     if on_b(call):  # the vendor's reader of streams sees nothing at all in a JSON body
         return call.path == f"{B}/agent/chat" and "text/event-stream" in call.headers.get("accept", "").lower()
+    if on_c(call):  # the vendor's page sends no Accept, and drops a JSON body
+        return call.path == COMPLETIONS
     return call.path != SEARCH and wants_events(call)
 
 
@@ -93,7 +105,7 @@ def why(problem: Problem | None) -> str:
 
 
 def failure(message: str, status: int = 0) -> dict[str, Any]:
-    """A failure of surface B: the documented members, then the implemented ones."""
+    """A failure of surfaces B and C: the documented members, then the implemented ones."""
     return {"code": 0, "msg": message, "data": None, "status": status, "message": message}
 
 
@@ -112,20 +124,35 @@ def error_event(message: str = UNFORESEEN, status: int = 0) -> dict[str, Any]:
     return {"message": message, "code": 0, "msg": message, "data": None, "status": status}
 
 
-def _said_on_b(problem: AnyProblem, call: Call) -> tuple[int, int, str]:
-    """The same on surface B, where a message depends on the call."""
+def _as_answered(problem: AnyProblem, call: Call) -> tuple[int, int, str]:
+    """(HTTP status, the envelope's status, message), on the caller's surface."""
+    if on_b(call):
+        match problem:
+            case Unauthenticated(reason="missing"):
+                return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 Snail-Ai-App-Id 和 Snail-Ai-Token"
+            case Unauthenticated(reason="unknown", subject=app):
+                return 200, NOT_SIGNED_IN, f"应用认证失败: {app}"
+            case _:
+                return _said_of_fields(problem, call)
+    if on_c(call):
+        match problem:
+            case Unauthenticated(reason="missing") if call.path == SESSION:
+                return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 trustedCredential"
+            case _:
+                return _said_of_fields(problem, call)
+    return _said(problem)
+
+
+def _said_of_fields(problem: AnyProblem, call: Call) -> tuple[int, int, str]:
+    """The same on surfaces B and C, where a message depends on the call."""
     match problem:
-        case Unauthenticated(reason="missing"):
-            return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 Snail-Ai-App-Id 和 Snail-Ai-Token"
-        case Unauthenticated(reason="unknown", subject=app):
-            return 200, NOT_SIGNED_IN, f"应用认证失败: {app}"
         case NotFound(noun="user", ref=open_id):
-            if call.path.startswith(f"{B}/user"):
+            if call.path in _OF_A_USER:
                 return 200, 0, f"用户不存在: {open_id}"
             return 200, NOT_SIGNED_IN, f"OpenId 无效: {open_id}"
-        case NotFound(noun="agent", ref=number) if call.path == f"{B}/agent":
+        case NotFound(noun="agent", ref=number) if call.path in {f"{B}/agent", f"{C}/agent"}:
             return 200, 0, f"Agent 不存在: {number}"
-        case NotFound(noun="agent", ref=number) if call.path == f"{B}/user/agent":
+        case NotFound(noun="agent", ref=number) if call.path in _SUBSCRIPTIONS:
             return 200, 0, f"Agent 不存在或不可用: {number}"
         case Invalid(field=field, rule="required") if field != "body":
             return 200, 0, f"{field} {field} is required"
@@ -136,7 +163,7 @@ def _said_on_b(problem: AnyProblem, call: Call) -> tuple[int, int, str]:
 
 
 def _said(problem: AnyProblem) -> tuple[int, int, str]:
-    """(HTTP status, the envelope's status, message)."""
+    """The same on surface A, and of what is alike on all."""
     match problem:
         case Unauthenticated():
             return 200, NOT_SIGNED_IN, _not_signed_in(problem)
@@ -175,7 +202,7 @@ def _not_signed_in(problem: Unauthenticated) -> str:
         case "expired":
             return "登录已过期，请重新登录"
         case "user":
-            return f"OpenId 无效: {problem.subject}"
+            return f"OpenId 无效: {problem.subject}" if problem.subject else "Token 缺少 openId"
         case "unknown" | "wrong" | "repeated":
             return "Token 验证失败"
 
