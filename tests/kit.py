@@ -71,10 +71,10 @@ class Scratch:
         finally:
             await connection.close()
 
-    async def create(self) -> tuple[str, str]:
-        """(name, address) of a new database."""
+    async def create(self, how: str = "TEMPLATE template STRATEGY file_copy") -> tuple[str, str]:
+        """(name, address) of a new database; ``how`` another one than a migrated copy is made."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
-        await self._admin(f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
+        await self._admin(f"CREATE DATABASE {name} {how}")
         return name, self.at(name)
 
     async def drop(self, name: str) -> None:

@@ -80,22 +80,32 @@ def all_dialects() -> tuple[Dialect, ...]:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, environment: Mapping[str, str] = os.environ) -> AsyncGenerator[Core]:
-    """The product on its database, which is started and migrated if need be; everything is closed at the end.
+async def opened(
+    settings: Settings, environment: Mapping[str, str] = os.environ, *, upgrade: bool = False
+) -> AsyncGenerator[Core]:
+    """The product on its database, which is started and set up if need be; one of an older palaver is migrated with
+    ``upgrade`` alone. Everything is closed at the end.
 
     Raises ``Internal(reason="database")`` and ``SettingsError``, each with what to do.
     """
     box = SecretBox(_master_key(settings))
-    embedded = None if settings.database_url else Embedded(settings.folder)
-    try:
-        url = settings.database_url if embedded is None else await _started(embedded)
-        assert url is not None
-        await migrate(url)
+    async with located(settings) as (url, embedded):
+        await migrate(settings.database_direct_url or url, upgrade=upgrade)
         async with _on(settings, url, box, embedded, environment) as core:
             yield core
+
+
+@asynccontextmanager
+async def located(settings: Settings) -> AsyncGenerator[tuple[str, Embedded | None]]:
+    """The address of the database, and the server where it is the embedded one: that runs while the block lasts."""
+    if settings.database_url:
+        yield settings.database_url, None
+        return
+    embedded = Embedded(settings.folder)
+    try:
+        yield await _started(embedded), embedded
     finally:
-        if embedded is not None:
-            await asyncio.to_thread(embedded.stop)
+        await asyncio.to_thread(embedded.stop)
 
 
 async def _started(embedded: Embedded) -> str:
@@ -107,6 +117,12 @@ async def _started(embedded: Embedded) -> str:
     except asyncio.CancelledError:
         await asyncio.wait([starting])
         raise
+
+
+async def migrated(settings: Settings) -> list[str]:
+    """Set the database up, or bring one of an older palaver up to date; the names of the migrations applied."""
+    async with located(settings) as (url, _):
+        return await migrate(settings.database_direct_url or url)
 
 
 def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> Catalog:
@@ -133,7 +149,8 @@ async def _on(
         if embedded is not None:
             await asyncio.to_thread(embedded.ensure)
 
-    store = Postgres(url, box, connections=settings.database_connections, revive=revive)
+    connections, direct = settings.database_connections, settings.database_direct_url
+    store = Postgres(url, box, connections=connections, direct=direct, revive=revive)
     models = catalog(settings, environment)
     library = Library(store.knowledge)
     readers = ReaderPool()
@@ -247,7 +264,7 @@ async def serve(
         await _serve_together(settings, prepare, announce)
         return
     with listen(settings.host, settings.port) as listening:
-        async with opened(settings) as core:
+        async with opened(settings, upgrade=True) as core:
             await prepare(core, base_url(settings, listening.getsockname()[1]))
             await _serve_on(core, listening, announce)
 
@@ -257,25 +274,12 @@ async def _serve_together(
 ) -> None:
     """Watch over the processes that serve."""
     with Port(settings.host, settings.port) as port:
-        async with _kept(settings):
-            async with opened(settings) as core:
+        async with located(settings):
+            async with opened(settings, upgrade=True) as core:
                 await prepare(core, base_url(settings, port.number))
             crew = Crew(settings, port, announce)
             _when_told(crew.end)
             await crew.serve()
-
-
-@asynccontextmanager
-async def _kept(settings: Settings) -> AsyncGenerator[None]:
-    """The embedded PostgreSQL, where it is used, goes on while the block lasts: workers come and go."""
-    embedded = None if settings.database_url else Embedded(settings.folder)
-    try:
-        if embedded is not None:
-            await _started(embedded)
-        yield
-    finally:
-        if embedded is not None:
-            await asyncio.to_thread(embedded.stop)
 
 
 async def work(orders: Orders, end: socket.socket) -> None:

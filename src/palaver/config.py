@@ -33,6 +33,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database_url: Annotated[
         str | None, Meta(description="a PostgreSQL server of your own (15 or newer) instead of the embedded one")
     ] = None
+    database_direct_url: Annotated[
+        str | None,
+        Meta(description="PostgreSQL itself, where `PALAVER_DATABASE_URL` is a pooler in transaction mode"),
+    ] = None
     database_connections: Annotated[
         Positive, Meta(description="connections to PostgreSQL at most, for each process")
     ] = 10
@@ -134,6 +138,8 @@ def load(environment: Mapping[str, str], said: Mapping[str, Any]) -> Settings:
     values = {**from_file, **from_environment, **chosen, "data": str(folder.absolute())}
     converted = {name: _converted(name, value) for name, value in values.items()}
     settings = Settings(**converted)
+    if settings.database_direct_url is not None and settings.database_url is None:
+        raise SettingsError("database_direct_url: it belongs to a database_url, and there is none")
     try:
         ZoneInfo(settings.timezone)
     except (ZoneInfoNotFoundError, ValueError) as error:

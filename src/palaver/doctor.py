@@ -21,13 +21,22 @@ from palaver.core.problems import Internal, Problem
 from palaver.core.types import Agent, Key, Value
 from palaver.http.server import listen
 from palaver.models.catalog import Catalog
-from palaver.store.driver import FAILURES, Connection, connect, failure
+from palaver.store.driver import FAILURES, Connection, connect, failure, shares_sessions
 from palaver.store.embedded import Embedded
-from palaver.store.migrate import migrations
+from palaver.store.migrate import (
+    END_IT,
+    applied,
+    held_by,
+    left_behind,
+    lock_holder,
+    migrations,
+    newer_than,
+    server,
+    unfitness,
+)
+from palaver.store.presence import SHARED
 from palaver.store.secrets import master_key_file, read_master_key
 
-OLDEST = 15
-"""The first version of PostgreSQL that will do."""
 SKEW = 2.0
 """Seconds by which this machine's clock and the database's may differ."""
 
@@ -208,7 +217,7 @@ async def database(settings: Settings) -> AsyncGenerator[Finding]:
         return
     try:
         async with _connected(settings) as connection:
-            async for finding in _looked_into(connection):
+            async for finding in _looked_into(connection, settings):
                 yield finding
     except FAILURES as error:
         yield wrong("database", failure(error).detail, _remedy(settings))
@@ -226,7 +235,8 @@ def _remedy(settings: Settings) -> str:
 async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
     embedded = None if settings.database_url else Embedded(settings.folder)
     try:
-        url = settings.database_url or await asyncio.to_thread(_started, embedded)
+        address = settings.database_direct_url or settings.database_url
+        url = address or await asyncio.to_thread(_started, embedded)
         connection = await connect(url, timeout=5)
         try:
             yield connection
@@ -242,15 +252,22 @@ def _started(embedded: Embedded | None) -> str:
     return embedded.start()
 
 
-async def _looked_into(connection: Connection) -> AsyncGenerator[Finding]:
-    version: str = await connection.fetchval("SHOW server_version", timeout=5)
-    if int(version.split(".", maxsplit=1)[0]) < OLDEST:
-        yield wrong("database", f"PostgreSQL {version} is too old", f"use version {OLDEST} or newer")
+async def _looked_into(connection: Connection, settings: Settings) -> AsyncGenerator[Finding]:
+    version, encoding = await server(connection)
+    if (unfit := unfitness(version, encoding)) is not None:
+        yield wrong("database", *unfit)
         return
     yield good("database", f"PostgreSQL {version} answers")
+    address = settings.database_direct_url or settings.database_url
+    if address and await shares_sessions(address, connection, timeout=5):
+        yield wrong("sessions", SHARED.partition(": ")[0], SHARED.partition(": ")[2])
+        return
     before = time.time()
     theirs: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8", timeout=5)
     yield clock(theirs - (before + time.time()) / 2)
+    if (holder := await lock_holder(connection)) is not None:
+        makes = wrong if left_behind(holder) else note
+        yield makes("migration lock", held_by(holder), END_IT.format(holder["pid"]))
     yield await _migrated(connection)
 
 
@@ -264,14 +281,14 @@ def clock(ahead: float) -> Finding:
 
 async def _migrated(connection: Connection) -> Finding:
     shipped = {number: name for number, name, _ in migrations()}
-    if await connection.fetchval("SELECT to_regclass('migration') IS NULL", timeout=5):
+    if (newer := await newer_than(connection, shipped)) is not None:
+        return wrong("migrations", newer, "install the palaver that was used with it before, or a newer one")
+    done = await applied(connection)
+    if not done:
         return note("migrations", "the database is empty", "the next start sets it up")
-    done = {row["number"] for row in await connection.fetch("SELECT number FROM migration", timeout=5)}
-    if newer := sorted(done - shipped.keys()):
-        remedy = "install the palaver that was used with it before, or a newer one"
-        return wrong("migrations", f"the database has migration {newer[-1]}, unknown to this palaver", remedy)
     if missing := [shipped[number] for number in sorted(shipped.keys() - done)]:
-        return note("migrations", f"not applied yet: {', '.join(missing)}", "the next start applies them; make a copy")
+        remedy = "make a backup, then do 'palaver migrate'; the next start of 'palaver serve' does it too"
+        return note("migrations", f"not applied yet: {', '.join(missing)}", remedy)
     return READY
 
 

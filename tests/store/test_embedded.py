@@ -18,7 +18,6 @@ from kit import run
 from palaver.core.problems import Internal
 from palaver.store.database import Database
 from palaver.store.embedded import Embedded
-from palaver.store.migrate import migrate, migrations
 
 _USE = """
 import sys, time
@@ -132,31 +131,3 @@ def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
     (folder / "postgres" / "postgresql.conf").write_text("shared_buffers = nonsense\n")
     with pytest.raises(Internal, match="nonsense"):
         Embedded(folder).start()
-
-
-def test_migrations_are_applied_once_also_by_several_at_a_time(folder: Path) -> None:
-    embedded = Embedded(folder)
-    url = embedded.start()
-    shipped = [name for _, name, _ in migrations()]
-    assert run(migrate(url)) == shipped
-    assert run(migrate(url)) == []
-    embedded.stop()
-
-
-def test_a_database_of_a_newer_palaver_is_refused(database_url: str) -> None:
-    async def scene() -> None:
-        database = Database(database_url)
-        await database.open()
-        await database.execute("INSERT INTO migration (number, name) VALUES (9999, 'future')")
-        await database.close()
-        with pytest.raises(Internal, match="install a newer one"):
-            await migrate(database_url)
-
-    run(scene())
-
-
-def test_a_server_that_is_not_there_is_a_problem_with_a_reason() -> None:
-    with pytest.raises(Internal, match="database"):
-        run(migrate("postgresql://nobody@127.0.0.1:9/nothing"))
-    with pytest.raises(Internal):
-        run(Database("not an address").open())

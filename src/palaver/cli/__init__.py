@@ -16,7 +16,20 @@ from typer import TyperException
 
 import palaver
 from palaver.agentfile import AgentFileError
-from palaver.cli import agent, application, audit, chat, check, conformance, key, knowledge, openapi, serve, terminal
+from palaver.cli import (
+    agent,
+    application,
+    audit,
+    chat,
+    check,
+    conformance,
+    database,
+    key,
+    knowledge,
+    openapi,
+    serve,
+    terminal,
+)
 from palaver.cli.usage import HELP, command_tree
 from palaver.cli.words import in_words, system_error
 from palaver.config import SettingsError
@@ -53,6 +66,7 @@ cli.add_typer(knowledge.group)
 cli.add_typer(key.group)
 cli.add_typer(application.group)
 audit.add_to(cli)
+database.add_to(cli)
 check.add_to(cli)
 conformance.add_to(cli)
 openapi.add_to(cli)

@@ -69,7 +69,7 @@ def _shown(settings: Settings, name: str) -> object:
     value: object = getattr(settings, name)
     if name in {"master_key", "fallback_api_key"} and value is not None:
         return "(hidden)"
-    if name == "database_url" and isinstance(value, str) and (password := _password(value)):
+    if name in {"database_url", "database_direct_url"} and isinstance(value, str) and (password := _password(value)):
         return value.replace(f":{password}@", ":***@")
     return value
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
 
 from palaver.core.problems import Internal
-from palaver.store.driver import FAILURES, GIVEN_WAY, Connection, Pool, Row, failure, pool
+from palaver.store.driver import FAILURES, GIVEN_WAY, Connection, Pool, Row, failure, lost, pool, undone, usable
 
 __all__ = ["Database", "Row"]
 
@@ -20,7 +21,7 @@ TIMEOUT = 8.0
 """Seconds for one statement, waiting for a connection included: a caller is answered within ten."""
 
 ATTEMPTS = 3
-"""How often a statement is tried that had to give way to another one."""
+"""How often a statement is tried that had to give way to another one, or whose connection was lost before it began."""
 
 log = structlog.get_logger("palaver.store")
 
@@ -28,18 +29,21 @@ T = TypeVar("T")
 
 
 class Database:
-    """A PostgreSQL database. ``statements`` counts what was asked of it."""
+    """A PostgreSQL database. ``statements`` counts what was asked of it. ``shared``: the address is that of a pooler
+    which may lead each transaction to another session."""
 
-    def __init__(self, url: str, *, connections: int = 10) -> None:
+    def __init__(self, url: str, *, connections: int = 10, shared: bool = False) -> None:
         self.url = url
         self.statements = 0
+        self._shared = shared
         self._connections = connections
         self._pool: Pool | None = None
 
     async def open(self) -> None:
         """Connect. Raises ``Internal(reason="database")`` with what PostgreSQL or the network said."""
-        settings = {"application_name": "palaver", "jit": "off", "timezone": "UTC"}
-        self._pool = await pool(self.url, size=self._connections, timeout=TIMEOUT, settings=settings)
+        self._pool = await pool(
+            self.url, size=self._connections, timeout=TIMEOUT, settings={"jit": "off"}, shared=self._shared
+        )
 
     async def close(self) -> None:
         open_pool, self._pool = self._pool, None
@@ -51,13 +55,13 @@ class Database:
             open_pool.terminate()
 
     async def fetch(self, sql: str, *args: Any) -> list[Row]:
-        return await self._run(lambda connection: connection.fetch(sql, *args))
+        return await self._run(lambda connection: connection.fetch(sql, *args), reads=_reads(sql))
 
     async def fetchrow(self, sql: str, *args: Any) -> Row | None:
-        return await self._run(lambda connection: connection.fetchrow(sql, *args))
+        return await self._run(lambda connection: connection.fetchrow(sql, *args), reads=_reads(sql))
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
-        return await self._run(lambda connection: connection.fetchval(sql, *args))
+        return await self._run(lambda connection: connection.fetchval(sql, *args), reads=_reads(sql))
 
     async def execute(self, sql: str, *args: Any) -> str:
         """The command tag, e.g. ``UPDATE 1``."""
@@ -74,19 +78,39 @@ class Database:
 
         await self._run(work)
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], *, reads: bool = False) -> T:
+        """``work`` on a connection; again on another one where it was not begun, was undone, or only reads."""
         if self._pool is None:
             raise Internal(reason="database", detail="the database is closed")
         attempt = 1
         while True:
+            acquired = False
             self.statements += 1
             try:
                 async with self._pool.acquire(timeout=TIMEOUT) as connection:
-                    return await work(connection)
+                    acquired = True
+                    if await usable(connection) or attempt > self._connections:
+                        return await self._do(work, connection)
             except FAILURES as error:
-                if isinstance(error, GIVEN_WAY) and attempt < ATTEMPTS:
-                    attempt += 1
-                    continue
-                problem = failure(error)
-                log.warning("statement failed", error=problem.detail)
-                raise problem from error
+                again = isinstance(error, GIVEN_WAY) or (lost(error) and (reads or not acquired or undone(error)))
+                # All connections of the pool may be lost at once. To one that cannot be made it makes no difference.
+                most = ATTEMPTS + (self._connections if acquired and lost(error) else 0)
+                if not again or attempt >= most:
+                    problem = failure(error)
+                    log.warning("statement failed", error=problem.detail)
+                    raise problem from error
+            attempt += 1
+
+    @staticmethod
+    async def _do(work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+        try:
+            return await work(connection)
+        except FAILURES as error:
+            if lost(error):
+                with suppress(*FAILURES):  # the pool has it back already where it was seen to be closed
+                    connection.terminate()
+            raise
+
+
+def _reads(sql: str) -> bool:
+    return sql.lstrip().startswith("SELECT")

@@ -16,7 +16,7 @@ from palaver.store.driver import FAILURES, connect, failure
 from palaver.store.files import Files
 from palaver.store.keys import Keys
 from palaver.store.knowledge import KnowledgeTable
-from palaver.store.presence import Presence
+from palaver.store.presence import LOCK_CLASS, Presence
 from palaver.store.runs import Runs
 from palaver.store.secrets import SecretBox
 from palaver.store.tokens import Tokens
@@ -26,9 +26,17 @@ from palaver.store.users import Users
 SETUP_LOCK = 0x70616C61766573
 """Advisory lock of whoever sets something up."""
 
+_PRESENT = """
+SELECT EXISTS (
+    SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND classid::bigint = $1 AND objid::bigint = $2
+)"""
+
 
 class Postgres:
-    """Every noun's table, on one database. Implements ``core.ports.Store``."""
+    """Every noun's table, on one database. Implements ``core.ports.Store``. With ``direct``, an address at which a
+    session is one's own, ``url`` may be that of a pooler that shares them."""
 
     def __init__(
         self,
@@ -36,10 +44,12 @@ class Postgres:
         box: SecretBox,
         *,
         connections: int = 10,
+        direct: str | None = None,
         revive: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self.db = Database(url, connections=connections)
-        self.presence = Presence(url, revive=revive)
+        self.db = Database(url, connections=connections, shared=direct is not None)
+        self.presence = Presence(direct or url, revive=revive)
+        self._direct = direct
         self._box = box
         self.applications = Applications(self.db)
         self.keys = Keys(self.db, box, self.presence)
@@ -56,9 +66,12 @@ class Postgres:
 
     async def open(self) -> None:
         """Connect. Raises ``Internal`` when the database is away, or was sealed with another master key."""
-        await self.db.open()
-        await self._check_master_key()
         await self.presence.open()
+        await self.db.open()
+        if self._direct is not None and not await self.db.fetchval(_PRESENT, LOCK_CLASS, self.presence.worker):
+            detail = "PALAVER_DATABASE_DIRECT_URL leads to another database than PALAVER_DATABASE_URL"
+            raise Internal(reason="database", detail=detail)
+        await self._check_master_key()
 
     async def close(self) -> None:
         await self.presence.close()
@@ -67,7 +80,7 @@ class Postgres:
     @asynccontextmanager
     async def alone(self) -> AsyncGenerator[None]:
         """While no other process is in here: for what is set up once. Ends with the process, however that ends."""
-        connection = await connect(self.db.url, timeout=10)
+        connection = await connect(self._direct or self.db.url, timeout=10)
         try:
             try:
                 await connection.execute("SELECT pg_advisory_lock($1)", SETUP_LOCK)

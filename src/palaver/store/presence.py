@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from palaver.core.problems import Internal
-from palaver.store.driver import FAILURES, Connection, connect, failure
+from palaver.store.driver import FAILURES, Connection, connect, failure, shares_sessions
 
 LOCK_CLASS = 0x70616C61
 """First half of the advisory locks of processes; the second half is the process's number."""
@@ -24,8 +24,12 @@ GRACE = 5.0
 REVIVE_AFTER = 5.0
 """Seconds the database may be away before ``revive`` is called: whoever restarts it on purpose is quicker."""
 
+SHARED = (
+    "this address is that of a pooler that shares sessions between clients (PgBouncer in transaction mode), and palaver"
+    " needs one session of its own: name PostgreSQL itself, or a pool in session mode, with PALAVER_DATABASE_DIRECT_URL"
+)
+
 _SESSION = {
-    "application_name": "palaver presence",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "2",
@@ -102,9 +106,10 @@ class Presence:
     _reconnected = False
 
     async def _connect(self) -> None:
-        connection = await connect(self._url, timeout=10, settings=_SESSION)
+        connection = await connect(self._url, timeout=10, name="palaver presence", settings=_SESSION)
         try:
             if not self.worker:
+                await self._want_own_session(connection)
                 self.worker = await connection.fetchval("SELECT nextval('worker_id')::integer")
             # A server that has not noticed yet that the old connection is gone still holds the lock: wait for it.
             await connection.execute("SELECT pg_advisory_lock($1::integer, $2::integer)", LOCK_CLASS, self.worker)
@@ -112,12 +117,20 @@ class Presence:
         except FAILURES as error:
             connection.terminate()
             raise failure(error) from error
+        except Internal:
+            connection.terminate()
+            raise
         self._gone.clear()
         connection.add_termination_listener(self._lost_connection)
         self._connection = connection
         self.since = asyncio.get_running_loop().time()
         self.listening = True
         self._tell_all()
+
+    async def _want_own_session(self, connection: Connection) -> None:
+        """Before anything is left in a session that others will get. Raises ``Internal``."""
+        if await shares_sessions(self._url, connection, timeout=5):
+            raise Internal(reason="database", detail=SHARED)
 
     def _lost_connection(self, _connection: Any) -> None:
         self.listening = False
