@@ -32,6 +32,7 @@ from palaver.core.people import People
 from palaver.core.problems import Internal, Problem
 from palaver.core.runs import Runs
 from palaver.core.turn import Ports
+from palaver.http.connections import ConnectionLimits, Connections, raise_file_limit
 from palaver.http.front import Front
 from palaver.http.metrics import Metrics, Reading
 from palaver.http.server import Application, Quiet, Server, listen
@@ -299,13 +300,15 @@ async def _serve_on(
     core: Core, listening: socket.socket, announce: Callable[[], None], parent: Parent | None = None
 ) -> None:
     settings = core.settings
+    raise_file_limit()
     pulse = Pulse(settings.heartbeat_s)
-    metrics = _metrics(core, pulse)
+    connections = Connections(connection_limits(settings))
+    metrics = _metrics(core, pulse, connections)
     application: Application = _front(core, pulse, metrics)
     if parent is not None:
         parent.own = metrics.text
         application = Together(application, parent)
-    server = Server(application, started=announce, closing_s=settings.drain_s + 15)
+    server = Server(application, started=announce, closing_s=settings.drain_s + 15, connections=connections)
     closing: list[asyncio.Task[None]] = []
 
     def end() -> None:
@@ -343,11 +346,23 @@ def endings() -> tuple[signal.Signals, ...]:
     return (signal.SIGTERM, signal.SIGHUP) if closable else (signal.SIGTERM,)
 
 
-def _metrics(core: Core, pulse: Pulse) -> Metrics:
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        max_unverified=settings.max_unverified_connections,
+        head_timeout_s=settings.head_timeout_s,
+        write_timeout_s=settings.write_timeout_s,
+        min_rate=settings.min_rate,
+    )
+
+
+def _metrics(core: Core, pulse: Pulse, connections: Connections) -> Metrics:
     def read() -> Reading:
         return Reading(
             live_runs=len(core.runs),
             open_streams=len(pulse.open),
+            connections=len(connections),
+            unverified=connections.unverified,
+            evicted=connections.evicted,
             tasks=len(asyncio.all_tasks()),
             statements=core.store.db.statements,
             ended=dict(core.runs.ended),
@@ -371,7 +386,7 @@ def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
         dialects=all_dialects(),
         room=core.room,
         admission=Admission(core.store.keys, core.store.usage, core.store.tokens),
-        metrics=metrics or _metrics(core, pulse),
+        metrics=metrics or _metrics(core, pulse, Connections(connection_limits(core.settings))),
         pulse=pulse,
         ready=ready,
         max_body_bytes=core.settings.max_body_bytes,

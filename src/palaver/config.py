@@ -71,6 +71,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     max_body_bytes: Annotated[Positive, Meta(description="largest JSON body")] = 1_048_576
     max_upload_bytes: Annotated[Positive, Meta(description="largest multipart upload")] = 104_857_600
+    max_unverified_connections: Annotated[
+        Positive, Meta(description="connections of one process whose callers have not shown a good credential")
+    ] = 256
+    head_timeout_s: Annotated[Seconds, Meta(description="seconds for a request's head")] = 10
+    write_timeout_s: Annotated[Seconds, Meta(description="seconds after which a reader that takes nothing is left")] = (
+        60
+    )
+    min_rate: Annotated[Positive, Meta(description="bytes a second that a sender or reader must manage")] = 500
     fetch_allow: Annotated[
         str, Meta(description="hosts, addresses and networks that may be fetched from although they are not public")
     ] = ""

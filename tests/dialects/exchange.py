@@ -189,6 +189,10 @@ class Connection:
     def send_raw(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    def end(self) -> None:
+        """Say that nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def hear(self, size: int) -> bytes:
         """The next ``size`` bytes, or fewer where the answer ends before."""
         while len(self._buffer) < size and self._more():

@@ -19,6 +19,7 @@ from dialects.exchange import GUARD, Answer, Ask, Connection, Exchange
 from palaver import app
 from palaver.config import Settings
 from palaver.core.types import Agent, AgentSpec, Key, Message, Principal, Ref
+from palaver.http.connections import Connections
 from palaver.http.front import Front
 from palaver.http.server import Server, listen
 from palaver.http.stream import Pulse
@@ -85,7 +86,8 @@ class Served:
             async with app.opened(self.settings, self.environment) as core:
                 pulse = Pulse(self.settings.heartbeat_s)
                 self.core, self.front = core, app._front(core, pulse)  # pyright: ignore[reportPrivateUsage]
-                self._server = Server(self.front, started=self._up.set, closing_s=5)
+                connections = Connections(app.connection_limits(self.settings))
+                self._server = Server(self.front, started=self._up.set, closing_s=5, connections=connections)
                 pulse.start()
                 try:
                     await self._server.serve(sockets=[listening])

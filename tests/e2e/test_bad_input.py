@@ -145,7 +145,7 @@ def test_odd_text_is_answered(target: Target, content: str) -> None:
         b"\x00\x01\x02\x03\r\n\r\n",
         b"hello\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"GET http://[::bad HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST /snail-ai/open-api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
         b"POST /snail-ai/open-api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -69,7 +70,7 @@ class Front:
         if scope["type"] != "http":
             return
         request = _Request(scope, receive, send)
-        if request.method == "OPTIONS":
+        if request.method == "OPTIONS" and request.malformed is None:
             await request.reply(Reply(status=204, headers=(("Allow", _METHODS),)))
             return
         if (probe := await self._probe(request)) is not None:
@@ -92,6 +93,8 @@ class Front:
         call = request.call(match, b"", self._site_url, self._language)
         shown: list[Key] = []
         try:
+            if request.malformed is not None:
+                raise Invalid(field="request", rule="type", detail=request.malformed[1])  # noqa: TRY301
             dialect, route, absent = match.dialect, match.route, _absent(request, match)
             if dialect is None or (route is None and dialect.unrouted == "first"):
                 raise absent  # noqa: TRY301
@@ -100,7 +103,7 @@ class Front:
             call = request.call(match, body, self._site_url, self._language)
             if route is None and dialect.unrouted == "after size":
                 raise absent  # noqa: TRY301
-            who = await self._admit(call, dialect, match, shown)
+            who = await self._admit(request, call, dialect, match, shown)
             if route is None:
                 raise absent  # noqa: TRY301
             answer = await route.handle(call, who, self._room)
@@ -114,11 +117,13 @@ class Front:
             log.exception("request failed", method=request.method, path=request.raw_path)
             answer = self._refuse(Internal(reason="unforeseen", detail=type(error).__name__), call, match, shown)
         if isinstance(answer, Reply):
-            await request.reply(answer)
+            await request.reply(answer if request.malformed is None else replace(answer, status=request.malformed[0]))
         else:
             await self._stream(request, answer)
 
-    async def _admit(self, call: Call, dialect: Dialect, match: Match, shown: list[Key]) -> Principal:
+    async def _admit(
+        self, request: _Request, call: Call, dialect: Dialect, match: Match, shown: list[Key]
+    ) -> Principal:
         """Closed by default: only a path whose route says ``public`` is served without a credential. The key that the
         call names goes into ``shown``, whatever comes of it."""
         routes = match.routes if match.route is None else (match.route,)
@@ -133,6 +138,7 @@ class Front:
         if key is not None:
             shown.append(key)
         who = _verified(dialect, call, key, token)
+        request.verified()
         structlog.contextvars.bind_contextvars(key=who.key.id)
         await self._admission.first_time(who)
         await self._admission.count(who.key)
@@ -143,6 +149,8 @@ class Front:
 
     def _refuse(self, problem: Problem, call: Call, match: Match, shown: Sequence[Key]) -> Reply:
         if match.dialect is None:
+            if isinstance(problem, Invalid):
+                return Reply(status=400, body=compact({"error": "bad request", "detail": problem.detail}))
             return Reply(status=404, body=compact({"error": "not found", "path": call.path}))
         reply = match.dialect.refuse(cast("AnyProblem", problem), call, shown[0] if shown else None)
         if isinstance(problem, Internal) or reply.status >= 500:
@@ -173,7 +181,7 @@ class Front:
     # What is no dialect's -------------------------------------------------------------------------------------------
 
     async def _probe(self, request: _Request) -> Reply | None:
-        if request.method not in {"GET", "HEAD"}:
+        if request.method not in {"GET", "HEAD"} or request.malformed is not None:
             return None
         match request.raw_path:
             case "/healthz":
@@ -218,6 +226,10 @@ def _verified(dialect: Dialect, call: Call, key: Key | None, token: Token | None
         return dialect.verify(call, msgspec.structs.replace(key, secret=secrets[1]), token)
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 def _absent(request: _Request, match: Match) -> NotFound:
     """What a call that no route serves asks for."""
     if match.routes:
@@ -233,6 +245,10 @@ class _Request:
         self.raw_path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         self.query: str = scope["query_string"].decode("latin-1")
         self.target: str = scope.get("target") or self.raw_path + (f"?{self.query}" if self.query else "")
+        self.malformed: tuple[int, str] | None = scope.get("malformed")
+        """That it is not as HTTP has it: the status to answer, and why."""
+        self.verified: Callable[[], None] = scope.get("verified", _nothing)
+        """To be called when the caller has proved who it is."""
         self.receive = receive
         self.send = send
         self.trace = uuid4().hex

@@ -24,6 +24,9 @@ class Reading:
     statements: int
     ended: dict[str, int]
     """Runs that ended here, by status."""
+    connections: int = 0
+    unverified: int = 0
+    evicted: int = 0
 
 
 class _Readings(Collector):
@@ -34,6 +37,9 @@ class _Readings(Collector):
         now = self._read()
         yield GaugeMetricFamily("palaver_live_runs", "Runs that work or wait in this process", now.live_runs)
         yield GaugeMetricFamily("palaver_open_streams", "Streams that follow a run", now.open_streams)
+        yield GaugeMetricFamily("palaver_connections", "Open connections", now.connections)
+        yield GaugeMetricFamily("palaver_unverified_connections", "Those without a verified credential", now.unverified)
+        yield CounterMetricFamily("palaver_evicted_connections", "Connections closed for new ones", now.evicted)
         yield GaugeMetricFamily("palaver_tasks", "Tasks of the event loop", now.tasks)
         yield CounterMetricFamily("palaver_statements", "Statements sent to PostgreSQL", now.statements)
         ended = CounterMetricFamily("palaver_runs_ended", "Runs that ended in this process", labels=["status"])

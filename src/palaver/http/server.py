@@ -2,103 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import re
 import socket
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from palaver.http.connections import ConnectionLimits, Connections
+from palaver.http.protocol import HttpProtocol
 from palaver.http.stream import Receive, Send
 
 Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 """What answers requests: ``Front``, or what stands before it."""
-HEADER_TIMEOUT = 10.0
-"""Seconds a caller has for sending a request's head; after that the connection is closed."""
-HEADER_BYTES = 65_536
-"""Bytes a request's head may have; what comes in one read after it may be counted with it."""
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, with limits on how long a request's head may be and take: it has none of its own."""
-
-    _head: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _in_body = False
-    """A request's head is complete and its body is not: what comes is no head, even when the answer is out already."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._await_head()
-
-    def data_received(self, data: bytes) -> None:
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if self._head is None and not self._in_body and (cycle is None or cycle.response_complete):
-            self._await_head()
-        if self._head is not None and not self._head_bytes:
-            data = _without_upgrade(data)
-        super().data_received(data)
-        if self._head is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
-                self.send_400_response("Request head too large.")
-
-    def on_headers_complete(self) -> None:
-        self._in_body = True
-        self._forget_head()
-        cast("dict[str, Any]", self.scope)["target"] = _origin_form(self.url)
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_body = False
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_head()
-        super().connection_lost(exc)
-
-    def _await_head(self) -> None:
-        self._head_bytes = 0
-        self._head = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
-
-    def _forget_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-
-def _origin_form(target: bytes) -> str:
-    """Path and query byte for byte as they were sent, without the scheme and host that a proxy may be sent."""
-    text = target.decode("latin-1")
-    if text.startswith("/") or "://" not in text:
-        return text
-    authority_and_path = text.partition("://")[2]
-    start = re.search(r"[/?]", authority_and_path)
-    return "/" if start is None else authority_and_path[start.start() :]
-
-
-_UPGRADE = re.compile(rb"(?im)^upgrade(?=[ \t]*:)")
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """A request without its offer to upgrade the connection: Java's HttpClient makes one (h2c) with a first request,
-    and httptools would pass over the body of such a request."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"X-Upgrade", head) + end + rest if end else data
 
 
 class Server(uvicorn.Server):
     """``started`` is called once connections are taken. Signals are the caller's business."""
 
-    def __init__(self, application: Application, *, started: Callable[[], None], closing_s: float) -> None:
+    def __init__(
+        self,
+        application: Application,
+        *,
+        started: Callable[[], None],
+        closing_s: float,
+        connections: Connections | None = None,
+    ) -> None:
+        connections = Connections(ConnectionLimits()) if connections is None else connections
         config = uvicorn.Config(
             application,  # pyright: ignore[reportArgumentType]  uvicorn's types want TypedDicts for ASGI messages
             loop="uvloop",
-            http=Protocol,
+            http=partial(HttpProtocol, connections=connections),  # pyright: ignore[reportArgumentType]  it is called
             ws="none",
             lifespan="off",
             log_config=None,

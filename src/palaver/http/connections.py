@@ -1,0 +1,141 @@
+"""Who is connected, and who has to go when there are too many.
+
+A connection is *unverified* until a request on it has proved its credential, and again while the next one is coming.
+Above the limit the oldest unverified one is closed, so that whoever holds connections open without a credential loses
+them, and a new caller, who needs his for the time of one request, gets in. Where callers have addresses of their own
+the oldest is taken from the address that has most; behind a proxy all have one.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+RESERVED_FILES = 64
+"""File descriptors that connections leave to everything else: PostgreSQL, models, logs."""
+
+log = structlog.get_logger("palaver.http")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What a connection may make the server hold and wait for."""
+
+    max_unverified: int = 256
+    """Connections without a verified credential."""
+    head_timeout_s: float = 10.0
+    """Seconds for a request's head; after that the connection is closed."""
+    write_timeout_s: float = 60.0
+    """Seconds in which a reader must take what is ready for it, or at least ``min_rate`` bytes for each second."""
+    min_rate: int = 500
+    max_pipelined: int = 33_554_432
+    """Bytes of further requests that all connections together keep while an answer is being written."""
+
+
+class Connection(Protocol):
+    """What is counted here."""
+
+    @property
+    def peer(self) -> str:
+        """The address of the other side."""
+        ...
+
+    @property
+    def awaits_peer(self) -> bool:
+        """Whether it is the other side's turn to send or to read."""
+        ...
+
+    def evict(self) -> None: ...
+
+
+class Connections:
+    """Those of one process."""
+
+    def __init__(self, limits: ConnectionLimits, *, files: int | None = None) -> None:
+        self.limits = limits
+        self.pipelined = 0
+        self.evicted = 0
+        self._max_open = max((_max_files() if files is None else files) - RESERVED_FILES, 16)
+        self._max_unverified = min(limits.max_unverified, self._max_open)
+        self._verified: dict[Connection, None] = {}
+        self._unverified: dict[str, dict[Connection, None]] = {}
+        self._unverified_count = 0
+
+    def __len__(self) -> int:
+        return len(self._verified) + self._unverified_count
+
+    @property
+    def unverified(self) -> int:
+        return self._unverified_count
+
+    def add(self, connection: Connection) -> None:
+        """Count a new connection; others may have to go for it."""
+        self._await(connection)
+        if self._unverified_count > self._max_unverified:
+            self._evict(self._oldest_unverified(sparing=connection))
+        elif len(self) > self._max_open:
+            others = self._unverified_count > 1
+            self._evict(self._oldest_unverified(sparing=connection) if others else self._oldest_idle() or connection)
+
+    def remove(self, connection: Connection) -> None:
+        if connection in self._verified:
+            del self._verified[connection]
+        else:
+            self._forget(connection)
+
+    def verify(self, connection: Connection) -> None:
+        """A request on it has proved its credential."""
+        if self._forget(connection):
+            self._verified[connection] = None
+
+    def doubt(self, connection: Connection) -> None:
+        """A further request begins on it."""
+        if connection in self._verified:
+            del self._verified[connection]
+            self._await(connection)
+
+    def _await(self, connection: Connection) -> None:
+        self._unverified.setdefault(connection.peer, {})[connection] = None
+        self._unverified_count += 1
+
+    def _forget(self, connection: Connection) -> bool:
+        """Whether it was among the unverified."""
+        of_peer = self._unverified.get(connection.peer, {})
+        if connection not in of_peer:
+            return False
+        del of_peer[connection]
+        if not of_peer:
+            del self._unverified[connection.peer]
+        self._unverified_count -= 1
+        return True
+
+    def _oldest_unverified(self, *, sparing: Connection) -> Connection:
+        """Of the address that has most; one whose turn it is before one that the server works for."""
+        most = max(self._unverified.values(), key=len)
+        candidates: Iterator[Connection] = (one for one in most if one is not sparing and one.awaits_peer)
+        return next(candidates, next(iter(most)))
+
+    def _oldest_idle(self) -> Connection | None:
+        return next((one for one in self._verified if one.awaits_peer), None)
+
+    def _evict(self, connection: Connection) -> None:
+        self.evicted += 1
+        self.remove(connection)
+        log.warning("connection closed for a new one", peer=connection.peer, open=len(self))
+        connection.evict()
+
+
+def _max_files() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def raise_file_limit() -> None:
+    """Take as many file descriptors as the system allows: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
