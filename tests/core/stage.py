@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,10 @@ class Stage:
     async def agent(self, script: str = "", **spec: Any) -> Agent:
         app = await self.core.store.applications.named("acme")
         chosen: dict[str, Any] = {"name": "guide", "model": "scripted", "instructions": script, **spec}
-        return await self.core.store.agents.apply(app, AgentSpec(**chosen))
+        made = await self.core.store.agents.apply(app, AgentSpec(**chosen))
+        while await self.core.store.agents.get(app.id, made.id) != made:  # noqa: ASYNC110  PostgreSQL tells of it
+            await asyncio.sleep(0.001)
+        return made
 
     async def say(self, agent: Agent, text: str = "hi", conversation: Ref | None = None, **said: Any) -> Sent:
         parts = (Text(text=text),)
