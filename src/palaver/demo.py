@@ -63,7 +63,7 @@ async def _ensure(core: Core, dialects: Sequence[Dialect], *, again: bool) -> De
     if agent is None and first:
         agent = await core.store.agents.apply(app, parse(guide()))
     if first or await core.store.knowledge.get(app.id, KNOWLEDGE) is not None:
-        await ingest(core.store.knowledge, app.id, KNOWLEDGE, own_documents(), prune=True)
+        await ingest(core.store.knowledge, app.id, KNOWLEDGE, own_documents(), prune=True, lost=True)
     now = msgspec.json.encode(_Made(dialects=sorted({*made.dialects, *(one.name for one in dialects)}))).decode()
     if now != kept:
         await core.store.remember(_MADE, now)

@@ -77,6 +77,22 @@ def test_documents_are_added_found_and_removed(palaver: Palaver, tmp_path: Path)
     assert "there is no document 'zh.md'" in palaver.refused("knowledge", "remove", "house", "zh.md")
 
 
+def test_documents_of_one_name_are_told_apart_by_their_folders(palaver: Palaver, tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "README.md" for folder in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(f"# {path.parent.name}\n\ntext\n")
+    palaver.json("knowledge", "add", "twice", *(str(path.parent) for path in paths))
+    assert palaver.says("knowledge", "documents", "twice") == "".join(
+        f"README.md\t{path.parent.name}\t1\t{path.parent}\n" for path in paths
+    )
+    refused = palaver.refused("knowledge", "remove", "twice", "README.md")
+    assert all(str(path) in refused.replace("\n", "") for path in paths)
+    assert palaver.json("knowledge", "remove", "twice", str(paths[0]))["removed"] == ["README.md"]
+    (left,) = palaver.json("knowledge", "documents", "twice")
+    assert left["title"] == "two"
+
+
 def test_files_and_folders_are_applied_together_or_not_at_all(palaver: Palaver, tmp_path: Path) -> None:
     folder = tmp_path / "agents"
     folder.mkdir()

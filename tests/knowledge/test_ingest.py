@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,18 +122,68 @@ def test_an_empty_or_broken_file_replaces_nothing(
 def test_two_ingests_at_once_leave_one_whole_base(tmp_path: Path, database_url: str) -> None:
     async def scene() -> None:
         text = "\n\n".join(f"## Part {part}\n\n{'word ' * 80}" for part in range(8))
-        for version in ("old", "new"):
-            write(tmp_path / version, **{f"d{number}": f"# Doc\n\n{version}\n\n{text}" for number in range(12)})
         async with reader_on(database_url) as reader, reader_on(database_url) as other:
-            await asyncio.gather(reader.add(tmp_path / "old"), other.add(tmp_path / "new"))
+            for version in ("old", "new"):
+                write(tmp_path, **{f"d{number}": f"# Doc\n\n{version}\n\n{text}" for number in range(12)})
+                await asyncio.gather(reader.add(tmp_path), other.add(tmp_path))
             (base,) = await reader.table.bases(reader.app)
             documents = await reader.table.documents(reader.app, base.id)
             assert len(documents) == base.documents == 12
             assert base.passages == sum(document.passages for document in documents) == 12 * 8
             hits = await reader.ask("word", limit=1000)
             assert len({(hit.document, hit.heading) for hit in hits}) == len(hits) == 12 * 8
-            versions = {hit.document: hit.text for hit in await reader.ask("old", limit=100)}
-            assert versions.keys().isdisjoint(hit.document for hit in await reader.ask("new", limit=100))
+            assert await reader.ask("old") == []
+
+    run(scene())
+
+
+def test_documents_of_one_name_below_two_folders_are_two(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path / "one", README="alpha")
+        write(tmp_path / "two", README="beta")
+        async with reader_on(database_url) as reader:
+            await reader.add(tmp_path / "one")
+            assert (await reader.add(tmp_path / "two")).added == ("README.md",)
+            assert (await reader.add(tmp_path / "one", tmp_path / "two", base="both")).added == ("README.md",) * 2
+            singly = await reader.add(tmp_path / "one" / "README.md", tmp_path / "two" / "README.md", base="singly")
+            assert singly.added == ("README.md",) * 2
+            for base in ("base", "both", "singly"):
+                for word in ("alpha", "beta"):
+                    assert [hit.text for hit in await reader.ask(word, base)] == [word]
+            write(tmp_path / "two", README="gamma")
+            assert (await reader.add(tmp_path / "two", prune=True)).replaced == ("README.md",)
+            assert len(await reader.ask("alpha")) == len(await reader.ask("gamma")) == 1
+            assert await reader.ask("beta") == []
+
+    run(scene())
+
+
+def test_another_folder_in_the_place_of_one_that_is_gone_is_not_that_one(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path / "one", README="alpha")
+        write(tmp_path / "two", README="beta")
+        async with reader_on(database_url) as reader:
+            await reader.add(tmp_path / "one")
+            shutil.rmtree(tmp_path / "one")
+            assert (await reader.add(tmp_path / "two", prune=True)).added == ("README.md",)
+            assert len(await reader.ask("alpha")) == 1
+            report = await ingest(reader.table, reader.app, "base", [tmp_path / "two"], prune=True, lost=True)
+            assert report.removed == ("README.md",)
+            assert await reader.ask("alpha") == []
+            assert len(await reader.ask("beta")) == 1
+
+    run(scene())
+
+
+def test_a_file_that_was_added_before_its_folder_was_kept_is_not_added_again(tmp_path: Path, database_url: str) -> None:
+    async def scene() -> None:
+        write(tmp_path, a="alpha")
+        async with reader_on(database_url) as reader:
+            report = await reader.add(tmp_path / "a.md")
+            await reader.table.move(reader.app, report.base, ["a.md"], str(tmp_path), "")
+            write(tmp_path, a="beta")
+            assert (await reader.add(tmp_path / "a.md")).replaced == ("a.md",)
+            assert await reader.ask("alpha") == []
 
     run(scene())
 

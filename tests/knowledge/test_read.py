@@ -55,12 +55,18 @@ def test_what_cannot_be_read_is_named_with_a_reason(tmp_path: Path) -> None:
     assert reasons(tmp_path / "missing.md") == {str(tmp_path / "missing.md"): "there is no such file or folder"}
 
 
-def test_of_two_files_of_one_name_the_first_is_read(tmp_path: Path) -> None:
-    put(tmp_path / "one" / "a.md", "x")
-    put(tmp_path / "two" / "a.md", "y")
-    found = list(walk([tmp_path / "one", tmp_path / "two"]))
-    assert isinstance(found[0], Source)
-    assert isinstance(found[1], Skipped)
+def test_two_files_of_one_name_are_two_documents_and_one_given_twice_is_one(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "one" / "a.md", "x"), put(tmp_path / "two" / "a.md", "y")
+    keys = [(str(folder), "a.md") for folder in (one.parent, two.parent)]
+    for paths in ([one.parent, two.parent], [one, two], [one.parent, two, one, two.parent]):
+        assert [found.key for found in walk(paths) if isinstance(found, Source)] == keys
+
+
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    for name in ("菜单.md", "价格.md"):
+        (tmp_path / os.fsdecode(name.encode("gbk"))).write_text("x")
+    assert [found.reason for found in walk([tmp_path]) if isinstance(found, Skipped)] == ["its name is not UTF-8"] * 2
+    assert names(tmp_path) == []
 
 
 def test_binary_and_large_and_strange_files_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

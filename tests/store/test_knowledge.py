@@ -101,7 +101,7 @@ def test_a_base_belongs_to_one_application(database_url: str) -> None:
             assert await desk.table.get(mine, base) is None
             assert await desk.table.documents(mine, base) == []
             assert await desk.ask(mine, ["docs"], "secret") == []
-            assert await desk.table.remove(mine, base, ["a.md"]) == []
+            assert await desk.table.remove(mine, base, [("", "a.md")]) == []
             assert not await desk.table.drop(mine, base)
             assert await desk.ask(theirs, ["docs"], "secret") == ["secret"]
             with pytest.raises(Internal):
@@ -131,7 +131,7 @@ def test_a_removed_document_and_a_dropped_base_leave_nothing(database_url: str) 
             base = await desk.table.open(app, "docs")
             for source in ("a.md", "b.md"):
                 await desk.put(app, base, source, f"word {source}")
-            assert await desk.table.remove(app, base, ["a.md", "c.md"]) == ["a.md"]
+            assert await desk.table.remove(app, base, [("", "a.md"), ("", "c.md"), ("elsewhere", "b.md")]) == ["a.md"]
             assert await desk.ask(app, ["docs"], "word") == ["word b.md"]
             assert [one.source for one in await desk.table.documents(app, base)] == ["b.md"]
             assert await desk.table.drop(app, base)

@@ -54,6 +54,10 @@ def test_a_name_is_short_and_can_be_seen_whatever_a_header_says(header: str) -> 
     assert not [one for one in called if unicodedata.category(one)[0] in "CZ" and one != " "]
 
 
+def test_a_name_in_an_address_may_be_written_as_browsers_in_china_did() -> None:
+    assert name({}, "https://files.example/%BC%DB%B8%F1%B1%ED.txt") == "价格表.txt"
+
+
 def test_a_long_name_keeps_its_ending() -> None:
     called = name({}, "https://files.example/" + "a" * 500 + ".pdf")
     assert (len(called), called[-5:]) == (LONGEST, "a.pdf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from palaver.app import Core
 from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app, the_app
 from palaver.cli.terminal import err, note, say, say_json, table
-from palaver.core.problems import NotFound
+from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import Application
 from palaver.knowledge.ingest import Progress as Done
 from palaver.knowledge.ingest import Report, ingest
-from palaver.store.knowledge import Base
+from palaver.store.knowledge import Base, Document
 
 group = typer.Typer(name="knowledge", help="Documents that agents answer from.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The knowledge base.", show_default=False)]
@@ -94,9 +95,10 @@ async def documents(core: Core, name: Name, *, app: App = "demo", json: Json = F
             ]
         )
         return
+    folders = ("FOLDER",) if len({one.source for one in found}) < len(found) else ()
     table(
-        ("SOURCE", "TITLE", "PASSAGES"),
-        [(one.source, one.title, one.passages) for one in found],
+        ("SOURCE", "TITLE", "PASSAGES", *folders),
+        [(one.source, one.title, one.passages, *(one.root for _ in folders)) for one in found],
         nothing=f"{name!r} is empty.",
     )
 
@@ -144,17 +146,27 @@ async def remove(
     """Remove documents from a knowledge base, or all of it."""
     base = await _base(core, await the_app(core, app), name)
     shelf = core.store.knowledge
+    documents = await shelf.documents(base.app, base.id)
     if source:
-        removed = await shelf.remove(base.app, base.id, source)
-        if missing := sorted(set(source) - set(removed)):
-            raise NotFound(noun="document", ref=missing[0])
+        removed = await shelf.remove(base.app, base.id, [_named(one, documents) for one in source])
     else:
-        removed = [one.source for one in await shelf.documents(base.app, base.id)]
+        removed = [one.source for one in documents]
         await shelf.drop(base.app, base.id)
     if json:
         say_json({"name": base.name, "removed": removed})
     else:
         say(f"Removed {_count(len(removed), 'document')} of {base.name!r}.")
+
+
+def _named(name: str, documents: Sequence[Document]) -> tuple[str, str]:
+    """Folder and source of the document that ``name`` means: its source, or where that lies."""
+    found = {(one.root, one.source) for one in documents if name in {one.source, f"{one.root}/{one.source}"}}
+    if not found:
+        raise NotFound(noun="document", ref=name)
+    if len(found) > 1:
+        places = ", ".join(sorted(f"{root}/{source}" for root, source in found))
+        raise Invalid(field="SOURCE", rule="type", detail=f"{name!r} is in several folders; name one of {places}")
+    return found.pop()
 
 
 async def _base(core: Core, app: Application, name: str) -> Base:

@@ -8,6 +8,18 @@ from palaver.core.ports import Store
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, StoredFile, clean
 
+MAX_NAME = 255
+"""Characters of a file's name."""
+_MAX_ENDING = 16
+
+
+def shortened(name: str, limit: int = MAX_NAME) -> str:
+    """``name`` in at most ``limit`` characters, with its ending: that says what the file is."""
+    stem, dot, ending = name.rpartition(".")
+    if len(name) <= limit or not stem or len(ending) > _MAX_ENDING:
+        return name[:limit]
+    return f"{stem[: limit - len(ending) - 1]}{dot}{ending}"
+
 
 class Drawer:
     """The files of an application, each its end user's own."""
@@ -31,7 +43,7 @@ class Drawer:
             who.app,
             user.id,
             key=key,
-            name=clean(name),
+            name=shortened(clean(name)),
             media_type=clean(media_type),
             content=content,
             details=details or {},

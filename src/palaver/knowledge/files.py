@@ -15,7 +15,7 @@ Kind = Literal["markdown", "text", "html"]
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_SOURCE = 1000
-"""Bytes of a source's name; it is part of a unique key."""
+"""Bytes of a source's name, and of its folder's; both are part of a unique key."""
 
 KINDS: dict[str, Kind] = {
     ".md": "markdown",
@@ -31,11 +31,15 @@ KINDS: dict[str, Kind] = {
 
 class Source(Value, frozen=True, kw_only=True):
     """A file to read. ``name`` is its path below the folder that was given, with forward slashes; ``root`` that
-    folder's absolute path, empty for a file given by itself."""
+    folder's absolute path, for a file given by itself the one that it lies in. Both together name a document."""
 
     path: Path
     name: str
     root: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.root, self.name
 
     @property
     def kind(self) -> Kind:
@@ -52,27 +56,25 @@ class Skipped(Value, frozen=True, kw_only=True):
 
 
 def walk(paths: Iterable[Path]) -> Iterator[Source | Skipped]:
-    """Every file of ``paths``, folders with all that is below them: sorted, each name once, without hidden ones."""
-    names: set[str] = set()
+    """Every file of ``paths``, folders with all that is below them: sorted, each once, without hidden ones."""
+    seen: set[tuple[str, str]] = set()
     for path in paths:
         for found in _below(path):
             if isinstance(found, Source):
-                if found.name in names:
-                    reason = "another file of the same name, below another folder, was read already"
-                    yield Skipped(name=found.name, reason=reason, root=found.root)
+                if found.key in seen:
                     continue
-                names.add(found.name)
+                seen.add(found.key)
             yield found
 
 
 def _below(path: Path) -> Iterator[Source | Skipped]:
     if not path.is_dir():
         if path.exists():
-            yield _source(path, path.name, "")
+            yield _source(path, path.name, _absolute(path.parent))
         else:
             yield Skipped(name=clean(str(path)), reason="there is no such file or folder")
         return
-    root = clean(str(path.resolve()))
+    root = _absolute(path)
     seen: set[tuple[int, int]] = set()
     todo: list[tuple[Path, str]] = [(path, "")]
     while todo:
@@ -97,6 +99,10 @@ def _below(path: Path) -> Iterator[Source | Skipped]:
         todo += reversed(below)
 
 
+def _absolute(folder: Path) -> str:
+    return clean(str(folder.resolve()))
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -105,11 +111,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _source(path: Path, name: str, root: str) -> Source | Skipped:
-    name = clean(name)
+    if clean(name) != name:  # bytes that are no UTF-8: two such names could look the same
+        return Skipped(name=clean(name), reason="its name is not UTF-8", root=root)
     if path.suffix.lower() not in KINDS:
         return Skipped(name=name, reason="not Markdown, text or HTML", root=root)
     if len(name.encode()) > MAX_SOURCE:
         return Skipped(name=name, reason=f"its name has more than {MAX_SOURCE} bytes", root=root)
+    if len(root.encode()) > MAX_SOURCE:
+        return Skipped(name=name, reason=f"the path of its folder has more than {MAX_SOURCE} bytes", root=root)
     return Source(path=path, name=name, root=root)
 
 

@@ -18,8 +18,8 @@ from palaver.knowledge.pool import INGESTED, ReaderPool
 from palaver.knowledge.shelf import Shelf
 
 Outcome = Literal["added", "replaced", "unchanged", "skipped"]
-Known = Mapping[str, tuple[str, bytes]]
-"""What the base has already: source to (folder, digest)."""
+Known = Mapping[tuple[str, str], bytes]
+"""What the base has already: (folder, source) to digest."""
 
 MAX_NAME = 200
 AHEAD = 2
@@ -64,18 +64,20 @@ async def ingest(
     progress: Callable[[Progress], None] | None = None,
     *,
     prune: bool = False,
+    lost: bool = False,
 ) -> Report:
     """Put the files and folders ``paths`` into the base called ``name``, which is made when there is none.
 
-    A document that is there already is left alone when its file has not changed, and replaced at once when it has.
-    With ``prune``, documents that came from one of the folders earlier and are no longer in it are removed. May be
-    cancelled at any point: what was reported is stored. Raises ``Invalid(field="name")`` for a name that is blank or
-    too long, and what the store raises.
+    A document that is there already is left alone when its file has not changed, and replaced at once when it has. A
+    folder that was moved is the folder it was. With ``prune``, documents that came from one of the folders earlier and
+    are no longer in it are removed; with ``lost``, also those whose folder is no longer there. May be cancelled at any
+    point: what was reported is stored. Raises ``Invalid(field="name")`` for a name that is blank or too long, and what
+    the store raises.
     """
     name = _checked(name)
     found, roots = await asyncio.to_thread(_survey, paths)
     base = await shelf.open(app, name)
-    known = await shelf.digests(app, base)
+    known = await _known(shelf, app, base, found)
     names: dict[Outcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
     skipped: list[Skipped] = []
     passages = 0
@@ -97,7 +99,7 @@ async def ingest(
                 progress(Progress(done=done, total=len(found), name=source, outcome=outcome, reason=reason))
     if passages:
         await shelf.settle()
-    removed = await shelf.remove(app, base, _gone(known, found, roots)) if prune else ()
+    removed = await shelf.remove(app, base, _gone(known, found, roots, lost=lost)) if prune else ()
     return Report(
         base=base,
         added=tuple(names["added"]),
@@ -124,7 +126,7 @@ async def _prepare(readers: ReaderPool, source: Source, known: Known) -> Indexed
     if isinstance(raw, Skipped):
         return raw
     now = digest(source, raw)
-    if known.get(source.name) == (source.root, now):
+    if known.get(source.key) == now:
         return source
 
     async def job() -> Prepare:
@@ -134,7 +136,7 @@ async def _prepare(readers: ReaderPool, source: Source, known: Known) -> Indexed
         prepared = await readers.read((0, 0), job)
         assert isinstance(prepared, Prepared)
     except Unreadable as unreadable:
-        kept = "; the text it had before stays" if source.name in known else ""
+        kept = "; the text it had before stays" if source.key in known else ""
         return Skipped(name=source.name, reason=f"{unreadable.reason}{kept}", root=source.root)
     return Indexed(source=source, digest=now, prepared=prepared)
 
@@ -199,19 +201,68 @@ def _outcome(result: Indexed | Source | Skipped, known: Known) -> tuple[str, Out
             return name, "skipped"
         case Source(name=name):
             return name, "unchanged"
-        case Indexed(source=Source(name=name), digest=now):
-            if name not in known:
-                return name, "added"
-            # The same file below another folder is written again, to be known by that folder from now on.
-            return name, "unchanged" if known[name][1] == now else "replaced"
+        case Indexed(source=source):
+            return source.name, "replaced" if source.key in known else "added"
 
 
-def _gone(known: Known, found: Sequence[Source | Skipped], roots: frozenset[str]) -> list[str]:
-    """The documents that came from ``roots`` and are not among ``found``, nor below a folder that nobody could read."""
-    there = {one.name for one in found}
-    shut = tuple(one.name for one in found if isinstance(one, Skipped) and one.folder)
+# Folders that moved, files that are gone ---------------------------------------------------------------------------
+
+
+async def _known(shelf: Shelf, app: int, base: int, found: Sequence[Source | Skipped]) -> Known:
+    """What the base has, after the documents of folders that were moved are known by where those are now."""
+    known = await shelf.digests(app, base)
+    moves = await asyncio.to_thread(_moves, known, [one for one in found if isinstance(one, Source)])
+    for old, new, sources in moves:
+        await shelf.move(app, base, sources, old, new)
+    return await shelf.digests(app, base) if moves else known
+
+
+def _moves(known: Known, found: Sequence[Source]) -> list[tuple[str, str, list[str]]]:
+    """(old folder, new folder, sources). A folder was moved when it is no longer there and another one has at least
+    one of its files unchanged. Files that were once added without their folder are found by their name alone."""
+    here: dict[str, dict[str, Source]] = {}
+    for source in found:
+        here.setdefault(source.root, {})[source.name] = source
+    moves: list[tuple[str, str, list[str]]] = []
+    taken = set(known)
+    for old in sorted({root for root, _ in known if root not in here and _is_lost(root)}):
+        for new, files in here.items():
+            sources = [name for root, name in known if root == old and (new, name) not in taken]
+            common = [name for name in sources if name in files]
+            if old and not any(_is_same(files[name], known[old, name]) for name in common):
+                continue
+            moving = sources if old else common
+            if moving:
+                moves.append((old, new, moving))
+                taken.update((new, name) for name in moving)
+            if old:
+                break
+    return moves
+
+
+def _is_lost(root: str) -> bool:
+    return not root or not Path(root).is_dir()
+
+
+def _is_same(source: Source, earlier: bytes) -> bool:
+    raw = load(source)
+    return not isinstance(raw, Skipped) and digest(source, raw) == earlier
+
+
+def _gone(
+    known: Known, found: Sequence[Source | Skipped], roots: frozenset[str], *, lost: bool
+) -> list[tuple[str, str]]:
+    """The documents that came from ``roots`` and are not among ``found``, nor below a folder that nobody could read;
+    with ``lost``, also those of folders that are no longer there."""
+    there = {(one.root, one.name) for one in found}
+    shut = tuple((one.root, one.name) for one in found if isinstance(one, Skipped) and one.folder)
     return [
-        source
-        for source, (root, _) in known.items()
-        if root in roots and source not in there and not (shut and source.startswith(shut))
+        (root, source)
+        for root, source in known
+        if (root in roots and (root, source) not in there and not _is_below(root, source, shut))
+        or (lost and root not in roots and _is_lost(root))
     ]
+
+
+def _is_below(root: str, source: str, folders: Sequence[tuple[str, str]]) -> bool:
+    return any(root == other and source.startswith(prefix) for other, prefix in folders)

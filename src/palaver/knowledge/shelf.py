@@ -16,7 +16,8 @@ class Named(Protocol):
 
 
 class Shelf(Protocol):
-    """Where documents are kept and looked up. A base is known by its number; a document by its base and source."""
+    """Where documents are kept and looked up. A base is known by its number; a document by its base, the folder it
+    came from, and its source, the path below that."""
 
     async def open(self, app: int, name: str) -> int:
         """The number of the application's base of that name, made when there is none."""
@@ -26,8 +27,8 @@ class Shelf(Protocol):
         """The application's base with that number, uid or name."""
         ...
 
-    async def digests(self, app: int, base: int) -> Mapping[str, tuple[str, bytes]]:
-        """Of every document of the base, by source: the folder it came from, and its digest."""
+    async def digests(self, app: int, base: int) -> Mapping[tuple[str, str], bytes]:
+        """The digest of every document of the base, by folder and source."""
         ...
 
     async def put(
@@ -45,13 +46,18 @@ class Shelf(Protocol):
         lengths: Sequence[int],
         words: Sequence[str],
     ) -> None:
-        """Store a document in place of the one of the same ``source``, all at once. The sequences have an entry for
-        each passage: its heading, its text, its number of words, and what it is found by (``words.Index.literal``).
+        """Store a document in place of the one of the same ``root`` and ``source``, all at once. The sequences have
+        an entry for each passage: its heading, its text, its number of words, and what it is found by
+        (``words.Index.literal``).
         """
         ...
 
-    async def remove(self, app: int, base: int, sources: Sequence[str]) -> Sequence[str]:
-        """Remove the documents of these sources; the sources of those there were."""
+    async def move(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
+        """The documents of these sources from the folder ``old`` are known by the folder ``new`` from now on."""
+        ...
+
+    async def remove(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
+        """Remove documents, named by folder and source; the sources of those there were."""
         ...
 
     async def settle(self) -> None:

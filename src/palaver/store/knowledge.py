@@ -26,16 +26,16 @@ WHERE k.app = $1"""
 
 _PUT_DOCUMENT = """
 INSERT INTO document AS d (app, uid, knowledge, source, root, title, kind, digest, passages, length)
-VALUES ($1, $4, $2, $3, $5, $6, $7, $8, $9, $10)
-ON CONFLICT (app, knowledge, source) DO UPDATE SET root = excluded.root, title = excluded.title, kind = excluded.kind,
+VALUES ($1, $5, $2, $3, $4, $6, $7, $8, $9, $10)
+ON CONFLICT (app, knowledge, root, source) DO UPDATE SET title = excluded.title, kind = excluded.kind,
     digest = excluded.digest, passages = excluded.passages, length = excluded.length, modified = now()"""
-_DOCUMENT = "(SELECT id FROM document WHERE app = $1 AND knowledge = $2 AND source = $3)"
+_DOCUMENT = "(SELECT id FROM document WHERE app = $1 AND knowledge = $2 AND source = $3 AND root = $4)"
 _FORGET_PASSAGES = f"DELETE FROM passage WHERE app = $1 AND document = {_DOCUMENT}"
 _PUT_PASSAGES = f"""
 INSERT INTO passage (app, knowledge, document, place, heading, text, length, words)
-SELECT $1, $2::bigint, {_DOCUMENT}, $4 + p.place, p.heading, p.text, p.length,
+SELECT $1, $2::bigint, {_DOCUMENT}, $5 + p.place, p.heading, p.text, p.length,
     p.words::tsvector || ('''@' || $2 || '''')::tsvector
-FROM unnest($5::text[], $6::text[], $7::integer[], $8::text[])
+FROM unnest($6::text[], $7::text[], $8::integer[], $9::text[])
     WITH ORDINALITY AS p (heading, text, length, words, place)"""
 
 K1, B = 1.2, 0.75
@@ -185,18 +185,18 @@ class KnowledgeTable:
     # Their documents ------------------------------------------------------------------------------------------------
 
     async def documents(self, app: int, base: int) -> list[Document]:
-        """The base's documents, by source."""
+        """The base's documents, by source and folder."""
         rows = await self._db.fetch(
-            "SELECT * FROM document WHERE app = $1 AND knowledge = $2 ORDER BY source", app, base
+            "SELECT * FROM document WHERE app = $1 AND knowledge = $2 ORDER BY source, root", app, base
         )
         return [_document(row) for row in rows]
 
-    async def digests(self, app: int, base: int) -> dict[str, tuple[str, bytes]]:
-        """Of every document of the base, by source: the folder it came from, and its digest."""
+    async def digests(self, app: int, base: int) -> dict[tuple[str, str], bytes]:
+        """The digest of every document of the base, by folder and source."""
         rows = await self._db.fetch(
             "SELECT source, root, digest FROM document WHERE app = $1 AND knowledge = $2", app, base
         )
-        return {row["source"]: (row["root"], row["digest"]) for row in rows}
+        return {(row["root"], row["source"]): row["digest"] for row in rows}
 
     async def put(
         self,
@@ -213,10 +213,10 @@ class KnowledgeTable:
         lengths: Sequence[int],
         words: Sequence[str],
     ) -> None:
-        """Store a document in place of the one of the same ``source``, in one transaction. The sequences have an
-        entry for each passage, ``words`` a ``tsvector`` literal."""
-        key = (app, base, source)
-        document = (new_uid(), root, title, kind, digest, len(texts), sum(lengths))
+        """Store a document in place of the one of the same ``root`` and ``source``, in one transaction. The sequences
+        have an entry for each passage, ``words`` a ``tsvector`` literal."""
+        key = (app, base, source, root)
+        document = (new_uid(), title, kind, digest, len(texts), sum(lengths))
         inserts = [
             (_PUT_PASSAGES, (*key, start, *(list(column[start : start + BATCH]) for column in (headings, texts)),
                 list(lengths[start : start + BATCH]), list(words[start : start + BATCH])))
@@ -224,13 +224,28 @@ class KnowledgeTable:
         ]  # fmt: skip
         await self._db.together([(_PUT_DOCUMENT, (*key, *document)), (_FORGET_PASSAGES, key), *inserts])
 
-    async def remove(self, app: int, base: int, sources: Sequence[str]) -> list[str]:
-        """Remove the documents of these sources; the sources of those there were."""
-        rows = await self._db.fetch(
-            "DELETE FROM document WHERE app = $1 AND knowledge = $2 AND source = ANY ($3) RETURNING source",
+    async def move(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
+        """The documents of these sources from the folder ``old`` are known by the folder ``new`` from now on."""
+        await self._db.execute(
+            "UPDATE document d SET root = $5 WHERE app = $1 AND knowledge = $2 AND source = ANY ($3) AND root = $4"
+            " AND NOT EXISTS (SELECT FROM document o WHERE o.app = $1 AND o.knowledge = $2 AND o.root = $5"
+            " AND o.source = d.source)",
             app,
             base,
             list(sources),
+            old,
+            new,
+        )
+
+    async def remove(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
+        """Remove documents, named by folder and source; the sources of those there were."""
+        rows = await self._db.fetch(
+            "DELETE FROM document WHERE app = $1 AND knowledge = $2"
+            " AND (root, source) IN (SELECT * FROM unnest($3::text[], $4::text[])) RETURNING source",
+            app,
+            base,
+            [root for root, _ in documents],
+            [source for _, source in documents],
         )
         return sorted(row["source"] for row in rows)
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from email.message import Message
 from email.utils import collapse_rfc2231_value
 from mimetypes import MimeTypes
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from palaver.core.files import shortened
 
 LONGEST = 120
 """Characters of a name."""
@@ -26,7 +28,7 @@ def name(headers: Mapping[str, str], url: str) -> str:
     """The file's name without any folder: the one in ``Content-Disposition`` (RFC 6266), else the end of the URL's
     path, else nothing."""
     said = _disposed(headers.get("Content-Disposition", ""))
-    return _clean(said) or _clean(unquote(urlsplit(url).path.rpartition("/")[2], errors="replace"))
+    return _clean(said) or _clean(_unquoted(urlsplit(url).path.rpartition("/")[2]))
 
 
 def media_type(headers: Mapping[str, str], name: str) -> str:
@@ -36,6 +38,15 @@ def media_type(headers: Mapping[str, str], name: str) -> str:
     if said in _UNTOLD or not _TYPE.fullmatch(said):
         return _KINDS.guess_type(f"/{name}")[0] or BYTES
     return said
+
+
+def _unquoted(text: str) -> str:
+    """As browsers in China have written names for long, where it is not UTF-8."""
+    raw = unquote_to_bytes(text)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("gb18030", "replace")
 
 
 def _disposed(header: str) -> str:
@@ -52,8 +63,4 @@ def _clean(said: str) -> str:
     """The last part of a path, without what cannot be seen or turns text around, at most ``LONGEST`` long."""
     last = re.split(r"[/\\]", said)[-1]
     seen = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in last)
-    whole = " ".join(seen.split()).strip(". ")
-    stem, dot, ending = whole.rpartition(".")
-    if len(whole) <= LONGEST or not dot or len(ending) > 10:
-        return whole[:LONGEST]
-    return stem[: LONGEST - len(ending) - 1] + dot + ending
+    return shortened(" ".join(seen.split()).strip(". "), LONGEST)

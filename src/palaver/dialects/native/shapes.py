@@ -135,7 +135,8 @@ def title_of(given: str | None) -> str | None:
 
 def query_of(call: Call) -> dict[str, str]:
     """The query's parameters; of a repeated one the last counts, an empty one counts as absent."""
-    pairs = parse_qsl(call.query, keep_blank_values=True, errors="replace")
+    query = call.query.encode("latin-1").decode("utf-8", "replace")  # not everybody escapes
+    pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
     return {name: clean(value) for name, value in dict(pairs).items() if value}
 
 
@@ -159,6 +160,8 @@ def messages_query(call: Call) -> MessagesQuery:
 def upload_query(call: Call) -> UploadQuery:
     """Raises ``Invalid``."""
     name = query_of(call).get("name", "file")
+    if "\ufffd" in name:
+        raise Invalid(field="name", rule="type", detail="not UTF-8")
     if len(name) > MAX_FILE_NAME:
         raise Invalid(field="name", rule="length", detail=f"more than {MAX_FILE_NAME} characters")
     return UploadQuery(name=name)

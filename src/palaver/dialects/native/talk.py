@@ -10,6 +10,7 @@ import msgspec
 
 from palaver.core.chat import Said, Sent
 from palaver.core.events import Event, fold
+from palaver.core.files import shortened
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.runs import collect
 from palaver.core.types import AnyPart, File, Message, Principal, Text
@@ -92,12 +93,13 @@ async def _parts(request: Saying, who: Principal, room: Room) -> tuple[AnyPart, 
 
 
 def _name_in(address: str) -> str:
-    """The last segment of the address's path, as a file's name."""
+    """The last segment of the address's path, as a file's name; empty where it is not UTF-8."""
     try:
         path = urlsplit(address).path
     except ValueError as error:
         raise Invalid(field="files", rule="type", detail=str(error)) from error
-    return unquote(PurePosixPath(path).name)[:MAX_FILE_NAME]
+    name = unquote(PurePosixPath(path).name)
+    return "" if "\ufffd" in name else shortened(name, MAX_FILE_NAME)
 
 
 async def _answered(call: Call, who: Principal, room: Room, request: Saying, sent: Sent) -> Reply | Stream:

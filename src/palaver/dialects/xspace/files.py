@@ -25,7 +25,7 @@ from palaver.wire.ranges import NoSuchRange, wanted
 
 UNKNOWN_TYPE = "application/octet-stream"
 PAGE = 200
-MAX_NAME = 255
+MAX_MEDIA_TYPE = 255
 _TARGET = re.compile(TARGET, re.ASCII)
 _INT64 = re.compile(INT64, re.ASCII)
 _ENDING = re.compile(r".+(\.[A-Za-z0-9]{1,16})", re.ASCII | re.DOTALL)
@@ -48,7 +48,7 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
         kept = await room.drawer.add(
             who,
             key=key,
-            name=(file.filename or "file")[:MAX_NAME],
+            name=file.filename or "file",
             media_type=_media_type(file.media_type),
             content=file.content,
             details=details,
@@ -76,7 +76,7 @@ def _key(call: Call, file: Part, target: str, today: datetime) -> str:
 
 
 def _media_type(given: str) -> str:
-    return given if len(given) <= MAX_NAME and _MEDIA_TYPE.fullmatch(given) else UNKNOWN_TYPE
+    return given if len(given) <= MAX_MEDIA_TYPE and _MEDIA_TYPE.fullmatch(given) else UNKNOWN_TYPE
 
 
 async def produced(call: Call, who: Principal, room: Room) -> Reply:

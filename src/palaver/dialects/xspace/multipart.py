@@ -146,12 +146,19 @@ def _filename(fields: dict[str, str]) -> str | None:
     """The file's own name, without folders; browsers write a quote in it as ``%22``."""
     extended = fields.get("filename*", "")
     if extended.lower().startswith("utf-8'"):
-        name = unquote_to_bytes(extended.split("'", 2)[-1]).decode("utf-8", "replace")
+        name = _decoded(unquote_to_bytes(extended.split("'", 2)[-1]))
     elif "filename" in fields:
         name = fields["filename"].replace("%22", '"')
     else:
         return None
     return name.replace("\\", "/").rsplit("/", 1)[-1].replace("\0", "\ufffd")
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise _malformed("a file's name is not UTF-8") from error
 
 
 def _malformed(detail: str) -> Invalid:
