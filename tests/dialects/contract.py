@@ -182,7 +182,9 @@ def encoded(form: Form, events: Sequence[Event]) -> list[bytes]:
         if encoder.due is not None and encoder.due <= now:
             writes += encoder.flush(now)
         writes += encoder.encode(event, now)
-    assert encoder.due is None, "nothing is held back at the end"
+    if encoder.due is not None:
+        writes += encoder.flush(encoder.due)
+    assert encoder.due is None, "nothing is held back after the end"
     return writes
 
 

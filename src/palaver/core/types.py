@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from os import urandom
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -344,6 +344,11 @@ def new_uid() -> UUID:
     random = int.from_bytes(urandom(10), "big")
     head = (time.time_ns() // 1_000_000) << 80
     return UUID(int=head | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & (1 << 62) - 1)
+
+
+def derived_uid(uid: UUID, purpose: str) -> UUID:
+    """Another UUID that belongs to ``uid``: always the same one for the same purpose."""
+    return uuid5(uid, purpose)
 
 
 def as_uid(ref: str) -> UUID | None:

@@ -34,14 +34,17 @@ class Following:
     async def follow(self, receive: Receive, heartbeat_s: float) -> bool:
         """Write until the run's end or the reader's; whether the stream is to be ended in the normal way."""
         watch = asyncio.create_task(self._watch(receive))
+        failed = False
         try:
             while not self.gone:
                 events = self._reader.take()
                 for event in events:
                     await self._write(self._encoder.encode(event, time.time()))
-                if self._reader.done:
-                    return not (self._encoder.breaks_off and _failed(events))
-                await self._write_unasked(heartbeat_s, busy=bool(events))
+                failed = failed or _failed(events)
+                if not self._over:
+                    await self._write_unasked(heartbeat_s, busy=bool(events))
+                if self._over:
+                    return not (self._encoder.breaks_off and failed)
                 await self._wait()
             return False
         finally:
@@ -49,6 +52,11 @@ class Following:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
+
+    @property
+    def _over(self) -> bool:
+        """Whether the run has ended and all of it is written: an encoder may hold back the end, too."""
+        return self._reader.done and self._encoder.due is None
 
     async def _write(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -52,9 +53,25 @@ def text(*pieces: str) -> list[Event]:
 
 
 def written(events: list[Event], form: Form | None = None, *, step: float = 0.0, **more: Any) -> list[bytes]:
-    """What an encoder writes when ``step`` seconds lie between two events."""
+    """What an encoder writes when ``step`` seconds lie between two events, what it holds back in its time."""
+    return [write for _, write in timed(events, form, step=step, **more)]
+
+
+def timed(
+    events: list[Event], form: Form | None = None, *, step: float = 0.0, **more: Any
+) -> list[tuple[float, bytes]]:
+    """The same, each write with its moment."""
     made = encoder(form, **more)
-    return [write for at, event in enumerate(events) for write in made.encode(event, NOW + at * step)]
+    writes: list[tuple[float, bytes]] = []
+    for at, event in enumerate(events):
+        now = NOW + at * step
+        while made.due is not None and made.due <= now:
+            due = max(NOW, made.due)
+            writes += [(due, write) for write in made.flush(due)]
+        writes += [(now, write) for write in made.encode(event, now)]
+    while isinstance(events[-1], Ended) and (due := made.due) is not None:
+        writes += [(due, write) for write in made.flush(due)]
+    return writes
 
 
 @shows(
@@ -150,13 +167,14 @@ def test_the_last_message_has_the_members_of_the_page_s_sample_in_its_order() ->
 
 
 @shows(behaviours.text_is_cumulative, behaviours.partial_after_every_token)
-def test_a_message_says_what_the_tokens_before_it_said() -> None:
-    for form in (Form(), Form(partial_every_s=0), Form(partial_every_s=0.3)):
+@pytest.mark.parametrize("step", [0, 0.001, 0.011, 0.1])
+def test_a_message_says_what_the_tokens_before_it_said(step: float) -> None:
+    for form in (Form(), Form(partial_every_s=0), Form(partial_every_s=0.3), Form(token_gap_s=0)):
         said = spoken(
             written(
                 [*text("a", "b\n", "🙂", '"'), Opened(part=Thinking()), Grew(text="x"), *text("c"), DONE],
                 form,
-                step=0.1,
+                step=step,
             )
         )
         so_far = ""
@@ -171,7 +189,7 @@ def test_a_message_says_what_the_tokens_before_it_said() -> None:
 
 @shows(behaviours.partials_are_merged)
 def test_partials_are_apart_and_a_pending_one_goes_out_in_time() -> None:
-    made = encoder(Form(partial_every_s=0.1))
+    made = encoder(Form(partial_every_s=0.1, token_gap_s=0))
     made.flush(NOW)
     opened, first, second = text("a", "b")
     assert made.encode(opened, NOW + 0.01) == []
@@ -187,6 +205,57 @@ def test_partials_are_apart_and_a_pending_one_goes_out_in_time() -> None:
     assert names(spoken(made.encode(Grew(text="d"), NOW + 0.31))) == ["token"]
     assert names(spoken(made.encode(DONE, NOW + 0.32))) == ALL[-4:]
     assert made.due is None
+
+
+def repeated(writes: list[tuple[float, bytes]]) -> list[float]:
+    """How long before each of the agent's messages the last token was that it repeats."""
+    last, gaps = None, list[float]()
+    for at, write in writes:
+        if b'"event": "token"' in write:
+            last = at
+        elif b'"sender_name": "Agent"' in write and last is not None:
+            gaps.append(at - last)
+    return gaps
+
+
+@pytest.mark.parametrize("step", [0, 0.001, 0.007, 0.029, 0.031, 0.05, 0.11])
+@shows(behaviours.messages_keep_away_from_tokens, behaviours.page_pause)
+def test_no_message_comes_soon_after_a_token_that_it_repeats(step: float) -> None:
+    for pieces in (1, 2, 40, 400):
+        events = [*text(*"x" * pieces), DONE]
+        writes = timed(events, step=step)
+        assert chunks(spoken([write for _, write in writes])) == "x" * pieces
+        assert min(repeated(writes)) > 0.0299
+        tokens = [at for at, write in writes if b'"event": "token"' in write]
+        started = NOW + 0.45
+        assert all(at > started + 0.0299 for at, write in writes if b'"text": "x' in write and b"Machine" in write)
+        assert tokens[0] == NOW + step, "the words themselves are not late"
+        for form in (Form(partial_every_s=0), Form(token_gap_s=0)):
+            assert min(repeated(timed(events, form, step=step))) < step + 0.001
+
+
+@shows(behaviours.messages_keep_away_from_tokens)
+def test_text_that_comes_in_the_gap_is_one_token_after_the_message() -> None:
+    made = encoder()
+    made.flush(NOW)
+    opened, first, *more = text("a", "b", "c")
+    made.encode(opened, NOW + 0.5)
+    assert names(spoken(made.encode(first, NOW + 0.5))) == ["token"]
+    assert [made.encode(event, NOW + 0.51) for event in more] == [[], []]
+    assert made.due == pytest.approx(NOW + 0.53)
+    message, token = spoken(made.flush(NOW + 0.531))
+    assert (message["data"]["text"], token["data"]["chunk"]) == ("a", "bc")
+    assert made.due == pytest.approx(NOW + 0.631)
+
+
+@shows(behaviours.streams_without_tokens)
+def test_a_stream_without_tokens_has_the_messages_alone() -> None:
+    events = [*text("a", "b", "c"), DONE]
+    writes = timed(events, Form(tokens=False), step=0.06)
+    assert [at - NOW for at, _ in writes] == pytest.approx([0, 0, 0, 0, 0.1, 0.2, 0.24, 0.24, 0.24, 0.24])
+    said = spoken([write for _, write in writes])
+    assert merged(said) == [name for name in ALL if name != "token"]
+    assert [message["text"] for message in agents(said)] == ["", "a", "abc", "abc"]
 
 
 @shows(behaviours.reasoning_is_a_step)
@@ -254,17 +323,22 @@ def test_a_failure_has_a_form_of_its_own(problem: Any, status: Status, reason: s
     build = said[-2]["data"]["build_data"]
     assert (build["valid"], build["next_vertices_ids"]) == (False, [])
     assert build["data"]["outputs"]["message"] == {
-        "message": {"errorMessage": reason, "stackTrace": None},
+        "message": {"errorMessage": reason, "stackTrace": ""},
         "type": "error",
     }
 
 
 @shows(behaviours.error_event)
-def test_an_error_event_repeats_the_message() -> None:
+def test_an_error_event_is_the_message_with_the_reason_as_its_text_and_an_id_of_its_own() -> None:
     ended = Ended(status=Status.FAILED, reason="error", problem=Upstream(reason="cut"), at=ENDED_MS)
     said = spoken(written([*text("x"), ended], Form(error_event=True)))
     assert names(said)[-4:] == ["Agent complete", "error", "end Agent", "end"]
-    assert said[-3]["data"] == said[-4]["data"]
+    message, error = said[-4]["data"], said[-3]["data"]
+    assert error == {**message, "id": error["id"], "text": "the model failed to answer"}
+    assert list(error) == list(message)
+    assert UUID(error["id"]) not in (UUID(CHAT), UUID(QUESTION))
+    again = spoken(written([*text("x"), ended], Form(error_event=True)))[-3]["data"]
+    assert again["id"] == error["id"], "a replay has the same ids"
     assert "error" not in names(spoken(written([*text("x"), DONE], Form(error_event=True))))
 
 

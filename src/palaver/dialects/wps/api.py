@@ -12,7 +12,7 @@ from palaver.core.problems import NotFound
 from palaver.core.types import Agent, Conversation, File, Key, Message, Principal, Text, as_uid
 from palaver.dialects.wps import described, paging
 from palaver.dialects.wps.oauth import consent, tokens
-from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS
+from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS, TOKEN_GAP_MS
 from palaver.dialects.wps.shapes import (
     CreateChat,
     cancelled_chat,
@@ -70,6 +70,8 @@ def _form(key: Key, room: Room) -> Form:
         partial_every_s=key.setting("partial_every_ms", PARTIAL_EVERY_MS) / 1000,
         data_prefix=key.setting("sse_data_prefix", False),
         error_event=key.setting("error_event", False),
+        tokens=key.setting("tokens", True),
+        token_gap_s=key.setting("token_gap_ms", TOKEN_GAP_MS) / 1000,
     )
 
 

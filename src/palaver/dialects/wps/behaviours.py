@@ -128,6 +128,17 @@ partials_are_merged = spec(
     "5.5", "partial messages are at least partial_every_ms apart; a pending one goes out in time"
 )
 partial_after_every_token = spec("5.5", "partial_every_ms 0: one after every token")
+messages_keep_away_from_tokens = spec(
+    "5.5", "no message comes within token_gap_ms after a token that it repeats; text of that time is a token after it"
+)
+page_pause = open_point(
+    "5.5",
+    "a Langflow page handles what comes in a stream's first 300 ms all at once, after them: no message repeats text of"
+    " a stream's first 450 ms before these and token_gap_ms are over",
+)
+langflow_pages = spec("5.5", "a Langflow page shows an answer once, however long it is and however it comes")
+streams_without_tokens = spec("5.5", "tokens false: no token events, the messages as otherwise")
+langflow_failures = spec("5.4", "a Langflow page shows the reason of a failed run")
 reasoning_is_a_step = open_point("5.5", "reasoning has no tokens, it is an entry Thinking of the next message")
 tool_calls_are_steps = spec("5.3", "a tool call is an entry when it has ended")
 user_message = spec("5.3", "the user's message has its own id and the same chat_id")
@@ -135,7 +146,7 @@ times_have_the_server_s_zone = spec("5.3", "timestamp is in the server's time zo
 vertices = spec("5.4", "end_vertex has the members of the example in its order")
 durations = spec("5.4", "durations are 12 ms, 3.4 seconds, 1 minute, 2.5 seconds")
 failed_run = spec("5.6", "a failure is a message with error true, a second block, end_vertex with valid false, end")
-error_event = spec("5.6", "error_event: an error event with the same object follows")
+error_event = spec("5.6", "error_event: the message again as an error event, its text the reason, its id its own")
 cancelled_run = spec("5.6", "a cancelled run ends like a complete one, with the text so far")
 cancelled_while_waiting = spec("5.6", "a chat cancelled while it waits sends steps 1 to 4 and the end")
 beginning_before_words = spec("5.5", "the chat_id comes before the model has said anything")

@@ -10,6 +10,7 @@ from palaver.wire.settings import COMMON, boolean, choice, text, texts
 DEFAULT_USER = "default"
 DATE_WINDOW_S = 900
 PARTIAL_EVERY_MS = 100
+TOKEN_GAP_MS = 30
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 
@@ -42,6 +43,12 @@ SETTINGS = (
         read=_number,
         meaning="the least time between two messages that repeat the growing answer; 0: one after every token",
     ),
+    Setting(
+        name="token_gap_ms",
+        read=_number,
+        meaning="how long after a token no message repeats it, for pages that append tokens late; 0: not at all",
+    ),
+    Setting(name="tokens", read=boolean, meaning="false: streams have no token events, the messages alone"),
     Setting(name="redirect_uris", read=_address_list, meaning="addresses that consent may return to"),
     Setting(name="auto_approve_user", read=_user, meaning="the end user that consent is given for; null: nobody's"),
 )

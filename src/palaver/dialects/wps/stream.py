@@ -3,6 +3,9 @@
 Source: the vendor's page, and the wire specification ``wps.md``, section 5. The text that a client shows is the last
 ``add_message``'s, which repeats the whole answer; so that a long answer is not written anew for every word, those
 messages are at least ``partial_every_ms`` apart while the answer grows.
+
+A Langflow page appends a token 10 ms late, and replaces what it shows on an ``add_message`` at once. So that it never
+appends what a message has shown already, a message keeps ``token_gap_ms`` away from the tokens that it repeats.
 """
 
 from __future__ import annotations
@@ -13,12 +16,15 @@ from datetime import UTC, datetime, tzinfo
 from typing import assert_never
 
 from palaver.core.events import Added, Event, Grew, Opened
-from palaver.core.types import Agent, Ended, File, Message, Text
+from palaver.core.types import Agent, Ended, File, Message, Text, derived_uid
 from palaver.dialects.wps.steps import FAILED, Steps, dumps, joined, milliseconds
 from palaver.dialects.wps.words import failure, local_time
 from palaver.wire.framing import Escaped, ascii_text
 
 OUTPUT_LENGTH = 2000
+PAGE_PAUSE_S = 0.45
+"""A Langflow page lets the first node appear to work for 0.3 s and reads what came meanwhile at once, afterwards. The
+rest is for a page that is slow to begin."""
 _PROPERTIES = (
     '{"text_color": null, "background_color": null, "edited": false, "source": {"id": null, "display_name": null,'
     ' "source": null}, "icon": "%s", "allow_markdown": false, "positive_feedback": null, "state": "%s", "targets": []}'
@@ -33,6 +39,8 @@ class Form:
     partial_every_s: float = 0.1
     data_prefix: bool = False
     error_event: bool = False
+    tokens: bool = True
+    token_gap_s: float = 0.03
 
 
 class Messages:
@@ -48,6 +56,7 @@ class Messages:
         self._agent = agent
         self._question = question
         self._began = milliseconds(answer)
+        self._answer = answer.uid
         self._chat = str(answer.uid)
         self._text = Escaped()
         self._shown = ""
@@ -56,8 +65,13 @@ class Messages:
         self._tail = f', "id": "{self._chat}", "flow_id": "{agent.uid}", "chat_id": "{self._chat}"}}'
         self._answering = True
         self._begun = False
+        self._began_at = 0.0
         self._pending = False
         self._partial_at = 0.0
+        self._gap_s = form.token_gap_s if form.tokens and form.partial_every_s else 0.0
+        self._quiet_until = 0.0
+        self._held: list[str] = []
+        self._ended: Ended | None = None
         self._second = (0, "")
         # A run that need not wait shows its beginning, and the chat_id to cancel it by, before its model says a word.
         self.due: float | None = None if answer.waiting else 0.0
@@ -67,28 +81,30 @@ class Messages:
         return b": ping\n\n" if self._form.data_prefix else b"\n\n"
 
     def encode(self, event: Event, now: float) -> list[bytes]:
-        writes = self._beginning(now)
+        writes = self.flush(now)
         match event:
             case Grew(text=text):
                 if not self._answering:
                     self._steps.thinking.add(text)
                     return writes
-                return [*writes, *self._token(text, now), *self._partial(now)]
+                return [*writes, *self._grown(text, now)]
             case Opened(part=part):
                 self._answering = isinstance(part, Text)
                 return writes
             case Added(part=part):
                 return [*writes, *self._partial(now)] if self._steps.took(part) else writes
             case Ended():
-                return [*writes, *self._end(event)]
+                return [*writes, *self._ending(event, now)]
             case _:
                 assert_never(event)
 
     def flush(self, now: float) -> list[bytes]:
         writes = self._beginning(now)
-        if self._pending and self.due is not None and self.due <= now:
-            writes += self._growing(now)
-        return writes
+        if self.due is None or self.due > now:
+            return writes
+        if self._ended is not None:
+            return [*writes, *self._end(self._ended)]
+        return [*writes, *self._growing(now), *self._released(now)]
 
     # The beginning --------------------------------------------------------------------------------------------------
 
@@ -96,7 +112,7 @@ class Messages:
         """Steps 1 to 4, once."""
         if self._begun:
             return []
-        self._begun = True
+        self._begun, self._began_at = True, now
         first, second, third = self._nodes()
         asked = self._question
         text = ascii_text(asked.text)[1:-1]
@@ -117,14 +133,34 @@ class Messages:
 
     # The middle -----------------------------------------------------------------------------------------------------
 
+    def _grown(self, text: str, now: float) -> list[bytes]:
+        """More of the answer: a token, unless a message is so close that it has to go out first."""
+        if self._pending and self.due is not None and self._quiet_after(now) > self.due:
+            self._held.append(text)
+            return []
+        return [*self._token(text, now), *self._partial(now)]
+
+    def _released(self, now: float) -> list[bytes]:
+        """What was held back for a message, as one token."""
+        text = "".join(self._held)
+        self._held.clear()
+        return [*self._token(text, now), *self._partial(now)] if text else []
+
     def _token(self, text: str, now: float) -> list[bytes]:
         if len(self._shown) < OUTPUT_LENGTH:
             self._shown += text[:OUTPUT_LENGTH]
         chunk = self._text.add(text).decode("ascii")
+        if not self._form.tokens:
+            return []
+        self._quiet_until = self._quiet_after(now)
         data = (
             f'{{"chunk": {chunk}, "id": "{self._chat}", "timestamp": "{self._stamp(now)}", "chat_id": "{self._chat}"}}'
         )
         return self._write("token", data)
+
+    def _quiet_after(self, now: float) -> float:
+        """Until when no message may repeat a token of this moment."""
+        return max(now, self._began_at + PAGE_PAUSE_S) + self._gap_s if self._gap_s else now
 
     def _stamp(self, now: float) -> str:
         if self._second[0] != int(now):
@@ -134,7 +170,7 @@ class Messages:
     def _partial(self, now: float) -> list[bytes]:
         """The message as it is now, or a note that it is to be said when the time has come."""
         self._pending = True
-        self.due = self._partial_at + self._form.partial_every_s
+        self.due = max(self._partial_at + self._form.partial_every_s, self._quiet_until)
         return self._growing(now) if self.due <= now or not self._form.partial_every_s else []
 
     def _growing(self, now: float) -> list[bytes]:
@@ -143,15 +179,21 @@ class Messages:
 
     # The end --------------------------------------------------------------------------------------------------------
 
+    def _ending(self, ended: Ended, now: float) -> list[bytes]:
+        """The end, now or when the last token is old enough."""
+        writes = self._released(now)
+        self._pending, self._ended, self.due = False, ended, self._quiet_until
+        return writes if now < self._quiet_until else [*writes, *self._end(ended)]
+
     def _end(self, ended: Ended) -> list[bytes]:
-        self._pending, self.due = False, None
+        self.due = None
         failed = ended.status in FAILED
         message = self._message("complete", self._steps.ended(self._text, ended), failed=failed)
         took = max(0, ended.at - self._began)
         writes = self._write("add_message", *message)
         if failed:
             if self._form.error_event:
-                writes += self._write("error", *message)
+                writes += self._write("error", *self._problem(ended))
             writes += self._vertex(1, self._shown, at=ended.at, took=took, reason=failure(ended.problem))
         else:
             writes += self._vertex(1, self._shown, at=ended.at, took=took)
@@ -185,13 +227,21 @@ class Messages:
             f'"error": {error}, "edit": false, "properties": {properties}, "category": "{category}", "content_blocks": '
         )
 
+    def _problem(self, ended: Ended) -> tuple[str | Escaped, ...]:
+        """A failed run's message once more, as a message of its own whose text is the reason."""
+        written = self._state("complete", icon="Bot", failed=True)
+        blocks = self._steps.ended(self._text, ended)
+        tail = self._tail.replace(self._chat, str(derived_uid(self._answer, "error")), 1)
+        reason = ascii_text(failure(ended.problem))[1:-1]
+        return (self._head, reason, f'", "files": [], {written}', *blocks, tail)
+
     def _vertex(self, at_node: int, text: str, *, at: int, took: int, reason: str | None = None) -> list[bytes]:
         """That a node is done; ``reason`` says why it failed."""
         nodes = self._nodes()
         said = (
             {"message": text[:OUTPUT_LENGTH], "type": "text"}
             if reason is None
-            else {"message": {"errorMessage": reason, "stackTrace": None}, "type": "error"}
+            else {"message": {"errorMessage": reason, "stackTrace": ""}, "type": "error"}
         )
         data = {
             "results": {},
