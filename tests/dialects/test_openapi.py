@@ -241,6 +241,8 @@ def test_every_documented_member_of_a_body_is_read_as_what_it_is_documented_as(
         if body is None or body.shape is None or body.media_type != JSON:
             continue
         for field in msgspec.structs.fields(body.shape):
+            if field.encode_name in body.without:
+                continue
             wrong = asking.example(operation)
             wrong.body[field.encode_name] = nothing_like(field.type)
             response = asking.send(wrong, {name: one for name, one in there.items() if name != field.encode_name})

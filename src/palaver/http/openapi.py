@@ -134,8 +134,8 @@ class _Pages:
             return []
         members: Schema = _tidied(msgspec.json.schema(query.shape))["$defs"][query.shape.__name__]["properties"]
         given: list[Schema] = []
-        for name, member in members.items():
-            schema = _without_null(member)
+        for name in [name for name in members if name not in query.without]:
+            schema = _without_null(members[name])
             one: Schema = {"name": name, "in": "query", "required": name in query.required}
             if "description" in schema:
                 one["description"] = schema.pop("description")
@@ -161,6 +161,10 @@ class _Pages:
 
     def _members(self, body: Body) -> Schema:
         reference = self._shapes[id(body.shape)]
+        if body.without:
+            whole = self.schemas[self._name(body)]
+            left = {name: one for name, one in whole["properties"].items() if name not in body.without}
+            return {**whole, "properties": left, "required": list(body.required)}
         always = self.schemas[self._name(body)].get("required", [])
         beyond = [name for name in body.required if name not in always]
         return {"allOf": [reference, {"required": beyond}]} if beyond else reference

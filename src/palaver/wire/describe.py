@@ -35,12 +35,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What a call brings; without a ``shape`` it is bytes. ``required`` are the members without which it is refused;
-    ``empty`` says that no body at all is as good as one without members. ``files`` are the fields of a form that are
-    files."""
+    """What a call brings; without a ``shape`` it is bytes. ``required`` are the members without which it is refused,
+    ``without`` those that its credential says instead; ``empty`` says that no body at all is as good as one without
+    members. ``files`` are the fields of a form that are files."""
 
     shape: type[msgspec.Struct] | None = None
     required: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     examples: Examples = field(default_factory=dict[str, Any])
     media_type: str = JSON
     empty: bool = False
@@ -53,6 +54,7 @@ class Query:
 
     shape: type[msgspec.Struct]
     required: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     example: Examples = field(default_factory=dict[str, Any])
 
 

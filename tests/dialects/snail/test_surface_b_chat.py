@@ -43,6 +43,27 @@ def error(message: str, status: int = 0) -> list[tuple[str, dict[str, Any]]]:
 # The stream ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("end", [[], [{"fail": "cut"}], [{"finish": "length"}]])
+@shows(behaviours_b.b_event_names, behaviours_b.b_failed_run)
+def test_there_are_no_other_events(served: Served, program: Caller, ann: str, end: list[Any]) -> None:
+    call = {"call": {"name": "search", "arguments": {"query": "x"}}}
+    agent = served.agent({"think": "hm"}, "one", call, {"think": " "}, "two", *end)
+    names = [name for name, _ in spoken(program.say(agent, ann))]
+    assert set(names) <= {"thinking", "text", "done", "error"}
+    assert names[-1] in {"done", "error"}
+    assert not {"done", "error"} & set(names[:-1])
+
+
+@shows(behaviours_b.b_types_in_order)
+def test_the_first_field_of_a_wrong_type_is_named(program: Caller, ann: str) -> None:
+    wrong: dict[str, Any] = {"sid": 1, "content": 1, "openId": [], "agentId": {}}
+    for path in (CHAT, SYNC):
+        for field in ("agentId", "openId", "content", "sid"):
+            refused_on_b(program.post(path, **wrong), f"参数格式错误: {field}")
+            wrong[field] = {"agentId": 1, "openId": ann, "content": "hi"}.get(field)
+        wrong = {"sid": 1, "content": 1, "openId": [], "agentId": {}}
+
+
 @shows(behaviours_b.b_frames, behaviours_b.b_sid)
 def test_the_specifications_example_byte_by_byte(served: Served, program: Caller, ann: str) -> None:
     agent = served.agent({"think": "look it up"}, "根据")

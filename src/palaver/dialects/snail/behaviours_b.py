@@ -92,6 +92,7 @@ b_frames = open_point(
     "frames are event:<name> and data:<json>, without the empty data: line that the vendor's server "
     "writes behind thinking and text; X-Conversation-Id; charset=UTF-8",
 )
+b_event_names = spec("6", "no event names but thinking, text, done and error, whatever the run does")
 b_sid = spec("7", "sid is echoed in every thinking and text; absent: a random <uuid>")
 b_n14 = spec("9.2", "N14: the SDK's body with its nulls; done.conversationId c-9")
 b_n15 = spec("9.2", "N15: unknown openId and Accept: text/event-stream: one error frame, 5001")
@@ -136,6 +137,7 @@ b_unknown_agent_has_none = open_point(
 )
 b_user_before_agent = ours("the openId is checked before the agent")
 b_any_fields = ours("whatever the fields hold, the answer is one of the vendor's, and nothing is unforeseen")
+b_types_in_order = ours("B: of several fields of a wrong type the first in the table's order is the one that is named")
 b_lengths = ours("openId, externalId and sid have at most 255 characters: 参数格式错误")
 b_sync_reason = open_point(
     "7", "the reason of a failed run of /agent/chat/sync is a word after 系统异常, without the endpoint's details"

@@ -20,11 +20,6 @@ from palaver.dialects.snail.shapes import (
     ListedConversations,
     NewConversation,
     OldConversations,
-    OwnListed,
-    OwnMessages,
-    OwnNew,
-    OwnOld,
-    OwnTalk,
     Paged,
     Registration,
     SearchRequest,
@@ -458,26 +453,37 @@ SESSION = Operation(
     finds=("user",),
     more="Without an embed token it works where one credential has `open_sessions`.",
 )
+_USERS = ("openId",)
+"""What the caller's token says."""
 _ONE: dict[str, Any] = {"agentId": 1}
 _BY_AGENT = Query(shape=ForAgent, required=("agentId",), example=_ONE)
 C_AGENTS = _on_c(AGENTS, query=AGENTS.query)
 C_AGENT = _on_c(AGENT, query=_BY_AGENT)
 C_SUBSCRIBED = _on_c(SUBSCRIBED)
-C_SUBSCRIPTION = _on_c(UNSUBSCRIBE, query=_BY_AGENT)
-C_CONVERSATIONS = _on_c(CONVERSATIONS, query=Query(shape=OwnListed, required=("agentId",), example=_ONE | {"size": 50}))
+C_SUBSCRIPTION = _on_c(
+    UNSUBSCRIBE, query=Query(shape=Subscription, without=_USERS, required=("agentId",), example=_ONE)
+)
+C_CONVERSATIONS = _on_c(
+    CONVERSATIONS,
+    query=Query(shape=ListedConversations, without=_USERS, required=("agentId",), example=_ONE | {"size": 50}),
+)
 C_NEW_CONVERSATION = _on_c(
     NEW_CONVERSATION,
     body=Body(
-        shape=OwnNew,
+        shape=NewConversation,
+        without=_USERS,
         required=("agentId", "title"),
         examples={"a conversation": _ONE | {"title": "Weather"}},
     ),
 )
-C_OLD_CONVERSATIONS = _on_c(OLD_CONVERSATIONS, query=Query(shape=OwnOld, required=("agentId",), example=_ONE))
+C_OLD_CONVERSATIONS = _on_c(
+    OLD_CONVERSATIONS, query=Query(shape=OldConversations, without=_USERS, required=("agentId",), example=_ONE)
+)
 C_MESSAGES = _on_c(
     MESSAGES,
     query=Query(
-        shape=OwnMessages,
+        shape=MessagesOf,
+        without=_USERS,
         required=("agentId", "conversationId"),
         example=_ONE | {"conversationId": _CONVERSATION},
     ),
@@ -485,7 +491,8 @@ C_MESSAGES = _on_c(
 C_TALK = _on_c(
     TALK,
     body=Body(
-        shape=OwnTalk,
+        shape=Talk,
+        without=_USERS,
         required=("agentId", "content"),
         examples={"a message": _ONE | {"content": "What is the weather like?"}},
     ),

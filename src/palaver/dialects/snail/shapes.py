@@ -140,8 +140,9 @@ class ForUser(msgspec.Struct, kw_only=True):
     openId: OpenId = None  # noqa: N815
 
 
-class Subscription(ForAgent, kw_only=True):
+class Subscription(msgspec.Struct, kw_only=True):
     openId: OpenId = None  # noqa: N815
+    agentId: AgentId = None  # noqa: N815
 
 
 class Registration(msgspec.Struct, kw_only=True):
@@ -156,51 +157,45 @@ class Registration(msgspec.Struct, kw_only=True):
     avatarUrl: str | None = None  # noqa: N815
 
 
-class OwnListed(ForAgent, kw_only=True):
-    """A stretch of the conversations with an agent; ``Own…`` is what surface C's page sends, whose token has the
-    user."""
+class Conversations(msgspec.Struct, kw_only=True):
+    """One user's conversations with one agent."""
+
+    agentId: AgentId = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
+
+
+class ListedConversations(Conversations, kw_only=True):
+    """A stretch of them."""
 
     page: Page = None
     size: Size = None
 
 
-class ListedConversations(OwnListed, kw_only=True):
-    openId: OpenId = None  # noqa: N815
-
-
-class OwnNew(ForAgent, kw_only=True):
-    """A new conversation."""
+class NewConversation(Conversations, kw_only=True):
+    """A new one of them."""
 
     title: str | None = None
 
 
-class NewConversation(OwnNew, kw_only=True):
-    openId: OpenId = None  # noqa: N815
-
-
-class OwnOld(ForAgent, kw_only=True):
-    """A conversation, or all."""
+class OldConversations(Conversations, kw_only=True):
+    """One of them, or all."""
 
     conversationId: Annotated[  # noqa: N815
         str | None, Meta(description="Without it: all.", extra_json_schema={"maxLength": MAX_CONVERSATION_ID})
     ] = None
 
 
-class OldConversations(OwnOld, kw_only=True):
-    openId: OpenId = None  # noqa: N815
-
-
-class OwnMessages(ForAgent, kw_only=True):
+class Messages(msgspec.Struct, kw_only=True):
+    agentId: AgentId = None  # noqa: N815
     conversationId: NamedId = None  # noqa: N815
-
-
-class Messages(OwnMessages, kw_only=True):
     openId: OpenId = None  # noqa: N815
 
 
-class OwnTalk(ForAgent, kw_only=True):
-    """The body of surface C's chat."""
+class Talk(msgspec.Struct, kw_only=True):
+    """The body of surface B's chats."""
 
+    agentId: AgentId = None  # noqa: N815
+    openId: OpenId = None  # noqa: N815
     content: Content = None
     conversationId: ConversationId = None  # noqa: N815
     disabledMcpServerIds: Servers = None  # noqa: N815
@@ -209,12 +204,6 @@ class OwnTalk(ForAgent, kw_only=True):
         str | None,
         Meta(description="Comes back in every event.", extra_json_schema={"maxLength": MAX_SID}),
     ] = None
-
-
-class Talk(OwnTalk, kw_only=True):
-    """The body of surface B's chats."""
-
-    openId: OpenId = None  # noqa: N815
 
 
 class Embedding(msgspec.Struct, kw_only=True):
