@@ -43,6 +43,7 @@ from palaver.knowledge.search import Library
 from palaver.models.catalog import Catalog
 from palaver.models.openai import Timeouts
 from palaver.store.embedded import Embedded
+from palaver.store.files import Quota
 from palaver.store.migrate import migrate
 from palaver.store.postgres import Postgres
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key
@@ -152,6 +153,7 @@ async def _on(
 
     connections, direct = settings.database_connections, settings.database_direct_url
     store = Postgres(url, box, connections=connections, direct=direct, revive=revive)
+    store.files.quota = Quota(user=settings.max_user_files_bytes, application=settings.max_application_files_bytes)
     models = catalog(settings, environment)
     library = Library(store.knowledge)
     readers = ReaderPool()

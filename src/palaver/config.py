@@ -79,6 +79,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         60
     )
     min_rate: Annotated[Positive, Meta(description="bytes a second that a sender or reader must manage")] = 500
+    max_user_files_bytes: Annotated[Positive, Meta(description="files that one end user may keep, in bytes")] = (
+        1_073_741_824
+    )
+    max_application_files_bytes: Annotated[
+        Positive, Meta(description="files that all end users of an application may keep, in bytes")
+    ] = 21_474_836_480
     fetch_allow: Annotated[
         str, Meta(description="hosts, addresses and networks that may be fetched from although they are not public")
     ] = ""

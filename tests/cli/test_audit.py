@@ -14,7 +14,7 @@ from palaver.cli.usage import command_tree
 
 READ_ONLY = {
     *("agent list", "agent show", "app list", "audit", "config", "conformance", "doctor", "openapi"),
-    *("key list", "key settings", "knowledge list", "knowledge documents", "knowledge search"),
+    *("key list", "key settings", "knowledge list", "knowledge documents", "knowledge search", "user export"),
 }
 """Commands that change nothing."""
 ELSEWHERE = {"serve", "worker", "chat"}

@@ -201,6 +201,7 @@ NATIVE: Mapping[str, tuple[Probe, ...]] = {
     f"POST {_N}/runs/{{uid}}/stop": (_OWN_RUN,),
     f"POST {_N}/files": (),
     f"GET {_N}/files/{{key}}": ({"key": Its("file", ("key",))},),
+    f"DELETE {_N}/files/{{key}}": ({"key": Its("file", ("key",))},),
     f"GET {_N}/problems": (),
 }
 

@@ -29,6 +29,7 @@ from palaver.cli import (
     openapi,
     serve,
     terminal,
+    user,
 )
 from palaver.cli.usage import HELP, command_tree
 from palaver.cli.words import in_words, system_error
@@ -65,6 +66,7 @@ cli.add_typer(agent.group)
 cli.add_typer(knowledge.group)
 cli.add_typer(key.group)
 cli.add_typer(application.group)
+cli.add_typer(user.group)
 audit.add_to(cli)
 database.add_to(cli)
 check.add_to(cli)

@@ -19,7 +19,7 @@ import typer
 
 from palaver.app import Core, configure_logs, endings, opened
 from palaver.config import Settings, load
-from palaver.core.problems import Invalid, NotFound, Problem
+from palaver.core.problems import Conflict, Invalid, NotFound, Problem
 from palaver.core.types import Agent, Application, clean
 
 P = ParamSpec("P")
@@ -42,6 +42,10 @@ DatabaseUrl = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for scripts.")]
 App = Annotated[str, typer.Option("--app", metavar="NAME", help="The application.")]
+OnlyApp = Annotated[
+    str | None,
+    typer.Option("--app", metavar="NAME", help="The application; needed where there are several.", show_default=False),
+]
 AnyApp = Annotated[
     str | None, typer.Option("--app", metavar="NAME", help="This application alone.", show_default=False)
 ]
@@ -180,6 +184,19 @@ async def the_app(core: Core, name: str) -> Application:
     if app is None:
         raise NotFound(noun="application", ref=name)
     return app
+
+
+async def the_only_app(core: Core, name: str | None) -> Application:
+    """The application of that name; without one, the only one there is. Raises ``NotFound``, ``Conflict``."""
+    if name is not None:
+        return await the_app(core, name)
+    apps = await core.store.applications.all()
+    if len(apps) > 1:
+        names = ", ".join(app.name for app in apps)
+        raise Conflict(reason="name", detail=f"there are several applications: add --app with one of {names}")
+    if not apps:
+        raise NotFound(noun="application", ref="")
+    return apps[0]
 
 
 async def only_app(core: Core, name: str | None) -> Application | None:

@@ -36,8 +36,10 @@ class Drawer:
         media_type: str,
         content: bytes,
         details: dict[str, Any] | None = None,
+        conversation: int | None = None,
     ) -> StoredFile:
-        """Keep ``content`` under ``key``, which must be new in the application."""
+        """Keep ``content`` under ``key``, which must be new in the application; with a ``conversation``, as long as
+        that one."""
         user = await self._store.users.named(who.app, who.user or "")
         return await self._store.files.add(
             who.app,
@@ -47,6 +49,7 @@ class Drawer:
             media_type=clean(media_type),
             content=content,
             details=details or {},
+            conversation=conversation,
         )
 
     async def get(self, who: Principal, key: str) -> StoredFile:
@@ -56,6 +59,13 @@ class Drawer:
         if file is None or file.user != user.id:
             raise NotFound(noun="file", ref=key)
         return file
+
+    async def delete(self, who: Principal, key: str) -> None:
+        """Remove a file of the caller's end user, for good. Messages that attach it name it still. Raises
+        ``NotFound``."""
+        file = await self.get(who, key)
+        if not await self._store.files.delete(who.app, file.user, file.key):
+            raise NotFound(noun="file", ref=key)
 
     async def open_to_all(self, key: str) -> StoredFile:
         """A file by its key alone: for addresses that are secret enough to be public."""

@@ -424,6 +424,10 @@ class Files(Protocol):
 
     async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes: ...
 
+    async def delete(self, app: int, user: int, key: str) -> bool:
+        """Remove the end user's file of that key. Whether there was one."""
+        ...
+
     async def by_key(self, key: str) -> StoredFile | None:
         """Whoever's it is, for addresses that carry nothing but the key."""
         ...
@@ -537,6 +541,9 @@ class Answer(Value, frozen=True, kw_only=True):
     media_type: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    conversation: int | None = None
+    """What it is about: with that, it goes."""
+    file: int | None = None
 
 
 class Keys(Protocol):

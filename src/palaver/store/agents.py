@@ -8,6 +8,7 @@ import msgspec
 
 from palaver.core.problems import Conflict
 from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, as_number, as_uid, clean, new_uid
+from palaver.store.conversations import BEGUN_KEYS, LOOSE_FILES
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 
@@ -109,7 +110,10 @@ class Agents:
     async def delete(self, agent: Agent) -> None:
         """Remove the agent with its conversations."""
         await self._db.execute(
-            f"WITH gone AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1) SELECT {_CHANGED} FROM gone",
+            "WITH held AS (SELECT c.app, c.id FROM conversation c WHERE c.app = $1 AND c.agent = $2"
+            f" ORDER BY c.app, c.id FOR UPDATE),{LOOSE_FILES}{BEGUN_KEYS}"
+            " gone AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
+            f" SELECT {_CHANGED} FROM gone",
             agent.app,
             agent.id,
         )

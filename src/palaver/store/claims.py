@@ -19,7 +19,8 @@ INSERT INTO claim AS k (app, credential, end_user, scope, key, digest, worker, e
 VALUES ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8))
 ON CONFLICT (app, credential, end_user, scope, key) DO UPDATE
     SET digest = excluded.digest, worker = excluded.worker, expires = excluded.expires,
-        run = NULL, status = NULL, media_type = NULL, headers = NULL, body = NULL
+        run = NULL, status = NULL, media_type = NULL, headers = NULL, body = NULL,
+        conversation = NULL, file = NULL
     WHERE k.expires <= now() OR (k.status IS NULL AND k.run IS NULL AND k.worker IS DISTINCT FROM $7 AND NOT EXISTS (
         SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -49,12 +50,15 @@ class Claims:
 
     async def settle(self, who: Principal, user: User, claim: Claim, answer: Answer) -> None:
         await self._db.execute(
-            f"UPDATE claim SET status = $6, media_type = $7, headers = $8, body = $9, worker = NULL WHERE {_KEY}",
+            "UPDATE claim SET status = $6, media_type = $7, headers = $8, body = $9, worker = NULL,"
+            f" conversation = $10, file = $11 WHERE {_KEY}",
             *_key(who, user, claim),
             answer.status,
             answer.media_type,
             json_text(answer.headers),
             answer.body,
+            answer.conversation,
+            answer.file,
         )
 
     async def give_up(self, who: Principal, user: User, claim: Claim) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from palaver.core.problems import Invalid
 from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import json_text
 from palaver.store.database import Database, Row
 
 PIECE = 1_048_576
 """Bytes of a piece; all but the last one have as many."""
+
+ADDED_UP_EVERY = 10.0
+"""Seconds for which the sum of an application's files is believed; what this process adds is added to it."""
 
 _ADD = """
 INSERT INTO file (app, uid, end_user, key, name, media_type, size, digest, details, conversation)
@@ -25,9 +31,22 @@ INSERT INTO file_piece (app, file, number, bytes)
 SELECT app, id, $3, $4 FROM file WHERE app = $1 AND uid = $2"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How many bytes of files may be kept, for one end user and for all of an application."""
+
+    user: int
+    application: int
+
+
 class Files:
+    """``quota``, where there is one, holds for every way in which files come."""
+
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.quota: Quota | None = None
+        self._kept: dict[int, tuple[float, int]] = {}
+        """When an application's bytes were last added up, and to what."""
 
     async def add(
         self,
@@ -41,7 +60,10 @@ class Files:
         details: dict[str, Any],
         conversation: int | None = None,
     ) -> StoredFile:
-        """Keep the file; under a key that is taken already the first one stays, and is what comes back."""
+        """Keep the file; under a key that is taken already the first one stays, and is what comes back. Raises
+        ``Invalid(rule="size")`` for one that the quota has no room for."""
+        if self.quota is not None:
+            await self._make_sure_of_room(self.quota, app, user, len(content))
         uid, digest = new_uid(), sha256(content).digest()
         said = (app, uid, user, key, name, media_type, len(content), digest, json_text(details), conversation)
         pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
@@ -51,6 +73,23 @@ class Files:
         stored = await self.get(app, key)
         assert stored is not None
         return stored
+
+    async def _make_sure_of_room(self, quota: Quota, app: int, user: int, size: int) -> None:
+        used: int = await self._db.fetchval(
+            "SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1 AND end_user = $2", app, user
+        )
+        if used + size > quota.user:
+            raise Invalid(field="file", rule="size", detail=f"an end user may keep {quota.user} bytes of files")
+        now = time.monotonic()
+        at, kept = self._kept.get(app, (float("-inf"), 0))
+        if now > at + ADDED_UP_EVERY:
+            at = now
+            kept = await self._db.fetchval("SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1", app)
+        if kept + size > quota.application:
+            raise Invalid(
+                field="file", rule="size", detail=f"an application may keep {quota.application} bytes of files"
+            )
+        self._kept[app] = (at, kept + size)
 
     async def get(self, app: int, key: str) -> StoredFile | None:
         row = await self._db.fetchrow("SELECT * FROM file WHERE app = $1 AND key = $2", app, clean(key))
@@ -63,6 +102,12 @@ class Files:
     async def by_key(self, key: str) -> StoredFile | None:
         row = await self._db.fetchrow("SELECT * FROM file WHERE key = $1 LIMIT 1", clean(key))
         return None if row is None else _file(row)
+
+    async def delete(self, app: int, user: int, key: str) -> bool:
+        tag = await self._db.execute(
+            "DELETE FROM file WHERE app = $1 AND end_user = $2 AND key = $3", app, user, clean(key)
+        )
+        return tag != "DELETE 0"
 
     async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes:
         end = file.size if length is None else min(file.size, start + length)

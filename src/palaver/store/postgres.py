@@ -17,6 +17,7 @@ from palaver.store.files import Files
 from palaver.store.keys import Keys
 from palaver.store.knowledge import KnowledgeTable
 from palaver.store.presence import LOCK_CLASS, Presence
+from palaver.store.privacy import Privacy
 from palaver.store.runs import Runs
 from palaver.store.secrets import SecretBox
 from palaver.store.tokens import Tokens
@@ -54,7 +55,8 @@ class Postgres:
         self.applications = Applications(self.db)
         self.keys = Keys(self.db, box, self.presence)
         self.agents = Agents(self.db, self.presence)
-        self.users = Users(self.db)
+        self.users = Users(self.db, self.presence)
+        self.privacy = Privacy(self.db)
         self.conversations = Conversations(self.db)
         self.runs = Runs(self.db)
         self.usage = Usage(self.db)

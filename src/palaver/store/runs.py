@@ -14,7 +14,7 @@ from uuid import UUID
 
 from palaver.core.ports import Accepted, Claim, Growth, Opening, Outcome, Replay
 from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
-from palaver.core.types import AnyPart, Message, Ref, Text, clean, new_uid
+from palaver.core.types import AnyPart, File, Message, Ref, Text, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import NAMED, conversation, json_text, message, named
 from palaver.store.database import Database, Row
 
@@ -45,6 +45,12 @@ m AS (
     SELECT c.app, c.id, c.queue[cardinality(c.queue)] - 1, $12::uuid, 'user', $13::jsonb, NULL, NULL FROM c
     UNION ALL
     SELECT c.app, c.id, c.queue[cardinality(c.queue)], $10::uuid, 'assistant', '[]', 'live', $14::integer FROM c
+),
+attached AS (
+    INSERT INTO attachment (app, conversation, file)
+    SELECT c.app, c.id, f.id FROM c JOIN file f ON f.app = c.app AND f.end_user = $2
+        AND (f.key = ANY ($19::text[]) OR f.uid = ANY ($20::uuid[]) OR f.id = ANY ($21::bigint[]))
+    ON CONFLICT DO NOTHING
 )"""
 
 
@@ -54,7 +60,7 @@ def _opening_sql(*, known: bool, claim: bool) -> str:
     $1 app, $2 end user, $3 … $5 the conversation's names (known) or uid, agent, alias (new), $6 credential,
     $7 … $9 scope, key and digest of the claim, $10 the run's uid, $11 the claim's life in seconds, $12 the
     question's uid, $13 its parts, $14 worker, $15 agent, $16 how many runs may be live, $17 the opening words, $18
-    the conversation's variables (new).
+    the conversation's variables (new), $19 … $21 the keys, uids and numbers of the files that the message attaches.
     """
     guard = _GRANTED if claim else "true"
     if known:
@@ -380,6 +386,7 @@ def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
         app, user = opening.who.app, opening.user.id
         names = [None, new_uid(), None if opening.create_as is None else clean(opening.create_as)]
     words = "".join(part.text for part in opening.parts if isinstance(part, Text))
+    refs = [clean(part.ref) for part in opening.parts if isinstance(part, File)]
     return (
         app,
         user,
@@ -397,6 +404,9 @@ def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
         opening.max_waiting + 1,
         words[:255],
         None if opening.variables is None else json_text(opening.variables),
+        refs,
+        [uid for ref in refs if (uid := as_uid(ref)) is not None],
+        [number for ref in refs if (number := as_number(ref)) is not None],
     )
 
 

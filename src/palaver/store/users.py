@@ -1,4 +1,4 @@
-"""End users. Their numbers never change, so whom a process has seen it does not ask for again."""
+"""End users. Their numbers never change: whom a process has seen it does not ask for again, until one is forgotten."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from uuid import UUID
 
 from palaver.core.types import MAX_ID, Ref, User, as_uid, clean, new_uid
 from palaver.store.database import Database, Row
+from palaver.store.presence import Presence
 
 CACHED = 100_000
 
 
 class Users:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, presence: Presence) -> None:
         self._db = db
         self._seen: dict[tuple[int, str], User] = {}
+        presence.on("users", lambda _: self._seen.clear())
 
     async def named(self, app: int, name: str) -> User:
         """The end user of that name, or the one to whom it was issued as uid; made when there is none."""

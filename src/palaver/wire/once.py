@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from palaver.core.ports import Answer, Claim
-from palaver.core.types import Principal
+from palaver.core.types import Conversation, Principal, StoredFile
 from palaver.wire.contract import Reply, Room
 
 REPLAYED = ("Idempotency-Replayed", "true")
 
 
-async def once(room: Room, who: Principal, claim: Claim | None, work: Callable[[], Awaitable[Reply]]) -> Reply:
+Subject = Conversation | StoredFile | None
+"""What an answer is about; ``None``: its end user alone. A kept answer goes when its subject goes."""
+
+
+async def once(
+    room: Room, who: Principal, claim: Claim | None, work: Callable[[], Awaitable[tuple[Reply, Subject]]]
+) -> Reply:
     """What ``work`` answers, or what it answered to an equal call before, byte for byte; an equal call that still
     works is waited for. An error that ``work`` raises leaves the key free. Raises ``Conflict``."""
     if claim is None:
-        return await work()
+        reply, _ = await work()
+        return reply
 
     async def answer() -> Answer:
-        reply = await work()
-        return Answer(status=reply.status, media_type=reply.media_type, headers=reply.headers, body=reply.body)
+        reply, subject = await work()
+        return Answer(
+            status=reply.status,
+            media_type=reply.media_type,
+            headers=reply.headers,
+            body=reply.body,
+            conversation=subject.id if isinstance(subject, Conversation) else None,
+            file=subject.id if isinstance(subject, StoredFile) else None,
+        )
 
     given, replayed = await room.answers.once(who, claim, answer)
     headers = (*given.headers, REPLAYED) if replayed else given.headers

@@ -33,7 +33,7 @@ from palaver.dialects.native.words import CODES, ROOT
 from palaver.wire.bodies import idempotency, json_object, read
 from palaver.wire.contract import Call, Reply, Room, Route
 from palaver.wire.framing import compact
-from palaver.wire.once import once
+from palaver.wire.once import Subject, once
 
 
 def _reply(shown: Any, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
@@ -67,10 +67,10 @@ async def create(call: Call, who: Principal, room: Room) -> Reply:
     ref, title = agent_ref(request.agent), title_of(request.title)
     its_agent = await room.chat.agent(who, ref)
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         made = await room.chat.create(who, its_agent, title=title, variables=request.variables)
         place = ("Location", f"{ROOT}/conversations/{made.uid.hex}")
-        return _reply(conversation_shown(made, its_agent), status=201, headers=(place,))
+        return _reply(conversation_shown(made, its_agent), status=201, headers=(place,)), made
 
     return await once(room, who, idempotency(call, f"POST {ROOT}/conversations"), work)
 

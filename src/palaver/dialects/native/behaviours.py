@@ -72,6 +72,9 @@ stop_all = spec("7", "the conversation's stop ends the running turn and drops th
 
 upload = spec("8", "POST /files keeps the body as a file of the user's, 201")
 download = spec("8", "GET /files/{key} has the bytes, as an attachment")
+delete_file = spec("8", "DELETE /files/{key} removes a file for good; another end user's is not_found")
+delete_with = spec("8", "a file goes with the last conversation that attaches it")
+quota = spec("8", "a file beyond what an end user, or an application, may keep is invalid: file, size")
 upload_rules = spec("8", "an empty file and a name of more than 255 characters are refused")
 replay_whole = spec("9", "a creating call that is repeated is answered byte for byte, with Idempotency-Replayed")
 replay_stream = spec("9", "a streamed call that is repeated follows the same run from the beginning")

@@ -189,6 +189,12 @@ DOWNLOAD = Operation(
     finds=("file",),
 )
 
+DELETE_FILE = Operation(
+    source=f"{PAGE} 8",
+    answers=(Answer(meaning="Deleted.", status=204, media_type=""),),
+    finds=("file",),
+)
+
 ABOUT = About(
     title="palaver's own API",
     meaning="For callers who need no vendor's. A run is followed from any character of its answer on, and stopped with"

@@ -15,7 +15,7 @@ from palaver.dialects.native.words import ROOT
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room
 from palaver.wire.framing import compact
-from palaver.wire.once import once
+from palaver.wire.once import Subject, once
 
 
 async def upload(call: Call, who: Principal, room: Room) -> Reply:
@@ -24,7 +24,7 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
     if not call.body:
         raise Invalid(field="file", rule="required")
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         kept = await room.drawer.add(
             who,
             key=sha256(call.trace.encode() + call.body).hexdigest()[:32],
@@ -33,7 +33,7 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
             content=call.body,
         )
         place = ("Location", f"{ROOT}/files/{kept.key}")
-        return Reply(status=201, body=compact(file_shown(kept)), headers=(place,))
+        return Reply(status=201, body=compact(file_shown(kept)), headers=(place,)), kept
 
     return await once(room, who, idempotency(call, f"POST {ROOT}/files"), work)
 
@@ -48,7 +48,13 @@ async def download(call: Call, who: Principal, room: Room) -> Reply:
     return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
 
 
+async def delete(call: Call, who: Principal, room: Room) -> Reply:
+    await room.drawer.delete(who, call.params["key"])
+    return Reply(status=204)
+
+
 ROUTES = (
     route("POST", "files", upload, "upload a file to attach", described.UPLOAD, creating=True, upload=True),
     route("GET", "files/{key}", download, "an uploaded file's bytes", described.DOWNLOAD),
+    route("DELETE", "files/{key}", delete, "remove an uploaded file", described.DELETE_FILE),
 )

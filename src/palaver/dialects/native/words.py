@@ -214,6 +214,9 @@ def _invalid(problem: Invalid) -> tuple[str, str, dict[str, Any]]:
             return "too_large", "", {}
         case "body", _:
             return "malformed", "", {}
+        case "file", "size":
+            room = "no room is left for it; delete files that are not needed"
+            return "invalid", f"file: {room}", {"field": "file", "rule": "size"}
         case field, rule:
             missing = " is missing" if rule == "required" else ""
             takes = f": {_FIELDS[field]}" if field in _FIELDS else ""

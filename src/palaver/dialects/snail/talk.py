@@ -36,7 +36,7 @@ from palaver.dialects.snail.words import EVENT_STREAM, NO_TIME, B, failed, on_c,
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room, Route, Stream
 from palaver.wire.framing import in_header
-from palaver.wire.once import REPLAYED, once
+from palaver.wire.once import REPLAYED, Subject, once
 
 CONVERSATIONS = f"{B}/agent/conversations"
 PAGE, PAGE_OF_C = 20, 50
@@ -87,9 +87,9 @@ async def create_conversation(call: Call, who: Principal, room: Room) -> Reply:
     who = await _acting(who, room, open_id)
     agent = await agent_of(who, room, number)
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         made = await room.chat.create(who, agent, title=title)
-        return success(conversation_shown(made, room.site.timezone))
+        return success(conversation_shown(made, room.site.timezone)), made
 
     return await once(room, who, idempotency(call, f"POST {call.route}"), work)
 

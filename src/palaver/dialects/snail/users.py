@@ -36,9 +36,9 @@ async def register(call: Call, who: Principal, room: Room) -> Reply:
     request = asked(Registration, members(call, who))
     name = None if request.externalId is None else user_name(request.externalId, "externalId")
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, None]:
         user, created = await room.people.register(who, name, nickname=request.nickname, avatar=request.avatarUrl)
-        return success(user_shown(user, created=created))
+        return success(user_shown(user, created=created)), None
 
     return await once(room, who, idempotency(call, f"POST {B}/user/register"), work)
 

@@ -27,7 +27,7 @@ from palaver.dialects.sonaops.stream import Frames
 from palaver.dialects.sonaops.words import EVENT_STREAM, echoed, succeeded
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room, Route, Stream
-from palaver.wire.once import once
+from palaver.wire.once import Subject, once
 
 
 async def create(call: Call, who: Principal, room: Room) -> Reply:
@@ -36,9 +36,9 @@ async def create(call: Call, who: Principal, room: Room) -> Reply:
     request = posted(call, CreateRequest)
     agent = await _agent(who, room, required("agentId", request.agentId))
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         conversation = await room.chat.create(who, agent)
-        return succeeded(call, {"conversationId": conversation.uid.hex})
+        return succeeded(call, {"conversationId": conversation.uid.hex}), conversation
 
     return _echoing(call, await once(room, who, claim, work))
 
@@ -83,13 +83,14 @@ async def image(call: Call, who: Principal, room: Room) -> Reply:
     claim = idempotency(call, "POST /v1/chat/image")
     request = posted(call, ImageRequest)
     ref, name, text = _asked_in(request)
-    agent, _ = await _place(who, room, ref, name)
+    agent, conversation = await _place(who, room, ref, name)
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         if not room.studio.paints(agent):
             raise Upstream(reason="configuration")
         picture = await room.studio.paint(agent, text)
-        return succeeded(call, {"base64Image": data_uri(picture), "metadata": request.metadata or {}})
+        body = {"base64Image": data_uri(picture), "metadata": request.metadata or {}}
+        return succeeded(call, body), conversation
 
     return _echoing(call, await once(room, who, claim, work))
 

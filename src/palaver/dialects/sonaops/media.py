@@ -44,7 +44,8 @@ async def spoken(who: Principal, room: Room, message: Message, text: str, voice:
     if not room.studio.speaks(agent):
         raise Upstream(reason="configuration")
     content = await room.studio.speak(agent, text, voice)
-    await room.drawer.add(who, key=key, name=f"{message.uid.hex}.mp3", media_type=MP3, content=content)
+    name = f"{message.uid.hex}.mp3"
+    await room.drawer.add(who, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation)
     return True
 
 

@@ -28,7 +28,7 @@ from palaver.wire.bodies import idempotency, json_object
 from palaver.wire.contract import Call, Handler, Method, Reply, Room, Route, Stream
 from palaver.wire.describe import Operation
 from palaver.wire.framing import in_header
-from palaver.wire.once import REPLAYED, once
+from palaver.wire.once import REPLAYED, Subject, once
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -98,9 +98,9 @@ async def create(call: Call, who: Principal, room: Room) -> Reply:
     agent = await room.chat.agent(who, call.params["app_id"])
     title = request.name if request.name is not None and request.name.strip() else None
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         made = await room.chat.create(who, agent, title=title)
-        return Reply(body=success({"session_id": session(made)}))
+        return Reply(body=success({"session_id": session(made)})), made
 
     return await once(room, who, claim, work)
 

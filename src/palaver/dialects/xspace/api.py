@@ -29,7 +29,7 @@ from palaver.dialects.xspace.words import CONVERSATION_FILE, CONVERSATION_FILES,
 from palaver.wire.bodies import as_id, idempotency
 from palaver.wire.contract import Call, Method, Reply, Room, Route, Stream
 from palaver.wire.describe import Operation
-from palaver.wire.once import once
+from palaver.wire.once import Subject, once
 
 
 async def update(call: Call, who: Principal, room: Room) -> Reply:
@@ -62,9 +62,9 @@ async def add(call: Call, who: Principal, room: Room) -> Reply:
         raise Forbidden(reason="agent")
     topic = fitting_topic(request.topic)
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         made = await room.chat.create(who, agent, title=topic, variables=request.variables)
-        return success(call, made.id)
+        return success(call, made.id), made
 
     return await once(room, who, claim, work)
 

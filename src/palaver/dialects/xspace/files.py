@@ -20,7 +20,7 @@ from palaver.dialects.xspace.words import envelope, success
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room
 from palaver.wire.framing import compact
-from palaver.wire.once import once
+from palaver.wire.once import Subject, once
 from palaver.wire.ranges import NoSuchRange, wanted
 
 UNKNOWN_TYPE = "application/octet-stream"
@@ -44,7 +44,7 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
     details = _details(form)
     key = _key(call, file, str(details["targetType"]), datetime.fromtimestamp(call.now, room.site.timezone))
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         kept = await room.drawer.add(
             who,
             key=key,
@@ -53,7 +53,7 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
             content=file.content,
             details=details,
         )
-        return success(call, file_record(kept, call))
+        return success(call, file_record(kept, call)), kept
 
     return await once(room, who, claim, work)
 

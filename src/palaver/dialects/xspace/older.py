@@ -25,7 +25,7 @@ from palaver.dialects.xspace.views import (
 from palaver.dialects.xspace.words import AGENT, CREATE, done, success
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room, Route, Stream
-from palaver.wire.once import once
+from palaver.wire.once import Subject, once
 
 RECENT = 20
 MOST = 100
@@ -40,9 +40,9 @@ async def create(call: Call, who: Principal, room: Room) -> Reply:
     claim = idempotency(call, f"POST {CREATE}")
     found = await bound_agent(who, room)
 
-    async def work() -> Reply:
+    async def work() -> tuple[Reply, Subject]:
         made = await room.chat.create(who, found, variables=request.variables)
-        return success(call, made.id)
+        return success(call, made.id), made
 
     return await once(room, who, claim, work)
 

@@ -184,6 +184,8 @@ def _invalid(problem: Invalid, call: Call) -> str:
             return "User first message is required"
         case "file", "required":
             return "Required part 'file' is not present."
+        case "file", "size":
+            return "File quota exceeded"
         case "multipart", _:
             return "Failed to parse multipart servlet request"
         case field, "required":

@@ -1,0 +1,102 @@
+"""``palaver user``: what is kept of one end user, handed out or removed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import msgspec
+import typer
+
+from palaver.app import Core
+from palaver.cli.session import Json, OnlyApp, Yes, audited, on_core, the_only_app
+from palaver.cli.terminal import note, say, say_json
+from palaver.core.problems import NotFound
+from palaver.store.files import PIECE
+
+group = typer.Typer(name="user", help="End users: hand out or remove all that is kept of one.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="USER", help="The end user's name, or issued uid.", show_default=False)]
+
+
+@group.command()
+@on_core
+@audited("user forget")
+async def forget(
+    core: Core,
+    user: Name,
+    *,
+    app: OnlyApp = None,
+    yes: Yes = False,  # noqa: ARG001  asked before
+    json: Json = False,
+) -> None:
+    """Remove an end user with conversations, messages, files, tokens and subscriptions, for good. Answers that are
+    being written to them are stopped."""
+    owner = await the_only_app(core, app)
+    removed = await core.store.privacy.forget(owner.id, await core.store.users.find(owner.id, user))
+    if json:
+        say_json({"user": user, "removed": removed})
+        return
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in removed.items() if count)
+    say(f"Removed of {user!r}: {counts}." if counts else f"There was nothing of {user!r}.")
+
+
+@group.command()
+@on_core
+async def export(
+    core: Core,
+    user: Name,
+    *,
+    app: OnlyApp = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="Write here instead of standard output.", show_default=False),
+    ] = None,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            "--files", metavar="DIR", help="Write the files' bytes into this folder, by id.", show_default=False
+        ),
+    ] = None,
+    json: Json = False,  # noqa: ARG001  it is JSON in any case
+) -> None:
+    """Write all that is kept of an end user as JSON Lines: user, conversations, messages, files."""
+    owner = await the_only_app(core, app)
+    one = await core.store.users.find(owner.id, user)
+    if one is None:
+        raise NotFound(noun="user", ref=user)
+    lines = 0
+    with _opened(output) as out:
+        async for entry in core.store.privacy.export(owner.id, one):
+            out.write(msgspec.json.encode(entry) + b"\n")
+            lines += 1
+            if files is not None and entry["type"] == "file":
+                await _write_file(core, owner.id, entry["key"], files / str(entry["id"]))
+    if output is not None:
+        note(f"{lines} lines in {output}.")
+
+
+async def _write_file(core: Core, app: int, key: str, place: Path) -> None:
+    file = await core.store.files.get(app, key)
+    if file is None:  # removed meanwhile
+        return
+    _make_folder(place.parent)
+    with _opened(place) as out:
+        for start in range(0, file.size, PIECE):
+            out.write(await core.store.files.content(file, start=start, length=PIECE))
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _opened(path: Path | None) -> Generator[BinaryIO]:
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    with path.open("wb") as out:
+        yield out

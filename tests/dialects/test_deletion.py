@@ -1,0 +1,192 @@
+"""What derives from a conversation goes with it, whoever deletes it; of a forgotten end user nothing is left.
+
+Every test plants one word wherever a caller can leave words, and looks for it in every table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from cli.commands import PALAVER
+from dialects.doors import USER, doors
+from dialects.exchange import GUARD
+from dialects.manifest import shows
+from dialects.native.asking import Caller, good, problem
+from dialects.serving import APPLICATION, HOLD, MASTER_KEY, Served
+from dialects.snail import asking_b as snail
+
+from palaver.core.types import Agent, Token
+from palaver.dialects.native import behaviours
+
+SETTINGS = {"max_user_files_bytes": 3000, "max_application_files_bytes": 5000}
+WORD = "xyzzymarker"
+TEXT = {"Content-Type": "text/plain"}
+
+
+def tables_with(served: Served, word: str) -> dict[str, int]:
+    """How many rows of which table have ``word`` in them, in plain letters or in bytes."""
+    names = [row["name"] for row in served.sql("SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'")]
+    assert {"message", "conversation", "file", "file_piece", "claim", "end_user", "token"} <= set(names)
+    counts = {
+        name: served.sql(
+            f'SELECT count(*) AS n FROM "{name}" r WHERE r::text ILIKE $1 OR r::text LIKE $2',
+            f"%{word}%",
+            f"%{word.encode().hex()}%",
+        )[0]["n"]
+        for name in names
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def upload(caller: Caller, content: str, name: str = "a.txt") -> str:
+    return good(caller.ask("POST", "files", content.encode(), query=f"name={name}", headers=TEXT), 201)["key"]
+
+
+def planted(served: Served, agent: Agent, word: str) -> tuple[Caller, str]:
+    """A conversation with ``word`` in everything that belongs to it; its UUID."""
+    caller = Caller(served, user=USER)
+    made = {"Idempotency-Key": f"make-{word}"}
+    body = {"agent": agent.id, "title": word, "variables": {"x": word}}
+    conversation = good(caller.ask("POST", "conversations", body, headers=made), 201)
+    assert good(caller.ask("POST", "conversations", body, headers=made), 201) == conversation
+    query = {"query": f"name={word}.txt", "headers": {**TEXT, "Idempotency-Key": f"up-{word}"}}
+    key = good(caller.ask("POST", "files", word.encode(), **query), 201)["key"]
+    path = f"conversations/{conversation['uid']}/messages"
+    said = caller.ask("POST", path, {"content": word, "files": [key]}, headers={"Idempotency-Key": f"say-{word}"})
+    assert good(said)["answer"]["status"] == "complete"
+    return caller, conversation["uid"]
+
+
+WAYS = ("native", "wps", "xspace", "snail", "snail clear", "agent", "application")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@shows(behaviours.delete_with)
+def test_what_derives_from_a_conversation_goes_with_it(served: Served, way: str) -> None:
+    word = sha256(way.encode()).hexdigest()[:12]
+    agent = served.agent("so be it")
+    _, conversation = planted(served, agent, word)
+    there = tables_with(served, word)
+    assert {"conversation", "message", "file", "file_piece", "claim"} <= set(there)
+    store = served.core.store
+    match way:
+        case "agent":
+            served.do(store.agents.delete(agent))
+        case "application":
+            served.do(store.applications.delete(APPLICATION))
+        case "snail clear":
+            caller = snail.Caller(served)
+            snail.good(caller.delete(f"{snail.CONVERSATIONS}", agentId=agent.id, openId=USER))
+        case name:
+            delete = doors(served, agent)[name].delete
+            assert delete is not None
+            delete(conversation)
+    assert tables_with(served, word) == {}
+
+
+def test_every_way_to_delete_a_conversation_is_tried(served: Served) -> None:
+    agent = served.agent("x")
+    assert {name for name, door in doors(served, agent).items() if door.delete is not None} < set(WAYS)
+
+
+@shows(behaviours.delete_with)
+def test_a_file_stays_while_another_conversation_attaches_it(served: Served) -> None:
+    agent, caller = served.agent("so be it"), Caller(served, user="eve")
+    key, unused = upload(caller, "shared"), upload(caller, "unused")
+    places = [caller.begin(agent, files=[key])["conversation"]["uid"] for _ in range(2)]
+    for place, status in zip(places, (200, 404), strict=True):
+        assert caller.ask("DELETE", f"conversations/{place}").status == 204
+        assert caller.get(f"files/{key}").status == status
+    assert caller.get(f"files/{unused}").status == 200
+
+
+@shows(behaviours.delete_file)
+def test_a_file_is_deleted_for_good(served: Served) -> None:
+    agent, caller, other = served.agent("so be it"), Caller(served, user="eve"), Caller(served, user="mallory")
+    key = upload(caller, "plugh-content", name="plugh.txt")
+    place = caller.begin(agent, files=[key])["conversation"]["uid"]
+    problem(other.ask("DELETE", f"files/{key}"), 404, "not_found", noun="file")
+    assert caller.ask("DELETE", f"files/{key}").status == 204
+    problem(caller.get(f"files/{key}"), 404, "not_found", noun="file")
+    problem(caller.ask("DELETE", f"files/{key}"), 404, "not_found", noun="file")
+    assert tables_with(served, "plugh-content") == {}
+    assert "plugh.txt" in json.dumps(caller.messages(place))
+    assert caller.say(place)["answer"]["status"] == "complete"
+
+
+@shows(behaviours.quota)
+def test_an_end_user_and_an_application_keep_so_much_and_no_more(served: Served) -> None:
+    greedy = Caller(served, served.key("native", application="hoard"), user="greedy")
+    key = upload(greedy, "x" * 2000)
+    refused = greedy.ask("POST", "files", b"x" * 2000, query="name=b", headers=TEXT)
+    problem(refused, 400, "invalid", field="file", rule="size")
+    assert greedy.ask("DELETE", f"files/{key}").status == 204
+    upload(greedy, "x" * 2000)
+    second = Caller(served, greedy.key, user="second")
+    upload(second, "x" * 1900)
+    third = Caller(served, greedy.key, user="third")
+    refused = third.ask("POST", "files", b"x" * 2000, query="name=b", headers=TEXT)
+    problem(refused, 400, "invalid", field="file", rule="size")
+    upload(Caller(served, user="elsewhere"), "x" * 2000)
+
+
+def test_of_a_forgotten_end_user_no_table_knows_anything(served: Served, tmp_path: Path) -> None:
+    agent = served.agent("so be it")
+    caller, conversation = planted(served, agent, WORD)
+    live = caller.stream(served.agent(HOLD), WORD)
+    assert live.head().status == 200
+    assert b"sent" in (live.write() or b"")
+    registered = snail.Caller(served)
+    snail.good(registered.post("/snail-ai/openapi/v1/user/register", externalId=USER, nickname=WORD, avatarUrl=WORD))
+    store, key = served.core.store, served.key("wps")
+    (owner,) = served.sql("SELECT id FROM application WHERE name = $1", APPLICATION)
+    token = Token(
+        app=owner["id"], credential=key.number, kind="refresh", user=USER, scopes=(), redirect=WORD,
+        expires=datetime.now(UTC) + timedelta(hours=1),
+    )  # fmt: skip
+    served.do(store.tokens.issue(token, "secret"))
+    assert {"end_user", "token"} <= set(tables_with(served, WORD))
+
+    lines = palaver(served, tmp_path, "user", "export", USER, "--app", APPLICATION, "--files", str(tmp_path / "files"))
+    kinds = [json.loads(line)["type"] for line in lines.splitlines()]
+    assert (kinds[0], set(kinds)) == ("user", {"user", "conversation", "message", "file"})
+    assert WORD in lines
+    assert [path.read_bytes() for path in (tmp_path / "files").iterdir()] == [WORD.encode()]
+
+    receipt = json.loads(palaver(served, tmp_path, "user", "forget", USER, "--app", APPLICATION, "--json"))
+    removed = receipt["removed"]
+    assert (receipt["user"], removed["users"], removed["files"], removed["tokens"]) == (USER, 1, 1, 1)
+    assert (removed["conversations"], removed["messages"], removed["runs"]) == (2, 4, 2)
+    assert b"stopped" in b"".join(live.rest())
+    assert tables_with(served, WORD) == {}
+    assert [row for row in served.sql("SELECT * FROM audit") if USER in str(row["arguments"])] == []
+
+    again = json.loads(palaver(served, tmp_path, "user", "forget", USER, "--app", APPLICATION, "--json"))
+    assert set(again["removed"].values()) == {0}
+    problem(caller.get(f"conversations/{conversation}"), 404, "not_found")
+    assert caller.begin(agent)["answer"]["status"] == "complete"
+
+
+def palaver(served: Served, folder: Path, *arguments: str) -> str:
+    """What a command on the server's database prints."""
+    settings = {
+        "PALAVER_DATABASE_URL": str(served.settings.database_url),
+        "PALAVER_MASTER_KEY": MASTER_KEY,
+        "PALAVER_DATA": str(folder / "data"),
+    }
+    done = subprocess.run(
+        [PALAVER, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        env={**os.environ, **settings},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
