@@ -124,6 +124,7 @@ NOT_THERE = {
     ("POST", "/api/v1/file/upload"): "its own test uploads",
     ("POST", "/palaver/v1/files"): "its own test uploads",
     ("GET", "/palaver/v1/files/{key}"): "there is no file",
+    ("DELETE", "/palaver/v1/files/{key}"): "there is no file",
 }
 """Operations whose examples are refused, and why."""
 

@@ -82,7 +82,7 @@ class Files:
             raise Invalid(field="file", rule="size", detail=f"an end user may keep {quota.user} bytes of files")
         now = time.monotonic()
         at, kept = self._kept.get(app, (float("-inf"), 0))
-        if now > at + ADDED_UP_EVERY:
+        if now > at + ADDED_UP_EVERY or kept + size > quota.application:  # in between, something may have gone
             at = now
             kept = await self._db.fetchval("SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1", app)
         if kept + size > quota.application:
