@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -15,6 +16,12 @@ from palaver.store.embedded import Embedded
 
 SLOW = ("test_wheel.py", "test_life.py", "test_bench.py", "test_bad_input.py", "test_exactly_once.py")
 """Files that take long, the longest first; then whatever else starts processes."""
+
+
+for name in (signal.SIGINT, signal.SIGQUIT):
+    # Ignored where a script started the tests in the background, and then by every program that they start.
+    if signal.getsignal(name) == signal.SIG_IGN:
+        signal.signal(name, signal.default_int_handler if name == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

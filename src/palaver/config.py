@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from palaver.store.embedded import unusable
 from palaver.tools.addresses import allowed
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -152,6 +153,8 @@ def load(environment: Mapping[str, str], said: Mapping[str, Any]) -> Settings:
     values = {**from_file, **from_environment, **chosen, "data": str(folder.absolute())}
     converted = {name: _converted(name, value) for name, value in values.items()}
     settings = Settings(**converted)
+    if (reason := unusable(settings.folder)) is not None:
+        raise SettingsError(f"data: {reason}")
     if settings.database_direct_url is not None and settings.database_url is None:
         raise SettingsError("database_direct_url: it belongs to a database_url, and there is none")
     try:

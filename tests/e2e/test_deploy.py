@@ -254,7 +254,7 @@ def test_the_health_check_of_the_image_is_good_for_a_server_that_is_ready(pair: 
     check = cast("list[str]", json.loads(dict(instructions())["HEALTHCHECK"].partition(" CMD ")[2]))
     assert check[:2] == ["python", "-c"]
     for port, good in ((pair.first.port, True), (free_port(), False)):
-        words = [PALAVER.replace("/palaver", "/python"), "-c", check[2].replace(str(Settings().port), str(port))]
+        words = [str(Path(PALAVER).with_name("python")), "-c", check[2].replace(str(Settings().port), str(port))]
         assert (subprocess.run(words, check=False, capture_output=True, timeout=20).returncode == 0) == good
 
 

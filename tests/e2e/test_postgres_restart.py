@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,24 +29,13 @@ TIMES = 30
 SLOWLY = {"repeat": {"text": TEXT, "times": TIMES, "every": 0.1}}
 
 
-class Database(Embedded):
-    """A PostgreSQL server that can be made to go away."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._place = folder / "postgres"
-
-    def leave(self, mode: str) -> None:
-        self._command("pg_ctl", "stop", "-D", str(self._place), "-m", mode, "-w")
-
-    def return_(self) -> None:
-        self.ensure()
+STOPS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 @pytest.fixture(scope="module")
-def database() -> Generator[Database]:
+def database() -> Generator[Embedded]:
     folder = Path(mkdtemp(prefix="palaver-restart-"))
-    database = Database(folder)
+    database = Embedded(folder)
     run(migrate(database.start()))
     yield database
     database.stop()
@@ -53,7 +43,7 @@ def database() -> Generator[Database]:
 
 
 @pytest.fixture(scope="module")
-def served(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+def served(database: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     with serving(database._address(), tmp_path_factory.mktemp("data")) as server:  # pyright: ignore[reportPrivateUsage]
         yield server
 
@@ -87,7 +77,7 @@ def begun(served: Served, asks: list[Ask]) -> list[Connection]:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_streams_go_on_and_nothing_is_lost(served: Served, database: Database, mode: str) -> None:
+def test_streams_go_on_and_nothing_is_lost(served: Served, database: Embedded, mode: str) -> None:
     agent, quick = served.agent(SLOWLY), served.agent("quick")
     undisturbed = {
         form.name: spoken(answer(served, form.ask(served, served.agent(TEXT * TIMES))), form) for form in FORMS
@@ -97,9 +87,9 @@ def test_streams_go_on_and_nothing_is_lost(served: Served, database: Database, m
     connections = begun(served, [form.ask(served, agent) for form in forms])
     with ThreadPoolExecutor(max_workers=STREAMS) as threads:
         streams = [threads.submit(whole, connection) for connection in connections]
-        database.leave(mode)
+        database.shut_down(STOPS[mode])
         refused = [answer(served, ask) for ask in meanwhile]
-        database.return_()
+        database.ensure()
         for form, stream in zip(forms, streams, strict=True):
             assert spoken(stream.result(20), form) == undisturbed[form.name], form.name
     for form, refusal in zip(FORMS, refused, strict=True):

@@ -15,7 +15,9 @@ import psutil
 import pytest
 from kit import run
 
+from palaver.config import SettingsError, load
 from palaver.core.problems import Internal
+from palaver.store import embedded as module
 from palaver.store.database import Database
 from palaver.store.embedded import Embedded
 
@@ -131,3 +133,114 @@ def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
     (folder / "postgres" / "postgresql.conf").write_text("shared_buffers = nonsense\n")
     with pytest.raises(Internal, match="nonsense"):
         Embedded(folder).start()
+
+
+# Folders --------------------------------------------------------------------------------------------------------------
+
+NAMES = [
+    "with spaces",
+    "it's",
+    'say "hi"',
+    "`touch PWNED`",
+    "$(touch PWNED)",
+    "${HOME}",
+    "a;touch PWNED;",
+    "a&&touch PWNED",
+    "|touch PWNED",
+    "back\\slash",
+    "a,b",
+    "50%",
+    "a=b#c?d&e",
+    "-D",
+    "~",
+    "*",
+    "数据 é 😀",
+    "x" * 200,
+    "/".join(["deep" * 12] * 8),
+]
+REFUSED = [
+    ("line\nbreak", "control character"),
+    ("tab\there", "control character"),
+    ("\x7f", "control character"),
+    ("\udcff", "not UTF-8"),
+    ("/".join(["deep" * 50] * 5), "more than 900 bytes"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_folder_works_and_none_is_run(folder: Path, name: str) -> None:
+    (folder / "here").mkdir()
+    embedded = Embedded(folder / "here" / name)
+    assert run(ask(embedded.start())) >= 180000
+    embedded.ensure()
+    assert embedded.stop() is True
+    assert postgres_of(folder) == []
+    assert list(folder.rglob("PWNED")) == []
+    assert not Path("/PWNED").exists()
+
+
+@pytest.mark.parametrize(("name", "why"), REFUSED, ids=[why for _, why in REFUSED])
+def test_a_folder_that_cannot_be_is_refused_at_once_and_not_made(folder: Path, name: str, why: str) -> None:
+    with pytest.raises(Internal, match=why):
+        Embedded(folder / name).start()
+    with pytest.raises(SettingsError, match=why):
+        load({"PALAVER_DATA": str(folder / name)}, {})
+    assert list(folder.iterdir()) == []
+
+
+def test_a_link_to_a_folder_and_a_relative_one_are_that_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "real").mkdir(mode=0o700)
+    (folder / "link").symlink_to("real/data")
+    monkeypatch.chdir(folder)
+    through, relative = Embedded(folder / "link"), Embedded(Path("real/data"))
+    assert through.start() == relative.start()
+    assert through.stop() is False
+    assert relative.stop() is True
+    assert postgres_of(folder) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_error_with_its_name() -> None:
+    with pytest.raises(OSError, match="/proc/1/palaver"):
+        Embedded(Path("/proc/1/palaver")).start()
+
+
+def test_a_log_that_leads_elsewhere_is_not_followed(folder: Path) -> None:
+    embedded = Embedded(folder)
+    embedded.start()
+    embedded.stop()
+    log = folder / "postgres" / "server.log"
+    log.unlink()
+    log.symlink_to(folder / "elsewhere")
+    with pytest.raises(OSError, match=r"server\.log"):
+        Embedded(folder).start()
+    assert not (folder / "elsewhere").exists()
+
+
+def test_initdb_is_not_run_where_a_shell_would_read_its_own_folder_s_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = folder / "`touch PWNED`" / "bin"
+    programs.mkdir(parents=True)
+    monkeypatch.setattr(module, "_programs", lambda: programs)
+    with pytest.raises(Internal, match="hand to a shell"):
+        Embedded(folder / "data").start()
+
+
+def test_no_shell_is_on_any_way() -> None:
+    """In the code: PostgreSQL's programs are started with a list of words, ``pg_ctl``, which runs a shell, never."""
+    text = Path(module.__file__).read_text()
+    assert "shell=True" not in text
+    assert '"pg_ctl"' not in text
+
+
+def test_a_number_that_another_process_has_now_is_no_server(folder: Path) -> None:
+    """After a power cut the file names a process that may be anybody's by now."""
+    embedded = Embedded(folder)
+    embedded.start()
+    embedded.stop()
+    (folder / "postgres" / "postmaster.pid").write_text(
+        f"{os.getpid()}\n{folder}/postgres\n1\n5432\n{folder}/postgres\n\n1 1\nready   \n"
+    )
+    assert run(ask(embedded.start())) >= 180000
+    embedded.stop()
+    assert postgres_of(folder) == []
