@@ -139,7 +139,7 @@ def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
         fallback_base_url=settings.fallback_base_url,
         fallback_api_key=settings.fallback_api_key,
         timeouts=Timeouts(first_byte=settings.model_first_byte_timeout_s, idle=settings.model_idle_timeout_s),
-        longest=settings.max_answer_chars,
+        longest=max(1, settings.max_answer_bytes // 4),  # characters: none has more than four bytes,
     )
 
 

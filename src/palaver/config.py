@@ -64,9 +64,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Seconds, Meta(description="seconds for the first byte of a model's answer, retries included")
     ] = 120
     model_idle_timeout_s: Annotated[Seconds, Meta(description="seconds between two bytes of a model's answer")] = 60
-    max_answer_chars: Annotated[
-        Positive, Meta(description="characters of one answer of a model, above which it is cut")
-    ] = 4_194_304
     demo: Annotated[bool, Meta(description="make the application `demo` with the agent `guide` at the first start")] = (
         True
     )

@@ -97,7 +97,7 @@ def test_how_an_answer_ends_is_how_its_run_ends(
     async def scene() -> None:
         async with (
             Upstream.serving(act) as upstream,
-            stage(database_url, tmp_path, environment={"OPENAI_BASE_URL": upstream.url}, max_answer_chars=100) as on,
+            stage(database_url, tmp_path, environment={"OPENAI_BASE_URL": upstream.url}, max_answer_bytes=400) as on,
         ):
             sent = await on.say(await on.agent(model="openai:m"))
             ended = await on.ended(sent)
