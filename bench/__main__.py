@@ -29,6 +29,7 @@ from bench.turns import creating, statements, turns
 from palaver import app
 from palaver.config import Settings
 from palaver.core.problems import Problem
+from palaver.logs import configure_logs
 
 Measure = Callable[[Stage, Sizes, Sequence[str]], AsyncIterator[Row]]
 
@@ -90,7 +91,7 @@ async def measured(asked: argparse.Namespace, rows: list[Row]) -> None:
 
 def main() -> None:
     asked = arguments()
-    app.configure_logs(Settings(log_level="error"))
+    configure_logs(Settings(log_level="error"))
     rows: list[Row] = []
     status = 0
     try:

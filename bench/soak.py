@@ -30,6 +30,7 @@ from bench.upstream import Plan
 from palaver import app
 from palaver.config import Settings
 from palaver.core.problems import Problem
+from palaver.logs import configure_logs
 
 TURNS = 100_000
 WORKERS = 64
@@ -245,7 +246,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="callers at a time")
     parser.add_argument("--unpinned", action="store_true", help="let the system place the processes")
     asked = parser.parse_args()
-    app.configure_logs(Settings(log_level="error"))
+    configure_logs(Settings(log_level="error"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             rows = runner.run(_measured(asked))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 import pkgutil
 import signal
 import socket
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -35,7 +34,7 @@ from palaver.core.turn import Ports
 from palaver.http.connections import ConnectionLimits, Connections, raise_file_limit
 from palaver.http.front import Front
 from palaver.http.metrics import Metrics, Reading
-from palaver.http.server import Application, Quiet, Server, listen
+from palaver.http.server import Application, Server, listen
 from palaver.http.stream import Pulse
 from palaver.knowledge.attached import Documents
 from palaver.knowledge.pool import ReaderPool
@@ -381,7 +380,8 @@ def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
             async with asyncio.timeout(2):
                 await core.store.db.fetchval("SELECT 1")
         except (Problem, TimeoutError) as problem:
-            return f"the database does not answer: {problem}"
+            log.warning("not ready", part="database", problem=_record(problem))
+            return "the database does not answer"
         return None
 
     return Front(
@@ -396,6 +396,10 @@ def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
         site_url=core.settings.site_url,
         language=core.settings.language,
     )
+
+
+def _record(error: Exception) -> dict[str, Any]:
+    return error.record() if isinstance(error, Problem) else {"kind": type(error).__name__}
 
 
 async def _care(core: Core) -> None:
@@ -457,46 +461,6 @@ def base_url(settings: Settings, port: int) -> str:
         return settings.site_url.rstrip("/")
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104  an address to show
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-# Logs ---------------------------------------------------------------------------------------------------------------
-
-
-def configure_logs(settings: Settings) -> None:
-    """Structured logs on standard error: lines of JSON, or for people where they look at them."""
-    people = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    render: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
-        if people
-        # Without the frames' variables: they hold keys, secrets and what people say.
-        else [_tracebacks(), structlog.processors.JSONRenderer(ensure_ascii=False)]
-    )
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    structlog.configure(
-        processors=[*shared, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
-        )
-    )
-    handler.addFilter(Quiet())
-    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
-
-
-def _tracebacks() -> structlog.typing.Processor:
-    transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    return structlog.processors.ExceptionRenderer(transformer)
 
 
 # What ships with palaver --------------------------------------------------------------------------------------------

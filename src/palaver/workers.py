@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self, assert_never
+from uuid import uuid4
 
 import msgspec
 import structlog
@@ -420,6 +421,10 @@ class Together:
             await self._application(scope, receive, send)
             return
         body = await self._parent.figures()
-        headers = [(b"Content-Type", MEDIA_TYPE.encode()), (b"Content-Length", str(len(body)).encode())]
+        headers = [
+            (b"Content-Type", MEDIA_TYPE.encode()),
+            (b"Content-Length", str(len(body)).encode()),
+            (b"X-Request-ID", uuid4().hex.encode()),
+        ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -55,7 +55,12 @@ class Callers:
         """Add to the request what proves who sends it."""
         key = self.keys.get(dialect)
         if key is not None:
-            request.headers.update(_SIGN[dialect](key, request))
+            request.headers.update(signing_headers(dialect, key, request))
+
+
+def signing_headers(dialect: str, key: Key, request: PreparedRequest) -> dict[str, str]:
+    """What proves, in that dialect, that the key's owner sends the request."""
+    return _SIGN[dialect](key, request)
 
 
 def _call(request: PreparedRequest, headers: Mapping[str, str]) -> Call:

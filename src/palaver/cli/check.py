@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import typer
 from rich.text import Text
 
-from palaver.app import configure_logs
 from palaver.cli.session import Data, DatabaseUrl, Json, run
 from palaver.cli.terminal import out, say_json, table
 from palaver.config import Settings, described, load
 from palaver.doctor import Finding, examine
+from palaver.logs import configure_logs
 
 _MARKS = {"good": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
 

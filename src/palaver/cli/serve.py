@@ -23,6 +23,7 @@ from palaver.cli.words import cannot_listen
 from palaver.config import Settings, load
 from palaver.core.types import Key
 from palaver.demo import APP, Demo, address, ensure_demo, remember_address, sample
+from palaver.logs import configure_logs
 from palaver.workers import orders_on
 
 
@@ -49,7 +50,7 @@ def serve(
     """Serve until Ctrl-C or SIGTERM. Once ends in order, twice at once."""
     said = {"host": host, "port": port, "workers": workers, "data": data, "database_url": database}
     settings = load(os.environ, said)
-    app.configure_logs(settings)
+    configure_logs(settings)
     welcome = Welcome(settings)
     try:
         run(app.serve(settings, prepare=welcome.prepare, announce=welcome.print), loop=uvloop.new_event_loop)
@@ -71,7 +72,7 @@ def worker() -> None:
         orders = orders_on(end)
         if orders is None:
             raise typer.Exit(0)
-        app.configure_logs(orders.settings)
+        configure_logs(orders.settings)
         structlog.contextvars.bind_contextvars(worker=orders.number)
         try:
             run(app.work(orders, end), loop=uvloop.new_event_loop)

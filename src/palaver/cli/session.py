@@ -17,10 +17,11 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
 import msgspec
 import typer
 
-from palaver.app import Core, configure_logs, endings, opened
+from palaver.app import Core, endings, opened
 from palaver.config import Settings, load
 from palaver.core.problems import Conflict, Invalid, NotFound, Problem
 from palaver.core.types import Agent, Application, clean
+from palaver.logs import configure_logs
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from mimetypes import guess_type
 
 import structlog
 
+from palaver.core.loggable import loggable
 from palaver.core.ports import Attachment, Documents, Fetch, Store, Unfetched, Unreadable
 from palaver.core.problems import Problem
 from palaver.core.types import File, Message, StoredFile, clean
@@ -76,8 +77,8 @@ class Attachments:
     def _missing(self, part: File, name: str, kind: str, reason: str, detail: str) -> Attachment:
         log.info(
             "attachment not read",
-            ref=part.ref[:200],
-            name=name[:200],
+            ref=loggable(part.ref),
+            name=loggable(name) if name == part.ref else name[:200],
             reason=reason,
             detail=detail,
             conversation=self._conversation,

@@ -13,17 +13,19 @@ import msgspec
 import structlog
 
 from palaver.core.admit import Admission
+from palaver.core.loggable import loggable
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
 from palaver.core.types import ANYBODY, Key, Principal, Token
 from palaver.http.handbook import Handbook
 from palaver.http.metrics import MEDIA_TYPE, Metrics
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
-from palaver.wire.contract import Call, Dialect, Headers, Reply, Room, Stream
+from palaver.wire.contract import Call, Dialect, Headers, Reply, Room, Stream, request_id
 from palaver.wire.framing import compact
 
 BODY_PAUSE = 20.0
 """Seconds that may pass between two pieces of a body."""
+MAX_LOGGED_PATH = 300
 _EXPOSED = ("X-Conversation-Id", "X-Chat-Id", "X-Session-Id", "X-Request-ID", "Idempotency-Replayed")
 _METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
 _STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
@@ -65,6 +67,7 @@ class Front:
         self._max_upload_bytes = max_upload_bytes
         self._site_url = site_url
         self._language = language
+        self._process = structlog.contextvars.get_contextvars()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +81,10 @@ class Front:
             return
         match = self._router.match(request.method, request.raw_path)
         request.exposed = () if match.dialect is None else match.dialect.exposed
-        structlog.contextvars.bind_contextvars(trace=request.trace)
+        structlog.contextvars.clear_contextvars()  # a pipelined request begins in its forerunner's context
+        structlog.contextvars.bind_contextvars(**self._process, trace=request.trace)
+        if request.id != request.trace:
+            structlog.contextvars.bind_contextvars(request_id=request.id)
         try:
             await self._serve(request, match)
         except HungUp:
@@ -87,10 +93,11 @@ class Front:
             raise
         finally:
             self._note(request, match)
-            structlog.contextvars.unbind_contextvars("trace")
 
     async def _serve(self, request: _Request, match: Match) -> None:
         call = request.call(match, b"", self._site_url, self._language)
+        if match.dialect is not None and match.dialect.traced_as is not None:
+            structlog.contextvars.bind_contextvars(**match.dialect.traced_as(call))
         shown: list[Key] = []
         try:
             if request.malformed is not None:
@@ -114,7 +121,7 @@ class Front:
         except HungUp:
             raise
         except Exception as error:
-            log.exception("request failed", method=request.method, path=request.raw_path)
+            log.exception("request failed", method=request.method, path=_loggable_path(request, match))
             answer = self._refuse(Internal(reason="unforeseen", detail=type(error).__name__), call, match, shown)
         if isinstance(answer, Reply):
             await request.reply(answer if request.malformed is None else replace(answer, status=request.malformed[0]))
@@ -137,9 +144,9 @@ class Front:
             key = await self._admission.key(dialect.name, id=claim.id, secret=claim.secret)
         if key is not None:
             shown.append(key)
+            structlog.contextvars.bind_contextvars(key=key.id)
         who = _verified(dialect, call, key, token)
         request.verified()
-        structlog.contextvars.bind_contextvars(key=who.key.id)
         await self._admission.first_time(who)
         await self._admission.count(who.key)
         for route in routes:
@@ -154,9 +161,9 @@ class Front:
             return Reply(status=404, body=compact({"error": "not found", "path": call.path}))
         reply = match.dialect.refuse(cast("AnyProblem", problem), call, shown[0] if shown else None)
         if isinstance(problem, Internal) or reply.status >= 500:
-            log.warning("refused", problem=problem.record(), status=reply.status)
+            log.warning("refused", problem=_loggable_problem(problem), status=reply.status)
         else:
-            log.info("refused", problem=problem.record(), status=reply.status)
+            log.info("refused", problem=_loggable_problem(problem), status=reply.status)
         if isinstance(problem, NotFound) and problem.noun == "method":
             allow = ", ".join((*match.allowed, *(["HEAD"] if "GET" in match.allowed else []), "OPTIONS"))
             return Reply(
@@ -208,11 +215,10 @@ class Front:
         log.info(
             "request",
             method=request.method,
-            path=request.raw_path,
+            path=_loggable_path(request, match),
             status=status,
             ms=round((time.perf_counter() - request.begun) * 1000, 1),
         )
-        structlog.contextvars.unbind_contextvars("key")
 
 
 def _verified(dialect: Dialect, call: Call, key: Key | None, token: Token | None) -> Principal:
@@ -237,6 +243,26 @@ def _absent(request: _Request, match: Match) -> NotFound:
     return NotFound(noun="route", ref=request.raw_path)
 
 
+def _loggable_path(request: _Request, match: Match) -> str:
+    """The path where a route serves it, except one that is worth a credential; of others what is plainly a word."""
+    if any(route.capability for route in match.routes):
+        return match.routes[0].path
+    return request.raw_path[:MAX_LOGGED_PATH] if match.routes else loggable(request.raw_path)
+
+
+def _loggable_problem(problem: Problem) -> dict[str, Any]:
+    """The problem without what the caller put in a credential's or an address's place."""
+    record = problem.record()
+    match problem:
+        case NotFound(noun="route" | "file", ref=ref):
+            record["ref"] = loggable(ref)
+        case Unauthenticated(reason=reason) if reason != "missing":
+            del record["subject"]
+        case _:
+            pass
+    return record
+
+
 class _Request:
     """One request's connection, with what was read off it."""
 
@@ -259,6 +285,10 @@ class _Request:
         """Headers of the dialect's own that a page in a browser may read."""
         self.begun = self.first_byte = time.perf_counter()
         self.headers = Headers(scope["headers"])
+        self.now = time.time()
+        own = request_id(self.headers)
+        self.id = self.trace if own is None else self.headers["x-request-id"]
+        """What the caller calls the request, or we: comes back in ``X-Request-ID``."""
         self._scope = scope
 
     def call(self, match: Match, body: bytes, site_url: str | None, language: str) -> Call:
@@ -270,7 +300,7 @@ class _Request:
             route="" if match.route is None else match.route.path,
             params=match.params or {},
             body=body,
-            now=time.time(),
+            now=self.now,
             trace=self.trace,
             origin=self.origin(site_url),
             language=language,
@@ -314,6 +344,8 @@ class _Request:
         pairs = [("Content-Type", media_type)] if media_type else []
         if self.closes:
             pairs.append(("Connection", "close"))
+        if all(name.lower() != "x-request-id" for name, _ in headers):
+            pairs.append(("X-Request-ID", self.id))
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pairs, *headers, *self._cors())]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 

@@ -251,7 +251,9 @@ def _description(told: Operation) -> str:
 
 def _headers(answers: Sequence[Answer], said: Sequence[Refusal]) -> Schema:
     """What is documented of the answers' headers, then those that refusals are seen to have."""
-    headers: Schema = {}
+    headers: Schema = {
+        "X-Request-ID": {"description": "As the call had it, else one made here.", "schema": {"type": "string"}}
+    }
     for header in (header for answer in answers for header in answer.headers):
         one = _parameter(header, "header")
         headers.setdefault(one.pop("name"), {name: value for name, value in one.items() if name != "in"})

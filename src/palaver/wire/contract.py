@@ -25,6 +25,7 @@ from palaver.core.types import Key, Principal, Token
 from palaver.wire.describe import JSON, About, Operation
 from palaver.wire.manifest import Row
 
+MAX_REQUEST_ID = 128
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
@@ -47,6 +48,16 @@ class Headers(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+def request_id(headers: Headers) -> str | None:
+    """The caller's own ``X-Request-ID`` as it wrote it; ``None`` where it sent none, or none that can be repeated."""
+    header = headers.get("x-request-id", "")
+    try:
+        sent = header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        sent = header
+    return sent if 0 < len(sent) <= MAX_REQUEST_ID and sent.isprintable() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +196,8 @@ class Route:
     """Needs no credential. The exception: a route without this is closed."""
     upload: bool = False
     """Takes a body as large as an upload may be."""
+    capability: bool = False
+    """Its path is worth as much as a credential, so no log has it."""
     permit: Callable[[Principal], None] | None = None
     """Raises ``Forbidden`` for callers who may not use the path, whatever its method."""
     told: Operation | None = None
@@ -231,6 +244,8 @@ class Dialect:
     curl: Callable[[Sample], str]
     unrouted: Literal["first", "after size", "after rate"] = "first"
     """Where in the vendor's order of checks a call that no route serves is refused."""
+    traced_as: Callable[[Call], Mapping[str, str]] | None = None
+    """What the vendor's answers call the request, by the member's name: logged, so that it can be found."""
     exposed: tuple[str, ...] = ()
     """Answer headers that pages in a browser may read, beside those of every dialect."""
     settings: tuple[Setting, ...] = field(default=())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from urllib.parse import quote
 
 from palaver.core.problems import Invalid
 from palaver.core.types import Principal
@@ -14,6 +13,7 @@ from palaver.dialects.native.shown import file_shown
 from palaver.dialects.native.words import ROOT
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room
+from palaver.wire.downloads import download_headers
 from palaver.wire.framing import compact
 from palaver.wire.once import Subject, once
 
@@ -41,10 +41,7 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
 async def download(call: Call, who: Principal, room: Room) -> Reply:
     """A file's bytes. A browser is told to save them: what somebody uploaded is not to run as a page of this server."""
     file = await room.drawer.get(who, call.params["key"])
-    headers = (
-        ("Content-Disposition", f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"),
-        ("X-Content-Type-Options", "nosniff"),
-    )
+    headers = download_headers(file, inline=False)
     return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
 
 

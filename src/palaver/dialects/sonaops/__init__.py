@@ -7,7 +7,7 @@ from palaver.dialects.sonaops import behaviours
 from palaver.dialects.sonaops.api import ROUTES
 from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256, claim, new_credential, verify
 from palaver.dialects.sonaops.described import ABOUT
-from palaver.dialects.sonaops.words import curl, refuse
+from palaver.dialects.sonaops.words import curl, refuse, trace_id
 from palaver.wire.contract import Dialect, Setting
 from palaver.wire.manifest import gathered
 from palaver.wire.settings import COMMON, boolean, choice
@@ -21,6 +21,7 @@ DIALECT = Dialect(
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,
+    traced_as=lambda call: {"traceId": trace_id(call)},
     settings=(
         *COMMON,
         Setting(

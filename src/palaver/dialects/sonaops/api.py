@@ -24,9 +24,10 @@ from palaver.dialects.sonaops.shapes import (
     required,
 )
 from palaver.dialects.sonaops.stream import Frames
-from palaver.dialects.sonaops.words import EVENT_STREAM, echoed, succeeded
+from palaver.dialects.sonaops.words import EVENT_STREAM, succeeded
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room, Route, Stream
+from palaver.wire.downloads import download_headers
 from palaver.wire.once import Subject, once
 
 
@@ -40,7 +41,7 @@ async def create(call: Call, who: Principal, room: Room) -> Reply:
         conversation = await room.chat.create(who, agent)
         return succeeded(call, {"conversationId": conversation.uid.hex}), conversation
 
-    return _echoing(call, await once(room, who, claim, work))
+    return await once(room, who, claim, work)
 
 
 async def agents(call: Call, who: Principal, room: Room) -> Reply:
@@ -50,7 +51,7 @@ async def agents(call: Call, who: Principal, room: Room) -> Reply:
     found = await room.chat.agents(who)
     start = (request.pageNum - 1) * request.pageSize
     page = [_shown(agent) for agent in found[start : start + request.pageSize]]
-    return _echoing(call, succeeded(call, {"list": page, "total": len(found)}))
+    return succeeded(call, {"list": page, "total": len(found)})
 
 
 async def stream(call: Call, who: Principal, room: Room) -> Stream:
@@ -64,9 +65,7 @@ async def stream(call: Call, who: Principal, room: Room) -> Stream:
     said = Said(parts=(Text(text=text),), variables=variables, claim=claim, trace=call.trace)
     sent = await room.chat.send(who, agent, said, conversation=trimmed(name))
     encoder = Frames(sent.conversation.uid, sent.run)
-    return Stream(
-        reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=(echoed(call),)
-    )
+    return Stream(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM)
 
 
 async def inspiration(call: Call, who: Principal, room: Room) -> Reply:
@@ -75,7 +74,7 @@ async def inspiration(call: Call, who: Principal, room: Room) -> Reply:
     ref, name = required("agentId", request.agentId), required("conversationId", request.conversationId)
     agent, conversation = await _place(who, room, ref, name)
     replies = await room.chat.suggestions(who, conversation, agent)
-    return _echoing(call, succeeded(call, {"replies": replies}))
+    return succeeded(call, {"replies": replies})
 
 
 async def image(call: Call, who: Principal, room: Room) -> Reply:
@@ -92,7 +91,7 @@ async def image(call: Call, who: Principal, room: Room) -> Reply:
         body = {"base64Image": data_uri(picture), "metadata": request.metadata or {}}
         return succeeded(call, body), conversation
 
-    return _echoing(call, await once(room, who, claim, work))
+    return await once(room, who, claim, work)
 
 
 async def tts(call: Call, who: Principal, room: Room) -> Reply:
@@ -106,7 +105,7 @@ async def tts(call: Call, who: Principal, room: Room) -> Reply:
     voice = trimmed(request.voiceTimbreId or "") or DEFAULT_VOICE
     made = await spoken(who, room, message, text, voice)
     address = f"{call.origin.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
-    return replace(_echoing(call, succeeded(call, {"audioUrl": address})), charged=made)
+    return replace(succeeded(call, {"audioUrl": address}), charged=made)
 
 
 async def voice_broadcast(call: Call, _who: Principal, room: Room) -> Reply:
@@ -116,7 +115,7 @@ async def voice_broadcast(call: Call, _who: Principal, room: Room) -> Reply:
     if uid is None:
         raise NotFound(noun="file", ref=name)
     file = await room.drawer.open_to_all(audio_key(uid))
-    headers = (("Accept-Ranges", "bytes"), echoed(call))
+    headers = (("Accept-Ranges", "bytes"), *download_headers(file))
     part = stretch(call.headers.get("range"), file.size)
     if part is None:
         return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
@@ -158,12 +157,6 @@ def _shown(agent: Agent) -> dict[str, Any]:
         "greeting": spec.opening_message,
         "voiceId": spec.extra.get("sonaops", {}).get("voiceId"),
     }
-
-
-def _echoing(call: Call, reply: Reply) -> Reply:
-    """With the present call's request id, also where the answer is an earlier one's."""
-    headers = (*reply.headers, echoed(call))
-    return Reply(status=reply.status, body=reply.body, media_type=reply.media_type, headers=headers)
 
 
 ROUTES = (
@@ -213,6 +206,7 @@ ROUTES = (
         handle=voice_broadcast,
         purpose="the spoken file",
         public=True,
+        capability=True,
         told=described.SOUND,
     ),
 )

@@ -13,12 +13,11 @@ from urllib.parse import unquote
 from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import Key, Principal, Token, clean
 from palaver.dialects.sonaops.canonical import canonical_body, canonical_query, trimmed
-from palaver.wire.contract import Call, Claim
+from palaver.wire.contract import Call, Claim, request_id
 
 SHA256 = "sha256"
 HMAC_SHA256 = "hmac-sha256"
 WINDOW_S = 300
-MAX_REQUEST_ID = 128
 MAX_USER = 255
 _BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 _SECONDS = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -54,7 +53,7 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
     expected = hmac_signature(call, key.secret) if signs_all else signature(call, key.secret)
     if not hmac.compare_digest(sent, expected.encode()):
         raise Unauthenticated(reason="wrong")
-    nonce = request_id(call) if key.setting("reject_repeated_request_id", False) else None
+    nonce = request_id(call.headers) if key.setting("reject_repeated_request_id", False) else None
     return Principal(key=key, user=_user(call, key), nonce=nonce)
 
 
@@ -80,12 +79,6 @@ def hmac_signature(call: Call, secret: str) -> str:
         b"" if _is_get(call) else canonical_body(call.body).encode(),
     )
     return hmac.new(secret.encode(), b"\n".join(lines), hashlib.sha256).hexdigest()
-
-
-def request_id(call: Call) -> str | None:
-    """``X-Request-ID`` as sent; ``None`` when it is absent or longer than may be."""
-    sent = _as_text(call.headers.get("x-request-id", ""))
-    return sent if 0 < len(sent) <= MAX_REQUEST_ID and sent.isprintable() else None
 
 
 def _is_get(call: Call) -> bool:

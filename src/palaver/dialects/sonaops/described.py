@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from palaver.dialects.sonaops.auth import HMAC_SHA256, MAX_REQUEST_ID, MAX_USER, SHA256
+from palaver.dialects.sonaops.auth import HMAC_SHA256, MAX_USER, SHA256
 from palaver.dialects.sonaops.media import MP3
 from palaver.dialects.sonaops.shapes import (
     DEFAULT_VOICE,
@@ -24,6 +24,7 @@ from palaver.dialects.sonaops.shapes import (
 )
 from palaver.dialects.sonaops.stream import Frames
 from palaver.dialects.sonaops.words import EVENT_STREAM, OK
+from palaver.wire.contract import MAX_REQUEST_ID
 from palaver.wire.describe import About, Answer, Body, Operation, Parameter, Query, Scheme, example_run
 
 T = TypeVar("T")
@@ -86,9 +87,6 @@ class Refused(msgspec.Struct, kw_only=True):
     timestamp: str
 
 
-ECHO = Parameter(name="X-Request-ID", meaning="As the call had it, else one made here.")
-
-
 def _given(meaning: str, shape: Any, data: dict[str, Any]) -> Answer:
     said = {
         "code": OK,
@@ -98,7 +96,7 @@ def _given(meaning: str, shape: Any, data: dict[str, Any]) -> Answer:
         "traceId": "9fU0kfWy3E8YFGjS5S8bLPlAXG8xhdTH",
         "timestamp": "1773298769366",
     }
-    return Answer(meaning=meaning, shape=shape, examples={"success": said}, headers=(ECHO,))
+    return Answer(meaning=meaning, shape=shape, examples={"success": said})
 
 
 # The calls ----------------------------------------------------------------------------------------------------------
@@ -158,7 +156,6 @@ STREAM = Operation(
             examples={
                 "a turn": b"".join(piece for event in example_run() for piece in _STREAM.encode(event, 0)).decode()
             },
-            headers=(ECHO,),
         ),
     ),
     finds=("agent", "conversation"),
@@ -217,13 +214,13 @@ SOUND = Operation(
         Answer(
             meaning="The sound.",
             media_type=MP3,
-            headers=(ECHO, Parameter(name="Accept-Ranges", meaning="`bytes`.")),
+            headers=(Parameter(name="Accept-Ranges", meaning="`bytes`."),),
         ),
         Answer(
             meaning="The part of it that a `Range` header asks for.",
             status=206,
             media_type=MP3,
-            headers=(ECHO, Parameter(name="Content-Range", meaning="Which part it is.")),
+            headers=(Parameter(name="Content-Range", meaning="Which part it is."),),
         ),
     ),
     finds=("file",),

@@ -23,7 +23,7 @@ from palaver.core.problems import (
     Upstream,
 )
 from palaver.core.types import Key
-from palaver.dialects.sonaops.auth import request_id, wants_hmac
+from palaver.dialects.sonaops.auth import wants_hmac
 from palaver.wire.contract import Call, Reply, Sample
 from palaver.wire.framing import compact
 
@@ -56,12 +56,7 @@ def refuse(problem: AnyProblem, call: Call, key: Key | None = None) -> Reply:
     """The problem as an envelope; its HTTP status is a matter of the credential's generation."""
     first, later, code, message = _said(problem, call)
     body = compact(_envelope(call, code, message, None))
-    return Reply(status=later if wants_hmac(key) else first, body=body, headers=(*_retry(problem), echoed(call)))
-
-
-def echoed(call: Call) -> tuple[str, str]:
-    """The header by which a caller finds its request again."""
-    return "X-Request-ID", call.trace if request_id(call) is None else call.headers["x-request-id"]
+    return Reply(status=later if wants_hmac(key) else first, body=body, headers=_retry(problem))
 
 
 def trace_id(call: Call) -> str:

@@ -8,7 +8,7 @@ from palaver.dialects.xspace import behaviours
 from palaver.dialects.xspace.api import ROUTES
 from palaver.dialects.xspace.auth import SETTINGS, claim, new_credential, verify
 from palaver.dialects.xspace.described import ABOUT
-from palaver.dialects.xspace.words import curl, refuse
+from palaver.dialects.xspace.words import curl, refuse, tid
 from palaver.wire.contract import Dialect
 from palaver.wire.manifest import gathered
 
@@ -22,6 +22,7 @@ DIALECT = Dialect(
     new_credential=new_credential,
     curl=curl,
     unrouted="after rate",
+    traced_as=lambda call: {"tid": tid(call)},
     settings=SETTINGS,
     behaviours=gathered(behaviours),
     about=ABOUT,

@@ -169,7 +169,14 @@ ROUTES = (
         upload=True,
         told=described.UPLOAD,
     ),
-    _route("GET", STORED_FILE, stored, "an uploaded file's bytes, for its owner", described.STORED),
+    Route(
+        method="GET",
+        path=STORED_FILE,
+        handle=personal(stored),
+        purpose="an uploaded file's bytes, for its owner",
+        capability=True,
+        told=described.STORED,
+    ),
     Route(
         method="GET",
         path="/api/logo/agent/{name}",

@@ -19,6 +19,7 @@ from palaver.dialects.xspace.views import file_item, file_record, named_files
 from palaver.dialects.xspace.words import envelope, success
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room
+from palaver.wire.downloads import download_headers
 from palaver.wire.framing import compact
 from palaver.wire.once import Subject, once
 from palaver.wire.ranges import NoSuchRange, wanted
@@ -127,7 +128,7 @@ async def _bytes(call: Call, room: Room, file: StoredFile) -> Reply:
         ("Accept-Ranges", "bytes"),
         ("ETag", tag),
         ("Last-Modified", formatdate(int(file.created.timestamp()), usegmt=True)),
-        ("X-Content-Type-Options", "nosniff"),
+        *download_headers(file),
     )
     current = call.headers.get("if-range", tag) in {tag, headers[2][1]}
     try:
