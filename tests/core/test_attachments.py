@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from kit import product, read, run
+from structlog.testing import capture_logs
 
 from palaver.app import Core
 from palaver.core.attachments import CHARACTERS, FILES, IMAGE_BYTES
@@ -104,6 +105,34 @@ def test_what_a_file_says_goes_by_its_kind(
         async with stage(database_url, tmp_path) as on:
             file = await on.upload(name, content, media_type)
             assert (await on.say(File(ref=file.key, name=name)))[0] == seen
+
+    run(scene())
+
+
+def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            file = await on.upload("deep.html", b"<div>" * 600, "text/html")
+            app = await on.core.store.applications.named("acme")
+            agent = await on.core.store.agents.apply(app, AgentSpec(name="yes", model="scripted", instructions="yes"))
+            said = Said(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
+            with capture_logs() as logs:
+                sent = await on.core.chat.send(on.who, agent, said)
+                _, (parts, _) = await read(sent.reader)
+            problems = ["too deeply nested (more than 512 levels)", "there is no such file"]
+            assert [(part.ref, part.problem) for part in parts if isinstance(part, File)] == list(
+                zip((file.key, "none"), problems, strict=True)
+            )
+            lines = [line for line in logs if line["event"] == "attachment not read"]
+            assert [(line["name"], line["reason"], line["detail"]) for line in lines] == [
+                ("deep.html", "content", problems[0]),
+                ("none", "name", problems[1]),
+            ]
+            assert {(line["conversation"], line["trace"]) for line in lines} == {(sent.conversation.id, "t" * 32)}
+            again = await on.core.chat.send(
+                on.who, agent, Said(parts=(Text(text="?"),)), conversation=sent.conversation.id
+            )
+            assert [type(part) for part in (await read(again.reader))[1][0]] == [Text]
 
     run(scene())
 

@@ -87,6 +87,17 @@ def test_an_address_is_fetched_and_read(office: wps.Caller, reader: Agent, shelf
     assert wps.chunks(said) == "茶 5 元\nSoup 4"
 
 
+def test_what_was_not_read_is_no_file_of_the_answer(office: wps.Caller, space: xspace.Caller, reader: Agent) -> None:
+    answer = office.begin(reader, "?", files=["no such file"]).answer()
+    session = answer.header("X-Session-Id")
+    assert session is not None
+    assert [item["files"] for item in office.items(reader, session)] == [["no such file"], []]
+    made = space.add(reader)
+    body = {"message": "?", "attachments": [{"fileKey": "no such file", "fileName": "a.txt", "mimeType": "text/plain"}]}
+    assert "there is no such file" in xspace.joined(xspace.events(space.post(xspace.chat_path(made), body)))
+    assert [[file["fileKey"] for file in one["attachments"]] for one in space.messages(made)] == [["no such file"], []]
+
+
 def test_both_vendors_attach_addresses(space: xspace.Caller, reader: Agent, shelf: Shelf) -> None:
     made = space.add(reader)
     answer = space.post(

@@ -39,7 +39,15 @@ class Attachments:
     """The files of one conversation, of application ``app``, as its end user may read them."""
 
     def __init__(
-        self, *, store: Store, fetch: Fetch, documents: Documents, app: int, user: int, conversation: int
+        self,
+        *,
+        store: Store,
+        fetch: Fetch,
+        documents: Documents,
+        app: int,
+        user: int,
+        conversation: int,
+        trace: str = "",
     ) -> None:
         self._store = store
         self._fetch = fetch
@@ -47,13 +55,14 @@ class Attachments:
         self._app = app
         self._user = user
         self._conversation = conversation
+        self._trace = trace
 
     async def read(self, question: Message, earlier: Sequence[Message]) -> dict[str, Attachment]:
         """What stands in the files of ``question`` and of the messages before it (oldest first), by their refs."""
         wanted: dict[str, tuple[int, File]] = {}
         for message in (question, *reversed(earlier)):
-            for part in message.parts:
-                if isinstance(part, File) and len(wanted) < FILES:
+            for part in message.files:
+                if len(wanted) < FILES:
                     wanted.setdefault(part.ref, (message.id, part))
         if not wanted:
             return {}
@@ -82,6 +91,7 @@ class Attachments:
             reason=reason,
             detail=detail,
             conversation=self._conversation,
+            trace=self._trace,
         )
         return Attachment(name=name, media_type=kind, missing=detail)
 

@@ -48,7 +48,11 @@ def window(messages: Sequence[Message]) -> tuple[ModelTurn, ...]:
 
 
 def _spoken(parts: Sequence[AnyPart]) -> list[Text | File]:
-    return [part for part in parts if isinstance(part, File) or (isinstance(part, Text) and part.text.strip())]
+    return [
+        part
+        for part in parts
+        if (isinstance(part, File) and not part.problem) or (isinstance(part, Text) and part.text.strip())
+    ]
 
 
 def alternating(turns: Sequence[ModelTurn]) -> tuple[ModelTurn, ...]:

@@ -142,6 +142,9 @@ async def play(scene: Scene, ports: Ports, meter: Meter, draft: Draft) -> AsyncG
     )
     history = (*window(earlier), ModelTurn(role="user", parts=scene.question.parts))
     attachments = await _attachments(scene, ports).read(scene.question, earlier)
+    for part in scene.question.files:
+        if part.ref in attachments and (problem := attachments[part.ref].missing):
+            yield Added(part=msgspec.structs.replace(part, problem=problem))
     tools: dict[str, Tool] = {}
     passages: tuple[Passage, ...] = ()
     if scene.agent.spec.knowledge and scene.agent.spec.knowledge_mode == "tool":
@@ -230,6 +233,7 @@ def _attachments(scene: Scene, ports: Ports) -> Attachments:
         app=scene.agent.app,
         user=scene.user,
         conversation=scene.conversation,
+        trace=scene.trace,
     )
 
 

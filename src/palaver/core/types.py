@@ -71,11 +71,13 @@ class ToolResult(Part, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class File(Part, frozen=True, kw_only=True, tag="file"):
-    """An attachment: ``ref`` is the stored file's key or the address it was given by."""
+    """An attachment: ``ref`` is the stored file's key or the address it was given by. In an answer, with a ``problem``:
+    a file of the question that could not be read, and why."""
 
     ref: str
     name: str = ""
     media_type: str = ""
+    problem: str = ""
 
 
 AnyPart = Text | Thinking | ToolCall | ToolResult | File
@@ -313,6 +315,11 @@ class Message(Value, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """What is attached; not what an answer says of files that could not be read."""
+        return tuple(part for part in self.parts if isinstance(part, File) and not part.problem)
 
     @property
     def thinking(self) -> str:

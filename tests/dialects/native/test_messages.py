@@ -92,6 +92,26 @@ def test_files_are_attached_by_key_and_by_address(caller: Caller, agent: Agent) 
     problem(caller.ask("POST", "messages", body), 400, "invalid", field="files", rule="type")
 
 
+@shows(behaviours.unread, behaviours.parts)
+def test_an_answer_says_which_of_the_question_s_files_were_not_read(served: Served, caller: Caller) -> None:
+    def upload(name: str, content: bytes) -> str:
+        headers = {"Content-Type": "text/html"}
+        return good(caller.ask("POST", "files", content, query=f"name={name}", headers=headers), 201)["key"]
+
+    deep, fine = upload("deep.html", b"<div>" * 600), upload("fine.html", b"<p>fine")
+    said = caller.begin(served.agent("ok"), files=[deep, fine])
+    assert [part for part in said["question"]["parts"] if "problem" in part] == []
+    unread = {"type": "file", "file": deep, "name": "deep.html", "media_type": "text/html"}
+    unread["problem"] = "too deeply nested (more than 512 levels)"
+    assert said["answer"]["parts"] == [unread, {"type": "text", "text": "ok"}]
+    assert said["answer"]["text"] == "ok"
+    place = said["conversation"]["uid"]
+    assert caller.say(place)["answer"]["parts"] == [{"type": "text", "text": "ok"}]
+    body = {"content": "", "files": [deep]}
+    streamed = heard(caller.ask("POST", f"conversations/{place}/messages", body, headers=EVENTS))
+    assert folded(streamed) == [unread, {"type": "text", "text": "ok"}]
+
+
 @shows(behaviours.failed_run, behaviours.parts)
 def test_a_message_whose_run_fails_was_accepted(served: Served, caller: Caller) -> None:
     call = {"name": "weather", "arguments": {"city": "Xi'an"}}

@@ -41,6 +41,7 @@ history = spec("5", "messages come oldest first: the newest, those before one, t
 
 begin = spec("6", "POST /messages begins a conversation and answers with the whole Sent")
 go_on = spec("6", "POST /conversations/{conversation}/messages goes on with one")
+unread = spec("4", "an answer has a file part with a problem for each file of the question that was not read")
 content = spec("6", "content must not be blank unless there are files")
 variables = spec("6", "variables of POST /messages stay with the conversation, a later message's come before them")
 attached = spec("6", "files are keys of the user's files or addresses, at most 20")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_never, cast
 
+import msgspec
+
 from palaver.core.events import Draft
 from palaver.core.problems import AnyProblem
 from palaver.core.types import (
@@ -104,6 +106,7 @@ class AttachedShown(Shown, frozen=True, kw_only=True, tag_field="type", tag="fil
     file: str
     name: str
     media_type: str
+    problem: str | msgspec.UnsetType = msgspec.UNSET
 
 
 PartShown = TextShown | ThinkingShown | CallShown | ResultShown | AttachedShown
@@ -289,7 +292,9 @@ def part_shown(part: AnyPart) -> PartShown:
                 at=moment_of(part.at),
             )
         case File():
-            return AttachedShown(file=part.ref, name=part.name, media_type=part.media_type)
+            return AttachedShown(
+                file=part.ref, name=part.name, media_type=part.media_type, problem=part.problem or msgspec.UNSET
+            )
         case _:
             assert_never(part)
 

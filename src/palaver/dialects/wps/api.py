@@ -177,7 +177,7 @@ def _items(history: Sequence[Message], size: int, *, shown: str, room: Room, ask
                 "session_id": shown,
                 "role": message.role,
                 "text": message.text,
-                "files": [part.ref for part in message.parts if isinstance(part, File)],
+                "files": [file.ref for file in message.files],
                 "state": "partial" if message.role == "assistant" and ended is None else "complete",
                 "error": ended is not None and ended.status in FAILED,
                 "timestamp": local_time(message.created, room.site.timezone),

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import assert_never
 
 from palaver.core.events import Added, Event, Grew, Opened
-from palaver.core.types import Agent, Ended, File, Message, Text, derived_uid
+from palaver.core.types import Agent, Ended, Message, Text, derived_uid
 from palaver.dialects.wps.steps import FAILED, Steps, dumps, joined, milliseconds
 from palaver.dialects.wps.words import failure, local_time
 from palaver.wire.framing import Escaped, ascii_text
@@ -116,7 +116,7 @@ class Messages:
         first, second, third = self._nodes()
         asked = self._question
         text = ascii_text(asked.text)[1:-1]
-        files = dumps([part.ref for part in asked.parts if isinstance(part, File)])
+        files = dumps([file.ref for file in asked.files])
         head = self._message_head(asked, "User", "User")
         tail = self._tail.replace(self._chat, str(asked.uid), 1)
         user = f'{head}{text}", "files": {files}, {self._state("complete", icon="")}[]{tail}'

@@ -130,7 +130,7 @@ def message_dto(said: Message, found: Conversation, call: Call) -> dict[str, Any
         "type": "CHAT",
         "text": shown_text(said),
         "time": moment(said.created),
-        "attachments": [attachment(part, call) for part in said.parts if isinstance(part, File)],
+        "attachments": [attachment(file, call) for file in said.files],
         "think": said.thinking or None,
         "quotedText": None,
         "finished": not answer or said.ended is not None,
@@ -196,8 +196,8 @@ class Named:
 def named_files(messages: Iterable[Message]) -> list[Named]:
     """The files of a conversation, each once; a second one of a name is called ``a (2).txt``."""
     files: dict[str, File] = {}
-    for part in (part for said in messages for part in said.parts if isinstance(part, File)):
-        files.setdefault(part.ref, part)
+    for file in (file for said in messages for file in said.files):
+        files.setdefault(file.ref, file)
     taken: set[str] = set()
     found: list[Named] = []
     for file in files.values():
