@@ -41,6 +41,7 @@ from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import Library
 from palaver.models.catalog import Catalog
 from palaver.models.openai import Timeouts
+from palaver.store.dump import contents, dump, restore
 from palaver.store.embedded import Embedded
 from palaver.store.files import Quota
 from palaver.store.migrate import migrate
@@ -124,6 +125,32 @@ async def migrated(settings: Settings) -> list[str]:
     """Set the database up, or bring one of an older palaver up to date; the names of the migrations applied."""
     async with located(settings) as (url, _):
         return await migrate(settings.database_direct_url or url)
+
+
+async def dumped(settings: Settings, file: Path, progress: Callable[[str], None]) -> int:
+    """Write the database to ``file``; its size."""
+    async with located(settings) as (url, _):
+        return await dump(settings.database_direct_url or url, file, progress)
+
+
+async def restored(settings: Settings, file: Path, progress: Callable[[str], None], *, force: bool) -> list[str]:
+    """Fill the database from ``file``, which was sealed with this installation's master key; the migrations applied
+    then. Raises ``Internal`` and ``SettingsError``."""
+    sealed_with = (await contents(file)).master_key
+    if sealed_with is not None and sealed_with != _present_fingerprint(settings):
+        raise SettingsError(
+            "master_key: the dump's secrets are sealed with another master key than this installation has: set"
+            f" PALAVER_MASTER_KEY to that one, or put it into {settings.folder / 'master.key'}, and restore again"
+        )
+    async with located(settings) as (url, _):
+        return await restore(settings.database_direct_url or url, file, force=force, progress=progress)
+
+
+def _present_fingerprint(settings: Settings) -> str | None:
+    """The fingerprint of the master key, if there is one yet."""
+    if settings.master_key is None and not (settings.folder / "master.key").exists():
+        return None
+    return SecretBox(_master_key(settings)).identity
 
 
 def catalog(settings: Settings, environment: Mapping[str, str] = os.environ) -> Catalog:

@@ -14,11 +14,12 @@ from palaver.cli.usage import command_tree
 
 READ_ONLY = {
     *("agent list", "agent show", "app list", "audit", "config", "conformance", "doctor", "openapi"),
+    *("database dump", "database url"),
     *("key list", "key settings", "knowledge list", "knowledge documents", "knowledge search", "user export"),
 }
 """Commands that change nothing."""
-ELSEWHERE = {"serve", "worker", "chat"}
-"""A server's and an end user's work is in the log and in the conversation."""
+ELSEWHERE = {"serve", "worker", "chat", "migrate", "database restore"}
+"""A server's and an end user's work is in the log and in the conversation; the others change the audit's own tables."""
 
 
 def _commands(command: Any, *path: str) -> Generator[tuple[str, Any]]:

@@ -1,21 +1,36 @@
-"""``palaver migrate``: the database itself, without what is in it."""
+"""``palaver migrate`` and ``palaver database``: the database itself, whatever is in it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from palaver.app import migrated
+from palaver.app import dumped, located, migrated, restored
 from palaver.cli.session import Data, DatabaseUrl, Json, run, settings_for
-from palaver.cli.terminal import say, say_json
+from palaver.cli.terminal import note, say, say_json
+from palaver.core.problems import Conflict
+
+group = typer.Typer(
+    name="database",
+    help="The database: into a file and back, to move it or to keep it.",
+    no_args_is_help=True,
+)
+File = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
 
 def add_to(cli: typer.Typer) -> None:
     cli.command()(migrate)
+    cli.add_typer(group)
 
 
 def migrate(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
     """Bring the database up to this version of palaver; an empty one is set up."""
-    applied = run(migrated(settings_for(data, database)))
+    _tell(run(migrated(settings_for(data, database))), json=json)
+
+
+def _tell(applied: list[str], *, json: bool) -> None:
     if json:
         say_json({"applied": applied})
         return
@@ -23,3 +38,54 @@ def migrate(*, data: Data = None, database: DatabaseUrl = None, json: Json = Fal
         say(f"Applied {name}.")
     if not applied:
         say("The database is up to date.")
+
+
+@group.command()
+def dump(
+    file: File,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+    data: Data = None,
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Write everything into FILE, also while the server runs. The master key is not in it: keep a copy of that too."""
+    if file.exists() and not force:
+        raise Conflict(reason="name", detail=f"{file} is there already; --force replaces it")
+    size = run(dumped(settings_for(data, database), file.absolute(), lambda table: note(f"{table} …")))
+    if json:
+        say_json({"file": str(file), "bytes": size})
+    else:
+        say(f"{file}: {size} bytes. It is of no use without the master key.")
+
+
+@group.command()
+def restore(
+    file: File,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace what palaver has in the database.")] = False,
+    data: Data = None,
+    database: DatabaseUrl = None,
+    json: Json = False,
+) -> None:
+    """Fill the database with what FILE has, all of it or nothing. The master key must be the dump's."""
+    settings = settings_for(data, database)
+    applied = run(restored(settings, file.absolute(), lambda table: note(f"{table} …"), force=force))
+    if json:
+        say_json({"file": str(file), "applied": applied})
+        return
+    say(f"Restored {file}.")
+    for name in applied:
+        say(f"Applied {name}.")
+
+
+@group.command()
+def url(*, data: Data = None, database: DatabaseUrl = None) -> None:
+    """Show the database's address, password included, as psql takes it. The embedded one answers while palaver runs."""
+    settings = settings_for(data, database)
+
+    async def address() -> str:
+        async with located(settings) as (found, _):
+            return settings.database_direct_url or found
+
+    say(run(address()))

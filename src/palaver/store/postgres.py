@@ -107,7 +107,7 @@ class Postgres:
 
     async def _check_master_key(self) -> None:
         """Whoever comes first leaves the key's fingerprint; a process with another key must not go on."""
-        mine = self._box.fingerprint("palaver").hex()
+        mine = self._box.identity
         theirs = await self.db.fetchval(
             "INSERT INTO meta (name, value) VALUES ('master_key', $1)"
             " ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value",

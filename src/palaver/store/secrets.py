@@ -43,6 +43,11 @@ class SecretBox:
             detail = "a stored secret does not open: PALAVER_MASTER_KEY is not the one it was stored with"
             raise Internal(reason="unforeseen", detail=detail) from error
 
+    @property
+    def identity(self) -> str:
+        """By which a database knows the master key again."""
+        return self.fingerprint("palaver").hex()
+
     def fingerprint(self, text: str) -> bytes:
         """A keyed hash, equal for equal texts, by which a secret is found without being stored in the open."""
         return hmac.new(self._print, text.encode(), hashlib.sha256).digest()
