@@ -65,10 +65,12 @@ clean:  ## remove what make made
 $(VENV)/.installed: requirements/run.txt pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "palaver needs Python 3.11 or newer; name one: make PYTHON=python3.12 …")'
+	@echo "Installing what palaver needs into $(VENV) …"
 	@$(PIP) install --require-hashes -r requirements/run.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
+	@echo "Installing what its tests need …"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@

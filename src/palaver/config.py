@@ -10,6 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -64,9 +65,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Seconds, Meta(description="seconds for the first byte of a model's answer, retries included")
     ] = 120
     model_idle_timeout_s: Annotated[Seconds, Meta(description="seconds between two bytes of a model's answer")] = 60
-    demo: Annotated[bool, Meta(description="make the application `demo` with the agent `guide` at the first start")] = (
-        True
-    )
+    demo: Annotated[
+        bool | None,
+        Meta(
+            description="make the application `demo` with the agent `guide` at the first start;"
+            " unless you say so only where nobody but this machine reaches `PALAVER_HOST`"
+        ),
+    ] = None
     max_body_bytes: Annotated[Positive, Meta(description="largest JSON body")] = 1_048_576
     max_upload_bytes: Annotated[Positive, Meta(description="largest multipart upload")] = 104_857_600
     max_unverified_connections: Annotated[
@@ -123,6 +128,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def folder(self) -> Path:
         return Path(self.data)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nobody but this machine reaches the server directly."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def makes_demo(self) -> bool:
+        return self.on_loopback if self.demo is None else self.demo
 
 
 class SettingsError(ValueError):

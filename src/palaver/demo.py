@@ -15,12 +15,15 @@ from importlib.resources import files
 from urllib.parse import urlsplit
 
 import msgspec
+import structlog
 
 from palaver.agentfile import parse
 from palaver.app import Core, base_url, own_documents
 from palaver.core.types import Agent, Application, Key
 from palaver.knowledge.ingest import ingest
 from palaver.wire.contract import Dialect, Sample
+
+log = structlog.get_logger("palaver.demo")
 
 APP = "demo"
 AGENT = "guide"
@@ -55,6 +58,8 @@ async def _ensure(core: Core, dialects: Sequence[Dialect], *, again: bool) -> De
     kept = await core.store.recall(_MADE)
     first = kept is None or again
     made = _Made() if kept is None or again else msgspec.json.decode(kept, type=_Made)
+    if first:
+        log.info("making the demo")
     app = await core.store.applications.named(APP) if first else await core.store.applications.get(APP)
     if app is None:
         return Demo()

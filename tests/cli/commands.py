@@ -89,12 +89,12 @@ class Palaver:
         return run(work())
 
     @contextmanager
-    def serving(self, *arguments: str, **environment: str) -> Generator[Serving]:
+    def serving(self, *arguments: str, stderr: int = subprocess.DEVNULL, **environment: str) -> Generator[Serving]:
         """A server on a free port. It must end well when it is told to."""
         process = subprocess.Popen(
             [PALAVER, "serve", "--port", "0", *arguments],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
             text=True,
             env={**self.environment, **environment},
         )

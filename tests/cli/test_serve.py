@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from cli.commands import Palaver
+import pytest
+import requests
+from cli.commands import Palaver, Terminal
 from kit import run
 
 from palaver.agentfile import write
 from palaver.app import all_dialects, opened
-from palaver.config import load
+from palaver.cli.serve import FIRST
+from palaver.config import Settings, load
 from palaver.core.types import AgentSpec
 from palaver.demo import Demo, ensure_demo
 
 
 def test_a_server_makes_the_demo_and_prints_what_to_paste(palaver: Palaver) -> None:
     with palaver.serving() as server:
-        printed = server.printed_on('"openId"')
         demo = palaver.json("demo")
         assert demo["base_url"] == server.url
         assert (demo["app"], demo["agent"]["name"]) == ("demo", "guide")
@@ -27,13 +31,89 @@ def test_a_server_makes_the_demo_and_prints_what_to_paste(palaver: Palaver) -> N
         assert set(demo["credentials"]) == {dialect.name for dialect in all_dialects()}
         snail = demo["credentials"]["snail"]
         assert set(snail) == {"dialect", "app", "id", "secret", "settings"}
-        assert snail["secret"] in printed
-        assert f"{server.url}/snail-ai/open-api/chat" in printed
         assert server.chat(snail["secret"], demo["agent"]["id"])[-1]["type"] == "done"
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(20) == 0
     with palaver.serving():
         assert palaver.json("demo")["credentials"] == demo["credentials"]
+
+
+def test_secrets_go_to_a_terminal_and_into_no_pipe_file_or_journal(palaver: Palaver) -> None:
+    with palaver.serving() as server:
+        assert server.printed_on("palaver demo").endswith(
+            "demo: 'palaver demo' shows its credentials and what to paste\n"
+        )
+        secrets = [one["secret"] for one in palaver.json("demo")["credentials"].values()]
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(20) == 0
+        assert server.process.stdout is not None
+        printed = server.printed + server.process.stdout.read()
+    assert not [secret for secret in secrets if secret in printed]
+
+
+def test_on_a_terminal_there_is_one_dialect_to_begin_with_whose_command_ends_in_an_answer(palaver: Palaver) -> None:
+    terminal = Terminal(palaver, "serve", "--port", "0")
+    try:
+        shown = terminal.until("palaver demo --dialect ").replace("\r\n", "\n")
+        credentials = palaver.json("demo")["credentials"]
+        assert [name for name, one in credentials.items() if one["secret"] in shown] == [FIRST]
+        command = shown[shown.index("curl -N") : shown.index("The same for another dialect")]
+        answer = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True, timeout=20).stdout
+        assert json.loads(answer.splitlines()[-1])["type"] == "done"
+        others = terminal.until("\n").strip().split("|")
+        assert sorted([*others, FIRST]) == sorted(credentials)
+        for name in others:
+            block = palaver.says("demo", "--dialect", name)
+            assert [other for other, one in credentials.items() if one["secret"] in block] == [name]
+            command = block.split("\n", 3)[3]
+            done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True, timeout=20)
+            assert "PALAVER_MODEL" in done.stdout, (name, done.stderr)
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
+def test_a_dialect_that_there_is_not_is_one_line_with_those_there_are(palaver: Palaver) -> None:
+    line = palaver.refused("demo", "--dialect", "soanops", code=2)
+    assert "'soanops'" in line
+    assert all(dialect.name in line for dialect in all_dialects())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_where_others_can_reach_it_there_is_no_demo_without_a_word_from_the_operator(
+    palaver: Palaver, host: str
+) -> None:
+    with palaver.serving("--host", host, stderr=subprocess.PIPE) as server:
+        assert requests.get(f"{server.url}/readyz", timeout=20).ok
+        server.process.send_signal(signal.SIGTERM)
+        output, errors = server.process.communicate(timeout=20)
+    assert "palaver demo" not in server.printed + output
+    (word,) = [line for line in errors.splitlines() if "demo" in line]
+    assert host in word
+    assert "PALAVER_DEMO=true" in word
+    assert "PALAVER_DEMO=false" in word
+    assert palaver.json("app", "list") == []
+    with palaver.serving("--host", host, PALAVER_DEMO="true") as server:
+        server.printed_on("palaver demo")
+    with palaver.serving("--host", host, stderr=subprocess.PIPE) as server:
+        server.process.send_signal(signal.SIGTERM)
+        errors = server.process.communicate(timeout=20)[1]
+    assert "'palaver app delete demo' removes it" in errors
+    with palaver.serving("--host", host, stderr=subprocess.PIPE, PALAVER_DEMO="false") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert "demo" not in server.process.communicate(timeout=20)[1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_on_this_machine_alone_there_is_a_demo(host: str) -> None:
+    assert Settings(host=host).makes_demo
+    assert not Settings(host=host, demo=False).makes_demo
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "example.com"])
+def test_elsewhere_only_if_the_operator_says_so(host: str) -> None:
+    assert not Settings(host=host).makes_demo
+    assert Settings(host=host, demo=True).makes_demo
 
 
 def test_a_port_that_is_taken_is_one_line_that_says_what_to_do(palaver: Palaver) -> None:

@@ -282,3 +282,11 @@ def test_systemd_takes_the_unit_and_finds_little_that_it_exposes(tmp_path: Path)
     for words in (["verify", str(copy)], ["security", "--offline=true", "--threshold=20", str(copy)]):
         done = subprocess.run(["systemd-analyze", *words], check=False, capture_output=True, text=True, timeout=20)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_that_is_deployed_makes_the_demo_by_itself() -> None:
+    image = DOCKERFILE.read_text()
+    assert re.search(r"^ENV .*\bPALAVER_DEMO=false\b", image, re.MULTILINE)
+    assert re.search(r"^Environment=.*\bPALAVER_DEMO=false\b", UNIT.read_text(), re.MULTILINE)
+    for service in replicas().values():
+        assert service["environment"]["PALAVER_DEMO"] == "${PALAVER_DEMO:-false}"

@@ -49,6 +49,18 @@ def get(served: Served, path: str, query: str = "", method: str = "GET") -> Answ
     return served.ask(Ask(method=method, path=path, query=query))
 
 
+def test_every_place_that_the_first_page_names_is_there(served: Served) -> None:
+    page = requests.get(f"{served.base_url}/", headers={"Accept": "text/html"}, timeout=20)
+    assert page.status_code == 200
+    for link in re.findall(r'href="([^"]+)"', page.text):
+        assert requests.get(f"{served.base_url}/{link}", timeout=20).status_code == 200, link
+    said = requests.get(f"{served.base_url}/", headers={"Accept": "application/json"}, timeout=20).json()
+    for place in said["places"].values():
+        assert requests.get(f"{served.base_url}{place}", timeout=20).status_code == 200, place
+    assert requests.head(f"{served.base_url}/", timeout=20).headers["Content-Type"] == page.headers["Content-Type"]
+    assert requests.post(f"{served.base_url}/", timeout=20).status_code == 404
+
+
 # The document -------------------------------------------------------------------------------------------------------
 
 

@@ -18,13 +18,16 @@ from palaver import app
 from palaver.cli.agent import named
 from palaver.cli.key import credential
 from palaver.cli.session import Data, DatabaseUrl, Json, audited, on_core, run
-from palaver.cli.terminal import complain, out, say, say_json
+from palaver.cli.terminal import complain, note, out, say, say_json
 from palaver.cli.words import cannot_listen
 from palaver.config import Settings, load
 from palaver.core.types import Key
 from palaver.demo import APP, Demo, address, ensure_demo, remember_address, sample
 from palaver.logs import configure_logs
 from palaver.workers import orders_on
+
+FIRST = "snail"
+"""The dialect that a newcomer is shown first, as in the README."""
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -82,8 +85,17 @@ def worker() -> None:
 
 @on_core
 @audited("demo")
-async def demo(core: app.Core, *, json: Json = False) -> None:
-    """Show the demo application with its credentials; what is missing of it is made."""
+async def demo(
+    core: app.Core,
+    *,
+    dialect: Annotated[str | None, typer.Option(metavar="NAME", help="Only what is for this dialect.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the demo application with its credentials, and what to paste; what is missing of it is made."""
+    known = {one.name for one in app.all_dialects()}
+    if dialect is not None and dialect not in known:
+        complain(f"there is no dialect {dialect!r}: {', '.join(sorted(known))}")
+        raise typer.Exit(2)
     made = await ensure_demo(core, app.all_dialects(), again=True)
     base_url = await address(core)
     if json:
@@ -92,11 +104,15 @@ async def demo(core: app.Core, *, json: Json = False) -> None:
                 "base_url": base_url,
                 "app": APP,
                 "agent": None if made.agent is None else named(made.agent),
-                "credentials": {key.dialect: credential(APP, key, secret=True) for key in made.keys},
+                "credentials": {
+                    key.dialect: credential(APP, key, secret=True)
+                    for key in made.keys
+                    if dialect in {None, key.dialect}
+                },
             }
         )
         return
-    _show(made, base_url)
+    _show(made, base_url, dialect)
 
 
 class Welcome:
@@ -112,8 +128,19 @@ class Welcome:
         """Before the first connection: the demo, and where the server is, for other commands."""
         self._address = address
         await remember_address(core, address)
-        if self._settings.demo:
+        if self._settings.makes_demo:
             self._demo = await ensure_demo(core, app.all_dialects())
+        elif self._settings.demo is None:
+            await self._refuse_demo(core)
+
+    async def _refuse_demo(self, core: app.Core) -> None:
+        host = self._settings.host
+        note(
+            f"No demo is made: {host} can be reached from other machines. PALAVER_DEMO=true makes it all the same,"
+            f" PALAVER_DEMO=false ends this word; without --host {host} there is one for this machine alone."
+        )
+        if await core.store.applications.get(APP) is not None:
+            note(f"The demo of an earlier start is still there and is served: 'palaver app delete {APP}' removes it.")
 
     def print(self) -> None:
         settings = self._settings
@@ -124,8 +151,14 @@ class Welcome:
             ("stop", "Ctrl-C"),
         ]
         _box(f"palaver {palaver.__version__}", facts)
-        if self._demo.agent is not None:
-            _show(self._demo, self._address)
+        if self._demo.agent is None:
+            return
+        if not out.is_terminal:  # secrets do not go into files and journals
+            say("demo: 'palaver demo' shows its credentials and what to paste")
+            return
+        _show(self._demo, self._address, FIRST)
+        others = [key.dialect for key in self._demo.keys if key.dialect != FIRST]
+        say(f"The same for another dialect: palaver demo --dialect {'|'.join(others)}\n")
 
 
 def _model(settings: Settings) -> str:
@@ -134,14 +167,14 @@ def _model(settings: Settings) -> str:
     return settings.model
 
 
-def _show(demo: Demo, base_url: str) -> None:
-    """Each credential, and what to paste."""
-    for key in demo.keys:
+def _show(demo: Demo, base_url: str, dialect: str | None) -> None:
+    """Each credential, or that of the dialect, and what to paste."""
+    for key in (key for key in demo.keys if dialect in {None, key.dialect}):
         _box(f"{APP}: {key.dialect}", [("id", key.id), ("secret", key.secret), *_state(key)])
         example = sample(demo, key, base_url)
         if example is not None:
-            dialect = next(one for one in app.all_dialects() if one.name == key.dialect)
-            say(f"{dialect.curl(example)}\n")
+            speaks = next(one for one in app.all_dialects() if one.name == key.dialect)
+            say(f"{speaks.curl(example)}\n")
 
 
 def _state(key: Key) -> list[tuple[str, str]]:

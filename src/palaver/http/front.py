@@ -17,6 +17,7 @@ from palaver.core.loggable import loggable
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
 from palaver.core.types import ANYBODY, Key, Principal, Token
 from palaver.http.handbook import Handbook
+from palaver.http.home import home
 from palaver.http.metrics import MEDIA_TYPE, Metrics
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
@@ -56,6 +57,7 @@ class Front:
         site_url: str | None,
         language: str,
     ) -> None:
+        self._dialects = dialects
         self._router = Router(dialects)
         self._handbook = Handbook(dialects, site_url)
         self._room = room
@@ -191,6 +193,8 @@ class Front:
         if request.method not in {"GET", "HEAD"} or request.malformed is not None:
             return None
         match request.raw_path:
+            case "/":
+                return home(self._dialects, request.headers)
             case "/healthz":
                 return Reply(body=compact({"status": "alive"}))
             case "/readyz":

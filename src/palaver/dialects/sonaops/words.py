@@ -174,11 +174,13 @@ def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
 
 
 def curl(sample: Sample) -> str:
-    """Creates a conversation: signed as the vendor's page shows it."""
-    agent = sample.agent_uid
-    digest = f"$(printf '%s' 'agentId={agent}' '{sample.secret}' | openssl dgst -sha256 -r | cut -d ' ' -f 1)"
-    return f"""curl '{sample.base_url}/v1/chat/conversation' \\
-  -H 'Content-Type: application/json' \\
-  -H 'Authorization: Bearer {sample.id}' \\
-  -H "X-Signature: {digest}" \\
-  -d '{{"agentId":"{agent}"}}'"""
+    """Creates a conversation and says something in it: a POSIX shell signs as the vendor's page shows it."""
+    agent, question = sample.agent_uid, "How do I configure a model?"
+    call = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.id}'"
+    return f"""sign() {{ printf '%s' "$1" '{sample.secret}' | openssl dgst -sha256 -r | cut -d ' ' -f 1; }}
+C=$(curl -s '{sample.base_url}/v1/chat/conversation' {call} \\
+  -H "X-Signature: $(sign 'agentId={agent}')" -d '{{"agentId":"{agent}"}}' \\
+  | sed 's/.*"conversationId":"\\([^"]*\\)".*/\\1/')
+curl -N '{sample.base_url}/v1/chat/stream' {call} \\
+  -H "X-Signature: $(sign "agentId={agent}&conversationId=$C&text={question}")" \\
+  -d '{{"agentId":"{agent}","conversationId":"'$C'","text":"{question}"}}'"""

@@ -252,9 +252,9 @@ def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
 
 
 def curl(sample: Sample) -> str:
-    return f"""curl '{sample.base_url}/api/v1/chat/conversation/add' \\
-  -H 'Content-Type: application/json' \\
-  -H 'Authorization: Bearer {sample.secret}' \\
-  -d '{{"agentId": {sample.agent_id}}}'
-# "data" of the answer is the conversation's id, for
-# curl -N '{sample.base_url}/api/v1/chat/ID' … -d '{{"message": "How do I configure a model?"}}'"""
+    """Creates a conversation and says something in it."""
+    call = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.secret}'"
+    return f"""C=$(curl -s '{sample.base_url}/api/v1/chat/conversation/add' {call} \\
+  -d '{{"agentId": {sample.agent_id}}}' | sed 's/.*"data":\\([0-9]*\\).*/\\1/')
+curl -N "{sample.base_url}/api/v1/chat/$C" {call} \\
+  -d '{{"message": "How do I configure a model?"}}'"""

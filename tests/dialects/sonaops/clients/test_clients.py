@@ -12,7 +12,7 @@ import pytest
 from dialects.exchange import GUARD
 from dialects.manifest import shows
 from dialects.serving import Served
-from dialects.sonaops.asking import HEX, USER, Caller
+from dialects.sonaops.asking import HEX, USER, Caller, frames
 
 from palaver.dialects.sonaops import DIALECT, behaviours
 from palaver.dialects.sonaops.canonical import canonical_body
@@ -101,4 +101,4 @@ def test_the_curl_sample_of_a_new_credential_creates_a_conversation(served: Serv
     )
     command = [SHELL, "-c", DIALECT.curl(sample)]
     output = subprocess.run(command, check=True, capture_output=True, timeout=GUARD).stdout
-    assert HEX.fullmatch(json.loads(output)["data"]["conversationId"])
+    assert frames(output)[-1][0] == "message_saved"
