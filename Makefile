@@ -7,7 +7,7 @@ JOBS   ?= 4
 # Set in some containers: each of the hundreds of processes that the tests start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install dev serve test suite check bench soak lint types format deviations pins clean
+.PHONY: help install dev serve test suite check bench soak hostile lint types format deviations pins clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ bench: install  ## what palaver costs beside a bare relay; minutes (ARGS='--only
 
 soak: install  ## 100,000 turns with callers who vanish, stop and read slowly; ten minutes
 	$(BIN)/python -m bench.soak $(ARGS)
+
+hostile: install  ## attacks on a server with 512 MiB of memory, a healthy caller beside them; four minutes
+	$(BIN)/python -m bench.hostile $(ARGS)
 
 lint: dev  ## style, format, who may import whom
 	$(BIN)/ruff check .

@@ -74,6 +74,10 @@ class Process:
         # Linux names every process's CPU clock by a number made of its id; the figure has no ticks, unlike /proc's.
         self._clock = (~self._popen.pid << 3) | 2 if sys.platform == "linux" else None
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
     def cpu(self) -> float:
         """Seconds of CPU time, user's and system's, of all threads, since the start."""
         if self._clock is not None:

@@ -1,0 +1,93 @@
+"""Attacks by connections: many, slow, and with more requests than are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from bench.hostile.target import Target, ask, dial
+
+Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def lines(target: Target, number: int) -> AsyncGenerator[list[Line]]:
+    """Connections, dropped afterwards."""
+    made: list[Line] = []
+    try:
+        for _ in range(number):
+            with suppress(OSError):
+                made.append(await dial(target.port))
+        yield made
+    finally:
+        for _, writer in made:
+            writer.transport.abort()
+
+
+def _open(made: Sequence[Line]) -> int:
+    return sum(not writer.transport.is_closing() and not reader.at_eof() for reader, writer in made)
+
+
+async def dripping(target: Target) -> str:
+    """Connections that send a byte at a time: of a request line, of headers, of a body, or nothing at all."""
+    number = target.number(600, least=300)  # more than may be unverified
+    body = b"POST /snail-ai/open-api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    starts = (b"", b"GET /health", b"GET / HTTP/1.1\r\nHost: x\r\nA: ", body)
+    async with lines(target, number) as made:
+        for at, (_, writer) in enumerate(made):
+            writer.write(starts[at % len(starts)])
+        while target.left:
+            for at, (_, writer) in enumerate(made):
+                if at % len(starts) and not writer.transport.is_closing():
+                    writer.write(b"z")
+            await asyncio.sleep(0.5)
+        return f"{_open(made)} of {number} still open"
+
+
+async def pipelined_heads(target: Target) -> str:
+    """Requests without end behind one whose answer takes for ever, and behind answers that nobody reads."""
+    behind_run = target.message("hanging", stream=True)
+    behind_page = target.request("GET", "problems")
+    further = target.request("GET", "conversations?limit=100") * 200
+    huge_head = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 9000
+    starts = (
+        behind_run + further,
+        behind_page * 50 + further,
+        behind_run + huge_head,
+        behind_run + b"GET / HTTP/1.1\r\n",
+    )
+    async with lines(target, target.number(24, least=8)) as made:
+        sent = await asyncio.gather(
+            *(_push(target, line, starts[at % len(starts)], further) for at, line in enumerate(made))
+        )
+    await target.stop_all()
+    return f"{sum(sent) / 2**20:.0f} MiB taken by {len(sent)} connections"
+
+
+async def _push(target: Target, line: Line, start: bytes, more: bytes) -> int:
+    """Bytes that could be sent; the reader reads nothing."""
+    reader, writer = line
+    reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001  there is no other way
+    sent = len(start)
+    writer.write(start)
+    with suppress(OSError, TimeoutError):
+        while target.left:
+            async with asyncio.timeout(target.left):
+                await writer.drain()
+            writer.write(more)
+            sent += len(more)
+    return sent
+
+
+async def tiny_chunks(target: Target) -> str:
+    """Bodies of a mebibyte in chunks of one byte each, with extensions, on credentials good and bad."""
+    head = target.request("POST", "messages").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    body = b"".join(b"1;%s\r\n%c\r\n" % (b"e" * 16, byte) for byte in b'{"content":"' + b"x" * target.number(200_000))
+    requests = [head + body + b"0\r\n\r\n", head.replace(b"pv-", b"no-") + body + b"0\r\n\r\n"] * 4
+    statuses = [status for status, _ in await asyncio.gather(*(_sent(target, one) for one in requests))]
+    return f"{len(statuses)} bodies, answered {sorted(set(statuses))}"
+
+
+async def _sent(target: Target, request: bytes) -> tuple[int, bytes]:
+    return await ask(target.port, request)

@@ -1,0 +1,183 @@
+"""Whether an attack got through: what the healthy caller saw, and what has become of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psutil
+
+from bench.calling import Failed
+from bench.hostile.attacks import Attack
+from bench.hostile.target import MEGA, WORDS, Ground, Memory, Target, serving
+from bench.machine import ROOT, Cpus, Unfit
+from bench.report import quantile
+
+SLOWEST_S = 1.0
+"""What the slowest call of the healthy caller stays under."""
+KEPT = 96 * MEGA
+"""Bytes of memory that the server may have more than before, when all is over."""
+SETTLES_WITHIN = 15.0
+DRAIN_S = 5.0
+ENDS_WITHIN = DRAIN_S + 10
+WARM_S = 1.0
+"""Seconds that the healthy caller has for itself before."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """``wrong`` is what got through; times are in seconds, memory in MiB."""
+
+    attack: str
+    note: str = ""
+    calls: int = 0
+    p50: float = 0.0
+    p99: float = 0.0
+    slowest: float = 0.0
+    slowest_call: str = ""
+    before: float = 0.0
+    highest: float = 0.0
+    after: float = 0.0
+    ends: float = 0.0
+    load: float = 0.0
+    """Of the machine, over the last minute."""
+    wrong: list[str] = field(default_factory=list[str])
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def judge_calls(self, heard: Mapping[str, Any], slowest_s: float) -> None:
+        seconds: dict[str, list[float]] = heard["seconds"]
+        every = [one for some in seconds.values() for one in some]
+        self.calls = len(every)
+        if not every:
+            self.wrong.append("the healthy caller made no call")
+            return
+        self.p50, self.p99 = quantile(every, 0.5), quantile(every, 0.99)
+        self.slowest, self.slowest_call = max((max(some), name) for name, some in seconds.items())
+        if self.slowest >= slowest_s:
+            self.wrong.append(f"the healthy caller waited {self.slowest:.2f} s")
+        if heard["failed"]:
+            self.wrong.append(f"{heard['failed']} calls of the healthy caller failed: {heard['failures'][0]}")
+
+    def judge_log(self, lines: Sequence[Mapping[str, Any]], expected: str) -> None:
+        for line in lines:
+            if line.get("event") != expected and (line.get("level") == "error" or line.get("event") == "loop stalled"):
+                self.wrong.append(f"in the log: {json.dumps(line)[:600]}")
+                return
+
+
+async def judged(
+    ground: Ground, attacks: Sequence[Attack], seconds: float, size: float, cpus: Cpus, slowest_s: float = SLOWEST_S
+) -> list[Verdict]:
+    """A verdict on each of the attacks, one after the other on one server, which is then told to end."""
+    verdicts: list[Verdict] = []
+    async with serving(ground, cpus) as target:
+        target.size = size
+        children = psutil.Process(target.process.pid)
+        for attack in attacks:
+            verdict = Verdict(attack=attack.name)
+            verdicts.append(verdict)
+            try:
+                await _attack(target, attack, verdict, seconds, slowest_s)
+            except Unfit as gone:
+                verdict.wrong.append(str(gone)[:600])
+                return verdicts
+            verdict.judge_log(target.logged(), attack.logs)
+        left = children.children(recursive=True)
+        begun = time.monotonic()
+        await asyncio.to_thread(target.process.stop)
+        last = verdicts[-1]
+        last.ends = time.monotonic() - begun
+        if last.ends > ENDS_WITHIN:
+            last.wrong.append(f"SIGTERM took {last.ends:.1f} s")
+        _, alive = psutil.wait_procs(left, timeout=2)
+        if alive:
+            last.wrong.append(f"left behind: {alive}")
+        last.judge_log(target.logged(), attacks[-1].logs)
+    return verdicts
+
+
+async def _attack(target: Target, attack: Attack, verdict: Verdict, seconds: float, slowest_s: float) -> None:
+    heard: dict[str, Any] = {}
+    async with Memory(target.process) as memory:
+        try:
+            async with healthy(target, heard):
+                await asyncio.sleep(WARM_S)
+                verdict.before = memory.now / MEGA
+                target.until = time.monotonic() + seconds
+                async with asyncio.timeout(seconds + 90):
+                    verdict.note = await attack.run(target)
+                await target.idle(SETTLES_WITHIN)
+        except (Failed, TimeoutError, OSError) as error:
+            target.process.alive()
+            verdict.wrong.append(f"{type(error).__name__}: {error}"[:600])
+        target.process.alive()
+        verdict.after = await _settled(memory, verdict.before * MEGA + KEPT) / MEGA
+        verdict.highest = memory.highest / MEGA
+    verdict.load = psutil.getloadavg()[0]
+    verdict.judge_calls(heard, slowest_s)
+    if verdict.after > verdict.before + KEPT / MEGA:
+        verdict.wrong.append(f"{verdict.after - verdict.before:.0f} MiB of memory are kept")
+
+
+async def _settled(memory: Memory, at_most: float) -> int:
+    """The memory, once it is no more than that or has had time to become so."""
+    until = time.monotonic() + SETTLES_WITHIN
+    while memory.now > at_most and time.monotonic() < until:  # noqa: ASYNC110  another process's
+        await asyncio.sleep(0.2)
+    return memory.now
+
+
+@asynccontextmanager
+async def healthy(target: Target, heard: dict[str, Any]) -> AsyncGenerator[None]:
+    """The healthy caller is there in the block; what it saw is in ``heard`` afterwards."""
+    orders = {
+        "port": target.port,
+        "secret": target.ground.neighbour.secret,
+        "agent": target.ground.neighbours_agent.id,
+        "words": WORDS,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bench.hostile.healthy",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(orders).encode() + b"\n")
+    try:
+        yield
+    finally:
+        process.stdin.close()
+        out, _ = await process.communicate()
+        heard.update(json.loads(out) if out else {"seconds": {}, "failures": ["it broke"], "failed": 1})
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+
+
+HEAD = ("attack", "calls", "p50", "p99", "slowest", "of", "memory: before", "most", "after", "ends in", "load", "")
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """For a terminal."""
+    lines = [HEAD, *map(_cells, verdicts)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD) - 1)]
+    written = ["  ".join([*map(str.ljust, line[:-1], widths), line[-1]]).rstrip() for line in lines]
+    return "\n".join([written[0], "-" * len(written[0]), *written[1:]])
+
+
+def _cells(one: Verdict) -> tuple[str, ...]:
+    times = [f"{1000 * seconds:.0f} ms" for seconds in (one.p50, one.p99, one.slowest)]
+    memory = [f"{mega:.0f} MiB" for mega in (one.before, one.highest, one.after)]
+    end = f"GOT THROUGH: {'; '.join(one.wrong)}" if one.wrong else one.note
+    return (one.attack, str(one.calls), *times, one.slowest_call, *memory, f"{one.ends:.1f} s", f"{one.load:.1f}", end)

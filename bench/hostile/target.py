@@ -1,0 +1,268 @@
+"""The server that is attacked: ``palaver serve`` with so much memory and no more, and what attackers have on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import secrets
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from bench.calling import Failed
+from bench.machine import Cpus, Process
+from bench.stage import Server, palaver, scratch
+from palaver import app
+from palaver.config import Settings
+from palaver.core.types import Agent, AgentSpec, Key
+from palaver.store.driver import Connection, connect
+from palaver.store.embedded import Embedded
+
+MEMORY = 512 * 2**20
+"""Bytes that the kernel lets the server have for its data: all that is private and can be written, used or not."""
+MEGA = 2**20
+WORDS = "a whole answer"
+_PIECE = " ".join(f"{secrets.token_hex(4)}" for _ in range(910))  # 8 KiB that no compressor makes much smaller
+AGENTS = {
+    "quick": ("scripted", f"- text: {WORDS}"),
+    "reader": ("scripted", "- text: ${files}"),
+    "quoter": ("extract", ""),
+    "long": ("scripted", f"- repeat: {{text: '{_PIECE}', times: 256, every: 0.03}}"),
+    "hanging": ("scripted", "- text: begun\n- wait: 600"),
+    "endless": ("scripted", "- repeat: {text: 'some words ', times: 100000, every: 0.05}"),
+    "refused": ("scripted", "- text: UNSTORABLE"),
+}
+"""Name, model and instructions of what can be talked to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What is in the database: an application of the attackers', one of the healthy caller's."""
+
+    folder: Path
+    url: str
+    keys: Mapping[str, Key]
+    """The attackers', by dialect."""
+    agents: Mapping[str, Agent]
+    neighbour: Key
+    neighbours_agent: Agent
+
+
+@asynccontextmanager
+async def grounds() -> AsyncGenerator[Ground]:
+    """PostgreSQL and what is in it; afterwards no process and no folder is left."""
+    async with scratch() as folder:
+        embedded = Embedded(folder / "data")
+        url = await asyncio.to_thread(embedded.start)
+        try:
+            yield await _ground(folder, url)
+        finally:
+            embedded.stop()
+
+
+async def _ground(folder: Path, url: str) -> Ground:
+    async with app.opened(Settings(data=str(folder / "data"), database_url=url), {}) as core:
+        store = core.store
+
+        async def key(application: str, dialect: str) -> Key:
+            owner = await store.applications.named(application)
+            maker = next(one for one in app.all_dialects() if one.name == dialect)
+            name, secret = maker.new_credential(secrets.token_bytes(32))
+            return await store.keys.create(owner, dialect, name, secret, {"default_user": "somebody"})
+
+        keys = {one.name: await key("attackers", one.name) for one in app.all_dialects()}
+        attackers = await store.applications.named("attackers")
+        agents = {
+            name: await store.agents.apply(attackers, AgentSpec(name=name, model=model, instructions=said))
+            for name, (model, said) in AGENTS.items()
+        }
+        neighbour = await key("neighbours", "native")
+        model, said = AGENTS["quick"]
+        agent = AgentSpec(name="quick", model=model, instructions=said)
+        return Ground(
+            folder=folder,
+            url=url,
+            keys=keys,
+            agents=agents,
+            neighbour=neighbour,
+            neighbours_agent=await store.agents.apply(await store.applications.named("neighbours"), agent),
+        )
+
+
+class Target:
+    """A running server; ``size`` is that of an attack, 1 being the whole of it, ``until`` when it has to be over."""
+
+    def __init__(self, ground: Ground, server: Server, connection: Connection) -> None:
+        self.ground = ground
+        self.connection = connection
+        self.port = server.port
+        self.process = server.process
+        self.size = 1.0
+        self.until = 0.0
+        self._read = 0
+
+    def number(self, whole: int, *, least: int = 1) -> int:
+        """``whole``, or as much of it as the attack's size says."""
+        return max(least, int(whole * self.size))
+
+    @property
+    def left(self) -> float:
+        """Seconds that the attack still has."""
+        return max(0.0, self.until - time.monotonic())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Any = b"",
+        *,
+        user: str = "mallory",
+        key: str = "native",
+        **more: str,
+    ) -> bytes:
+        """A request of palaver's own API as bytes; ``body`` may be what JSON is made of."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {
+            "Host": "127.0.0.1",
+            "Authorization": f"Bearer {self.ground.keys[key].secret}",
+            "X-User-ID": user,
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            **{name.replace("_", "-"): value for name, value in more.items()},
+        }
+        said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"{method} /palaver/v1/{path} HTTP/1.1\r\n{said}\r\n".encode() + content
+
+    def message(self, agent: str, content: str = "hi", *, user: str = "mallory", **members: Any) -> bytes:
+        """The request that begins a conversation."""
+        body = {"agent": self.ground.agents[agent].id, "content": content, **members}
+        return self.request("POST", "messages", body, user=user)
+
+    async def metric(self, name: str) -> float:
+        status, body = await ask(self.port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        found = re.search(rf"(?m)^{name} ([0-9.e+]+)$".encode(), body)
+        if status != 200 or found is None:
+            raise Failed(f"no figure {name}")
+        return float(found[1])
+
+    async def stop_all(self, user: str = "mallory") -> None:
+        """Stop what the user's conversations have running."""
+        status, body = await ask(self.port, self.request("GET", "conversations?limit=100", user=user))
+        for conversation in json.loads(body)["conversations"] if status == 200 else ():
+            if conversation["working"]:
+                path = f"conversations/{conversation['uid']}/stop"
+                await ask(self.port, self.request("POST", path, b"{}", user=user))
+
+    async def idle(self, within: float = 15.0) -> None:
+        """Wait until nothing is written and nobody follows anything."""
+        await self.falls("palaver_live_runs", 0, within)
+        await self.falls("palaver_open_streams", 0, within)
+
+    async def falls(self, name: str, to: float, within: float) -> None:
+        until = time.monotonic() + within
+        while (value := await self.metric(name)) > to:
+            if time.monotonic() > until:
+                raise Failed(f"{name} is still {value:g} after {within:g} s")
+            await asyncio.sleep(0.2)
+
+    def logged(self) -> list[dict[str, Any]]:
+        """What has come into the log since it was asked the last time."""
+        with (self.ground.folder / "palaver.log").open("rb") as log:
+            log.seek(self._read)
+            lines = log.read()
+            self._read += len(lines)
+        return [_decoded(line) for line in lines.decode(errors="replace").splitlines() if line]
+
+
+def _decoded(line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError:
+        broken = "Traceback" in line or "Error" in line
+        return {"level": "error" if broken else "info", "event": line}
+
+
+@asynccontextmanager
+async def serving(ground: Ground, cpus: Cpus) -> AsyncGenerator[Target]:
+    """A server of its own on the ground, within its memory; killed afterwards if it still runs."""
+    log = ground.folder / "palaver.log"
+    log.unlink(missing_ok=True)
+    server = palaver(ground.folder, cpus, PALAVER_DEMO="false", PALAVER_DATABASE_URL=ground.url)
+    connection = await connect(ground.url, timeout=10)
+    try:
+        if sys.platform == "linux":
+            resource.prlimit(server.process.pid, resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        await server.process.listens(server.port)
+        yield Target(ground, server, connection)
+    finally:
+        server.process.kill()
+        await connection.close()
+
+
+class Memory:
+    """What the server has of it, looked at ten times a second."""
+
+    def __init__(self, process: Process) -> None:
+        self._watched = psutil.Process(process.pid)
+        self.highest = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def now(self) -> int:
+        """Bytes that are resident and its own."""
+        return _status(self._watched.pid, "VmRSS")
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._look())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _look(self) -> None:
+        while True:
+            self.highest = max(self.highest, _status(self._watched.pid, "VmData"))
+            await asyncio.sleep(0.1)
+
+
+def _status(pid: int, name: str) -> int:
+    """A figure of the kernel's about a process, in bytes; 0 for one that is gone."""
+    try:
+        told = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    found = re.search(rf"(?m)^{name}:\s+([0-9]+) kB$", told)
+    return 0 if found is None else int(found[1]) * 1024
+
+
+# Talking to it ------------------------------------------------------------------------------------------------------
+
+
+async def dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port, limit=2**16)
+
+
+async def ask(port: int, request: bytes, within: float = 60.0) -> tuple[int, bytes]:
+    """(status, body) of the answer to one request on a connection of its own; status 0 where there is none."""
+    try:
+        async with asyncio.timeout(within):
+            reader, writer = await dial(port)
+            try:
+                writer.write(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+                answer = await reader.read(-1)
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError):
+        return 0, b""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return (int(head[9:12]) if head.startswith(b"HTTP/1.1 ") else 0), body

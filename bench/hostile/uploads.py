@@ -1,0 +1,74 @@
+"""Attacks by bodies that are large, or never come to an end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+
+from bench.hostile.target import Target, dial
+from palaver import app
+
+UPLOAD_BYTES = 100 * 2**20
+PIECE = b"x" * 2**18
+ROUTES = [
+    (route.method, route.path) for dialect in app.all_dialects() for route in dialect.routes if route.method == "POST"
+]
+
+
+async def uploads_without_credential(target: Target) -> str:
+    """Uploads of 100 MiB that end in a drip, of nobody, on uploading routes and others, with a length and in chunks."""
+    uploads = [("POST", "/palaver/v1/files"), ("POST", "/api/v1/file/upload"), ("POST", "/v1/asset/upload")]
+    paths = [path for _, path in (uploads + [ROUTES[at] for at in range(0, len(ROUTES), len(ROUTES) // 6)])]
+    heads = [_head(path, at % 2 == 0) for at, path in enumerate(paths * 2)][:12]
+    return await _send(target, heads, chunked=[at % 2 == 1 for at in range(len(heads))])
+
+
+async def uploads_with_credential(target: Target) -> str:
+    """The same with a good credential."""
+    request = target.request("POST", "files?name=big.bin", Content_Type="application/octet-stream")
+    head = request.replace(b"Content-Length: 0", b"Content-Length: %d" % UPLOAD_BYTES)
+    return await _send(target, [head] * 12, chunked=[False] * 12)
+
+
+def _head(path: str, measured: bool) -> bytes:
+    how = f"Content-Length: {UPLOAD_BYTES}" if measured else "Transfer-Encoding: chunked"
+    boundary = "Content-Type: multipart/form-data; boundary=b"
+    nobody = "Authorization: Bearer nobody\r\nX-Api-Key: nobody\r\nSnail-Ai-Auth: nobody"
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{nobody}\r\n{boundary}\r\n{how}\r\n\r\n".encode()
+
+
+async def _send(target: Target, heads: list[bytes], *, chunked: list[bool]) -> str:
+    size = target.number(UPLOAD_BYTES)
+    ends = await asyncio.gather(
+        *(_upload(target, head, size, chunks) for head, chunks in zip(heads, chunked, strict=True))
+    )
+    counted = Counter(ends)
+    return ", ".join(f"{count} {how}" for how, count in counted.most_common())
+
+
+async def _upload(target: Target, head: bytes, size: int, chunked: bool) -> str:
+    """How it went: refused with a status, or still open when the attack was over."""
+    reader, writer = await dial(target.port)
+    answer = asyncio.create_task(reader.read(64))
+    try:
+        with suppress(OSError):
+            writer.write(head)
+            for _ in range(size // len(PIECE)):
+                if answer.done() or not target.left:
+                    break
+                writer.write(b"%x\r\n%s\r\n" % (len(PIECE), PIECE) if chunked else PIECE)
+                async with asyncio.timeout(target.left):
+                    await writer.drain()
+            while target.left and not answer.done():
+                writer.write(b"1\r\nx\r\n" if chunked else b"x")
+                await asyncio.wait([answer], timeout=0.5)
+    except TimeoutError:
+        pass
+    finally:
+        writer.transport.abort()
+        answer.cancel()
+        ended = (await asyncio.gather(answer, return_exceptions=True))[0]
+    if isinstance(ended, bytes) and ended.startswith(b"HTTP/1.1 "):
+        return f"refused {ended[9:12].decode()}"
+    return "closed" if isinstance(ended, OSError | bytes) else "left waiting"
