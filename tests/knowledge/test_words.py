@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -163,3 +165,15 @@ def test_postgresql_takes_every_literal(database_url: str) -> None:
         check()
         take(huge)
         runner.run(connection.close())
+
+
+def test_long_words_of_questions_are_not_remembered() -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            asked(f"{number:05}{'x' * 7_000}")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 500_000

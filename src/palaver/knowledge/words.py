@@ -35,6 +35,8 @@ MAX_ASKED = 64
 """Distinct lexemes of a question."""
 MAX_QUESTION = 8_000
 """Characters of a question that are looked at: half from its beginning, half from its end."""
+KEPT = 40
+"""Characters of a word that is remembered with what it is found by, so that what is remembered has a limit."""
 MAX_PIECES = 8
 """Pieces that a word with signs inside may have to be found as a whole too; an address of a web page has more."""
 
@@ -149,8 +151,16 @@ def tokens(text: str) -> Iterator[str | _Word]:
             yield _word(found.group())
 
 
-@lru_cache(maxsize=65_536)
 def _word(written: str) -> _Word:
+    return _kept_word(written) if len(written) <= KEPT else _new_word(written)
+
+
+@lru_cache(maxsize=65_536)
+def _kept_word(written: str) -> _Word:
+    return _new_word(written)
+
+
+def _new_word(written: str) -> _Word:
     written = written.replace("’", "'")
     bare = written.rstrip("+#")
     pieces: list[str] = []
