@@ -14,7 +14,14 @@ from kit import Scratch, run
 
 from palaver.store.embedded import Embedded
 
-SLOW = ("test_wheel.py", "test_life.py", "test_bench.py", "test_bad_input.py", "test_exactly_once.py")
+SLOW = (
+    "test_stopping.py",
+    "test_wheel.py",
+    "test_life.py",
+    "test_bench.py",
+    "test_bad_input.py",
+    "test_exactly_once.py",
+)
 """Files that take long, the longest first; then whatever else starts processes."""
 
 

@@ -41,6 +41,7 @@ from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import Library
 from palaver.models.catalog import Catalog
 from palaver.models.openai import Timeouts
+from palaver.stopping import ANSWERS_WITHIN, CLOSED_WITHIN, RUNS_WITHIN, end_at_last, within
 from palaver.store.dump import contents, dump, restore
 from palaver.store.embedded import Embedded
 from palaver.store.files import Quota
@@ -213,11 +214,8 @@ async def _on(
             url=url,
         )
     finally:
-        await runs.close(drain=0)
-        await readers.close()
-        await guard.close()
-        await models.close()
-        await store.close()
+        await runs.close(drain=0, limit=RUNS_WITHIN)
+        await within(CLOSED_WITHIN, readers.close(), guard.close(), models.close(), store.close())
 
 
 def _room(settings: Settings, store: Postgres, models: Catalog, library: Library, chat: Chat) -> Room:
@@ -336,7 +334,7 @@ async def _serve_on(
     if parent is not None:
         parent.own = metrics.text
         application = Together(application, parent)
-    server = Server(application, started=announce, closing_s=settings.drain_s + 15, connections=connections)
+    server = Server(application, started=announce, closing_s=settings.drain_s + ANSWERS_WITHIN, connections=connections)
     closing: list[asyncio.Task[None]] = []
 
     def end() -> None:
@@ -344,8 +342,9 @@ async def _serve_on(
             core.runs.hurry()
             server.force_exit = True
             return
+        end_at_last(settings.drain_s)
         server.should_exit = True
-        closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s)))
+        closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s, limit=RUNS_WITHIN)))
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
     _when_told(end)
@@ -356,8 +355,8 @@ async def _serve_on(
     finally:
         for keeper in keepers:
             keeper.cancel()
-        await asyncio.gather(*keepers, *closing, return_exceptions=True)
-        await pulse.stop()
+        await asyncio.gather(*closing, return_exceptions=True)
+        await within(0.5, *keepers, pulse.stop())
         log.info("stopped")
 
 

@@ -151,7 +151,13 @@ class Runs:
     """The registry of this process's live runs, and what keeps them stored."""
 
     def __init__(
-        self, ports: Ports, *, worker: Callable[[], int], timeout: float, max_answer_bytes: int, max_live_bytes: int
+        self,
+        ports: Ports,
+        *,
+        worker: Callable[[], int],
+        timeout: float,
+        max_answer_bytes: int,
+        max_live_bytes: int,
     ) -> None:
         self._ports = ports
         self._max_answer_bytes = max_answer_bytes
@@ -173,6 +179,7 @@ class Runs:
         self._idle.set()
         self._hurry = asyncio.Event()
         self.closing = False
+        self._closed = False
         self.ended: dict[str, int] = {}
         """How many runs ended here, by status."""
 
@@ -322,6 +329,9 @@ class Runs:
         """Let the runs end by themselves for ``drain`` seconds, interrupt the rest, and store everything.
         After ``limit`` more seconds (the database is away) what could not be stored is left to recovery."""
         self.closing = True
+        if self._closed:
+            return
+        self._closed = True
         done = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
         await asyncio.wait(done, timeout=drain, return_when=asyncio.FIRST_COMPLETED)
         for waiting in done:
@@ -333,12 +343,13 @@ class Runs:
         except TimeoutError:
             log.error("runs not stored at shutdown", runs=[live.uid.hex for live in self._live.values()])
             for live in self._live.values():  # their readers need not wait for what does not come
-                live.draft.apply(live.ending or _interrupted())
+                if live.draft.ended is None:
+                    live.draft.apply(live.ending or _interrupted())
                 live.changed()
         abandoning = [live.abandoning for live in self._live.values() if live.abandoning is not None]
         for task in (*abandoning, *(task for _, task in self._remote.values())):
             task.cancel()
-        await self._back.close(within=1)
+        await self._back.close(within=0.5)
 
     def hurry(self) -> None:
         """Do not wait for runs to end by themselves any longer."""
