@@ -30,6 +30,7 @@ from palaver.core.media import Studio
 from palaver.core.people import People
 from palaver.core.problems import Internal, Problem
 from palaver.core.runs import Runs
+from palaver.core.slots import Slots
 from palaver.core.turn import Ports
 from palaver.http.connections import ConnectionLimits, Connections, raise_file_limit
 from palaver.http.front import Front
@@ -192,10 +193,14 @@ async def _on(
         timeout=settings.run_timeout_s,
         max_answer_bytes=settings.max_answer_bytes,
         max_live_bytes=settings.max_live_bytes,
+        slots=Slots(
+            settings.max_live_runs,
+            application=settings.max_application_runs,
+            credential=settings.max_credential_runs,
+        ),
     )
     limits = Limits(
         max_waiting_turns=settings.max_waiting_turns,
-        max_live_runs=settings.max_live_runs,
         idempotency_ttl_s=settings.idempotency_ttl_s,
     )
     chat = Chat(ports, runs, limits)
@@ -221,12 +226,14 @@ async def _on(
 def _room(settings: Settings, store: Postgres, models: Catalog, library: Library, chat: Chat) -> Room:
     """What the dialects' handlers get to use."""
     worker = lambda: store.presence.worker  # noqa: E731
+    answers = Answers(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s)
+    store.presence.on("claim", answers.wake)
     return Room(
         chat=chat,
         people=People(store, store.keys),
         drawer=Drawer(store),
         studio=Studio(models),
-        answers=Answers(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s),
+        answers=answers,
         knowledge=KnowledgeBases(store.agents, library),
         site=Site(
             timezone=ZoneInfo(settings.timezone),
@@ -432,11 +439,15 @@ async def _care(core: Core) -> None:
     """End the runs that nobody works on, and remove what has run out."""
     pause, tidied = 0.3, 0.0  # two looks soon after the start: a restart finds its own dead runs at once
     suspects: set[int] = set()
+    missed: set[int] = set()
     loop = asyncio.get_running_loop()
     while True:
         try:
             await _end_lost(core)
-            suspects = await _end_forgotten(core, suspects)
+            known = core.runs.numbers()  # before the look: one that is added meanwhile cannot be missed
+            stored = await core.store.runs.held(core.store.presence.worker)
+            suspects = await _end_forgotten(core, stored, suspects)
+            missed = core.runs.stop_vanished(known - stored, missed)
             for run in await core.store.runs.heads(core.store.presence.worker):
                 core.runs.may_start(run)
             if loop.time() > tidied + TIDY_EVERY:
@@ -470,11 +481,11 @@ async def _end_lost(core: Core) -> None:
         log.warning("ended runs that a dead process left behind", runs=count, processes=dead)
 
 
-async def _end_forgotten(core: Core, suspects: set[int]) -> set[int]:
+async def _end_forgotten(core: Core, stored: set[int], suspects: set[int]) -> set[int]:
     """End runs that are this process's by what is stored, and that it does not know: the connection was lost after
     their message was stored and before it heard of it. A run between the two is only a suspect until the next look."""
     worker = core.store.presence.worker
-    forgotten = {run for run in await core.store.runs.held(worker) if not core.runs.knows(run)}
+    forgotten = {run for run in stored if not core.runs.knows(run)}
     if sure := sorted(forgotten & suspects):
         count = await core.store.runs.interrupt([worker], Internal(reason="interrupted"), only=sure)
         log.warning("ended runs that nobody here works on", runs=count)

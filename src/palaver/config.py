@@ -102,6 +102,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_live_runs: Annotated[Positive, Meta(description="runs one process works on; above it new ones are refused")] = (
         2000
     )
+    max_application_runs: Annotated[
+        Positive | None, Meta(description="… of these of one application; without it seven eighths")
+    ] = None
+    max_credential_runs: Annotated[
+        Positive | None,
+        Meta(description="… and of one credential, unless that has a `max_runs`; without it three quarters"),
+    ] = None
     max_answer_bytes: Annotated[
         Positive, Meta(description="bytes an answer may have; a model that says more is cut off")
     ] = 16_777_216

@@ -47,7 +47,9 @@ def test_a_credential_that_exists_elsewhere_is_kept(palaver: Palaver) -> None:
 
 def test_what_a_key_cannot_be_is_refused_with_what_it_can(palaver: Palaver) -> None:
     create = ("key", "create", "--dialect", "snail")
-    there_are = "there are: abandoned, agents, auto_register, default_user, enabled, open_sessions, rpm, total"
+    there_are = (
+        "there are: abandoned, agents, auto_register, default_user, enabled, max_runs, open_sessions, rpm, total"
+    )
     assert there_are in palaver.refused(*create, "--set", "frob=1")
     assert "a whole number of at least 1" in palaver.refused(*create, "--set", "rpm=0")
 

@@ -25,11 +25,11 @@ class Stage:
         self.core = core
         self.who = who
 
-    async def agent(self, script: str = "", **spec: Any) -> Agent:
-        app = await self.core.store.applications.named("acme")
+    async def agent(self, script: str = "", *, app: str = "acme", **spec: Any) -> Agent:
+        application = await self.core.store.applications.named(app)
         chosen: dict[str, Any] = {"name": "guide", "model": "scripted", "instructions": script, **spec}
-        made = await self.core.store.agents.apply(app, AgentSpec(**chosen))
-        while await self.core.store.agents.get(app.id, made.id) != made:  # noqa: ASYNC110  PostgreSQL tells of it
+        made = await self.core.store.agents.apply(application, AgentSpec(**chosen))
+        while await self.core.store.agents.get(application.id, made.id) != made:  # noqa: ASYNC110  PostgreSQL tells of it
             await asyncio.sleep(0.001)
         return made
 

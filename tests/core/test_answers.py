@@ -9,7 +9,8 @@ from kit import Cast, cast, run, store_on
 
 from palaver.core.answers import Answers
 from palaver.core.ports import Answer, Claim
-from palaver.core.problems import Conflict, NotFound
+from palaver.core.problems import Busy, Conflict, NotFound
+from palaver.core.singleflight import MAX_CALLS
 from palaver.store.postgres import Postgres
 
 
@@ -126,5 +127,64 @@ def test_an_answer_is_forgotten_after_its_time_and_keys_are_each_users_own(datab
             assert (await desk(store).once(c.who.acting_for("bob"), claim(), work))[1] is False
             assert (await desk(store).once(c.who, claim("other"), work))[1] is False
             assert work.done == 4
+
+    run(scene())
+
+
+@pytest.mark.parametrize("leave", [0, 400], ids=["that stay", "that are abandoned"])
+def test_equal_calls_that_wait_cost_no_statements(database_url: str, leave: int) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as here, store_on(database_url) as there:
+            c, work = await cast(here), Work(held=True)
+            working, waiting = desk(there), desk(here)
+            here.presence.on("claim", waiting.wake)
+            first = asyncio.create_task(working.once(c.who, claim(), work))
+            await work.begun.wait()
+            calls = [asyncio.create_task(waiting.once(c.who, claim(), work)) for _ in range(500)]
+            await asyncio.sleep(0.5)
+            for call in calls[:leave]:
+                call.cancel()
+            before = here.db.statements
+            await asyncio.sleep(2)
+            assert here.db.statements - before <= 6
+            begun = asyncio.get_running_loop().time()
+            work.may_end.set()
+            answers = await asyncio.gather(*calls[leave:])
+            assert asyncio.get_running_loop().time() - begun < 1
+            assert {replayed for _, replayed in answers} == {True}
+            assert {answer for answer, _ in answers} == {(await first)[0]}
+            assert here.db.statements - before <= 12
+
+    run(scene())
+
+
+def test_no_more_equal_calls_wait_than_may(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c, work, answers = await cast(store), Work(held=True), desk(store)
+            calls = [asyncio.create_task(answers.once(c.who, claim(), work)) for _ in range(MAX_CALLS + 50)]
+            await work.begun.wait()
+            done, _ = await asyncio.wait(calls, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
+            work.may_end.set()
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            assert done
+            assert sum(isinstance(end, Busy) for end in ends) == 50
+            assert work.done == 1
+
+    run(scene())
+
+
+def test_the_work_of_a_caller_who_leaves_is_taken_up_by_one_who_waits(database_url: str) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as store:
+            c, held, work, answers = await cast(store), Work(held=True), Work(), desk(store)
+            first = asyncio.create_task(answers.once(c.who, claim(), held))
+            await held.begun.wait()
+            others = [asyncio.create_task(answers.once(c.who, claim(), work)) for _ in range(5)]
+            await asyncio.sleep(0)
+            first.cancel()
+            replayed = [replayed for _, replayed in await asyncio.gather(*others)]
+            assert sorted(replayed) == [False, True, True, True, True]
+            assert work.done == 1
 
     run(scene())

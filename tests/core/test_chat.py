@@ -204,6 +204,23 @@ def test_an_equal_call_gets_the_same_run_while_it_lives_and_afterwards(database_
     run(scene())
 
 
+def test_equal_calls_for_a_live_run_cost_no_statements(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            claim = Claim(scope="POST /x", key="k", digest=b"1")
+            agent = await on.agent("- text: begun\n- wait: 1\n- text: '!'")
+            await on.core.chat.user(on.who)
+            before = on.core.store.db.statements
+            sent = await asyncio.gather(*(on.say(agent, claim=claim) for _ in range(300)))
+            assert on.core.store.db.statements - before < 12
+            assert len({one.run for one in sent}) == 1
+            assert sorted(one.replayed for one in sent) == [False] + [True] * 299
+            contents = await asyncio.gather(*(read(one.reader) for one in sent))
+            assert all(content == contents[0][1] for _, content in contents)
+
+    run(scene())
+
+
 def test_a_run_of_another_process_can_be_followed(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:

@@ -55,6 +55,23 @@ def _snail(served: Served, agent: Agent) -> Tap:
     return Tap(stream, lambda: snail.good(caller.delete(snail.CONVERSATIONS, **where)))
 
 
+def _xspace_older(served: Served, agent: Agent) -> Tap:
+    caller = xspace.Caller(served)
+    made = caller.add(agent)
+    stream = caller.begin(made)
+    stream.head()
+    bound = xspace.Caller(served, kind="agent", agent=str(agent.uid))
+    return Tap(stream, lambda: xspace.done(bound.post(f"/api/v1/chat/stop/{made}")))
+
+
+def _native_all(served: Served, agent: Agent) -> Tap:
+    caller = native.Caller(served)
+    stream = caller.stream(agent)
+    place = stream.head().header("Location") or ""
+    conversation = native.good(caller.ask("GET", place))["conversation"]
+    return Tap(stream, lambda: native.good(caller.ask("POST", f"/palaver/v1/conversations/{conversation}/stop")))
+
+
 def _native(served: Served, agent: Agent) -> Tap:
     caller = native.Caller(served)
     stream = caller.stream(agent)
@@ -91,6 +108,26 @@ def test_a_stop_closes_the_models_connection_within_a_second(
     open_tap.stream.rest()
     assert open_tap.stream.complete
     assert (faucet.asked, faucet.sent) == (1, sent)
+
+
+LATE = (
+    "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END'",
+    "CREATE TRIGGER late BEFORE UPDATE ON message FOR EACH ROW WHEN (NEW.status <> 'live') EXECUTE FUNCTION late()",
+)
+STOPS = {"wps": _wps, "xspace": _xspace, "xspace, older": _xspace_older, "snail": _snail, "native": _native}
+
+
+@pytest.mark.parametrize("tap", [*STOPS.values(), _native_all], ids=[*STOPS, "native, all"])
+def test_a_stop_answers_when_the_end_is_stored(
+    tapped: Served, faucet: Faucet, tap: Callable[[Served, Agent], Tap]
+) -> None:
+    for statement in LATE:
+        tapped.sql(statement)
+    open_tap = tap(tapped, tapped.agent(model="openai:tap", instructions="Speak."))
+    assert faucet.flowing.wait(GUARD)
+    open_tap.stop()
+    assert tapped.sql("SELECT id FROM message WHERE status = 'live'") == []
+    open_tap.stream.rest()
 
 
 def test_the_text_up_to_the_stop_stays(tapped: Served, faucet: Faucet) -> None:

@@ -4,44 +4,66 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from palaver.core.ports import Answer, Claim, Claims, Store
 from palaver.core.problems import Busy
-from palaver.core.types import Principal
+from palaver.core.singleflight import Flight, SingleFlight
+from palaver.core.types import Principal, User
 
 PATIENCE_S = 150.0
 """How long an equal call that still works is waited for; a picture takes up to 90 seconds."""
-LOOK_EVERY = 0.1
+LOOK_EVERY = 2.0
+"""Seconds between two looks at a call that another process works on, beside those when that one says it is done."""
 
 
 class Answers:
-    """Exactly once, whichever processes the equal calls reach, and whichever of them dies."""
+    """Exactly once, whichever processes the equal calls reach, and whichever of them dies. In a process one of them
+    looks or works; the others wait for it, and are given what it got."""
 
     def __init__(self, store: Store, claims: Claims, *, worker: Callable[[], int], ttl: float) -> None:
         self._store = store
         self._claims = claims
         self._worker = worker
         self._ttl = ttl
+        self._flights = SingleFlight[Answer]()
+
+    def wake(self, topic: str) -> None:
+        """Another process is done with the claim of that topic; with all, perhaps, where it is empty."""
+        for flight in self._flights.of(topic):
+            flight.woken.set()
 
     async def once(self, who: Principal, claim: Claim, work: Callable[[], Awaitable[Answer]]) -> tuple[Answer, bool]:
         """The answer, and whether an earlier call got it. What ``work`` raises leaves the key free."""
         user = await self._store.users.named(who.app, who.user or "")
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while True:
+        async with self._flights.turn((claim.topic(who, user), claim.digest), PATIENCE_S) as flight:
+            if flight.result is None:
+                flight.result = await self._earlier(who, user, claim, flight)
+            if flight.result is not None:
+                return flight.result, True
+            flight.result = await self._work(who, user, claim, work)
+            return flight.result, False
+
+    async def _earlier(self, who: Principal, user: User, claim: Claim, flight: Flight[Answer]) -> Answer | None:
+        """What an earlier call got, which may work in another process yet; ``None``: this one is the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_S
+        while loop.time() < deadline:
+            flight.woken.clear()
             begun = await self._claims.begin(who, user, claim, self._ttl, self._worker())
-            if isinstance(begun, Answer):
-                return begun, True
-            if begun:
-                break
-            if asyncio.get_running_loop().time() > deadline:
-                raise Busy(reason="waiting", retry_after=1)
-            await asyncio.sleep(LOOK_EVERY)
+            if begun is not False:
+                return begun if isinstance(begun, Answer) else None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(flight.woken.wait(), LOOK_EVERY)
+        raise Busy(reason="waiting", retry_after=1)
+
+    async def _work(self, who: Principal, user: User, claim: Claim, work: Callable[[], Awaitable[Answer]]) -> Answer:
         settled = False
         try:
             answer = await work()
             await self._claims.settle(who, user, claim, answer)
             settled = True
-            return answer, False
+            return answer
         finally:
             if not settled:
                 await self._claims.give_up(who, user, claim)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from palaver.core.ports import Accepted, Claim, Listing, Opening, Replay
-from palaver.core.problems import Busy, NotFound, Problem
+from palaver.core.problems import Busy, Internal, NotFound, Problem
 from palaver.core.runs import Live, Reader, Runs, collect
+from palaver.core.singleflight import SingleFlight
 from palaver.core.suggest import suggest
 from palaver.core.titles import title as title_of
 from palaver.core.turn import Ports, Scene
@@ -33,6 +34,10 @@ from palaver.core.types import (
 
 SUGGESTING_MESSAGES = 40
 """How many messages are read for what the user might say next."""
+STOPPED_WITHIN = 5.0
+"""Seconds within which the end of a run that is stopped is stored, or the stop says that it is not yet."""
+ACCEPTED_WITHIN = 10.0
+"""Seconds that an equal call waits for another one's message to be stored."""
 ROOM_AFTER = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the attempts to store a message whose conversation is full of turns that are being stopped."""
 MAX_OPENING = 255
@@ -44,7 +49,6 @@ class Limits:
     """The server's settings that use cases obey."""
 
     max_waiting_turns: int
-    max_live_runs: int
     idempotency_ttl_s: float
 
 
@@ -90,6 +94,7 @@ class Chat:
         self._models = ports.models
         self._runs = runs
         self._limits = limits
+        self._flights = SingleFlight[Sent]()
 
     async def agent(self, who: Principal, ref: Ref) -> Agent:
         """The enabled agent that ``ref`` names, if the key may use it."""
@@ -119,12 +124,43 @@ class Chat:
         ``conversation`` ``None`` is a new one; an unknown one is *not found*, unless ``create_as`` gives the alias it
         is then made under. Raises ``NotFound``, ``Conflict``, ``Busy``; nothing is stored when it does.
         """
-        refusal = self._refusal()
-        if refusal is not None and said.claim is None:
-            raise refusal
+        if said.claim is None:
+            return await self._send(who, agent, said, conversation, create_as)
+        topic = said.claim.topic(who, await self.user(who))
+        async with self._flights.turn((topic, said.claim.digest), ACCEPTED_WITHIN) as flight:
+            if flight.result is not None and (live := self._runs.live(flight.result.run)) is not None:
+                return replace(flight.result, reader=Reader(live), replayed=True)
+            flight.result = await self._send(who, agent, said, conversation, create_as)
+            return flight.result
+
+    async def _send(
+        self, who: Principal, agent: Agent, said: Said, conversation: Ref | None, create_as: str | None
+    ) -> Sent:
+        taken = not self._runs.closing and self._runs.slots.take(who.app, who.key.number, who.key.setting("max_runs"))
+        try:
+            if not taken and said.claim is None:
+                raise self._refusal()
+            opening = await self._opening(who, agent, said, conversation, create_as)
+            if not taken:  # what was answered before needs no room
+                stored = await self._store.runs.earlier(opening)
+                if stored is None:
+                    raise self._refusal()
+            else:
+                stored = await self._open(opening, stop_abandoned=_stops_abandoned(who, said))
+            if isinstance(stored, Replay):
+                return await self._replay(who, stored.run)
+            taken = False  # it is the run's from now on
+            return await self._begin(opening, stored, said)
+        finally:
+            if taken:
+                self._runs.slots.give_back(who.app, who.key.number)
+
+    async def _opening(
+        self, who: Principal, agent: Agent, said: Said, conversation: Ref | None, create_as: str | None
+    ) -> Opening:
         user = await self.user(who)
         parts = tuple(_cleaned(part) for part in said.parts)
-        opening = Opening(
+        return Opening(
             who=who,
             user=user,
             agent=agent,
@@ -139,26 +175,23 @@ class Chat:
             claim=said.claim,
             claim_ttl=self._limits.idempotency_ttl_s,
         )
-        stop_abandoned = who.key.setting("abandoned", "stop" if said.stop_abandoned else "wait") == "stop"
-        if refusal is None:
-            stored = await self._open(opening, stop_abandoned=stop_abandoned)
-        elif (stored := await self._store.runs.earlier(opening)) is None:  # what was answered before needs no room
-            raise refusal
-        if isinstance(stored, Replay):
-            return await self._replay(who, stored.run)
+
+    async def _begin(self, opening: Opening, stored: Accepted, said: Said) -> Sent:
+        """Begin the run of a turn that is stored."""
+        who, agent = opening.who, opening.agent
         scene = Scene(
             agent=agent,
-            user=user.id,
+            user=opening.user.id,
             conversation=stored.conversation.id,
             question=stored.question,
             variables={**(stored.conversation.variables or {}), **said.variables},
             off=said.off,
             trace=said.trace,
         )
-        live = Live(app=who.app, run=stored.answer.id, uid=opening.run, scene=scene)
+        live = Live(app=who.app, run=stored.answer.id, uid=opening.run, scene=scene, credential=who.key.number)
         self._runs.add(live, start=stored.first)
         reader = Reader(live)
-        if stop_abandoned and stored.ahead:
+        if stored.ahead and _stops_abandoned(who, said):
             with suppress(Problem):  # the message is stored, and waits if need be
                 await self._stop_abandoned(stored.ahead)
         return Sent(
@@ -190,13 +223,9 @@ class Chat:
             await self._store.runs.tell_to_stop_abandoned(elsewhere)
         return any(stopped) or bool(elsewhere)
 
-    def _refusal(self) -> Busy | None:
-        """Why no new run can be taken."""
-        if self._runs.closing:
-            return Busy(reason="closing", retry_after=1)
-        if len(self._runs) >= self._limits.max_live_runs:
-            return Busy(reason="overload", retry_after=1)
-        return None
+    def _refusal(self) -> Busy:
+        """Why no new run is taken."""
+        return Busy(reason="closing" if self._runs.closing else "overload", retry_after=1)
 
     async def _replay(self, who: Principal, run: UUID) -> Sent:
         turn = await self._store.runs.turn(who.app, run)
@@ -228,11 +257,15 @@ class Chat:
         found = await self.conversation(who, conversation)
         runs = await self._store.runs.live(who.app, found.id)
         await self._stop(runs)
+        await self._stored(who.app, runs, STOPPED_WITHIN)
         return len(runs)
 
-    async def stop_run(self, who: Principal, run: UUID, *, agent: Agent | None = None) -> bool:
+    async def stop_run(
+        self, who: Principal, run: UUID, *, agent: Agent | None = None, within: float = STOPPED_WITHIN
+    ) -> bool:
         """Stop one run, or drop it while it waits. False, without effect, for one that has ended, is somebody
-        else's, or is not of ``agent``."""
+        else's, or is not of ``agent``. Raises ``Internal`` when its end is not stored ``within`` so many seconds;
+        with 0 that is not waited for."""
         message = await self._store.runs.get(who.app, run)
         if message is None or message.ended is not None:
             return False
@@ -240,12 +273,31 @@ class Chat:
         if found is None or (agent is not None and found.agent != agent.id):
             return False
         await self._stop([run])
+        await self._stored(who.app, [run], within)
         return True
 
     async def _stop(self, runs: Sequence[UUID]) -> None:
         elsewhere = [run for run in runs if not self._runs.stop(run)]
         if elsewhere:
             await self._store.runs.tell_to_stop(elsewhere)
+
+    async def _stored(self, app: int, runs: Sequence[UUID], within: float) -> None:
+        """Wait until the ends of ``runs`` are stored, in whichever process they are. Raises ``Internal``."""
+        if not runs or not within:
+            return
+        here = [live for run in runs if (live := self._runs.live(run)) is not None]
+        elsewhere = [run for run in runs if self._runs.live(run) is None]
+        try:
+            async with asyncio.timeout(within):
+                for live in here:
+                    await live.stored.wait()
+                pause = 0.02
+                while elsewhere and await self._store.runs.any_live(app, elsewhere):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 0.5)
+        except TimeoutError as error:
+            detail = "the run is being stopped; its end is not stored yet"
+            raise Internal(reason="timeout", detail=detail) from error
 
     async def history(
         self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
@@ -338,6 +390,10 @@ class Chat:
         if who.user is None:
             raise NotFound(noun="user")
         return await self._store.users.named(who.app, who.user)
+
+
+def _stops_abandoned(who: Principal, said: Said) -> bool:
+    return who.key.setting("abandoned", "stop" if said.stop_abandoned else "wait") == "stop"
 
 
 def _cleaned(part: AnyPart) -> AnyPart:

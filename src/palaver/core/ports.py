@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -253,6 +254,11 @@ class Claim(Value, frozen=True, kw_only=True):
     key: str
     digest: bytes
 
+    def topic(self, who: Principal, user: User) -> str:
+        """A short name of the claim, the same in every process."""
+        name = repr((who.app, who.key.number, user.id, self.scope, self.key))
+        return blake2b(name.encode(), digest_size=16).hexdigest()
+
 
 class Opening(Value, frozen=True, kw_only=True):
     """One user message and the run that answers it, as they are to be stored together."""
@@ -464,6 +470,14 @@ class Runs(Protocol):
 
     async def live(self, app: int, conversation: int) -> list[UUID]:
         """The runs that work or wait in the conversation, the last one first."""
+        ...
+
+    async def any_live(self, app: int, runs: Sequence[UUID]) -> bool:
+        """Whether one of these runs has not ended, by what is stored."""
+        ...
+
+    async def row_version(self, app: int, run: UUID) -> str | None:
+        """Something that changes whenever the run's message is saved; ``None``: there is no such message."""
         ...
 
     async def queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ import structlog
 from palaver.core.events import Added, Draft, Event
 from palaver.core.ports import Store
 from palaver.core.problems import Busy, Internal, Problem, Upstream
+from palaver.core.slots import Slots
 from palaver.core.turn import Meter, Ports, Scene, play
 from palaver.core.types import Ended, Message, Status
 from palaver.core.writeback import Ending, WriteBack
@@ -123,18 +124,22 @@ class Watched:
 class Live(Watched):
     """A run of this process."""
 
-    def __init__(self, *, app: int, run: int, uid: UUID, scene: Scene) -> None:
+    def __init__(self, *, app: int, run: int, uid: UUID, scene: Scene, credential: int | None = None) -> None:
         super().__init__(Draft())
         self.app = app
         self.run = run
         self.uid = uid
         self.scene = scene
+        self.credential = credential
+        """Whose slot it has."""
         self.task: asyncio.Task[None] | None = None
         self.unstorable = False
         self.saved_at = float("-inf")
         self.meter = Meter()
         self.ending: Ended | None = None
         """How to end, said from outside: stopped, interrupted."""
+        self.stored = asyncio.Event()
+        """Set when the end is stored."""
         self.read_elsewhere_until = float("-inf")
         self.abandoning: asyncio.Task[None] | None = None
         """Stops the run as soon as nobody reads it."""
@@ -158,10 +163,12 @@ class Runs:
         timeout: float,
         max_answer_bytes: int,
         max_live_bytes: int,
+        slots: Slots,
     ) -> None:
         self._ports = ports
         self._max_answer_bytes = max_answer_bytes
         self._max_live_bytes = max_live_bytes
+        self.slots = slots
         self._held = 0
         """Bytes of memory that the live runs' drafts take."""
         self._store: Store = ports.store
@@ -189,6 +196,10 @@ class Runs:
     def knows(self, run: int) -> bool:
         """Whether the run of that id is one of this process's."""
         return run in self._by_id
+
+    def live(self, run: UUID) -> Live | None:
+        """The run, while it is one of this process's."""
+        return self._live.get(run)
 
     def open(self) -> None:
         """Begin to keep runs stored; needs a running loop."""
@@ -284,6 +295,18 @@ class Runs:
             return False
         self._finish_early(live, Ended(status=Status.STOPPED))
         return True
+
+    def numbers(self) -> set[int]:
+        """The ids of this process's runs."""
+        return set(self._by_id)
+
+    def stop_vanished(self, missed: set[int], before: set[int]) -> set[int]:
+        """Stop the runs whose messages were ``missed`` in the database now and ``before``: they were deleted, in
+        whatever way. One that was missed once may just have ended. Those missed now."""
+        for run in missed & before:
+            if (live := self._by_id.get(run)) is not None and self.stop(live.uid):
+                log.info("stopped a run whose message is gone", run=live.uid.hex)
+        return missed
 
     def stop_conversation(self, app: int, conversation: int) -> int:
         """Stop the running turn of a conversation and drop those that wait; how many there were here."""
@@ -384,7 +407,7 @@ class Runs:
     async def _poll(self, message: Message, watched: Watched) -> None:
         """Copy what another process saves into ``watched``, while somebody reads it, and tell that process so."""
         loop = asyncio.get_running_loop()
-        told = loop.time()
+        told, seen = loop.time(), None
         try:
             await asyncio.sleep(POLL_EVERY)
             while watched.readers and watched.draft.ended is None:
@@ -392,10 +415,16 @@ class Runs:
                     told = loop.time()
                     await self._tell_of_reader(message)
                 with suppress(Problem):
-                    saved = await self._store.runs.get(message.app, message.uid)
-                    if saved is None:
+                    version = await self._store.runs.row_version(message.app, message.uid)
+                    if version is not None and version == seen:
+                        pass
+                    elif (saved := await self._store.runs.get(message.app, message.uid)) is not None:
+                        self._copy_on(saved, watched)
+                        seen = version
+                    else:  # deleted: it ends for its readers as a stop ends it
+                        watched.draft.apply(Ended(status=Status.STOPPED))
+                        watched.changed()
                         return
-                    self._copy_on(saved, watched)
                 await asyncio.sleep(POLL_EVERY)
         finally:
             del self._remote[message.uid]
@@ -421,6 +450,9 @@ class Runs:
             live.draft.apply(ending.ended)
             live.changed()
         self._held -= live.draft.held
+        if live.credential is not None:
+            self.slots.give_back(live.app, live.credential)
+        live.stored.set()
         self._live.pop(live.uid, None)
         self._by_id.pop(live.run, None)
         if not self._live:

@@ -112,8 +112,11 @@ class Agents:
         await self._db.execute(
             "WITH held AS (SELECT c.app, c.id FROM conversation c WHERE c.app = $1 AND c.agent = $2"
             f" ORDER BY c.app, c.id FOR UPDATE),{LOOSE_FILES}{BEGUN_KEYS}"
+            " live AS (SELECT m.uid FROM held h JOIN message m ON m.app = h.app AND m.conversation = h.id"
+            " WHERE m.status = 'live'),"
             " gone AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
-            f" SELECT {_CHANGED} FROM gone",
+            f" SELECT {_CHANGED} FROM gone"
+            " UNION ALL SELECT pg_notify('palaver', 'stop ' || replace(uid::text, '-', '')) FROM live",
             agent.app,
             agent.id,
         )

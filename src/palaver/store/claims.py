@@ -50,8 +50,9 @@ class Claims:
 
     async def settle(self, who: Principal, user: User, claim: Claim, answer: Answer) -> None:
         await self._db.execute(
-            "UPDATE claim SET status = $6, media_type = $7, headers = $8, body = $9, worker = NULL,"
-            f" conversation = $10, file = $11 WHERE {_KEY}",
+            "WITH done AS (UPDATE claim SET status = $6, media_type = $7, headers = $8, body = $9, worker = NULL,"
+            f" conversation = $10, file = $11 WHERE {_KEY} RETURNING 1)"
+            " SELECT pg_notify('palaver', 'claim ' || $12::text) FROM done",
             *_key(who, user, claim),
             answer.status,
             answer.media_type,
@@ -59,11 +60,15 @@ class Claims:
             answer.body,
             answer.conversation,
             answer.file,
+            claim.topic(who, user),
         )
 
     async def give_up(self, who: Principal, user: User, claim: Claim) -> None:
         await self._db.execute(
-            f"DELETE FROM claim WHERE {_KEY} AND status IS NULL AND run IS NULL", *_key(who, user, claim)
+            f"WITH gone AS (DELETE FROM claim WHERE {_KEY} AND status IS NULL AND run IS NULL RETURNING 1)"
+            " SELECT pg_notify('palaver', 'claim ' || $6::text) FROM gone",
+            *_key(who, user, claim),
+            claim.topic(who, user),
         )
 
 

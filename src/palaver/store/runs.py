@@ -269,6 +269,13 @@ class Runs:
             "SELECT pg_notify('palaver', 'stop ' || run) FROM unnest($1::text[]) AS run", [run.hex for run in runs]
         )
 
+    async def any_live(self, app: int, runs: Sequence[UUID]) -> bool:
+        sql = "SELECT EXISTS (SELECT FROM message WHERE app = $1 AND uid = ANY ($2) AND status = 'live')"
+        return await self._db.fetchval(sql, app, list(runs))
+
+    async def row_version(self, app: int, run: UUID) -> str | None:
+        return await self._db.fetchval("SELECT xmin::text FROM message WHERE app = $1 AND uid = $2", app, run)
+
     async def queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
         sql = f"SELECT c.queue FROM conversation c WHERE {NAMED}"
         queue: list[int] | None = await self._db.fetchval(sql, *named(app, user, conversation))

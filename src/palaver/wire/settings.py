@@ -66,6 +66,7 @@ COMMON: tuple[Setting, ...] = (
         read=choice("wait", "stop"),
         meaning="what a new message does with a turn that nobody reads: wait for it, or stop it",
     ),
+    Setting(name="max_runs", read=count, meaning="runs at a time in one process; null: the server's number"),
     Setting(name="agents", read=texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
 )
 

@@ -165,7 +165,7 @@ async def follow(call: Call, who: Principal, room: Room) -> Reply | Stream:
 async def stop(call: Call, who: Principal, room: Room) -> Reply:
     """Stop a run, or drop it while it waits; the answer says how far it came. One that has ended stays as it is."""
     answer, conversation = await own_run(run_of(call), who, room)
-    await room.chat.stop_run(who, answer.uid)
+    await room.chat.stop_run(who, answer.uid, within=0)
     stopped = await room.chat.settled(who, answer.uid, STOP_WAIT_S)
     return Reply(status=202 if stopped.ended is None else 200, body=compact(answer_shown(stopped, conversation)))
 

@@ -1,0 +1,38 @@
+"""How many runs a process works on at a time: in all, of an application, of a credential."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import ceil
+
+OF_APPLICATION = 7 / 8
+OF_CREDENTIAL = 3 / 4
+"""Shares of all slots, where no number is set: whatever one takes, the others have the rest."""
+
+
+class Slots:
+    """A run has one from before it is stored until its end is, also while it waits for its turn."""
+
+    def __init__(self, total: int, *, application: int | None = None, credential: int | None = None) -> None:
+        self._total = total
+        self._application = application or ceil(total * OF_APPLICATION)
+        self._credential = credential or ceil(total * OF_CREDENTIAL)
+        self._taken = Counter[tuple[int, ...]]()
+
+    def take(self, app: int, credential: int, own: int | None = None) -> bool:
+        """Whether there was one; ``own`` is the credential's own number."""
+        limits = {
+            (): self._total,
+            (app,): self._application,
+            (app, credential): self._credential if own is None else own,
+        }
+        if any(self._taken[name] >= limit for name, limit in limits.items()):
+            return False
+        self._taken.update(limits.keys())
+        return True
+
+    def give_back(self, app: int, credential: int) -> None:
+        for name in ((), (app,), (app, credential)):
+            self._taken[name] -= 1
+            if not self._taken[name]:
+                del self._taken[name]
