@@ -225,13 +225,19 @@ class NoLimits:
 class NoTokens:
     """Tokens of an installation that issued none."""
 
-    async def issue(self, token: Token, secret: str) -> None:
+    async def issue(self, token: Token, secret: str, *, under: str | None = None) -> bool:
         raise AssertionError(token)
 
     async def find(self, secret: str, kind: str) -> Token | None:
         return None
 
-    async def use(self, secret: str, kind: str) -> Token | None:
+    async def use(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
+        return None
+
+    def sign(self, token: Token) -> str:
+        raise AssertionError(token)
+
+    async def signed(self, text: str) -> Token | None:
         return None
 
 

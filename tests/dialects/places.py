@@ -105,6 +105,7 @@ XSPACE: Mapping[str, tuple[Probe, ...]] = {
     ),
     "GET /api/v1/chat/{conversationId}/file/": ({"conversationId": Its("conversation", ("number",), silent=True)},),
     "POST /api/v1/file/upload": (),
+    "GET /api/v1/file/ak": ({"?fileUrl": Its("file", ("url",))},),
     "GET /api/v1/agent": (),
     "POST /api/v1/conversation/create": (),
     "GET /api/v1/conversation/{id}": (_AT,),

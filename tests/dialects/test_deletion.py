@@ -20,7 +20,7 @@ from dialects.native.asking import Caller, good, problem
 from dialects.serving import APPLICATION, HOLD, MASTER_KEY, Served
 from dialects.snail import asking_b as snail
 
-from palaver.core.types import Agent, Token
+from palaver.core.types import Agent, Token, new_uid
 
 WORD = "xyzzymarker"
 TEXT = {"Content-Type": "text/plain"}
@@ -98,8 +98,8 @@ def test_of_a_forgotten_end_user_no_table_knows_anything(served: Served, tmp_pat
     store, key = served.core.store, served.key("wps")
     (owner,) = served.sql("SELECT id FROM application WHERE name = $1", APPLICATION)
     token = Token(
-        app=owner["id"], credential=key.number, kind="refresh", user=USER, scopes=(), redirect=WORD,
-        expires=datetime.now(UTC) + timedelta(hours=1),
+        app=owner["id"], credential=key.number, generation=1, family=new_uid(), kind="refresh", user=USER, scopes=(),
+        redirect=WORD, expires=datetime.now(UTC) + timedelta(hours=1),
     )  # fmt: skip
     served.do(store.tokens.issue(token, "secret"))
     assert {"end_user", "token"} <= set(tables_with(served, WORD))

@@ -32,7 +32,7 @@ from palaver.dialects.snail.words import C
 from palaver.dialects.xspace import older
 from palaver.wire.contract import Route
 
-SETTINGS = {"heartbeat_s": 60}
+SETTINGS = {"heartbeat_s": 60, "run_timeout_s": 600}
 ROUTES = {
     f"{dialect.name} {route.method} {route.path}": (dialect.name, route)
     for dialect in app.all_dialects()

@@ -121,6 +121,7 @@ NOT_THERE = {
     ("GET", "/api/v1/chat/{conversationId}/file/{path}"): "there is no file",
     ("GET", "/api/v1/chat/{conversationId}/file/"): "is always refused",
     ("GET", "/api/f/{storage}/{target}/{day}/{name}"): "there is no file",
+    ("GET", "/api/v1/file/ak"): "there is no file",
     ("POST", "/api/v1/file/upload"): "its own test uploads",
     ("POST", "/palaver/v1/files"): "its own test uploads",
     ("GET", "/palaver/v1/files/{key}"): "there is no file",

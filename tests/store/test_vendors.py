@@ -157,11 +157,11 @@ def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(database
             gone = await people.issue(c.who.key, "access", "ann", (), life_s=-1)
             assert await people.token(gone, "access") is None
             code = await people.issue(c.who.key, "code", "ann", (), life_s=60, redirect="http://x/cb")
-            used = await people.use_code(code)
+            used = await people.use_code(code, remember_s=60)
             assert used is not None
             assert used.redirect == "http://x/cb"
             assert used.expires > datetime.now(UTC) + timedelta(seconds=50)
-            assert await people.use_code(code) is None
+            assert await people.use_code(code, remember_s=60) is None
             assert secret not in str(await store.db.fetch("SELECT * FROM token"))
             await store.tokens.forget()
             assert await store.db.fetchval("SELECT count(*) FROM token") == 1

@@ -36,9 +36,9 @@ class Admission:
             return await self._keys.by_id(dialect, id)
         return None if secret is None else await self._keys.by_secret(dialect, secret)
 
-    async def token(self, secret: str) -> Token | None:
-        """The unexpired access token of that text."""
-        return await self._tokens.find(secret, "access")
+    async def token(self, secret: str, *, signed: bool = False) -> Token | None:
+        """The unexpired access token of that text, or the signed one that the text is."""
+        return await (self._tokens.signed(secret) if signed else self._tokens.find(secret, "access"))
 
     async def key_of(self, token: Token, dialect: str) -> Key | None:
         """The credential the token stands for, where that is one of the dialect's."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+from uuid import UUID
 
 from palaver.core.ports import Keys, Store
-from palaver.core.problems import NotFound
-from palaver.core.types import Agent, Key, Principal, Ref, Token, User, clean
+from palaver.core.problems import NotFound, Unauthenticated
+from palaver.core.types import Agent, Key, Principal, Ref, Token, User, clean, new_uid
 
 
 class People:
@@ -53,28 +54,27 @@ class People:
         life_s: float,
         prefix: str = "",
         redirect: str | None = None,
+        under: tuple[Token, str] | None = None,
     ) -> str:
-        """A new token for the user; its text, which nobody can ask for again."""
+        """A new token for the user; its text, which nobody can ask for again. ``under`` is the token that it comes
+        from, and its text: raises ``Unauthenticated`` where that has been revoked."""
         secret = prefix + secrets.token_urlsafe(32)
-        token = Token(
-            app=key.app,
-            credential=key.number,
-            kind=kind,
-            user=clean(user),
-            scopes=scopes,
-            redirect=redirect,
-            expires=datetime.now(UTC) + timedelta(seconds=life_s),
-        )
-        await self._store.tokens.issue(token, secret)
+        token = _token(key, kind, user, scopes, life_s, redirect=redirect, family=under[0].family if under else None)
+        if not await self._store.tokens.issue(token, secret, under=under[1] if under else None):
+            raise Unauthenticated(reason="expired")
         return secret
+
+    def sign(self, key: Key, kind: Literal["file"], user: str, scopes: tuple[str, ...], *, life_s: float) -> str:
+        """A token that is not stored: for addresses that a page shows many of."""
+        return self._store.tokens.sign(_token(key, kind, user, scopes, life_s))
 
     async def token(self, secret: str, kind: Literal["access", "refresh"]) -> Token | None:
         """An unexpired token by its text."""
         return await self._store.tokens.find(secret, kind)
 
-    async def use_code(self, secret: str) -> Token | None:
-        """A code, which is gone with this."""
-        return await self._store.tokens.use(secret, "code")
+    async def use_code(self, secret: str, *, remember_s: float) -> Token | None:
+        """A code, which is used up with this. Whoever uses it again revokes what came from it."""
+        return await self._store.tokens.use(secret, "code", remember_s=remember_s)
 
     async def key(self, dialect: str, id: str) -> Key | None:
         """A credential by its id: for routes whose callers prove themselves in the body."""
@@ -86,3 +86,26 @@ class People:
 
     async def key_of(self, token: Token) -> Key | None:
         return await self._keys.by_number(token.app, token.credential)
+
+
+def _token(
+    key: Key,
+    kind: Literal["access", "refresh", "code", "file"],
+    user: str,
+    scopes: tuple[str, ...],
+    life_s: float,
+    *,
+    redirect: str | None = None,
+    family: UUID | None = None,
+) -> Token:
+    return Token(
+        app=key.app,
+        credential=key.number,
+        generation=key.generation,
+        family=family or new_uid(),
+        kind=kind,
+        user=clean(user),
+        scopes=scopes,
+        redirect=redirect,
+        expires=datetime.now(UTC) + timedelta(seconds=life_s),
+    )

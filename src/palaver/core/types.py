@@ -99,11 +99,15 @@ class User(Value, frozen=True, kw_only=True):
 
 
 class Token(Value, frozen=True, kw_only=True):
-    """Something short-lived that stands for an end user: an access or refresh token, or a code to get them with."""
+    """Something short-lived that stands for an end user: an access or refresh token, a code to get them with, or the
+    right to read one file. ``family`` is shared by all that comes from one code."""
 
     app: int
     credential: int
-    kind: Literal["access", "refresh", "code"]
+    generation: int
+    """The credential's when it was issued; with another one the token is worth nothing."""
+    family: UUID
+    kind: Literal["access", "refresh", "code", "file"]
     user: str
     scopes: tuple[str, ...]
     redirect: str | None
@@ -201,6 +205,8 @@ class Key(Value, frozen=True, kw_only=True):
     previous_secret: str | None = None
     """The secret before the last rotation, good until ``previous_until`` (seconds since 1970)."""
     previous_until: float = 0
+    generation: int = 1
+    """Grows with every new secret, and when the credential is disabled; the tokens of the one before end with it."""
 
     def secrets(self, now: float) -> tuple[str, ...]:
         """The secrets that prove this key, the current one first."""

@@ -139,7 +139,7 @@ class Front:
         if routes and all(route.public for route in routes):
             return ANYBODY
         claim = dialect.claim(call)
-        token = None if claim.token is None else await self._admission.token(claim.token)
+        token = None if claim.token is None else await self._admission.token(claim.token, signed=claim.signed)
         if claim.id is None and claim.secret is None and token is not None:
             key = await self._admission.key_of(token, dialect.name)
         else:

@@ -30,6 +30,11 @@ UPDATE credential c SET calls = c.calls + u.calls, last_used = greatest(c.last_u
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS u (app, number, calls, last_used)
 WHERE c.app = u.app AND c.number = u.number"""
 
+_GENERATION = """
+generation = generation + (enabled AND NOT $2)::integer,
+previous_generation = CASE WHEN enabled AND NOT $2 THEN NULL ELSE previous_generation END"""
+"""Whoever disables a credential ends its tokens, for good."""
+
 _CHANGED = "pg_notify('palaver', 'keys')"
 
 
@@ -162,7 +167,7 @@ class Keys:
     async def enable(self, id: str, *, enabled: bool, dialect: str | None = None) -> list[Key]:
         """Enable or disable the credential(s) of that id; ids are unique within a dialect."""
         rows = await self._db.fetch(
-            "UPDATE credential SET enabled = $2 WHERE id = $1 AND ($3::text IS NULL OR dialect = $3)"
+            f"UPDATE credential SET enabled = $2, {_GENERATION} WHERE id = $1 AND ($3::text IS NULL OR dialect = $3)"
             f" RETURNING *, {_CHANGED}",
             id,
             enabled,
@@ -173,12 +178,12 @@ class Keys:
     async def configure(self, key: Key, settings: Mapping[str, Any], *, enabled: bool, label: str) -> Key:
         """Give the credential these settings in place of those it had."""
         row = await self._db.fetchrow(
-            "UPDATE credential SET settings = $3, enabled = $4, label = $5 WHERE app = $1 AND number = $2"
-            f" RETURNING *, {_CHANGED}",
+            f"UPDATE credential SET settings = $4, label = $5, enabled = $2, {_GENERATION}"
+            f" WHERE app = $1 AND number = $3 RETURNING *, {_CHANGED}",
             key.app,
+            enabled,
             key.number,
             msgspec.json.encode(settings).decode(),
-            enabled,
             label,
         )
         return self._changed(row, key)
@@ -186,8 +191,9 @@ class Keys:
     async def rotate(self, key: Key, secret: str, *, overlap_s: float = 0) -> Key:
         """Give the credential a new secret; the old one is worth nothing after ``overlap_s`` seconds."""
         row = await self._db.fetchrow(
-            "UPDATE credential SET secret = $3, fingerprint = $4,"
-            " previous_secret = CASE WHEN $5::float8 > 0 THEN secret END,"
+            "UPDATE credential SET secret = $3, fingerprint = $4, generation = generation + 1,"
+            " previous_generation = CASE WHEN $5::float8 > 0 THEN generation END,"
+            " previous_secret = CASE WHEN $5 > 0 THEN secret END,"
             " previous_fingerprint = CASE WHEN $5 > 0 THEN fingerprint END,"
             " previous_until = CASE WHEN $5 > 0 THEN now() + make_interval(secs => $5) END"
             f" WHERE app = $1 AND number = $2 RETURNING *, {_CHANGED}",
@@ -236,4 +242,5 @@ class Keys:
             label=row["label"],
             previous_secret=None if previous is None else self._open(row, previous),
             previous_until=0 if previous is None else row["previous_until"].timestamp(),
+            generation=row["generation"],
         )

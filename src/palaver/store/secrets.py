@@ -30,6 +30,7 @@ class SecretBox:
             raise ValueError(f"the master key has {len(master)} bytes, it needs {KEY_BYTES}")
         self._cipher = AESGCM(hashlib.sha256(b"palaver seal" + master).digest())
         self._print = hashlib.sha256(b"palaver fingerprint" + master).digest()
+        self._sign = hashlib.sha256(b"palaver sign" + master).digest()
 
     def seal(self, text: str, *, bound_to: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
@@ -51,6 +52,10 @@ class SecretBox:
     def fingerprint(self, text: str) -> bytes:
         """A keyed hash, equal for equal texts, by which a secret is found without being stored in the open."""
         return hmac.new(self._print, text.encode(), hashlib.sha256).digest()
+
+    def signature(self, text: str) -> bytes:
+        """What shows that ``text`` is this installation's."""
+        return hmac.new(self._sign, text.encode(), hashlib.sha256).digest()
 
 
 def read_master_key(text: str) -> bytes:

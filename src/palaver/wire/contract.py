@@ -148,11 +148,13 @@ class Stream:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """Which credential a caller says it has: by its id, by the secret (where that is all that is sent), or by an
-    access token that stands for it. A token beside an id is looked up as well."""
+    access token that stands for it. A token beside an id is looked up as well. ``signed``: the token is one that was
+    signed, and not stored."""
 
     id: str | None = None
     secret: str | None = None
     token: str | None = None
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from dialects.manifest import shows
@@ -74,7 +75,15 @@ def key(*, enabled: bool = True, number: int = 1, **settings: Any) -> Key:
 
 def token(*scopes: str, number: int = 1) -> Token:
     return Token(
-        app=1, credential=number, kind="access", user="ann", scopes=scopes, redirect=None, expires=datetime.now(UTC)
+        app=1,
+        credential=number,
+        generation=1,
+        family=UUID(int=1),
+        kind="access",
+        user="ann",
+        scopes=scopes,
+        redirect=None,
+        expires=datetime.now(UTC),
     )
 
 

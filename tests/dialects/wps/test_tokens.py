@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -109,12 +110,42 @@ def test_the_credential_itself_becomes_a_token_of_its_default_user(served: Serve
 def test_a_code_is_good_once_for_its_address_and_its_credential(served: Served, key: Key) -> None:
     fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
     said = granted(exchange(served, key, **fields))
-    failed(exchange(served, key, **fields), "invalid_grant")
     data(Caller(served, key, token=said["access_token"]).say(served.agent("x")))
+    failed(exchange(served, key, **fields), "invalid_grant")
     fields["code"] = code(served, key)
     failed(exchange(served, key, **{**fields, "redirect_uri": "http://127.0.0.1:9/other"}), "invalid_grant")
     fields["code"] = code(served, key)
     failed(exchange(served, served.key("wps"), **fields), "invalid_grant")
+
+
+@shows(behaviours.reuse_revokes)
+def test_who_uses_a_code_again_revokes_all_that_came_from_it(served: Served, key: Key) -> None:
+    agent = served.agent("x")
+    fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
+    said = granted(exchange(served, key, **fields))
+    refresh = {"grant_type": "refresh_token", "refresh_token": said["refresh_token"]}
+    more = granted(exchange(served, key, **refresh))
+    other = granted(exchange(served, key, **{**fields, "code": code(served, key)}))
+    failed(exchange(served, key, **fields), "invalid_grant")
+    for token in (said["access_token"], more["access_token"]):
+        assert Caller(served, key, token=token).say(agent).json()["code"] == 400001001
+    failed(exchange(served, key, **refresh), "invalid_grant")
+    data(Caller(served, key, token=other["access_token"]).say(agent))
+    failed(exchange(served, key, **fields), "invalid_grant")
+
+
+@shows(behaviours.reuse_revokes)
+def test_a_code_used_by_many_at_once_leaves_nobody_a_token(served: Served, key: Key) -> None:
+    agent = served.agent("x")
+    for _ in range(5):
+        fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
+        with ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(exchange, served, key, **fields) for _ in range(8)]
+            answers = [call.result() for call in calls]
+        tokens = [answer.json()["access_token"] for answer in answers if answer.status == 200]
+        assert len(tokens) <= 1
+        for token in tokens:
+            assert Caller(served, key, token=token).say(agent).json()["code"] == 400001001
 
 
 @shows(behaviours.token_failures)

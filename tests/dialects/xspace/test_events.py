@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote
 from uuid import UUID
 
 from dialects.manifest import shows
 from dialects.xspace.asking import TRACE, call, frames
+from hypothesis import given
+from hypothesis import strategies as st
 
 from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.problems import Internal, Upstream
-from palaver.core.types import Ended, File, Status, Text, Thinking, ToolCall, ToolResult, Usage
+from palaver.core.turn import SEARCH
+from palaver.core.types import AnyPart, Ended, File, Status, Text, Thinking, ToolCall, ToolResult, Usage
 from palaver.dialects.xspace import behaviours
-from palaver.dialects.xspace.steps import finished
+from palaver.dialects.xspace.steps import finished, text_with_steps
 from palaver.dialects.xspace.stream import Frames, refusal
 from palaver.dialects.xspace.words import envelope, tid
 
@@ -185,3 +191,68 @@ def test_every_failure_of_ours_reads_the_same() -> None:
     problem = Internal(reason="timeout", detail="postgresql://secret")
     (_, last) = encode(Ended(status=Status.FAILED, reason="error", problem=problem, at=0))
     assert b"secret" not in last
+
+
+# Histories ----------------------------------------------------------------------------------------------------------
+
+
+def drawn(text: str) -> list[dict[str, str]]:
+    """What a page draws from a history's text: markers alone in their block, read as HTML reads attributes."""
+    found: list[dict[str, str]] = []
+    for block in text.split("\n\n"):
+        if "<markdown-custom-process" in block:
+            assert re.fullmatch(
+                r"<div><markdown-custom-process( [a-zA-Z]+=\"[^\"<>]*\")+></markdown-custom-process></div>", block
+            )
+            read = _Attributes()
+            read.feed(block)
+            found.append(read.found)
+    return found
+
+
+class _Attributes(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "markdown-custom-process":
+            self.found = {name: value or "" for name, value in attrs}
+
+
+def step(id: str, name: str, *, error: bool = False) -> list[AnyPart]:
+    return [ToolCall(call_id=id, name=name, arguments={}), ToolResult(call_id=id, name=name, content="x", error=error)]
+
+
+@shows(behaviours.history_steps)
+def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
+    parts: list[AnyPart] = [
+        Text(text="Let me see."),
+        *step("e1", SEARCH),
+        Text(text="And now"),
+        *step("e2", "查 天气/x", error=True),
+        *step("e2", "twice"),
+        ToolCall(call_id="e4", name="not finished", arguments={}),
+    ]
+    text = text_with_steps(parts)
+    assert text == (
+        "Let me see."
+        f'\n\n<div><markdown-custom-process executeId="e1" type="Knowledge" status="FINISHED" name="{SEARCH}">'
+        "</markdown-custom-process></div>\n\n"
+        "And now"
+        '\n\n<div><markdown-custom-process executeId="e2" type="ToolCall" status="FAILED"'
+        ' name="%E6%9F%A5%20%E5%A4%A9%E6%B0%94%2Fx"></markdown-custom-process></div>\n\n'
+        '\n\n<div><markdown-custom-process executeId="e2-3" type="ToolCall" status="FINISHED" name="twice">'
+        "</markdown-custom-process></div>\n\n"
+    )
+    kept = finished(parts)
+    assert [one["executeid"] for one in drawn(text)] == [one["result"]["executeId"] for one in kept]
+    assert [unquote(one["name"]) for one in drawn(text)] == [one["name"] for one in kept]
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.just("\n"), max_size=20), st.text(max_size=20))
+@shows(behaviours.history_steps)
+def test_a_marker_holds_whatever_a_model_calls_its_steps(id: str, name: str) -> None:
+    (marker,), (kept,) = drawn(text_with_steps(step(id, name))), finished(step(id, name))
+    assert unquote(marker["name"]) == name
+    assert marker["executeid"] == kept["result"]["executeId"]

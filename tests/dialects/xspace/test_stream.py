@@ -174,14 +174,22 @@ def test_a_failing_turn_ends_in_order_and_is_kept(served: Served, caller: Caller
     assert (kept["text"], kept["finishReason"]) == (fence, "ERROR")
 
 
-@shows(behaviours.processing, behaviours.history_members)
+@shows(behaviours.processing, behaviours.history_members, behaviours.history_steps)
 def test_a_tool_call_is_shown_as_a_step_and_kept(served: Served, caller: Caller) -> None:
-    made = caller.add(served.agent({"call": {"name": "nothing", "arguments": {"q": "x"}}}, "done"))
+    made = caller.add(served.agent("so", {"call": {"name": "nothing", "arguments": {"q": "x"}}}, "done"))
     said = events(caller.say(made))
     steps = [event["data"] for event in said if event["eventType"] == "PROCESSING"]
     assert [step["status"] for step in steps] == ["EXECUTING", "FAILED"]
     assert steps[0]["result"]["executeId"] == steps[1]["result"]["executeId"]
-    assert caller.messages(made)[-1]["componentExecutedList"] == [steps[1]]
+    kept = caller.messages(made)[-1]
+    assert kept["componentExecutedList"] == [steps[1]]
+    assert kept["text"] == (
+        f'so\n\n<div><markdown-custom-process executeId="{steps[0]["result"]["executeId"]}" type="ToolCall"'
+        ' status="FAILED" name="nothing"></markdown-custom-process></div>\n\ndone'
+    )
+    assert said[-1]["data"]["outputText"] == "sodone"
+    bound = Caller(served, kind="agent", agent=str(kept["agentId"]))
+    assert data(bound.get(f"/api/v1/conversation/{made}"))["messageList"][-1]["text"] == kept["text"]
 
 
 @shows(behaviours.history_pages)

@@ -11,7 +11,7 @@ import re
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
-from palaver.core.problems import Invalid
+from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import Key, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
 from palaver.dialects.wps.shapes import ConsentRequest, TokenRequest, form
@@ -83,9 +83,11 @@ async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
             return await _by_code(fields, key, room)
         if grant == "refresh_token":
             return await _by_refresh(call, fields, key, room)
+        return await _answer(key, default_user(key), SCOPES, room)
     except Refused as refusal:
         return refusal.reply()
-    return await _answer(key, default_user(key), SCOPES, room)
+    except Unauthenticated:
+        return Refused("invalid_grant", "it has been revoked").reply()
 
 
 async def _client(call: Call, fields: TokenRequest, room: Room) -> Key:
@@ -102,14 +104,17 @@ def _proves(key: Key, secret: str, now: float) -> bool:
 
 async def _by_code(fields: TokenRequest, key: Key, room: Room) -> Reply:
     text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
-    code = await room.people.use_code(text)
+    life = room.site.refresh_token_ttl_s
+    code = await room.people.use_code(text, remember_s=life)
     if code is None or not _belongs(code, key):
         raise Refused("invalid_grant", "code is unknown, used or expired")
     if code.redirect != redirect:
         raise Refused("invalid_grant", "redirect_uri is not the one of the consent")
-    life = room.site.refresh_token_ttl_s
-    refresh = await room.people.issue(key, "refresh", code.user, code.scopes, life_s=life, prefix=REFRESH_PREFIX)
-    return await _answer(key, code.user, code.scopes, room, refresh=refresh, left=life)
+    under = (code, text)
+    refresh = await room.people.issue(
+        key, "refresh", code.user, code.scopes, life_s=life, prefix=REFRESH_PREFIX, under=under
+    )
+    return await _answer(key, code.user, code.scopes, room, refresh=refresh, left=life, under=under)
 
 
 async def _by_refresh(call: Call, fields: TokenRequest, key: Key, room: Room) -> Reply:
@@ -119,14 +124,21 @@ async def _by_refresh(call: Call, fields: TokenRequest, key: Key, room: Room) ->
     if token is None or not _belongs(token, key):
         raise Refused("invalid_grant", "refresh_token is unknown or expired")
     left = max(0.0, token.expires.timestamp() - call.now)
-    return await _answer(key, token.user, token.scopes, room, refresh=text, left=left)
+    return await _answer(key, token.user, token.scopes, room, refresh=text, left=left, under=(token, text))
 
 
 async def _answer(
-    key: Key, user: str, scopes: tuple[str, ...], room: Room, *, refresh: str | None = None, left: float = 0
+    key: Key,
+    user: str,
+    scopes: tuple[str, ...],
+    room: Room,
+    *,
+    refresh: str | None = None,
+    left: float = 0,
+    under: tuple[Token, str] | None = None,
 ) -> Reply:
     life = room.site.token_ttl_s
-    access = await room.people.issue(key, "access", user, scopes, life_s=life)
+    access = await room.people.issue(key, "access", user, scopes, life_s=life, under=under)
     body: dict[str, str | int] = {"access_token": access, "expires_in": int(life)}
     if refresh is not None:
         body |= {"refresh_token": refresh, "refresh_expires_in": int(left)}

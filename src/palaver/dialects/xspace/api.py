@@ -6,6 +6,7 @@ from palaver.core.ports import Listing
 from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Principal
 from palaver.dialects.xspace import described, older
+from palaver.dialects.xspace.addresses import address
 from palaver.dialects.xspace.callers import Handle, own_conversation, personal, unrestricted
 from palaver.dialects.xspace.files import attached, empty_path, produced, stored, upload
 from palaver.dialects.xspace.logo import logo
@@ -169,6 +170,7 @@ ROUTES = (
         upload=True,
         told=described.UPLOAD,
     ),
+    _route("GET", "/api/v1/file/ak", address, "a file's address for a page to show", described.ADDRESS),
     Route(
         method="GET",
         path=STORED_FILE,

@@ -9,15 +9,18 @@ import hmac
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import Key, Principal, Token, clean
+from palaver.dialects.xspace.words import STORED_FILE, STORED_FILES
 from palaver.wire.contract import Call, Claim, Setting
 from palaver.wire.settings import COMMON, boolean, choice, count, text
 
 USER_NAME = "nuwax-user-uid"
 USER_NUMBER = "nuwax-user-id"
+AK = "ak"
+"""The query's field with a token that stands in for a key, on the route of a stored file."""
 MAX_USER = 255
 _SCHEME = re.compile(r"(?:basic|bearer)(?=[ \t]|\Z|[ac]k-)[ \t]*", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -56,24 +59,46 @@ def new_credential(random: bytes) -> tuple[str, str]:
 
 
 def claim(call: Call) -> Claim:
-    return Claim(secret=_secret(call))
+    token = _file_token(call)
+    return Claim(secret=_secret(call)) if token is None else Claim(token=token, signed=True)
 
 
-def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
+def verify(call: Call, key: Key | None, token: Token | None = None) -> Principal:
     """The caller. Its user is ``None`` where a header names the user by number, which is looked up later."""
     if key is None or not key.enabled:
         raise Unauthenticated(reason="unknown" if key is None else "disabled")
+    if _file_token(call) is not None:
+        _not_expired(call, key)
+        return _reader(call, key, token)
     if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
-    ends = key.setting("expire")
-    if ends is not None and (moment := _moment(ends)) is not None and moment <= datetime.fromtimestamp(call.now, UTC):
-        raise Unauthenticated(reason="expired")
+    _not_expired(call, key)
     named = _named_user(call) if key.setting("act_for_users", False) else None
     if named is not None:
         return Principal(key=key, user=named)
     if user_number(call, key) is not None:
         return Principal(key=key)
     return Principal(key=key, user=str(key.setting("default_user", "default")))
+
+
+def _not_expired(call: Call, key: Key) -> None:
+    ends = key.setting("expire")
+    if ends is not None and (moment := _moment(ends)) is not None and moment <= datetime.fromtimestamp(call.now, UTC):
+        raise Unauthenticated(reason="expired")
+
+
+def _reader(call: Call, key: Key, token: Token | None) -> Principal:
+    """Whoever has an address with a token: as the file's owner, for that file."""
+    if token is None or token.kind != "file" or token.scopes != (call.path.removeprefix(STORED_FILES),):
+        raise Unauthenticated(reason="wrong")
+    return Principal(key=key, user=token.user)
+
+
+def _file_token(call: Call) -> str | None:
+    """The token in the address of a stored file, unless the call has a key as well."""
+    if call.route != STORED_FILE or _key_in_header(call) is not None:
+        return None
+    return dict(parse_qsl(call.query)).get(AK)
 
 
 def user_number(call: Call, key: Key) -> int | None:
@@ -98,9 +123,14 @@ def _named_user(call: Call) -> str | None:
 
 
 def _secret(call: Call) -> str:
+    given = _key_in_header(call)
+    if given is None:
+        raise Unauthenticated(reason="missing")
+    return given
+
+
+def _key_in_header(call: Call) -> str | None:
     """What is left of the header without its scheme. A value that begins otherwise counts as none."""
     given = _SCHEME.sub("", call.headers.get("authorization", ""), count=1) if "authorization" in call.headers else ""
     given = given.strip()
-    if not given.startswith(("ak-", "ck-")):
-        raise Unauthenticated(reason="missing")
-    return given
+    return given if given.startswith(("ak-", "ck-")) else None

@@ -64,6 +64,9 @@ creating_once = spec("README 5", "creating calls honour Idempotency-Key")
 
 history_members = spec("6.2", "ChatMessageDto: members and their order")
 history_pages = spec("6.2", "messages: below index, the newest limit of them, oldest first")
+history_steps = spec(
+    "6.2", "at the place of each finished step a history's text has a marker, from which pages draw it"
+)
 stream_form = spec("7.2", "data: without a space, five members in order, nothing but events")
 message_members = spec("7.3", "MESSAGE: 21 members, deltas, one id")
 processing = spec("7.3", "PROCESSING: start and end of a step share an executeId")
@@ -89,6 +92,9 @@ stored_file = open_point(
     "the bytes under /api/f need the key of the file's user: 403 with another's or none, 404 for a file there is not",
 )
 conversation_files = spec("6.3", "a conversation's files: attachments by name, a second one of a name is numbered")
+file_addresses = spec(
+    "1.1", "file/ak: the address of an own file with ?ak=, good without a key for that file alone, for an hour"
+)
 ranges = spec("6.3", "Range, Accept-Ranges, ETag, Last-Modified; 416 for a bad one")
 default_icon = seed("data.agent.icon", "the address of an agent's picture, which is there: a tile where it has none")
 strict_forms = ours("multipart bodies are read strictly: what is not well-formed is refused")

@@ -16,6 +16,7 @@ from palaver.dialects.xspace.auth import MAX_USER, USER_NAME, USER_NUMBER
 from palaver.dialects.xspace.logo import SVG
 from palaver.dialects.xspace.shapes import (
     AddRequest,
+    AddressQuery,
     Attachment,
     ChatRequest,
     CreateRequest,
@@ -394,6 +395,18 @@ LOGO = Operation(
             ),
         ),
     ),
+)
+ADDRESS = Operation(
+    source=f"{SPEC} 1.1",
+    query=Query(shape=AddressQuery, required=("fileUrl",), example={"fileUrl": f"https://example.com/api/f/{_KEY}"}),
+    answers=(
+        _given(
+            "The address with a token: good for that file, without a key, for an hour.",
+            Envelope[str],
+            f"https://example.com/api/f/{_KEY}?ak=eyJ.sig",
+        ),
+    ),
+    finds=("file", "user"),
 )
 STORED = Operation(source=f"{SPEC} 6.3", answers=_bytes("The file."), finds=("file", "user"))
 

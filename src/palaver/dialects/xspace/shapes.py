@@ -104,6 +104,13 @@ class HistoryQuery(msgspec.Struct, kw_only=True):
     limit: Limit = 10
 
 
+class AddressQuery(msgspec.Struct, kw_only=True):
+    """The query of ``GET /api/v1/file/ak``."""
+
+    fileUrl: Annotated[str, Meta(description="The address of an uploaded file of the end user.")]  # noqa: N815
+    download: Annotated[bool, Meta(description="Whether a browser is to save the file instead of showing it.")] = False
+
+
 class Upload(msgspec.Struct, kw_only=True):
     """The fields of an uploaded form that are no files."""
 
@@ -231,6 +238,14 @@ def list_query(call: Call) -> ListQuery:
         raise Invalid(field="agentId", rule="required")
     topic = None if blank(query.get("topic")) else query["topic"]
     return ListQuery(agentId=number, lastId=number_in(query, "lastId"), limit=limit_in(query), topic=topic)
+
+
+def address_query(call: Call) -> AddressQuery:
+    query = query_of(call)
+    url = query.get("fileUrl", "").strip()
+    if not url:
+        raise Invalid(field="fileUrl", rule="required")
+    return AddressQuery(fileUrl=url, download=query.get("download", "").lower() == "true")
 
 
 def history_query(call: Call) -> HistoryQuery:

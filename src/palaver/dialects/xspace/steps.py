@@ -5,11 +5,17 @@ Source: wire specification ``xspace.md``, section 7.3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from palaver.core.turn import SEARCH
-from palaver.core.types import AnyPart, ToolCall, ToolResult
+from palaver.core.types import AnyPart, Text, ToolCall, ToolResult
+
+_BREAK = re.compile(r"[\x00-\x20\x7f\x85\u2028\u2029]")
+"""Would end the marker: to a page it is one line of Markdown."""
 
 
 class Steps:
@@ -47,6 +53,33 @@ class Steps:
             chosen = f"{wanted or 'step'}-{len(self._ids) + 1}"
         self._ids.add(chosen)
         return chosen
+
+
+def text_with_steps(parts: Iterable[AnyPart]) -> str:
+    """The text of a message with a marker at the place of each finished step: pages draw the steps of a history from
+    nothing else."""
+    steps = Steps()
+    pieces: list[str] = []
+    for part in parts:
+        match part:
+            case Text(text=text):
+                pieces.append(text)
+            case ToolCall():
+                steps.began(part)
+            case ToolResult():
+                pieces.append(_marker(steps.ended(part)))
+            case _:
+                pass
+    return "".join(pieces)
+
+
+def _marker(step: dict[str, Any]) -> str:
+    execution = _BREAK.sub(lambda found: f"&#{ord(found[0])};", escape(step["result"]["executeId"]))
+    name = quote(step["name"], safe="", errors="replace")
+    return (
+        f'\n\n<div><markdown-custom-process executeId="{execution}" type="{step["type"]}"'
+        f' status="{step["status"]}" name="{name}"></markdown-custom-process></div>\n\n'
+    )
 
 
 def finished(parts: Iterable[AnyPart]) -> list[dict[str, Any]]:

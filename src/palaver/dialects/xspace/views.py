@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from palaver.core.types import Agent, Conversation, File, Message, Status, StoredFile
-from palaver.dialects.xspace.steps import finished
+from palaver.dialects.xspace.steps import finished, text_with_steps
 from palaver.dialects.xspace.stream import FAILED, fenced, finish_reason
 from palaver.dialects.xspace.words import UNFORESEEN, speaks_chinese
 from palaver.wire.contract import Call
@@ -167,9 +167,10 @@ def opening_dto(agent: Agent, found: Conversation, at: str) -> dict[str, Any]:
 
 
 def shown_text(said: Message) -> str:
-    """The text as its stream had it: a failure before the first word stands in it."""
+    """The text as a page is to draw it: with the steps in their places, and a failure before the first word."""
     failed = said.ended is not None and said.ended.status in FAILED
-    return fenced(UNFORESEEN) if failed and not said.text else said.text
+    text = text_with_steps(said.parts)
+    return text + fenced(UNFORESEEN) if failed and not said.text else text
 
 
 def attachment(part: File, call: Call) -> dict[str, Any]:

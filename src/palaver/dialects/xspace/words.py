@@ -33,7 +33,8 @@ BUSY = "Agent正在执行任务，请等待当前任务完成后再发送新请�
 CONVERSATION_FILES = "/api/v1/chat/{conversationId}/files"
 CONVERSATION_FILE = "/api/v1/chat/{conversationId}/file/{path}"
 NO_FILE = "/api/v1/chat/{conversationId}/file/"
-STORED_FILE = "/api/f/{storage}/{target}/{day}/{name}"
+STORED_FILES = "/api/f/"
+STORED_FILE = STORED_FILES + "{storage}/{target}/{day}/{name}"
 RAW = frozenset((CONVERSATION_FILE, NO_FILE, STORED_FILE))
 """Routes that answer bytes, and refuse with a status of their own."""
 
@@ -176,8 +177,9 @@ def _invalid(problem: Invalid, call: Call) -> str:
             return "Required request body is missing"
         case "Idempotency-Key", _:
             return "Invalid Idempotency-Key"
-        case "agentId", "required" if call.method == "GET":
-            return "Required request parameter 'agentId' for method parameter type Long is not present"
+        case ("agentId" | "fileUrl") as field, "required" if call.method == "GET":
+            kind = {"agentId": "Long", "fileUrl": "String"}[field]
+            return f"Required request parameter '{field}' for method parameter type {kind} is not present"
         case "agentId", "required":
             return "Agent id cannot be null"
         case "firstMessage", "required":
