@@ -66,3 +66,13 @@ def test_an_answer_that_fails_is_one_line_and_exit_code_1(palaver: Palaver) -> N
     said = palaver.run("chat", "failing", "-m", "hi")
     assert (said.returncode, said.stdout) == (1, "so far\n")
     assert said.stderr.startswith("palaver: the model failed (cut)")
+
+
+def test_variables_are_given_on_the_command_line(palaver: Palaver) -> None:
+    script = (
+        "---\nname: guide\nmodel: scripted\nvariables:\n  - name: city\n    required: true\n---\n- text: in {{city}}\n"
+    )
+    palaver.agent(script)
+    assert "in Rome" in palaver.says("chat", "guide", "-m", "hi", "--var", "city=Rome")
+    assert "requires the variable 'city'" in palaver.refused("chat", "guide", "-m", "hi")
+    assert "is not NAME=VALUE" in palaver.refused("chat", "guide", "-m", "hi", "--var", "city", code=2)

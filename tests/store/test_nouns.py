@@ -105,15 +105,21 @@ def test_a_master_key_that_is_none_is_refused(text: str) -> None:
         read_master_key(text)
 
 
-def test_an_agent_is_named_by_number_uid_and_alias_but_not_by_name(database_url: str) -> None:
+def test_an_agent_is_named_by_number_uid_alias_and_name(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:
             app = await store.applications.named("acme")
             agent = await store.agents.apply(app, AgentSpec(name="Guide", alias=("helper", "g")))
-            for ref in (agent.id, agent.uid, str(agent.uid), agent.uid.hex.upper(), "helper", "g"):
+            for ref in (agent.id, agent.uid, str(agent.uid), agent.uid.hex.upper(), "helper", "g", "Guide"):
                 assert await store.agents.get(app.id, ref) == agent
-            for ref in ("Guide", "HELPER", 2**62, -1, 2**80, uuid4(), "a\0b"):
+            for ref in ("guide", "HELPER", 2**62, -1, 2**80, uuid4(), "a\0b"):
                 assert await store.agents.get(app.id, ref) is None
+            rival = await store.agents.apply(app, AgentSpec(name="helper"))
+            named_like = await store.agents.apply(app, AgentSpec(name=agent.uid.hex))
+            for ref in ("helper", agent.uid.hex):  # uids and aliases come before names
+                assert await store.agents.get(app.id, ref) == agent
+            assert await store.agents.get(app.id, rival.id) == rival
+            assert await store.agents.get(app.id, named_like.uid) == named_like
             other = await store.applications.named("other")
             for ref in (agent.id, agent.uid, "helper"):
                 assert await store.agents.get(other.id, ref) is None

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from uuid import UUID
 import typer
 
 from palaver.app import Core, endings, opened
-from palaver.cli.session import App, Data, DatabaseUrl, settings_for, the_agent, the_app
+from palaver.cli.session import App, Data, DatabaseUrl, assignment, settings_for, the_agent, the_app
 from palaver.cli.show import Events, Lines, Show, Words
 from palaver.cli.terminal import err, note, out
 from palaver.config import Settings
@@ -51,6 +51,12 @@ def chat(
     message: Annotated[
         str | None, typer.Option("--message", "-m", help="Say this, and end after the answer.", show_default=False)
     ] = None,
+    var: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--var", metavar="NAME=VALUE", help="A variable of the agent's; may be repeated.", show_default=False
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON for every event.")] = False,
     data: Data = None,
     database: DatabaseUrl = None,
@@ -60,12 +66,13 @@ def chat(
     Without a terminal the question is read from standard input.
     """
     asked = message if message is not None or sys.stdin.isatty() else sys.stdin.read()
+    variables = dict(map(assignment, var or ()))
     settings = settings_for(data, database)
     for name in endings():
         signal.signal(name, _terminated)
     show: Show = Events() if json else Words() if out.is_terminal else Lines()
     with _beside(settings) as core:
-        talk = core.do(Talk.begin(core.core, app, agent, user, conversation, show))
+        talk = core.do(Talk.begin(core.core, app, agent, user, conversation, show, variables))
         if asked is not None:
             raise typer.Exit(_code(_turn(core, talk, asked)))
         _converse(core, talk)
@@ -123,17 +130,35 @@ def _terminated(number: int, _: object) -> NoReturn:
 class Talk:
     """A conversation as one person at a terminal has it. Its methods run on core's loop, except where they say."""
 
-    def __init__(self, core: Core, who: Principal, agent: Agent, conversation: Ref | None, show: Show) -> None:
+    def __init__(
+        self,
+        core: Core,
+        who: Principal,
+        agent: Agent,
+        conversation: Ref | None,
+        show: Show,
+        variables: Mapping[str, Any],
+    ) -> None:
         self._core = core
         self._who = who
         self._agent = agent
         self._conversation = conversation
         self._show = show
+        self._variables = variables
         self._run: UUID | None = None
         self._stopping = False
 
     @classmethod
-    async def begin(cls, core: Core, app: str, agent: str, user: str, conversation: str | None, show: Show) -> Talk:
+    async def begin(
+        cls,
+        core: Core,
+        app: str,
+        agent: str,
+        user: str,
+        conversation: str | None,
+        show: Show,
+        variables: Mapping[str, Any],
+    ) -> Talk:
         """Raises ``NotFound``, ``Invalid``."""
         if not user.strip():
             raise Invalid(field="--user", rule="required", detail="an end user needs a name")
@@ -147,7 +172,7 @@ class Talk:
         ref = None if conversation is None else _ref(conversation)
         if isinstance(ref, int | UUID):
             ref = (await core.chat.conversation(who, ref)).id
-        return cls(core, who, found, ref, show)
+        return cls(core, who, found, ref, show, variables)
 
     def greet(self) -> None:
         if self._conversation is None:
@@ -160,7 +185,7 @@ class Talk:
     async def turn(self, asked: str) -> Ended:
         """Say it, show the answer as it comes; how it ended. Raises what ``Chat.send`` raises."""
         self._stopping = False
-        said = Said(parts=(Text(text=asked.strip()),))
+        said = Said(parts=(Text(text=asked.strip()),), variables=self._variables, variables_field="--var")
         alias = self._conversation if isinstance(self._conversation, str) else None
         sent = await self._core.chat.send(
             self._who, self._agent, said, conversation=self._conversation, create_as=alias

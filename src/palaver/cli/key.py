@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from palaver.app import Core, all_dialects
-from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app
+from palaver.cli.session import AnyApp, App, Json, Yes, assignment, audited, checked_name, on_core, only_app
 from palaver.cli.terminal import day, moment, note, say, say_json, table
 from palaver.core.problems import Conflict, NotFound
 from palaver.core.types import Application, Key, clean
@@ -58,17 +58,6 @@ def _every_setting() -> list[str]:
         *(f"Of {name} besides: {', '.join(names)}." for name, names in own.items() if names),
         "'palaver key settings DIALECT' says what each means.",
     ]
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """``NAME=VALUE``, the value read as JSON where it is JSON, else as text."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
-    try:
-        return name.strip(), msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return name.strip(), value
 
 
 def duration(text: str | int) -> int:
@@ -120,7 +109,7 @@ async def create(
     json: Json = False,
 ) -> None:
     """Make a credential, and its application if that is new."""
-    settings = read_settings(dict(map(setting, set_ or ())), dialect.settings)
+    settings = read_settings(dict(map(assignment, set_ or ())), dialect.settings)
     new_id, new_secret = dialect.new_credential(secrets.token_bytes(32))
     if secret == "-":  # noqa: S105  the sign for standard input
         secret = sys.stdin.readline()
@@ -210,7 +199,7 @@ async def set_(
     known = dialect_named(key.dialect).settings
     if unknown := sorted(set(unset or ()) - {one.name for one in known}):
         read_settings(dict.fromkeys(unknown), known)
-    changed = {**key.settings, **read_settings(dict(map(setting, settings or ())), known)}
+    changed = {**key.settings, **read_settings(dict(map(assignment, settings or ())), known)}
     kept = {name: value for name, value in changed.items() if name not in (unset or ())}
     enabled = kept.get("enabled", True) if "enabled" in changed else key.enabled
     key = await core.store.keys.configure(

@@ -169,6 +169,17 @@ async def _ending_when_told(work: Coroutine[Any, Any, T]) -> T:
     return await work
 
 
+def assignment(text: str) -> tuple[str, Any]:
+    """``NAME=VALUE``, the value read as JSON where it is JSON, else as text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
+    try:
+        return name.strip(), msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name.strip(), value
+
+
 # What commands name -------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from palaver.core.ports import Accepted, Claim, Listing, Opening, Replay
-from palaver.core.problems import Busy, Internal, NotFound, Problem
+from palaver.core.problems import Busy, Internal, Invalid, NotFound, Problem
 from palaver.core.runs import Live, Reader, Runs, collect
 from palaver.core.singleflight import SingleFlight
 from palaver.core.suggest import suggest
@@ -40,6 +40,8 @@ ACCEPTED_WITHIN = 10.0
 """Seconds that an equal call waits for another one's message to be stored."""
 ROOM_AFTER = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the attempts to store a message whose conversation is full of turns that are being stopped."""
+_NOTHING = (None, "")
+"""Values of a variable that is not given."""
 MAX_OPENING = 255
 """How much of a conversation's first message is kept with it, for lists that show it as a title."""
 
@@ -61,6 +63,9 @@ class Said:
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     conversation_variables: dict[str, Any] | None = None
     """Kept with the conversation, if this message opens one."""
+    variables_field: str | None = "variables"
+    """What the caller's API calls them, for whoever leaves out a required one; ``None``: its API has them all
+    optional."""
     off: frozenset[tuple[str, int]] = frozenset()
     claim: Claim | None = None
     trace: str = ""
@@ -122,7 +127,8 @@ class Chat:
         """Store what the user says and begin (or queue) the run that answers it.
 
         ``conversation`` ``None`` is a new one; an unknown one is *not found*, unless ``create_as`` gives the alias it
-        is then made under. Raises ``NotFound``, ``Conflict``, ``Busy``; nothing is stored when it does.
+        is then made under. Raises ``NotFound``, ``Conflict``, ``Busy``, and ``Invalid(rule="required")`` for a
+        variable that the agent requires; nothing is stored when it does.
         """
         if said.claim is None:
             return await self._send(who, agent, said, conversation, create_as)
@@ -159,6 +165,7 @@ class Chat:
         self, who: Principal, agent: Agent, said: Said, conversation: Ref | None, create_as: str | None
     ) -> Opening:
         user = await self.user(who)
+        await self._require_variables(who, agent, said, conversation)
         parts = tuple(_cleaned(part) for part in said.parts)
         return Opening(
             who=who,
@@ -197,6 +204,18 @@ class Chat:
         return Sent(
             conversation=stored.conversation, agent=agent, question=stored.question, answer=stored.answer, reader=reader
         )
+
+    async def _require_variables(self, who: Principal, agent: Agent, said: Said, conversation: Ref | None) -> None:
+        given = {**(said.conversation_variables or {}), **said.variables}
+        lacking = [one.name for one in agent.spec.variables if one.required and given.get(one.name) in _NOTHING]
+        if not lacking or said.variables_field is None:
+            return
+        found = None if conversation is None else await self._find(who, conversation)
+        kept = {} if found is None or found.variables is None else found.variables
+        for name in lacking:
+            if kept.get(name) in _NOTHING:
+                detail = f"the agent {agent.name!r} requires the variable {name!r}"
+                raise Invalid(field=f"{said.variables_field}.{name}", rule="required", detail=detail)
 
     async def _open(self, opening: Opening, *, stop_abandoned: bool) -> Accepted | Replay:
         """Store the turn; where abandoned ones leave it no room, once these have ended."""

@@ -34,7 +34,7 @@ class Agents:
         presence.on("agents", lambda _: self._cache.clear())
 
     async def get(self, app: int, ref: Ref) -> Agent | None:
-        """By number, uid or alias. A name is not a ref."""
+        """By number, uid, alias or name, in this order."""
         if (app, ref) in self._cache and self._presence.listening:
             return self._cache[app, ref]
         heard = self._presence.heard
@@ -59,7 +59,8 @@ class Agents:
             alias = None if isinstance(ref, UUID) else clean(ref)
             row = await self._db.fetchrow(
                 "SELECT g.* FROM agent g WHERE g.app = $1 AND (g.uid = $2 OR g.id ="
-                " (SELECT a.agent FROM agent_alias a WHERE a.app = $1 AND a.alias = $3)) ORDER BY g.uid = $2 LIMIT 1",
+                " (SELECT a.agent FROM agent_alias a WHERE a.app = $1 AND a.alias = $3) OR g.name = $3)"
+                " ORDER BY g.uid IS NOT DISTINCT FROM $2 DESC, g.name = $3 LIMIT 1",
                 app,
                 ref if isinstance(ref, UUID) else as_uid(ref),
                 alias,

@@ -203,7 +203,7 @@ ABOUT = About(
     schemes=(Scheme(name="secret", kind="bearer", meaning="The credential's secret, `pv-…`."),),
     needs=(("secret",),),
     path=(
-        Parameter(name="agent", meaning="The agent's `id`, `uid` or alias.", example="1"),
+        Parameter(name="agent", meaning="The agent's `id`, `uid`, alias or name.", example="1"),
         Parameter(name="conversation", meaning="The conversation's `id`, `uid` or alias.", example="7"),
         Parameter(name="uid", meaning="The run's `uid`.", example=_RUN),
         Parameter(name="key", meaning="The file's `key`.", example="5f2b1c0d9e8a7f6b5c4d3e2f1a0b9c8d"),

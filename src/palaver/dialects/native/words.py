@@ -100,7 +100,7 @@ _FIELDS = {
     "X-User-ID": "the end user: 1 to 255 characters, UTF-8, percent-encoded or as it is",
     "after": "the id of an event or of a message, a whole number from 0 to 9007199254740991;"
     " for conversations the next of the page before",
-    "agent": "an agent's id, uid or alias",
+    "agent": "an agent's id, uid, alias or name",
     "before": "the id of a message, a whole number from 0 to 9007199254740991, and not together with after",
     "content": "a text that is not blank, unless there are files",
     "file": "the bytes of a file, as the body",
@@ -204,6 +204,8 @@ def _not_found(problem: NotFound) -> tuple[str, str, dict[str, Any]]:
             return "no_such_path", "", {}
         case "method":
             return "method_not_allowed", "", {}
+        case "agent":
+            return "not_found", f"there is no such agent; it takes {_FIELDS['agent']}", {"noun": "agent"}
         case noun:
             return "not_found", f"there is no such {noun}", {"noun": noun}
 

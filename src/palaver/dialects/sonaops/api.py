@@ -62,7 +62,9 @@ async def stream(call: Call, who: Principal, room: Room) -> Stream:
     agent = await _agent(who, room, ref)
     hints = {} if request.language is None else {"language": request.language}
     variables: dict[str, Any] = {**hints, **(request.metadata or {})}
-    said = Said(parts=(Text(text=text),), variables=variables, claim=claim, trace=call.trace)
+    said = Said(
+        parts=(Text(text=text),), variables=variables, variables_field="metadata", claim=claim, trace=call.trace
+    )
     sent = await room.chat.send(who, agent, said, conversation=trimmed(name))
     encoder = Frames(sent.conversation.uid, sent.run)
     return Stream(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM)

@@ -43,7 +43,13 @@ async def say(call: Call, who: Principal, room: Room) -> Reply | Stream:
     claim = idempotency(call, f"POST /v7/devhub/app/{call.params['app_id']}/chat/create")
     request = create_chat(members)
     agent = await room.chat.agent(who, call.params["app_id"])
-    said = Said(parts=_parts(request), variables=request.values, claim=claim, trace=call.trace)
+    said = Said(
+        parts=_parts(request),
+        variables=request.values,
+        variables_field=None,  # "information only", says the vendor's page
+        claim=claim,
+        trace=call.trace,
+    )
     sent = await room.chat.send(who, agent, said, conversation=request.session)
     chat, shown = str(sent.run), session(sent.conversation, request.session)
     headers = (("X-Chat-Id", chat), ("X-Session-Id", in_header(shown)))

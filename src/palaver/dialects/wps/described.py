@@ -381,7 +381,9 @@ ABOUT = About(
     needs=(("signature", "date"), ("signature", "date", "token"), ("token",)),
     path=(
         Parameter(
-            name="app_id", meaning="The agent: its UUID or an alias.", example="72cdefc1-940c-428d-bd8e-198386f3de5c"
+            name="app_id",
+            meaning="The agent: its UUID, an alias or its name.",
+            example="72cdefc1-940c-428d-bd8e-198386f3de5c",
         ),
         Parameter(name="chat_id", meaning="From create chat.", example=_CHAT),
         Parameter(name="session_id", meaning="The session: its UUID or an alias.", example=_SESSION),

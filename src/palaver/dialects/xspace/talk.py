@@ -24,7 +24,13 @@ async def converse(
 ) -> Reply | Stream:
     """Say ``parts`` in a conversation and follow the answer."""
     found, agent = to
-    said = Said(parts=parts, variables=request.variableParams or {}, claim=claim, trace=call.trace)
+    said = Said(
+        parts=parts,
+        variables=request.variableParams or {},
+        variables_field="variableParams",
+        claim=claim,
+        trace=call.trace,
+    )
     try:
         sent = await room.chat.send(who, agent, said, conversation=found.id)
     except (NotFound, Busy) as problem:
