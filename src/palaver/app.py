@@ -34,7 +34,7 @@ from palaver.core.slots import Slots
 from palaver.core.turn import Ports
 from palaver.http.connections import ConnectionLimits, Connections, raise_file_limit
 from palaver.http.front import Front
-from palaver.http.metrics import Metrics, Reading
+from palaver.http.metrics import Metrics, PoolReading, Reading
 from palaver.http.server import Application, Server, listen
 from palaver.http.stream import Pulse
 from palaver.knowledge.attached import Documents
@@ -336,7 +336,7 @@ async def _serve_on(
     raise_file_limit()
     pulse = Pulse(settings.heartbeat_s)
     connections = Connections(connection_limits(settings))
-    metrics = _metrics(core, pulse, connections)
+    metrics = core.runs.observer = core.models.observer = _metrics(core, pulse, connections)
     application: Application = _front(core, pulse, metrics)
     if parent is not None:
         parent.own = metrics.text
@@ -355,7 +355,7 @@ async def _serve_on(
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
     _when_told(end)
-    keepers = [asyncio.create_task(_care(core)), asyncio.create_task(_save_use(core))]
+    keepers = [asyncio.create_task(_care(core, metrics)), asyncio.create_task(_save_use(core))]
     pulse.start()
     try:
         await server.serve(sockets=[listening])
@@ -391,15 +391,20 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
 
 def _metrics(core: Core, pulse: Pulse, connections: Connections) -> Metrics:
     def read() -> Reading:
+        pool = core.store.db.usage
         return Reading(
             live_runs=len(core.runs),
+            waiting_runs=core.runs.waiting,
+            max_live_runs=core.settings.max_live_runs,
             open_streams=len(pulse.open),
             connections=len(connections),
             unverified=connections.unverified,
             evicted=connections.evicted,
             tasks=len(asyncio.all_tasks()),
             statements=core.store.db.statements,
-            ended=dict(core.runs.ended),
+            pool=PoolReading(
+                limit=pool.limit, used=pool.used, idle=pool.idle, waiting=pool.waiting, lost=core.store.db.lost
+            ),
         )
 
     return Metrics(read)
@@ -435,7 +440,7 @@ def _record(error: Exception) -> dict[str, Any]:
     return error.record() if isinstance(error, Problem) else {"kind": type(error).__name__}
 
 
-async def _care(core: Core) -> None:
+async def _care(core: Core, metrics: Metrics) -> None:
     """End the runs that nobody works on, and remove what has run out."""
     pause, tidied = 0.3, 0.0  # two looks soon after the start: a restart finds its own dead runs at once
     suspects: set[int] = set()
@@ -443,10 +448,11 @@ async def _care(core: Core) -> None:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            await _end_lost(core)
+            metrics.recovered.inc(await _end_lost(core))
             known = core.runs.numbers()  # before the look: one that is added meanwhile cannot be missed
             stored = await core.store.runs.held(core.store.presence.worker)
-            suspects = await _end_forgotten(core, stored, suspects)
+            ended, suspects = await _end_forgotten(core, stored, suspects)
+            metrics.recovered.inc(ended)
             missed = core.runs.stop_vanished(known - stored, missed)
             for run in await core.store.runs.heads(core.store.presence.worker):
                 core.runs.may_start(run)
@@ -473,23 +479,27 @@ async def _save_use(core: Core) -> None:
             await asyncio.wait_for(core.store.keys.save_use(), 1)
 
 
-async def _end_lost(core: Core) -> None:
-    """End the runs of processes that are no more."""
+async def _end_lost(core: Core) -> int:
+    """End the runs of processes that are no more; how many."""
     dead = await core.store.presence.lost()
+    count = 0
     if dead:
         count = await core.store.runs.interrupt(dead, Internal(reason="interrupted"))
         log.warning("ended runs that a dead process left behind", runs=count, processes=dead)
+    return count
 
 
-async def _end_forgotten(core: Core, stored: set[int], suspects: set[int]) -> set[int]:
+async def _end_forgotten(core: Core, stored: set[int], suspects: set[int]) -> tuple[int, set[int]]:
     """End runs that are this process's by what is stored, and that it does not know: the connection was lost after
-    their message was stored and before it heard of it. A run between the two is only a suspect until the next look."""
+    their message was stored and before it heard of it. A run between the two is only a suspect until the next look.
+    How many were ended, and the suspects."""
     worker = core.store.presence.worker
     forgotten = {run for run in stored if not core.runs.knows(run)}
+    count = 0
     if sure := sorted(forgotten & suspects):
         count = await core.store.runs.interrupt([worker], Internal(reason="interrupted"), only=sure)
         log.warning("ended runs that nobody here works on", runs=count)
-    return forgotten
+    return count, forgotten
 
 
 def base_url(settings: Settings, port: int) -> str:

@@ -261,7 +261,7 @@ def front(dialect: Dialect, reached: list[str]) -> Front:
         dialects=[trapped(dialect, reached)],
         room=cast("Any", None),  # no handler uses it
         admission=Admission(NoKeys(), NoLimits(), NoTokens()),
-        metrics=Metrics(lambda: Reading(live_runs=0, open_streams=0, tasks=0, statements=0, ended={})),
+        metrics=Metrics(Reading),
         pulse=Pulse(10),
         ready=_ready,
         max_body_bytes=1000,

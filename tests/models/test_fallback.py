@@ -6,9 +6,20 @@ import pytest
 from models.running import asked, listen, listen_to_the_end, run, said
 from models.upstream import Act, Upstream, answer, chunk, cut, speech, stream
 
+from palaver.core.observer import Unobserved
 from palaver.core.problems import Upstream as Failure
 from palaver.models.catalog import Catalog
 from palaver.models.openai import Timeouts
+
+
+class Heard(Unobserved):
+    """What an operator's figures are made of."""
+
+    def __init__(self) -> None:
+        self.models: list[str] = []
+
+    def model_failed(self, model: str, problem: Failure) -> None:
+        self.models.append(model)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +38,10 @@ def test_a_model_that_fails_at_once_is_replaced(act: Act) -> None:
                 fallback_api_key="k2",
                 timeouts=Timeouts(),
             )
+            heard = catalog.observer = Heard()
             model, name = catalog.resolve("openai:big")
             assert said(await listen(model.stream(asked(model=name)))) == "spare"
+            assert heard.models == ["big"], "a failure counts, also where a fallback answers"
             assert first.bodies[0]["model"] == "big"
             assert second.bodies[0]["model"] == "small"
             assert {one["messages"][-1]["content"] for one in (*first.bodies, *second.bodies)} == {"Hello?"}

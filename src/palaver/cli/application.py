@@ -24,11 +24,11 @@ async def list_(core: Core, *, json: Json = False) -> None:
     """List the applications."""
     apps = await core.store.applications.all()
     if json:
-        say_json([{"name": app.name, "created": app.created} for app in apps])
+        say_json([{"id": app.id, "name": app.name, "created": app.created} for app in apps])
         return
     table(
-        ("NAME", "CREATED"),
-        [(app.name, f"{app.created:%Y-%m-%d %H:%M}") for app in apps],
+        ("ID", "NAME", "CREATED"),
+        [(str(app.id), app.name, f"{app.created:%Y-%m-%d %H:%M}") for app in apps],
         nothing="There is no application yet: 'palaver demo' makes one, and so does 'palaver key create'.",
     )
 

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from palaver.core.events import Added, Draft, Event
+from palaver.core.observer import Observer, RunReport, Unobserved
 from palaver.core.ports import Store
 from palaver.core.problems import Busy, Internal, Problem, Upstream
 from palaver.core.slots import Slots
@@ -187,11 +188,15 @@ class Runs:
         self._hurry = asyncio.Event()
         self.closing = False
         self._closed = False
-        self.ended: dict[str, int] = {}
-        """How many runs ended here, by status."""
+        self.observer: Observer = Unobserved()
 
     def __len__(self) -> int:
         return len(self._live)
+
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for another one to end."""
+        return sum(live.task is None for live in self._live.values())
 
     def knows(self, run: int) -> bool:
         """Whether the run of that id is one of this process's."""
@@ -457,7 +462,10 @@ class Runs:
         self._by_id.pop(live.run, None)
         if not self._live:
             self._idle.set()
-        self.ended[ending.ended.status] = self.ended.get(ending.ended.status, 0) + 1
+        meter = live.meter
+        self.observer.run_ended(
+            RunReport(app=live.app, model=meter.model, ended=ending.ended, first_token_s=meter.first_token_s)
+        )
 
 
 def _interrupted() -> Ended:

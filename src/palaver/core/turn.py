@@ -49,6 +49,8 @@ from palaver.core.types import (
 MAX_STEPS = 8
 """How often one turn may go back to the model with tool results. The last time it is offered no tools."""
 PASSAGES = 5
+BUILT_IN = "built-in"
+"""What the models that palaver brings along are called in figures."""
 SEARCH = "knowledge_search"
 """The name under which retrieval stands in a message, whoever asked for it."""
 
@@ -80,9 +82,14 @@ class Scene:
 class Meter:
     """What a turn has used so far, for whoever ends it before its time: the tokens that the model reported last."""
 
-    __slots__ = ("_earlier", "_step")
+    __slots__ = ("_begun", "_earlier", "_step", "first_token_s", "model")
 
     def __init__(self) -> None:
+        self.model = ""
+        """Who answers; empty before the turn begins, and for a model that cannot be."""
+        self.first_token_s: float | None = None
+        """Seconds from the turn's beginning to the model's first words, thoughts included."""
+        self._begun = time.monotonic()
         self._earlier = Usage()
         self._step = Usage()
 
@@ -96,6 +103,14 @@ class Meter:
             prompt=self._step.prompt if usage.prompt is None else usage.prompt,
             completion=self._step.completion if usage.completion is None else usage.completion,
         )
+
+    def begin(self, model: str) -> None:
+        self.model = model
+        self._begun = time.monotonic()
+
+    def first_token(self) -> None:
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self._begun
 
     def next_step(self) -> None:
         self._earlier, self._step = self.usage, Usage()
@@ -137,6 +152,7 @@ async def play(scene: Scene, ports: Ports, meter: Meter, draft: Draft) -> AsyncG
     """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with. Whoever takes an event applies
     it to ``draft`` before the next one: what the model said is kept there alone."""
     model, name = ports.models.resolve(scene.agent.spec.model, scene.agent.spec.fallback_model)
+    meter.begin(name or BUILT_IN)
     earlier = await ports.store.conversations.history(
         scene.agent.app, scene.conversation, before=scene.question.id, limit=scene.agent.spec.history
     )
@@ -222,6 +238,7 @@ class _Step:
 
     def _begin(self, kind: type[Text | Thinking], pocket: dict[str, Any] | None) -> Opened:
         self._open = kind
+        self._meter.first_token()
         return Opened(part=kind(provider_data=pocket))
 
 

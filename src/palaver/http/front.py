@@ -149,6 +149,7 @@ class Front:
             structlog.contextvars.bind_contextvars(key=key.id)
         who = _verified(dialect, call, key, token)
         request.verified()
+        request.app = who.app
         await self._admission.first_time(who)
         await self._admission.count(who.key)
         for route in routes:
@@ -215,6 +216,8 @@ class Front:
         route = "" if match.route is None else match.route.path
         status = request.status or 499  # nginx's number for a caller who left before the answer
         self._metrics.requests.labels(dialect, route, str(status)).inc()
+        if request.app is not None:
+            self._metrics.request_of(request.app, status)
         self._metrics.seconds.labels(dialect, route).observe(request.first_byte - request.begun)
         log.info(
             "request",
@@ -279,6 +282,8 @@ class _Request:
         """That it is not as HTTP has it: the status to answer, and why."""
         self.verified: Callable[[], None] = scope.get("verified", _nothing)
         """To be called when the caller has proved who it is."""
+        self.app: int | None = None
+        """The caller's application, once he has proved it."""
         self.receive = receive
         self.send = send
         self.trace = uuid4().hex

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import structlog
 
+from palaver.core.observer import Observer, Unobserved
 from palaver.core.ports import Model
 from palaver.core.problems import Upstream
 from palaver.models.answer import LONGEST
@@ -64,6 +65,7 @@ class Catalog:
         self._media: Media | None = None
         self._extract = Extract()
         self._scripted = Scripted()
+        self.observer: Observer = Unobserved()
 
     def quotes_only(self, spec: str | None) -> bool:
         """Whether the model that ``spec`` names has no words of its own for a question."""
@@ -82,8 +84,9 @@ class Catalog:
             first, first_name = self._named(spec, self._main)
         except Upstream as problem:
             log.warning("the fallback model answers", model=spec, fallback=spare, problem=problem.record())
+            self.observer.model_failed("", problem)
             return second, name
-        return Fallback(first, second, name), first_name
+        return Fallback(first, second, name, failed=self.observer.model_failed), first_name
 
     def _named(self, spec: str | None, endpoint: Callable[[str], OpenAI]) -> tuple[Model, str]:
         spec = (spec or self._default).strip()

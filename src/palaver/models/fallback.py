@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import msgspec
@@ -17,13 +17,17 @@ log = structlog.get_logger("palaver.models")
 class Fallback:
     """A ``Model``: ``first``, and in its place ``second`` with the name ``name`` where that fails with its first word.
 
-    What has been said is never taken back: a failure after it is the answer's failure.
+    What has been said is never taken back: a failure after it is the answer's failure. ``failed`` hears of the others,
+    with the first model's name.
     """
 
-    def __init__(self, first: Model, second: Model, name: str) -> None:
+    def __init__(
+        self, first: Model, second: Model, name: str, *, failed: Callable[[str, Upstream], None] | None = None
+    ) -> None:
         self._first = first
         self._second = second
         self._name = name
+        self._failed = failed
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
         begun = False
@@ -36,6 +40,8 @@ class Fallback:
         except Upstream as problem:
             if begun:
                 raise
+            if self._failed is not None:
+                self._failed(request.model, problem)
             log.warning(
                 "the fallback model answers",
                 trace=request.trace,

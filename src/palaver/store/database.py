@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
@@ -28,13 +29,26 @@ log = structlog.get_logger("palaver.store")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUsage:
+    """Connections that work and that do not, of ``limit``; statements that wait for one."""
+
+    limit: int
+    used: int = 0
+    idle: int = 0
+    waiting: int = 0
+
+
 class Database:
-    """A PostgreSQL database. ``statements`` counts what was asked of it. ``shared``: the address is that of a pooler
+    """A PostgreSQL database. ``statements`` counts what was asked of it, ``lost`` the connections that broke.
+    ``shared``: the address is that of a pooler
     which may lead each transaction to another session."""
 
     def __init__(self, url: str, *, connections: int = 10, shared: bool = False) -> None:
         self.url = url
         self.statements = 0
+        self.lost = 0
+        self._running = 0
         self._shared = shared
         self._connections = connections
         self._pool: Pool | None = None
@@ -53,6 +67,14 @@ class Database:
             await asyncio.wait_for(open_pool.close(), 5)
         except FAILURES:
             open_pool.terminate()
+
+    @property
+    def usage(self) -> PoolUsage:
+        if self._pool is None:
+            return PoolUsage(limit=self._connections)
+        idle = self._pool.get_idle_size()
+        used = self._pool.get_size() - idle
+        return PoolUsage(limit=self._connections, used=used, idle=idle, waiting=max(0, self._running - used))
 
     async def fetch(self, sql: str, *args: Any) -> list[Row]:
         return await self._run(lambda connection: connection.fetch(sql, *args), reads=_reads(sql))
@@ -82,15 +104,23 @@ class Database:
         """``work`` on a connection; again on another one where it was not begun, was undone, or only reads."""
         if self._pool is None:
             raise Internal(reason="database", detail="the database is closed")
+        self._running += 1
+        try:
+            return await self._run_on(self._pool, work, reads=reads)
+        finally:
+            self._running -= 1
+
+    async def _run_on(self, pool: Pool, work: Callable[[Connection], Awaitable[T]], *, reads: bool) -> T:
         attempt = 1
         while True:
             acquired = False
             self.statements += 1
             try:
-                async with self._pool.acquire(timeout=TIMEOUT) as connection:
+                async with pool.acquire(timeout=TIMEOUT) as connection:
                     acquired = True
                     if await usable(connection) or attempt > self._connections:
                         return await self._do(work, connection)
+                    self.lost += 1
             except FAILURES as error:
                 again = isinstance(error, GIVEN_WAY) or (lost(error) and (reads or not acquired or undone(error)))
                 # All connections of the pool may be lost at once. To one that cannot be made it makes no difference.
@@ -101,12 +131,12 @@ class Database:
                     raise problem from error
             attempt += 1
 
-    @staticmethod
-    async def _do(work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+    async def _do(self, work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
         try:
             return await work(connection)
         except FAILURES as error:
             if lost(error):
+                self.lost += 1
                 with suppress(*FAILURES):  # the pool has it back already where it was seen to be closed
                     connection.terminate()
             raise

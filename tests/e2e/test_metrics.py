@@ -1,0 +1,99 @@
+"""What `/metrics` counts, of a server with several processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from e2e.process import Installation, heard, installed, lines
+from prometheus_client.parser import text_string_to_metric_families
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+WORKERS = 2
+GOOD = "- wait: 0.3\n- usage: {prompt: 3, completion: 5}\n- text: hi\n"
+PARTLY = "- usage: {prompt: 10, completion: 20}\n- fail: limit\n"
+SILENT = "- fail: timeout\n"
+HANGING = "- text: begun\n- wait: 60\n"
+AGENT = "---\nname: {name}\nmodel: scripted\n---\n{steps}"
+Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture(scope="module")
+def place() -> Generator[Installation]:
+    environment = {"PALAVER_MAX_LIVE_RUNS": "50", "PALAVER_DATABASE_CONNECTIONS": "4"}
+    with installed(True, **environment) as installation:
+        installation.start("--workers", str(WORKERS))
+        eventually(lambda: installation.log.read_text().count('"event": "a worker is up"') == WORKERS)
+        yield installation
+
+
+def eventually(ask: Callable[[], bool], *, within: float = 10.0) -> None:
+    until = time.monotonic() + within
+    while not ask():
+        assert time.monotonic() < until, f"not within {within} s"
+        time.sleep(0.05)
+
+
+def figures(place: Installation) -> Figures:
+    text = requests.get(f"{place.url}/metrics", timeout=5).text
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def total(place: Installation, name: str, **labels: str) -> float:
+    return sum(
+        value for (other, its), value in figures(place).items() if other == name and set(labels.items()) <= set(its)
+    )
+
+
+def test_what_runs_did_is_counted_by_model_and_application_over_all_processes(place: Installation) -> None:
+    key = place.key()
+    agents = {
+        name: place.agent(AGENT.format(name=name, steps=steps))["id"]
+        for name, steps in (("good", GOOD), ("partly", PARTLY), ("silent", SILENT))
+    }
+
+    def chat_with_all(number: int) -> None:
+        for name, agent in agents.items():
+            heard(lines(place.chat(key["secret"], agent, openId=f"{name}-{number}")))  # a failed answer breaks off
+
+    with ThreadPoolExecutor(8) as threads:  # on connections of their own: both processes get some
+        list(threads.map(chat_with_all, range(8)))
+    application = {"application": str(next(one["id"] for one in place.json("app", "list") if one["name"] == "demo"))}
+    eventually(lambda: total(place, "palaver_live_runs") == 0)
+    assert total(place, "palaver_runs_ended_total", status="complete", **application) == 8
+    assert total(place, "palaver_runs_ended_total", status="failed", **application) == 16
+    assert total(place, "palaver_tokens_total", model="built-in", direction="input") == 8 * 3 + 8 * 10
+    assert total(place, "palaver_tokens_total", model="built-in", direction="output") == 8 * 5 + 8 * 20
+    errors = {
+        kind: total(place, "palaver_model_errors_total", model="built-in", kind=kind) for kind in ("limit", "timeout")
+    }
+    assert errors == {"limit": 8, "timeout": 8}
+    assert total(place, "palaver_first_token_seconds_count", model="built-in") == 8, "the failed ones had no words"
+    assert total(place, "palaver_first_token_seconds_bucket", le="0.25") == 0
+    assert total(place, "palaver_first_token_seconds_bucket", le="+Inf") == 8
+    assert total(place, "palaver_first_token_seconds_sum") >= 8 * 0.3
+    assert total(place, "palaver_application_requests_total", status="200", **application) == 24
+    both = {line.split('"worker": ')[1][0] for line in place.log.read_text().splitlines() if '"worker": ' in line}
+    assert len(both) == WORKERS
+
+
+def test_live_and_waiting_runs_and_the_pool_are_told_with_their_limits(place: Installation) -> None:
+    key, hanging = place.key(), place.agent(AGENT.format(name="hanging", steps=HANGING))["id"]
+    assert total(place, "palaver_live_runs_limit") == 50 * WORKERS
+    assert total(place, "palaver_database_connections_limit") == 4 * WORKERS
+    assert 1 <= total(place, "palaver_database_connections") <= 4 * WORKERS
+    assert total(place, "palaver_database_waiting") == 0
+    members = {"openId": "bob", "conversationId": "one"}
+    first = lines(place.chat(key["secret"], hanging, **members))
+    assert next(first)["content"] == "begun"
+    with place.chat(key["secret"], hanging, **members, headers={"Idempotency-Key": "second"}):
+        eventually(lambda: total(place, "palaver_waiting_runs") == 1)
+        assert total(place, "palaver_live_runs") == 2

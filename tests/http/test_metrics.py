@@ -1,0 +1,58 @@
+"""Labels of figures are few, whatever there is."""
+
+from __future__ import annotations
+
+import re
+
+from palaver.core.observer import RunReport
+from palaver.core.problems import Upstream
+from palaver.core.types import Ended, Status, Usage
+from palaver.http.metrics import MOST_VALUES, Metrics, Reading
+from palaver.workers import add_up
+
+FAILED = Ended(status=Status.FAILED, usage=Usage(prompt=2, completion=3), problem=Upstream(reason="cut"))
+
+
+def _busy() -> Metrics:
+    metrics = Metrics(Reading)
+    for number in range(MOST_VALUES + 50):
+        metrics.request_of(number, 200)
+        metrics.run_ended(RunReport(app=number, model=f"model {number}", ended=FAILED, first_token_s=0.4))
+    return metrics
+
+
+def _values(text: str, label: str) -> set[str]:
+    return set(re.findall(rf'[{{,]{label}="([^"]*)"', text))
+
+
+def test_above_a_number_of_applications_and_models_the_rest_counts_as_one() -> None:
+    text = _busy().text().decode()
+    for label in ("application", "model"):
+        values = _values(text, label)
+        assert len(values) == MOST_VALUES + 1
+        assert "other" in values
+    assert 'palaver_tokens_total{direction="output",model="other"} 150.0' in text
+    assert 'palaver_model_errors_total{kind="cut",model="other"} 50.0' in text
+
+
+def test_figures_of_several_processes_are_sums_also_those_of_histograms() -> None:
+    odd = Metrics(Reading)
+    odd.run_ended(RunReport(app=1, model="a\u2028b c", ended=FAILED, first_token_s=3.0))
+    odd.run_ended(RunReport(app=1, model="model 1", ended=FAILED, first_token_s=3.0))
+    text = add_up([_busy().text(), _busy().text(), odd.text()]).decode()
+    assert 'palaver_first_token_seconds_bucket{le="0.25",model="model 1"} 0.0\n' in text
+    assert 'palaver_first_token_seconds_bucket{le="0.5",model="model 1"} 2.0\n' in text
+    assert 'palaver_first_token_seconds_bucket{le="+Inf",model="model 1"} 3.0\n' in text
+    assert 'palaver_first_token_seconds_count{model="model 1"} 3.0\n' in text
+    assert 'palaver_tokens_total{direction="input",model="a\u2028b c"} 2.0\n' in text
+
+
+def test_a_run_without_a_model_has_no_tokens_and_a_failure_of_an_unknown_one_counts() -> None:
+    metrics = Metrics(Reading)
+    problem = Upstream(reason="configuration")
+    metrics.run_ended(RunReport(app=1, model="", ended=Ended(status=Status.FAILED, problem=problem)))
+    metrics.run_ended(RunReport(app=1, model="m", ended=Ended(status=Status.STOPPED)))
+    text = metrics.text().decode()
+    assert 'palaver_model_errors_total{kind="configuration",model="unknown"} 1.0' in text
+    assert "palaver_tokens_total{" not in text
+    assert "palaver_first_token_seconds_count{" not in text
