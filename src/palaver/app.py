@@ -48,7 +48,7 @@ from palaver.store.embedded import Embedded
 from palaver.store.files import Quota
 from palaver.store.migrate import migrate
 from palaver.store.postgres import Postgres
-from palaver.store.secrets import SecretBox, master_key_file, read_master_key
+from palaver.store.secrets import SecretBox, master_key_file, read_master_key, replace_master_key_file
 from palaver.tools.guard import Guard
 from palaver.wire.contract import Dialect, Room, Site
 from palaver.workers import Crew, Line, Orders, Parent, Port, Together
@@ -180,7 +180,14 @@ async def _on(
             await asyncio.to_thread(embedded.ensure)
 
     connections, direct = settings.database_connections, settings.database_direct_url
-    store = Postgres(url, box, connections=connections, direct=direct, revive=revive)
+    store = Postgres(
+        url,
+        box,
+        connections=connections,
+        direct=direct,
+        keep_master_key=lambda master: keep_master_key(settings, master),
+        revive=revive,
+    )
     store.files.quota = Quota(user=settings.max_user_files_bytes, application=settings.max_application_files_bytes)
     models = catalog(settings, environment)
     library = Library(store.knowledge)
@@ -283,6 +290,14 @@ def _master_key(settings: Settings) -> bytes:
         return master_key_file(settings.folder / "master.key")
     except (ValueError, OSError) as error:
         raise SettingsError(f"master_key: {error}") from error
+
+
+def keep_master_key(settings: Settings, master: bytes) -> bool:
+    """Put another master key where the present one is from; false where that is the environment or a settings file."""
+    if settings.master_key is not None:
+        return False
+    replace_master_key_file(settings.folder / "master.key", master)
+    return True
 
 
 # Serving ------------------------------------------------------------------------------------------------------------

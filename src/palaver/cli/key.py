@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -16,12 +17,16 @@ from typer.core import TyperCommand
 from palaver.app import Core, all_dialects
 from palaver.cli.session import AnyApp, App, Json, Yes, assignment, audited, checked_name, on_core, only_app
 from palaver.cli.terminal import day, moment, note, say, say_json, table
-from palaver.core.problems import Conflict, NotFound
+from palaver.core.problems import Conflict, Invalid, NotFound
 from palaver.core.types import Application, Key, clean
 from palaver.doctor import strangers
 from palaver.store.keys import KeyUse
+from palaver.store.secrets import read_master_key, replace_master_key_file
 from palaver.wire.contract import Dialect
 from palaver.wire.settings import read_settings
+
+NEW_MASTER_KEY = "master.key.new"
+"""Beside the old one's file until the database has taken the new key."""
 
 _DURATION = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -268,6 +273,44 @@ async def delete(core: Core, id: Id, *, dialect: OfDialect = None, yes: Yes = Fa
         say_json({"dialect": key.dialect, "id": key.id, "deleted": True})
     else:
         say(f"Removed the {key.dialect} credential {key.id!r}.")
+
+
+@group.command("rotate-master")
+@on_core
+@audited("key rotate-master")
+async def rotate_master(
+    core: Core,
+    *,
+    new_key_file: Annotated[
+        Path | None,
+        typer.Option("--new-key-file", metavar="FILE", help="Where the new key is; without it one is made."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Seal every stored secret with another master key, also while servers run. Credentials and tokens stay good."""
+    master = secrets.token_bytes(32) if new_key_file is None else _key_in(new_key_file)
+    file = core.settings.folder / "master.key"
+    kept = core.settings.master_key is None
+    # Where it is to be found has it before anything is sealed with it, so that it cannot be lost.
+    if kept:
+        replace_master_key_file(file.with_name(NEW_MASTER_KEY), master)
+    elif new_key_file is None:
+        shown = master.hex()
+        say_json({"master_key": shown}) if json else say(f"The new master key, for PALAVER_MASTER_KEY: {shown}")
+        sys.stdout.flush()
+    count = await core.store.rotate_master_key(master)
+    if kept:
+        file.with_name(NEW_MASTER_KEY).replace(file)
+    if json and (kept or new_key_file is not None):
+        say_json({"master_key_file": str(file if kept else new_key_file)})
+    note(f"{count} credentials are sealed with it. Keep a copy of it, and the old one for older backups.")
+
+
+def _key_in(file: Path) -> bytes:
+    try:
+        return read_master_key(file.read_text())
+    except ValueError as error:
+        raise Invalid(field="--new-key-file", rule="type", detail=str(error)) from error
 
 
 def credential(app: str, key: Key, *, secret: bool) -> dict[str, Any]:

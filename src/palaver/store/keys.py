@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from palaver.core.problems import Conflict, NotFound, Problem
+from palaver.core.problems import Conflict, Internal, NotFound, Problem
 from palaver.core.types import Application, Key, Value
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
-from palaver.store.secrets import SecretBox
+from palaver.store.secrets import CHANGED, SecretBox, bound_to
 
 CACHED = 10_000
 """Keys remembered, unknown ones included; past that the cache begins anew."""
+
+NOTICE_WITHIN = 2.0
+"""Seconds in which a changed master key is heard of."""
 
 LONGEST = 255
 """Characters of an id. A longer one is nobody's, and not worth remembering."""
@@ -34,7 +38,7 @@ _GENERATION = """
 generation = generation + (enabled AND NOT $2)::integer,
 previous_generation = CASE WHEN enabled AND NOT $2 THEN NULL ELSE previous_generation END"""
 """Whoever disables a credential ends its tokens, for good."""
-
+_SAME_MASTER_KEY = "(SELECT value FROM meta WHERE name = 'master_key') = {}"
 _CHANGED = "pg_notify('palaver', 'keys')"
 
 
@@ -66,16 +70,12 @@ class Keys:
         return await self._cached(dialect, self._box.fingerprint(secret), _BY_FINGERPRINT)
 
     async def by_number(self, app: int, number: int) -> Key | None:
-        row = await self._db.fetchrow("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)
-        return None if row is None else self._key(row)
+        keys = await self._read("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)
+        return keys[0] if keys else None
 
     async def with_setting(self, dialect: str, name: str) -> list[Key]:
-        rows = await self._db.fetch(
-            "SELECT * FROM credential WHERE dialect = $1 AND enabled AND settings -> $2 = 'true' ORDER BY number",
-            dialect,
-            name,
-        )
-        return [self._key(row) for row in rows]
+        sql = "SELECT * FROM credential WHERE dialect = $1 AND enabled AND settings -> $2 = 'true' ORDER BY number"
+        return await self._read(sql, dialect, name)
 
     async def _cached(self, dialect: str, by: str | bytes, sql: str) -> Key | None:
         if (dialect, by) in self._cache and self._presence.listening:
@@ -83,13 +83,27 @@ class Keys:
         if isinstance(by, str) and ("\0" in by or len(by) > LONGEST):
             return None
         heard = self._presence.heard
-        row = await self._db.fetchrow(sql, dialect, by)
-        key = None if row is None else self._key(row)
+        keys = await self._read(sql, dialect, by)
+        key = keys[0] if keys else None
         if heard == self._presence.heard:  # else it may have changed while it was read
             if len(self._cache) >= CACHED:
                 self._cache.clear()
             self._cache[dialect, by] = key
         return key
+
+    async def _read(self, sql: str, *args: Any) -> list[Key]:
+        """The credentials of a query. Just as the master key is changed, what was read and what this process knows may
+        not fit together; the notice is on its way."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + NOTICE_WITHIN
+        while True:
+            rows = await self._db.fetch(sql, *args)
+            try:
+                return [self._key(row) for row in rows]
+            except Internal:
+                if loop.time() > until:
+                    raise
+            await asyncio.sleep(0.05)
 
     def note_use(self, key: Key) -> None:
         """Count an admitted call; ``save_use`` stores what was counted."""
@@ -131,7 +145,8 @@ class Keys:
         """Raises ``Conflict(reason="name")`` when the dialect has a credential of that id or secret already."""
         row = await self._db.fetchrow(
             "INSERT INTO credential (app, dialect, id, secret, fingerprint, settings, enabled, label)"
-            f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING *, {_CHANGED}",
+            f" SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE {_SAME_MASTER_KEY.format('$9')}"
+            f" ON CONFLICT DO NOTHING RETURNING *, {_CHANGED}",
             app.id,
             dialect,
             id,
@@ -140,8 +155,10 @@ class Keys:
             msgspec.json.encode(settings).decode(),
             enabled,
             label,
+            self._box.identity,
         )
         if row is None:
+            await self._want_same_master_key()
             raise Conflict(
                 reason="name", detail=f"{dialect} has a credential of the id {id!r}, or of that secret, already"
             )
@@ -196,14 +213,22 @@ class Keys:
             " previous_secret = CASE WHEN $5 > 0 THEN secret END,"
             " previous_fingerprint = CASE WHEN $5 > 0 THEN fingerprint END,"
             " previous_until = CASE WHEN $5 > 0 THEN now() + make_interval(secs => $5) END"
-            f" WHERE app = $1 AND number = $2 RETURNING *, {_CHANGED}",
+            f" WHERE app = $1 AND number = $2 AND {_SAME_MASTER_KEY.format('$6')} RETURNING *, {_CHANGED}",
             key.app,
             key.number,
             self._seal(key.dialect, key.id, secret),
             self._box.fingerprint(secret),
             overlap_s,
+            self._box.identity,
         )
+        if row is None:
+            await self._want_same_master_key()
         return self._changed(row, key)
+
+    async def _want_same_master_key(self) -> None:
+        """Raises ``Conflict`` when the master key was changed while a secret sealed with the old one was on its way."""
+        if not await self._db.fetchval(f"SELECT {_SAME_MASTER_KEY.format('$1')}", self._box.identity):
+            raise Conflict(reason="name", detail=CHANGED)
 
     def _changed(self, row: Row | None, key: Key) -> Key:
         if row is None:  # deleted in the meantime
@@ -212,8 +237,7 @@ class Keys:
 
     async def find(self, id: str) -> list[Key]:
         """The credentials of that id: one for each dialect at most."""
-        rows = await self._db.fetch("SELECT * FROM credential WHERE id = $1 ORDER BY dialect", id)
-        return [self._key(row) for row in rows]
+        return await self._read("SELECT * FROM credential WHERE id = $1 ORDER BY dialect", id)
 
     async def delete(self, key: Key) -> None:
         await self._db.execute(
@@ -224,10 +248,10 @@ class Keys:
         )
 
     def _seal(self, dialect: str, id: str, secret: str) -> bytes:
-        return self._box.seal(secret, bound_to=f"{dialect}/{id}")
+        return self._box.seal(secret, bound_to=bound_to(dialect, id))
 
     def _open(self, row: Row, sealed: bytes) -> str:
-        return self._box.open(sealed, bound_to=f"{row['dialect']}/{row['id']}")
+        return self._box.open(sealed, bound_to=bound_to(row["dialect"], row["id"]))
 
     def _key(self, row: Row) -> Key:
         previous: bytes | None = row["previous_secret"]

@@ -16,6 +16,7 @@ from palaver.store.driver import FAILURES, connect, failure
 from palaver.store.files import Files
 from palaver.store.keys import Keys
 from palaver.store.knowledge import KnowledgeTable
+from palaver.store.master import MasterKey
 from palaver.store.presence import LOCK_CLASS, Presence
 from palaver.store.privacy import Privacy
 from palaver.store.runs import Runs
@@ -46,12 +47,13 @@ class Postgres:
         *,
         connections: int = 10,
         direct: str | None = None,
+        keep_master_key: Callable[[bytes], bool] = lambda _: False,
         revive: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.db = Database(url, connections=connections, shared=direct is not None)
         self.presence = Presence(direct or url, revive=revive)
         self._direct = direct
-        self._box = box
+        self.master = MasterKey(self.db, box, self.presence, keep_master_key)
         self.applications = Applications(self.db)
         self.keys = Keys(self.db, box, self.presence)
         self.agents = Agents(self.db, self.presence)
@@ -73,7 +75,7 @@ class Postgres:
         if self._direct is not None and not await self.db.fetchval(_PRESENT, LOCK_CLASS, self.presence.worker):
             detail = "PALAVER_DATABASE_DIRECT_URL leads to another database than PALAVER_DATABASE_URL"
             raise Internal(reason="database", detail=detail)
-        await self._check_master_key()
+        await self.master.open()
 
     async def close(self) -> None:
         await self.presence.close()
@@ -92,6 +94,11 @@ class Postgres:
         finally:
             connection.terminate()
 
+    async def rotate_master_key(self, master: bytes) -> int:
+        """Seal every stored secret with another master key; how many credentials. Processes that run hear of it.
+        Raises ``Conflict`` when somebody else has just done so."""
+        return await self.master.rotate(self._direct or self.db.url, master)
+
     async def remember(self, name: str, value: str) -> None:
         """Keep a text about this installation, in place of an earlier one of that name."""
         await self.db.execute(
@@ -104,15 +111,3 @@ class Postgres:
         """What was kept under ``name``."""
         value: str | None = await self.db.fetchval("SELECT value FROM meta WHERE name = $1", name)
         return value
-
-    async def _check_master_key(self) -> None:
-        """Whoever comes first leaves the key's fingerprint; a process with another key must not go on."""
-        mine = self._box.identity
-        theirs = await self.db.fetchval(
-            "INSERT INTO meta (name, value) VALUES ('master_key', $1)"
-            " ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value",
-            mine,
-        )
-        if theirs != mine:
-            detail = "this database was used with another master key; set PALAVER_MASTER_KEY to that one"
-            raise Internal(reason="database", detail=detail)

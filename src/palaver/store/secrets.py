@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from palaver.core.problems import Internal
 
 KEY_BYTES = 32
+CHANGED = "the master key was changed meanwhile: try again"
 _NONCE_BYTES = 12
 
 
@@ -26,11 +27,25 @@ class SecretBox:
     not open."""
 
     def __init__(self, master: bytes) -> None:
+        self.change(master)
+        self.find_by(self._of_master)
+
+    def change(self, master: bytes) -> None:
+        """Seal and open with another master key from now on; what finds texts stays as it is."""
         if len(master) != KEY_BYTES:
             raise ValueError(f"the master key has {len(master)} bytes, it needs {KEY_BYTES}")
         self._cipher = AESGCM(hashlib.sha256(b"palaver seal" + master).digest())
-        self._print = hashlib.sha256(b"palaver fingerprint" + master).digest()
+        self._of_master = hashlib.sha256(b"palaver fingerprint" + master).digest()
         self._sign = hashlib.sha256(b"palaver sign" + master).digest()
+
+    def find_by(self, fingerprint_key: bytes) -> None:
+        """Make fingerprints with this key: that of the first master key, where the present one is another."""
+        self.fingerprint_key = fingerprint_key
+
+    @property
+    def identity(self) -> str:
+        """By which a database knows the master key again."""
+        return hmac.new(self._of_master, b"palaver", hashlib.sha256).hexdigest()
 
     def seal(self, text: str, *, bound_to: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
@@ -44,18 +59,18 @@ class SecretBox:
             detail = "a stored secret does not open: PALAVER_MASTER_KEY is not the one it was stored with"
             raise Internal(reason="unforeseen", detail=detail) from error
 
-    @property
-    def identity(self) -> str:
-        """By which a database knows the master key again."""
-        return self.fingerprint("palaver").hex()
-
     def fingerprint(self, text: str) -> bytes:
         """A keyed hash, equal for equal texts, by which a secret is found without being stored in the open."""
-        return hmac.new(self._print, text.encode(), hashlib.sha256).digest()
+        return hmac.new(self.fingerprint_key, text.encode(), hashlib.sha256).digest()
 
     def signature(self, text: str) -> bytes:
         """What shows that ``text`` is this installation's."""
         return hmac.new(self._sign, text.encode(), hashlib.sha256).digest()
+
+
+def bound_to(dialect: str, id: str) -> str:
+    """What a credential's secrets are bound to."""
+    return f"{dialect}/{id}"
 
 
 def read_master_key(text: str) -> bytes:
@@ -84,3 +99,14 @@ def master_key_file(path: Path) -> bytes:
     if path.stat().st_mode & 0o077:
         raise ValueError(f"{path} can be read by others; do: chmod 600 {path}")
     return read_master_key(path.read_text())
+
+
+def replace_master_key_file(path: Path, master: bytes) -> None:
+    """Let the key file at ``path`` have ``master`` from now on, as a whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(master.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
