@@ -32,9 +32,11 @@ from palaver.core.problems import Internal, Problem
 from palaver.core.runs import Runs
 from palaver.core.slots import Slots
 from palaver.core.turn import Ports
+from palaver.http.body import Bodies, BodyLimits
 from palaver.http.connections import ConnectionLimits, Connections, raise_file_limit
 from palaver.http.front import Front
 from palaver.http.metrics import Metrics, PoolReading, Reading
+from palaver.http.revocation import Callers
 from palaver.http.server import Application, Server, listen
 from palaver.http.stream import Pulse
 from palaver.knowledge.attached import Documents
@@ -404,6 +406,19 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
+def body_limits(settings: Settings) -> BodyLimits:
+    return BodyLimits(
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        upload_timeout_s=settings.upload_timeout_s,
+        min_rate=settings.min_rate,
+        max_buffered_bytes=settings.max_buffered_bytes,
+        max_spooled_bytes=settings.max_spooled_bytes,
+        spool=settings.folder if os.access(settings.folder, os.W_OK) else None,
+    )
+
+
 def _metrics(core: Core, pulse: Pulse, connections: Connections) -> Metrics:
     def read() -> Reading:
         pool = core.store.db.usage
@@ -437,6 +452,8 @@ def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
             return "the database does not answer"
         return None
 
+    callers = Callers(core.store.keys.enabled)
+    core.store.keys.on_change(callers.look)
     return Front(
         dialects=all_dialects(),
         room=core.room,
@@ -444,8 +461,8 @@ def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
         metrics=metrics or _metrics(core, pulse, Connections(connection_limits(core.settings))),
         pulse=pulse,
         ready=ready,
-        max_body_bytes=core.settings.max_body_bytes,
-        max_upload_bytes=core.settings.max_upload_bytes,
+        bodies=Bodies(body_limits(core.settings)),
+        callers=callers,
         site_url=core.settings.site_url,
         language=core.settings.language,
     )

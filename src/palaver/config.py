@@ -78,6 +78,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Positive, Meta(description="connections of one process whose callers have not shown a good credential")
     ] = 256
     head_timeout_s: Annotated[Seconds, Meta(description="seconds for a request's head")] = 10
+    body_timeout_s: Annotated[Seconds, Meta(description="seconds for a JSON body")] = 60
+    upload_timeout_s: Annotated[Seconds, Meta(description="seconds for an upload")] = 900
     write_timeout_s: Annotated[Seconds, Meta(description="seconds after which a reader that takes nothing is left")] = (
         60
     )
@@ -88,6 +90,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_application_files_bytes: Annotated[
         Positive, Meta(description="files that all end users of an application may keep, in bytes")
     ] = 21_474_836_480
+    max_buffered_bytes: Annotated[
+        Positive, Meta(description="memory of one process for bodies; a credential may have half of it")
+    ] = 67_108_864
+    max_spooled_bytes: Annotated[
+        Positive, Meta(description="disk of one process for uploads that come; a credential may have half of it")
+    ] = 2_147_483_648
     fetch_allow: Annotated[
         str, Meta(description="hosts, addresses and networks that may be fetched from although they are not public")
     ] = ""

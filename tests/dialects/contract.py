@@ -33,8 +33,10 @@ from palaver.core.problems import (
     Upstream,
 )
 from palaver.core.types import Ended, File, Key, Principal, Status, Text, Thinking, Token, ToolCall, ToolResult
+from palaver.http.body import Bodies, BodyLimits
 from palaver.http.front import Front
 from palaver.http.metrics import Metrics, Reading
+from palaver.http.revocation import Callers, nobody_revoked
 from palaver.http.stream import Pulse
 from palaver.wire.contract import Call, Dialect, Encoder, Reply, Room, Route
 
@@ -264,8 +266,8 @@ def front(dialect: Dialect, reached: list[str]) -> Front:
         metrics=Metrics(Reading),
         pulse=Pulse(10),
         ready=_ready,
-        max_body_bytes=1000,
-        max_upload_bytes=1000,
+        bodies=Bodies(BodyLimits(max_body_bytes=1000, max_upload_bytes=1000)),
+        callers=Callers(nobody_revoked),
         site_url=None,
         language="en-US",
     )

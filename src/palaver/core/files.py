@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-from palaver.core.ports import Store
+from palaver.core.ports import Content, Store
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, StoredFile, clean
 
+PIECE = 262_144
+"""Bytes of a file that are read at a time."""
 MAX_NAME = 255
 """Characters of a file's name."""
 _MAX_ENDING = 16
@@ -34,7 +37,7 @@ class Drawer:
         key: str,
         name: str,
         media_type: str,
-        content: bytes,
+        content: bytes | Content,
         details: dict[str, Any] | None = None,
         conversation: int | None = None,
     ) -> StoredFile:
@@ -77,3 +80,12 @@ class Drawer:
     async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes:
         """The file's bytes, or ``length`` of them from ``start``."""
         return await self._store.files.content(file, start=start, length=length)
+
+    async def pieces(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """The same, ``PIECE`` bytes at a time: no more of it is in memory."""
+        end = file.size if length is None else min(file.size, start + length)
+        for at in range(start, end, PIECE):
+            piece = await self._store.files.content(file, start=at, length=min(PIECE, end - at))
+            if not piece:  # deleted meanwhile
+                raise NotFound(noun="file", ref=file.key)
+            yield piece

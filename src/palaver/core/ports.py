@@ -7,7 +7,7 @@ in one place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
@@ -406,6 +406,18 @@ class Conversations(Protocol):
         ...
 
 
+class Content(Protocol):
+    """Bytes that need not be in memory, with their SHA-256; ``pieces`` begins anew at each call."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def digest(self) -> bytes: ...
+
+    def pieces(self, size: int) -> Iterator[bytes]: ...
+
+
 class Files(Protocol):
     async def add(
         self,
@@ -415,7 +427,7 @@ class Files(Protocol):
         key: str,
         name: str,
         media_type: str,
-        content: bytes,
+        content: bytes | Content,
         details: dict[str, Any],
         conversation: int | None = None,
     ) -> StoredFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
@@ -13,19 +13,20 @@ import msgspec
 import structlog
 
 from palaver.core.admit import Admission
+from palaver.core.caller import CallerLeft, waiting_caller
 from palaver.core.loggable import loggable
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
 from palaver.core.types import ANYBODY, Key, Principal, Token
+from palaver.http.body import Bodies, Body, HungUp, TooSlow
 from palaver.http.handbook import Handbook
 from palaver.http.home import home
 from palaver.http.metrics import MEDIA_TYPE, Metrics
+from palaver.http.revocation import Callers
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
 from palaver.wire.contract import Call, Dialect, Headers, Reply, Room, Stream, request_id
 from palaver.wire.framing import compact
 
-BODY_PAUSE = 20.0
-"""Seconds that may pass between two pieces of a body."""
 MAX_LOGGED_PATH = 300
 _EXPOSED = ("X-Conversation-Id", "X-Chat-Id", "X-Session-Id", "X-Request-ID", "Idempotency-Replayed")
 _METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
@@ -34,10 +35,6 @@ _STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 log = structlog.get_logger("palaver.http")
 
 Scope = dict[str, Any]
-
-
-class HungUp(Exception):  # noqa: N818  not an error of ours
-    """The caller went away before the request was complete."""
 
 
 class Front:
@@ -52,8 +49,8 @@ class Front:
         metrics: Metrics,
         pulse: Pulse,
         ready: Callable[[], Awaitable[str | None]],
-        max_body_bytes: int,
-        max_upload_bytes: int,
+        bodies: Bodies,
+        callers: Callers,
         site_url: str | None,
         language: str,
     ) -> None:
@@ -65,8 +62,8 @@ class Front:
         self._metrics = metrics
         self._pulse = pulse
         self._ready = ready
-        self._max_body_bytes = max_body_bytes
-        self._max_upload_bytes = max_upload_bytes
+        self._bodies = bodies
+        self._callers = callers
         self._site_url = site_url
         self._language = language
         self._process = structlog.contextvars.get_contextvars()
@@ -89,73 +86,119 @@ class Front:
             structlog.contextvars.bind_contextvars(request_id=request.id)
         try:
             await self._serve(request, match)
-        except HungUp:
+        except (HungUp, CallerLeft):
             return
         except asyncio.CancelledError:
-            raise
+            task = asyncio.current_task()
+            if task is None or not request.left.done():
+                raise
+            task.uncancel()
         finally:
             self._note(request, match)
 
     async def _serve(self, request: _Request, match: Match) -> None:
-        call = request.call(match, b"", self._site_url, self._language)
+        answer, key = await self._answer(request, match)
+        if not isinstance(answer, Reply):
+            await self._stream(request, answer, key)
+            return
+        if request.malformed is not None:
+            answer = replace(answer, status=request.malformed[0])
+        try:
+            await request.reply(answer)
+        except Problem as problem:  # of an answer that comes in pieces, in its middle
+            log.warning("answer broken off", problem=problem.record())
+
+    async def _answer(self, request: _Request, match: Match) -> tuple[Reply | Stream, Key | None]:
+        """The answer, and whose credential it is for. With it the call and its body are done with."""
+        call = request.call(match, self._site_url, self._language)
         if match.dialect is not None and match.dialect.traced_as is not None:
             structlog.contextvars.bind_contextvars(**match.dialect.traced_as(call))
         shown: list[Key] = []
+        body: Body | None = None
         try:
             if request.malformed is not None:
                 raise Invalid(field="request", rule="type", detail=request.malformed[1])  # noqa: TRY301
             dialect, route, absent = match.dialect, match.route, _absent(request, match)
             if dialect is None or (route is None and dialect.unrouted == "first"):
                 raise absent  # noqa: TRY301
-            upload = any(other.upload for other in match.routes)
-            body = await request.body(self._max_upload_bytes if upload else self._max_body_bytes)
-            call = request.call(match, body, self._site_url, self._language)
+            body = self._bodies.body(
+                request.receive,
+                request.headers.get("content-length", ""),
+                upload=any(other.upload for other in match.routes),
+                public=_is_public(match),
+            )
             if route is None and dialect.unrouted == "after size":
+                await body.discard()
                 raise absent  # noqa: TRY301
-            who = await self._admit(request, call, dialect, match, shown)
-            if route is None:
-                raise absent  # noqa: TRY301
-            answer = await route.handle(call, who, self._room)
-            if isinstance(answer, Reply) and not answer.charged:
-                await self._admission.give_back(who.key)
+            who, call = await self._admit(request, call, dialect, match, body, shown)
+            return await self._handle(request, call, match, who), who.key
         except Problem as problem:
-            answer = self._refuse(problem, call, match, shown)
+            request.closes = isinstance(problem, TooSlow)
+            return self._refuse(problem, call, match, shown), None
+        except CallerLeft:
+            if not request.revoked:
+                raise
+            return self._refuse(Unauthenticated(reason="disabled"), call, match, shown), None
         except HungUp:
             raise
         except Exception as error:
             log.exception("request failed", method=request.method, path=_loggable_path(request, match))
-            answer = self._refuse(Internal(reason="unforeseen", detail=type(error).__name__), call, match, shown)
-        if isinstance(answer, Reply):
-            await request.reply(answer if request.malformed is None else replace(answer, status=request.malformed[0]))
-        else:
-            await self._stream(request, answer)
+            problem = Internal(reason="unforeseen", detail=type(error).__name__)
+            return self._refuse(problem, call, match, shown), None
+        finally:
+            if body is not None:
+                body.close()
 
     async def _admit(
-        self, request: _Request, call: Call, dialect: Dialect, match: Match, shown: list[Key]
-    ) -> Principal:
-        """Closed by default: only a path whose route says ``public`` is served without a credential. The key that the
-        call names goes into ``shown``, whatever comes of it."""
-        routes = match.routes if match.route is None else (match.route,)
-        if routes and all(route.public for route in routes):
-            return ANYBODY
-        claim = dialect.claim(call)
-        token = None if claim.token is None else await self._admission.token(claim.token, signed=claim.signed)
-        if claim.id is None and claim.secret is None and token is not None:
-            key = await self._admission.key_of(token, dialect.name)
-        else:
-            key = await self._admission.key(dialect.name, id=claim.id, secret=claim.secret)
+        self, request: _Request, call: Call, dialect: Dialect, match: Match, body: Body, shown: list[Key]
+    ) -> tuple[Principal, Call]:
+        """Who calls, and the call with its body, which is read for verified callers, and for an enabled credential
+        that signs it. Closed by default: only a path whose route says ``public`` is served without a credential. The
+        key that the call names goes into ``shown``, whatever comes of it."""
+        if _is_public(match):
+            if match.route is None:
+                raise _absent(request, match)
+            return ANYBODY, await _with_body(call, match, body, None)
+        key, token = await self._claimed(call, dialect)
         if key is not None:
             shown.append(key)
             structlog.contextvars.bind_contextvars(key=key.id)
+        if read := dialect.signs_body and key is not None and key.enabled:
+            call = await _with_body(call, match, body, key)
         who = _verified(dialect, call, key, token)
         request.verified()
         request.app = who.app
         await self._admission.first_time(who)
         await self._admission.count(who.key)
-        for route in routes:
+        for route in match.routes if match.route is None else (match.route,):
             if route.permit is not None:
                 route.permit(who)
-        return who
+        if match.route is None:
+            raise _absent(request, match)
+        return who, call if read else await _with_body(call, match, body, who.key)
+
+    async def _claimed(self, call: Call, dialect: Dialect) -> tuple[Key | None, Token | None]:
+        """The credential and the token that the call says it has, where there are such."""
+        claim = dialect.claim(call)
+        token = None if claim.token is None else await self._admission.token(claim.token, signed=claim.signed)
+        if claim.id is None and claim.secret is None and token is not None:
+            return await self._admission.key_of(token, dialect.name), token
+        return await self._admission.key(dialect.name, id=claim.id, secret=claim.secret), token
+
+    async def _handle(self, request: _Request, call: Call, match: Match, who: Principal) -> Reply | Stream:
+        """What the route answers, as long as there is somebody to answer to: reads are given up, what changes
+        something goes on, and what waits in it finds out."""
+        assert match.route is not None
+        task = asyncio.current_task() if request.method in {"GET", "HEAD"} else None
+        watch = asyncio.create_task(request.watch(task))
+        try:
+            with waiting_caller(request.left), self._callers.of(_key(who), request.revoke):
+                answer = await match.route.handle(call, who, self._room)
+        finally:
+            watch.cancel()
+        if isinstance(answer, Reply) and not answer.charged:
+            await self._admission.give_back(who.key)
+        return answer
 
     def _refuse(self, problem: Problem, call: Call, match: Match, shown: Sequence[Key]) -> Reply:
         if match.dialect is None:
@@ -177,14 +220,15 @@ class Front:
             )
         return reply
 
-    async def _stream(self, request: _Request, answer: Stream) -> None:
+    async def _stream(self, request: _Request, answer: Stream, key: Key | None) -> None:
         replayed = (("Idempotency-Replayed", "true"),) if answer.replayed else ()
         await request.start(200, answer.media_type, (*_STREAM_HEADERS, *answer.headers, *replayed))
         following = Following(answer.reader, answer.encoder, request.send)
         self._pulse.open.add(following)
         try:
-            if await following.follow(request.receive, self._pulse.heartbeat_s):
-                await request.send({"type": "http.response.body", "body": b"", "more_body": False})
+            with self._callers.of(key, following.end):
+                if await following.follow(request.receive, self._pulse.heartbeat_s):
+                    await request.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._pulse.open.discard(following)
 
@@ -243,6 +287,23 @@ def _nothing() -> None:
     """Nobody wants to know."""
 
 
+def _is_public(match: Match) -> bool:
+    """Whether a path is served without a credential."""
+    routes = match.routes if match.route is None else (match.route,)
+    return bool(routes) and all(route.public for route in routes)
+
+
+def _key(who: Principal) -> Key | None:
+    return None if who is ANYBODY else who.key
+
+
+async def _with_body(call: Call, match: Match, body: Body, key: Key | None) -> Call:
+    """The call with its body, which takes of the key's budget."""
+    if key is not None and match.route is not None and match.route.upload:
+        return replace(call, upload=await body.spooled(key))
+    return replace(call, body=await body.whole(key))
+
+
 def _absent(request: _Request, match: Match) -> NotFound:
     """What a call that no route serves asks for."""
     if match.routes:
@@ -290,6 +351,9 @@ class _Request:
         self.status = 0
         self.closes = False
         """The connection cannot be used again: the rest of a body may still come on it."""
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the caller has gone away."""
+        self.revoked = False
         self.exposed: tuple[str, ...] = ()
         """Headers of the dialect's own that a page in a browser may read."""
         self.begun = self.first_byte = time.perf_counter()
@@ -300,7 +364,7 @@ class _Request:
         """What the caller calls the request, or we: comes back in ``X-Request-ID``."""
         self._scope = scope
 
-    def call(self, match: Match, body: bytes, site_url: str | None, language: str) -> Call:
+    def call(self, match: Match, site_url: str | None, language: str) -> Call:
         return Call(
             method=self.method,
             path=self._scope["path"],
@@ -308,7 +372,7 @@ class _Request:
             headers=self.headers,
             route="" if match.route is None else match.route.path,
             params=match.params or {},
-            body=body,
+            body=b"",
             now=self.now,
             trace=self.trace,
             origin=self.origin(site_url),
@@ -319,33 +383,22 @@ class _Request:
         """``https://host`` of this server, as it is configured, else as the caller reached it."""
         return site_url or f"{self._scope['scheme']}://{self.headers.get('host', 'localhost')}"
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body. Raises ``Invalid(rule="size")`` as soon as it is known to be larger than ``limit``."""
-        declared = self.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
-            raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
-        pieces: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive_piece()
-            piece: bytes = message.get("body", b"")
-            size += len(piece)
-            if size > limit:
-                raise Invalid(field="body", rule="size", detail=f"more than {limit} bytes")
-            pieces.append(piece)
-            if not message.get("more_body", False):
-                return b"".join(pieces)
+    async def watch(self, task: asyncio.Task[Any] | None) -> None:
+        """Notice when the caller goes away; ``task`` is cancelled then."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.leave()
+        if task is not None:
+            task.cancel()
 
-    async def _receive_piece(self) -> Mapping[str, Any]:
-        try:
-            async with asyncio.timeout(BODY_PAUSE):
-                message = await self.receive()
-        except TimeoutError as error:
-            self.closes = True
-            raise Invalid(field="body", rule="json", detail=f"nothing came for {BODY_PAUSE:g} s") from error
-        if message["type"] == "http.disconnect":
-            raise HungUp
-        return message
+    def revoke(self) -> None:
+        """The credential is none any more: what its caller waits for is not for him."""
+        self.revoked = True
+        self.leave()
+
+    def leave(self) -> None:
+        if not self.left.done():
+            self.left.set_result(None)
 
     async def start(self, status: int, media_type: str, headers: Sequence[tuple[str, str]]) -> None:
         self.status = status
@@ -360,11 +413,15 @@ class _Request:
 
     async def reply(self, reply: Reply) -> None:
         bare = reply.status in {204, 304}
-        measured = () if bare else (("Content-Length", str(len(reply.body))),)
+        size = len(reply.body) if reply.pieces is None else reply.length
+        measured = () if bare else (("Content-Length", str(size)),)
         how = _STREAM_HEADERS if reply.writes else measured
         await self.start(reply.status, "" if bare else reply.media_type, (*how, *reply.headers))
         for piece in reply.writes:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        if reply.pieces is not None and self.method != "HEAD":
+            async for piece in reply.pieces:
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
 
     def _cors(self) -> list[tuple[str, str]]:

@@ -97,6 +97,11 @@ class Following:
     def wake(self) -> None:
         self._reader.wake()
 
+    def end(self) -> None:
+        """Break the stream off: whom it is for may not have it any more."""
+        self.gone = True
+        self._reader.wake()
+
 
 def _failed(events: list[Event]) -> bool:
     last = events[-1] if events else None

@@ -6,7 +6,7 @@ Whatever goes wrong between here and PostgreSQL becomes ``Internal(reason="datab
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -89,13 +89,13 @@ class Database:
         """The command tag, e.g. ``UPDATE 1``."""
         return await self._run(lambda connection: connection.execute(sql, *args))
 
-    async def together(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
-        """All of ``statements`` in one transaction, or none."""
+    async def together(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """All of ``statements`` in one transaction, or none. It may be tried again, and goes over them anew then."""
 
         async def work(connection: Connection) -> None:
-            self.statements += len(statements) - 1
             async with connection.transaction():
-                for sql, args in statements:
+                for number, (sql, args) in enumerate(statements):
+                    self.statements += number > 0
                     await connection.execute(sql, *args)
 
         await self._run(work)

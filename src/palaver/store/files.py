@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
+from palaver.core.ports import Content
 from palaver.core.problems import Invalid
 from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import json_text
@@ -56,20 +59,17 @@ class Files:
         key: str,
         name: str,
         media_type: str,
-        content: bytes,
+        content: bytes | Content,
         details: dict[str, Any],
         conversation: int | None = None,
     ) -> StoredFile:
         """Keep the file; under a key that is taken already the first one stays, and is what comes back. Raises
         ``Invalid(rule="size")`` for one that the quota has no room for."""
+        uid, kept = new_uid(), _Whole(content) if isinstance(content, bytes) else content
         if self.quota is not None:
-            await self._make_sure_of_room(self.quota, app, user, len(content))
-        uid, digest = new_uid(), sha256(content).digest()
-        said = (app, uid, user, key, name, media_type, len(content), digest, json_text(details), conversation)
-        pieces = [content[at : at + PIECE] for at in range(0, len(content), PIECE)]
-        await self._db.together(
-            [(_ADD, said), *((_ADD_PIECE, (app, uid, number, piece)) for number, piece in enumerate(pieces))]
-        )
+            await self._make_sure_of_room(self.quota, app, user, kept.size)
+        said = (app, uid, user, key, name, media_type, kept.size, kept.digest, json_text(details), conversation)
+        await self._db.together(_Adding(app, uid, said, kept))
         stored = await self.get(app, key)
         assert stored is not None
         return stored
@@ -122,6 +122,33 @@ class Files:
         )
         skipped = start - start % PIECE
         return b"".join(row["bytes"] for row in rows)[start - skipped : end - skipped]
+
+
+class _Adding:
+    """The statements that add a file. A transaction that is tried again reads its pieces again: one is in memory."""
+
+    def __init__(self, app: int, uid: UUID, said: tuple[Any, ...], content: Content) -> None:
+        self._app = app
+        self._uid = uid
+        self._said = said
+        self._content = content
+
+    def __iter__(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        yield _ADD, self._said
+        for number, piece in enumerate(self._content.pieces(PIECE)):
+            yield _ADD_PIECE, (self._app, self._uid, number, piece)
+
+
+class _Whole:
+    """Content that is in memory."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.size = len(content)
+        self.digest = sha256(content).digest()
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        return (self._content[at : at + size] for at in range(0, self.size, size))
 
 
 def _file(row: Row) -> StoredFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,7 +59,17 @@ class Keys:
         self._presence = presence
         self._cache: dict[tuple[str, str | bytes], Key | None] = {}
         self._used: dict[tuple[int, int], tuple[int, datetime]] = {}
-        presence.on("keys", lambda _: self._cache.clear())
+        self._on_change: list[Callable[[], None]] = []
+        presence.on("keys", lambda _: self._notice())
+
+    def on_change(self, act: Callable[[], None]) -> None:
+        """``act`` is called when any credential has changed, in whichever process."""
+        self._on_change.append(act)
+
+    def _notice(self) -> None:
+        self._cache.clear()
+        for act in self._on_change:
+            act()
 
     # For calls ------------------------------------------------------------------------------------------------------
 
@@ -68,6 +78,16 @@ class Keys:
 
     async def by_secret(self, dialect: str, secret: str) -> Key | None:
         return await self._cached(dialect, self._box.fingerprint(secret), _BY_FINGERPRINT)
+
+    async def enabled(self, names: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Those of ``names``, each an application and a number, that may still call."""
+        rows = await self._db.fetch(
+            "SELECT c.app, c.number FROM unnest($1::bigint[], $2::bigint[]) AS n (app, number)"
+            " JOIN credential c ON c.app = n.app AND c.number = n.number WHERE c.enabled",
+            [app for app, _ in names],
+            [number for _, number in names],
+        )
+        return {(row["app"], row["number"]) for row in rows}
 
     async def by_number(self, app: int, number: int) -> Key | None:
         keys = await self._read("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)

@@ -127,4 +127,5 @@ def idempotency(call: Call, scope: str) -> Claim | None:
         return None
     if not _KEY.fullmatch(key):
         raise Invalid(field="Idempotency-Key", rule="range", detail="1 to 255 characters from 0x21 to 0x7E")
-    return Claim(scope=scope, key=key, digest=sha256(call.query.encode() + b"\0" + sha256(call.body).digest()).digest())
+    body = sha256(call.body).digest() if call.upload is None else call.upload.digest
+    return Claim(scope=scope, key=key, digest=sha256(call.query.encode() + b"\0" + body).digest())

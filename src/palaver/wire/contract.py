@@ -7,10 +7,10 @@ turns a run's events into the vendor's bytes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from palaver.core.answers import Answers
 from palaver.core.chat import Chat
@@ -19,11 +19,14 @@ from palaver.core.files import Drawer
 from palaver.core.knowledge import KnowledgeBases
 from palaver.core.media import Studio
 from palaver.core.people import People
+from palaver.core.ports import Content
 from palaver.core.problems import AnyProblem
 from palaver.core.runs import Reader
 from palaver.core.types import Key, Principal, Token
 from palaver.wire.describe import JSON, About, Operation
 from palaver.wire.manifest import Row
+
+T = TypeVar("T")
 
 MAX_REQUEST_ID = 128
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -60,6 +63,16 @@ def request_id(headers: Headers) -> str | None:
     return sent if 0 < len(sent) <= MAX_REQUEST_ID and sent.isprintable() else None
 
 
+class Upload(Content, Protocol):
+    """The body of a route that takes uploads. It need not be in memory."""
+
+    def read(self, start: int, end: int) -> bytes: ...
+
+    async def examine(self, work: Callable[[Upload], T]) -> T:
+        """What ``work`` makes of it. It is done beside everything else: it may take as long as the upload is large."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request. ``now`` is Unix seconds, ``trace`` the request's id in logs and in the vendors' trace members."""
@@ -75,10 +88,13 @@ class Call:
     params: Mapping[str, str]
     """What the route's ``{name}`` segments matched, percent-decoded."""
     body: bytes
+    """Empty where there is an ``upload``."""
     now: float
     trace: str
     origin: str = ""
     """``https://host`` the caller used."""
+    upload: Upload | None = None
+    """The body of a route with ``upload``."""
     language: str = "en-US"
     """The server's, for callers who do not say which one they read."""
 
@@ -103,6 +119,9 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
     charged: bool = True
     """Whether the call counts towards the credential's ``total``."""
+    pieces: AsyncIterator[bytes] | None = None
+    """What goes out instead of ``body`` as it is taken, ``length`` bytes in all."""
+    length: int = 0
     writes: tuple[bytes, ...] = ()
     """What goes out write by write instead of ``body``: sent as a stream is, without a length, not to be cached."""
 
@@ -250,6 +269,8 @@ class Dialect:
     """What the vendor's answers call the request, by the member's name: logged, so that it can be found."""
     exposed: tuple[str, ...] = ()
     """Answer headers that pages in a browser may read, beside those of every dialect."""
+    signs_body: bool = False
+    """Whether ``verify`` needs the body. Elsewhere a body is read for verified callers alone."""
     settings: tuple[Setting, ...] = field(default=())
     behaviours: tuple[Row, ...] = field(default=())
     """What it promises, for whoever wants to know."""

@@ -21,16 +21,18 @@ from palaver.wire.once import Subject, once
 async def upload(call: Call, who: Principal, room: Room) -> Reply:
     """Keep the body as a file."""
     name = upload_query(call).name
-    if not call.body:
+    if call.upload is None or not call.upload.size:
         raise Invalid(field="file", rule="required")
+
+    content = call.upload
 
     async def work() -> tuple[Reply, Subject]:
         kept = await room.drawer.add(
             who,
-            key=sha256(call.trace.encode() + call.body).hexdigest()[:32],
+            key=sha256(call.trace.encode() + content.digest).hexdigest()[:32],
             name=name,
             media_type=media_type_of(call),
-            content=call.body,
+            content=content,
         )
         place = ("Location", f"{ROOT}/files/{kept.key}")
         return Reply(status=201, body=compact(file_shown(kept)), headers=(place,)), kept
@@ -42,7 +44,7 @@ async def download(call: Call, who: Principal, room: Room) -> Reply:
     """A file's bytes. A browser is told to save them: what somebody uploaded is not to run as a page of this server."""
     file = await room.drawer.get(who, call.params["key"])
     headers = download_headers(file, inline=False)
-    return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
+    return Reply(pieces=room.drawer.pieces(file), length=file.size, media_type=file.media_type, headers=headers)
 
 
 async def delete(call: Call, who: Principal, room: Room) -> Reply:

@@ -18,6 +18,7 @@ DIALECT = Dialect(
     routes=ROUTES,
     claim=claim,
     verify=verify,
+    signs_body=True,
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,

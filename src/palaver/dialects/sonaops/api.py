@@ -120,11 +120,12 @@ async def voice_broadcast(call: Call, _who: Principal, room: Room) -> Reply:
     headers = (("Accept-Ranges", "bytes"), *download_headers(file))
     part = stretch(call.headers.get("range"), file.size)
     if part is None:
-        return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
+        pieces = room.drawer.pieces(file)
+        return Reply(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = part
-    content = await room.drawer.content(file, start=start, length=length)
+    pieces = room.drawer.pieces(file, start=start, length=length)
     where = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
-    return Reply(status=206, body=content, media_type=file.media_type, headers=(where, *headers))
+    return Reply(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(where, *headers))
 
 
 async def _agent(who: Principal, room: Room, ref: str) -> Agent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from email.utils import formatdate
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -35,7 +36,8 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-
 
 async def upload(call: Call, who: Principal, room: Room) -> Reply:
     """Keep a file for its user; a message attaches it by its key."""
-    form = parts(call.headers.get("content-type", ""), call.body)
+    content_type = call.headers.get("content-type", "")
+    form = [] if call.upload is None else await call.upload.examine(partial(parts, content_type))
     claim = idempotency(call, "POST /api/v1/file/upload")
     if claim is not None:
         claim = msgspec.structs.replace(claim, digest=sha256(call.query.encode() + b"\0" + digest(form)).digest())
@@ -51,7 +53,7 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
             key=key,
             name=file.filename or "file",
             media_type=_media_type(file.media_type),
-            content=file.content,
+            content=file,
             details=details,
         )
         return success(call, file_record(kept, call)), kept
@@ -72,7 +74,7 @@ def _details(form: list[Part]) -> dict[str, Any]:
 
 def _key(call: Call, file: Part, target: str, today: datetime) -> str:
     ending = _ENDING.fullmatch(file.filename or "")
-    name = sha256(call.trace.encode() + file.content).hexdigest()[:32]
+    name = sha256(call.trace.encode() + file.digest).hexdigest()[:32]
     return f"local/{target.lower()}/{today:%Y%m%d}/{name}{'' if ending is None else ending[1]}"
 
 
@@ -137,8 +139,9 @@ async def _bytes(call: Call, room: Room, file: StoredFile) -> Reply:
         body = compact(envelope(call, "4160", "Requested range not satisfiable"))
         return Reply(status=416, body=body, headers=(*headers, ("Content-Range", f"bytes */{file.size}")))
     if span is None:
-        return Reply(body=await room.drawer.content(file), media_type=file.media_type, headers=headers)
+        pieces = room.drawer.pieces(file)
+        return Reply(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = span
-    content = await room.drawer.content(file, start=start, length=length)
+    pieces = room.drawer.pieces(file, start=start, length=length)
     whole = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
-    return Reply(status=206, body=content, media_type=file.media_type, headers=(*headers, whole))
+    return Reply(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(*headers, whole))

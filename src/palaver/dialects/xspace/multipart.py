@@ -9,36 +9,69 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from palaver.core.problems import Invalid
 
 MAX_PARTS = 100
 MAX_HEAD = 16_384
+MAX_PADDING = 1024
+"""White space behind a boundary."""
+MAX_FIELD = 1_048_576
+"""Bytes of a field that is no file."""
+WINDOW = 262_144
+"""Bytes of a form that are looked at at once."""
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)
 _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9_-]+\*?)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^;"\s]*))[ \t]*', re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
+class Source(Protocol):
+    """Where a form is read from."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, start: int, end: int) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One field of a form; a file has a ``filename``, which may be empty."""
+    """One field of a form; a file has a ``filename``, which may be empty. Its bytes stay where they are."""
 
     name: str
     filename: str | None
     media_type: str
-    content: bytes
+    source: Source
+    start: int
+    end: int
+    digest: bytes
+    """SHA-256 of its bytes."""
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+    @property
+    def content(self) -> bytes:
+        return self.source.read(self.start, self.end)
 
     @property
     def text(self) -> str:
-        """The value of a field that is no file. Raises ``Invalid`` where it is not UTF-8."""
+        """The value of a field that is no file. Raises ``Invalid`` where it is not UTF-8, or too long for a field."""
+        if self.size > MAX_FIELD:
+            raise _malformed(f"the field {self.name!r} has more than {MAX_FIELD} bytes")
         try:
             return self.content.decode().replace("\0", "\ufffd")
         except UnicodeDecodeError as error:
             raise _malformed(f"the field {self.name!r} is not UTF-8") from error
 
+    def pieces(self, size: int) -> Iterator[bytes]:
+        return _pieces(self.source, self.start, self.end, size)
 
-def parts(content_type: str, body: bytes) -> list[Part]:
+
+def parts(content_type: str, body: Source) -> list[Part]:
     """The parts of ``body``; none where ``content_type`` is not a form's. Raises ``Invalid(field="multipart")``."""
     kind, _, _ = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
@@ -58,59 +91,64 @@ def digest(found: list[Part]) -> bytes:
     """The same for equal names and contents, whatever the boundary was."""
     whole = sha256()
     for part in found:
-        for piece in (part.name.encode(), (part.filename or "").encode(), part.content):
+        for piece in (part.name.encode(), (part.filename or "").encode()):
             whole.update(sha256(piece).digest())
+        whole.update(part.digest)
     return whole.digest()
 
 
-def _spans(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
+def _spans(body: Source, delimiter: bytes) -> Iterator[tuple[int, int]]:
     """Where each part begins and ends."""
-    at = _after(body, 0, delimiter) if body.startswith(delimiter) else None
-    if at is None:
-        at = _next(body, 0, delimiter)[1]
-    while at >= 0:
-        start = at
-        end, at = _next(body, start, delimiter)
-        yield start, end
-
-
-def _next(body: bytes, start: int, delimiter: bytes) -> tuple[int, int]:
-    """(where the delimiter's line begins, where the next part does; -1 behind the last one)."""
-    line = b"\r\n" + delimiter
-    at = body.find(line, start)
-    while at >= 0:
-        following = _after(body, at + 2, delimiter)
-        if following is not None:
-            return at, following
-        at = body.find(line, at + 2)
+    start = -1
+    for at, after, closing in _delimiters(body, delimiter):
+        if start >= 0:
+            yield start, at
+        if closing:
+            return
+        start = after
     raise _malformed("the closing boundary is missing")
 
 
-def _after(body: bytes, at: int, delimiter: bytes) -> int | None:
-    """Where the part behind the delimiter at ``at`` begins; -1 for the closing one, ``None``: it is none at all."""
-    at += len(delimiter)
-    if body.startswith(b"--", at):
-        return -1
-    while body[at : at + 1] in {b" ", b"\t"}:
-        at += 1
-    return at + 2 if body.startswith(b"\r\n", at) else None
+def _delimiters(body: Source, delimiter: bytes) -> Iterator[tuple[int, int, bool]]:
+    """(where a delimiter's line begins, where what is behind it does, whether it is the closing one) of each. One may
+    stand at the very beginning, as if behind the end of a line."""
+    pattern = re.compile(rb"\r\n" + re.escape(delimiter) + rb"(?:(--)|[ \t]{0,%d}\r\n)" % MAX_PADDING)
+    overlap = len(delimiter) + MAX_PADDING + 4
+    kept, base = b"\r\n", -2
+    for piece in _pieces(body, 0, body.size, WINDOW):
+        window, seen = kept + piece, 0
+        for match in pattern.finditer(window):
+            seen = match.end()
+            yield base + match.start(), base + match.end(), match[1] is not None
+        seen = max(seen, len(window) - overlap)
+        kept, base = window[seen:], base + seen
 
 
-def _part(body: bytes, start: int, end: int) -> Part:
-    split = body.find(b"\r\n\r\n", start, min(end, start + MAX_HEAD))
-    if split < 0:
+def _pieces(source: Source, start: int, end: int, size: int) -> Iterator[bytes]:
+    return (source.read(at, min(end, at + size)) for at in range(start, end, size))
+
+
+def _part(body: Source, start: int, end: int) -> Part:
+    head, there, _ = body.read(start, min(end, start + MAX_HEAD)).partition(b"\r\n\r\n")
+    if not there:
         raise _malformed("a part has no head")
-    headers = _headers(body[start:split])
+    headers = _headers(head)
     disposition = headers.get("content-disposition", "")
     kind, _, _ = disposition.partition(";")
     fields = _parameters(disposition[len(kind) :])
     if kind.strip().lower() != "form-data" or "name" not in fields:
         raise _malformed("a part has no name")
+    whole, first = sha256(), start + len(head) + 4
+    for piece in _pieces(body, first, end, WINDOW):
+        whole.update(piece)
     return Part(
         name=fields["name"],
         filename=_filename(fields),
         media_type=headers.get("content-type", ""),
-        content=body[split + 4 : end],
+        source=body,
+        start=first,
+        end=end,
+        digest=whole.digest(),
     )
 
 
