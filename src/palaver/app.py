@@ -39,6 +39,7 @@ from palaver.http.metrics import Metrics, PoolReading, Reading
 from palaver.http.revocation import Callers
 from palaver.http.server import Application, Server, listen
 from palaver.http.stream import Pulse
+from palaver.http.watchdog import Watchdog
 from palaver.knowledge.attached import Documents
 from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import Library
@@ -353,7 +354,8 @@ async def _serve_on(
     raise_file_limit()
     pulse = Pulse(settings.heartbeat_s)
     connections = Connections(connection_limits(settings))
-    metrics = core.runs.observer = core.models.observer = _metrics(core, pulse, connections)
+    watchdog = Watchdog()
+    metrics = core.runs.observer = core.models.observer = _metrics(core, pulse, connections, watchdog)
     application: Application = _front(core, pulse, metrics)
     if parent is not None:
         parent.own = metrics.text
@@ -374,12 +376,14 @@ async def _serve_on(
     _when_told(end)
     keepers = [asyncio.create_task(_care(core, metrics)), asyncio.create_task(_save_use(core))]
     pulse.start()
+    watchdog.start()
     try:
         await server.serve(sockets=[listening])
     finally:
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*closing, return_exceptions=True)
+        watchdog.stop()
         await within(0.5, *keepers, pulse.stop())
         log.info("stopped")
 
@@ -419,7 +423,7 @@ def body_limits(settings: Settings) -> BodyLimits:
     )
 
 
-def _metrics(core: Core, pulse: Pulse, connections: Connections) -> Metrics:
+def _metrics(core: Core, pulse: Pulse, connections: Connections, watchdog: Watchdog) -> Metrics:
     def read() -> Reading:
         pool = core.store.db.usage
         return Reading(
@@ -427,6 +431,8 @@ def _metrics(core: Core, pulse: Pulse, connections: Connections) -> Metrics:
             waiting_runs=core.runs.waiting,
             max_live_runs=core.settings.max_live_runs,
             open_streams=len(pulse.open),
+            stalls=watchdog.stalls,
+            stalled_s=watchdog.stalled_s,
             connections=len(connections),
             unverified=connections.unverified,
             evicted=connections.evicted,
@@ -458,7 +464,7 @@ def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
         dialects=all_dialects(),
         room=core.room,
         admission=Admission(core.store.keys, core.store.usage, core.store.tokens),
-        metrics=metrics or _metrics(core, pulse, Connections(connection_limits(core.settings))),
+        metrics=metrics or _metrics(core, pulse, Connections(connection_limits(core.settings)), Watchdog()),
         pulse=pulse,
         ready=ready,
         bodies=Bodies(body_limits(core.settings)),

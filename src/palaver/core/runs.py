@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
+from palaver.core.caller import unless_left
 from palaver.core.events import Added, Draft, Event
 from palaver.core.observer import Observer, RunReport, Unobserved
 from palaver.core.ports import Store
@@ -96,17 +97,22 @@ class Reader:
 
 
 async def collect(reader: Reader, limit_s: float) -> list[Event] | None:
-    """Every event from where the reader is to the end; ``None`` when that takes longer. The run goes on regardless."""
-    events: list[Event] = []
+    """Every event from where the reader is to the end; ``None`` when that takes longer. The run goes on regardless,
+    also when the caller who waits for it leaves: that raises ``CallerLeft``."""
     try:
         async with asyncio.timeout(limit_s):
-            while not reader.done:
-                await reader.wait()
-                events += reader.take()
+            return await unless_left(_to_the_end(reader))
     except TimeoutError:
         return None
     finally:
         reader.close()
+
+
+async def _to_the_end(reader: Reader) -> list[Event]:
+    events: list[Event] = []
+    while not reader.done:
+        await reader.wait()
+        events += reader.take()
     return events
 
 

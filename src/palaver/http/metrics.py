@@ -44,6 +44,8 @@ class Reading:
     open_streams: int = 0
     tasks: int = 0
     statements: int = 0
+    stalls: int = 0
+    stalled_s: float = 0.0
     connections: int = 0
     unverified: int = 0
     evicted: int = 0
@@ -63,6 +65,8 @@ class _Readings(Collector):
         yield GaugeMetricFamily("palaver_connections", "Open connections", now.connections)
         yield GaugeMetricFamily("palaver_unverified_connections", "Those without a verified credential", now.unverified)
         yield CounterMetricFamily("palaver_evicted_connections", "Connections closed for new ones", now.evicted)
+        yield CounterMetricFamily("palaver_loop_stalls", "Times the event loop was held for over 0.2 s", now.stalls)
+        yield CounterMetricFamily("palaver_loop_stalled_seconds", "Seconds of these", now.stalled_s)
         yield GaugeMetricFamily("palaver_tasks", "Tasks of the event loop", now.tasks)
         yield CounterMetricFamily("palaver_statements", "Statements sent to PostgreSQL", now.statements)
         yield from _of_pool(now.pool)
