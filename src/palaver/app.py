@@ -374,7 +374,7 @@ async def _serve_on(
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
     _when_told(end)
-    keepers = [asyncio.create_task(_care(core, metrics)), asyncio.create_task(_save_use(core))]
+    keepers = [asyncio.create_task(_care(core, metrics.recovered.inc)), asyncio.create_task(_save_use(core))]
     pulse.start()
     watchdog.start()
     try:
@@ -478,7 +478,7 @@ def _record(error: Exception) -> dict[str, Any]:
     return error.record() if isinstance(error, Problem) else {"kind": type(error).__name__}
 
 
-async def _care(core: Core, metrics: Metrics) -> None:
+async def _care(core: Core, recovered: Callable[[float], None]) -> None:
     """End the runs that nobody works on, and remove what has run out."""
     pause, tidied = 0.3, 0.0  # two looks soon after the start: a restart finds its own dead runs at once
     suspects: set[int] = set()
@@ -486,11 +486,11 @@ async def _care(core: Core, metrics: Metrics) -> None:
     loop = asyncio.get_running_loop()
     while True:
         try:
-            metrics.recovered.inc(await _end_lost(core))
+            recovered(await _end_lost(core))
             known = core.runs.numbers()  # before the look: one that is added meanwhile cannot be missed
             stored = await core.store.runs.held(core.store.presence.worker)
             ended, suspects = await _end_forgotten(core, stored, suspects)
-            metrics.recovered.inc(ended)
+            recovered(ended)
             missed = core.runs.stop_vanished(known - stored, missed)
             for run in await core.store.runs.heads(core.store.presence.worker):
                 core.runs.may_start(run)
