@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from bench.hostile import connections, documents, readers, runs, uploads
+from bench.hostile import connections, documents, inputs, readers, runs, uploads
 from bench.hostile.target import Target
 
 
@@ -31,6 +31,10 @@ ATTACKS = (
     Attack(name="drips", run=connections.dripping),
     Attack(name="pipelines", run=connections.pipelined_heads),
     Attack(name="chunks", run=connections.tiny_chunks),
+    Attack(name="bodies", run=inputs.dear_bodies),
+    Attack(name="parts", run=inputs.small_parts),
+    Attack(name="names", run=inputs.names_without_end),
+    Attack(name="searches", run=inputs.dear_searches),
     Attack(name="unread-files", run=readers.unread_files),
     Attack(name="unread-history", run=readers.unread_history),
     Attack(name="unread-streams", run=readers.unread_streams),

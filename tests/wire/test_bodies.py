@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import time
 from typing import Any, cast
 
 import msgspec
@@ -14,7 +16,7 @@ from wire.calls import call
 
 from palaver.core.problems import Invalid
 from palaver.core.types import MAX_ID
-from palaver.wire.bodies import MAX_DEPTH, as_id, idempotency, json_object, read
+from palaver.wire.bodies import MAX_DEPTH, MAX_NODES, as_id, idempotency, json_object, read
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -298,3 +300,26 @@ def test_a_request_is_its_query_and_its_body() -> None:
 
     assert digest(b"{}") == digest(b"{}")
     assert len({digest(b"{}"), digest(b"{} "), digest(b"{}", "a=1"), digest(b"{}", "a=1&"), digest(b"", "{}")}) == 5
+
+
+@pytest.mark.parametrize("node", ["[]", "{}", '[{"":[]}]', '{"a":"[:"}'])
+def test_a_body_has_no_more_objects_arrays_and_members_than_may_be(node: str) -> None:
+    each = len(re.findall(r"[\[{:]", node.replace('"[:"', "")))
+    most = (MAX_NODES - 4) // each
+
+    def body(count: int) -> bytes:
+        return f'{{"text":"{"[{:" * MAX_NODES}\\"[","a":[{",".join([node] * count)}]}}'.encode()
+
+    assert len(json_object(body(most))["a"]) == most
+    with pytest.raises(Invalid) as refused:
+        json_object(body(most + 1 + 4 // each))
+    assert refused.value.rule == "json"
+
+
+@pytest.mark.parametrize("piece", ["[", '"', '\\"[', '"[', "[\\"])
+def test_brackets_are_counted_in_proportion_to_the_body(piece: str) -> None:
+    body = b'{"a":"' + piece.encode() * (2**20 // len(piece))
+    begun = time.process_time()
+    with pytest.raises(Invalid):
+        json_object(body)
+    assert time.process_time() - begun < 1
