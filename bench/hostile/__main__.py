@@ -17,14 +17,14 @@ import uvloop
 
 from bench.calling import Failed
 from bench.hostile.attacks import ATTACKS
-from bench.hostile.judging import Verdict, judged, table
+from bench.hostile.judging import Verdict, judged, markdown, table
 from bench.hostile.target import grounds
 from bench.machine import Cpus, Unfit
 from palaver.config import Settings
 from palaver.core.problems import Problem
 from palaver.logs import configure_logs
 
-SECONDS = 8.0
+SECONDS = 6.0
 
 
 async def _attacked(asked: argparse.Namespace) -> list[Verdict]:
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help="of one attack")
     parser.add_argument("--size", type=float, default=1.0, metavar="PART", help="of the whole of it")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--markdown", action="store_true", help="print a table for a document")
     asked = parser.parse_args()
     configure_logs(Settings(log_level="error"))
     try:
@@ -57,7 +58,10 @@ def main() -> None:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("hostile: stopped, nothing is left behind", file=sys.stderr)
         sys.exit(130)
-    print(json.dumps([one.as_json() for one in verdicts], indent=2) if asked.json else table(verdicts))
+    if asked.json:
+        print(json.dumps([one.as_json() for one in verdicts], indent=2))
+    else:
+        print((markdown if asked.markdown else table)(verdicts))
     sys.exit(0 if verdicts and not any(one.wrong for one in verdicts) else 1)
 
 

@@ -24,6 +24,9 @@ SLOWEST_S = 1.0
 """What the slowest call of the healthy caller stays under."""
 KEPT = 96 * MEGA
 """Bytes of memory that the server may have more than before, when all is over."""
+STALLED = "event loop stalled"
+STALL_S = 0.5
+"""Seconds of processor time after which a stall that the watchdog logs is one too many."""
 SETTLES_WITHIN = 15.0
 DRAIN_S = 5.0
 ENDS_WITHIN = DRAIN_S + 10
@@ -45,6 +48,8 @@ class Verdict:
     before: float = 0.0
     highest: float = 0.0
     after: float = 0.0
+    stall: float = 0.0
+    """The longest of those that the watchdog logged."""
     ends: float = 0.0
     load: float = 0.0
     """Of the machine, over the last minute."""
@@ -68,8 +73,11 @@ class Verdict:
             self.wrong.append(f"{heard['failed']} calls of the healthy caller failed: {heard['failures'][0]}")
 
     def judge_log(self, lines: Sequence[Mapping[str, Any]], expected: str) -> None:
+        """Nothing may have failed that nobody foresaw, and nothing may have held the event loop for long."""
         for line in lines:
-            if line.get("event") != expected and (line.get("level") == "error" or line.get("event") == "loop stalled"):
+            if line.get("event") == STALLED:
+                self.stall = max(self.stall, float(line["cpu_s"]))
+            if line.get("event") != expected and (line.get("level") == "error" or self.stall >= STALL_S):
                 self.wrong.append(f"in the log: {json.dumps(line)[:600]}")
                 return
 
@@ -165,7 +173,21 @@ async def healthy(target: Target, heard: dict[str, Any]) -> AsyncGenerator[None]
             process.send_signal(signal.SIGKILL)
 
 
-HEAD = ("attack", "calls", "p50", "p99", "slowest", "of", "memory: before", "most", "after", "ends in", "load", "")
+HEAD = (
+    "attack",
+    "calls",
+    "p50",
+    "p99",
+    "slowest",
+    "of",
+    "memory: before",
+    "most",
+    "after",
+    "stall",
+    "ends in",
+    "load",
+    "",
+)
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -180,4 +202,20 @@ def _cells(one: Verdict) -> tuple[str, ...]:
     times = [f"{1000 * seconds:.0f} ms" for seconds in (one.p50, one.p99, one.slowest)]
     memory = [f"{mega:.0f} MiB" for mega in (one.before, one.highest, one.after)]
     end = f"GOT THROUGH: {'; '.join(one.wrong)}" if one.wrong else one.note
-    return (one.attack, str(one.calls), *times, one.slowest_call, *memory, f"{one.ends:.1f} s", f"{one.load:.1f}", end)
+    return (
+        one.attack,
+        str(one.calls),
+        *times,
+        one.slowest_call,
+        *memory,
+        f"{one.stall:.1f} s",
+        f"{one.ends:.1f} s",
+        f"{one.load:.1f}",
+        end,
+    )
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """For a document."""
+    head = [*(cell.capitalize() for cell in HEAD[:-1]), "What happened"]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(HEAD), *map(_cells, verdicts)))
