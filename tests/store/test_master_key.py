@@ -57,8 +57,8 @@ def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(database_url:
             (first,) = await one.keys.find("more-0")
             await one.keys.rotate(first, "changed", overlap_s=600)
             token = Token(
-                app=c.app.id, credential=c.who.key.number, generation=c.who.key.generation, family=new_uid(), kind="access",
-                user="ann", scopes=(), redirect=None, expires=datetime.now(UTC) + timedelta(hours=1),
+                app=c.app.id, credential=c.who.key.number, generation=c.who.key.generation, family=new_uid(),
+                kind="access", user="ann", scopes=(), redirect=None, expires=datetime.now(UTC) + timedelta(hours=1),
             )  # fmt: skip
             await one.tokens.issue(token, "a token")
             for master in (NEW, NEWEST):

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from palaver.core.ports import Unfetched
+from palaver.core.fetching import Unfetched
 from palaver.tools.guard import Guard
 
 Writer = asyncio.StreamWriter

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from tools.outside import Act, Names, Outside, Writer, answer, pieces, redirect, refused
 
 import palaver
-from palaver.core.ports import Fetched, Unfetched
+from palaver.core.fetching import Fetched, Unfetched
 from palaver.tools.guard import REDIRECTS, SIMULTANEOUS, Guard, session_to
 
 # What is allowed ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from palaver.core.ports import Unfetched
+from palaver.core.fetching import Unfetched
 from palaver.tools.targets import LONGEST, onward, read
 
 

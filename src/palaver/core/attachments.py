@@ -16,8 +16,9 @@ from mimetypes import guess_type
 
 import structlog
 
+from palaver.core.fetching import Fetch, Unfetched
 from palaver.core.loggable import loggable
-from palaver.core.ports import Attachment, Documents, Fetch, Store, Unfetched, Unreadable
+from palaver.core.ports import Attachment, Documents, Store, Unreadable
 from palaver.core.problems import Problem
 from palaver.core.types import File, Message, StoredFile, clean
 

@@ -14,10 +14,10 @@ import msgspec
 from palaver.core.attachments import Attachments
 from palaver.core.context import cite, fill, window
 from palaver.core.events import Added, Draft, Event, Grew, Opened
+from palaver.core.fetching import Fetch
 from palaver.core.ports import (
     Call,
     Documents,
-    Fetch,
     Finished,
     Knowledge,
     Model,

@@ -22,7 +22,7 @@ import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 import palaver
-from palaver.core.ports import Fetched, Unfetched
+from palaver.core.fetching import Fetched, Unfetched
 from palaver.tools import naming, targets
 from palaver.tools.addresses import Address, admits, allowed, kind, read_address
 from palaver.tools.targets import Target

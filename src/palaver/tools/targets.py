@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urljoin
 
-from palaver.core.ports import Unfetched
+from palaver.core.fetching import Unfetched
 from palaver.tools.addresses import Address
 
 LONGEST = 8000
