@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+import yaml
 from e2e.process import Installation, heard, installed, lines
 from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 WORKERS = 2
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+BRACKETS = {")": "(", "]": "[", "}": "{"}
 GOOD = "- wait: 0.3\n- usage: {prompt: 3, completion: 5}\n- text: hi\n"
 PARTLY = "- usage: {prompt: 10, completion: 20}\n- fail: limit\n"
 SILENT = "- fail: timeout\n"
@@ -97,3 +105,51 @@ def test_live_and_waiting_runs_and_the_pool_are_told_with_their_limits(place: In
     with place.chat(key["secret"], hanging, **members, headers={"Idempotency-Key": "second"}):
         eventually(lambda: total(place, "palaver_waiting_runs") == 1)
         assert total(place, "palaver_live_runs") == 2
+
+
+# The dashboard and the alerts of deploy/ -----------------------------------------------------------------------------
+
+
+def dashboard() -> list[tuple[str, str]]:
+    board: dict[str, Any] = json.loads((DEPLOY / "grafana" / "palaver.json").read_text())
+    return [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel["targets"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
+    return group["rules"]
+
+
+EXPRESSIONS = [*dashboard(), *((rule["alert"], rule["expr"]) for rule in alerts())]
+
+
+def test_the_dashboard_and_the_alerts_ask_for_metrics_that_there_are(place: Installation) -> None:
+    text = requests.get(f"{place.url}/metrics", timeout=5).text
+    kinds: list[tuple[str, str]] = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
+    there = {name.removesuffix("_total") + suffix for name, kind in kinds for suffix in SUFFIXES[kind]}
+    asked = {name for _, expression in EXPRESSIONS for name in re.findall(r"\bpalaver_\w+", expression)}
+    assert asked - there == set()
+
+
+@pytest.mark.parametrize("expression", [expression for _, expression in EXPRESSIONS])
+def test_every_expression_is_whole(expression: str) -> None:
+    bare = re.sub(r'"[^"]*"', "", expression)
+    assert '"' not in bare
+    assert re.search(r"\b(palaver_\w+|up)\b", bare)
+    assert re.search(r"[-+*/<>=,(]\s*$", bare) is None, "an operator without its right side"
+    open_ones: list[str] = []
+    for sign in bare:
+        if sign in BRACKETS.values():
+            open_ones.append(sign)
+        elif sign in BRACKETS:
+            assert open_ones
+            assert open_ones.pop() == BRACKETS[sign]
+    assert open_ones == []
+
+
+def test_every_alert_says_what_it_means_and_what_to_do() -> None:
+    for rule in alerts():
+        assert re.fullmatch(r"Palaver[A-Z]\w+", rule["alert"])
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert all(len(rule["annotations"][name]) > 20 for name in ("summary", "description", "action")), rule["alert"]
+    assert len({rule["alert"] for rule in alerts()}) == len(alerts())

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import typer
+import yaml
 from house.survey import ROOT, blocks, documents, shown
 
 from palaver.agentfile import AgentFileError, parse
@@ -99,6 +100,8 @@ def test_every_block_is_what_it_says_it_is(document: Path) -> None:
         match language:
             case "json":
                 json.loads(text)
+            case "yaml":
+                yaml.safe_load(text)
             case "toml":
                 assert tomllib.loads(text).keys() <= set(Settings.__struct_fields__)
             case "python":
