@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -51,6 +52,12 @@ def eventually(ask: Callable[[], bool], *, within: float) -> None:
     until = time.monotonic() + within
     while not ask():
         assert time.monotonic() < until, f"not within {within} s"
+
+
+def recovered(server: Installation) -> float:
+    """Runs that it has ended for a dead process, as ``/metrics`` counts them."""
+    text = requests.get(f"{server.url}/metrics", timeout=5).text
+    return sum(map(float, re.findall(r"^palaver_runs_recovered_total (\S+)$", text, re.MULTILINE)))
 
 
 def answer(server: Installation, key: Key, agent: Agent, content: str = "hi", **members: Any) -> str:
@@ -179,6 +186,7 @@ def test_what_a_killed_process_worked_on_is_ended_by_another_within_ten_seconds(
     assert heard(stream)[1], "a client learns at once that the stream broke off"
     assert answer(two.second, key, quick) == "hello", "the other one goes on"
     eventually(lambda: two.said(conversation)[-1] == ("assistant", "begun", "interrupted"), within=10)
+    eventually(lambda: sum(map(recovered, two.servers)) == 1, within=3)
     followed = two.second.chat(key.secret, agent.id, "again", conversationId=conversation)
     assert next(lines(followed))["content"] == "begun"
     followed.close()

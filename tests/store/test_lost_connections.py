@@ -59,6 +59,8 @@ def test_statements_are_done_exactly_once_while_connections_are_ended(
         counts = await asyncio.gather(*(write(database, writer, ending) for writer in range(12)))
         assert await ending > 50
         assert min(counts) > 20
+        assert database.lost > 20, "as the figures tell it"
+        assert (database.usage.used, database.usage.waiting) == (0, 0)
         rows = await database.fetch("SELECT writer, number FROM note ORDER BY 1, 2")
         assert [(row["writer"], row["number"]) for row in rows] == [
             (writer, number) for writer, count in enumerate(counts) for number in range(count)
