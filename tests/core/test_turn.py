@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 from core.stage import stage
@@ -94,5 +95,28 @@ def test_an_agent_says_how_many_earlier_messages_its_model_sees(
                 sent = await on.say(agent, conversation=sent.conversation.id)
             await on.ended(sent)
             assert (await on.answers(sent))[-1].text == str(seen)
+
+    run(scene())
+
+
+def test_long_answers_are_not_read_only_to_be_left_out(database_url: str, tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            noise = "".join(Random(1).choices("abcdefghijklmnop", k=200_000))
+            long, brief = await on.agent(f"- text: {noise}"), f"- text: '{noise[:1000]}'"
+            sent = await on.say(long)
+            for _ in range(9):
+                await on.ended(sent)
+                sent = await on.say(long, conversation=sent.conversation.id)
+            await on.ended(sent)
+            here, store = sent.conversation.id, on.core.store.conversations
+            read = await store.recent(on.who.app, here, before=2**62, limit=40, size=240_000)
+            assert 2 <= len(read) <= 8
+            assert read == (await on.core.chat.history(on.who, here, limit=40))[-len(read) :]
+            agent = await on.agent(brief)
+            for _ in range(3):
+                await on.ended(await on.say(agent, conversation=here))
+            read = await store.recent(on.who.app, here, before=2**62, limit=6, size=240_000)
+            assert read == (await on.core.chat.history(on.who, here, limit=40))[-6:]
 
     run(scene())

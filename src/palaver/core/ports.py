@@ -376,6 +376,11 @@ class Conversations(Protocol):
         """``limit`` messages, oldest first: the newest ones below id ``before``, or the first ones above ``after``."""
         ...
 
+    async def recent(self, app: int, conversation: int, *, before: int, limit: int, size: int) -> list[Message]:
+        """The newest messages below id ``before``, oldest first: ``limit`` at most, and none behind those that have
+        ``size`` bytes, as they are stored, together."""
+        ...
+
 
 class Content(Protocol):
     """Bytes that need not be in memory, with their SHA-256; ``pieces`` begins anew at each call."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from palaver.core.attachments import Attachments
-from palaver.core.context import cite, fill, window
+from palaver.core.context import HISTORY_CHARACTERS, cite, fill, window
 from palaver.core.events import Added, Draft, Event, Grew, Opened
 from palaver.core.fetching import Fetch
 from palaver.core.ports import (
@@ -153,8 +153,12 @@ async def play(scene: Scene, ports: Ports, meter: Meter, draft: Draft) -> AsyncG
     it to ``draft`` before the next one: what the model said is kept there alone."""
     model, name = ports.models.resolve(scene.agent.spec.model, scene.agent.spec.fallback_model)
     meter.begin(name or BUILT_IN)
-    earlier = await ports.store.conversations.history(
-        scene.agent.app, scene.conversation, before=scene.question.id, limit=scene.agent.spec.history
+    earlier = await ports.store.conversations.recent(
+        scene.agent.app,
+        scene.conversation,
+        before=scene.question.id,
+        limit=scene.agent.spec.history,
+        size=4 * HISTORY_CHARACTERS,
     )
     history = (*window(earlier), ModelTurn(role="user", parts=scene.question.parts))
     attachments = await _attachments(scene, ports).read(scene.question, earlier)

@@ -132,6 +132,21 @@ class Conversations:
         )
         return [message(row) for row in reversed(rows)]
 
+    async def recent(self, app: int, conversation: int, *, before: int, limit: int, size: int) -> list[Message]:
+        rows = await self._db.fetch(
+            # The size of a long value is known without reading it.
+            f"WITH m AS ({_HISTORY} AND m.id < $3 ORDER BY m.id DESC LIMIT $4),"
+            " s AS (SELECT id, sum(pg_column_size(parts)) OVER (ORDER BY id DESC) - pg_column_size(parts) AS newer"
+            " FROM m)"
+            " SELECT m.* FROM m JOIN s USING (id) WHERE s.newer < $5 ORDER BY m.id",
+            app,
+            conversation,
+            before,
+            limit,
+            size,
+        )
+        return [message(row) for row in rows]
+
 
 LOOSE_FILES = """
 loose AS (
