@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from palaver.core.ports import Counted, Keys, Tokens, Usages
+from palaver.core.ports import Counted, Keys, Usages
 from palaver.core.problems import Busy, Problem, Unauthenticated
+from palaver.core.tokens import Tokens
 from palaver.core.types import NONCE_S, Key, Principal, Token
 
 LIMITS = ("rpm", "rpd", "total")

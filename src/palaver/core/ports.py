@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from palaver.core.problems import Problem
+from palaver.core.tokens import Tokens
 from palaver.core.types import (
     Agent,
     AnyPart,
@@ -27,7 +28,6 @@ from palaver.core.types import (
     Principal,
     Ref,
     StoredFile,
-    Token,
     ToolCall,
     Usage,
     User,
@@ -424,32 +424,6 @@ class Files(Protocol):
 
     async def by_key(self, key: str) -> StoredFile | None:
         """Whoever's it is, for addresses that carry nothing but the key."""
-        ...
-
-
-class Tokens(Protocol):
-    """Every look-up gives a token only while its credential is enabled, and of the token's generation."""
-
-    async def issue(self, token: Token, secret: str, *, under: str | None = None) -> bool:
-        """Keep a token under its secret text. False, and nothing is kept, where ``under``, the text of the one that it
-        comes from, has been revoked."""
-        ...
-
-    async def find(self, secret: str, kind: str) -> Token | None:
-        """An unexpired token by its secret text."""
-        ...
-
-    async def use(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
-        """The same for what is good once. Using it again within ``remember_s`` seconds gives nothing, and revokes its
-        family."""
-        ...
-
-    def sign(self, token: Token) -> str:
-        """A text that is the token itself; nothing is stored."""
-        ...
-
-    async def signed(self, text: str) -> Token | None:
-        """The unexpired token that ``sign`` gave the text of."""
         ...
 
 
