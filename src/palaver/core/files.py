@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from palaver.core.ports import Content, Store
+from palaver.core.content import Content
+from palaver.core.ports import Store
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, StoredFile, clean
 

@@ -7,7 +7,7 @@ in one place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from palaver.core.content import Content
 from palaver.core.problems import Problem
 from palaver.core.tokens import Tokens
 from palaver.core.types import (
@@ -380,18 +381,6 @@ class Conversations(Protocol):
         """The newest messages below id ``before``, oldest first: ``limit`` at most, and none behind those that have
         ``size`` bytes, as they are stored, together."""
         ...
-
-
-class Content(Protocol):
-    """Bytes that need not be in memory, with their SHA-256; ``pieces`` begins anew at each call."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def digest(self) -> bytes: ...
-
-    def pieces(self, size: int) -> Iterator[bytes]: ...
 
 
 class Files(Protocol):

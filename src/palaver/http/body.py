@@ -129,6 +129,8 @@ class Bodies:
         self.limits = limits
         self.buffered = Budget(limits.max_buffered_bytes)
         self.spooled = Budget(limits.max_spooled_bytes)
+        self.answers = Budget(limits.max_buffered_bytes)
+        """What is read for callers, and not taken by them yet."""
 
     def body(
         self,

@@ -17,7 +17,7 @@ from palaver.core.caller import CallerLeft, waiting_caller
 from palaver.core.loggable import loggable
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
 from palaver.core.types import ANYBODY, Key, Principal, Token
-from palaver.http.body import Bodies, Body, HungUp, TooSlow
+from palaver.http.body import FREE_BYTES, Bodies, Body, HungUp, TooSlow
 from palaver.http.handbook import Handbook
 from palaver.http.home import home
 from palaver.http.metrics import MEDIA_TYPE, Metrics
@@ -107,6 +107,8 @@ class Front:
             await request.reply(answer)
         except Problem as problem:  # of an answer that comes in pieces, in its middle
             log.warning("answer broken off", problem=problem.record())
+        finally:
+            self._bodies.answers.give_back(key, request.holds)
 
     async def _answer(self, request: _Request, match: Match) -> tuple[Reply | Stream, Key | None]:
         """The answer, and whose credential it is for. With it the call and its body are done with."""
@@ -198,6 +200,9 @@ class Front:
             watch.cancel()
         if isinstance(answer, Reply) and not answer.charged:
             await self._admission.give_back(who.key)
+        if isinstance(answer, Reply) and task is not None and (size := len(answer.body)) > FREE_BYTES:
+            self._bodies.answers.take(who.key, size)
+            request.holds = size
         return answer
 
     def _refuse(self, problem: Problem, call: Call, match: Match, shown: Sequence[Key]) -> Reply:
@@ -354,6 +359,8 @@ class _Request:
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the caller has gone away."""
         self.revoked = False
+        self.holds = 0
+        """Bytes of the answer that are counted until it is taken."""
         self.exposed: tuple[str, ...] = ()
         """Headers of the dialect's own that a page in a browser may read."""
         self.begun = self.first_byte = time.perf_counter()

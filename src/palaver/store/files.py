@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from palaver.core.ports import Content
+from palaver.core.content import Content
 from palaver.core.problems import Invalid
 from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import json_text

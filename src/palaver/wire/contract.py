@@ -14,12 +14,12 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from palaver.core.answers import Answers
 from palaver.core.chat import Chat
+from palaver.core.content import Content
 from palaver.core.events import Event
 from palaver.core.files import Drawer
 from palaver.core.knowledge import KnowledgeBases
 from palaver.core.media import Studio
 from palaver.core.people import People
-from palaver.core.ports import Content
 from palaver.core.problems import AnyProblem
 from palaver.core.runs import Reader
 from palaver.core.types import Key, Principal, Token
