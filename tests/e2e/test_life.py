@@ -48,8 +48,9 @@ def test_one_command_makes_a_server_that_answers_and_a_second_start_finds_everyt
     assert events[-1]["type"] == "done"
     assert "PALAVER_MODEL" in events[-1]["fullText"]
     printed = place.log.read_text()
-    assert f"{place.url}/snail-ai/open-api/chat" in printed
-    assert secret in printed
+    assert "'palaver demo' shows" in printed
+    assert secret not in printed
+    assert f"{place.url}/snail-ai/open-api/chat" in place.palaver("demo", "--dialect", "snail")
     assert place.stop() < 10
     assert place.left() == []
     assert place.start() < 5

@@ -216,3 +216,24 @@ def test_on_a_terminal_a_request_s_line_begins_with_what_one_looks_for() -> None
             time.sleep(0.02)
     assert re.search(r"^\S+ \[info +\] GET /v7/none 404 [0-9.]+ ms +\S*trace=", text, re.MULTILINE), text
     assert MARK not in text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /v1/chat HTTP/1.1\r\n\r\n",
+        b"GET /v1/chat HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET /v7/é HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+        b"GET /palaver/v1/x HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
+        b"no HTTP at all\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+    ],
+)
+def test_what_can_hardly_be_read_is_answered_with_a_request_id_too(place: Installation, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", place.port), timeout=15) as connection:
+        connection.sendall(head)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while piece := connection.recv(65_536):
+            answer += piece
+    assert re.search(rb"(?i)\r\nx-request-id: ?[0-9a-f]{32}\r\n", answer.partition(b"\r\n\r\n")[0] + b"\r\n"), answer

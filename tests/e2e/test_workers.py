@@ -66,10 +66,10 @@ def test_workers_come_back_and_end_together_and_leave_nothing() -> None:
     with installed() as place:
         place.start("--workers", str(WORKERS))
         all_up(place)
-        eventually(lambda: "Snail-Ai-Auth: " in place.log.read_text())
+        eventually(lambda: "'palaver demo' shows" in place.log.read_text())
         printed = place.log.read_text()
         assert printed.count(f"address  {place.url}\n") == 1, "one welcome for all"
-        assert len(set(re.findall(r"Snail-Ai-Auth: (\S+)'", printed))) == 1
+        assert printed.count("'palaver demo' shows") == 1
         before = workers_of(place)
         assert len(before) == WORKERS
         before[0].kill()

@@ -40,8 +40,6 @@ ACCEPTED_WITHIN = 10.0
 """Seconds that an equal call waits for another one's message to be stored."""
 ROOM_AFTER = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the attempts to store a message whose conversation is full of turns that are being stopped."""
-_NOTHING = (None, "")
-"""Values of a variable that is not given."""
 MAX_OPENING = 255
 """How much of a conversation's first message is kept with it, for lists that show it as a title."""
 
@@ -207,13 +205,13 @@ class Chat:
 
     async def _require_variables(self, who: Principal, agent: Agent, said: Said, conversation: Ref | None) -> None:
         given = {**(said.conversation_variables or {}), **said.variables}
-        lacking = [one.name for one in agent.spec.variables if one.required and given.get(one.name) in _NOTHING]
+        lacking = [one.name for one in agent.spec.variables if one.required and _is_nothing(given.get(one.name))]
         if not lacking or said.variables_field is None:
             return
         found = None if conversation is None else await self._find(who, conversation)
         kept = {} if found is None or found.variables is None else found.variables
         for name in lacking:
-            if kept.get(name) in _NOTHING:
+            if _is_nothing(kept.get(name)):
                 detail = f"the agent {agent.name!r} requires the variable {name!r}"
                 raise Invalid(field=f"{said.variables_field}.{name}", rule="required", detail=detail)
 
@@ -413,6 +411,11 @@ class Chat:
 
 def _stops_abandoned(who: Principal, said: Said) -> bool:
     return who.key.setting("abandoned", "stop" if said.stop_abandoned else "wait") == "stop"
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a variable of this value counts as not given."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _cleaned(part: AnyPart) -> AnyPart:

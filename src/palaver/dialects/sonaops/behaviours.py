@@ -1,7 +1,7 @@
 """What the dialect promises, one row a promise. Pages are headings of the vendor's "创建会话", sections those of
 the wire specification's ``sonaops.md`` (``README n``: of the part all dialects share)."""
 
-from palaver.wire.manifest import open_point, ours, seed, spec
+from palaver.wire.manifest import differs, open_point, ours, seed, spec
 
 # Creating a conversation --------------------------------------------------------------------------------------------
 
@@ -99,6 +99,10 @@ list_pages = spec("5.2", "pageNum and pageSize cut, total counts all, past the e
 list_by_get = spec("5.2", "by GET in the query, numbers as text")
 list_order = spec("5.2", "only enabled agents, by name, then id")
 stream_text_untrimmed = spec("5.3", "text is stored untrimmed")
+named_by_name = differs(
+    "5.2", "an agent is also named by its name, after UUID and alias; the list shows no names as ids"
+)
+required_metadata = ours("a variable that the agent requires and metadata has not: metadata.<name> is required")
 stream_metadata = spec("5.3", "metadata is handed to the agent as run variables, language as a hint")
 inspiration_replies = spec("5.4", "up to three replies of at most 200 characters; nothing is stored")
 inspiration_failure = spec("5.4", "[] when the model fails")

@@ -40,6 +40,8 @@ def refuse(problem: AnyProblem, _call: Call, _key: Key | None = None) -> Reply:
     """The problem as every path of the dialect answers it."""
     status, code, message = _said(problem)
     reason = message.rpartition("err: ")[2]
+    if isinstance(problem, NotFound) and problem.noun == "agent":
+        reason = f"{reason}: app_id is an agent's UUID, alias or name"
     body = compact({"code": code, "msg": message, "debug": {"desc": reason}})
     return Reply(status=status, body=body, headers=_retry(problem))
 

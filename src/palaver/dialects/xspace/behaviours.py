@@ -78,6 +78,9 @@ refused_before = spec("7.4", "refused before the run: exactly two events with re
 failed_run = spec("7.4", "a failing run: reason in a code fence, or ERROR; FINAL_RESULT with error")
 stopped_run = spec("7.4", "a stopped run: CANCEL, then success with the text so far; stop again is 0000")
 waiting_turns = spec("README 6", "further messages wait; a stop drops them in the whole stop form; too many are busy")
+required_variables = ours(
+    "a variable that the agent requires and neither variableParams nor the conversation has: 4000, is required"
+)
 chat_body = spec("7.1", "message or an attachment is required, variables reach the run, unknown fields do not matter")
 ascii_stream = spec("README 6", "JSON inside a stream is ASCII, one event a write")
 any_pace = spec("README 6", "a reader of any pace hears the same")

@@ -1,0 +1,30 @@
+"""A variable that the agent requires."""
+
+from __future__ import annotations
+
+import pytest
+from dialects.manifest import shows
+from dialects.serving import Served
+from dialects.xspace import asking as xspace
+
+from palaver.core.types import Agent, Variable
+from palaver.dialects.xspace import behaviours
+
+NOTHING: tuple[dict[str, str | None] | None, ...] = (None, {}, {"city": None}, {"city": " "}, {"town": "Bern"})
+GIVEN = {"city": "Bern"}
+
+
+@pytest.fixture(scope="module")
+def agent(served: Served) -> Agent:
+    return served.agent("It is sunny.", name="weather man", variables=(Variable(name="city", required=True),))
+
+
+@shows(behaviours.required_variables)
+def test_xspace_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
+    caller = xspace.Caller(served)
+    bare, kept = caller.add(agent), caller.add(agent, variables=GIVEN)
+    for variables in NOTHING:
+        refused = caller.say(bare, variableParams=variables)
+        xspace.refused(refused, "4000", "variableParams.city is required")
+        assert xspace.joined(xspace.events(caller.say(kept, variableParams=variables))) == "It is sunny."
+    assert xspace.joined(xspace.events(caller.say(bare, variableParams=GIVEN))) == "It is sunny."
