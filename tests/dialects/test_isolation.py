@@ -28,6 +28,7 @@ from dialects.wps import asking as wps
 from dialects.xspace import asking as xspace
 
 from palaver import app
+from palaver.core.types import Key
 from palaver.dialects.snail.words import C
 from palaver.dialects.xspace import older
 from palaver.wire.contract import Route
@@ -39,6 +40,7 @@ ROUTES = {
     for route in dialect.routes
 }
 OF_BOUND_KEYS = {f"{route.method} {route.path}" for route in older.ROUTES}
+NOTHING = Its("", ())
 WITH_BODY = {"POST", "PUT"}
 Sender = Callable[[Route, Mapping[str, Any]], Answer]
 
@@ -54,15 +56,20 @@ def world(served: Served) -> World:
 @pytest.fixture(scope="module")
 def send(world: World) -> Sender:
     """Bob's request to a route, with a key that may use one agent."""
+    return sender(world, ASKS, world.key)
+
+
+def sender(world: World, user: str, key: Key) -> Sender:
+    """An end user's request to a route; ``key`` is one of WPS."""
     served, agents = world.served, [str(world.shared.uid)]
-    by_sonaops = sonaops.Caller(served, served.key("sonaops", agents=agents), user=ASKS)
-    by_wps = wps.Caller(served, world.key)
-    by_xspace = xspace.Caller(served, default_user=ASKS, agents=agents)
-    bound = xspace.Caller(served, default_user=ASKS, agents=agents, kind="agent", agent=agents[0])
-    by_native = native.Caller(served, user=ASKS, agents=agents)
+    by_sonaops = sonaops.Caller(served, served.key("sonaops", agents=agents), user=user)
+    by_wps = wps.Caller(served, key)
+    by_xspace = xspace.Caller(served, default_user=user, agents=agents)
+    bound = xspace.Caller(served, default_user=user, agents=agents, kind="agent", agent=agents[0])
+    by_native = native.Caller(served, user=user, agents=agents)
     by_snail = snail.Caller(served, agents=agents)
     by_snail.auth["Snail-Ai-Auth"] = by_snail.key.secret
-    browser = {"Snail-Ai-Auth": jwt({"appId": by_snail.key.id, "openId": ASKS, "exp": FAR}, by_snail.key.secret)}
+    browser = {"Snail-Ai-Auth": jwt({"appId": by_snail.key.id, "openId": user, "exp": FAR}, by_snail.key.secret)}
 
     def send(route: Route, fields: Mapping[str, Any]) -> Answer:
         path, query, members = _written(route, fields)
@@ -205,6 +212,34 @@ def test_what_is_somebody_elses_answers_like_what_there_is_not(
     assert world.untouched() == before
     if not place.silent:
         assert _read(ask(world.mine.names[title]), world.mine.names[title]) != expected, "the case shows nothing"
+
+
+LEAVES_NOTHING = [title for title, (_, route) in ROUTES.items() if not (route.creating or route.public)]
+
+
+@pytest.mark.parametrize("title", LEAVES_NOTHING)
+def test_who_leaves_nothing_behind_is_no_end_user(world: World, unseen: Sender, title: str) -> None:
+    """Looking, and changing what there is not, makes nobody; only what begins something does."""
+    dialect, route = ROUTES[title]
+    before = world.served.sql("SELECT name FROM end_user ORDER BY id")
+    for probe in PLACES[dialect].get(f"{route.method} {route.path}") or ({},):
+        unseen(route, _filled(dict(probe), world.mine, NOTHING, None))
+    assert world.served.sql("SELECT name FROM end_user ORDER BY id") == before
+    world.renew()
+
+
+@pytest.fixture
+def unseen(world: World) -> Sender:
+    """Requests of an end user that nobody has named before."""
+    user = world.served.new_name("unseen")
+    return sender(world, user, world.served.key("wps", default_user=user, agents=[str(world.shared.uid)]))
+
+
+def test_who_begins_something_is_an_end_user(world: World, unseen: Sender) -> None:
+    """So that the one above can fail."""
+    before = world.served.sql("SELECT 1 FROM end_user")
+    unseen(ROUTES["native POST /palaver/v1/conversations"][1], {"agent": str(world.shared.uid)})
+    assert len(world.served.sql("SELECT 1 FROM end_user")) == len(before) + 1
 
 
 @pytest.mark.parametrize("kind", ["another user's", "another application's"])

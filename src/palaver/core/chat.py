@@ -130,7 +130,7 @@ class Chat:
         """
         if said.claim is None:
             return await self._send(who, agent, said, conversation, create_as)
-        topic = said.claim.topic(who, await self.user(who))
+        topic = said.claim.topic(who, await self._speaker(who, conversation, create_as))
         async with self._flights.turn((topic, said.claim.digest), ACCEPTED_WITHIN) as flight:
             if flight.result is not None and (live := self._runs.live(flight.result.run)) is not None:
                 return replace(flight.result, reader=Reader(live), replayed=True)
@@ -162,8 +162,8 @@ class Chat:
     async def _opening(
         self, who: Principal, agent: Agent, said: Said, conversation: Ref | None, create_as: str | None
     ) -> Opening:
-        user = await self.user(who)
         await self._require_variables(who, agent, said, conversation)
+        user = await self._speaker(who, conversation, create_as)
         parts = tuple(_cleaned(part) for part in said.parts)
         return Opening(
             who=who,
@@ -368,17 +368,17 @@ class Chat:
 
     async def conversations(self, who: Principal, listing: Listing) -> Sequence[Conversation]:
         """A stretch of the user's conversations, the one changed last first."""
-        user = await self.user(who)
-        return await self._store.conversations.page(who.app, user.id, listing)
+        user = await self.known_user(who)
+        return [] if user is None else await self._store.conversations.page(who.app, user.id, listing)
 
     async def count(self, who: Principal, listing: Listing) -> int:
         """How many conversations all stretches have together."""
-        user = await self.user(who)
-        return await self._store.conversations.count(who.app, user.id, listing)
+        user = await self.known_user(who)
+        return 0 if user is None else await self._store.conversations.count(who.app, user.id, listing)
 
     async def rename(self, who: Principal, conversation: Ref, title: str, *, icon: str | None = None) -> Conversation:
-        user = await self.user(who)
-        renamed = await self._store.conversations.rename(
+        user = await self.known_user(who)
+        renamed = user and await self._store.conversations.rename(
             who.app, user.id, conversation, title=clean(title), icon=None if icon is None else clean(icon)
         )
         if renamed is None:
@@ -387,26 +387,42 @@ class Chat:
 
     async def delete(self, who: Principal, conversation: Ref) -> None:
         """Remove a conversation with its messages; its running turn ends as a stop would end it."""
-        user = await self.user(who)
-        live = await self._store.conversations.delete(who.app, user.id, conversation)
+        user = await self.known_user(who)
+        live = None if user is None else await self._store.conversations.delete(who.app, user.id, conversation)
         if live is None:
             raise NotFound(noun="conversation", ref=str(conversation))
         await self._stop(live)
 
     async def clear(self, who: Principal, agent: Agent) -> None:
         """Remove every conversation of the user with the agent."""
-        user = await self.user(who)
-        await self._stop(await self._store.conversations.clear(who.app, user.id, agent.id))
+        user = await self.known_user(who)
+        if user is not None:
+            await self._stop(await self._store.conversations.clear(who.app, user.id, agent.id))
 
     async def _find(self, who: Principal, ref: Ref) -> Conversation | None:
-        user = await self.user(who)
-        return await self._store.conversations.get(who.app, user.id, ref)
+        user = await self.known_user(who)
+        return None if user is None else await self._store.conversations.get(who.app, user.id, ref)
 
     async def user(self, who: Principal) -> User:
-        """The end user the call is for, made when it is the first one."""
+        """The end user the call is for, made when it is the first one: for what leaves something behind."""
         if who.user is None:
             raise NotFound(noun="user")
         return await self._store.users.named(who.app, who.user)
+
+    async def _speaker(self, who: Principal, conversation: Ref | None, create_as: str | None) -> User:
+        """The end user of a message, made where the message begins a conversation."""
+        if conversation is None or create_as is not None:
+            return await self.user(who)
+        user = await self.known_user(who)
+        if user is None:
+            raise NotFound(noun="conversation", ref=str(conversation))
+        return user
+
+    async def known_user(self, who: Principal) -> User | None:
+        """The end user the call is for, if there has been a call that made one: for what looks up."""
+        if who.user is None:
+            raise NotFound(noun="user")
+        return await self._store.users.known(who.app, who.user)
 
 
 def _stops_abandoned(who: Principal, said: Said) -> bool:

@@ -58,9 +58,9 @@ class Drawer:
 
     async def get(self, who: Principal, key: str) -> StoredFile:
         """A file of the caller's end user. Raises ``NotFound``, also for somebody else's."""
-        user = await self._store.users.named(who.app, who.user or "")
-        file = await self._store.files.get(who.app, key)
-        if file is None or file.user != user.id:
+        user = await self._store.users.known(who.app, who.user or "")
+        file = None if user is None else await self._store.files.get(who.app, key)
+        if file is None or user is None or file.user != user.id:
             raise NotFound(noun="file", ref=key)
         return file
 

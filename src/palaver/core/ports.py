@@ -324,6 +324,10 @@ class Users(Protocol):
         """The end user of that name (or issued uid), made when there is none."""
         ...
 
+    async def known(self, app: int, name: str) -> User | None:
+        """The same where there is one."""
+        ...
+
     async def find(self, app: int, ref: Ref) -> User | None:
         """By number, issued uid or name."""
         ...

@@ -20,12 +20,21 @@ class Users:
     async def named(self, app: int, name: str) -> User:
         """The end user of that name, or the one to whom it was issued as uid; made when there is none."""
         name = clean(name)
+        return await self.known(app, name) or self._remember(app, name, await self._add(app, name))
+
+    async def known(self, app: int, name: str) -> User | None:
+        """The same where there is one."""
+        name = clean(name)
         user = self._seen.get((app, name))
-        if user is None:
-            user = _user(await self._find(app, name) or await self._add(app, name))
-            if len(self._seen) >= CACHED:
-                self._seen.clear()
-            self._seen[app, name] = user
+        if user is None and (row := await self._find(app, name)) is not None:
+            user = self._remember(app, name, row)
+        return user
+
+    def _remember(self, app: int, name: str, row: Row) -> User:
+        user = _user(row)
+        if len(self._seen) >= CACHED:
+            self._seen.clear()
+        self._seen[app, name] = user
         return user
 
     async def find(self, app: int, ref: Ref) -> User | None:
