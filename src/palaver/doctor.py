@@ -367,9 +367,24 @@ def keys(keys: Sequence[tuple[str, Key]], agents: Sequence[tuple[str, Agent]], n
         if (expired := _expiry(key)) is not None and expired < now:
             remedy = f"make a new one (palaver key create --app {app} --dialect {key.dialect}), delete this one"
             findings.append(wrong(subject, f"expired at {expired:%Y-%m-%d %H:%M} UTC", remedy))
+        if weak_signature(key):
+            findings.append(
+                note(subject, WEAK, f"palaver key set {key.id} signature=hmac-sha256, once its callers can")
+            )
         if not key.enabled:
             findings.append(note(subject, f"of {app!r} is disabled", f"palaver key enable {key.id}"))
     return findings or [good("keys", f"{len(keys)} in order")]
+
+
+WEAK = (
+    "its signature covers the body alone: one that was seen is good for every end user and route, for ever; new"
+    " clients should sign with hmac-sha256"
+)
+
+
+def weak_signature(key: Key) -> bool:
+    """Whether calls are signed as the Sonaops page first had it, which is that dialect's default."""
+    return key.dialect == "sonaops" and key.setting("signature", "sha256") == "sha256"
 
 
 def strangers(key: Key, agents: Sequence[Agent]) -> list[str]:

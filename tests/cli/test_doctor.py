@@ -115,8 +115,8 @@ def test_clocks_may_differ_by_two_seconds() -> None:
 
 
 def test_keys_that_name_no_agent_are_expired_or_disabled_are_found() -> None:
-    def key(id: str, *, enabled: bool = True, **settings: Any) -> tuple[str, Key]:
-        return "shop", Key(app=1, number=1, dialect="d", id=id, secret="", enabled=enabled, settings=settings)
+    def key(id: str, *, dialect: str = "d", enabled: bool = True, **settings: Any) -> tuple[str, Key]:
+        return "shop", Key(app=1, number=1, dialect=dialect, id=id, secret="", enabled=enabled, settings=settings)
 
     agent = Agent(app=1, id=7, uid=new_uid(), spec=AgentSpec(name="a", alias=("b",)), created=NOW, modified=NOW)
     given = [
@@ -125,6 +125,8 @@ def test_keys_that_name_no_agent_are_expired_or_disabled_are_found() -> None:
         key("single", agent="nobody"),
         key("late", expire="2026-11-20T00:00:00Z"),
         key("off", enabled=False),
+        key("weak", dialect="sonaops"),
+        key("strong", dialect="sonaops", signature="hmac-sha256"),
     ]
     found = {finding.subject: finding for finding in keys(given, [("shop", agent)], NOW)}
     assert {subject: finding.level for subject, finding in found.items()} == {
@@ -132,6 +134,7 @@ def test_keys_that_name_no_agent_are_expired_or_disabled_are_found() -> None:
         "key single": "wrong",
         "key late": "wrong",
         "key off": "note",
+        "key weak": "note",
     }
     assert "nobody" in found["key stranger"].says
     assert "expired at 2026-11-20 00:00 UTC" in found["key late"].says

@@ -134,3 +134,11 @@ def test_help_names_the_dialects_and_every_setting(palaver: Palaver) -> None:
         meanings = {one["name"]: one["meaning"] for one in palaver.json("key", "settings", dialect.name)}
         assert meanings == {one.name: one.meaning for one in dialect.settings}
         assert [name for name in meanings if name not in told] == []
+
+
+def test_a_key_whose_signature_covers_little_is_called_weak_when_it_is_made(palaver: Palaver) -> None:
+    made = palaver.run("key", "create", "--dialect", "sonaops", "--json")
+    assert "covers the body alone" in made.stderr
+    assert "signature=hmac-sha256" in made.stderr
+    made = palaver.run("key", "create", "--dialect", "sonaops", "--set", "signature=hmac-sha256", "--json")
+    assert (made.returncode, made.stderr) == (0, "")

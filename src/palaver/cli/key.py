@@ -19,7 +19,7 @@ from palaver.cli.session import AnyApp, App, Json, Yes, assignment, audited, che
 from palaver.cli.terminal import day, moment, note, say, say_json, table
 from palaver.core.problems import Conflict, Invalid, NotFound
 from palaver.core.types import Application, Key, clean
-from palaver.doctor import strangers
+from palaver.doctor import WEAK, strangers, weak_signature
 from palaver.store.keys import KeyUse
 from palaver.store.secrets import read_master_key, replace_master_key_file
 from palaver.wire.contract import Dialect
@@ -129,6 +129,8 @@ async def create(
         label=_label(label),
     )
     await _note_strangers(core, owner, key)
+    if weak_signature(key):
+        note(f"{WEAK}: 'palaver key set {key.id} signature=hmac-sha256' changes it.")
     if json:
         say_json(credential(owner.name, key, secret=True))
     else:

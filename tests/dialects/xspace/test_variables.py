@@ -28,3 +28,16 @@ def test_xspace_refuses_a_message_without_a_required_variable(served: Served, ag
         xspace.refused(refused, "4000", "variableParams.city is required")
         assert xspace.joined(xspace.events(caller.say(kept, variableParams=variables))) == "It is sunny."
     assert xspace.joined(xspace.events(caller.say(bare, variableParams=GIVEN))) == "It is sunny."
+
+
+@shows(behaviours.user_header)
+def test_one_key_speaks_for_many_end_users_where_it_may(served: Served) -> None:
+    agent = served.agent("here")
+    many, one = xspace.Caller(served, user_header=True), xspace.Caller(served)
+    for caller, users in ((many, ["default", "ann"]), (one, ["default", "default"])):
+        owners: list[str] = []
+        for headers in ({}, {"X-User-ID": "ann"}):
+            answer = caller.post("/api/v1/chat/conversation/add", {"agentId": agent.id}, headers=headers)
+            sql = "SELECT u.name FROM end_user u JOIN conversation c ON c.app = u.app AND c.end_user = u.id"
+            owners.append(served.sql(f"{sql} WHERE c.id = $1", xspace.data(answer))[0]["name"])
+        assert owners == users

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hmac
 import re
-from urllib.parse import unquote_to_bytes
 
-from palaver.core.problems import Invalid, Unauthenticated
-from palaver.core.types import Key, Principal, Token, clean
+from palaver.core.problems import Unauthenticated
+from palaver.core.types import Key, Principal, Token
 from palaver.wire.contract import Call, Claim, Setting
 from palaver.wire.settings import COMMON, count
+from palaver.wire.users import user_of
 
-USER = "X-User-ID"
-MAX_USER = 255
 _BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 
 SETTINGS = (*COMMON, Setting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"))
@@ -38,7 +36,7 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
         raise Unauthenticated(reason="disabled")
     if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
-    return Principal(key=key, user=_user(call) or key.setting("default_user"))
+    return Principal(key=key, user=user_of(call) or key.setting("default_user"))
 
 
 def _secret(call: Call) -> str:
@@ -46,15 +44,3 @@ def _secret(call: Call) -> str:
     if given is None:
         raise Unauthenticated(reason="missing")
     return given[1]
-
-
-def _user(call: Call) -> str | None:
-    """The end user: UTF-8 as it is (curl sends it so) or percent-encoded (fetch takes nothing else)."""
-    given = unquote_to_bytes(call.headers.get(USER, "").encode("latin-1"))
-    try:
-        name = clean(given.decode())
-    except UnicodeDecodeError as error:
-        raise Invalid(field=USER, rule="type", detail=str(error)) from error
-    if len(name) > MAX_USER:
-        raise Invalid(field=USER, rule="length", detail=f"more than {MAX_USER} characters")
-    return name or None

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Message, Principal, Ref
-from palaver.dialects.native.auth import USER
 from palaver.dialects.native.shapes import ref_of
 from palaver.dialects.native.words import ROOT
 from palaver.wire.contract import Call, Handler, Method, Reply, Room, Route, Stream
 from palaver.wire.describe import Operation
+from palaver.wire.users import USER
 
 Handle = Callable[[Call, Principal, Room], Awaitable[Reply | Stream]]
 

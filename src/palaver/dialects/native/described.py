@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from palaver.dialects.native.auth import MAX_USER, USER
 from palaver.dialects.native.shapes import (
     ConversationsQuery,
     EventsQuery,
@@ -37,6 +36,7 @@ from palaver.dialects.native.shown import (
 from palaver.dialects.native.stream import Events
 from palaver.dialects.native.words import EVENT_STREAM, ProblemShown
 from palaver.wire.describe import About, Answer, Body, Operation, Parameter, Query, Scheme, example_run
+from palaver.wire.users import MAX_USER, USER
 
 PAGE = "`docs/native.md`, section"
 _CONVERSATION, _QUESTION = "0199a3c1b6f27c1e8a6d0c5b4a392817", "0199a3c1b6f27c1e8a6d0c5b4a392818"

@@ -14,6 +14,7 @@ from palaver.core.problems import Forbidden, Unauthenticated
 from palaver.core.types import Key, Principal, Token
 from palaver.dialects.wps.settings import DATE_WINDOW_S, DEFAULT_USER
 from palaver.wire.contract import Call, Claim
+from palaver.wire.users import user_of
 
 AUTHORIZATION = "x-kso-authorization"
 DATE = "x-kso-date"
@@ -53,8 +54,9 @@ def claim(call: Call) -> Claim:
 
 
 def verify(call: Call, key: Key | None, token: Token | None) -> Principal:
-    """The caller, for the token's end user or the credential's own. In the specification's order: signature missing,
-    key unknown or disabled, date, signature; token missing, invalid, without the scope."""
+    """The caller, for the token's end user; without a token for the one that ``X-User-ID`` names, where the credential
+    heeds it, or the credential's own. In the specification's order: signature missing, key unknown or disabled, date,
+    signature; token missing, invalid, without the scope."""
     if key is None or key.dialect != "wps":
         raise _unknown(call)
     if key.setting("require_signature", True):
@@ -65,7 +67,8 @@ def verify(call: Call, key: Key | None, token: Token | None) -> Principal:
     if bearer(call) is None:
         if needed:
             raise Unauthenticated(reason="missing", subject=TOKEN)
-        return Principal(key=key, user=default_user(key))
+        named = user_of(call) if key.setting("user_header", False) else None
+        return Principal(key=key, user=named or default_user(key))
     if token is None or (token.app, token.credential) != (key.app, key.number) or not key.enabled:
         raise Unauthenticated(reason="expired", subject=TOKEN)
     if scope_of(call.route) not in token.scopes:

@@ -105,6 +105,7 @@ goes_on_in_a_session = spec("4.1", "a session_id goes on in that session, whose 
 aliases_come_back = open_point(
     "5.3", "an alias by which the client named a session is what it is shown; every other session has its UUID"
 )
+user_header = ours("X-User-ID names the end user of a call without a token, where user_header=true alone")
 app_by_name = ours("app_id is an agent's UUID, alias or name; the debug text of an unknown one says so")
 required_is_information = spec("4.1", "required of the app's detail is information only: a chat without it is taken")
 variables_fill_in = spec("4.1", "variables reach the agent; of a repeated key the last counts")

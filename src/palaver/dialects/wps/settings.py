@@ -6,6 +6,7 @@ from typing import Any
 
 from palaver.wire.contract import Setting
 from palaver.wire.settings import COMMON, boolean, choice, text, texts
+from palaver.wire.users import USER_HEADER
 
 DEFAULT_USER = "default"
 DATE_WINDOW_S = 900
@@ -35,6 +36,7 @@ SETTINGS = (
     Setting(name="require_signature", read=boolean, meaning="false: a user token alone is enough"),
     Setting(name="date_window_s", read=_number, meaning="how far X-Kso-Date may be off, in seconds"),
     Setting(name="user_token", read=choice("optional", "required"), meaning="whether a call needs a user token"),
+    USER_HEADER,
     Setting(name="sse_data_prefix", read=boolean, meaning="true: stream as standard server-sent events"),
     Setting(name="stream_media_type", read=choice(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
     Setting(name="error_event", read=boolean, meaning="true: a failed run's stream also has an error event"),

@@ -16,6 +16,7 @@ from palaver.core.types import Key, Principal, Token, clean
 from palaver.dialects.xspace.words import STORED_FILE, STORED_FILES
 from palaver.wire.contract import Call, Claim, Setting
 from palaver.wire.settings import COMMON, boolean, choice, count, text
+from palaver.wire.users import USER_HEADER, user_of
 
 USER_NAME = "nuwax-user-uid"
 USER_NUMBER = "nuwax-user-id"
@@ -50,6 +51,7 @@ SETTINGS = (
     Setting(name="expire", read=expiry, meaning="when the key ends, 2026-12-31T00:00:00Z; null: never"),
     Setting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"),
     Setting(name="act_for_users", read=boolean, meaning=f"heed the headers {USER_NAME} and {USER_NUMBER}"),
+    USER_HEADER,
 )
 
 
@@ -78,7 +80,8 @@ def verify(call: Call, key: Key | None, token: Token | None = None) -> Principal
         return Principal(key=key, user=named)
     if user_number(call, key) is not None:
         return Principal(key=key)
-    return Principal(key=key, user=str(key.setting("default_user", "default")))
+    named = user_of(call) if key.setting("user_header", False) else None
+    return Principal(key=key, user=named or str(key.setting("default_user", "default")))
 
 
 def _not_expired(call: Call, key: Key) -> None:

@@ -78,6 +78,7 @@ refused_before = spec("7.4", "refused before the run: exactly two events with re
 failed_run = spec("7.4", "a failing run: reason in a code fence, or ERROR; FINAL_RESULT with error")
 stopped_run = spec("7.4", "a stopped run: CANCEL, then success with the text so far; stop again is 0000")
 waiting_turns = spec("README 6", "further messages wait; a stop drops them in the whole stop form; too many are busy")
+user_header = ours("X-User-ID names the end user for keys with user_header=true alone; the vendor's headers come first")
 required_variables = ours(
     "a variable that the agent requires and neither variableParams nor the conversation has: 4000, is required"
 )
