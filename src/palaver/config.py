@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from palaver.store.embedded import unusable
+from palaver.store.folders import unusable
 from palaver.tools.addresses import allowed
 
 Positive = Annotated[int, Meta(ge=1)]

@@ -391,7 +391,7 @@ def without_gauges(text: bytes) -> bytes:
 def _read(text: bytes) -> dict[str, _Family]:
     families: dict[str, _Family] = {}
     family = _Family()
-    for line in text.decode().removesuffix("\n").split("\n"):  # a label may have what else ends a line
+    for line in filter(None, text.decode().split("\n")):  # a label may have what else ends a line
         match line.split(" ", 3):
             case ["#", "HELP" | "TYPE" as what, name, rest]:
                 family = families.setdefault(name, _Family())

@@ -8,7 +8,7 @@ from palaver.core.observer import RunReport
 from palaver.core.problems import Upstream
 from palaver.core.types import Ended, Status, Usage
 from palaver.http.metrics import MOST_VALUES, Metrics, Reading
-from palaver.workers import add_up
+from palaver.workers import add_up, without_gauges
 
 FAILED = Ended(status=Status.FAILED, usage=Usage(prompt=2, completion=3), problem=Upstream(reason="cut"))
 
@@ -56,3 +56,7 @@ def test_a_run_without_a_model_has_no_tokens_and_a_failure_of_an_unknown_one_cou
     assert 'palaver_model_errors_total{kind="configuration",model="unknown"} 1.0' in text
     assert "palaver_tokens_total{" not in text
     assert "palaver_first_token_seconds_count{" not in text
+
+
+def test_a_process_that_told_nothing_adds_nothing() -> None:
+    assert add_up([b"", b""]) == without_gauges(b"") == b""

@@ -118,6 +118,7 @@ def test_nothing_but_a_server_and_the_command_upgrades() -> None:
         ("app.py", "opened"),  # hands on what it was asked for
         ("app.py", "migrated"),
         ("app.py", "serve"),
+        ("store/dump.py", "restore"),  # what it has just put there
         ("app.py", "_serve_together"),
     }
 

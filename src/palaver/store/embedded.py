@@ -30,13 +30,12 @@ import psutil
 import structlog
 
 from palaver.core.problems import Internal
+from palaver.store.folders import unusable
 
 NAME = "palaver"
 """Of the owner in PostgreSQL."""
 _SOCKET_LIMIT = 100
 """Bytes a socket's path may have, with room for PostgreSQL's lock file beside it."""
-_LONGEST = 900
-"""Bytes of the cluster's path: PostgreSQL has room for 1023, those of its files' names included."""
 _STARTS_WITHIN = 60.0
 _STOPS_WITHIN = 30.0
 _SETTINGS = {
@@ -284,20 +283,6 @@ class Embedded:
             return " / ".join(self._log.read_text(errors="replace").strip().splitlines()[-3:])
         except OSError:
             return ""
-
-
-def unusable(folder: Path) -> str | None:
-    """Why PostgreSQL cannot have its files in ``folder``."""
-    name = str(folder)
-    if re.search(r"[\x00-\x1f\x7f]", name):
-        return f"the data folder {name!r} has a control character in its name, which PostgreSQL's files cannot have"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return f"the data folder {name!r} is not UTF-8"
-    if len(os.fsencode(folder / "postgres")) > _LONGEST:
-        return f"the data folder's path has more than {_LONGEST} bytes, PostgreSQL takes no more: {name[:60]}…"
-    return None
 
 
 def _shell_word(programs: Path) -> str | None:
