@@ -271,7 +271,7 @@ def test_the_unit_gives_a_server_the_time_to_end_in_order() -> None:
     service = unit()["Service"]
     assert float(service["TimeoutStopSec"]) > ENDS_WITHIN
     assert (service["KillMode"], service["Restart"]) == ("mixed", "on-failure")
-    assert service["Environment"] == f"PALAVER_DATA=/var/lib/{service['StateDirectory']}"
+    assert service["Environment"] == f"PALAVER_DATA=/var/lib/{service['StateDirectory']} PALAVER_DEMO=false"
     assert service["ExecStart"].endswith("/palaver serve")
 
 
