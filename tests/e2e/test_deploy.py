@@ -18,6 +18,8 @@ from typing import Any, cast
 import pytest
 import requests
 import yaml
+from dialects.exchange import Ask
+from dialects.wps.asking import now, signed
 from e2e.neighbours import Neighbours, neighbours
 from e2e.nginx import PROGRAM, STARTS_WITHIN
 from e2e.process import PALAVER, Installation, free_port, heard, lines
@@ -145,9 +147,11 @@ def test_the_path_a_caller_signed_and_a_large_upload_pass_and_figures_do_not(
 ) -> None:
     assert _status(door, "/metrics") == 404
     assert _status(pair.first, "/metrics") == 200
-    strange = requests.get(f"{door.url}/v7/a%2Fb/%E4%BD%A0?x=%20", timeout=5)
-    assert strange.status_code == 404
-    assert any(r'"path": "/v7/a%2Fb/%E4%BD%A0"' in server.log.read_text() for server in pair.servers)
+    by_wps = pair.key("wps")
+    asked = Ask(method="GET", path="/v7/devhub/app/a%2Fb%E4%BD%A0/detail", query="x=%20")
+    headers = signed(by_wps.id, by_wps.secret, asked, date=now(), media_type="")
+    strange = requests.get(f"{door.url}{asked.path}?{asked.query}", headers=headers, timeout=5)
+    assert (strange.status_code, strange.json()["code"]) == (404, 404000002), strange.text
     key = pair.key("xspace")
     answer = requests.post(
         f"{door.url}/api/v1/file/upload",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 import urllib.parse
 from collections.abc import Callable
 from contextlib import suppress
@@ -523,6 +525,8 @@ class Cycle(RequestResponseCycle):
         if not self._bodiless:
             await self._write_body(body, more=more)
         if not more and not self.disconnected:
+            if self._http_10 and self._unmeasured:
+                _end_by_reset(self.transport, on=False)
             self._end()
 
     def _head(self, status: int, headers: Any) -> bytes:
@@ -546,6 +550,8 @@ class Cycle(RequestResponseCycle):
         self.expected_content_length = 0 if self._bodiless else length or 0
         self.chunked_encoding = length is None and not self._bodiless and not self._http_10
         self._unmeasured = length is None
+        if self._http_10 and self._unmeasured and not self._bodiless:
+            _end_by_reset(self.transport, on=True)  # its end is the connection's: a broken one must look broken
         if self.chunked_encoding:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:
@@ -585,3 +591,12 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self._protocol.finish()
         self.on_response()
+
+
+def _end_by_reset(transport: asyncio.Transport, *, on: bool) -> None:
+    """Whether the connection, when it is closed, is reset instead of ended in order."""
+    taken = transport.get_extra_info("socket")
+    if taken is None or transport.is_closing():
+        return
+    with suppress(OSError), socket.fromfd(taken.fileno(), taken.family, taken.type) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(on), 0))
