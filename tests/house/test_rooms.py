@@ -36,7 +36,7 @@ OWN_WORD = {
     "app.py": "has the listening socket",
     "workers.py": "has the listening socket",
     "http/server.py": "listens",
-    "http/protocol.py": "resets the connections of answers that broke",
+    "http/connections.py": "resets the connections of answers that broke",
     "demo.py": "looks whether this palaver serves",
     "doctor.py": "asks this palaver whether it is ready",
 }

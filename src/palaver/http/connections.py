@@ -8,8 +8,12 @@ the oldest is taken from the address that has most; behind a proxy all have one.
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import socket
+import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -139,3 +143,12 @@ def raise_file_limit() -> None:
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def end_by_reset(transport: asyncio.Transport, *, on: bool) -> None:
+    """Whether the connection, when it is closed, is reset instead of ended in order."""
+    taken = transport.get_extra_info("socket")
+    if taken is None or transport.is_closing():
+        return
+    with suppress(OSError), socket.fromfd(taken.fileno(), taken.family, taken.type) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(on), 0))

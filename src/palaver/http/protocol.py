@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import struct
 import urllib.parse
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from palaver.http.connections import ConnectionLimits, Connections
+from palaver.http.connections import ConnectionLimits, Connections, end_by_reset
 from palaver.wire.framing import compact
 
 HEAD_BYTES = 65_536
@@ -526,7 +524,7 @@ class Cycle(RequestResponseCycle):
             await self._write_body(body, more=more)
         if not more and not self.disconnected:
             if self._http_10 and self._unmeasured:
-                _end_by_reset(self.transport, on=False)
+                end_by_reset(self.transport, on=False)
             self._end()
 
     def _head(self, status: int, headers: Any) -> bytes:
@@ -551,7 +549,7 @@ class Cycle(RequestResponseCycle):
         self.chunked_encoding = length is None and not self._bodiless and not self._http_10
         self._unmeasured = length is None
         if self._http_10 and self._unmeasured and not self._bodiless:
-            _end_by_reset(self.transport, on=True)  # its end is the connection's: a broken one must look broken
+            end_by_reset(self.transport, on=True)  # its end is the connection's: a broken one must look broken
         if self.chunked_encoding:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:
@@ -591,12 +589,3 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self._protocol.finish()
         self.on_response()
-
-
-def _end_by_reset(transport: asyncio.Transport, *, on: bool) -> None:
-    """Whether the connection, when it is closed, is reset instead of ended in order."""
-    taken = transport.get_extra_info("socket")
-    if taken is None or transport.is_closing():
-        return
-    with suppress(OSError), socket.fromfd(taken.fileno(), taken.family, taken.type) as same:
-        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(on), 0))
