@@ -319,11 +319,6 @@ class Runs:
                 log.info("stopped a run whose message is gone", run=live.uid.hex)
         return missed
 
-    def stop_conversation(self, app: int, conversation: int) -> int:
-        """Stop the running turn of a conversation and drop those that wait; how many there were here."""
-        runs = [live for live in self._live.values() if (live.app, live.scene.conversation) == (app, conversation)]
-        return sum(self.stop(live.uid) for live in sorted(runs, key=lambda live: -live.run))
-
     def stop_abandoned(self, run: int) -> bool:
         """Stop a run of this process if nobody reads it; whether it is being stopped. One that is read is stopped
         when its last reader leaves within ``ABANDONED_WITHIN``."""

@@ -61,8 +61,3 @@ class Callers:
                     log.info("credential revoked", app=name[0], number=name[1], ended=len(ends))
                     for end in ends:
                         end()
-
-
-async def nobody_revoked(names: Sequence[Name]) -> set[Name]:
-    """Where nothing is ever revoked."""
-    return set(names)
