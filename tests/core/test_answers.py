@@ -8,6 +8,7 @@ import pytest
 from kit import Cast, cast, run, store_on
 
 from palaver.core.answers import Answers
+from palaver.core.caller import CallerLeft, waiting_caller
 from palaver.core.ports import Answer, Claim
 from palaver.core.problems import Busy, Conflict, NotFound
 from palaver.core.singleflight import MAX_CALLS
@@ -185,6 +186,36 @@ def test_the_work_of_a_caller_who_leaves_is_taken_up_by_one_who_waits(database_u
             first.cancel()
             replayed = [replayed for _, replayed in await asyncio.gather(*others)]
             assert sorted(replayed) == [False, True, True, True, True]
+            assert work.done == 1
+
+    run(scene())
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in this process", "in another one"])
+def test_a_caller_who_leaves_waits_no_longer_for_an_equal_call_and_the_call_goes_on(
+    database_url: str, elsewhere: bool
+) -> None:
+    async def scene() -> None:
+        async with store_on(database_url) as here, store_on(database_url) as there:
+            c, work, waiting = await cast(here), Work(held=True), desk(here)
+            working = desk(there) if elsewhere else waiting
+            left = [asyncio.get_running_loop().create_future() for _ in range(2)]
+
+            async def called(by: Answers, caller: asyncio.Future[None]) -> tuple[Answer, bool]:
+                with waiting_caller(caller):
+                    return await by.once(c.who, claim(), work)
+
+            first = asyncio.create_task(called(working, left[0]))
+            await work.begun.wait()
+            second = asyncio.create_task(called(waiting, left[1]))
+            await asyncio.sleep(0.2)
+            for caller in left:
+                caller.set_result(None)
+            with pytest.raises(CallerLeft):
+                await asyncio.wait_for(second, 1)
+            work.may_end.set()
+            assert (await first)[1] is False
+            assert (await waiting.once(c.who, claim(), work))[1] is True
             assert work.done == 1
 
     run(scene())

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from palaver.core.caller import unless_left
 from palaver.core.ports import Answer, Claim, Claims, Store
 from palaver.core.problems import Busy
 from palaver.core.singleflight import Flight, SingleFlight
@@ -34,7 +35,8 @@ class Answers:
             flight.woken.set()
 
     async def once(self, who: Principal, claim: Claim, work: Callable[[], Awaitable[Answer]]) -> tuple[Answer, bool]:
-        """The answer, and whether an earlier call got it. What ``work`` raises leaves the key free."""
+        """The answer, and whether an earlier call got it. What ``work`` raises leaves the key free. Who works goes on
+        when its caller leaves; who only waits raises ``CallerLeft``."""
         user = await self._store.users.named(who.app, who.user or "")
         async with self._flights.turn((claim.topic(who, user), claim.digest), PATIENCE_S) as flight:
             if flight.result is None:
@@ -54,7 +56,8 @@ class Answers:
             if begun is not False:
                 return begun if isinstance(begun, Answer) else None
             with suppress(TimeoutError):
-                await asyncio.wait_for(flight.woken.wait(), LOOK_EVERY)
+                async with asyncio.timeout(LOOK_EVERY), unless_left():
+                    await flight.woken.wait()
         raise Busy(reason="waiting", retry_after=1)
 
     async def _work(self, who: Principal, user: User, claim: Claim, work: Callable[[], Awaitable[Answer]]) -> Answer:

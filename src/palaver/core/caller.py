@@ -6,12 +6,9 @@ Work that nobody waits for goes on where it changes something; what only waits i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, TypeVar
-
-T = TypeVar("T")
 
 _leaving: ContextVar[asyncio.Future[None] | None] = ContextVar("leaving", default=None)
 
@@ -30,17 +27,27 @@ def waiting_caller(left: asyncio.Future[None]) -> Generator[None]:
         _leaving.reset(token)
 
 
-async def unless_left(waiting: Coroutine[Any, Any, T]) -> T:
-    """Wait for it, and no longer than the caller does: raises ``CallerLeft``. It is cancelled then, so it must not be
-    anything that has to be done."""
+@asynccontextmanager
+async def unless_left() -> AsyncGenerator[None]:
+    """Wait in the block no longer than the caller does: raises ``CallerLeft``. The block is cancelled then, so it must
+    not hold anything that has to be done."""
     left = _leaving.get()
     if left is None:
-        return await waiting
-    task = asyncio.ensure_future(waiting)
+        yield
+        return
+    limit = asyncio.timeout(None)
+
+    def give_up(_: asyncio.Future[None]) -> None:
+        with suppress(RuntimeError):  # the block is over already
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    left.add_done_callback(give_up)
     try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise CallerLeft
-        return await task
+        async with limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise CallerLeft from None
+        raise
     finally:
-        task.cancel()
+        left.remove_done_callback(give_up)

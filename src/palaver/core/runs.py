@@ -100,8 +100,8 @@ async def collect(reader: Reader, limit_s: float) -> list[Event] | None:
     """Every event from where the reader is to the end; ``None`` when that takes longer. The run goes on regardless,
     also when the caller who waits for it leaves: that raises ``CallerLeft``."""
     try:
-        async with asyncio.timeout(limit_s):
-            return await unless_left(_to_the_end(reader))
+        async with asyncio.timeout(limit_s), unless_left():
+            return await _to_the_end(reader)
     except TimeoutError:
         return None
     finally:
