@@ -109,7 +109,7 @@ class Conversations:
         rows = await self._db.fetch(
             # Locked in the order in which ends of runs lock them, see store/runs.py.
             f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {which} ORDER BY c.app, c.id FOR UPDATE),"
-            f"{LOOSE_FILES}{BEGUN_KEYS}"
+            f"{GOES_WITH}"
             " gone AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
             " RETURNING c.app, c.id)"
             " SELECT m.uid FROM gone LEFT JOIN message m"
@@ -148,21 +148,19 @@ class Conversations:
         return [message(row) for row in rows]
 
 
-LOOSE_FILES = """
+GOES_WITH = """
 loose AS (
     DELETE FROM file f WHERE (f.app, f.id) IN (SELECT a.app, a.file FROM attachment a JOIN held h
             ON h.app = a.app AND h.id = a.conversation)
         AND NOT EXISTS (SELECT FROM attachment o WHERE o.app = f.app AND o.file = f.id
             AND (o.app, o.conversation) NOT IN (SELECT h.app, h.id FROM held h))
-),"""
-"""A part of a statement that removes the conversations ``held`` (app, id): with them go the files that only their
-messages attach."""
-BEGUN_KEYS = """
+),
 begun AS (
     DELETE FROM claim k USING message m JOIN held h ON h.app = m.app AND h.id = m.conversation
     WHERE m.role = 'assistant' AND k.app = m.app AND k.run = m.uid
 ),"""
-"""… and the Idempotency-Keys that began their runs."""
+"""A part of a statement that removes the conversations ``held`` (app, id): with them go the files that only their
+messages attach, and the Idempotency-Keys that began their runs."""
 
 _LISTED = (
     "app = $1 AND end_user = $2 AND ($3::bigint IS NULL OR agent = $3) AND (NOT $4::boolean OR title IS NOT NULL)"
