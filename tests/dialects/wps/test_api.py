@@ -6,6 +6,7 @@ import json
 import subprocess
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -139,6 +140,16 @@ def test_w16_one_key_is_one_run(caller: Caller, agent: Agent) -> None:
     assert [one.header("Idempotency-Replayed") for one in (first, again, twin)] == [None, "true", "true"]
     assert again.header("X-Chat-Id") == first.header("X-Chat-Id")
     assert len(finished(caller, agent, data(first)["session_id"])) == 2
+
+
+@shows(behaviours.idempotency, behaviours.twins)
+@pytest.mark.parametrize("call", ["chat/create", "session/create"])
+def test_one_key_is_one_call_however_the_agent_is_spelt(caller: Caller, agent: Agent, call: str) -> None:
+    headers = {"Idempotency-Key": "once-spelt"}
+    spelt = (agent.uid, agent.uid.hex, str(agent.uid).upper(), "helper", quote(agent.name))
+    answers = [caller.post(f"/v7/devhub/app/{ref}/{call}", {"text": "hi"}, headers=headers) for ref in spelt]
+    assert len({answer.body for answer in answers}) == 1
+    assert [answer.header("Idempotency-Replayed") for answer in answers] == [None, *["true"] * 4]
 
 
 @shows(behaviours.idempotency_conflict)

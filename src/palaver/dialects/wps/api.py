@@ -40,14 +40,14 @@ _MICROSECOND = timedelta(microseconds=1)
 async def say(call: Call, who: Principal, room: Room) -> Reply | Stream:
     """Say something to an agent; follow the answer, or read it later with the messages call."""
     members = json_object(call.body)
-    claim = idempotency(call, f"POST /v7/devhub/app/{call.params['app_id']}/chat/create")
+    idempotency(call, "")
     request = create_chat(members)
     agent = await room.chat.agent(who, call.params["app_id"])
     said = Said(
         parts=_parts(request),
         variables=request.values,
         variables_field=None,  # "information only", says the vendor's page
-        claim=claim,
+        claim=idempotency(call, f"POST /v7/devhub/app/{agent.uid}/chat/create"),
         trace=call.trace,
     )
     sent = await room.chat.send(who, agent, said, conversation=request.session)
@@ -99,9 +99,10 @@ async def cancel(call: Call, who: Principal, room: Room) -> Reply:
 async def create(call: Call, who: Principal, room: Room) -> Reply:
     """Make an empty session."""
     members = json_object(call.body, empty_is_object=True)
-    claim = idempotency(call, f"POST /v7/devhub/app/{call.params['app_id']}/session/create")
+    idempotency(call, "")
     request = create_session(members)
     agent = await room.chat.agent(who, call.params["app_id"])
+    claim = idempotency(call, f"POST /v7/devhub/app/{agent.uid}/session/create")
     title = request.name if request.name is not None and request.name.strip() else None
 
     async def work() -> tuple[Reply, Subject]:
