@@ -22,10 +22,12 @@ def agent(served: Served) -> Agent:
 @shows(behaviours.required_variables)
 def test_the_native_api_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
     caller = native.Caller(served)
+    before = served.sql("SELECT count(*) AS n FROM message")
     for variables in NOTHING:
         body = {"agent": agent.id, "content": "hi", "variables": variables}
         refused = caller.ask("POST", "messages", body)
         native.problem(refused, 400, "invalid", field="variables.city", rule="required")
+    assert served.sql("SELECT count(*) AS n FROM message") == before
     begun = caller.begin(agent, variables=GIVEN)
     for variables in NOTHING:  # what the conversation has is enough
         assert caller.say(begun["conversation"]["uid"], variables=variables)["answer"]["text"] == "It is sunny."

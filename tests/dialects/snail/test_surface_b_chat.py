@@ -12,7 +12,7 @@ from dialects.serving import HOLD, Served
 from dialects.snail.asking import frames
 from dialects.snail.asking_b import CHAT, CONVERSATIONS, EVENTS, MESSAGES, SYNC, B, Caller, good, refused_on_b, spoken
 
-from palaver.core.types import Agent
+from palaver.core.types import Agent, Variable
 from palaver.dialects.snail import behaviours_b, talk
 
 NO_AGENT = "智能体不存在或已被禁用"
@@ -310,3 +310,14 @@ def test_a_key_is_for_one_request(program: Caller, agent: Agent, ann: str) -> No
     )
     assert frames(framed.body) == error(message)
     assert json.loads(framed.body.split(b"data:")[1])["status"] == 0
+
+
+@shows(behaviours_b.b_required_variables)
+def test_a_variable_that_the_agent_requires_is_named_and_nothing_is_stored(
+    served: Served, program: Caller, ann: str
+) -> None:
+    agent = served.agent("in {{city}}", variables=(Variable(name="city", required=True),))
+    before = served.sql("SELECT count(*) AS n FROM message")
+    for path in (CHAT, SYNC):
+        assert "variables.city" in program.say(agent, ann, path=path).body.decode()
+    assert served.sql("SELECT count(*) AS n FROM message") == before

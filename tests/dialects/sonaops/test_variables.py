@@ -23,9 +23,11 @@ def agent(served: Served) -> Agent:
 def test_sonaops_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
     caller = sonaops.Caller(served)
     conversation = caller.create(agent)
+    before = served.sql("SELECT count(*) AS n FROM message")
     for metadata in NOTHING:
         refused = caller.say(agent, conversation, metadata=metadata)
         sonaops.refused(refused, 10400, "metadata.city is required")
+    assert served.sql("SELECT count(*) AS n FROM message") == before
     assert sonaops.joined(sonaops.frames(caller.say(agent, conversation, metadata=GIVEN).body)) == "It is sunny."
 
 

@@ -23,9 +23,12 @@ def agent(served: Served) -> Agent:
 def test_xspace_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
     caller = xspace.Caller(served)
     bare, kept = caller.add(agent), caller.add(agent, variables=GIVEN)
+    before = served.sql("SELECT count(*) AS n FROM message")
     for variables in NOTHING:
         refused = caller.say(bare, variableParams=variables)
         xspace.refused(refused, "4000", "variableParams.city is required")
+    assert served.sql("SELECT count(*) AS n FROM message") == before
+    for variables in NOTHING:  # what the conversation has is enough
         assert xspace.joined(xspace.events(caller.say(kept, variableParams=variables))) == "It is sunny."
     assert xspace.joined(xspace.events(caller.say(bare, variableParams=GIVEN))) == "It is sunny."
 

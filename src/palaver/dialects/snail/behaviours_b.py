@@ -149,3 +149,6 @@ b_sid_of_replay = open_point("7 against README 5", "a random sid is the run's id
 b_no_features_yet = differs(
     "7", "an agent's MCP servers, skills, web search, view counts and features are off, none and zero"
 )
+b_required_variables = ours(
+    "a message to an agent that requires a variable is refused with the variable's name: no call of this API has any"
+)
