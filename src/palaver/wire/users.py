@@ -1,4 +1,4 @@
-"""``X-User-ID``: for which end user a call is, where the dialect's own words have no place for it."""
+"""Headers that say for which end user a call is: ``X-User-ID``, and a vendor's own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ USER_HEADER = Setting(
 """For dialects whose credentials stand for one end user."""
 
 
-def user_of(call: Call) -> str | None:
+def user_of(call: Call, header: str = USER) -> str | None:
     """The end user that the header names: UTF-8 as it is (curl sends it so) or percent-encoded (fetch takes nothing
-    else); ``None`` where it names none. Raises ``Invalid(field="X-User-ID")``."""
-    given = unquote_to_bytes(call.headers.get(USER, "").encode("latin-1"))
+    else); ``None`` where it names none. What is not UTF-8 is refused: guessed at, two names might become one. Raises
+    ``Invalid`` with the header as its field."""
+    given = unquote_to_bytes(call.headers.get(header, "").encode("latin-1"))
     try:
         name = clean(given.decode())
     except UnicodeDecodeError as error:
-        raise Invalid(field=USER, rule="type", detail=str(error)) from error
+        raise Invalid(field=header, rule="type", detail=str(error)) from error
     if len(name) > MAX_USER:
-        raise Invalid(field=USER, rule="length", detail=f"more than {MAX_USER} characters")
+        raise Invalid(field=header, rule="length", detail=f"more than {MAX_USER} characters")
     return name if name.strip() else None

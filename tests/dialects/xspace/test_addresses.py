@@ -52,6 +52,18 @@ def test_a_download_says_so(caller: Caller) -> None:
 
 
 @shows(behaviours.file_addresses)
+def test_a_download_is_saved_where_a_picture_is_shown(served: Served, caller: Caller) -> None:
+    url: str = data(send(caller, b"x"))["url"]
+    shown, saved = address(caller, url), address(caller, url, "&download=true")
+    for asked, kind in ((shown, "inline"), (saved, "attachment"), (f"{shown}&download=false", "inline")):
+        answer = opened(served, asked)
+        assert (answer.status, answer.body) == (200, b"x")
+        assert (answer.header("Content-Disposition") or "").partition(";")[0] == kind
+    by_key = caller.get(urlsplit(url).path, query="download=true")
+    assert (by_key.header("Content-Disposition") or "").startswith("attachment;")
+
+
+@shows(behaviours.file_addresses)
 def test_a_token_is_good_for_its_file_alone_and_as_it_was_given(served: Served, caller: Caller) -> None:
     first, second = data(send(caller, b"one"))["url"], data(send(caller, b"two"))["url"]
     token = address(caller, first).partition("ak=")[2]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,6 +109,7 @@ def test_settings_are_read_as_the_command_line_gives_them() -> None:
         ({"nuwax-user-uid": "%E7%94%A8%E6%88%B7"}, "用户"),
         ({"nuwax-user-uid": "用户"}, "用户"),
         ({"nuwax-user-uid": ""}, "me"),
+        ({"nuwax-user-uid": "%20"}, "me"),
         ({"nuwax-user-id": "7"}, None),
     ],
 )
@@ -125,6 +128,14 @@ def test_a_user_that_is_no_number_or_too_long_is_refused() -> None:
     for headers in ({"nuwax-user-id": "x"}, {"nuwax-user-uid": "x" * 256}):
         with pytest.raises(Invalid):
             verify(call({"Authorization": K, **headers}), key(act_for_users=True))
+
+
+@shows(behaviours.users_are_utf8)
+@pytest.mark.parametrize("header", ["nuwax-user-uid", "X-User-ID"])
+def test_a_user_whose_name_is_not_utf_8_is_refused(served: Served, header: str) -> None:
+    caller = Caller(served, act_for_users=True, user_header=True)
+    answer = caller.get("/api/v1/chat/conversation/1", headers={header: "%FF"})
+    refused(answer, "4000", f"{header} is not UTF-8")
 
 
 # Served -------------------------------------------------------------------------------------------------------------
@@ -151,6 +162,13 @@ def test_x9_the_refusals_of_a_key_in_both_languages(served: Served) -> None:
         refused(caller.get(path, headers={"Accept-Language": "en", "Cookie": "a=b; lang=zh-CN"}), code, chinese)
         refused(caller.get(path, headers={"Accept-Language": "zh-CN", "Cookie": "lang=en-US"}), code, english)
         refused(caller.get(path, headers={"Accept-Language": "fr"}), code, english)
+
+
+@shows(behaviours.languages)
+def test_who_says_nothing_reads_the_language_of_the_server() -> None:
+    for headers, message in (({}, "缺少 API Key"), ({"Accept-Language": "en"}, "Missing API Key.")):
+        reply = DIALECT.refuse(Unauthenticated(reason="missing"), replace(call(headers), language="zh-CN"), None)
+        assert json.loads(reply.body)["message"] == message
 
 
 @shows(behaviours.act_for_users, behaviours.users_of_keys)

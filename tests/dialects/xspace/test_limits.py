@@ -42,7 +42,7 @@ def test_a_limit_is_counted_and_refuses_what_is_above_it(
     assert int(raw.header("Retry-After") or "") >= 1
 
 
-@shows(behaviours.unforeseen, behaviours.refusals_language)
+@shows(behaviours.unforeseen)
 def test_what_nobody_foresaw_says_so() -> None:
     for problem in (Internal(reason="database", detail="secret"), Upstream(reason="cut"), NotFound(noun="model")):
         reply = refuse(problem, call())

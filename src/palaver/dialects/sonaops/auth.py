@@ -8,17 +8,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from urllib.parse import unquote
 
-from palaver.core.problems import Invalid, Unauthenticated
-from palaver.core.types import Key, Principal, Token, clean
-from palaver.dialects.sonaops.canonical import canonical_body, canonical_query, trimmed
+from palaver.core.problems import Unauthenticated
+from palaver.core.types import Key, Principal, Token
+from palaver.dialects.sonaops.canonical import canonical_body, canonical_query
 from palaver.wire.contract import Call, Claim, request_id
+from palaver.wire.users import USER, user_of
 
 SHA256 = "sha256"
 HMAC_SHA256 = "hmac-sha256"
 WINDOW_S = 300
-MAX_USER = 255
 _BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 _SECONDS = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -46,7 +45,7 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
     if not sent:
         raise Unauthenticated(reason="missing", subject="X-Signature")
     signs_all = wants_hmac(key)
-    for name in ("X-Timestamp", "X-User-ID") if signs_all else ():
+    for name in ("X-Timestamp", USER) if signs_all else ():
         if not call.headers.get(name):
             raise Unauthenticated(reason="missing", subject=name)
     _check_time(call)
@@ -54,7 +53,8 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
     if not hmac.compare_digest(sent, expected.encode()):
         raise Unauthenticated(reason="wrong")
     nonce = request_id(call.headers) if key.setting("reject_repeated_request_id", False) else None
-    return Principal(key=key, user=_user(call, key), nonce=nonce)
+    user = user_of(call) or key.setting("default_user") or "default"
+    return Principal(key=key, user=user, nonce=nonce)
 
 
 def wants_hmac(key: Key | None) -> bool:
@@ -74,7 +74,7 @@ def hmac_signature(call: Call, secret: str) -> str:
         call.method.encode(),
         call.raw_path.encode("latin-1"),
         call.headers.get("x-timestamp", "").encode("latin-1"),
-        call.headers.get("x-user-id", "").encode("latin-1"),
+        call.headers.get(USER, "").encode("latin-1"),
         canonical_query(call.query).encode(),
         b"" if _is_get(call) else canonical_body(call.body).encode(),
     )
@@ -91,21 +91,3 @@ def _check_time(call: Call) -> None:
         return
     if not _SECONDS.fullmatch(sent) or abs(int(call.now) - int(sent)) > WINDOW_S:
         raise Unauthenticated(reason="expired")
-
-
-def _user(call: Call, key: Key) -> str:
-    """The end user: percent-encoded UTF-8 where the name does not go into a header."""
-    user = clean(unquote(_as_text(call.headers.get("x-user-id", ""))))
-    if not trimmed(user):
-        return key.setting("default_user") or "default"
-    if len(user) > MAX_USER:
-        raise Invalid(field="X-User-ID", rule="length", detail=f"more than {MAX_USER} characters")
-    return user
-
-
-def _as_text(header: str) -> str:
-    """A header's value as its sender wrote it: UTF-8, or else what it looks like."""
-    try:
-        return header.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        return header

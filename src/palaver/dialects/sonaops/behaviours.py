@@ -53,6 +53,7 @@ multipart_body = open_point(
     "2.2 against 4",
     "no route takes a multipart body: it is no JSON object and refused as such, never an empty body for the signature",
 )
+user_is_utf8 = ours("a name in X-User-ID that is not UTF-8, as it is or percent-encoded, is refused: must be UTF-8")
 user_has_a_length = open_point("2.1", "an end user's name, X-User-ID, has at most 255 characters")
 
 # Errors -------------------------------------------------------------------------------------------------------------

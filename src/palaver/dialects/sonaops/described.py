@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from palaver.dialects.sonaops.auth import HMAC_SHA256, MAX_USER, SHA256
+from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256
 from palaver.dialects.sonaops.media import MP3
 from palaver.dialects.sonaops.shapes import (
     DEFAULT_VOICE,
@@ -26,6 +26,7 @@ from palaver.dialects.sonaops.stream import Frames
 from palaver.dialects.sonaops.words import EVENT_STREAM, OK
 from palaver.wire.contract import MAX_REQUEST_ID
 from palaver.wire.describe import About, Answer, Body, Operation, Parameter, Query, Scheme, example_run
+from palaver.wire.users import MAX_USER, USER
 
 T = TypeVar("T")
 SPEC = "wire specification `sonaops.md`, section"
@@ -252,7 +253,7 @@ ABOUT = About(
     ),
     headers=(
         Parameter(
-            name="X-User-ID",
+            name=USER,
             meaning=f"The end user, percent-encoded where need be; without it the credential's `default_user`. Needed,"
             f" and signed, with `{HMAC_SHA256}`.",
             shape=Annotated[str, Meta(max_length=MAX_USER)],

@@ -32,7 +32,7 @@ OK = 10200
 TOO_MANY = "Too many requests, please try again later"
 UNFORESEEN = "Internal server error"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-_TYPES = {"metadata": "an object", "pageNum": "an integer", "pageSize": "an integer"}
+_TYPES = {"metadata": "an object", "pageNum": "an integer", "pageSize": "an integer", "X-User-ID": "UTF-8"}
 _RANGES = {"pageNum": "an integer of at least 1", "pageSize": "an integer from 1 to 100"}
 _NOT_SIGNED_IN = {
     "X-Signature": "Missing signature",

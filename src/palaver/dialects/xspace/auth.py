@@ -9,10 +9,10 @@ import hmac
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl
 
 from palaver.core.problems import Invalid, Unauthenticated
-from palaver.core.types import Key, Principal, Token, clean
+from palaver.core.types import Key, Principal, Token
 from palaver.dialects.xspace.words import STORED_FILE, STORED_FILES
 from palaver.wire.contract import Call, Claim, Setting
 from palaver.wire.settings import COMMON, boolean, choice, count, text
@@ -22,7 +22,6 @@ USER_NAME = "nuwax-user-uid"
 USER_NUMBER = "nuwax-user-id"
 AK = "ak"
 """The query's field with a token that stands in for a key, on the route of a stored file."""
-MAX_USER = 255
 _SCHEME = re.compile(r"(?:basic|bearer)(?=[ \t]|\Z|[ac]k-)[ \t]*", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
@@ -75,7 +74,7 @@ def verify(call: Call, key: Key | None, token: Token | None = None) -> Principal
     if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
     _not_expired(call, key)
-    named = _named_user(call) if key.setting("act_for_users", False) else None
+    named = user_of(call, USER_NAME) if key.setting("act_for_users", False) else None
     if named is not None:
         return Principal(key=key, user=named)
     if user_number(call, key) is not None:
@@ -112,17 +111,6 @@ def user_number(call: Call, key: Key) -> int | None:
     if not _NUMBER.fullmatch(given):
         raise Invalid(field=USER_NUMBER, rule="range", detail="not a number")
     return int(given)
-
-
-def _named_user(call: Call) -> str | None:
-    """The user's name in the header: UTF-8, percent-encoded where it has to be."""
-    given = call.headers.get(USER_NAME, "")
-    if not given:
-        return None
-    name = clean(unquote_to_bytes(given.encode("latin-1")).decode("utf-8", "replace"))
-    if len(name) > MAX_USER:
-        raise Invalid(field=USER_NAME, rule="length", detail=f"more than {MAX_USER} characters")
-    return name
 
 
 def _secret(call: Call) -> str:

@@ -1,7 +1,7 @@
 """What is promised, one row a promise. Pages are headings of the vendor's "更新会话主题", sections those of the wire
 specification's ``xspace.md`` (``README n``: of the part all dialects share)."""
 
-from palaver.wire.manifest import differs, open_point, ours, seed, spec
+from palaver.wire.manifest import open_point, ours, seed, spec
 
 # The vendor's page --------------------------------------------------------------------------------------------------
 
@@ -25,8 +25,9 @@ expire_setting = spec("2", "expire ends a key at a moment in UTC")
 kinds = spec("2", "personal keys may not use the older paths, agent-bound ones may use both")
 users_of_keys = spec("2", "a conversation is the key's user's; somebody else's behaves as not existing")
 act_for_users = spec("2", "act_for_users: nuwax-user-uid or nuwax-user-id names the end user; else both are ignored")
+users_are_utf8 = ours("an end user's name in a header that is not UTF-8, as it is or percent-encoded, is refused: 4000")
 limits = spec("2", "rpm, rpd and total are counted, each refused with 4290")
-languages = spec("2", "messages are Chinese by cookie, then Accept-Language, when it is zh-CN")
+languages = spec("2", "messages are Chinese by cookie, then Accept-Language, then the server's language: zh-CN")
 
 # Envelope and errors ------------------------------------------------------------------------------------------------
 
@@ -97,7 +98,9 @@ stored_file = open_point(
 )
 conversation_files = spec("6.3", "a conversation's files: attachments by name, a second one of a name is numbered")
 file_addresses = spec(
-    "1.1", "file/ak: the address of an own file with ?ak=, good without a key for that file alone, for an hour"
+    "1.1",
+    "file/ak: the address of an own file with ?ak=, good without a key for that file alone, for an hour; with"
+    " download=true browsers save it",
 )
 ranges = spec("6.3", "Range, Accept-Ranges, ETag, Last-Modified; 416 for a bad one")
 default_icon = seed("data.agent.icon", "the address of an agent's picture, which is there: a tile where it has none")
@@ -120,11 +123,6 @@ reason_of_failures = open_point(
     "7.4", "the reason of a failed run is the text of anything unforeseen, 系统开小差啦，请稍后重试"
 )
 growing_messages = open_point("6.2", "a message being written is shown with finished false")
-refusals_language = differs(
-    "2",
-    "refusals that come before a call is understood (keys, limits, malformed bodies) do not know the "
-    "server's language: without cookie and Accept-Language they are English",
-)
 refusal_in_two_writes = spec("README 6", "the two events of a message that is not accepted are a write each")
 refused_in_an_envelope = open_point(
     "3", "a bad key, a reached limit and a malformed body are told in an envelope, also on routes that stream"

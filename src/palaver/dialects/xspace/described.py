@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Noun
-from palaver.dialects.xspace.auth import MAX_USER, USER_NAME, USER_NUMBER
+from palaver.dialects.xspace.auth import USER_NAME, USER_NUMBER
 from palaver.dialects.xspace.logo import SVG
 from palaver.dialects.xspace.shapes import (
     AddRequest,
@@ -22,12 +22,14 @@ from palaver.dialects.xspace.shapes import (
     CreateRequest,
     HistoryQuery,
     ListQuery,
+    StoredQuery,
     TopicRequest,
     Upload,
 )
 from palaver.dialects.xspace.stream import Frames, refusal
 from palaver.dialects.xspace.words import DONE, EVENT_STREAM, OK
 from palaver.wire.describe import About, Answer, Body, Operation, Parameter, Query, Scheme, example_run
+from palaver.wire.users import MAX_USER
 
 T = TypeVar("T")
 SPEC = "wire specification `xspace.md`, section"
@@ -408,7 +410,9 @@ ADDRESS = Operation(
     ),
     finds=("file", "user"),
 )
-STORED = Operation(source=f"{SPEC} 6.3", answers=_bytes("The file."), finds=("file", "user"))
+STORED = Operation(
+    source=f"{SPEC} 1.1, 6.3", query=Query(shape=StoredQuery), answers=_bytes("The file."), finds=("file", "user")
+)
 
 
 # The older paths ----------------------------------------------------------------------------------------------------

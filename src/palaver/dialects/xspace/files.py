@@ -15,7 +15,7 @@ from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Conversation, Message, Principal, StoredFile
 from palaver.dialects.xspace.callers import own_conversation
 from palaver.dialects.xspace.multipart import Part, digest, parts
-from palaver.dialects.xspace.shapes import INT64, TARGET, Upload, conversation_ref
+from palaver.dialects.xspace.shapes import INT64, TARGET, Upload, conversation_ref, stored_query
 from palaver.dialects.xspace.views import file_item, file_record, named_files
 from palaver.dialects.xspace.words import envelope, success
 from palaver.wire.bodies import idempotency
@@ -104,14 +104,15 @@ async def empty_path(_call: Call, _who: Principal, _room: Room) -> Reply:
 
 
 async def stored(call: Call, who: Principal, room: Room) -> Reply:
-    """The bytes of an uploaded file. One that is another's is forbidden; its key cannot be guessed."""
+    """The bytes of an uploaded file, shown or, with ``download=true``, saved. One that is another's is forbidden; its
+    key cannot be guessed."""
     key = "/".join(call.params[name] for name in ("storage", "target", "day", "name"))
     try:
         file = await room.drawer.get(who, key)
     except NotFound:
         await room.drawer.open_to_all(key)
         raise Forbidden(reason="file") from None
-    return await _bytes(call, room, file)
+    return await _bytes(call, room, file, inline=not stored_query(call).download)
 
 
 async def _everything(who: Principal, room: Room, found: Conversation) -> list[Message]:
@@ -123,14 +124,14 @@ async def _everything(who: Principal, room: Room, found: Conversation) -> list[M
     return said
 
 
-async def _bytes(call: Call, room: Room, file: StoredFile) -> Reply:
+async def _bytes(call: Call, room: Room, file: StoredFile, *, inline: bool = True) -> Reply:
     """The file, or the range of it that is asked for."""
     tag = f'"{file.digest.hex()[:32]}"'
     headers = (
         ("Accept-Ranges", "bytes"),
         ("ETag", tag),
         ("Last-Modified", formatdate(int(file.created.timestamp()), usegmt=True)),
-        *download_headers(file),
+        *download_headers(file, inline=inline),
     )
     current = call.headers.get("if-range", tag) in {tag, headers[2][1]}
     try:

@@ -111,6 +111,13 @@ class AddressQuery(msgspec.Struct, kw_only=True):
     download: Annotated[bool, Meta(description="Whether a browser is to save the file instead of showing it.")] = False
 
 
+class StoredQuery(msgspec.Struct, kw_only=True):
+    """The query of a stored file's address."""
+
+    ak: Annotated[str | None, Meta(description="The token that stands in for a key.")] = None
+    download: Annotated[bool, Meta(description="Whether a browser is to save the file instead of showing it.")] = False
+
+
 class Upload(msgspec.Struct, kw_only=True):
     """The fields of an uploaded form that are no files."""
 
@@ -245,7 +252,16 @@ def address_query(call: Call) -> AddressQuery:
     url = query.get("fileUrl", "").strip()
     if not url:
         raise Invalid(field="fileUrl", rule="required")
-    return AddressQuery(fileUrl=url, download=query.get("download", "").lower() == "true")
+    return AddressQuery(fileUrl=url, download=_is_download(query))
+
+
+def stored_query(call: Call) -> StoredQuery:
+    query = query_of(call)
+    return StoredQuery(ak=query.get("ak"), download=_is_download(query))
+
+
+def _is_download(query: dict[str, str]) -> bool:
+    return query.get("download", "").lower() == "true"
 
 
 def history_query(call: Call) -> HistoryQuery:

@@ -51,6 +51,13 @@ OF_RELATED = frozenset(
 )
 """The older paths that name a conversation."""
 
+_REQUIRED = {
+    "body": "Required request body is missing",
+    "agentId": "Agent id cannot be null",
+    "firstMessage": "User first message is required",
+    "file": "Required part 'file' is not present.",
+}
+
 Said = tuple[str, str]
 
 
@@ -173,27 +180,21 @@ def _invalid(problem: Invalid, call: Call) -> str:
     match problem.field, problem.rule:
         case "body", "size":
             return "Request body too large"
-        case "body", "required":
-            return "Required request body is missing"
         case "Idempotency-Key", _:
             return "Invalid Idempotency-Key"
         case ("agentId" | "fileUrl") as field, "required" if call.method == "GET":
             kind = {"agentId": "Long", "fileUrl": "String"}[field]
             return f"Required request parameter '{field}' for method parameter type {kind} is not present"
-        case "agentId", "required":
-            return "Agent id cannot be null"
-        case "firstMessage", "required":
-            return "User first message is required"
-        case "file", "required":
-            return "Required part 'file' is not present."
         case "file", "size":
             return "File quota exceeded"
         case "multipart", _:
             return "Failed to parse multipart servlet request"
         case field, "required":
-            return f"{field} is required"
+            return _REQUIRED.get(field, f"{field} is required")
         case field, "length":
             return f"{field} is too long"
+        case ("X-User-ID" | "nuwax-user-uid") as header, "type":
+            return f"{header} is not UTF-8"
         case field, "json" | "type":
             return "JSON parse error" if field == "body" else f"JSON parse error: {field}"
         case field, _:
