@@ -70,7 +70,8 @@ def test_documents_are_added_found_and_removed(palaver: Palaver, tmp_path: Path)
         palaver.says("knowledge", "add", "house", str(folder)) == "house: 2 unchanged, 1 skipped; 0 passages written\n"
     )
     (found,) = palaver.json("knowledge", "search", "house", "早餐")
-    assert found["source"] == "zh.md"
+    assert list(found) == ["document", "heading", "page", "score", "content"]
+    assert (found["document"], found["page"], found["content"]) == ("zh.md", None, "早餐七点开始。")
     assert palaver.says("knowledge", "documents", "house") == "hours.md\tHours\t1\nzh.md\t早餐\t1\n"
     assert palaver.json("knowledge", "remove", "house", "zh.md")["removed"] == ["zh.md"]
     assert palaver.says("knowledge", "list") == f"demo\t{added['id']}\thouse\t1\t1\n"

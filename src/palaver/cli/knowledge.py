@@ -13,7 +13,7 @@ from palaver.app import Core
 from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app, the_app
 from palaver.cli.terminal import err, note, say, say_json, table
 from palaver.core.problems import Invalid, NotFound
-from palaver.core.types import Application
+from palaver.core.types import Application, Passage
 from palaver.knowledge.ingest import Progress as Done
 from palaver.knowledge.ingest import Report, ingest
 from palaver.store.knowledge import Base, Document
@@ -118,7 +118,7 @@ async def search(
     base = await _base(core, await the_app(core, app), name)
     found = await core.library.search(base.app, [base.name], query, limit)
     if json:
-        say_json(found)
+        say_json([_found(passage) for passage in found])
         return
     for passage in found:
         place = " › ".join(part for part in (passage.title, passage.heading) if part)
@@ -126,6 +126,17 @@ async def search(
         say(f"{passage.text}\n")
     if not found:
         note("Nothing was found.")
+
+
+def _found(passage: Passage) -> dict[str, str | float | None]:
+    """A passage as scripts read it; ``page`` is for documents that have pages."""
+    return {
+        "document": passage.source,
+        "heading": passage.heading,
+        "page": None,
+        "score": passage.score,
+        "content": passage.text,
+    }
 
 
 @group.command()

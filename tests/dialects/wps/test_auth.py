@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -275,6 +276,19 @@ def test_the_end_user_is_the_token_s_or_the_credential_s() -> None:
     assert admitted(good(), key(default_user="shop")).user == "shop"
     assert DIALECT.claim(good(bearer="t")) == Claim(id=APPID, token="t")
     assert admitted(good(bearer="t"), key(default_user="shop"), token(CHAT)).user == "ann"
+
+
+@shows(behaviours.empty_token_is_none)
+@pytest.mark.parametrize("sent", ["Bearer", "Bearer  ", "bearer \t"])
+def test_a_token_that_got_lost_is_not_the_credential_s_own_user(sent: str) -> None:
+    lost = replace(good(), headers=Headers([*_raw(good()), (b"authorization", sent.encode())]))
+    assert DIALECT.claim(lost) == Claim(id=APPID)
+    assert reason(lost) == ("missing", "token")
+    assert admitted(replace(good(), headers=Headers([*_raw(good()), (b"authorization", b"Basic x")]))).user == "default"
+
+
+def _raw(call: Call) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in call.headers.items()]
 
 
 @shows(behaviours.token_can_be_required)

@@ -65,7 +65,7 @@ def verify(call: Call, key: Key | None, token: Token | None) -> Principal:
     else:
         needed = True
     if bearer(call) is None:
-        if needed:
+        if needed or _is_bearer(call):  # whoever lost its token is not to be somebody else
             raise Unauthenticated(reason="missing", subject=TOKEN)
         named = user_of(call) if key.setting("user_header", False) else None
         return Principal(key=key, user=named or default_user(key))
@@ -92,8 +92,12 @@ def scope_of(route: str) -> str:
 
 def bearer(call: Call) -> str | None:
     """The user token that the call carries."""
-    scheme, _, token = call.headers.get("authorization", "").partition(" ")
-    return token.strip(" \t") or None if scheme.lower() == "bearer" else None
+    token = call.headers.get("authorization", "").partition(" ")[2]
+    return token.strip(" \t") or None if _is_bearer(call) else None
+
+
+def _is_bearer(call: Call) -> bool:
+    return call.headers.get("authorization", "").partition(" ")[0].lower() == "bearer"
 
 
 def signature(call: Call, secret: str) -> str:

@@ -50,6 +50,9 @@ new_credentials = ours("an APPID is AK and 16 hex digits, an APPKEY 32")
 # User tokens --------------------------------------------------------------------------------------------------------
 
 tokens_are_optional = spec("2.2", "a token is optional; without one the end user is default_user")
+empty_token_is_none = ours(
+    "Authorization: Bearer without a token behind it: 401, 400001001, missing, also where a token is optional"
+)
 token_can_be_required = spec("2.2", "user_token required: without one 401, 400001001, missing")
 token_must_be_good = spec("2.2", "unknown, expired, another credential's: 401, 400001001, invalid or expired")
 token_needs_scope = spec("2.2", "chats, sessions and apps each need their scope, else 403, 400000003")
