@@ -110,6 +110,14 @@ def sse(event: str, data: bytes) -> bytes:
     return b"event:%s\ndata:%s\n\n" % (event.encode(), data)
 
 
+_ADDRESS = "!#$%&'()*+,/:;=?@[]~"
+
+
+def address(text: str) -> str:
+    """An address as a header has it: what may not stand in one is percent-encoded, what is encoded stays so."""
+    return quote(text, safe=_ADDRESS)
+
+
 _PLAIN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _KEPT = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 

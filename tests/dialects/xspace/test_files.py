@@ -144,6 +144,26 @@ def test_a_conversations_files_have_names_of_their_own(served: Served, caller: C
         assert caller.get(one["fileProxyUrl"], headers={"Range": "bytes=0-1"}).body == content[:2]
 
 
+@shows(behaviours.files_elsewhere)
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://files.example/a%20b.png?x=1&y=%C3%A9#top", "https://files.example/a%20b.png?x=1&y=%C3%A9#top"),
+        (
+            "http://files.example/菜 单\r\nSet-Cookie: a=b",
+            "http://files.example/%E8%8F%9C%20%E5%8D%95%0D%0ASet-Cookie:%20a=b",
+        ),
+    ],
+)
+def test_the_way_to_a_file_that_lies_elsewhere_is_shown(served: Served, caller: Caller, url: str, target: str) -> None:
+    made = caller.add(served.agent("ok"))
+    events(caller.post(chat_path(made), {"message": "x", "attachments": [{"fileUrl": url, "fileName": "a.png"}]}))
+    (listed,) = data(caller.get(f"{chat_path(made)}/files"))["files"]
+    answer = caller.get(listed["fileProxyUrl"])
+    assert (answer.status, answer.body, answer.header("Location")) == (302, b"", target)
+    assert answer.header("Set-Cookie") is None
+
+
 @pytest.mark.parametrize(("path", "status"), [("nothing.txt", 404), ("", 400)])
 @shows(behaviours.conversation_files)
 def test_a_file_there_is_not_has_a_status_of_its_own(served: Served, caller: Caller, path: str, status: int) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hmac
 import re
 from typing import TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import Key, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
 from palaver.dialects.wps.shapes import ConsentRequest, TokenRequest, form
 from palaver.wire.contract import Call, Reply, Room
-from palaver.wire.framing import compact
+from palaver.wire.framing import address, compact
 
 DIALECT = "wps"
 REFRESH_PREFIX = "kso_rt_"
@@ -27,7 +27,6 @@ _CODES = {
     "invalid_grant": 40000005,
 }
 _FRESH = (("Cache-Control", "no-store"),)
-_ADDRESS = "!#$%&'()*+,/:;=?@[]~"
 _NOBODY = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -187,9 +186,9 @@ def _back(redirect: str, query: ConsentRequest, **members: str) -> Reply:
     """A redirect with ``members``, and the caller's ``state``, added to the address's query."""
     if query.state is not None:
         members["state"] = query.state
-    address, mark, fragment = redirect.partition("#")
-    joint = "" if address.endswith(("?", "&")) else "&" if "?" in address else "?"
-    target = quote(address + joint, safe=_ADDRESS) + urlencode(members) + mark + quote(fragment, safe=_ADDRESS)
+    place, mark, fragment = redirect.partition("#")
+    joint = "" if place.endswith(("?", "&")) else "&" if "?" in place else "?"
+    target = address(place + joint) + urlencode(members) + mark + address(fragment)
     return Reply(status=302, media_type="", headers=(("Location", target), *_FRESH))
 
 

@@ -97,6 +97,9 @@ stored_file = open_point(
     "the bytes under /api/f need the key of the file's user: 403 with another's or none, 404 for a file there is not",
 )
 conversation_files = spec("6.3", "a conversation's files: attachments by name, a second one of a name is numbered")
+files_elsewhere = open_point(
+    "6.3", "a file that a message attached by an address elsewhere is listed; its fileProxyUrl leads there: 302"
+)
 file_addresses = spec(
     "1.1",
     "file/ak: the address of an own file with ?ak=, good without a key for that file alone, for an hour; with"

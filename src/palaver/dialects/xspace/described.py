@@ -348,7 +348,19 @@ FILES = Operation(
     ),
     finds=_BOTH,
 )
-FILE = Operation(source=f"{SPEC} 6.3", answers=_bytes("The file."), finds=("conversation", "file", "user"))
+FILE = Operation(
+    source=f"{SPEC} 6.3",
+    answers=(
+        *_bytes("The file."),
+        Answer(
+            meaning="The file lies elsewhere.",
+            status=302,
+            media_type="",
+            headers=(Parameter(name="Location", meaning="Its address, as a message attached it."),),
+        ),
+    ),
+    finds=("conversation", "file", "user"),
+)
 NO_FILE = Operation(source=f"{SPEC} 6.3", more="Answers no file: its name is missing.", finds=("user",))
 UPLOAD = Operation(
     source=f"{SPEC} 6.3",

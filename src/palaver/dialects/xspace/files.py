@@ -16,12 +16,12 @@ from palaver.core.types import Conversation, Message, Principal, StoredFile
 from palaver.dialects.xspace.callers import own_conversation
 from palaver.dialects.xspace.multipart import Part, digest, parts
 from palaver.dialects.xspace.shapes import INT64, TARGET, Upload, conversation_ref, stored_query
-from palaver.dialects.xspace.views import file_item, file_record, named_files
+from palaver.dialects.xspace.views import file_item, file_record, is_elsewhere, named_files
 from palaver.dialects.xspace.words import envelope, success
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room
 from palaver.wire.downloads import download_headers
-from palaver.wire.framing import compact
+from palaver.wire.framing import address, compact
 from palaver.wire.once import Subject, once
 from palaver.wire.ranges import NoSuchRange, wanted
 
@@ -90,11 +90,13 @@ async def produced(call: Call, who: Principal, room: Room) -> Reply:
 
 
 async def attached(call: Call, who: Principal, room: Room) -> Reply:
-    """The bytes of one of a conversation's files, by the name it has there."""
+    """The bytes of one of a conversation's files, by the name it has there; of one elsewhere, the way there."""
     found = await room.chat.conversation(who, conversation_ref(call.params["conversationId"]))
     name = call.params["path"]
     for one in named_files(await _everything(who, room, found)):
         if one.name == name:
+            if is_elsewhere(one.file):
+                return Reply(status=302, media_type="", headers=(("Location", address(one.file.ref)),))
             return await _bytes(call, room, await room.drawer.get(who, one.file.ref))
     raise NotFound(noun="file", ref=name[:80])
 

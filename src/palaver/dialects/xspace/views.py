@@ -173,8 +173,13 @@ def shown_text(said: Message) -> str:
     return text + fenced(UNFORESEEN) if failed and not said.text else text
 
 
+def is_elsewhere(part: File) -> bool:
+    """Whether a message attaches it by an address that is not this server's."""
+    return part.ref.startswith(("http://", "https://"))
+
+
 def attachment(part: File, call: Call) -> dict[str, Any]:
-    external = part.ref.startswith(("http://", "https://"))
+    external = is_elsewhere(part)
     return {
         "fileKey": None if external else part.ref,
         "fileUrl": part.ref if external else stored_address(part.ref, call),
