@@ -355,6 +355,12 @@ def test_sixty_four_levels_are_read_and_sixty_five_are_not(
         refused(caller.post(body(levels)), NO_JSON)
 
 
+@shows(behaviours.many_members)
+def test_twenty_thousand_members_are_read_and_no_more(caller: Caller, agent: Agent) -> None:
+    assert heard(caller.post(caller.members(agent, x=[[]] * 19_990))) == "hi"
+    refused(caller.post(caller.members(agent, x=[[]] * 20_001)), NO_JSON)
+
+
 # The size -----------------------------------------------------------------------------------------------------------
 
 

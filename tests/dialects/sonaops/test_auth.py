@@ -307,6 +307,13 @@ def test_the_body_is_looked_at_before_the_digest() -> None:
         assert said(headers("0" * 64), body, LATER) == (200, 10400, "Invalid request body")
 
 
+@shows(behaviours.many_members)
+def test_a_body_of_too_many_members_is_refused_before_its_signature() -> None:
+    few, many = (b'{"agentId":"a","more":[' + b"[]," * times + b"0]}" for times in (19_996, 20_001))
+    assert said(headers("0" * 64), few) == (401, 10401, "Invalid signature")
+    assert said(headers("0" * 64), many) == (400, 10400, "Invalid request body")
+
+
 @shows(behaviours.user_header, behaviours.timestamp_window, behaviours.r2)
 def test_a_sha256_call_needs_neither_time_nor_user() -> None:
     bare = headers(X_Timestamp=None, X_User_ID=None)

@@ -271,6 +271,13 @@ def test_a_body_that_is_no_object(caller: Caller, agent: Agent, body: bytes) -> 
     invalid(caller.post(chat(agent), body), "invalid request body")
 
 
+@shows(behaviours.many_members)
+def test_a_body_of_too_many_members(caller: Caller, agent: Agent) -> None:
+    few, many = (b'{"text":"hi","more":[' + b"[]," * times + b"0]}" for times in (19_996, 20_001))
+    data(caller.post(chat(agent), few))
+    invalid(caller.post(chat(agent), many), "invalid request body")
+
+
 @shows(behaviours.errors_are_in_order, behaviours.app_not_found, behaviours.session_not_found)
 def test_errors_come_in_order(caller: Caller, agent: Agent) -> None:
     nobody = "/v7/devhub/app/none/chat/create"

@@ -187,6 +187,13 @@ def test_x13_a_malformed_body_is_refused(caller: Caller, made: int, body: bytes)
     assert caller.update(999_999, body).json()["code"] == "4000"
 
 
+@shows(behaviours.many_members)
+def test_a_body_of_too_many_members_is_refused(caller: Caller, made: int) -> None:
+    few, many = (b'{"topic":"t","more":[' + b"[]," * times + b"0]}" for times in (19_996, 20_001))
+    assert data(caller.update(made, few))["topic"] == "t"
+    refused(caller.update(made, many), "4000", "JSON parse error")
+
+
 @shows(behaviours.body_errors)
 def test_an_empty_body_is_refused(caller: Caller, made: int) -> None:
     for path in (update_path(made), ADD, f"/api/v1/chat/{made}"):

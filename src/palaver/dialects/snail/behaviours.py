@@ -177,6 +177,9 @@ unknown_members = spec("README 5", "unknown members are ignored")
 null_is_absent = spec("README 5", "an explicit null equals an absent member")
 last_member_counts = spec("README 5", "of a repeated member the last one counts")
 depth = spec("README 5", "nesting deeper than 64 is a malformed body")
+many_members = differs(
+    "README 5", "a body with more than 20,000 objects, arrays and members is malformed, however few bytes it has"
+)
 utf8 = spec("README 5", "invalid UTF-8 is a malformed body")
 byte_order_mark = spec("README 5", "a byte order mark is a malformed body")
 lone_surrogates = spec("README 5", "an escaped lone surrogate is a malformed body")

@@ -72,6 +72,9 @@ e_no_signature = spec("4", "row 5: 401, 10401, Missing signature")
 e_no_headers = spec("4", "row 6: 401, 10401, Missing timestamp, Missing user id, for hmac alone")
 e_expired = spec("4", "row 7: 401, 10401, Request expired")
 e_bad_body = spec("4", "row 8: 400 / 200, 10400, Invalid request body")
+many_members = differs(
+    "README 5", "a body with more than 20,000 objects, arrays and members is malformed, however few bytes it has"
+)
 e_bad_signature = spec("4", "row 9: 401, 10401, Invalid signature")
 e_rate = spec("4", "row 10: 200, 10429 and Retry-After")
 e_total = spec("4", "row 11: 200, 10403")

@@ -91,6 +91,9 @@ size_before_route = spec("3", "the size of a body is checked before the route")
 too_large = spec("3", "a body over the limit: 413, 413000001")
 limits = spec("3", "a limit: 429, 429000001, with Retry-After, but for the lifetime count")
 no_json_object = spec("3", "a body that is no JSON object: 400, invalid request body")
+many_members = differs(
+    "README 5", "a body with more than 20,000 objects, arrays and members is malformed, however few bytes it has"
+)
 text_is_required = spec("3", "text absent, null or blank: 400, text is required")
 wrong_types = spec("3", "a wrong type or range: 400, invalid and the top-level member")
 errors_are_in_order = spec("3", "body, Idempotency-Key, what is missing, what is wrong, agent, session")
@@ -109,7 +112,9 @@ aliases_come_back = open_point(
     "5.3", "an alias by which the client named a session is what it is shown; every other session has its UUID"
 )
 user_header = ours("X-User-ID names the end user of a call without a token, where user_header=true alone")
-app_by_name = ours("app_id is an agent's UUID, alias or name; the debug text of an unknown one says so")
+app_by_name = differs(
+    "README 3", "app_id is also an agent's name, after UUID and alias; the debug text of an unknown one says so"
+)
 required_is_information = spec("4.1", "required of the app's detail is information only: a chat without it is taken")
 variables_fill_in = spec("4.1", "variables reach the agent; of a repeated key the last counts")
 files_are_kept = spec("4.1", "files are kept with the message and shown with it")

@@ -1,7 +1,7 @@
 """What is promised, one row a promise. Pages are headings of the vendor's "更新会话主题", sections those of the wire
 specification's ``xspace.md`` (``README n``: of the part all dialects share)."""
 
-from palaver.wire.manifest import open_point, ours, seed, spec
+from palaver.wire.manifest import differs, open_point, ours, seed, spec
 
 # The vendor's page --------------------------------------------------------------------------------------------------
 
@@ -38,6 +38,9 @@ scalars = spec("3", "scalars become strings where one is due, a number its liter
 routing_errors = spec("4", "unknown path 4040, wrong method 4050")
 routing_order = spec("4", "unknown path and wrong method are told after size, key, expiry, rate and kind of key")
 body_errors = spec("4", "empty, broken or wrongly typed bodies: 4000")
+many_members = differs(
+    "README 5", "a body with more than 20,000 objects, arrays and members is malformed, however few bytes it has"
+)
 size_limit = spec("4", "a body over its limit: 4000 Request body too large")
 idempotency_form = spec("4", "a malformed Idempotency-Key: 4000; another request under one: 4220")
 unforeseen = spec("4", "anything unforeseen: 5000")
