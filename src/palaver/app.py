@@ -77,6 +77,7 @@ class Core:
     runs: Runs
     chat: Chat
     room: Room
+    admission: Admission
     url: str
 
 
@@ -214,6 +215,7 @@ async def _on(
         idempotency_ttl_s=settings.idempotency_ttl_s,
     )
     chat = Chat(ports, runs, limits)
+    admission = Admission(store.keys, store.usage, store.tokens)
     try:
         await store.open()
         _listen_for_runs(store, runs)
@@ -225,7 +227,8 @@ async def _on(
             library=library,
             runs=runs,
             chat=chat,
-            room=_room(settings, store, models, library, chat),
+            room=_room(settings, store, models, library, chat, admission),
+            admission=admission,
             url=url,
         )
     finally:
@@ -233,14 +236,16 @@ async def _on(
         await within(CLOSED_WITHIN, readers.close(), guard.close(), models.close(), store.close())
 
 
-def _room(settings: Settings, store: Postgres, models: Catalog, library: Library, chat: Chat) -> Room:
+def _room(
+    settings: Settings, store: Postgres, models: Catalog, library: Library, chat: Chat, admission: Admission
+) -> Room:
     """What the dialects' handlers get to use."""
     worker = lambda: store.presence.worker  # noqa: E731
     answers = Answers(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s)
     store.presence.on("claim", answers.wake)
     return Room(
         chat=chat,
-        people=People(store, store.keys),
+        people=People(store, store.keys, admission),
         drawer=Drawer(store),
         studio=Studio(models),
         answers=answers,
@@ -463,7 +468,7 @@ def _front(core: Core, pulse: Pulse, metrics: Metrics | None = None) -> Front:
     return Front(
         dialects=all_dialects(),
         room=core.room,
-        admission=Admission(core.store.keys, core.store.usage, core.store.tokens),
+        admission=core.admission,
         metrics=metrics or _metrics(core, pulse, Connections(connection_limits(core.settings)), Watchdog()),
         pulse=pulse,
         ready=ready,

@@ -114,6 +114,28 @@ def test_settings_are_changed_one_by_one_and_the_others_stay(palaver: Palaver) -
     assert "no such setting" in palaver.refused("key", "set", key.id, "--unset", "frob")
 
 
+def test_whether_a_credential_is_enabled_is_said_in_one_place(palaver: Palaver) -> None:
+    key = palaver.key(app="shop")
+
+    def state(**told: object) -> dict[str, object]:
+        (listed,) = palaver.json("key", "list")
+        return {"enabled": listed["enabled"], "settings": listed["settings"], **told}
+
+    palaver.json("key", "set", key.id, "enabled=false")
+    assert state() == {"enabled": False, "settings": {"enabled": False}}
+    assert "enabled=false" in palaver.says("key", "set", key.id, "--label", "x")
+    assert palaver.json("key", "set", key.id, "rpm=5")["settings"] == {"rpm": 5, "enabled": False}
+    palaver.json("key", "enable", key.id)
+    palaver.json("key", "set", key.id, "rpm=6")
+    assert state() == {"enabled": True, "settings": {"rpm": 6}}
+    palaver.json("key", "set", key.id, "enabled=true")
+    palaver.json("key", "disable", key.id)
+    palaver.json("key", "set", key.id, "rpm=7")
+    assert state() == {"enabled": False, "settings": {"rpm": 7, "enabled": False}}
+    first = palaver.json("audit")[0]
+    assert (first["action"], first["arguments"]["settings"]) == ("key set", ["enabled=false"])
+
+
 def test_a_list_says_when_a_credential_was_made_and_used_and_how_often(palaver: Palaver) -> None:
     agent, key = palaver.agent(ECHO, app="shop"), palaver.key(app="shop")
     (listed,) = palaver.json("key", "list")

@@ -193,9 +193,9 @@ def encoded(form: Form, events: Sequence[Event]) -> list[bytes]:
 # A server that lets nobody in ---------------------------------------------------------------------------------------
 
 
-async def nobody_revoked(names: Sequence[Name]) -> set[Name]:
-    """Where nothing is ever revoked."""
-    return set(names)
+async def nobody_enabled(_names: Sequence[Name]) -> dict[Name, Key]:
+    """Where there is no credential."""
+    return {}
 
 
 class NoKeys:
@@ -272,7 +272,7 @@ def front(dialect: Dialect, reached: list[str]) -> Front:
         pulse=Pulse(10),
         ready=_ready,
         bodies=Bodies(BodyLimits(max_body_bytes=1000, max_upload_bytes=1000)),
-        callers=Callers(nobody_revoked),
+        callers=Callers(nobody_enabled),
         site_url=None,
         language="en-US",
     )

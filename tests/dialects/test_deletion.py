@@ -5,12 +5,14 @@ Every test plants one word wherever a caller can leave words, and looks for it i
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from cli.commands import PALAVER
@@ -19,8 +21,10 @@ from dialects.exchange import GUARD
 from dialects.native.asking import Caller, good, problem
 from dialects.serving import APPLICATION, HOLD, MASTER_KEY, Served
 from dialects.snail import asking_b as snail
+from kit import until
 
 from palaver.core.types import Agent, Token, new_uid
+from palaver.store.driver import connect
 
 WORD = "xyzzymarker"
 TEXT = {"Content-Type": "text/plain"}
@@ -85,6 +89,52 @@ def test_what_derives_from_a_conversation_goes_with_it(served: Served, way: str)
 def test_every_way_to_delete_a_conversation_is_tried(served: Served) -> None:
     agent = served.agent("x")
     assert {name for name, door in doors(served, agent).items() if door.delete is not None} < set(WAYS)
+
+
+GATE = (
+    "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS"
+    " 'BEGIN PERFORM pg_advisory_xact_lock_shared(7007); RETURN OLD; END'",
+    "CREATE TRIGGER gate BEFORE DELETE ON conversation FOR EACH ROW EXECUTE FUNCTION gate()",
+)
+
+
+@pytest.mark.parametrize("other", ["a conversation", "an agent"])
+def test_a_file_goes_with_the_last_of_two_conversations_deleted_at_the_same_moment(served: Served, other: str) -> None:
+    """Nobody's deletion is done before both have begun."""
+    word = sha256(f"race {other}".encode()).hexdigest()[:12]
+    first, second = served.agent("so be it"), served.agent("so be it")
+    caller, conversation = planted(served, first, word)
+    (file,) = served.sql("SELECT key FROM file WHERE name = $1", f"{word}.txt")
+    more = good(caller.ask("POST", "conversations", {"agent": second.id}), 201)["uid"]
+    good(caller.ask("POST", f"conversations/{more}/messages", {"content": word, "files": [file["key"]]}))
+
+    who, store, chat = served.principal(caller.key, USER), served.core.store, served.core.chat
+
+    async def race() -> None:
+        gate = await connect(str(served.settings.database_url), timeout=10)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+
+        async def both_wait() -> bool:
+            return await gate.fetchval(waiting) >= 2
+
+        try:
+            await gate.execute("SELECT pg_advisory_lock(7007)")
+            last = store.agents.delete(second) if other == "an agent" else chat.delete(who, UUID(more))
+            deletions = [asyncio.ensure_future(one) for one in (chat.delete(who, UUID(conversation)), last)]
+            await until(both_wait, True)
+            await gate.execute("SELECT pg_advisory_unlock(7007)")
+            await asyncio.gather(*deletions)
+        finally:
+            await gate.close()
+
+    for statement in GATE:
+        served.sql(statement)
+    try:
+        served.do(race())
+    finally:
+        served.sql("DROP TRIGGER gate ON conversation")
+        served.sql("DROP FUNCTION gate")
+    assert tables_with(served, word) == {}
 
 
 def test_of_a_forgotten_end_user_no_table_knows_anything(served: Served, tmp_path: Path) -> None:

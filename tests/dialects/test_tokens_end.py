@@ -8,6 +8,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from dialects.serving import Served
+from dialects.snail import asking_b as snail_b
+from dialects.snail import asking_c as snail_c
 from dialects.wps import asking as wps
 from dialects.wps.test_tokens import BACK, code, exchange
 from dialects.xspace import asking as xspace
@@ -53,17 +55,51 @@ def file_address(served: Served) -> tuple[Key, Works]:
     return caller.key, lambda: opened(served, address).status == 200
 
 
+def embed_token(served: Served) -> tuple[Key, Works]:
+    program = snail_b.Caller(served)
+    user = program.register()
+    token = snail_b.good(program.get(f"{snail_b.B}/embed-token", openId=user))["token"]
+    return program.key, lambda: _signed_in(served, token)
+
+
+def session(served: Served) -> tuple[Key, Works]:
+    """What a page gets for its embed token."""
+    program = snail_b.Caller(served)
+    user = program.register()
+    token = snail_b.good(program.get(f"{snail_b.B}/embed-token", openId=user))["token"]
+    page = snail_c.Browser(served, None)
+    given = snail_b.good(page.post(snail_c.SESSION, openId=user, trustedCredential=token))["token"]
+    return program.key, lambda: _signed_in(served, given)
+
+
+def proof_of_session(served: Served) -> tuple[Key, Works]:
+    """An embed token as what a page signs in with."""
+    program = snail_b.Caller(served)
+    user = program.register()
+    token = snail_b.good(program.get(f"{snail_b.B}/embed-token", openId=user))["token"]
+    page = snail_c.Browser(served, None)
+    return program.key, lambda: page.post(snail_c.SESSION, openId=user, trustedCredential=token).json()["code"] == 1
+
+
+def _signed_in(served: Served, token: str) -> bool:
+    return snail_c.Browser(served, token).get(f"{snail_c.C}/agents").json()["code"] == 1
+
+
 KINDS: dict[str, Kind] = {
     "access": wps_access,
     "refresh": wps_refresh,
     "code": wps_code,
     "file": file_address,
+    "embed": embed_token,
+    "session": session,
+    "proof of a session": proof_of_session,
 }
 each_kind = pytest.mark.parametrize("issue", KINDS.values(), ids=KINDS)
 
 
 def test_every_kind_of_token_is_among_them() -> None:
-    assert set(KINDS) == set(get_args(get_type_hints(Token)["kind"]))
+    signed_with_the_secret = {"embed", "session", "proof of a session"}
+    assert set(KINDS) == set(get_args(get_type_hints(Token)["kind"])) | signed_with_the_secret
 
 
 def rotated(served: Served, key: Key, *, overlap_s: float = 0) -> None:
@@ -94,7 +130,10 @@ def test_it_lasts_as_long_as_the_secret_before(served: Served, issue: Kind) -> N
     key, works = issue(served)
     rotated(served, key, overlap_s=60)
     assert works()
-    served.sql("UPDATE credential SET previous_until = now() WHERE number = $1", key.number)
+    served.sql(
+        "UPDATE credential SET previous_until = now() WHERE number = $1 RETURNING pg_notify('palaver', 'keys')",
+        key.number,
+    )
     ends(works)
     key, works = issue(served)
     rotated(served, key, overlap_s=60)
@@ -116,3 +155,22 @@ def test_disabling_ends_it_for_good(served: Served, issue: Kind, overlap_s: floa
     for enabled in (False, True):
         served.do(served.core.store.keys.configure(key, key.settings, enabled=enabled, label=""))
     ends(works)
+
+
+@each_kind
+def test_deleting_ends_it(served: Served, issue: Kind) -> None:
+    key, works = issue(served)
+    assert works()
+    served.do(served.core.store.keys.delete(key))
+    ends(works)
+
+
+@each_kind
+def test_both_secrets_begin_anew_when_their_credential_was_disabled(served: Served, issue: Kind) -> None:
+    key, works = issue(served)
+    rotated(served, key, overlap_s=60)
+    for enabled in (False, True):
+        served.do(served.core.store.keys.enable(key.id, enabled=enabled))
+    ends(works)
+    (row,) = served.sql("SELECT generation, previous_generation FROM credential WHERE number = $1", key.number)
+    assert {row["generation"], row["previous_generation"]}.isdisjoint({key.generation, key.generation + 1})

@@ -21,7 +21,7 @@ def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            people = People(store, store.keys)
+            people = People(store, store.keys, Admission(store.keys, store.usage, store.tokens))
             known, made = await people.register(c.who, "ann", nickname="Ann")
             assert (known.id, known.nickname, made) == (c.user.id, "Ann", False)
             again, made = await people.register(c.who, "ann", avatar="a.png")
@@ -42,7 +42,7 @@ def test_subscriptions_may_be_repeated(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            people = People(store, store.keys)
+            people = People(store, store.keys, Admission(store.keys, store.usage, store.tokens))
             for on, expected in ((True, {c.agent.id}), (True, {c.agent.id}), (False, set[int]()), (False, set[int]())):
                 await people.subscribe(c.who, c.user, c.agent, on=on)
                 assert await people.subscribed(c.who, c.user) == expected
@@ -147,7 +147,7 @@ def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(database
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            people = People(store, store.keys)
+            people = People(store, store.keys, Admission(store.keys, store.usage, store.tokens))
             secret = await people.issue(c.who.key, "access", "ann", ("a", "b"), life_s=60, prefix="t_")
             token = await people.token(secret, "access")
             assert isinstance(token, Token)

@@ -115,6 +115,7 @@ async def create(
 ) -> None:
     """Make a credential, and its application if that is new."""
     settings = read_settings(dict(map(assignment, set_ or ())), dialect.settings)
+    enabled = settings.pop("enabled", True)
     new_id, new_secret = dialect.new_credential(secrets.token_bytes(32))
     if secret == "-":  # noqa: S105  the sign for standard input
         secret = sys.stdin.readline()
@@ -125,7 +126,7 @@ async def create(
         new_id if id is None else _kept("--id", id),
         new_secret if secret is None else _kept("--secret", secret),
         settings,
-        enabled=settings.get("enabled", True),
+        enabled=enabled,
         label=_label(label),
     )
     await _note_strangers(core, owner, key)
@@ -207,8 +208,8 @@ async def set_(
     if unknown := sorted(set(unset or ()) - {one.name for one in known}):
         read_settings(dict.fromkeys(unknown), known)
     changed = {**key.settings, **read_settings(dict(map(assignment, settings or ())), known)}
+    enabled = changed.pop("enabled", key.enabled) if "enabled" not in (unset or ()) else True
     kept = {name: value for name, value in changed.items() if name not in (unset or ())}
-    enabled = kept.get("enabled", True) if "enabled" in changed else key.enabled
     key = await core.store.keys.configure(
         key, kept, enabled=enabled, label=key.label if label is None else _label(label)
     )
@@ -317,14 +318,15 @@ def _key_in(file: Path) -> bytes:
 
 def credential(app: str, key: Key, *, secret: bool) -> dict[str, Any]:
     """A credential as scripts get it."""
-    settings = dict(key.settings)
-    if not key.enabled or "enabled" in settings:  # the column is what counts
-        settings["enabled"] = key.enabled
     shown = {"secret": key.secret} if secret else {}
     shown |= {"label": key.label} if key.label else {}
     if key.previous_secret is not None:
         shown["old_secret_until"] = datetime.fromtimestamp(key.previous_until, UTC).isoformat(timespec="seconds")
-    return {"dialect": key.dialect, "app": app, "id": key.id, **shown, "settings": settings}
+    return {"dialect": key.dialect, "app": app, "id": key.id, **shown, "settings": _settings(key)}
+
+
+def _settings(key: Key) -> dict[str, Any]:
+    return key.settings if key.enabled else {**key.settings, "enabled": False}
 
 
 def _listed(app: str, key: Key, use: KeyUse, *, secret: bool) -> dict[str, Any]:
@@ -383,8 +385,8 @@ def _print(app: str, key: Key, *, secret: bool = True) -> None:
     if key.previous_secret is not None:
         until = datetime.fromtimestamp(key.previous_until, UTC)
         rows.append(("old secret", f"good until {until:%Y-%m-%d %H:%M:%S} UTC"))
-    if key.settings:
-        rows.append(("settings", _line(key.settings)))
+    if settings := _settings(key):
+        rows.append(("settings", _line(settings)))
     for name, value in rows:
         say(f"{name:<10} {value}")
 

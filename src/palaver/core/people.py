@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+from palaver.core.admit import Admission
 from palaver.core.ports import Keys, Store
 from palaver.core.problems import NotFound, Unauthenticated
 from palaver.core.types import Agent, Key, Principal, Ref, Token, User, clean, new_uid
@@ -15,9 +16,10 @@ from palaver.core.types import Agent, Key, Principal, Ref, Token, User, clean, n
 class People:
     """What may be done with end users."""
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    def __init__(self, store: Store, keys: Keys, admission: Admission) -> None:
         self._store = store
         self._keys = keys
+        self._admission = admission
 
     async def find(self, who: Principal, ref: Ref) -> User:
         """An end user by number, issued uid or name. Raises ``NotFound``."""
@@ -79,6 +81,10 @@ class People:
     async def key(self, dialect: str, id: str) -> Key | None:
         """A credential by its id: for routes whose callers prove themselves in the body."""
         return await self._keys.by_id(dialect, id)
+
+    async def count(self, key: Key) -> None:
+        """Count the call, whose credential the route has found itself, against that one's limits. Raises ``Busy``."""
+        await self._admission.count(key)
 
     async def keys_with(self, dialect: str, setting: str) -> list[Key]:
         """The enabled credentials of a dialect for which a setting is true."""

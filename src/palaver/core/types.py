@@ -6,6 +6,7 @@ vendors disagree on which of them they show. A *ref* is either of them, or an al
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import datetime
 from enum import StrEnum
@@ -207,12 +208,26 @@ class Key(Value, frozen=True, kw_only=True):
     previous_until: float = 0
     generation: int = 1
     """Grows with every new secret, and when the credential is disabled; the tokens of the one before end with it."""
+    previous_generation: int = 0
+    """That of ``previous_secret``."""
 
-    def secrets(self, now: float) -> tuple[str, ...]:
-        """The secrets that prove this key, the current one first."""
+    def versions(self, now: float) -> tuple[Key, ...]:
+        """The key as it is, and as it was before its last rotation while that one's overlap lasts."""
         if self.previous_secret is None or now >= self.previous_until:
-            return (self.secret,)
-        return (self.secret, self.previous_secret)
+            return (self,)
+        before = msgspec.structs.replace(self, secret=self.previous_secret, generation=self.previous_generation)
+        return (self, before)
+
+    def version(self, generation: int, now: float) -> Key | None:
+        """The version of that generation, where it is still good."""
+        return next((key for key in self.versions(now) if key.generation == generation), None)
+
+    @property
+    def until(self) -> float:
+        """When it ends by itself, in seconds since 1970: with its ``expire``, or with the overlap of a rotation."""
+        expire = self.settings.get("expire")
+        ends = math.inf if expire is None else datetime.fromisoformat(expire).timestamp()
+        return min(ends, self.previous_until) if self.generation == self.previous_generation else ends
 
     def setting(self, name: str, default: Any = None) -> Any:
         return self.settings.get(name, default)
@@ -229,6 +244,8 @@ class Principal(Value, frozen=True, kw_only=True):
     user: str | None = None
     nonce: str | None = None
     """A request id that this key must not use twice within ``NONCE_S`` seconds."""
+    until: float = math.inf
+    """When what proves the caller, a token, ends by itself, in seconds since 1970."""
 
     @property
     def app(self) -> int:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
 
-import msgspec
 import structlog
 
 from palaver.core.admit import Admission
@@ -97,21 +96,22 @@ class Front:
             self._note(request, match)
 
     async def _serve(self, request: _Request, match: Match) -> None:
-        answer, key = await self._answer(request, match)
+        answer, who = await self._answer(request, match)
         if not isinstance(answer, Reply):
-            await self._stream(request, answer, key)
+            await self._stream(request, answer, who)
             return
         if request.malformed is not None:
             answer = replace(answer, status=request.malformed[0])
         try:
-            await request.reply(answer)
+            with self._callers.of(who, request.break_off, since=request.since):
+                await request.reply(answer)
         except Problem as problem:  # of an answer that comes in pieces, in its middle
             log.warning("answer broken off", problem=problem.record())
         finally:
-            self._bodies.answers.give_back(key, request.holds)
+            self._bodies.answers.give_back(_key(who), request.holds)
 
-    async def _answer(self, request: _Request, match: Match) -> tuple[Reply | Stream, Key | None]:
-        """The answer, and whose credential it is for. With it the call and its body are done with."""
+    async def _answer(self, request: _Request, match: Match) -> tuple[Reply | Stream, Principal]:
+        """The answer, and whom it is for. With it the call and its body are done with."""
         call = request.call(match, self._site_url, self._language)
         if match.dialect is not None and match.dialect.traced_as is not None:
             structlog.contextvars.bind_contextvars(**match.dialect.traced_as(call))
@@ -133,20 +133,20 @@ class Front:
                 await body.discard()
                 raise absent  # noqa: TRY301
             who, call = await self._admit(request, call, dialect, match, body, shown)
-            return await self._handle(request, call, match, who), who.key
+            return await self._handle(request, call, match, who), who
         except Problem as problem:
             request.closes = isinstance(problem, TooSlow)
-            return self._refuse(problem, call, match, shown), None
+            return self._refuse(problem, call, match, shown), ANYBODY
         except CallerLeft:
-            if not request.revoked:
+            if request.ended is None:
                 raise
-            return self._refuse(Unauthenticated(reason="disabled"), call, match, shown), None
+            return self._refuse(request.ended, call, match, shown), ANYBODY
         except HungUp:
             raise
         except Exception as error:
             log.exception("request failed", method=request.method, path=_loggable_path(request, match))
             problem = Internal(reason="unforeseen", detail=type(error).__name__)
-            return self._refuse(problem, call, match, shown), None
+            return self._refuse(problem, call, match, shown), ANYBODY
         finally:
             if body is not None:
                 body.close()
@@ -161,6 +161,7 @@ class Front:
             if match.route is None:
                 raise _absent(request, match)
             return ANYBODY, await _with_body(call, match, body, None)
+        request.since = self._callers.changes
         key, token = await self._claimed(call, dialect)
         if key is not None:
             shown.append(key)
@@ -194,7 +195,7 @@ class Front:
         task = asyncio.current_task() if request.method in {"GET", "HEAD"} else None
         watch = asyncio.create_task(request.watch(task))
         try:
-            with waiting_caller(request.left), self._callers.of(_key(who), request.revoke):
+            with waiting_caller(request.left), self._callers.of(who, request.revoke, since=request.since):
                 answer = await match.route.handle(call, who, self._room)
         finally:
             watch.cancel()
@@ -225,13 +226,13 @@ class Front:
             )
         return reply
 
-    async def _stream(self, request: _Request, answer: Stream, key: Key | None) -> None:
+    async def _stream(self, request: _Request, answer: Stream, who: Principal) -> None:
         replayed = (("Idempotency-Replayed", "true"),) if answer.replayed else ()
         await request.start(200, answer.media_type, (*_STREAM_HEADERS, *answer.headers, *replayed))
         following = Following(answer.reader, answer.encoder, request.send)
         self._pulse.open.add(following)
         try:
-            with self._callers.of(key, following.end):
+            with self._callers.of(who, lambda _: following.end(), since=request.since):
                 if await following.follow(request.receive, self._pulse.heartbeat_s):
                     await request.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -283,9 +284,9 @@ def _verified(dialect: Dialect, call: Call, key: Key | None, token: Token | None
     try:
         return dialect.verify(call, key, token)
     except Unauthenticated:
-        if key is None or len(secrets := key.secrets(call.now)) == 1:
+        if key is None or len(versions := key.versions(call.now)) == 1:
             raise
-        return dialect.verify(call, msgspec.structs.replace(key, secret=secrets[1]), token)
+        return dialect.verify(call, versions[1], token)
 
 
 def _nothing() -> None:
@@ -358,7 +359,10 @@ class _Request:
         """The connection cannot be used again: the rest of a body may still come on it."""
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the caller has gone away."""
-        self.revoked = False
+        self.ended: Unauthenticated | None = None
+        """Why the caller may not have the answer any more."""
+        self.since = 0
+        """Which change of credentials the caller's was looked up after."""
         self.holds = 0
         """Bytes of the answer that are counted until it is taken."""
         self.exposed: tuple[str, ...] = ()
@@ -370,6 +374,7 @@ class _Request:
         self.id = self.trace if own is None else self.headers["x-request-id"]
         """What the caller calls the request, or we: comes back in ``X-Request-ID``."""
         self._scope = scope
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
 
     def call(self, match: Match, site_url: str | None, language: str) -> Call:
         return Call(
@@ -398,10 +403,15 @@ class _Request:
         if task is not None:
             task.cancel()
 
-    def revoke(self) -> None:
+    def revoke(self, why: Unauthenticated) -> None:
         """The credential is none any more: what its caller waits for is not for him."""
-        self.revoked = True
+        self.ended = why
         self.leave()
+
+    def break_off(self, _why: Unauthenticated) -> None:
+        """The same while the answer is on its way: what has been sent of it is all there is."""
+        self.leave()
+        self._task.cancel()
 
     def leave(self) -> None:
         if not self.left.done():

@@ -1,48 +1,105 @@
-"""Who is being answered, by credential: what was begun for one that is disabled or deleted meanwhile is ended."""
+"""Who is being answered, by credential: what was begun for one that has ended meanwhile is ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
 
-from palaver.core.problems import Problem
-from palaver.core.types import Key
+from palaver.core.problems import Problem, Unauthenticated
+from palaver.core.types import ANYBODY, Key, Principal
 
 Name = tuple[int, int]
 """A credential: its application and its number."""
 
+LONGEST_S = 86_400
+"""Seconds that a timer is set for; one that lies further ahead is set anew."""
+
 log = structlog.get_logger("palaver.http")
 
 
-class Callers:
-    """``enabled`` says which of some credentials still are."""
+class _Answered:
+    """One who is answered. ``end`` is called at most once: when the credential or the token ends."""
 
-    def __init__(self, enabled: Callable[[Sequence[Name]], Awaitable[set[Name]]]) -> None:
+    def __init__(self, who: Principal, end: Callable[[Unauthenticated], None]) -> None:
+        self.generation = who.key.generation
+        self._proof_until = who.until
+        self._end: Callable[[Unauthenticated], None] | None = end
+        self._until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.expect(who.key.until)
+
+    def expect(self, key_until: float) -> None:
+        """The credential ends at that moment."""
+        self._until = min(key_until, self._proof_until)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left = self._until - time.time()
+        if left == math.inf:
+            return
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, min(left, LONGEST_S)), self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        if time.time() < self._until:
+            self._wait()
+        else:
+            self.end(Unauthenticated(reason="expired", subject="token"))
+
+    def end(self, why: Unauthenticated) -> None:
+        end = self._end
+        self.done()
+        if end is not None:
+            end(why)
+
+    def done(self) -> None:
+        self._end = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Callers:
+    """``enabled`` gives those of some credentials that may still call. ``changes`` counts the times they changed."""
+
+    def __init__(self, enabled: Callable[[Sequence[Name]], Awaitable[Mapping[Name, Key]]]) -> None:
         self._enabled = enabled
-        self._open: dict[Name, set[Callable[[], None]]] = {}
+        self._open: dict[Name, set[_Answered]] = {}
         self._task: asyncio.Task[None] | None = None
         self._again = False
+        self.changes = 0
 
     @contextmanager
-    def of(self, key: Key | None, end: Callable[[], None]) -> Generator[None]:
-        """In the block somebody with that credential is answered; ``end`` ends it."""
-        if key is None:
+    def of(self, who: Principal, end: Callable[[Unauthenticated], None], *, since: int) -> Generator[None]:
+        """In the block that caller is answered; ``end`` ends it. ``since`` is what ``changes`` was before the
+        credential was looked up."""
+        if who is ANYBODY:
             yield
             return
-        name = (key.app, key.number)
-        self._open.setdefault(name, set()).add(end)
+        name = (who.app, who.key.number)
+        answered = _Answered(who, end)
+        self._open.setdefault(name, set()).add(answered)
+        if since != self.changes:
+            self._begin_look()
         try:
             yield
         finally:
-            self._open[name].discard(end)
+            answered.done()
+            self._open[name].discard(answered)
             if not self._open[name]:
                 del self._open[name]
 
     def look(self) -> None:
         """Credentials have changed: end what is answered to those that are none any more."""
+        self.changes += 1
+        self._begin_look()
+
+    def _begin_look(self) -> None:
         self._again = True
         if self._open and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._look())
@@ -57,7 +114,17 @@ class Callers:
                 log.warning("could not look for revoked credentials", problem=problem.record())
                 return
             for name in names:
-                if name not in enabled and (ends := list(self._open.get(name, ()))):
-                    log.info("credential revoked", app=name[0], number=name[1], ended=len(ends))
-                    for end in ends:
-                        end()
+                self._compare(name, enabled.get(name))
+
+    def _compare(self, name: Name, key: Key | None) -> None:
+        """End what is answered to a credential, or a version of it, that is none any more."""
+        now, ended = time.time(), 0
+        for answered in list(self._open.get(name, ())):
+            version = None if key is None else key.version(answered.generation, now)
+            if version is None:
+                ended += 1
+                answered.end(Unauthenticated(reason="disabled"))
+            else:
+                answered.expect(version.until)
+        if ended:
+            log.info("credential revoked", app=name[0], number=name[1], ended=ended)

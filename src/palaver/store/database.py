@@ -89,16 +89,19 @@ class Database:
         """The command tag, e.g. ``UPDATE 1``."""
         return await self._run(lambda connection: connection.execute(sql, *args))
 
-    async def together(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> None:
-        """All of ``statements`` in one transaction, or none. It may be tried again, and goes over them anew then."""
+    async def together(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> list[Row]:
+        """All of ``statements`` in one transaction, or none; the rows of the last one. It may be tried again, and goes
+        over them anew then."""
 
-        async def work(connection: Connection) -> None:
+        async def work(connection: Connection) -> list[Row]:
+            rows: list[Row] = []
             async with connection.transaction():
                 for number, (sql, args) in enumerate(statements):
                     self.statements += number > 0
-                    await connection.execute(sql, *args)
+                    rows = await connection.fetch(sql, *args)
+            return rows
 
-        await self._run(work)
+        return await self._run(work)
 
     async def _run(self, work: Callable[[Connection], Awaitable[T]], *, reads: bool = False) -> T:
         """``work`` on a connection; again on another one where it was not begun, was undone, or only reads."""

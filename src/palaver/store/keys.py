@@ -35,9 +35,9 @@ FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[]) AS u (a
 WHERE c.app = u.app AND c.number = u.number"""
 
 _GENERATION = """
-generation = generation + (enabled AND NOT $2)::integer,
-previous_generation = CASE WHEN enabled AND NOT $2 THEN NULL ELSE previous_generation END"""
-"""Whoever disables a credential ends its tokens, for good."""
+generation = generation + 2 * (enabled AND NOT $2)::integer,
+previous_generation = CASE WHEN enabled AND NOT $2 THEN generation + 1 ELSE previous_generation END"""
+"""Whoever disables a credential ends its tokens, for good: both of its secrets begin a generation."""
 _SAME_MASTER_KEY = "(SELECT value FROM meta WHERE name = 'master_key') = {}"
 _CHANGED = "pg_notify('palaver', 'keys')"
 
@@ -79,15 +79,15 @@ class Keys:
     async def by_secret(self, dialect: str, secret: str) -> Key | None:
         return await self._cached(dialect, self._box.fingerprint(secret), _BY_FINGERPRINT)
 
-    async def enabled(self, names: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+    async def enabled(self, names: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Key]:
         """Those of ``names``, each an application and a number, that may still call."""
-        rows = await self._db.fetch(
-            "SELECT c.app, c.number FROM unnest($1::bigint[], $2::bigint[]) AS n (app, number)"
+        keys = await self._read(
+            "SELECT c.* FROM unnest($1::bigint[], $2::bigint[]) AS n (app, number)"
             " JOIN credential c ON c.app = n.app AND c.number = n.number WHERE c.enabled",
             [app for app, _ in names],
             [number for _, number in names],
         )
-        return {(row["app"], row["number"]) for row in rows}
+        return {(key.app, key.number): key for key in keys}
 
     async def by_number(self, app: int, number: int) -> Key | None:
         keys = await self._read("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)
@@ -287,4 +287,5 @@ class Keys:
             previous_secret=None if previous is None else self._open(row, previous),
             previous_until=0 if previous is None else row["previous_until"].timestamp(),
             generation=row["generation"],
+            previous_generation=row["previous_generation"] or 0,
         )

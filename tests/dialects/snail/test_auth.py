@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from dialects.manifest import shows
 from dialects.snail.asking import FAR, SECRET, jwt, segment
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from wire.calls import NOW, call
 
 from palaver.core.problems import Unauthenticated
@@ -38,7 +40,11 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 
 def sent(token: str | bytes, *, key: Key | None = KEY, now: float = NOW) -> Principal:
-    """What comes of a call with that token, when ``key`` is what is found for its claim."""
+    """What comes of a call with that token, when ``key`` is what is found for its claim; until when is left out."""
+    return replace(_sent(token, key, now), until=math.inf)
+
+
+def _sent(token: str | bytes, key: Key | None, now: float) -> Principal:
     request = call({"Snail-Ai-Auth": token}, now=now)
     DIALECT.claim(request)
     return DIALECT.verify(request, key, None)
@@ -134,7 +140,7 @@ def test_the_key_is_the_secret_as_utf_8() -> None:
 def test_app_id_or_iss_or_both_name_the_credential(claims: dict[str, Any]) -> None:
     request = call({"Snail-Ai-Auth": jwt({**claims, "exp": FAR})})
     assert DIALECT.claim(request) == Claim(id="app-1")
-    assert DIALECT.verify(request, KEY, None) == Principal(key=KEY)
+    assert DIALECT.verify(request, KEY, None) == Principal(key=KEY, until=FAR + 60)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +216,13 @@ def test_any_number_is_a_time_however_large(exp: float) -> None:
     assert sent(jwt({"appId": "app-1", "exp": exp, "nbf": None})) == Principal(key=KEY)
 
 
+@pytest.mark.parametrize(("exp", "until"), [(NOW, NOW + 60), (FAR + 0.5, FAR + 60.5), (10**400, 2**53), (1e308, 2**53)])
+@shows(behaviours.exp_has_leeway)
+def test_what_is_answered_to_a_token_ends_when_a_call_with_it_would_be_refused(exp: float, until: float) -> None:
+    assert _sent(jwt({"appId": "app-1", "exp": exp}), KEY, NOW).until == until
+    assert _sent(SECRET, KEY, NOW).until == math.inf
+
+
 @pytest.mark.parametrize("exp", [0, -1, -(10**400), -1e308])
 @shows(behaviours.expired_token)
 def test_any_number_is_a_time_however_small(exp: float) -> None:
@@ -268,6 +281,7 @@ def test_other_claims_are_ignored() -> None:
         "aud": [1],
         "jti": {},
         "admin": True,
+        "generation": 7,
     }
     assert sent(jwt(claims)) == Principal(key=KEY)
 

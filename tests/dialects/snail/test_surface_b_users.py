@@ -124,7 +124,7 @@ def test_an_embed_token_has_its_members_and_claims(program: Caller) -> None:
     assert (made["tokenType"], made["authHeader"], made["ttlSeconds"]) == ("Snail-Ai-Auth", "Snail-Ai-Auth", 3600)
     assert (made["openId"], made["nickname"], made["avatarUrl"]) == (open_id, "Em", "a.png")
     said = claims(made["token"])
-    assert list(said) == ["aud", "exp", "appId", "openId"]
+    assert list(said) == ["aud", "exp", "appId", "openId", "palaver_generation"]
     assert (said["aud"], said["appId"], said["openId"]) == (f'{{"username":"{open_id}"}}', program.key.id, open_id)
     assert begun + 3600 <= said["exp"] <= ended + 3600
     assert made["expiresAt"] == datetime.fromtimestamp(said["exp"], UTC).strftime("%Y-%m-%d %H:%M:%S")

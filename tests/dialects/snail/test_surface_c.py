@@ -15,6 +15,7 @@ from dialects.snail import asking_b
 from dialects.snail.asking import error_frame, frames, jwt
 from dialects.snail.asking_b import B, Caller, good, page_of, refused_on_b, spoken
 from dialects.snail.asking_c import COMPLETIONS, CONVERSATIONS, SESSION, Browser, C, token
+from kit import run, until
 
 from palaver.app import all_dialects
 from palaver.core.types import Agent
@@ -142,7 +143,8 @@ def test_a_token_of_before_a_rotation_is_good_for_a_session_while_the_old_secret
     served.do(served.core.store.keys.rotate(key, new, overlap_s=60))
     said = good(Browser(served, None).post(SESSION, openId=user, trustedCredential=token(key, user)))
     payload = said["token"].split(".")[1]
-    assert said["token"] == jwt(json.loads(base64.urlsafe_b64decode(payload + "==")), new)
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    assert said["token"] == jwt(claims, key.secret), "what it comes from ends with the old secret, and so does it"
 
 
 @shows(behaviours_c.c_session_proof, behaviours_b.b_auto_register)
@@ -331,3 +333,20 @@ def test_a_repeated_call_is_answered_once(ann: Browser, agent: Agent) -> None:
         assert first.body == second.body
         assert (first.header("Idempotency-Replayed"), second.header("Idempotency-Replayed")) == (None, "true")
     assert len(good(ann.get(CONVERSATIONS, agentId=agent.id))) == 2
+
+
+@shows(behaviours_b.b_embed_ends)
+def test_an_embed_token_ends_for_good_and_a_token_of_the_secrets_owner_does_not(served: Served) -> None:
+    program = Caller(served)
+    user = program.register()
+    issued = good(program.get(f"{B}/embed-token", openId=user))["token"]
+    page, own = Browser(served, issued), Browser(served, token(program.key, user))
+    assert good(page.get(f"{C}/agents")) == good(own.get(f"{C}/agents"))
+    for enabled in (False, True):
+        served.do(served.core.store.keys.enable(program.key.id, enabled=enabled))
+
+    async def refused_for_good() -> bool:
+        return page.get(f"{C}/agents").json()["msg"] == WRONG
+
+    run(until(refused_for_good, True))
+    good(own.get(f"{C}/agents"))

@@ -23,6 +23,10 @@ from palaver.wire.framing import compact
 HEADER = "snail-ai-auth"
 APP_ID, APP_TOKEN = "snail-ai-app-id", "snail-ai-token"
 LEEWAY_S = 60
+_FOREVER = 2**53
+"""A moment that nobody lives to see, and a float holds."""
+GENERATION = "palaver_generation"
+"""The claim of an embed token that says which generation of its credential it is of."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
 
@@ -67,22 +71,25 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
         if not hmac.compare_digest(token.encode(), key.secret.encode()):
             raise Unauthenticated(reason="wrong")
         return Principal(key=key)
-    user, _ = verified(token, (key.secret,), call.now)
+    _, user, ends = verified(token, (key,), call.now)
     if on_c(call) and (user is None or not user.strip()):
         raise Unauthenticated(reason="user")
-    return Principal(key=key, user=user)
+    return Principal(key=key, user=user, until=float(min(ends + LEEWAY_S, _FOREVER)))
 
 
-def verified(token: str, secrets: tuple[str, ...], now: float) -> tuple[str | None, float]:
-    """(the end user it is bound to, when it ends) of a JWT that one of ``secrets`` has signed and whose time it is."""
-    claims = _signed_claims(token, secrets)
+def verified(token: str, versions: tuple[Key, ...], now: float) -> tuple[Key, str | None, float]:
+    """(which of the key's versions has signed it, the end user it is bound to, when it ends) of a JWT whose time it
+    is. One that we issued ends with its version's generation; one that the calling system made itself has none."""
+    key, claims = _signed_claims(token, versions)
+    if claims.get(GENERATION, key.generation) != key.generation:
+        raise Unauthenticated(reason="wrong")
     ends = _check_time(claims, now)
     user = claims.get("openId")
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if user is not None and not isinstance(user, str):
         raise Unauthenticated(reason="wrong")
-    return None if user is None else clean(user), ends
+    return key, None if user is None else clean(user), ends
 
 
 def embed_token(key: Key, open_id: str, expires: int, trusted: str | None) -> str:
@@ -92,6 +99,7 @@ def embed_token(key: Key, open_id: str, expires: int, trusted: str | None) -> st
         "exp": expires,
         "appId": key.id,
         "openId": open_id,
+        GENERATION: key.generation,
     }
     if trusted is not None:
         claims["trustedCredential"] = trusted
@@ -116,15 +124,16 @@ def _token(call: Call) -> str:
     return token
 
 
-def _signed_claims(token: str, secrets: tuple[str, ...]) -> dict[str, Any]:
+def _signed_claims(token: str, versions: tuple[Key, ...]) -> tuple[Key, dict[str, Any]]:
     head, body, signature = token.split(".")
     header = _json_segment(head)
     if header.get("alg") != "HS256" or "crit" in header:
         raise Unauthenticated(reason="wrong")
     sent, signed = _segment(signature), f"{head}.{body}"
-    if not any(hmac.compare_digest(_digest(signed, secret), sent) for secret in secrets):
-        raise Unauthenticated(reason="wrong")
-    return _json_segment(body)
+    for key in versions:
+        if hmac.compare_digest(_digest(signed, key.secret), sent):
+            return key, _json_segment(body)
+    raise Unauthenticated(reason="wrong")
 
 
 def _digest(signed: str, secret: str) -> bytes:

@@ -63,6 +63,10 @@ b_n13 = spec("9.2", "N13: register twice; after N1 created is false at once, and
 b_embed_token = spec("7", "GET, POST /embed-token: the EmbedToken's members, ttlSeconds 3600 unless given")
 b_embed_ttl = spec("7", "ttlSeconds 60 to 86400, with the vendor's words")
 b_embed_jwt = spec("7", "embed token: HS256 with the secret; aud, exp, appId, openId, trustedCredential if given")
+b_embed_ends = ours(
+    "an embed token ends for good when its credential is disabled; the claim palaver_generation says which generation "
+    "of the credential it is of"
+)
 b_embed_on_a = spec("2.1", "B's embed tokens are valid on A, for their openId")
 
 # Conversations ------------------------------------------------------------------------------------------------------

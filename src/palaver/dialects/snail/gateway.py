@@ -33,9 +33,11 @@ async def open_session(call: Call, _who: Principal, room: Room) -> Reply:
     ends = int(call.now) + life(None)
     if request.trustedCredential is None:
         key = await _open_to_anybody(room)
+        await room.people.count(key)
         user = await room.people.find(Principal(key=key), open_id)
     else:
         key, proven = await _proven(request.trustedCredential.strip(), open_id, call.now, room)
+        await room.people.count(key)
         ends = min(ends, int(proven))
         user = await person(Principal(key=key), room, open_id)
     token = embed_token(key, open_id, ends, None)
@@ -43,13 +45,13 @@ async def open_session(call: Call, _who: Principal, room: Room) -> Reply:
 
 
 async def _proven(token: str, open_id: str, now: float, room: Room) -> tuple[Key, float]:
-    """The credential that signed the token for that user, and when the token ends."""
+    """The version of the credential that signed the token for that user, and when the token ends."""
     key = await room.people.key(DIALECT, issuer(token))
     if key is None:
         raise Unauthenticated(reason="unknown")
     if not key.enabled:
         raise Unauthenticated(reason="disabled", subject=key.id)
-    user, ends = verified(token, key.secrets(now), now)
+    key, user, ends = verified(token, key.versions(now), now)
     if user != open_id:
         raise Unauthenticated(reason="user", subject=open_id)
     if ends < now + 1:  # nothing is left of it to pass on

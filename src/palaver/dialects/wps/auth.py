@@ -73,7 +73,8 @@ def verify(call: Call, key: Key | None, token: Token | None) -> Principal:
         raise Unauthenticated(reason="expired", subject=TOKEN)
     if scope_of(call.route) not in token.scopes:
         raise Forbidden(reason="scope")
-    return Principal(key=key, user=token.user)
+    key = key.version(token.generation, call.now) or key
+    return Principal(key=key, user=token.user, until=token.expires.timestamp())
 
 
 def default_user(key: Key) -> str:

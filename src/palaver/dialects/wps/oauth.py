@@ -92,13 +92,11 @@ async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
 async def _client(call: Call, fields: TokenRequest, room: Room) -> Key:
     name, secret = _required(fields, "client_id"), _required(fields, "client_secret")
     key = await room.people.key(DIALECT, clean(name))
-    if key is None or not key.enabled or not _proves(key, clean(secret), call.now):
-        raise Refused("invalid_client", "client_id or client_secret is wrong")
-    return key
-
-
-def _proves(key: Key, secret: str, now: float) -> bool:
-    return any(hmac.compare_digest(right.encode(), secret.encode()) for right in key.secrets(now))
+    for version in () if key is None or not key.enabled else key.versions(call.now):
+        if hmac.compare_digest(version.secret.encode(), clean(secret).encode()):
+            await room.people.count(version)
+            return version
+    raise Refused("invalid_client", "client_id or client_secret is wrong")
 
 
 async def _by_code(fields: TokenRequest, key: Key, room: Room) -> Reply:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -84,8 +84,7 @@ def verify(call: Call, key: Key | None, token: Token | None = None) -> Principal
 
 
 def _not_expired(call: Call, key: Key) -> None:
-    ends = key.setting("expire")
-    if ends is not None and (moment := _moment(ends)) is not None and moment <= datetime.fromtimestamp(call.now, UTC):
+    if key.until <= call.now:
         raise Unauthenticated(reason="expired")
 
 
@@ -93,7 +92,8 @@ def _reader(call: Call, key: Key, token: Token | None) -> Principal:
     """Whoever has an address with a token: as the file's owner, for that file."""
     if token is None or token.kind != "file" or token.scopes != (call.path.removeprefix(STORED_FILES),):
         raise Unauthenticated(reason="wrong")
-    return Principal(key=key, user=token.user)
+    key = key.version(token.generation, call.now) or key
+    return Principal(key=key, user=token.user, until=token.expires.timestamp())
 
 
 def _file_token(call: Call) -> str | None:
