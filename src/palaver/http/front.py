@@ -16,11 +16,13 @@ from palaver.core.admit import Admission
 from palaver.core.caller import CallerLeft, waiting_caller
 from palaver.core.loggable import loggable
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
+from palaver.core.turns import work_for
 from palaver.core.types import ANYBODY, Key, Principal, Token
 from palaver.http.body import FREE_BYTES, Bodies, Body, HungUp, TooSlow
 from palaver.http.handbook import Handbook
 from palaver.http.home import home
 from palaver.http.metrics import MEDIA_TYPE, Metrics
+from palaver.http.pace import Pace
 from palaver.http.revocation import Callers
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
@@ -64,6 +66,7 @@ class Front:
         self._ready = ready
         self._bodies = bodies
         self._callers = callers
+        self._pace = Pace()
         self._site_url = site_url
         self._language = language
         self._process = structlog.contextvars.get_contextvars()
@@ -80,6 +83,7 @@ class Front:
             return
         match = self._router.match(request.method, request.raw_path)
         request.exposed = () if match.dialect is None else match.dialect.exposed
+        work_for(None)
         structlog.contextvars.clear_contextvars()  # a pipelined request begins in its forerunner's context
         structlog.contextvars.bind_contextvars(**self._process, trace=request.trace)
         if request.id != request.trace:
@@ -170,6 +174,8 @@ class Front:
         who = _verified(dialect, call, key, token)
         request.verified()
         request.app = who.app
+        work_for((who.app, who.user or ""))
+        await self._pace.turn(who.app)
         await self._admission.first_time(who)
         await self._admission.count(who.key)
         for route in match.routes if match.route is None else (match.route,):
