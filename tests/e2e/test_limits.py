@@ -106,6 +106,20 @@ def test_readers_of_a_file_that_read_nothing_are_ended(place: Installation, secr
         assert rss(place, "VmHWM") - before < 40
 
 
+def test_nothing_more_is_read_for_a_reader_who_has_left(place: Installation, secret: str) -> None:
+    made = requests.post(f"{place.url}{FILES}?name=big", data=bytes(60 * MIB), headers=headers(secret), timeout=60)
+    lines = (f"GET {made.headers['Location']} HTTP/1.1", "Host: x", *map(": ".join, headers(secret).items()), "", "")
+    tasks, statements = figure(place, "palaver_tasks"), figure(place, "palaver_statements_total")
+    for _ in range(4):
+        with dial(place, "\r\n".join(lines).encode()) as reader:
+            assert reader.recv(64).startswith(b"HTTP/1.1 200")
+    until = time.monotonic() + 20
+    while figure(place, "palaver_tasks") > tasks:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert figure(place, "palaver_statements_total") - statements < 4 * 120  # a whole file takes 240
+
+
 def test_heads_behind_an_answer_that_is_not_read_are_not_taken(place: Installation) -> None:
     before = forget_peak(place)
     heads = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 2000

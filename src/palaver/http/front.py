@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
@@ -433,9 +433,19 @@ class _Request:
         for piece in reply.writes:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         if reply.pieces is not None and self.method != "HEAD":
-            async for piece in reply.pieces:
-                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send_pieces(reply.pieces)
         await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    async def _send_pieces(self, pieces: AsyncIterator[bytes]) -> None:
+        """What comes as it is read is read as long as there is somebody to take it."""
+        watch = asyncio.create_task(self.watch(None))
+        try:
+            async for piece in pieces:
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+                if self.left.done():
+                    raise HungUp
+        finally:
+            watch.cancel()
 
     def _cors(self) -> list[tuple[str, str]]:
         """Browsers may call from anywhere: the key is what protects, and it is in a header that no page sends alone."""
