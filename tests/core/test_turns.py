@@ -61,13 +61,17 @@ def test_too_many_and_too_patient_ones_get_none() -> None:
     async def scene() -> None:
         turns = Turns(places=1, each=1, max_waiting=2)
 
-        async def take() -> None:
-            async with turns.turn(ANN, 0.05):
+        async def take(owner: Owner = ANN, within: float = 0.05) -> None:
+            async with turns.turn(owner, within):
                 pass
 
         async with turns.turn(ANN, 0.05):
-            results = await asyncio.gather(*(take() for _ in range(3)), return_exceptions=True)
+            tasks = [asyncio.create_task(take()) for _ in range(3)]
+            await asyncio.sleep(0)
+            others = [asyncio.create_task(take(EVE, 5)) for _ in range(2)]
+            results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(one, NoTurn) and one.full for one in results] == [False, False, True]
+        await asyncio.gather(*others)
         assert turns.waiting == 0
         await take()
 

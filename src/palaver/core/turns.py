@@ -17,7 +17,7 @@ Owner = tuple[int, int | str]
 """An application and its end user."""
 
 MAX_WAITING = 512
-"""How many wait for a turn, unless it is said otherwise."""
+"""How many of an application wait for a turn, unless it is said otherwise."""
 
 T = TypeVar("T")
 
@@ -45,16 +45,16 @@ class Turns:
         self._of: Counter[int] = Counter()
         self._all = 0
         self._waiting: OrderedDict[int, OrderedDict[int | str, deque[asyncio.Future[None]]]] = OrderedDict()
-        self._count = 0
+        self._queued: Counter[int] = Counter()
 
     @property
     def waiting(self) -> int:
-        return self._count
+        return self._queued.total()
 
     @asynccontextmanager
     async def turn(self, owner: Owner, within: float) -> AsyncGenerator[None]:
-        """Raises ``NoTurn`` where too many wait, or this one for more than ``within`` seconds."""
-        if not self._count and self._has_place(owner):
+        """Raises ``NoTurn`` where too many of the application wait, or this one for more than ``within`` seconds."""
+        if self._has_place(owner):  # who waits now has no right to it
             self._take(owner)
         else:
             await self._wait(owner, within)
@@ -64,11 +64,11 @@ class Turns:
             self._leave(owner)
 
     async def _wait(self, owner: Owner, within: float) -> None:
-        if self._count >= self._max_waiting:
+        if self._queued[owner[0]] >= self._max_waiting:
             raise NoTurn(full=True)
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner[0], OrderedDict()).setdefault(owner[1], deque()).append(mine)
-        self._count += 1
+        self._queued[owner[0]] += 1
         self._hand_out()
         try:
             async with asyncio.timeout(within):
@@ -127,7 +127,7 @@ class Turns:
         if users is None or user not in users or waiting not in users[user]:
             return
         users[user].remove(waiting)
-        self._count -= 1
+        _less(self._queued, app)
         if not users[user]:
             del users[user]
         if not users:
