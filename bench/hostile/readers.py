@@ -17,12 +17,15 @@ FILE_BYTES = 60 * 2**20
 async def unread_files(target: Target) -> str:
     """Readers of a file of 60 MiB, half of whom take nothing and half a little."""
     content = b"x" * target.number(FILE_BYTES)
-    request = target.request("POST", "files?name=big.bin", content, Content_Type="application/octet-stream")
+    more = {"user": "reader of files", "Content_Type": "application/octet-stream"}
+    request = target.request("POST", "files?name=big.bin", content, **more)
     status, body = await ask(target.port, request)
     if status != 201:
         raise Failed(f"the file was not taken: {status} {body[:200]!r}")
     key = json.loads(body)["key"]
-    return await _unread(target, [target.request("GET", f"files/{key}")] * target.number(32, least=8))
+    return await _unread(
+        target, [target.request("GET", f"files/{key}", user=more["user"])] * target.number(32, least=8)
+    )
 
 
 async def unread_history(target: Target) -> str:

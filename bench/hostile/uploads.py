@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 
-from bench.hostile.target import Target, dial
+from bench.hostile.target import Target, ask, dial
 from palaver import app
 
 UPLOAD_BYTES = 100 * 2**20
@@ -25,10 +25,29 @@ async def uploads_without_credential(target: Target) -> str:
 
 
 async def uploads_with_credential(target: Target) -> str:
-    """The same with a good credential."""
-    request = target.request("POST", "files?name=big.bin", Content_Type="application/octet-stream")
-    head = request.replace(b"Content-Length: 0", b"Content-Length: %d" % UPLOAD_BYTES)
-    return await _send(target, [head] * 12, chunked=[False] * 12)
+    """The same with a good credential, of many end users; beside them smaller ones, which are stored."""
+    drips = [_verified_head(target, f"uploader {at}", UPLOAD_BYTES) for at in range(12)]
+    senders = [asyncio.create_task(_send_wholes(target, f"sender {at}")) for at in range(target.number(12))]
+    note = await _send(target, drips, chunked=[False] * len(drips))
+    stored = Counter[int]()
+    for statuses in await asyncio.gather(*senders):
+        stored.update(statuses)
+    return f"{note}; " + ", ".join(f"{count} × {status}" for status, count in sorted(stored.items()))
+
+
+async def _send_wholes(target: Target, user: str) -> list[int]:
+    """Uploads of 24 MiB, one after the other, while the attack lasts: the statuses."""
+    statuses: list[int] = []
+    while target.left:
+        size = target.number(24 * 2**20)
+        head = _verified_head(target, user, size)
+        statuses.append((await ask(target.port, head + bytes(size)))[0])
+    return statuses
+
+
+def _verified_head(target: Target, user: str, size: int) -> bytes:
+    request = target.request("POST", "files?name=big.bin", user=user, Content_Type="application/octet-stream")
+    return request.replace(b"Content-Length: 0", b"Content-Length: %d" % size)
 
 
 def _head(path: str, measured: bool) -> bytes:

@@ -14,7 +14,8 @@ from palaver.app import Core
 from palaver.core.events import BLOCK, Draft, Grew, Opened
 from palaver.core.ports import Outcome
 from palaver.core.problems import Busy, Internal, Unstorable, Upstream
-from palaver.core.types import Ended, Status, Text, ToolResult
+from palaver.core.types import Ended, Principal, Status, Text, ToolResult
+from palaver.store.driver import connected
 
 REFUSES = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -145,6 +146,29 @@ def test_a_short_end_does_not_wait_for_long_ones(database_url: str, tmp_path: Pa
             assert slowest < 1
             for one in sent:
                 assert (await on.answers(one))[0].text == "好" * 409_600
+
+    run(scene(), guard=60)
+
+
+def test_a_long_end_does_not_wait_for_all_of_another_application(database_url: str, tmp_path: Path) -> None:
+    script = f"- repeat: {{text: {'x' * 4096}, times: 50}}\n- wait: 60"
+
+    async def scene() -> None:
+        async with stage(database_url, tmp_path) as on:
+            many = [await on.say(await on.agent(script)) for _ in range(10)]
+            other = await on.core.store.applications.named("other")
+            on.who = Principal(key=await on.core.store.keys.create(other, "snail", "app-2", "SAI_2", {}), user="bob")
+            one = await on.say(await on.agent(script, app="other"))
+            for sent in (*many, one):
+                await on.begun(sent, "x" * 204_800)
+            async with connected(database_url, timeout=10) as connection, connection.transaction():
+                await connection.execute("LOCK TABLE message IN SHARE ROW EXCLUSIVE MODE")
+                for sent in (*many, one):
+                    assert on.core.runs.stop(sent.answer.uid)
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            await on.ended(one)
+            assert len(on.core.runs) >= 7
 
     run(scene(), guard=60)
 

@@ -19,7 +19,7 @@ from kit import run, until
 from palaver.core.ports import Unreadable
 from palaver.knowledge import pool as reading
 from palaver.knowledge.jobs import Extract, Extracted, Limits
-from palaver.knowledge.pool import ATTACHED, Owner, ReaderPool, Turns
+from palaver.knowledge.pool import ATTACHED, ReaderPool
 
 ANN, BOB, EVE = (1, 1), (1, 2), (2, 3)
 SLOW = b"<p>x" * 400_000
@@ -46,7 +46,7 @@ def children() -> list[psutil.Process]:
     ]
 
 
-async def read(pool: ReaderPool, content: bytes, owner: Owner = ANN) -> str:
+async def read(pool: ReaderPool, content: bytes, owner: tuple[int, int] = ANN) -> str:
     async def job() -> Extract:
         return Extract(html=True, limit=100, content=content)
 
@@ -175,71 +175,17 @@ def test_a_document_is_loaded_when_it_is_its_turn() -> None:
     run(scene())
 
 
-def test_turns_go_round_applications_and_their_end_users() -> None:
-    async def scene() -> None:
-        turns = Turns(places=1, each=1)
-        order: list[str] = []
-        end = asyncio.Event()
-
-        async def take(owner: Owner, name: str) -> None:
-            async with turns.turn(owner):
-                order.append(name)
-                await end.wait()
-
-        wanted = [(ANN, "ann 1"), (ANN, "ann 2"), (ANN, "ann 3"), (BOB, "bob 1"), (BOB, "bob 2"), (EVE, "eve 1")]
-        tasks = [asyncio.create_task(take(owner, name)) for owner, name in wanted]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert order == ["ann 1"]
-        end.set()
-        await asyncio.gather(*tasks)
-        assert order == ["ann 1", "ann 2", "eve 1", "bob 1", "ann 3", "bob 2"]
-
-    run(scene())
-
-
-def test_an_end_user_has_one_turn_at_a_time_and_an_application_leaves_one() -> None:
-    async def scene() -> None:
-        turns = Turns(places=3, each=1)
-        held: list[Owner] = []
-        end = asyncio.Event()
-
-        async def take(owner: Owner) -> None:
-            async with turns.turn(owner):
-                held.append(owner)
-                await end.wait()
-
-        owners = [ANN, ANN, BOB, (1, 9), EVE]
-        tasks = [asyncio.create_task(take(owner)) for owner in owners]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert held == [ANN, BOB, EVE]
-        end.set()
-        await asyncio.gather(*tasks)
-        assert sorted(held) == sorted(owners)
-
-    run(scene())
-
-
-def test_too_many_and_too_patient_ones_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_WAITING", 2)
+def test_a_document_waits_for_others_and_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PATIENCE_S", 0.05)
 
     async def scene() -> None:
-        turns = Turns(places=1, each=1)
-
-        async def take() -> None:
-            async with turns.turn(ANN):
-                pass
-
-        async with turns.turn(ANN):
-            results = await asyncio.gather(*(take() for _ in range(3)), return_exceptions=True)
-        assert [str(one) for one in results] == [
-            "other documents kept the server busy; try again later",
-            "other documents kept the server busy; try again later",
-            "too many other documents are waiting to be read; try again later",
-        ]
-        await take()
+        async with readers() as pool:
+            first = asyncio.create_task(read(pool, SLOW))
+            await until(count, 1)
+            with pytest.raises(Unreadable, match="other documents kept the server busy; try again later"):
+                await read(pool, b"<p>x")
+            assert not first.done()
+            first.cancel()
 
     run(scene())
 

@@ -26,6 +26,7 @@ from palaver.core.ports import Store
 from palaver.core.problems import Busy, Internal, Problem, Upstream
 from palaver.core.slots import Slots
 from palaver.core.turn import Meter, Ports, Scene, play
+from palaver.core.turns import work_for
 from palaver.core.types import Ended, Message, Status
 from palaver.core.writeback import Ending, WriteBack
 
@@ -33,6 +34,10 @@ EARLY = 10_000
 """How many runs that may start are remembered before they are known."""
 AT_ONCE = 16_384
 """Characters that a reader is given at a time: what one that does not read on makes the server hold."""
+FEW = 32
+"""Readers of a run that are woken in one pass of the event loop."""
+READER_S = 0.0001
+"""Seconds for each of a run's readers, where there are more, between two rounds in which they are woken."""
 POLL_EVERY = 0.5
 """Seconds between two looks at a run that another process writes."""
 READ_ELSEWHERE = 3.0
@@ -122,10 +127,55 @@ class Watched:
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self.readers: set[Reader] = set()
+        self._rounds = Rounds(self)
 
     def changed(self) -> None:
+        if len(self.readers) > FEW:
+            self._rounds.go()
+            return
         for reader in self.readers:
             reader.wake()
+
+
+class Rounds:
+    """Wakes many readers a few at a time, so that everybody else has his turn in between, and the more there are the
+    less often: each of them is given more at once."""
+
+    __slots__ = ("_again", "_begun", "_left", "_watched")
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._left: list[Reader] | None = None
+        """Who is to be woken yet; ``None`` between two rounds."""
+        self._again = False
+        self._begun = float("-inf")
+
+    def go(self) -> None:
+        """There is something to read: at the latest by the end of the next round everybody knows."""
+        self._again = True
+        if self._left is None:
+            self._left = []
+            loop = asyncio.get_running_loop()
+            pause = self._begun + len(self._watched.readers) * READER_S - loop.time()
+            loop.call_later(max(0.0, pause), self._begin)
+
+    def _begin(self) -> None:
+        self._again = False
+        self._begun = asyncio.get_running_loop().time()
+        self._left = list(self._watched.readers)
+        self._wake_some()
+
+    def _wake_some(self) -> None:
+        assert self._left is not None
+        some, self._left = self._left[-FEW:], self._left[:-FEW]
+        for reader in some:
+            reader.wake()
+        if self._left:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+            return
+        self._left = None
+        if self._again:
+            self.go()
 
 
 class Live(Watched):
@@ -245,6 +295,7 @@ class Runs:
             live.task = asyncio.create_task(self._run(live), name=f"run {live.run}")
 
     async def _run(self, live: Live) -> None:
+        work_for((live.app, live.scene.user))
         ended: Ended | None = live.ending
         try:
             if ended is None:

@@ -2,7 +2,8 @@
 
 What many runs have to store goes out together, in statements bounded by bytes. A message is saved the less often the
 longer it is, and all messages together at a bounded rate, so that what is written stays in proportion to what was
-said. Ends are stored at once, long ones beside the short ones, which do not wait for them.
+said. Ends are stored at once, long ones beside the short ones, which do not wait for them, and of each application in
+turn.
 
 What PostgreSQL refuses is told from PostgreSQL being away: a batch that it refuses is split, down to the one message
 that cannot be stored, which ends *failed*; a batch that does not reach it is tried until it does.
@@ -11,7 +12,7 @@ that cannot be stored, which ends *failed*; a batch that does not reach it is tr
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,8 +103,7 @@ class WriteBack:
             ending.stored.set_result(False)
             return ending.stored
         lane = self._long if writing.draft.size > LONG else self._short
-        lane.endings.append(ending)
-        lane.something.set()
+        lane.add(ending)
         return ending.stored
 
     async def close(self, within: float) -> None:
@@ -117,7 +117,7 @@ class WriteBack:
             for ending in (*lane.stores, *lane.endings):
                 if not ending.stored.done():
                     ending.stored.set_result(False)
-            lane.endings.clear()
+            lane.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # Growth ---------------------------------------------------------------------------------------------------------
@@ -178,8 +178,7 @@ class WriteBack:
         while True:
             await lane.something.wait()
             lane.something.clear()
-            while lane.endings:
-                batch = lane.next()
+            while batch := lane.next():
                 await self._store_batch(batch, [await self._outcome(ending) for ending in batch])
                 lane.stores = ()
 
@@ -247,18 +246,40 @@ class WriteBack:
 
 
 class _Lane:
-    """Ends that are stored one batch after the other."""
+    """Ends that are stored one batch after the other, of each application in turn."""
 
     def __init__(self) -> None:
-        self.endings: deque[Ending] = deque()
         self.stores: Sequence[Ending] = ()
         self.something = asyncio.Event()
+        self._waiting: OrderedDict[int, deque[Ending]] = OrderedDict()
+
+    def add(self, ending: Ending) -> None:
+        self._waiting.setdefault(ending.writing.app, deque()).append(ending)
+        self.something.set()
+
+    @property
+    def endings(self) -> list[Ending]:
+        return [ending for endings in self._waiting.values() for ending in endings]
 
     def next(self) -> Sequence[Ending]:
-        self.stores = next(_batches(self.endings, lambda ending: ending.writing.draft.size))
-        for _ in self.stores:
-            self.endings.popleft()
-        return self.stores
+        """As many as have ``BATCH`` bytes together, at least one where there is any."""
+        batch: list[Ending] = []
+        room = BATCH
+        while self._waiting:
+            app, endings = next(iter(self._waiting.items()))
+            size = endings[0].writing.draft.size
+            if batch and size > room:
+                break
+            batch.append(endings.popleft())
+            room -= size
+            self._waiting.move_to_end(app)
+            if not endings:
+                del self._waiting[app]
+        self.stores = batch
+        return batch
+
+    def clear(self) -> None:
+        self._waiting.clear()
 
 
 def _overdue(writing: Writing, now: float) -> float:

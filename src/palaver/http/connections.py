@@ -3,7 +3,8 @@
 A connection is *unverified* until a request on it has proved its credential, and again while the next one is coming.
 Above the limit the oldest unverified one is closed, so that whoever holds connections open without a credential loses
 them, and a new caller, who needs his for the time of one request, gets in. Where callers have addresses of their own
-the oldest is taken from the address that has most; behind a proxy all have one.
+the oldest is taken from the address that has most; behind a proxy all have one. However many come at once, a connection
+has a moment to prove itself: its request may be there already, unread behind those of the others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ import structlog
 
 RESERVED_FILES = 64
 """File descriptors that connections leave to everything else: PostgreSQL, models, logs."""
+
+GRACE_S = 1.0
+"""Seconds in which a new connection is not closed for another one."""
+BURST = 8
+"""How many times the limit there may be of connections that are so new."""
 
 log = structlog.get_logger("palaver.http")
 
@@ -66,8 +72,10 @@ class Connections:
         self._max_open = max((_max_files() if files is None else files) - RESERVED_FILES, 16)
         self._max_unverified = min(limits.max_unverified, self._max_open)
         self._verified: dict[Connection, None] = {}
-        self._unverified: dict[str, dict[Connection, None]] = {}
+        self._unverified: dict[str, dict[Connection, float]] = {}
+        """By address, with the moment at which each one's time to prove itself began."""
         self._unverified_count = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._verified) + self._unverified_count
@@ -79,11 +87,24 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """Count a new connection; others may have to go for it."""
         self._await(connection)
-        if self._unverified_count > self._max_unverified:
+        if self._unverified_count > min(self._max_unverified * BURST, self._max_open):
             self._evict(self._oldest_unverified(sparing=connection))
         elif len(self) > self._max_open:
             others = self._unverified_count > 1
             self._evict(self._oldest_unverified(sparing=connection) if others else self._oldest_idle() or connection)
+        elif self._timer is None:
+            self._close_excess()
+
+    def _close_excess(self) -> None:
+        """Close the oldest ones above the limit, now or when they have had their time."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._unverified_count > self._max_unverified:
+            oldest = self._oldest_unverified()
+            if (until := self._unverified[oldest.peer][oldest] + GRACE_S) > loop.time():
+                self._timer = loop.call_at(until, self._close_excess)
+                return
+            self._evict(oldest)
 
     def remove(self, connection: Connection) -> None:
         if connection in self._verified:
@@ -103,7 +124,7 @@ class Connections:
             self._await(connection)
 
     def _await(self, connection: Connection) -> None:
-        self._unverified.setdefault(connection.peer, {})[connection] = None
+        self._unverified.setdefault(connection.peer, {})[connection] = asyncio.get_running_loop().time()
         self._unverified_count += 1
 
     def _forget(self, connection: Connection) -> bool:
@@ -117,7 +138,7 @@ class Connections:
         self._unverified_count -= 1
         return True
 
-    def _oldest_unverified(self, *, sparing: Connection) -> Connection:
+    def _oldest_unverified(self, *, sparing: Connection | None = None) -> Connection:
         """Of the address that has most; one whose turn it is before one that the server works for."""
         most = max(self._unverified.values(), key=len)
         candidates: Iterator[Connection] = (one for one in most if one is not sparing and one.awaits_peer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
@@ -15,11 +15,13 @@ from palaver.core.admit import Admission
 from palaver.core.caller import CallerLeft, waiting_caller
 from palaver.core.loggable import loggable
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
+from palaver.core.turns import work_for
 from palaver.core.types import ANYBODY, Key, Principal, Token
 from palaver.http.body import FREE_BYTES, Bodies, Body, HungUp, TooSlow
 from palaver.http.handbook import Handbook
 from palaver.http.home import home
 from palaver.http.metrics import MEDIA_TYPE, Metrics
+from palaver.http.pace import Pace
 from palaver.http.revocation import Callers
 from palaver.http.router import Match, Router
 from palaver.http.stream import Following, Pulse, Receive, Send
@@ -63,6 +65,7 @@ class Front:
         self._ready = ready
         self._bodies = bodies
         self._callers = callers
+        self._pace = Pace()
         self._site_url = site_url
         self._language = language
         self._process = structlog.contextvars.get_contextvars()
@@ -79,6 +82,7 @@ class Front:
             return
         match = self._router.match(request.method, request.raw_path)
         request.exposed = () if match.dialect is None else match.dialect.exposed
+        work_for(None)
         structlog.contextvars.clear_contextvars()  # a pipelined request begins in its forerunner's context
         structlog.contextvars.bind_contextvars(**self._process, trace=request.trace)
         if request.id != request.trace:
@@ -171,6 +175,8 @@ class Front:
         who = _verified(dialect, call, key, token)
         request.verified()
         request.app = who.app
+        work_for((who.app, who.user or ""))
+        await self._pace.turn(who.app)
         await self._admission.first_time(who)
         await self._admission.count(who.key)
         for route in match.routes if match.route is None else (match.route,):
@@ -437,9 +443,19 @@ class _Request:
         for piece in reply.writes:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         if reply.pieces is not None and self.method != "HEAD":
-            async for piece in reply.pieces:
-                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send_pieces(reply.pieces)
         await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    async def _send_pieces(self, pieces: AsyncIterator[bytes]) -> None:
+        """What comes as it is read is read as long as there is somebody to take it."""
+        watch = asyncio.create_task(self.watch(None))
+        try:
+            async for piece in pieces:
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+                if self.left.done():
+                    raise HungUp
+        finally:
+            watch.cancel()
 
     def _cors(self) -> list[tuple[str, str]]:
         """Browsers may call from anywhere: the key is what protects, and it is in a header that no page sends alone."""

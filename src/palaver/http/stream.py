@@ -16,7 +16,7 @@ from palaver.wire.contract import Encoder
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _AT_ONCE = 16
-"""Writes that may follow one another without a pause."""
+"""Writes that may follow one another without a pause, of one stream or of several."""
 
 
 class Following:
@@ -129,6 +129,8 @@ class Pulse:
         while True:
             await asyncio.sleep(max(self.heartbeat_s / 20, 0.02))
             due = loop.time() - self.heartbeat_s
-            for following in self.open:
-                if following.idle_since <= due:
+            idle = [following for following in self.open if following.idle_since <= due]
+            for at in range(0, len(idle), _AT_ONCE):
+                for following in idle[at : at + _AT_ONCE]:
                     following.wake()
+                await asyncio.sleep(0)

@@ -15,13 +15,13 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import structlog
 
 from palaver.core.ports import Unreadable
+from palaver.core.turns import NoTurn, Owner, Turns
 from palaver.knowledge.jobs import LENGTH, OUT_OF_MEMORY, Answer, Job, Limits, Refused, decode_answer, framed
 
 ATTACHED = Limits(memory=256 * 2**20, cpu_s=5, wall_s=20, output=2**20)
@@ -29,97 +29,13 @@ ATTACHED = Limits(memory=256 * 2**20, cpu_s=5, wall_s=20, output=2**20)
 INGESTED = Limits(memory=2**30, cpu_s=60, wall_s=180, output=256 * 2**20)
 """For files that an operator puts into a knowledge base."""
 PROCESSES = 3
-MAX_WAITING = 512
-"""Documents that wait for a turn."""
 PATIENCE_S = 60.0
 """How long they do."""
 IDLE_S = 30.0
 """After which a process without work ends."""
 COMMAND = ("-P", "-m", "palaver.knowledge.process")
 
-Owner = tuple[int, int]
-"""An application and its end user."""
-
 log = structlog.get_logger("palaver.knowledge")
-
-
-class Turns:
-    """Who gets one of ``places`` next. An end user has at most ``each`` of them, an application all but one."""
-
-    def __init__(self, places: int, each: int) -> None:
-        self._places = places
-        self._each = each
-        self._of_app = max(each, places - 1)
-        self._taken: Counter[Owner] = Counter()
-        self._waiting: OrderedDict[int, OrderedDict[int, deque[asyncio.Future[None]]]] = OrderedDict()
-        self._count = 0
-
-    @asynccontextmanager
-    async def turn(self, owner: Owner) -> AsyncGenerator[None]:
-        """Raises ``Unreadable`` where too many wait, or for too long."""
-        await self._wait(owner)
-        try:
-            yield
-        finally:
-            self._leave(owner)
-
-    async def _wait(self, owner: Owner) -> None:
-        if self._count >= MAX_WAITING:
-            raise Unreadable("too many other documents are waiting to be read; try again later")
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(owner[0], OrderedDict()).setdefault(owner[1], deque()).append(mine)
-        self._count += 1
-        self._hand_out()
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await mine
-        except (asyncio.CancelledError, TimeoutError) as gone:
-            if mine.cancelled():
-                self._forget(owner, mine)
-            else:  # it came at the same moment
-                self._leave(owner)
-            if isinstance(gone, TimeoutError):
-                raise Unreadable("other documents kept the server busy; try again later") from None
-            raise
-
-    def _leave(self, owner: Owner) -> None:
-        self._taken[owner] -= 1
-        if not self._taken[owner]:
-            del self._taken[owner]
-        self._hand_out()
-
-    def _hand_out(self) -> None:
-        while (owner := self._next()) is not None:
-            app, user = owner
-            users = self._waiting[app]
-            first = users[user][0]
-            self._forget(owner, first)
-            if user in users:
-                users.move_to_end(user)
-            if app in self._waiting:
-                self._waiting.move_to_end(app)
-            self._taken[owner] += 1
-            first.set_result(None)
-
-    def _next(self) -> Owner | None:
-        if self._taken.total() >= self._places:
-            return None
-        for app, users in self._waiting.items():
-            if sum(count for (other, _), count in self._taken.items() if other == app) < self._of_app:
-                for user in users:
-                    if self._taken[app, user] < self._each:
-                        return app, user
-        return None
-
-    def _forget(self, owner: Owner, waiting: asyncio.Future[None]) -> None:
-        app, user = owner
-        users = self._waiting[app]
-        users[user].remove(waiting)
-        self._count -= 1
-        if not users[user]:
-            del users[user]
-        if not users:
-            del self._waiting[app]
 
 
 class ReaderPool:
@@ -134,7 +50,7 @@ class ReaderPool:
 
     async def read(self, owner: Owner, job: Callable[[], Awaitable[Job]]) -> Answer:
         """The answer to ``job``, which is asked for when it is its turn. Raises ``Unreadable``, and what it raises."""
-        async with self._turns.turn(owner):
+        async with self._turn(owner):
             try:
                 async with asyncio.timeout(self._limits.wall_s):
                     answer = await self._ask(await job())
@@ -143,6 +59,16 @@ class ReaderPool:
         if isinstance(answer, Refused):
             raise Unreadable(answer.reason)
         return answer
+
+    @asynccontextmanager
+    async def _turn(self, owner: Owner) -> AsyncGenerator[None]:
+        try:
+            async with self._turns.turn(owner, PATIENCE_S):
+                yield
+        except NoTurn as none:
+            if none.full:
+                raise Unreadable("too many other documents are waiting to be read; try again later") from None
+            raise Unreadable("other documents kept the server busy; try again later") from None
 
     async def _ask(self, job: Job) -> Answer:
         if self._closed:

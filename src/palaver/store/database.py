@@ -6,6 +6,7 @@ Whatever goes wrong between here and PostgreSQL becomes ``Internal(reason="datab
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,12 +15,17 @@ from typing import Any, TypeVar
 import structlog
 
 from palaver.core.problems import Internal
+from palaver.core.turns import NoTurn, Turns, share, working_for
 from palaver.store.driver import FAILURES, GIVEN_WAY, Connection, Pool, Row, failure, lost, pool, undone, usable
 
 __all__ = ["Database", "Row"]
 
 TIMEOUT = 8.0
 """Seconds for one statement, waiting for a connection included: a caller is answered within ten."""
+
+OF_APPLICATION = 3 / 4
+OF_USER = 1 / 2
+"""Of the connections, what one application's work and one end user's may hold at a time."""
 
 ATTEMPTS = 3
 """How often a statement is tried that had to give way to another one, or whose connection was lost before it began."""
@@ -41,8 +47,11 @@ class PoolUsage:
 
 class Database:
     """A PostgreSQL database. ``statements`` counts what was asked of it, ``lost`` the connections that broke.
-    ``shared``: the address is that of a pooler
-    which may lead each transaction to another session."""
+    ``shared``: the address is that of a pooler which may lead each transaction to another session.
+
+    Whoever has slow statements leaves connections to others, who do not wait for him: see ``core.turns``. What is done
+    for nobody in particular takes part in no turns.
+    """
 
     def __init__(self, url: str, *, connections: int = 10, shared: bool = False) -> None:
         self.url = url
@@ -51,6 +60,9 @@ class Database:
         self._running = 0
         self._shared = shared
         self._connections = connections
+        self._turns = Turns(
+            connections, share(connections, OF_USER), of_app=share(connections, OF_APPLICATION), max_waiting=sys.maxsize
+        )
         self._pool: Pool | None = None
 
     async def open(self) -> None:
@@ -67,6 +79,11 @@ class Database:
             await asyncio.wait_for(open_pool.close(), 5)
         except FAILURES:
             open_pool.terminate()
+
+    @property
+    def connections(self) -> int:
+        """How many there are at most."""
+        return self._connections
 
     @property
     def usage(self) -> PoolUsage:
@@ -107,9 +124,16 @@ class Database:
         """``work`` on a connection; again on another one where it was not begun, was undone, or only reads."""
         if self._pool is None:
             raise Internal(reason="database", detail="the database is closed")
+        owner = working_for()
         self._running += 1
         try:
-            return await self._run_on(self._pool, work, reads=reads)
+            if owner is None:
+                return await self._run_on(self._pool, work, reads=reads)
+            async with self._turns.turn(owner, TIMEOUT):
+                return await self._run_on(self._pool, work, reads=reads)
+        except NoTurn as none:
+            log.warning("statement not begun", app=owner and owner[0], waiting=self._turns.waiting)
+            raise Internal(reason="database", detail="its caller's other statements took too long") from none
         finally:
             self._running -= 1
 

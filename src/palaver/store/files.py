@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -12,13 +14,20 @@ from uuid import UUID
 import msgspec
 
 from palaver.core.content import Content
-from palaver.core.problems import Invalid
+from palaver.core.problems import Busy, Invalid
+from palaver.core.turns import NoTurn, Turns, share
 from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import json_text
 from palaver.store.database import Database, Row
 
 PIECE = 1_048_576
 """Bytes of a piece; all but the last one have as many."""
+
+OF_CONNECTIONS = 1 / 5
+"""Of the connections, how many store files of more than one piece: each holds its own for seconds. All but one of these
+are an application's at most."""
+PATIENCE_S = 60.0
+"""How long a file waits to be stored."""
 
 ADDED_UP_EVERY = 10.0
 """Seconds for which the sum of an application's files is believed; what this process adds is added to it."""
@@ -50,6 +59,9 @@ class Files:
         self.quota: Quota | None = None
         self._kept: dict[int, tuple[float, int]] = {}
         """When an application's bytes were last added up, and to what."""
+        self._each = Turns(sys.maxsize, 1)
+        """An end user's files come one after the other, so that each finds those before it in the quota."""
+        self._long = Turns(share(db.connections, OF_CONNECTIONS), 1)
 
     async def add(
         self,
@@ -66,13 +78,26 @@ class Files:
         """Keep the file; under a key that is taken already the first one stays, and is what comes back. Raises
         ``Invalid(rule="size")`` for one that the quota has no room for."""
         uid, kept = new_uid(), _Whole(content) if isinstance(content, bytes) else content
-        if self.quota is not None:
-            await self._make_sure_of_room(self.quota, app, user, kept.size)
         said = (app, uid, user, key, name, media_type, kept.size, kept.digest, json_text(details), conversation)
-        await self._db.together(_Adding(app, uid, said, kept))
+        async with self._turn(app, user, kept.size):
+            if self.quota is not None:
+                await self._make_sure_of_room(self.quota, app, user, kept.size)
+            await self._db.together(_Adding(app, uid, said, kept))
         stored = await self.get(app, key)
         assert stored is not None
         return stored
+
+    @asynccontextmanager
+    async def _turn(self, app: int, user: int, size: int) -> AsyncGenerator[None]:
+        """The end user's turn, and with a long file that of those. Raises ``Busy``."""
+        try:
+            async with AsyncExitStack() as turns:
+                await turns.enter_async_context(self._each.turn((app, user), PATIENCE_S))
+                if size > PIECE:
+                    await turns.enter_async_context(self._long.turn((app, user), PATIENCE_S))
+                yield
+        except NoTurn as none:
+            raise Busy(reason="overload", retry_after=10) from none
 
     async def _make_sure_of_room(self, quota: Quota, app: int, user: int, size: int) -> None:
         used: int = await self._db.fetchval(

@@ -1,0 +1,69 @@
+"""A run that thousands follow: everybody hears all of it, and nobody else waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kit import run
+
+from palaver.core.events import Draft, Grew, Opened, fold
+from palaver.core.runs import FEW, Reader, Watched, collect
+from palaver.core.types import Ended, Status, Text
+
+READERS = 1000
+
+
+def test_others_have_their_turn_between_a_few_readers() -> None:
+    async def scene() -> None:
+        watched = Watched(Draft())
+        served = most = 0
+
+        async def follow(reader: Reader) -> str:
+            nonlocal served
+            text = ""
+            while not reader.done:
+                await reader.wait()
+                text += "".join(event.text for event in reader.take() if isinstance(event, Grew))
+                served += 1
+            reader.close()
+            return text
+
+        async def somebody_else() -> None:
+            nonlocal served, most
+            while True:
+                most, served = max(most, served), 0
+                await asyncio.sleep(0)
+
+        following = [asyncio.create_task(follow(Reader(watched))) for _ in range(READERS)]
+        other = asyncio.create_task(somebody_else())
+        await asyncio.sleep(0)
+        watched.draft.apply(Opened(part=Text()))
+        for _ in range(20):
+            watched.draft.apply(Grew(text="some words "))
+            watched.changed()
+            await asyncio.sleep(0.01)
+        watched.draft.apply(Ended(status=Status.COMPLETE))
+        watched.changed()
+        assert set(await asyncio.gather(*following)) == {"some words " * 20}
+        other.cancel()
+        assert 0 < most <= 2 * FEW
+
+    run(scene())
+
+
+def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
+    async def scene() -> None:
+        watched = Watched(Draft((Text(text="a"),)))
+        collecting = [asyncio.create_task(collect(Reader(watched), 5)) for _ in range(READERS)]
+        await asyncio.sleep(0)
+        for text in ("b", "c"):
+            watched.draft.apply(Grew(text=text))
+            watched.changed()
+            await asyncio.sleep(0)
+        watched.draft.apply(Ended(status=Status.COMPLETE))
+        watched.changed()
+        for events in await asyncio.gather(*collecting):
+            assert events is not None
+            assert fold(events)[0] == (Text(text="abc"),)
+
+    run(scene())
