@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
@@ -200,7 +200,7 @@ class Front:
             watch.cancel()
         if isinstance(answer, Reply) and not answer.charged:
             await self._admission.give_back(who.key)
-        if isinstance(answer, Reply) and task is not None and (size := len(answer.body)) > FREE_BYTES:
+        if isinstance(answer, Reply) and task is not None and (size := max(len(answer.body), answer.held)) > FREE_BYTES:
             self._bodies.answers.take(who.key, size)
             request.holds = size
         return answer
@@ -421,15 +421,25 @@ class _Request:
     async def reply(self, reply: Reply) -> None:
         bare = reply.status in {204, 304}
         size = len(reply.body) if reply.pieces is None else reply.length
-        measured = () if bare else (("Content-Length", str(size)),)
+        measured = () if bare or size is None else (("Content-Length", str(size)),)
         how = _STREAM_HEADERS if reply.writes else measured
         await self.start(reply.status, "" if bare else reply.media_type, (*how, *reply.headers))
         for piece in reply.writes:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         if reply.pieces is not None and self.method != "HEAD":
-            async for piece in reply.pieces:
-                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            await self._send_pieces(reply.pieces)
         await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    async def _send_pieces(self, pieces: AsyncIterator[bytes]) -> None:
+        """What comes as it is read is read as long as there is somebody to take it."""
+        watch = asyncio.create_task(self.watch(None))
+        try:
+            async for piece in pieces:
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+                if self.left.done():
+                    raise HungUp
+        finally:
+            watch.cancel()
 
     def _cors(self) -> list[tuple[str, str]]:
         """Browsers may call from anywhere: the key is what protects, and it is in a header that no page sends alone."""
