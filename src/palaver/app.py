@@ -32,6 +32,7 @@ from palaver.core.problems import Internal, Problem
 from palaver.core.runs import Runs
 from palaver.core.slots import Slots
 from palaver.core.turn import Ports
+from palaver.heap import give_back
 from palaver.http.body import Bodies, BodyLimits
 from palaver.http.connections import ConnectionLimits, Connections, raise_file_limit
 from palaver.http.front import Front
@@ -213,6 +214,7 @@ async def _on(
     limits = Limits(
         max_waiting_turns=settings.max_waiting_turns,
         idempotency_ttl_s=settings.idempotency_ttl_s,
+        max_page_bytes=settings.max_page_bytes,
     )
     chat = Chat(ports, runs, limits)
     admission = Admission(store.keys, store.usage, store.tokens)
@@ -379,7 +381,7 @@ async def _serve_on(
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
     _when_told(end)
-    keepers = [asyncio.create_task(_care(core, metrics.recovered.inc)), asyncio.create_task(_save_use(core))]
+    keepers = [asyncio.create_task(work) for work in (_care(core, metrics.recovered.inc), _save_use(core), give_back())]
     pulse.start()
     watchdog.start()
     try:

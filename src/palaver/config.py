@@ -93,6 +93,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_buffered_bytes: Annotated[
         Positive, Meta(description="memory of one process for bodies; a credential may have half of it")
     ] = 67_108_864
+    max_page_bytes: Annotated[
+        Positive, Meta(description="bytes of messages, as they are stored, that a page of a history has at most")
+    ] = 4_194_304
     max_spooled_bytes: Annotated[
         Positive, Meta(description="disk of one process for uploads that come; a credential may have half of it")
     ] = 2_147_483_648

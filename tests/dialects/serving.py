@@ -164,7 +164,7 @@ class Served:
 
     def history(self, key: Key, user: str, conversation: Ref, *, limit: int = 20) -> list[Message]:
         """What was said last in a conversation, oldest first."""
-        return self.do(self.core.chat.history(self.principal(key, user), conversation, limit=limit))
+        return list(self.do(self.core.chat.history(self.principal(key, user), conversation, limit=limit)))
 
     def stop_run(self, run: UUID) -> bool:
         """Stop one run, as another dialect's stop call would."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from dialects.contract import DIALECTS, subject
 from dialects.contract import Form as Encoding
 from dialects.exchange import Answer, Ask
+from dialects.loops import watched
 from dialects.native import asking as native
 from dialects.serving import Served
 from dialects.snail import asking_b as snail_b
@@ -30,33 +29,6 @@ STALL_S = 0.1
 """Seconds of its processor that one turn of the loop may take: twice what it does, for the sake of machines."""
 ENDING_S = 0.05
 ENCODINGS = [pytest.param(form, id=f"{name} {form.name}") for name in DIALECTS for form in subject(name).forms]
-
-
-class Loop:
-    """What the longest turn of the server's loop cost, in seconds of its own thread's processor time: other load on
-    the machine does not count."""
-
-    worst = 0.0
-
-    def turn(self, before: float) -> None:
-        now = time.thread_time()
-        self.worst = max(self.worst, now - before)
-        self.handle = asyncio.get_running_loop().call_soon(self.turn, now)
-
-
-@contextmanager
-def watched(served: Served) -> Generator[Loop]:
-    loop = Loop()
-
-    async def begin() -> None:
-        loop.turn(time.thread_time())
-
-    async def end() -> None:
-        loop.handle.cancel()
-
-    served.do(begin())
-    yield loop
-    served.do(end())
 
 
 @pytest.mark.parametrize("letter", ["中", "é", "🍎", "a"])

@@ -33,7 +33,7 @@ async def opened(c: Cast, text: str = "hi", **changes: Any) -> Accepted:
 
 async def history(store: Postgres, accepted: Accepted) -> list[Message]:
     here = accepted.conversation
-    return await store.conversations.history(here.app, here.id, before=None, limit=500)
+    return list((await store.conversations.history(here.app, here.id, limit=500, size=2**30)).messages)
 
 
 def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answer(database_url: str) -> None:

@@ -98,15 +98,12 @@ def test_a_conversation_shows_that_it_works_and_how_its_last_turn_ended(database
             assert (here.working, here.last_status, here.variables) == (True, None, {"city": "杭州"})
             second = await store.runs.open(c.opening(conversation=here.id))
             assert isinstance(second, Accepted)
-            assert [message.waiting for message in await store.conversations.history(c.app.id, here.id, limit=9)] == [
-                False,
-                False,
-                False,
-                True,
-            ]
+            said = (await store.conversations.history(c.app.id, here.id, limit=9, size=2**30)).messages
+            assert [message.waiting for message in said] == [False, False, False, True]
             assert await store.runs.live(c.app.id, here.id) == [second.answer.uid, first.answer.uid]
-            later = await store.conversations.history(c.app.id, here.id, after=first.answer.id, limit=1)
-            assert [message.id for message in later] == [second.question.id]
+            later = await store.conversations.history(c.app.id, here.id, after=first.answer.id, limit=1, size=2**30)
+            assert [message.id for message in later.messages] == [second.question.id]
+            assert later.next == second.answer.uid
 
     run(scene())
 

@@ -6,12 +6,14 @@ Every look-up is by (application, end user, ref): a thing of somebody else's ans
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from palaver.core.context import HISTORY_BYTES
+from palaver.core.history import History, Page, Told
 from palaver.core.ports import Accepted, Claim, Listing, Opening, Replay
 from palaver.core.problems import Busy, Internal, Invalid, NotFound, Problem
 from palaver.core.runs import Live, Reader, Runs, collect
@@ -50,6 +52,7 @@ class Limits:
 
     max_waiting_turns: int
     idempotency_ttl_s: float
+    max_page_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ class Chat:
         self._models = ports.models
         self._runs = runs
         self._limits = limits
+        self._history = History(ports.store.conversations, max_page_bytes=limits.max_page_bytes)
         self._flights = SingleFlight[Sent]()
 
     async def agent(self, who: Principal, ref: Ref) -> Agent:
@@ -316,12 +320,29 @@ class Chat:
             detail = "the run is being stopped; its end is not stored yet"
             raise Internal(reason="timeout", detail=detail) from error
 
+    @asynccontextmanager
+    async def page(
+        self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
+    ) -> AsyncGenerator[Page]:
+        """At most ``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above
+        ``after``. They are to be encoded in the block."""
+        found = await self.conversation(who, conversation)
+        async with self._history.page(who, found.id, before=before, after=after, limit=limit) as page:
+            yield page
+
     async def history(
         self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
-    ) -> list[Message]:
-        """``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above ``after``."""
+    ) -> Sequence[Message]:
+        """The messages of such a page."""
+        async with self.page(who, conversation, before=before, after=after, limit=limit) as page:
+            return page.messages
+
+    async def told(
+        self, who: Principal, conversation: Ref, *, before: int | None = None, newest: int | None = None
+    ) -> Told:
+        """All that was said, or the ``newest`` messages (with an id below ``before``), to be read as it is taken."""
         found = await self.conversation(who, conversation)
-        return await self._store.conversations.history(who.app, found.id, before=before, after=after, limit=limit)
+        return await self._history.told(who, found.id, before=before, newest=newest)
 
     async def message(self, who: Principal, uid: UUID) -> Message:
         """An answer of the user's own, by its uid."""
@@ -339,8 +360,10 @@ class Chat:
 
     async def suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
-        history = await self._store.conversations.history(who.app, conversation.id, limit=SUGGESTING_MESSAGES)
-        return await suggest(self._models, agent, history)
+        history = await self._store.conversations.history(
+            who.app, conversation.id, limit=SUGGESTING_MESSAGES, size=HISTORY_BYTES
+        )
+        return await suggest(self._models, agent, history.messages)
 
     async def title(self, agent: Agent, first_message: str, summary: str | None = None) -> str:
         """A title for a conversation that begins so, by the agent's model; empty without one. Nothing is stored."""

@@ -14,6 +14,9 @@ from palaver.core.types import AnyPart, File, Message, Passage, Text
 HISTORY_CHARACTERS = 60_000
 """How many characters of earlier messages a model sees at most, the newest first; the question itself is never cut."""
 
+HISTORY_BYTES = 2_097_152
+"""How many bytes of earlier messages are read for that, as they are stored: with what was thought and found."""
+
 _NAME = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
 
 

@@ -309,6 +309,17 @@ class Listing(Value, frozen=True, kw_only=True):
     """Begin below this id: where the conversation to begin behind is gone."""
     offset: int = 0
     limit: int = 20
+    variables: int = 0
+    """How many bytes of variables are read, as they are stored, and always one conversation's; 0: none's."""
+
+
+class Stretch(Value, frozen=True, kw_only=True):
+    """Neighbouring messages, oldest first, and how many bytes they have as they are stored. ``next`` is the uid of the
+    one after them in the direction in which they were asked for; ``None``: there is none."""
+
+    messages: tuple[Message, ...] = ()
+    size: int = 0
+    next: UUID | None = None
 
 
 class Agents(Protocol):
@@ -376,14 +387,22 @@ class Conversations(Protocol):
         ...
 
     async def history(
-        self, app: int, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
-    ) -> list[Message]:
-        """``limit`` messages, oldest first: the newest ones below id ``before``, or the first ones above ``after``."""
+        self,
+        app: int,
+        conversation: int,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int,
+        size: int,
+        always_one: bool = True,
+    ) -> Stretch:
+        """``limit`` messages, oldest first, that have ``size`` bytes together, as they are stored: the newest ones
+        below id ``before``, or the first ones above ``after``. One of more bytes comes alone, if ``always_one``."""
         ...
 
-    async def recent(self, app: int, conversation: int, *, before: int, limit: int, size: int) -> list[Message]:
-        """The newest messages below id ``before``, oldest first: ``limit`` at most, and none behind those that have
-        ``size`` bytes, as they are stored, together."""
+    async def behind(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
+        """The id behind which the newest ``limit`` messages below ``before`` come; less than the first of them."""
         ...
 
 

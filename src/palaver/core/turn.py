@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from palaver.core.attachments import Attachments
-from palaver.core.context import HISTORY_CHARACTERS, cite, fill, window
+from palaver.core.context import HISTORY_BYTES, cite, fill, window
 from palaver.core.events import Added, Draft, Event, Grew, Opened
 from palaver.core.fetching import Fetch
 from palaver.core.ports import (
@@ -153,13 +153,14 @@ async def play(scene: Scene, ports: Ports, meter: Meter, draft: Draft) -> AsyncG
     it to ``draft`` before the next one: what the model said is kept there alone."""
     model, name = ports.models.resolve(scene.agent.spec.model, scene.agent.spec.fallback_model)
     meter.begin(name or BUILT_IN)
-    earlier = await ports.store.conversations.recent(
+    read = await ports.store.conversations.history(
         scene.agent.app,
         scene.conversation,
         before=scene.question.id,
         limit=scene.agent.spec.history,
-        size=4 * HISTORY_CHARACTERS,
+        size=HISTORY_BYTES,
     )
+    earlier = read.messages
     history = (*window(earlier), ModelTurn(role="user", parts=scene.question.parts))
     attachments = await _attachments(scene, ports).read(scene.question, earlier)
     for part in scene.question.files:

@@ -280,6 +280,8 @@ class Conversation(Value, frozen=True, kw_only=True):
     icon: str | None = None
     summary: str | None = None
     variables: dict[str, Any] | None = None
+    with_variables: bool = True
+    """Whether its variables were read: in a list not where they are not wanted, nor where those before are large."""
     working: bool = False
     """Whether a turn runs or waits."""
     last_status: Status | None = None

@@ -207,7 +207,7 @@ class Front:
             watch.cancel()
         if isinstance(answer, Reply) and not answer.charged:
             await self._admission.give_back(who.key)
-        if isinstance(answer, Reply) and task is not None and (size := len(answer.body)) > FREE_BYTES:
+        if isinstance(answer, Reply) and task is not None and (size := max(len(answer.body), answer.held)) > FREE_BYTES:
             self._bodies.answers.take(who.key, size)
             request.holds = size
         return answer
@@ -437,7 +437,7 @@ class _Request:
     async def reply(self, reply: Reply) -> None:
         bare = reply.status in {204, 304}
         size = len(reply.body) if reply.pieces is None else reply.length
-        measured = () if bare else (("Content-Length", str(size)),)
+        measured = () if bare or size is None else (("Content-Length", str(size)),)
         how = _STREAM_HEADERS if reply.writes else measured
         await self.start(reply.status, "" if bare else reply.media_type, (*how, *reply.headers))
         for piece in reply.writes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 
-from palaver.core.ports import Listing
+from palaver.core.ports import Listing, Stretch
 from palaver.core.problems import Problem
 from palaver.core.types import (
     MAX_ID,
@@ -32,6 +33,9 @@ _COLUMNS = (
     "app, id, uid, end_user, agent, alias, title, opening, created, modified, icon, summary, variables, last_status,"
     " queue"
 )
+PAUSES_FROM = 262_144
+"""Bytes of a message after which others have their turn before the next one is read."""
+
 _parts = msgspec.json.Decoder(tuple[AnyPart, ...]).decode
 _usage = msgspec.json.Decoder(Usage).decode
 
@@ -70,18 +74,23 @@ class Conversations:
 
     async def page(self, app: int, user: int, listing: Listing) -> list[Conversation]:
         after = listing.after or (None, None)
+        columns = _COLUMNS.replace("variables", "CASE WHEN with_variables THEN variables END AS variables")
         rows = await self._db.fetch(
-            f"SELECT {_COLUMNS} FROM conversation WHERE {_LISTED}"
+            f"SELECT {columns}, with_variables FROM (SELECT *, $11::bigint > 0 AND (row_number() OVER listed = 1"
+            " OR coalesce(sum(CASE WHEN $11 > 0 THEN octet_length(variables::text) END) OVER listed, 0) <= $11)"
+            f" AS with_variables FROM (SELECT {_COLUMNS} FROM conversation WHERE {_LISTED}"
             " AND ($6::timestamptz IS NULL OR (modified, id) < ($6, $7::bigint))"
             " AND ($8::bigint IS NULL OR id < $8)"
-            " ORDER BY modified DESC, id DESC LIMIT $9 OFFSET $10",
+            " ORDER BY modified DESC, id DESC LIMIT $9 OFFSET $10) c"
+            " WINDOW listed AS (ORDER BY modified DESC, id DESC)) c ORDER BY modified DESC, id DESC",
             *_listed(app, user, listing),
             *after,
             listing.below,
             listing.limit,
             listing.offset,
+            listing.variables,
         )
-        return [conversation(row) for row in rows]
+        return [conversation(row, with_variables=row["with_variables"]) for row in rows]
 
     async def count(self, app: int, user: int, listing: Listing) -> int:
         sql = f"SELECT count(*) FROM conversation WHERE {_LISTED}"
@@ -119,33 +128,42 @@ class Conversations:
         return [row["uid"] for row in rows if row["uid"] is not None] if rows else None
 
     async def history(
-        self, app: int, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
-    ) -> list[Message]:
-        if after is not None:
-            rows = await self._db.fetch(
-                f"{_HISTORY} AND m.id > $3 ORDER BY m.id LIMIT $4", app, conversation, after, limit
-            )
-            return [message(row) for row in rows]
-        below = MAX_ID if before is None else before
-        rows = await self._db.fetch(
-            f"{_HISTORY} AND m.id < $3 ORDER BY m.id DESC LIMIT $4", app, conversation, below, limit
-        )
-        return [message(row) for row in reversed(rows)]
+        self,
+        app: int,
+        conversation: int,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int,
+        size: int,
+        always_one: bool = True,
+    ) -> Stretch:
+        if limit < 1:
+            return Stretch()
+        sql = _NEWEST if after is None else _OLDEST
+        above, below = after or 0, MAX_ID if before is None else before
+        rows = await self._db.fetch(sql, app, conversation, above, below, limit, size, not always_one)
+        messages: list[Message] = []
+        taken, beyond = 0, None
+        for row in rows:
+            if row["over"]:
+                beyond = row["reached"]
+                continue
+            messages.append(message(row))
+            taken += row["size"]
+            if row["size"] > PAUSES_FROM:
+                await asyncio.sleep(0)  # others have their turn while long ones are read
+        return Stretch(messages=tuple(messages), size=taken, next=beyond)
 
-    async def recent(self, app: int, conversation: int, *, before: int, limit: int, size: int) -> list[Message]:
-        rows = await self._db.fetch(
-            # The size of a long value is known without reading it.
-            f"WITH m AS ({_HISTORY} AND m.id < $3 ORDER BY m.id DESC LIMIT $4),"
-            " s AS (SELECT id, sum(pg_column_size(parts)) OVER (ORDER BY id DESC) - pg_column_size(parts) AS newer"
-            " FROM m)"
-            " SELECT m.* FROM m JOIN s USING (id) WHERE s.newer < $5 ORDER BY m.id",
+    async def behind(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
+        return await self._db.fetchval(
+            "SELECT coalesce(min(id), 1) - 1 FROM (SELECT m.id FROM message m"
+            " WHERE m.app = $1 AND m.conversation = $2 AND m.id < $3 ORDER BY m.id DESC LIMIT $4) m",
             app,
             conversation,
-            before,
+            MAX_ID if before is None else before,
             limit,
-            size,
         )
-        return [message(row) for row in rows]
 
 
 HELD_FILES = """
@@ -178,10 +196,30 @@ def _listed(app: int, user: int, listing: Listing) -> tuple[Any, ...]:
     return app, user, listing.agent, listing.titled, listing.containing
 
 
-_HISTORY = (
-    "SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
-    " JOIN conversation c ON c.app = m.app AND c.id = m.conversation WHERE m.app = $1 AND m.conversation = $2"
-)
+def _walk(*, up: bool) -> str:
+    """The statement for the messages between two ids, from one end on, until there are enough of them or they have
+    enough bytes. It goes from each to the next, so that of those behind them but one is looked at: ``reached``."""
+    comes, order = ("n.id > w.id", "") if up else ("n.id < w.id", " DESC")
+    first = "SELECT n.id, n.uid, octet_length(n.parts::text)::bigint AS size FROM message n"
+    where = "WHERE n.app = $1 AND n.conversation = $2 AND n.id > $3 AND n.id < $4"
+    return f"""
+SELECT m.*, w.size, w.over, w.uid AS reached, m.status = 'live' AND c.queue[1] <> m.id AS waiting
+FROM (
+    WITH RECURSIVE w AS (
+        (SELECT f.*, f.size AS sum, 1 AS number, $7::boolean AND f.size > $6::bigint AS over
+        FROM ({first} {where} ORDER BY n.id{order} LIMIT 1) f)
+        UNION ALL
+        SELECT n.*, w.sum + n.size, w.number + 1, w.number >= $5::bigint OR w.sum + n.size > $6
+        FROM w CROSS JOIN LATERAL ({first} {where} AND {comes} ORDER BY n.id{order} LIMIT 1) n WHERE NOT w.over
+    )
+    SELECT * FROM w
+) w
+LEFT JOIN message m ON m.app = $1 AND m.conversation = $2 AND m.id = w.id AND NOT w.over
+LEFT JOIN conversation c ON c.app = $1 AND c.id = $2
+ORDER BY w.id"""
+
+
+_OLDEST, _NEWEST = _walk(up=True), _walk(up=False)
 
 NAMED = "c.app = $1 AND c.end_user = $2 AND (c.id = $3 OR c.uid = $4 OR c.alias = $5)"
 """A WHERE that finds one conversation by any of its names; ``named`` gives its five parameters."""
@@ -195,7 +233,7 @@ def named(app: int, user: int, ref: Ref) -> tuple[int, int, int | None, UUID | N
     return app, user, None, as_uid(ref), clean(ref)
 
 
-def conversation(row: Row) -> Conversation:
+def conversation(row: Row, *, with_variables: bool = True) -> Conversation:
     return Conversation(
         app=row["app"],
         id=row["id"],
@@ -210,6 +248,7 @@ def conversation(row: Row) -> Conversation:
         icon=row["icon"],
         summary=row["summary"],
         variables=None if row["variables"] is None else msgspec.json.decode(row["variables"]),
+        with_variables=with_variables,
         working=bool(row["queue"]),
         last_status=None if row["last_status"] is None else Status(row["last_status"]),
     )

@@ -7,11 +7,15 @@ from typing import Any
 
 import msgspec
 
-from palaver.core.types import User
-from palaver.store.conversations import message
+from palaver.core.types import Message, User
+from palaver.store.conversations import Conversations
 from palaver.store.database import Database
 
 PAGE = 200
+PAGE_BYTES = 1_048_576
+"""Of messages, as they are stored, that are read at a time."""
+CONVERSATIONS = 20
+"""How many are read at a time: each may have variables of a mebibyte."""
 
 # The user's row goes, and with it what refers to it; tokens only know the name. Live runs are told to stop.
 _FORGET = """
@@ -63,7 +67,7 @@ class Privacy:
         while rows := await self._db.fetch(
             "SELECT c.*, g.name AS agent_name FROM conversation c JOIN agent g ON g.app = c.app AND g.id = c.agent"
             " WHERE c.app = $1 AND c.end_user = $2 AND c.id > $3 ORDER BY c.id LIMIT $4",
-            app, user.id, last, PAGE,
+            app, user.id, last, CONVERSATIONS,
         ):  # fmt: skip
             for row in rows:
                 last = row["id"]
@@ -81,13 +85,9 @@ class Privacy:
 
     async def _messages(self, app: int, conversation: int, uid: str) -> AsyncGenerator[dict[str, Any]]:
         last = 0
-        while rows := await self._db.fetch(
-            "SELECT *, false AS waiting FROM message WHERE app = $1 AND conversation = $2 AND id > $3"
-            " ORDER BY id LIMIT $4",
-            app, conversation, last, PAGE,
-        ):  # fmt: skip
-            for row in rows:
-                one = message(row)
+        history = Conversations(self._db).history
+        while said := (await history(app, conversation, after=last, limit=PAGE, size=PAGE_BYTES)).messages:
+            for one in said:
                 last = one.id
                 yield {
                     "type": "message",
@@ -96,7 +96,7 @@ class Privacy:
                     "conversation": uid,
                     "role": one.role,
                     "created": one.created,
-                    "status": row["status"],
+                    "status": _status(one),
                     "parts": one.parts,
                 }
 
@@ -115,3 +115,9 @@ class Privacy:
                     "sha256": row["digest"].hex(),
                     "details": msgspec.json.decode(row["details"]),
                 }
+
+
+def _status(message: Message) -> str | None:
+    if message.ended is not None:
+        return message.ended.status.value
+    return "live" if message.role == "assistant" else None

@@ -121,7 +121,10 @@ class Reply:
     """Whether the call counts towards the credential's ``total``."""
     pieces: AsyncIterator[bytes] | None = None
     """What goes out instead of ``body`` as it is taken, ``length`` bytes in all."""
-    length: int = 0
+    length: int | None = 0
+    """``None``: it is not known before, and the end of the answer is marked in another way."""
+    held: int = 0
+    """Bytes of memory that an answer in pieces takes until it is taken."""
     writes: tuple[bytes, ...] = ()
     """What goes out write by write instead of ``body``: sent as a stream is, without a length, not to be cached."""
 

@@ -167,6 +167,43 @@ def test_a_conversation_is_deleted_with_its_running_turn(served: Served, caller:
     problem(caller.get(place), 404, "not_found", noun="run")
 
 
+@shows(behaviours.long_history)
+def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) -> None:
+    uid = caller.begin(agent, "0" + "x" * 1_040_000)["conversation"]["uid"]
+    for number in range(1, 4):
+        caller.say(uid, f"{number}" + "x" * 1_040_000)
+    found: list[str] = []
+    query, pages = "", 0
+    while True:
+        page = good(caller.get(f"conversations/{uid}/messages", query))
+        assert 1 <= len(page["messages"]) < 8
+        found = [one["text"][:8] for one in page["messages"]] + found
+        pages += 1
+        if not page["more"]:
+            break
+        query = f"before={page['messages'][0]['id']}"
+    assert pages >= 2
+    assert [one[0] for one in found if one[1] == "x"] == ["0", "1", "2", "3"]
+    assert len(found) == 8
+
+
+@shows(behaviours.large_variables)
+def test_a_page_of_conversations_with_large_variables_is_a_short_one(caller: Caller, agent: Agent) -> None:
+    made = [
+        good(caller.ask("POST", "conversations", {"agent": agent.id, "variables": {"v": "x" * 1_000_000}}), 201)["id"]
+        for _ in range(6)
+    ]
+    found: list[int] = []
+    query = ""
+    while len(found) < 6:
+        page = good(caller.get("conversations", f"limit=6{query}"))
+        assert page["conversations"]
+        assert found or len(page["conversations"]) < 6
+        found += [one["id"] for one in page["conversations"]]
+        query = f"&after={page['next']}"
+    assert found[:6] == made[::-1]
+
+
 @shows(behaviours.history)
 def test_a_conversation_is_read_from_either_end(caller: Caller, agent: Agent) -> None:
     uid = caller.begin(agent, "one")["conversation"]["uid"]

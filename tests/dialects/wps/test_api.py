@@ -63,6 +63,27 @@ def test_w1_a_chat_that_is_not_streamed(caller: Caller, agent: Agent) -> None:
     assert {item["chat_id"] for item in items} == {said["chat_id"]}
 
 
+@shows(behaviours.long_history)
+def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) -> None:
+    session = data(caller.say(agent, "0" + "x" * 1_000_000))["session_id"]
+    finished(caller, agent, session)
+    for number in range(1, 4):
+        caller.say(agent, f"{number}" + "x" * 1_000_000, session_id=session)
+        finished(caller, agent, session)
+    path, query = f"/v7/devhub/app/{agent.uid}/session/messages", f"session_id={session}&page_size=100"
+    found: list[dict[str, Any]] = []
+    token, pages = "", 0
+    while token or not pages:
+        page = data(caller.get(path, f"{query}&next_page_token={token}" if token else query))
+        assert 1 <= len(page["items"]) < 8
+        found += page["items"]
+        token = page["next_page_token"]
+        pages += 1
+    assert pages >= 2
+    assert [one["text"][0] for one in found if one["role"] == "user"] == ["0", "1", "2", "3"]
+    assert len({one["id"] for one in found}) == len(found) == 8
+
+
 @shows(behaviours.goes_on_in_a_session)
 def test_w2_a_session_goes_on(caller: Caller, agent: Agent) -> None:
     first = data(caller.say(agent))

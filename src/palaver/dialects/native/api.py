@@ -33,7 +33,11 @@ from palaver.dialects.native.words import CODES, ROOT
 from palaver.wire.bodies import idempotency, json_object, read
 from palaver.wire.contract import Call, Reply, Room, Route
 from palaver.wire.framing import compact
+from palaver.wire.lists import around, listed
 from palaver.wire.once import Subject, once
+
+LIST_BYTES = 4_194_304
+"""Bytes of variables, as they are stored, that a page of conversations has at most."""
 
 
 def _reply(shown: Any, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
@@ -86,13 +90,14 @@ async def conversations(call: Call, who: Principal, room: Room) -> Reply:
         containing=asked.q,
         after=after,
         limit=limit + 1,
+        variables=LIST_BYTES,
     )
     found = list(await room.chat.conversations(who, listing))
-    page = found[:limit]
+    page = [one for one in found[:limit] if one.with_variables]
     return _reply(
         ConversationsShown(
             conversations=tuple(conversation_shown(*one) for one in await _usable(page, who, room)),
-            next=place_behind(page[-1]) if len(found) > limit else None,
+            next=place_behind(page[-1]) if len(found) > len(page) else None,
         )
     )
 
@@ -130,11 +135,9 @@ async def messages(call: Call, who: Principal, room: Room) -> Reply:
     """The newest messages, or those beside the one that the call names; oldest first."""
     asked = messages_query(call)
     found, _ = await own_conversation(call.params["conversation"], who, room)
-    # One more than asked for, to know whether there are others.
-    said = await room.chat.history(who, found.id, before=asked.before, after=asked.after, limit=asked.limit + 1)
-    page = said[: asked.limit] if asked.after is not None else said[-asked.limit :]
-    shown = tuple(message_shown(one, found) for one in page)
-    return _reply(MessagesShown(messages=shown, more=len(said) > asked.limit))
+    async with room.chat.page(who, found.id, before=asked.before, after=asked.after, limit=asked.limit) as page:
+        ends = around(compact(MessagesShown(messages=(), more=page.next is not None)))
+        return await listed((message_shown(one, found) for one in page.messages), *ends)
 
 
 ROUTES = (

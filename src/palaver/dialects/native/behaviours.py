@@ -36,6 +36,8 @@ filters = spec("5", "conversations are found by agent and by a text in their tit
 title = spec("5", "PUT title sets the title, which must not be blank or longer than 255 characters")
 delete = spec("5", "DELETE removes a conversation with its messages and stops its run")
 history = spec("5", "messages come oldest first: the newest, those before one, those after one; more says of others")
+long_history = spec("5", "a page of long messages has fewer than limit, at least one, and more is true")
+large_variables = spec("5", "a page of conversations with large variables has fewer than limit, and next leads on")
 
 # 6: messages --------------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,14 @@ Source: wire specification ``snail.md``, sections 6 to 8.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 from palaver.core.chat import Said, Sent
 from palaver.core.events import fold
 from palaver.core.ports import Listing
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.runs import collect
-from palaver.core.types import MAX_ID, Agent, Conversation, Ended, Principal, Text
+from palaver.core.types import MAX_ID, Agent, Conversation, Ended, Message, Principal, Text
 from palaver.dialects.snail import described
 from palaver.dialects.snail.agents import agent_of
 from palaver.dialects.snail.shapes import (
@@ -36,6 +37,7 @@ from palaver.dialects.snail.words import EVENT_STREAM, NO_TIME, B, failed, on_c,
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room, Route, Stream
 from palaver.wire.framing import in_header
+from palaver.wire.lists import around, told
 from palaver.wire.once import REPLAYED, Subject, once
 
 CONVERSATIONS = f"{B}/agent/conversations"
@@ -125,9 +127,11 @@ async def list_messages(call: Call, who: Principal, room: Room) -> Reply:
     found = await _conversation_if_any(who, room, agent, name)
     if found is None:
         return success([])
-    history = await room.chat.history(who, found.uid, limit=MAX_ID)
-    said = [message for message in history if message.role == "user" or message.ended is not None]
-    return success([message_shown(message, room.site.timezone) for message in said])
+
+    def show(message: Message) -> dict[str, Any] | None:
+        return message_shown(message, room.site.timezone) if message.role == "user" or message.ended else None
+
+    return await told(await room.chat.told(who, found.uid), show, around(success([]).body))
 
 
 # Chat ---------------------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from palaver.core.chat import Said
+from palaver.core.history import Page
 from palaver.core.ports import Listing
 from palaver.core.problems import NotFound
 from palaver.core.types import Agent, Conversation, File, Key, Message, Principal, Text, as_uid
@@ -28,6 +29,7 @@ from palaver.wire.bodies import idempotency, json_object
 from palaver.wire.contract import Call, Handler, Method, Reply, Room, Route, Stream
 from palaver.wire.describe import Operation
 from palaver.wire.framing import in_header
+from palaver.wire.lists import around, listed
 from palaver.wire.once import REPLAYED, Subject, once
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -154,11 +156,11 @@ async def messages(call: Call, who: Principal, room: Room) -> Reply:
         raise NotFound(noun="conversation", ref=ref)
     of = f"messages of {found.id}"
     place = paging.place(who, of, query.next_page_token)
-    history = await room.chat.history(who, found.id, after=place[0] if place else 0, limit=size + 1)
-    asked = await _question(who, room, found, history) if query.with_event else None
-    items = _items(history, size, shown=session(found, ref), room=room, asked=asked)
-    token = paging.token(who, of, history[size - 1].id) if len(history) > size else ""
-    return Reply(body=success({"items": items, "next_page_token": token}))
+    async with room.chat.page(who, found.id, after=place[0] if place else 0, limit=size) as page:
+        asked = await _question(who, room, found, page.messages) if query.with_event else None
+        token = "" if page.next is None else paging.token(who, of, page.messages[-1].id)
+        ends = around(success({"items": [], "next_page_token": token}))
+        return await listed(_items(page, shown=session(found, ref), room=room, asked=asked), *ends)
 
 
 async def _question(who: Principal, room: Room, found: Conversation, history: Sequence[Message]) -> str:
@@ -168,32 +170,30 @@ async def _question(who: Principal, room: Room, found: Conversation, history: Se
     return "".join(message.text for message in await room.chat.history(who, found.id, before=history[0].id, limit=1))
 
 
-def _items(history: Sequence[Message], size: int, *, shown: str, room: Room, asked: str | None) -> list[dict[str, Any]]:
+def _items(page: Page, *, shown: str, room: Room, asked: str | None) -> Iterator[dict[str, Any]]:
     """A page of messages; with ``asked``, the question before the first one, also with their blocks. A question and
     its answer are stored together, so that the message behind a question is what answers it."""
-    items: list[dict[str, Any]] = []
-    for at, message in enumerate(history[:size]):
-        answer = message if message.role == "assistant" else history[at + 1] if at + 1 < len(history) else message
+    following = [*(one.uid for one in page.messages[1:]), page.next]
+    for message, behind in zip(page.messages, following, strict=True):
+        answer = message.uid if message.role == "assistant" or behind is None else behind
         if message.waiting:
             continue
         ended = message.ended
-        items.append(
-            {
-                "id": str(message.uid),
-                "chat_id": str(answer.uid),
-                "session_id": shown,
-                "role": message.role,
-                "text": message.text,
-                "files": [file.ref for file in message.files],
-                "state": "partial" if message.role == "assistant" and ended is None else "complete",
-                "error": ended is not None and ended.status in FAILED,
-                "timestamp": local_time(message.created, room.site.timezone),
-            }
-        )
+        item: dict[str, Any] = {
+            "id": str(message.uid),
+            "chat_id": str(answer),
+            "session_id": shown,
+            "role": message.role,
+            "text": message.text,
+            "files": [file.ref for file in message.files],
+            "state": "partial" if message.role == "assistant" and ended is None else "complete",
+            "error": ended is not None and ended.status in FAILED,
+            "timestamp": local_time(message.created, room.site.timezone),
+        }
         if asked is not None:
-            items[-1]["events"] = blocks(asked, message) if message.role == "assistant" else []
+            item["events"] = blocks(asked, message) if message.role == "assistant" else []
             asked = message.text
-    return items
+        yield item
 
 
 async def title(call: Call, who: Principal, room: Room) -> Reply:

@@ -185,6 +185,7 @@ app_detail = spec("6.1", "app detail has name, description, icon and variables; 
 messages = spec("6.2", "messages come oldest first, by pages, the answer with the text so far")
 waiting_answers = spec("6.2", "an answer is listed from the moment its run starts")
 message_events = spec("6.2", "with_event adds an item's content blocks")
+long_history = ours("a page of long messages has fewer than page_size, at least one, and a next_page_token")
 isolation = spec("README 3", "what is somebody else's is answered like what does not exist")
 curl_sample = ours("the sample that a newcomer pastes signs with openssl and streams")
 

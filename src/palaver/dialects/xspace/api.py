@@ -30,6 +30,7 @@ from palaver.dialects.xspace.words import CONVERSATION_FILE, CONVERSATION_FILES,
 from palaver.wire.bodies import as_id, idempotency
 from palaver.wire.contract import Call, Method, Reply, Room, Route, Stream
 from palaver.wire.describe import Operation
+from palaver.wire.lists import around, told
 from palaver.wire.once import Subject, once
 
 
@@ -132,8 +133,8 @@ async def stop(call: Call, who: Principal, room: Room) -> Reply:
 async def messages(call: Call, who: Principal, room: Room) -> Reply:
     query = history_query(call)
     found, _ = await own_conversation(call, who, room)
-    said = await room.chat.history(who, found.id, before=query.index, limit=query.limit)
-    return success(call, [message_dto(one, found, call) for one in said])
+    said = await room.chat.told(who, found.id, before=query.index, newest=query.limit)
+    return await told(said, lambda one: message_dto(one, found, call), around(success(call, []).body))
 
 
 def _route(

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from palaver.core.problems import Forbidden, Invalid, NotFound
-from palaver.core.types import Conversation, Message, Principal, StoredFile
+from palaver.core.types import Conversation, File, Principal, StoredFile
 from palaver.dialects.xspace.callers import own_conversation
 from palaver.dialects.xspace.multipart import Part, digest, parts
 from palaver.dialects.xspace.shapes import INT64, TARGET, Upload, conversation_ref, stored_query
@@ -26,7 +26,6 @@ from palaver.wire.once import Subject, once
 from palaver.wire.ranges import NoSuchRange, wanted
 
 UNKNOWN_TYPE = "application/octet-stream"
-PAGE = 200
 MAX_MEDIA_TYPE = 255
 _TARGET = re.compile(TARGET, re.ASCII)
 _INT64 = re.compile(INT64, re.ASCII)
@@ -85,7 +84,7 @@ def _media_type(given: str) -> str:
 async def produced(call: Call, who: Principal, room: Room) -> Reply:
     """The files of a conversation: what its messages attach and what its runs made."""
     found, _ = await own_conversation(call, who, room)
-    named = named_files(await _everything(who, room, found))
+    named = named_files(await _files(who, room, found))
     return success(call, {"files": [file_item(one, found) for one in named]})
 
 
@@ -93,7 +92,7 @@ async def attached(call: Call, who: Principal, room: Room) -> Reply:
     """The bytes of one of a conversation's files, by the name it has there; of one elsewhere, the way there."""
     found = await room.chat.conversation(who, conversation_ref(call.params["conversationId"]))
     name = call.params["path"]
-    for one in named_files(await _everything(who, room, found)):
+    for one in named_files(await _files(who, room, found)):
         if one.name == name:
             if is_elsewhere(one.file):
                 return Reply(status=302, media_type="", headers=(("Location", address(one.file.ref)),))
@@ -117,13 +116,14 @@ async def stored(call: Call, who: Principal, room: Room) -> Reply:
     return await _bytes(call, room, file, inline=not stored_query(call).download)
 
 
-async def _everything(who: Principal, room: Room, found: Conversation) -> list[Message]:
-    said: list[Message] = []
-    while page := await room.chat.history(who, found.id, after=said[-1].id if said else 0, limit=PAGE):
-        said += page
-        if len(page) < PAGE:
-            break
-    return said
+async def _files(who: Principal, room: Room, found: Conversation) -> list[File]:
+    """What the messages attach: of all else that they say nothing is kept."""
+    said = await room.chat.told(who, found.id)
+    files = [file for message in said.first for file in message.files]
+    if said.rest is not None:
+        async for piece in said.rest:
+            files += [file for message in piece for file in message.files]
+    return files
 
 
 async def _bytes(call: Call, room: Room, file: StoredFile, *, inline: bool = True) -> Reply:

@@ -6,6 +6,7 @@ Source: wire specification ``xspace.md``, sections 1.2 and 5.4.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from palaver.core.ports import Listing
 from palaver.core.problems import Invalid
@@ -25,6 +26,8 @@ from palaver.dialects.xspace.views import (
 from palaver.dialects.xspace.words import AGENT, CREATE, done, success
 from palaver.wire.bodies import idempotency
 from palaver.wire.contract import Call, Reply, Room, Route, Stream
+from palaver.wire.framing import compact
+from palaver.wire.lists import around, told
 from palaver.wire.once import Subject, once
 
 RECENT = 20
@@ -50,12 +53,14 @@ async def create(call: Call, who: Principal, room: Room) -> Reply:
 async def detail(call: Call, who: Principal, room: Room) -> Reply:
     """A conversation with what was said last, the agent's opening text before it."""
     found, its_agent = await bound_conversation(call.params["id"], who, room)
-    said = await room.chat.history(who, found.id, limit=RECENT)
-    messages = [message_dto(one, found, call) for one in said]
+    said = await room.chat.told(who, found.id, newest=RECENT)
+    place = [call.trace]  # nothing else of the answer can be that
+    ends = around(success(call, conversation_dto(found, its_agent, call, messages=place)).body, compact(place))
+    first: list[dict[str, Any]] = []
     if its_agent.spec.opening_message:
-        begun = said[0].created if said else datetime.fromtimestamp(call.now, UTC)
-        messages.insert(0, opening_dto(its_agent, found, moment(begun)))
-    return success(call, conversation_dto(found, its_agent, call, messages=messages))
+        begun = said.first[0].created if said.first else datetime.fromtimestamp(call.now, UTC)
+        first.append(opening_dto(its_agent, found, moment(begun)))
+    return await told(said, lambda one: message_dto(one, found, call), ends, first=first)
 
 
 async def delete(call: Call, who: Principal, room: Room) -> Reply:

@@ -63,7 +63,7 @@ def conversation_dto(
     agent: Agent,
     call: Call,
     *,
-    messages: list[dict[str, Any]] | None = None,
+    messages: Sequence[Any] | None = None,
     listed: bool = False,
 ) -> dict[str, Any]:
     """A ConversationDto; one of a list has no variables."""
@@ -199,10 +199,10 @@ class Named:
     file: File
 
 
-def named_files(messages: Iterable[Message]) -> list[Named]:
+def named_files(attached: Iterable[File]) -> list[Named]:
     """The files of a conversation, each once; a second one of a name is called ``a (2).txt``."""
     files: dict[str, File] = {}
-    for file in (file for said in messages for file in said.files):
+    for file in attached:
         files.setdefault(file.ref, file)
     taken: set[str] = set()
     found: list[Named] = []

@@ -1,0 +1,125 @@
+"""Reading what was said: a page, bounded by bytes as well as by a number, or all of it, in pieces.
+
+What a call reads at once is short in the ordinary case, and nobody waits for it. Long pages are made one at a time for
+each credential, and few at a time in all, so that their memory is bounded in sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from palaver.core.ports import Conversations, Stretch
+from palaver.core.singleflight import SingleFlight
+from palaver.core.types import Message, Principal
+
+FREE_BYTES = 262_144
+"""Bytes of messages that every call may read without waiting for its turn."""
+PIECE = 200
+"""Messages of a piece, where all of a conversation is read."""
+LONG_AT_ONCE = 2
+"""Long pages that are made at a time."""
+TURN_WITHIN = 30.0
+"""Seconds after which a call whose turn does not come is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Messages, oldest first. ``next`` is the uid of the one after them in the direction in which they were asked
+    for, if there is one."""
+
+    messages: Sequence[Message]
+    next: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Messages, oldest first, of which ``rest`` is read as it is taken; ``None``: ``first`` are all."""
+
+    first: Sequence[Message]
+    rest: AsyncGenerator[Sequence[Message], None] | None = None
+
+
+class History:
+    """Reads messages of conversations that the caller may read."""
+
+    def __init__(self, store: Conversations, *, max_page_bytes: int) -> None:
+        self._store = store
+        self._max = max_page_bytes
+        self._free = min(FREE_BYTES, max_page_bytes)
+        self._turns = SingleFlight[None]()
+        self._making = asyncio.Semaphore(LONG_AT_ONCE)
+
+    @asynccontextmanager
+    async def page(
+        self, who: Principal, conversation: int, *, before: int | None, after: int | None, limit: int
+    ) -> AsyncGenerator[Page]:
+        """The newest ``limit`` messages (below id ``before``), or the first ones above ``after``: fewer where they are
+        long, and always one. While the block lasts, a long page is being made: leave it when it is encoded."""
+        begun = await self._store.history(
+            who.app, conversation, before=before, after=after, limit=limit, size=self._free, always_one=False
+        )
+        if begun.next is None or len(begun.messages) == limit:
+            yield Page(messages=begun.messages, next=begun.next)
+            return
+        async with self._turns.turn((who.app, who.key.number), TURN_WITHIN), self._making:
+            yield await self._longer(who.app, conversation, begun, before, after, limit)
+
+    async def _longer(
+        self, app: int, conversation: int, begun: Stretch, before: int | None, after: int | None, limit: int
+    ) -> Page:
+        if begun.messages:
+            after = None if after is None else begun.messages[-1].id
+            before = begun.messages[0].id if after is None else before
+        rest = await self._store.history(
+            app,
+            conversation,
+            before=before,
+            after=after,
+            limit=limit - len(begun.messages),
+            size=self._max - begun.size,
+            always_one=not begun.messages,
+        )
+        older, newer = (rest, begun) if after is None else (begun, rest)
+        return Page(messages=(*older.messages, *newer.messages), next=rest.next)
+
+    async def told(self, who: Principal, conversation: int, *, before: int | None, newest: int | None) -> Told:
+        """All that was said, or the ``newest`` messages below id ``before``, however long they are."""
+        limit = PIECE if newest is None else newest
+        begun = await self._store.history(
+            who.app,
+            conversation,
+            before=before,
+            after=0 if newest is None else None,
+            limit=limit,
+            size=self._free,
+            always_one=False,
+        )
+        if begun.next is None or len(begun.messages) == newest:
+            return Told(first=begun.messages)
+        if newest is None:
+            behind = begun.messages[-1].id if begun.messages else 0
+            return Told(first=begun.messages, rest=self._pieces(who.app, conversation, behind, before, None))
+        behind = await self._store.behind(who.app, conversation, before=before, limit=newest)
+        pieces = self._pieces(who.app, conversation, behind, before, newest)
+        return Told(first=await anext(pieces, ()), rest=pieces)
+
+    async def _pieces(
+        self, app: int, conversation: int, behind: int, before: int | None, most: int | None
+    ) -> AsyncGenerator[Sequence[Message], None]:
+        """The messages above ``behind``, ``most`` of them, a piece at a time."""
+        left = PIECE if most is None else most
+        while left:
+            piece = await self._store.history(
+                app, conversation, before=before, after=behind, limit=min(PIECE, left), size=self._free
+            )
+            if not piece.messages:
+                return
+            behind = piece.messages[-1].id
+            yield piece.messages
+            if piece.next is None:
+                return
+            left -= 0 if most is None else len(piece.messages)
