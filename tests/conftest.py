@@ -8,9 +8,11 @@ import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from kit import Scratch, run
+from stalls import STALLS
 
 from palaver.store.embedded import Embedded
 
@@ -39,6 +41,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return place.get(item.path.name, len(SLOW)), item.get_closest_marker("e2e") is None
 
     items.sort(key=order)
+
+
+@pytest.fixture(autouse=True)
+def no_stall(request: pytest.FixtureRequest) -> Generator[None]:
+    """A test fails when the event loop of a server that it uses has stalled, unless it is marked ``stalls``."""
+    yield
+    stalls = STALLS.take()
+    if stalls and cast("pytest.Item", request.node).get_closest_marker("stalls") is None:
+        pytest.fail("the event loop of a server stalled\n" + "\n".join(stalls))
 
 
 @pytest.fixture(scope="session")

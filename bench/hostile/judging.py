@@ -26,7 +26,7 @@ KEPT = 96 * MEGA
 """Bytes of memory that the server may have more than before, when all is over."""
 STALLED = "event loop stalled"
 STALL_S = 0.5
-"""Seconds of processor time after which a stall that the watchdog logs is one too many."""
+"""Seconds after which a stall that the watchdog logs is one too many, but for waiting for a processor."""
 SETTLES_WITHIN = 15.0
 DRAIN_S = 5.0
 ENDS_WITHIN = DRAIN_S + 10
@@ -76,7 +76,7 @@ class Verdict:
         """Nothing may have failed that nobody foresaw, and nothing may have held the event loop for long."""
         for line in lines:
             if line.get("event") == STALLED:
-                self.stall = max(self.stall, float(line["cpu_s"]))
+                self.stall = max(self.stall, float(line["cpu_s"]) + float(line["blocked_s"]))
             if line.get("event") != expected and (line.get("level") == "error" or self.stall >= STALL_S):
                 self.wrong.append(f"in the log: {json.dumps(line)[:600]}")
                 return

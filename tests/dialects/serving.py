@@ -15,6 +15,7 @@ from uuid import UUID
 
 import uvloop
 from dialects.exchange import GUARD, Answer, Ask, Connection, Exchange
+from stalls import STALLS
 
 from palaver import app
 from palaver.config import Settings
@@ -88,10 +89,13 @@ class Served:
                 self.core, self.front = core, app._front(core, pulse)  # pyright: ignore[reportPrivateUsage]
                 connections = Connections(app.connection_limits(self.settings))
                 self._server = Server(self.front, started=self._up.set, closing_s=5, connections=connections)
+                watchdog = STALLS.watchdog()
                 pulse.start()
+                watchdog.start()
                 try:
                     await self._server.serve(sockets=[listening])
                 finally:
+                    watchdog.stop()
                     await pulse.stop()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:

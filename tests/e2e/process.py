@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import requests
 from models.upstream import Act, Upstream
+from stalls import STALLS
 
 STARTS_WITHIN = 30.0
 STOPS_WITHIN = 30.0
@@ -74,6 +75,7 @@ class Installation:
     def start(self, *arguments: str) -> float:
         """Start the server; the seconds until it was ready."""
         begun = time.monotonic()
+        STALLS.follow(self.log)
         with self.log.open("ab") as log:
             self.server = subprocess.Popen(
                 [PALAVER, "serve", *arguments], env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -165,6 +167,7 @@ def installed(used: bool = False, /, **environment: str) -> Generator[Installati
         for process in installation.left():
             with suppress(psutil.NoSuchProcess):  # it ended meanwhile, as it should
                 process.kill()
+        STALLS.leave(installation.log)
         shutil.rmtree(folder, ignore_errors=True)
 
 

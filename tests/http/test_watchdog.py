@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
 
-import structlog
+import pytest
+from dialects.serving import serving
+from e2e.process import Installation
 from kit import run
+from stalls import STALLS, Stalls
 
-from palaver.http.watchdog import Watchdog
+from palaver.http.watchdog import Stall, Watchdog, logged
 
 
 def spin(seconds: float) -> None:
@@ -17,29 +26,98 @@ def spin(seconds: float) -> None:
         pass
 
 
-def watched(hold: float, *, busy: bool) -> tuple[int, list[dict[str, object]]]:
-    """(stalls, log lines) of a loop that is held once: by work, or by a machine that has no time for it."""
-    watchdog = Watchdog()
+def watched(hold: Callable[[], None]) -> list[Stall]:
+    """The stalls of a loop that is held once."""
+    stalls: list[Stall] = []
+    watchdog = Watchdog(tell=stalls.append)
 
     async def work() -> None:
         watchdog.start()
         await asyncio.sleep(0.3)
-        (spin if busy else time.sleep)(hold)
+        hold()
         await asyncio.sleep(0.3)
         watchdog.stop()
 
-    with structlog.testing.capture_logs() as lines:
-        run(work())
-    return watchdog.stalls, [dict(line) for line in lines]
+    run(work())
+    assert watchdog.stalls == len(stalls)
+    assert watchdog.stalled_s == pytest.approx(sum(stall.held_s for stall in stalls))
+    return stalls
 
 
-def test_what_holds_the_loop_is_logged_with_its_stack() -> None:
-    stalls, (line,) = watched(0.6, busy=True)
-    assert stalls == 1
-    assert line["event"] == "event loop stalled"
-    assert "spin" in str(line["stack"])
+@contextmanager
+def crowd(count: int) -> Generator[set[int]]:
+    """So many others on one processor, which is handed out."""
+    only = {min(os.sched_getaffinity(0))}
+    command = [sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
+    try:
+        for other in others:
+            os.sched_setaffinity(other.pid, only)
+            assert other.stdout is not None
+            other.stdout.readline()
+        yield only
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
 
 
-def test_a_loop_that_does_nothing_is_not_stalled() -> None:
-    assert watched(0.6, busy=False) == (0, [])
-    assert watched(0.05, busy=True) == (0, [])
+def test_what_computes_on_the_loop_is_told_with_its_stack() -> None:
+    (stall,) = watched(lambda: spin(0.6))
+    assert stall.cpu_s > 0.4
+    assert any("spin" in place for place in stall.stack)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a thread waited for a processor")
+def test_what_blocks_the_loop_is_told_with_its_stack() -> None:
+    (stall,) = watched(lambda: time.sleep(0.6))
+    assert stall.cpu_s < 0.2
+    assert stall.blocked_s > 0.3
+    assert stall.stack[-1].endswith("<lambda>")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a thread to a processor")
+def test_a_machine_that_has_no_time_for_the_loop_is_no_stall() -> None:
+    waited: list[float] = []
+
+    def work(processor: set[int]) -> None:
+        everywhere, begun = os.sched_getaffinity(0), time.monotonic()
+        os.sched_setaffinity(0, processor)
+        spin(0.1)
+        os.sched_setaffinity(0, everywhere)
+        waited.append(time.monotonic() - begun)
+
+    with crowd(8) as processor:
+        assert watched(lambda: work(processor)) == []
+    assert waited[0] > 0.4
+
+
+def test_a_loop_that_is_held_for_a_moment_is_no_stall() -> None:
+    assert watched(lambda: spin(0.05)) == []
+
+
+def test_a_stall_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    logged(Stall(0.71, 0.5, 0.2, ["here.py:1 work"]))
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("event loop stalled", "0.71", "0.5", "0.2", "here.py:1 work"))
+
+
+@pytest.mark.stalls
+def test_a_test_sees_a_stall_of_a_server_in_its_process(database_url: str, tmp_path: Path) -> None:
+    async def hold() -> None:
+        spin(0.6)
+
+    with serving(database_url, tmp_path) as served:
+        served.do(hold())
+    (told,) = STALLS.take()
+    assert "spin" in told
+
+
+def test_a_test_sees_a_stall_of_a_process_in_its_log(tmp_path: Path) -> None:
+    stalls, place = Stalls(), Installation(tmp_path)
+    place.log.write_text('{"event": "event loop stalled", "stack": "of another test"}\n')
+    stalls.follow(place.log)
+    with place.log.open("a") as log:
+        log.write('{"event": "started"}\n{"event": "event loop stalled", "stack": "here"}\n{"event": "event loop sta')
+    assert stalls.take() == ['{"event": "event loop stalled", "stack": "here"}']
+    assert stalls.take() == []

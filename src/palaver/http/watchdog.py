@@ -1,6 +1,7 @@
 """Watches the event loop from a thread: what holds it for longer than 0.2 s is logged with its stack, and counted.
 
-What counts is the time for which the loop's thread held the processor, so that a busy machine is no stall.
+What counts is the time for which the loop's thread worked or was blocked. The time for which it could have worked and
+had no processor does not, so that a busy machine is no stall.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -21,20 +24,43 @@ MAX_FRAMES = 20
 log = structlog.get_logger("palaver.watchdog")
 
 
-class Watchdog:
-    """Of the loop in whose thread it is started. ``stalls`` counts, ``stalled_s`` adds them up."""
+class Stall(NamedTuple):
+    """``seconds`` by the clock; for ``cpu_s`` of them the loop's thread worked, for ``blocked_s`` it was blocked."""
 
-    def __init__(self, stall_s: float = STALL_S) -> None:
+    seconds: float
+    cpu_s: float
+    blocked_s: float
+    stack: list[str]
+
+    @property
+    def held_s(self) -> float:
+        return self.cpu_s + self.blocked_s
+
+
+def logged(stall: Stall) -> None:
+    log.warning(
+        "event loop stalled",
+        cpu_s=round(stall.cpu_s, 3),
+        blocked_s=round(stall.blocked_s, 3),
+        seconds=round(stall.seconds, 3),
+        stack="\n".join(stall.stack),
+    )
+
+
+class Watchdog:
+    """Of the loop in whose thread it is started. ``stalls`` counts, ``stalled_s`` adds up, each goes to ``tell``."""
+
+    def __init__(self, stall_s: float = STALL_S, tell: Callable[[Stall], None] = logged) -> None:
         self.stalls = 0
         self.stalled_s = 0.0
         self._stall_s = stall_s
+        self._tell = tell
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        loop, thread = asyncio.get_running_loop(), threading.get_ident()
-        clock = time.pthread_getcpuclockid(thread)
-        watch = threading.Thread(target=self._watch, args=(loop, thread, clock), name="watchdog", daemon=True)
+        loop, worker = asyncio.get_running_loop(), _Worker()
+        watch = threading.Thread(target=self._watch, args=(loop, worker), name="watchdog", daemon=True)
         self._thread = watch
         watch.start()
 
@@ -43,36 +69,89 @@ class Watchdog:
         if self._thread is not None:
             self._thread.join(1)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, thread: int, clock: int) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop, worker: _Worker) -> None:
+        worker.beside_me()
         while not self._over.wait(LOOK_EVERY_S):
-            turn = threading.Event()
-            begun, cpu = time.monotonic(), time.clock_gettime(clock)
+            turn = _Turn(worker)
             try:
-                loop.call_soon_threadsafe(turn.set)
+                loop.call_soon_threadsafe(turn.come)
             except RuntimeError:  # the loop is closed
                 return
-            if not turn.wait(self._stall_s):
-                self._look(turn, thread, begun, lambda cpu=cpu: time.clock_gettime(clock) - cpu)
+            if not turn.came.wait(self._stall_s):
+                self._look(turn, worker)
 
-    def _look(self, turn: threading.Event, thread: int, begun: float, spent: Callable[[], float]) -> None:
-        """The loop has not come round. Where its thread works, take the stack while it does, and wait for the end."""
+    def _look(self, turn: _Turn, worker: _Worker) -> None:
+        """The loop has not come round. Where its thread is held, take the stack while it is, and wait for the end."""
         stack: list[str] = []
         while not self._over.is_set():
-            if not stack and spent() >= self._stall_s:
-                stack = _stack(thread)
-            if turn.wait(0.02):
+            if not stack and worker.times().since(turn.asked).held_s >= self._stall_s:
+                stack = worker.stack()
+            if turn.came.wait(0.02):
                 break
-        seconds = spent()
-        if seconds >= self._stall_s:
+        stall = (turn.ended or worker.times()).since(turn.asked)
+        if stall.held_s >= self._stall_s:
             self.stalls += 1
-            self.stalled_s += seconds
-            waited = time.monotonic() - begun
-            log.warning("event loop stalled", cpu_s=round(seconds, 3), seconds=round(waited, 3), stack=stack)
+            self.stalled_s += stall.held_s
+            self._tell(stall._replace(stack=stack))
 
 
-def _stack(thread: int) -> list[str]:
-    """Where the thread is, innermost last."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  documented
-    return (
-        [f"{at.filename}:{at.lineno} {at.name}" for at in traceback.extract_stack(frame)[-MAX_FRAMES:]] if frame else []
-    )
+class _Times(NamedTuple):
+    """What a thread has used so far: of the clock, of a processor, and of waiting for one (where the system tells)."""
+
+    clock: float
+    cpu: float
+    queued: float | None
+
+    def since(self, begun: _Times) -> Stall:
+        seconds, cpu = self.clock - begun.clock, self.cpu - begun.cpu
+        blocked = 0.0
+        if self.queued is not None and begun.queued is not None:
+            blocked = max(0.0, seconds - cpu - (self.queued - begun.queued))
+        return Stall(seconds, cpu, blocked, [])
+
+
+class _Worker:
+    """The thread in which it is made."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._cpu = time.pthread_getcpuclockid(self._thread)
+        self._schedules = (_schedule(),)
+
+    def beside_me(self) -> None:
+        """The calling thread looks on. Where it has no processor it may keep the worker waiting: no stall either."""
+        self._schedules = (*self._schedules, _schedule())
+
+    def times(self) -> _Times:
+        return _Times(time.monotonic(), time.clock_gettime(self._cpu), self._queued())
+
+    def _queued(self) -> float | None:
+        try:
+            return sum(int(schedule.read_bytes().split()[1]) for schedule in self._schedules) / 1e9
+        except (OSError, IndexError, ValueError):
+            return None
+
+    def stack(self) -> list[str]:
+        """Where the thread is, innermost last."""
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  documented
+        places = traceback.extract_stack(frame)[-MAX_FRAMES:] if frame else []
+        return [f"{at.filename}:{at.lineno} {at.name}" for at in places]
+
+
+def _schedule() -> Path:
+    """Where Linux tells how long the calling thread worked and how long it waited for a processor, in nanoseconds."""
+    return Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+
+
+class _Turn:
+    """A turn of the loop that was asked for, and when it came."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self._worker = worker
+        self.came = threading.Event()
+        self.ended: _Times | None = None
+        self.asked = worker.times()
+
+    def come(self) -> None:
+        self.ended = self._worker.times()
+        self.came.set()
