@@ -8,47 +8,55 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 LOOK_EVERY_S = 2.0
 WORTH = 33_554_432
-"""Bytes by which memory must have grown since it was given back last."""
+"""Bytes of the heap that must have been freed since it was given back last."""
 QUIET = 0.5
 """Share of one processor that a quiet process uses less than: giving back holds up whoever wants memory meanwhile."""
-_STATM = Path("/proc/self/statm")
 
 
-def resident() -> int:
-    """Bytes of memory that this process has; 0 where the system does not say."""
-    try:
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
+class _Figures(ctypes.Structure):
+    """What glibc's ``mallinfo2`` says; what is not needed has a letter."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in (*"abcdefg", "in_use", "free", "at_the_end"))
 
 
-def trimmer() -> Callable[[int], int] | None:
-    """glibc's ``malloc_trim``; ``None`` where there is another C library."""
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return None
+class Heap:
+    """The C library's, where that is glibc 2.33 or newer. Raises ``OSError`` where it is another one."""
+
+    def __init__(self) -> None:
+        try:
+            library = ctypes.CDLL(None)
+            self._figures, self._trim = library.mallinfo2, library.malloc_trim
+        except (AttributeError, TypeError) as error:
+            raise OSError("there is no malloc_trim") from error
+        self._figures.restype = _Figures
+
+    def used(self) -> int:
+        """Bytes in use."""
+        figures: Any = self._figures()
+        return figures.in_use
+
+    def give_back(self) -> None:
+        self._trim(0)
 
 
 async def give_back() -> None:
-    """Give back what is free whenever there is much of it and little to do. Ends at once where that is not possible."""
-    trim = trimmer()
-    if trim is None or not (least := resident()):
+    """Give back what is free whenever much was freed and there is little to do. Ends at once where that cannot be."""
+    try:
+        heap = Heap()
+    except OSError:
         return
+    most = 0
     while True:
         worked = time.process_time()
         await asyncio.sleep(LOOK_EVERY_S)
         worked = time.process_time() - worked
-        before = resident()
-        least = min(least, before)
-        if before - least < WORTH or worked > QUIET * LOOK_EVERY_S:
-            continue
-        await asyncio.to_thread(trim, 0)
-        least = resident()
+        used = await asyncio.to_thread(heap.used)
+        most = max(most, used)
+        if most - used >= WORTH and worked <= QUIET * LOOK_EVERY_S:
+            await asyncio.to_thread(heap.give_back)
+            most = used
