@@ -18,6 +18,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 STARTS_WITHIN = 60.0
 STOPS_WITHIN = 30.0
+PROBE_S = 0.01
 
 
 class Unfit(Exception):  # noqa: N818  a sentence for whoever started the bench
@@ -46,6 +47,25 @@ def pin(pid: int, cpu: int | None) -> None:
     """Keep a process on a CPU; 0 is this one. What it starts later inherits it."""
     if cpu is not None:
         os.sched_setaffinity(pid, {cpu})
+
+
+class Slowness:
+    """How many times as long as alone a computation takes on this machine, because others compute too."""
+
+    def __init__(self) -> None:
+        self._seconds = self._worked = 0.0
+
+    def look(self) -> None:
+        """Compute for a moment."""
+        begun, worked = time.perf_counter(), time.thread_time()
+        while time.thread_time() < worked + PROBE_S:
+            pass
+        self._seconds += time.perf_counter() - begun
+        self._worked += time.thread_time() - worked
+
+    @property
+    def times(self) -> float:
+        return max(1.0, self._seconds / self._worked) if self._worked else 1.0
 
 
 def free_port() -> int:

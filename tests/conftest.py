@@ -13,24 +13,57 @@ from typing import cast
 import pytest
 from kit import Scratch, run
 from stalls import STALLS
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from palaver.store.embedded import Embedded
 
 SLOW = (
     "test_stopping.py",
-    "test_wheel.py",
     "test_life.py",
+    "test_growth.py",
+    "test_isolation.py",
+    "test_overload.py",
+    "test_hostile.py",
+    "test_hostile_documents.py",
+    "test_pgbouncer.py",
+    "test_wheel.py",
     "test_bench.py",
+    "test_logs.py",
     "test_bad_input.py",
     "test_exactly_once.py",
 )
 """Files that take long, the longest first; then whatever else starts processes."""
+APART = (
+    "e2e/test_stopping.py",
+    "e2e/test_life.py",
+    "e2e/test_pgbouncer.py",
+    "store/test_embedded.py",
+    "cli/test_key.py",
+    "cli/test_serve.py",
+    "cli/test_database.py",
+    "cli/test_agent.py",
+)
+"""Files that take long and whose tests share little: any process takes any of them; of others, one takes all."""
 
 
 for name in (signal.SIGINT, signal.SIGQUIT):
     # Ignored where a script started the tests in the background, and then by every program that they start.
     if signal.getsignal(name) == signal.SIG_IGN:
         signal.signal(name, signal.default_int_handler if name == signal.SIGINT else signal.SIG_DFL)
+
+
+class ByFile(LoadScopeScheduling):
+    """What is one piece of work: a file, or a test of a file that is in ``APART``."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return nodeid if path.endswith(APART) else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """The healthy caller, a process of its own: whole turns and reads, one after the other, until standard input ends.
 
-What it is to do comes as one line of JSON on standard input, what it saw goes out as one on standard output.
+What it is to do comes as one line of JSON on standard input, what it saw goes out as one on standard output, after a
+line that says that it has begun.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
+
+from bench.machine import Slowness
 
 PAUSE_S = 0.02
 PATIENCE_S = 60.0
@@ -34,6 +37,7 @@ class Caller:
         self._connection: http.client.HTTPConnection | None = None
         self._conversation = ""
         self._turns = 0
+        self.machine = Slowness()
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.failures: list[str] = []
 
@@ -54,6 +58,7 @@ class Caller:
             self._ask("history", "GET", f"/palaver/v1/conversations/{self._conversation}/messages")
         self._hang_up()  # the next one is a new connection, as a probe's is
         self._ask("healthz", "GET", "/healthz")
+        self.machine.look()
 
     def _ask(self, name: str, method: str, path: str, body: bytes | None = None) -> str:
         begun = time.perf_counter()
@@ -82,9 +87,17 @@ class Caller:
 
 def main() -> None:
     caller = Caller(json.loads(sys.stdin.readline()))
+    caller.go_round()
+    print("ready", flush=True)
     while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
         caller.go_round()
-    print(json.dumps({"seconds": caller.seconds, "failures": caller.failures[:20], "failed": len(caller.failures)}))
+    saw = {
+        "seconds": caller.seconds,
+        "failures": caller.failures[:20],
+        "failed": len(caller.failures),
+        "slowness": caller.machine.times,
+    }
+    print(json.dumps(saw))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Verdict:
         self.p50, self.p99 = quantile(every, 0.5), quantile(every, 0.99)
         self.slowest, self.slowest_call = max((max(some), name) for name, some in seconds.items())
         if self.slowest >= slowest_s:
-            self.wrong.append(f"the healthy caller waited {self.slowest:.2f} s")
+            self.wrong.append(f"the healthy caller waited {self.slowest:.2f} s of {slowest_s:.2f}")
         if heard["failed"]:
             self.wrong.append(f"{heard['failed']} calls of the healthy caller failed: {heard['failures'][0]}")
 
@@ -83,9 +83,12 @@ class Verdict:
 
 
 async def judged(
-    ground: Ground, attacks: Sequence[Attack], seconds: float, size: float, cpus: Cpus, slowest_s: float = SLOWEST_S
+    ground: Ground, attacks: Sequence[Attack], seconds: float, size: float, cpus: Cpus, *, shared: bool = False
 ) -> list[Verdict]:
-    """A verdict on each of the attacks, one after the other on one server, which is then told to end."""
+    """A verdict on each of the attacks, one after the other on one server, which is then told to end.
+
+    On a ``shared`` machine a call may take as many times longer as a computation of the healthy caller's did meanwhile.
+    """
     verdicts: list[Verdict] = []
     async with serving(ground, cpus) as target:
         target.size = size
@@ -94,7 +97,7 @@ async def judged(
             verdict = Verdict(attack=attack.name)
             verdicts.append(verdict)
             try:
-                await _attack(target, attack, verdict, seconds, slowest_s)
+                await _attack(target, attack, verdict, seconds, shared)
             except Unfit as gone:
                 verdict.wrong.append(str(gone)[:600])
                 return verdicts
@@ -113,7 +116,7 @@ async def judged(
     return verdicts
 
 
-async def _attack(target: Target, attack: Attack, verdict: Verdict, seconds: float, slowest_s: float) -> None:
+async def _attack(target: Target, attack: Attack, verdict: Verdict, seconds: float, shared: bool) -> None:
     heard: dict[str, Any] = {}
     async with Memory(target.process) as memory:
         try:
@@ -131,7 +134,7 @@ async def _attack(target: Target, attack: Attack, verdict: Verdict, seconds: flo
         verdict.after = await _settled(memory, verdict.before * MEGA + KEPT) / MEGA
         verdict.highest = memory.highest / MEGA
     verdict.load = psutil.getloadavg()[0]
-    verdict.judge_calls(heard, slowest_s)
+    verdict.judge_calls(heard, SLOWEST_S * (heard["slowness"] if shared else 1.0))
     if verdict.after > verdict.before + KEPT / MEGA:
         verdict.wrong.append(f"{verdict.after - verdict.before:.0f} MiB of memory are kept")
 
@@ -162,13 +165,17 @@ async def healthy(target: Target, heard: dict[str, Any]) -> AsyncGenerator[None]
         cwd=ROOT,
     )
     assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(json.dumps(orders).encode() + b"\n")
     try:
+        await process.stdout.readline()
         yield
     finally:
         process.stdin.close()
         out, _ = await process.communicate()
-        heard.update(json.loads(out) if out else {"seconds": {}, "failures": ["it broke"], "failed": 1})
+        heard.update(
+            json.loads(out) if out else {"seconds": {}, "failures": ["it broke"], "failed": 1, "slowness": 1.0}
+        )
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
 

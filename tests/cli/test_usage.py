@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import palaver
-from palaver.cli import main
+from palaver.cli import cli, main
+from palaver.cli.usage import command_tree
 
 
 def _said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -54,3 +58,25 @@ def test_every_command_takes_the_data_folder_and_the_database(
     assert code == 0
     assert "--data" in out
     assert "--database" in out
+
+
+def _leaves(command: Any, *words: str) -> Iterator[tuple[str, ...]]:
+    """Every command that does something, in words."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield words
+        return
+    for name, one in below.items():
+        yield from _leaves(one, *words, name)
+
+
+COMMANDS = sorted(_leaves(command_tree(cli)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_says_in_no_programmers_words_what_an_option_takes(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = _said(capsys, monkeypatch, *words, "--help")
+    assert code == 0
+    assert re.findall(r"<\w+>|\b(?:str|int|bool|float|Path|STR|INTEGER|BOOLEAN)\b", out) == []

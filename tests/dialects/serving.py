@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 Step = dict[str, Any]
 """One step of the scripted model."""
-HOLD: Step = {"wait": 60}
+HOLD: Step = {"wait": 3600}
 """Keeps a run at work until somebody stops it."""
 MASTER_KEY = "5a" * 32
 APPLICATION = "shop"
@@ -155,11 +155,18 @@ class Served:
         async def apply() -> Agent:
             owner = await self.core.store.applications.named(application)
             made = await self.core.store.agents.apply(owner, spec)
-            while await self.core.store.agents.get(owner.id, made.id) != made:  # noqa: ASYNC110  PostgreSQL tells of it
-                await asyncio.sleep(0.001)
+            await self._noticed()
             return made
 
         return self.do(apply())
+
+    async def _noticed(self) -> None:
+        """Wait until the server has heard all that PostgreSQL told so far: notices come in the order of commits."""
+        presence, word, heard = self.core.store.presence, self.new_name("notice"), asyncio.Event()
+        presence.on(word, lambda _: heard.set())
+        await self.core.store.db.execute("SELECT pg_notify('palaver', $1)", word)
+        async with asyncio.timeout(GUARD):
+            await heard.wait()
 
     @staticmethod
     def principal(key: Key, user: str) -> Principal:

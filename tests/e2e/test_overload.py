@@ -12,7 +12,9 @@ import pytest
 import requests
 from e2e.process import Installation, installed, lines
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
+from bench.machine import Slowness
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PIECE = "".join(random.Random(1).choices("abcdefghij klmnop", k=8192))
 LONG = f"---\nname: long\nmodel: scripted\n---\n- repeat: {{text: '{PIECE}', times: 256, every: 0.03}}\n- wait: 2\n"
@@ -41,12 +43,13 @@ def test_two_hundred_live_answers_of_two_megabytes_slow_nobody_down(place: Insta
         for one in begun:
             one.result().close()
     assert live_runs(place) == 200
-    slowest, largest = 0.0, 0
+    slowest, largest, machine = 0.0, 0, Slowness()
     while live_runs(place) > 20:
         asked = time.monotonic()
         assert list(lines(place.chat(secret, quick, openId="quick")))[-1]["fullText"] == "hi"
         slowest = max(slowest, time.monotonic() - asked)
         largest = max(largest, process.memory_info().rss - before)
+        machine.look()
         time.sleep(0.05)
-    assert slowest < 1
+    assert slowest < machine.times, "as many times longer as a computation took beside the other tests"
     assert largest < 300 * 1024 * 1024

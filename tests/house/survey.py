@@ -55,17 +55,32 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+@cache
+def functions(path: Path) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...]:
+    return tuple(node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def imports(node: ast.AST) -> Iterator[Import]:
     for inner in ast.walk(node):
-        if isinstance(inner, ast.Import):
-            yield from (Import(alias.name, (), inner.lineno) for alias in inner.names)
-        elif isinstance(inner, ast.ImportFrom):
-            names = tuple(alias.name for alias in inner.names)
-            yield Import("." * inner.level + (inner.module or ""), names, inner.lineno)
+        yield from _imported(inner)
+
+
+def imports_in_functions(path: Path) -> Iterator[Import]:
+    pending: list[tuple[ast.AST, bool]] = [(tree(path), False)]
+    while pending:
+        node, inside = pending.pop()
+        if inside:
+            yield from _imported(node)
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        pending += [(child, inside) for child in ast.iter_child_nodes(node)]
+
+
+def _imported(node: ast.AST) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, (), node.lineno) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        names = tuple(alias.name for alias in node.names)
+        yield Import("." * node.level + (node.module or ""), names, node.lineno)
 
 
 def rooms() -> list[Path]:

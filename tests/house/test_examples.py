@@ -124,9 +124,10 @@ def _commands(document: Path) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("document", documents(), ids=shown)
 def test_every_command_shown_exists_with_its_options(document: Path) -> None:
+    # Its types are the library's own secret.
+    palaver: Any = cast("Any", typer).main.get_command(cli)
     for words in _commands(document):
-        # Its types are the library's own secret.
-        command: Any = cast("Any", typer).main.get_command(cli)
+        command = palaver
         rest = list(words)
         while rest and (below := getattr(command, "commands", None)):
             assert rest[0] in below, words

@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from house.survey import ROOT, SOURCE, TESTS, Import, functions, imports, python, rooms, shown, tree
+from house.survey import ROOT, SOURCE, TESTS, Import, imports, imports_in_functions, python, rooms, shown, tree
 
 OUTWARD: set[str] = {
     *("asyncio.subprocess", "ftplib", "http", "multiprocessing", "smtplib", "socket", "socketserver", "sqlite3"),
@@ -86,8 +86,7 @@ def test_nothing_is_imported_inside_a_function() -> None:
     inside = [
         f"{shown(path)}:{one.line} {one.module}"
         for path in (*python(SOURCE), *python(TESTS))
-        for function in functions(path)
-        for one in imports(function)
+        for one in imports_in_functions(path)
     ]
     assert inside == []
 

@@ -137,10 +137,10 @@ def test_the_length_counts_the_words_of_the_text_alone() -> None:
 
 
 def test_a_very_long_question_is_quick_and_short() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     question = " ".join(f"word{number}" for number in range(20_000)) + "最后的问题"
     result = asked(question)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert len(question) > 100_000
     assert len(result) == MAX_ASKED
     assert result[0].lexeme == "word0"

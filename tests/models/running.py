@@ -10,7 +10,7 @@ from palaver.core.ports import Call, Delta, Finished, ModelRequest, ModelTurn, S
 from palaver.core.problems import Upstream
 from palaver.core.types import Text, ToolCall
 
-GUARD = 5.0
+GUARD = 20.0
 
 T = TypeVar("T")
 

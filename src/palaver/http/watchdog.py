@@ -83,12 +83,15 @@ class Watchdog:
     def _look(self, turn: _Turn, worker: _Worker) -> None:
         """The loop has not come round. Where its thread is held, take the stack while it is, and wait for the end."""
         stack: list[str] = []
-        while not self._over.is_set():
+        while True:
+            if self._over.is_set():  # whoever ended the watch waits for it, and keeps the loop meanwhile
+                return
             if not stack and worker.times().since(turn.asked).held_s >= self._stall_s:
                 stack = worker.stack()
             if turn.came.wait(0.02):
                 break
-        stall = (turn.ended or worker.times()).since(turn.asked)
+        assert turn.ended is not None
+        stall = turn.ended.since(turn.asked)
         if stall.held_s >= self._stall_s:
             self.stalls += 1
             self.stalled_s += stall.held_s
