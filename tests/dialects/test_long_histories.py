@@ -186,6 +186,13 @@ def test_every_message_comes_once_and_in_its_order(talk: Talk, reads: Reads) -> 
 
 
 @EVERY
+def test_a_conversation_in_which_nothing_was_said_is_an_empty_page(talk: Talk, reads: Reads) -> None:
+    made = native.good(native.Caller(talk.served, user=USER).ask("POST", "conversations", {"agent": talk.agent.id}), 201)
+    empty = Talk(served=talk.served, agent=talk.agent, name=made["uid"], id=made["id"])
+    assert list(pages(empty, reads)) == [[]]
+
+
+@EVERY
 def test_nobody_is_held_up_meanwhile(talk: Talk, reads: Reads) -> None:
     with watched(talk.served) as loop:
         assert sum(map(len, pages(talk, reads))) == reads.most

@@ -173,7 +173,7 @@ async def _question(who: Principal, room: Room, found: Conversation, history: Se
 def _items(page: Page, *, shown: str, room: Room, asked: str | None) -> Iterator[dict[str, Any]]:
     """A page of messages; with ``asked``, the question before the first one, also with their blocks. A question and
     its answer are stored together, so that the message behind a question is what answers it."""
-    following = [*(one.uid for one in page.messages[1:]), page.next]
+    following = [*(one.uid for one in page.messages), page.next][1:]
     for message, behind in zip(page.messages, following, strict=True):
         answer = message.uid if message.role == "assistant" or behind is None else behind
         if message.waiting:
