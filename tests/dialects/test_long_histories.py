@@ -84,8 +84,10 @@ def _native(way: str) -> Callable[[Talk], tuple[Ask, Callable[[Any], Page]]]:
 
         def read(page: Any) -> Page:
             said = page["messages"]
-            place = said[0]["id"] if way == "before" else said[-1]["id"]
-            return [one["text"] for one in said], ask(f"&{way}={place}") if page["more"] else None
+            texts = [one["text"] for one in said]
+            if not page["more"]:
+                return texts, None
+            return texts, ask(f"&{way}={said[0 if way == 'before' else -1]['id']}")
 
         return ask("" if way == "before" else "&after=0"), read
 
@@ -187,7 +189,8 @@ def test_every_message_comes_once_and_in_its_order(talk: Talk, reads: Reads) -> 
 
 @EVERY
 def test_a_conversation_in_which_nothing_was_said_is_an_empty_page(talk: Talk, reads: Reads) -> None:
-    made = native.good(native.Caller(talk.served, user=USER).ask("POST", "conversations", {"agent": talk.agent.id}), 201)
+    caller = native.Caller(talk.served, user=USER)
+    made = native.good(caller.ask("POST", "conversations", {"agent": talk.agent.id}), 201)
     empty = Talk(served=talk.served, agent=talk.agent, name=made["uid"], id=made["id"])
     assert list(pages(empty, reads)) == [[]]
 
