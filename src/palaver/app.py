@@ -52,6 +52,7 @@ from palaver.store.embedded import Embedded
 from palaver.store.files import Quota
 from palaver.store.migrate import migrate
 from palaver.store.postgres import Postgres
+from palaver.store.quotas import Kind
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key, replace_master_key_file
 from palaver.tools.guard import Guard
 from palaver.wire.contract import Dialect, Room, Site
@@ -193,6 +194,7 @@ async def _on(
         keep_master_key=lambda master: keep_master_key(settings, master),
         revive=revive,
     )
+    store.quotas.limits = quotas(settings)
     store.files.quota = Quota(user=settings.max_user_files_bytes, application=settings.max_application_files_bytes)
     models = catalog(settings, environment)
     library = Library(store.knowledge)
@@ -417,6 +419,19 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
+def quotas(settings: Settings) -> Mapping[Kind, int]:
+    return {
+        "users": settings.max_users,
+        "conversations": settings.max_conversations,
+        "user_conversations": settings.max_user_conversations,
+        "conversation_messages": settings.max_conversation_messages,
+        "idempotency_keys": settings.max_idempotency_keys,
+        "codes": settings.max_codes,
+        "tokens": settings.max_tokens,
+        "request_ids": settings.max_request_ids,
+    }
+
+
 def body_limits(settings: Settings) -> BodyLimits:
     return BodyLimits(
         max_body_bytes=settings.max_body_bytes,
@@ -503,13 +518,18 @@ async def _care(core: Core, recovered: Callable[[float], None]) -> None:
                 core.runs.may_start(run)
             if loop.time() > tidied + TIDY_EVERY:
                 tidied = loop.time()
-                await core.store.runs.forget_claims()
-                await core.store.tokens.forget()
-                await core.store.usage.forget()
+                await tidy(core.store)
         except Problem as problem:
             log.warning("could not look after runs", problem=problem.record())
         await asyncio.sleep(pause)
         pause = min(pause * 2, LOOK_EVERY)
+
+
+async def tidy(store: Postgres) -> None:
+    """Remove what has run out."""
+    await store.runs.forget_claims()
+    await store.tokens.forget()
+    await store.usage.forget()
 
 
 async def _save_use(core: Core) -> None:

@@ -90,6 +90,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_application_files_bytes: Annotated[
         Positive, Meta(description="files that all end users of an application may keep, in bytes")
     ] = 21_474_836_480
+    max_users: Annotated[Positive, Meta(description="end users of an application")] = 10_000_000
+    max_conversations: Annotated[Positive, Meta(description="conversations of an application")] = 20_000_000
+    max_user_conversations: Annotated[Positive, Meta(description="conversations of an end user")] = 10_000_000
+    max_conversation_messages: Annotated[
+        Annotated[int, Meta(ge=2)], Meta(description="messages of a conversation, questions and answers")
+    ] = 1_000_000
+    max_idempotency_keys: Annotated[
+        Positive, Meta(description="values of `Idempotency-Key` that are remembered of a credential")
+    ] = 10_000_000
+    max_codes: Annotated[Positive, Meta(description="WPS authorization codes of a credential that are good")] = 100_000
+    max_tokens: Annotated[
+        Positive, Meta(description="WPS tokens of a credential that have not expired, and codes that were used")
+    ] = 10_000_000
+    max_request_ids: Annotated[Positive, Meta(description="request ids of a credential that it must not repeat")] = (
+        10_000_000
+    )
     max_buffered_bytes: Annotated[
         Positive, Meta(description="memory of one process for bodies; a credential may have half of it")
     ] = 67_108_864

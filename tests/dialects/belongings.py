@@ -99,7 +99,7 @@ class World:
         async def work() -> Sent:
             said = Said(parts=(Text(text=f"{SECRET} of {alias}!"), *files))
             sent = await self.served.core.chat.send(who, agent, said, conversation=alias, create_as=alias)
-            await collect(sent.reader, GUARD)
+            assert await collect(sent.reader, GUARD) is not None, "it has not ended, and would change later"
             await self.served.core.chat.rename(who, sent.conversation.id, f"title of {alias}!")
             return sent
 

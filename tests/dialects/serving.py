@@ -55,6 +55,10 @@ class Served:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.address[1]}"
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
     # Its life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:

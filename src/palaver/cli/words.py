@@ -39,6 +39,8 @@ def in_words(problem: Problem) -> str:
             return f"{field}: {detail or rule}"
         case Conflict(reason=reason, detail=detail):
             return detail or f"in conflict with something earlier ({reason})"
+        case Busy(reason="full"):
+            return "the quota of stored rows is used up; the log says which"
         case Busy(reason=reason):
             return f"busy ({reason}): try again in a moment"
         case Upstream(reason=reason, detail=detail):

@@ -6,7 +6,7 @@ Problem
 ├─ NotFound(noun, ref)                absent, or somebody else's: the caller cannot tell
 ├─ Invalid(field, rule, detail)       a request that breaks a rule, and which
 ├─ Conflict(reason)                   Idempotency-Key reused, an agent that is not the conversation's
-├─ Busy(reason, retry_after)          rate, day, usage, waiting messages, overload, shutting down
+├─ Busy(reason, retry_after)          rate, day, usage, waiting messages, overload, shutting down, quota of rows
 ├─ Upstream(reason, status, detail)   the model's endpoint failed
 ├─ Cancelled()                        stopped before it began
 └─ Internal(reason, detail)           ours: interrupted run, database away, anything unforeseen
@@ -123,7 +123,7 @@ class Busy(Problem):
     def __init__(
         self,
         *,
-        reason: Literal["rate", "day", "usage", "waiting", "overload", "closing"],
+        reason: Literal["rate", "day", "usage", "waiting", "overload", "closing", "full"],
         retry_after: float | None = None,
     ) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import Any
 from palaver.core.events import Event
 from palaver.core.runs import Reader
 from palaver.core.types import Ended, Status
-from palaver.wire.contract import Encoder
+from palaver.wire.contract import Encoder, Punctual
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -22,11 +22,12 @@ _AT_ONCE = 16
 class Following:
     """One open stream. A reader that goes away ends it, and changes nothing for the run."""
 
-    __slots__ = ("_encoder", "_reader", "_send", "gone", "idle_since")
+    __slots__ = ("_encoder", "_punctual", "_reader", "_send", "gone", "idle_since")
 
     def __init__(self, reader: Reader, encoder: Encoder, send: Send) -> None:
         self._reader = reader
         self._encoder = encoder
+        self._punctual = encoder if isinstance(encoder, Punctual) else None
         self._send = send
         self.gone = False
         self.idle_since = asyncio.get_running_loop().time()
@@ -63,6 +64,8 @@ class Following:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
             if len(pieces) > _AT_ONCE:  # a whole long answer: others have their turn in between
                 await asyncio.sleep(0)
+        if pieces and self._punctual is not None:
+            self._punctual.written(time.time())
 
     async def _write_unasked(self, heartbeat_s: float, *, busy: bool) -> None:
         """What goes out without an event: what the encoder held back, and the sign of life."""

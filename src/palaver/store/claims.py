@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from palaver.core.ports import Answer, Claim
-from palaver.core.problems import Conflict
+from palaver.core.problems import Busy, Conflict
 from palaver.core.types import Principal, User
 from palaver.store.conversations import json_text
 from palaver.store.database import Database
 from palaver.store.presence import LOCK_CLASS
+from palaver.store.quotas import Quotas
 
 _KEY = "app = $1 AND credential = $2 AND end_user = $3 AND scope = $4 AND key = $5"
 
@@ -29,16 +30,26 @@ RETURNING 1"""
 
 
 class Claims:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
+        self._quotas = quotas
 
     async def begin(self, who: Principal, user: User, claim: Claim, ttl: float, worker: int) -> Answer | bool:
-        mine = await self._db.fetchval(_BEGIN, *_key(who, user, claim), claim.digest, worker, ttl, LOCK_CLASS)
-        if mine is not None:
-            return True
+        full: Busy | None = None
+        try:
+            await self._quotas.want_room("idempotency_keys", who.app, who.key.number)
+        except Busy as busy:
+            full = busy
+        else:
+            mine = await self._db.fetchval(_BEGIN, *_key(who, user, claim), claim.digest, worker, ttl, LOCK_CLASS)
+            if mine is not None:
+                self._quotas.note("idempotency_keys", who.app, who.key.number)
+                return True
         row = await self._db.fetchrow(
             f"SELECT digest, status, media_type, headers, body FROM claim WHERE {_KEY}", *_key(who, user, claim)
         )
+        if row is None and full is not None:  # only what was answered before is answered
+            raise full
         if row is None:
             return False
         if row["digest"] != claim.digest:

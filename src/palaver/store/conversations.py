@@ -28,6 +28,7 @@ from palaver.core.types import (
     new_uid,
 )
 from palaver.store.database import Database, Row
+from palaver.store.quotas import Quotas
 
 _COLUMNS = (
     "app, id, uid, end_user, agent, alias, title, opening, created, modified, icon, summary, variables, last_status,"
@@ -41,8 +42,9 @@ _usage = msgspec.json.Decoder(Usage).decode
 
 
 class Conversations:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
+        self._quotas = quotas
 
     async def create(
         self,
@@ -54,6 +56,7 @@ class Conversations:
         title: str | None = None,
         variables: dict[str, Any] | None = None,
     ) -> Conversation:
+        await self._quotas.want_conversation(who.app, user.id)
         row = await self._db.fetchrow(
             "INSERT INTO conversation (app, uid, end_user, agent, alias, title, variables)"
             f" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}",
@@ -66,6 +69,7 @@ class Conversations:
             None if variables is None else json_text(variables),
         )
         assert row is not None
+        self._quotas.note_conversation(who.app, user.id)
         return conversation(row)
 
     async def get(self, app: int, user: int, ref: Ref) -> Conversation | None:

@@ -19,6 +19,7 @@ from palaver.store.knowledge import KnowledgeTable
 from palaver.store.master import MasterKey
 from palaver.store.presence import LOCK_CLASS, Presence
 from palaver.store.privacy import Privacy
+from palaver.store.quotas import Quotas
 from palaver.store.runs import Runs
 from palaver.store.secrets import SecretBox
 from palaver.store.tokens import Tokens
@@ -57,15 +58,16 @@ class Postgres:
         self.applications = Applications(self.db)
         self.keys = Keys(self.db, box, self.presence)
         self.agents = Agents(self.db, self.presence)
-        self.users = Users(self.db, self.presence)
+        self.quotas = Quotas(self.db)
+        self.users = Users(self.db, self.presence, self.quotas)
         self.privacy = Privacy(self.db)
-        self.conversations = Conversations(self.db)
-        self.runs = Runs(self.db)
-        self.usage = Usage(self.db)
+        self.conversations = Conversations(self.db, self.quotas)
+        self.runs = Runs(self.db, self.quotas)
+        self.usage = Usage(self.db, self.quotas)
         self.knowledge = KnowledgeTable(self.db)
         self.files = Files(self.db)
-        self.tokens = Tokens(self.db, box)
-        self.claims = Claims(self.db)
+        self.tokens = Tokens(self.db, box, self.quotas)
+        self.claims = Claims(self.db, self.quotas)
         self.audit = Audit(self.db)
 
     async def open(self) -> None:
@@ -78,6 +80,7 @@ class Postgres:
         await self.master.open()
 
     async def close(self) -> None:
+        await self.quotas.close()
         await self.presence.close()
         await self.db.close()
 

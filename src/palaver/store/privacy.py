@@ -10,6 +10,7 @@ import msgspec
 from palaver.core.types import Message, User
 from palaver.store.conversations import Conversations
 from palaver.store.database import Database
+from palaver.store.quotas import Quotas
 
 PAGE = 200
 PAGE_BYTES = 1_048_576
@@ -85,7 +86,7 @@ class Privacy:
 
     async def _messages(self, app: int, conversation: int, uid: str) -> AsyncGenerator[dict[str, Any]]:
         last = 0
-        history = Conversations(self._db).history
+        history = Conversations(self._db, Quotas(self._db)).history
         while said := (await history(app, conversation, after=last, limit=PAGE, size=PAGE_BYTES)).messages:
             for one in said:
                 last = one.id

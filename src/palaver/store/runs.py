@@ -17,6 +17,7 @@ from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
 from palaver.core.types import AnyPart, File, Message, Ref, Text, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import NAMED, conversation, json_text, message, named
 from palaver.store.database import Database, Row
+from palaver.store.quotas import Quotas
 
 LONG = 64 * 1024
 """Bytes of JSON from which on it is put together in a thread."""
@@ -159,26 +160,56 @@ ended AS (
 
 
 class Runs:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
+        self._quotas = quotas
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="palaver-json")
 
     async def open(self, opening: Opening) -> Accepted | Replay:
-        for _ in range(ATTEMPTS):
-            stored = await self._open_once(opening)
-            if stored is not None:
-                return stored
+        try:
+            for _ in range(ATTEMPTS):
+                stored = await self._open_once(opening)
+                if stored is not None:
+                    return stored
+        except Busy as busy:
+            replay = await self.earlier(opening) if busy.reason == "full" else None
+            if replay is None:
+                raise
+            return replay  # what was answered before needs no room
         raise Busy(reason="waiting", retry_after=1)
+
+    async def _want_room(self, opening: Opening, *, known: bool) -> None:
+        """Raises ``Busy(reason="full")``."""
+        app, user = opening.who.app, opening.user.id
+        if known:
+            assert opening.conversation is not None
+            await self._quotas.want_room("conversation_messages", *named(app, user, opening.conversation), rows=2)
+        else:
+            await self._quotas.want_conversation(app, user)
+        if opening.claim is not None:
+            await self._quotas.want_room("idempotency_keys", app, opening.who.key.number)
+
+    def _note(self, opening: Opening, *, known: bool) -> None:
+        """What was stored."""
+        app, user = opening.who.app, opening.user.id
+        if opening.conversation is not None:
+            self._quotas.note("conversation_messages", *named(app, user, opening.conversation), rows=2)
+        if not known:
+            self._quotas.note_conversation(app, user)
+        if opening.claim is not None:
+            self._quotas.note("idempotency_keys", app, opening.who.key.number)
 
     async def _open_once(self, opening: Opening) -> Accepted | Replay | None:
         """One attempt; ``None`` when what it went by changed meanwhile."""
         known = opening.conversation is not None
         if known and opening.create_as is not None and not await self._exists(opening):
             known = False
+        await self._want_room(opening, known=known)
         arguments = _arguments(opening, known=known)
         row = await self._db.fetchrow(_OPEN[known, opening.claim is not None], *arguments)
         assert row is not None
         if row["id"] is not None:
+            self._note(opening, known=known)
             return _accepted(opening, row)
         try:
             return await self._why_not(opening, known=known, granted=row["granted"])

@@ -13,6 +13,7 @@ import msgspec
 
 from palaver.core.types import Token
 from palaver.store.database import Database, Row
+from palaver.store.quotas import Quotas
 from palaver.store.secrets import SecretBox
 
 LONGEST = 4096
@@ -38,11 +39,14 @@ SELECT 1 FROM (VALUES ($3::integer)) AS t (generation), credential c WHERE c.app
 
 
 class Tokens:
-    def __init__(self, db: Database, box: SecretBox) -> None:
+    def __init__(self, db: Database, box: SecretBox, quotas: Quotas) -> None:
         self._db = db
+        self._quotas = quotas
         self._box = box
 
     async def issue(self, token: Token, secret: str, *, under: str | None = None) -> bool:
+        kind = "codes" if token.kind == "code" else "tokens"
+        await self._quotas.want_room(kind, token.app, token.credential)
         row = await self._db.fetchrow(
             _ISSUE,
             token.app,
@@ -57,6 +61,8 @@ class Tokens:
             token.expires,
             None if under is None else self._box.fingerprint(under),
         )
+        if row is not None:
+            self._quotas.note(kind, token.app, token.credential)
         return row is not None
 
     async def find(self, secret: str, kind: str) -> Token | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from palaver.core.ports import Counted
 from palaver.core.types import Key, clean
 from palaver.store.database import Database
+from palaver.store.quotas import Quotas
 
 # One row, locked while it is counted. A refused call counts for neither limit.
 _COUNT = """
@@ -45,8 +46,9 @@ _UNLIMITED = 2**62
 
 
 class Usage:
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
+        self._quotas = quotas
 
     async def count(self, key: Key, calls: int) -> Counted:
         """Count ``calls`` calls against the key's ``rpm``, ``rpd`` and ``total``, as many as they admit."""
@@ -70,7 +72,11 @@ class Usage:
         )
 
     async def first_time(self, key: Key, request: str, ttl: float) -> bool:
-        return await self._db.fetchval(_SEEN, key.app, key.number, clean(request), ttl) is not None
+        await self._quotas.want_room("request_ids", key.app, key.number)
+        first = await self._db.fetchval(_SEEN, key.app, key.number, clean(request), ttl) is not None
+        if first:
+            self._quotas.note("request_ids", key.app, key.number)
+        return first
 
     async def forget(self) -> None:
         """Remove request ids that may be used again."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from palaver.core.problems import Busy
 from palaver.core.types import MAX_ID, Ref, User, as_uid, clean, new_uid
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
+from palaver.store.quotas import Quotas
 
 CACHED = 100_000
 
 
 class Users:
-    def __init__(self, db: Database, presence: Presence) -> None:
+    def __init__(self, db: Database, presence: Presence, quotas: Quotas) -> None:
         self._db = db
+        self._quotas = quotas
         self._seen: dict[tuple[int, str], User] = {}
         presence.on("users", lambda _: self._seen.clear())
 
@@ -50,6 +53,11 @@ class Users:
 
     async def register(self, app: int, name: str | None, nickname: str | None, avatar: str | None) -> tuple[User, bool]:
         uid = new_uid()
+        try:
+            await self._quotas.want_room("users", app)
+        except Busy:
+            if name is None or await self.known(app, name) is None:
+                raise
         row = await self._db.fetchrow(
             "INSERT INTO end_user AS u (app, uid, name, nickname, avatar) VALUES ($1, $2, $3, $4, $5)"
             " ON CONFLICT (app, name) DO UPDATE SET nickname = coalesce(excluded.nickname, u.nickname),"
@@ -61,6 +69,8 @@ class Users:
             avatar,
         )
         assert row is not None
+        if row["uid"] == uid:
+            self._quotas.note("users", app)
         return _user(row), row["uid"] == uid
 
     async def subscribe(self, app: int, user: int, agent: int, *, on: bool) -> None:
@@ -83,6 +93,7 @@ class Users:
         )
 
     async def _add(self, app: int, name: str) -> Row:
+        await self._quotas.want_room("users", app)
         row = await self._db.fetchrow(
             "INSERT INTO end_user (app, uid, name) VALUES ($1, $2, $3)"
             " ON CONFLICT (app, name) DO UPDATE SET name = excluded.name RETURNING *",
@@ -91,6 +102,7 @@ class Users:
             name,
         )
         assert row is not None
+        self._quotas.note("users", app)
         return row
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from palaver.core.answers import Answers
 from palaver.core.chat import Chat
@@ -127,6 +127,15 @@ class Reply:
     """Bytes of memory that an answer in pieces takes until it is taken."""
     writes: tuple[bytes, ...] = ()
     """What goes out write by write instead of ``body``: sent as a stream is, without a length, not to be cached."""
+
+
+@runtime_checkable
+class Punctual(Protocol):
+    """An encoder whose writes keep a distance in time."""
+
+    def written(self, now: float) -> None:
+        """All that it gave so far has been handed to the socket, which may have had to wait for the reader."""
+        ...
 
 
 class Encoder(Protocol):

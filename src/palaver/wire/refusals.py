@@ -73,6 +73,7 @@ def _problems(dialect: Dialect, route: Route) -> Iterator[tuple[str, AnyProblem]
     if route.creating:
         yield "conflict, idempotency", Conflict(reason="idempotency")
         yield "busy, waiting", Busy(reason="waiting")
+        yield "busy, full", Busy(reason="full")
     yield "internal", Internal(reason="database")
 
 

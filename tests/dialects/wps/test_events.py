@@ -17,7 +17,7 @@ from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.problems import Internal, Upstream
 from palaver.core.types import Ended, Status, Text, Thinking, ToolCall, ToolResult
 from palaver.dialects.wps import behaviours
-from palaver.dialects.wps.stream import Form, duration
+from palaver.dialects.wps.stream import Form, Messages, duration
 
 SAMPLE = """{"timestamp": "2025-05-09T15:03:47.532881", "sender": "Machine", "sender_name": "Agent", "session_id":
  "7038a190-c4e9-44c3-9305-f560266be942", "text": "\\u4e2d\\u56fd", "files": [], "error": false, "edit": false,
@@ -232,6 +232,32 @@ def test_no_message_comes_soon_after_a_token_that_it_repeats(step: float) -> Non
         assert tokens[0] == NOW + step, "the words themselves are not late"
         for form in (Form(partial_every_s=0), Form(token_gap_s=0)):
             assert min(repeated(timed(events, form, step=step))) < step + 0.001
+
+
+@pytest.mark.parametrize("late", [0.005, 0.04, 0.5])
+@shows(behaviours.messages_keep_away_from_tokens, behaviours.page_pause)
+def test_the_gap_begins_when_a_token_was_written(late: float) -> None:
+    made = encoder()
+    made.flush(NOW)
+    made.written(NOW + late)
+    opened, first, second = text("a", "b")
+    made.encode(opened, NOW + 0.1)
+    made.encode(first, NOW + 0.1)
+    made.written(NOW + 0.1 + late)
+    assert_due(made, NOW + late + 0.45 + 0.03, ["Agent partial"])
+    assert names(spoken(made.encode(second, NOW + 2))) == ["token"]
+    made.written(NOW + 2 + late)
+    assert made.encode(DONE, NOW + 2 + late) == []
+    assert_due(made, NOW + 2 + late + 0.03, ALL[-4:])
+
+
+def assert_due(made: Messages, at: float, said: list[str]) -> None:
+    """That it gives these events then, and no sooner."""
+    due = made.due
+    assert due == pytest.approx(at)
+    assert due is not None
+    assert made.flush(due - 0.001) == []
+    assert names(spoken(made.flush(due))) == said
 
 
 @shows(behaviours.messages_keep_away_from_tokens)

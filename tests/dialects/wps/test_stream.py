@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from dialects.exchange import Exchange
@@ -213,3 +217,32 @@ def test_too_many_waiting_messages_are_refused(served: Served, caller: Caller) -
     assert answer.header("Retry-After") == "1"
     for one in reversed(chats):
         caller.cancel(agent, one["chat_id"])
+
+
+GAP_S = 0.03
+"""The default of ``token_gap_ms``."""
+
+
+@shows(behaviours.messages_keep_away_from_tokens)
+def test_a_message_keeps_away_from_when_a_token_was_written(served: Served, caller: Caller) -> None:
+    """A socket that is full takes a token later than it was made."""
+    agent = served.agent(*(step for _ in range(6) for step in ("x", {"wait": 0.2})))
+    gaps, last = list[float](), 0.0
+
+    async def full(scope: Any, receive: Any, send: Any) -> None:
+        async def later(message: Mapping[str, Any]) -> None:
+            nonlocal last
+            body = message.get("body", b"")
+            if b'"event": "token"' in body:
+                await asyncio.sleep(1.5 * GAP_S)
+                last = time.monotonic()
+            elif b'"sender_name": "Agent"' in body and last:
+                gaps.append(time.monotonic() - last)
+            await send(message)
+
+        await served.front(scope, receive, later)
+
+    ask = caller.request("POST", chat(agent), {"text": "hi", "stream": True})
+    assert Exchange(full, served.loop, ask).answer().complete
+    assert len(gaps) >= 5
+    assert min(gaps) > GAP_S

@@ -65,6 +65,7 @@ CODES: dict[str, Code] = {
         status=429, title="Too many requests", meaning="the credential's calls of this minute or day are used up"
     ),
     "used_up": Code(status=429, title="Credential used up", meaning="all calls that the credential has are used up"),
+    "full": Code(status=429, title="Quota used up", meaning="as many rows as may be stored are stored already"),
     "overloaded": Code(
         status=503, title="Server busy", meaning="the server has as many runs as it takes, or is about to stop"
     ),
@@ -81,6 +82,7 @@ _BUSY: dict[str, tuple[str, int | None]] = {
     "rate": ("rate_limited", 60),
     "day": ("rate_limited", 86_400),
     "usage": ("used_up", None),
+    "full": ("full", None),
     "waiting": ("busy", 1),
     "overload": ("overloaded", 1),
     "closing": ("overloaded", 1),

@@ -185,6 +185,8 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
             return 200, 0, "conversationId 与 agentId 不匹配"
         case Busy(reason="rate" | "day" | "usage"):
             return 429, 0, "请求过于频繁，请稍后再试"
+        case Busy(reason="full"):
+            return 200, 0, "存储配额已用完"
         case Busy():
             return 200, 0, "会话繁忙，请稍后再试"
         case Forbidden() | Upstream() | Cancelled() | Internal():

@@ -103,6 +103,8 @@ def _said(problem: AnyProblem, call: Call) -> Said:
             return 200, 200, 10400, "agentId does not match the conversation"
         case Busy(reason="usage"):
             return 200, 200, 10403, "API key usage limit reached"
+        case Busy(reason="full"):
+            return 200, 200, 10403, "storage quota exceeded"
         case Busy():
             return 200, 200, 10429, TOO_MANY
         case Upstream(reason="configuration") if call.route in _NOT_CONFIGURED:

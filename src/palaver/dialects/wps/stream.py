@@ -5,7 +5,8 @@ Source: the vendor's page, and the wire specification ``wps.md``, section 5. The
 messages are at least ``partial_every_ms`` apart while the answer grows.
 
 A Langflow page appends a token 10 ms late, and replaces what it shows on an ``add_message`` at once. So that it never
-appends what a message has shown already, a message keeps ``token_gap_ms`` away from the tokens that it repeats.
+appends what a message has shown already, a message keeps ``token_gap_ms`` away from the tokens that it repeats, from
+when these have been written.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import assert_never
+from typing import Literal, assert_never
 
 from palaver.core.events import Added, Event, Grew, Opened
 from palaver.core.types import Agent, Ended, Message, Text, derived_uid
@@ -70,6 +71,7 @@ class Messages:
         self._partial_at = 0.0
         self._gap_s = form.token_gap_s if form.tokens and form.partial_every_s else 0.0
         self._quiet_until = 0.0
+        self._unwritten: set[Literal["beginning", "token"]] = set()
         self._held: list[str] = []
         self._ended: Ended | None = None
         self._second = (0, "")
@@ -106,6 +108,16 @@ class Messages:
             return [*writes, *self._end(self._ended)]
         return [*writes, *self._growing(now), *self._released(now)]
 
+    def written(self, now: float) -> None:
+        """A page's times begin when it has the bytes, not when they were made."""
+        if "beginning" in self._unwritten:
+            self._began_at = now
+        if "token" in self._unwritten:
+            self._quiet_until = self._quiet_after(now)
+            if self.due is not None:
+                self.due = max(self.due, self._quiet_until)
+        self._unwritten.clear()
+
     # The beginning --------------------------------------------------------------------------------------------------
 
     def _beginning(self, now: float) -> list[bytes]:
@@ -113,6 +125,7 @@ class Messages:
         if self._begun:
             return []
         self._begun, self._began_at = True, now
+        self._unwritten.add("beginning")
         first, second, third = self._nodes()
         asked = self._question
         text = ascii_text(asked.text)[1:-1]
@@ -153,6 +166,7 @@ class Messages:
         if not self._form.tokens:
             return []
         self._quiet_until = self._quiet_after(now)
+        self._unwritten.add("token")
         data = (
             f'{{"chunk": {chunk}, "id": "{self._chat}", "timestamp": "{self._stamp(now)}", "chat_id": "{self._chat}"}}'
         )

@@ -67,6 +67,8 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
             return 400, 400000001, f"kso: InvalidArgument err: {_invalid(problem)}"
         case Conflict():
             return 422, 422000001, "kso: InvalidArgument err: Idempotency-Key already used with a different request"
+        case Busy(reason="full"):
+            return 429, 429000001, "kso: ResourceExhausted err: storage quota exceeded"
         case Busy():
             return 429, 429000001, "kso: ResourceExhausted err: too many requests"
         case Upstream() | Cancelled() | Internal():
@@ -102,9 +104,9 @@ def _invalid(problem: Invalid) -> str:
 
 
 def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
-    """A lifetime count does not come back, so nobody is told when."""
+    """A lifetime count does not come back, and what is stored may stay, so nobody is told when."""
     match problem:
-        case Busy(reason="usage"):
+        case Busy(reason="usage" | "full"):
             return ()
         case Busy(reason=reason, retry_after=seconds):
             if seconds is None:

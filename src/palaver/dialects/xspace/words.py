@@ -28,6 +28,7 @@ EVENT_STREAM = "text/event-stream;charset=UTF-8"
 OK = "0000"
 DONE = "成功"
 UNFORESEEN = "系统开小差啦，请稍后重试"
+FULL, FULL_IN_CHINESE = "Storage quota exceeded.", "存储配额已用完"
 BUSY = "Agent正在执行任务，请等待当前任务完成后再发送新请求"
 
 CONVERSATION_FILES = "/api/v1/chat/{conversationId}/files"
@@ -207,6 +208,8 @@ def _busy(problem: Busy) -> tuple[str, str, str]:
             return "4290", "Exceeded per-minute request frequency limit.", "每分钟请求次数超限"
         case Busy(reason="day" | "usage"):
             return "4290", "Exceeded daily request frequency limit.", "每日请求次数超限"
+        case Busy(reason="full"):
+            return "4290", FULL, FULL_IN_CHINESE
         case Busy():
             return _same("4290", BUSY)
 
@@ -219,6 +222,8 @@ def reason(problem: NotFound | Busy, call: Call) -> str:
             return "智能体不存在或已下架" if chinese else "Agent does not exist or has been taken offline."
         case NotFound():
             return "会话不存在" if chinese else "Conversation does not exist."
+        case Busy(reason="full"):
+            return FULL_IN_CHINESE if chinese else FULL
         case Busy():
             return BUSY
 
@@ -239,7 +244,7 @@ def _status(problem: AnyProblem) -> int:
             return 400
         case Conflict():
             return 409
-        case Busy(reason="rate" | "day" | "usage"):
+        case Busy(reason="rate" | "day" | "usage" | "full"):
             return 429
         case Busy():
             return 503

@@ -10,6 +10,8 @@
 //
 // node langflow.mjs BASE_URL APPID APPKEY STORE APP_ID…
 //
+// "late" says that the page stood still meanwhile, so that its own clock is no judge of what came when.
+//
 // STORE is "replace" or "append". Asks all apps at the same time and prints one JSON object for each of them, in order.
 
 import { createHash, createHmac } from 'node:crypto';
@@ -17,6 +19,14 @@ import { createHash, createHmac } from 'node:crypto';
 const [baseUrl, appId, appKey, store, ...agents] = process.argv.slice(2);
 const NODE_MS = 300;
 const TOKEN_MS = 10;
+const LATE_MS = 8; // a token read so late and appended so late again is still before the message 30 ms after it
+let latest = 0; // how late the page itself was at most: it reads what came meanwhile as if it came at once
+let tick = performance.now();
+setInterval(() => {
+  const now = performance.now();
+  latest = Math.max(latest, now - tick - 1);
+  tick = now;
+}, 1);
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -137,7 +147,8 @@ async function ask(agent) {
   await read(response.body, page);
   await sleep(10 * TOKEN_MS);
   const answers = page.messages.filter((message) => message.sender === 'Machine').map((message) => message.text);
-  return { answers, seen: page.seen, alerts: page.alerts, complete: page.complete };
+  return { late: latest > LATE_MS, answers, seen: page.seen, alerts: page.alerts, complete: page.complete };
 }
 
 for (const shown of await Promise.all(agents.map(ask))) console.log(JSON.stringify(shown));
+process.exit();

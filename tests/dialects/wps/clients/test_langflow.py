@@ -20,8 +20,8 @@ from palaver.dialects.wps import behaviours
 
 PAGE = Path(__file__).parent / "langflow.mjs"
 NODE = shutil.which("node")
-ATTEMPTS = 3
-"""A page that stands still for longer than the server's gap, on a busy machine, is asked again."""
+ATTEMPTS = 12
+"""A page that stood still itself, on a busy machine, is asked again; what a punctual one shows wrong is wrong."""
 WORDS = "用户🙂}\n\nwort, "
 
 Store = Literal["replace", "append"]
@@ -31,6 +31,7 @@ Store = Literal["replace", "append"]
 class Shown:
     """What a page shows at the end, and what an answer looked like on the way."""
 
+    late: bool
     answers: list[str]
     seen: list[str]
     alerts: list[str]
@@ -75,10 +76,12 @@ def test_an_answer_of_any_length_and_pace_is_shown_once(
     for _ in range(ATTEMPTS):
         shown = dict(zip(asked, pages(caller, list(asked.values()), store), strict=True))
         wrong = [at for at, page in shown.items() if not _once(page, texts[at], store)]
-        asked = {at: asked[at] for at in wrong}
-        if not asked:
+        if not wrong:
             return
-    pytest.fail(f"{[answers[at] for at in asked]}: {[shown[at].answers for at in asked]}")
+        if not all(shown[at].late for at in wrong):
+            break
+        asked = {at: asked[at] for at in wrong}
+    pytest.fail(f"{[(answers[at], shown[at]) for at in asked]}")
 
 
 def _once(page: Shown, text: str, store: Store) -> bool:
