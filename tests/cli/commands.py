@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import os
 import pty
@@ -19,6 +20,7 @@ from typing import Any
 
 import requests
 from kit import run, store_on
+from stalls import STALLS
 
 from palaver.agentfile import parse
 from palaver.core.types import Key
@@ -38,6 +40,7 @@ class Palaver:
             settings["PALAVER_DATABASE_URL"] = database
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PALAVER_", "OPENAI_"))}
         self.environment = {**kept, **settings, **environment}
+        self._servers = itertools.count(1)
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -89,30 +92,35 @@ class Palaver:
         return run(work())
 
     @contextmanager
-    def serving(self, *arguments: str, stderr: int = subprocess.DEVNULL, **environment: str) -> Generator[Serving]:
+    def serving(self, *arguments: str, **environment: str) -> Generator[Serving]:
         """A server on a free port. It must end well when it is told to."""
-        process = subprocess.Popen(
-            [PALAVER, "serve", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env={**self.environment, **environment},
-        )
+        log = self.folder / f"server-{next(self._servers)}.log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [PALAVER, "serve", "--port", "0", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**self.environment, **environment},
+            )
+        STALLS.follow(log)
         try:
-            yield Serving(process)
+            yield Serving(process, log)
             process.send_signal(signal.SIGTERM)
             assert process.wait(GUARD) == 0
         finally:
             process.kill()
             process.communicate()
+            STALLS.leave(log)
 
 
 class Serving:
     """A server that runs, and what it printed when it was up."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         assert process.stdout is not None
         self.process = process
+        self.log = log
         self.printed = ""
         for line in process.stdout:
             self.printed += line
