@@ -17,10 +17,9 @@ from typing import Any
 import psutil
 import pytest
 from e2e.process import PALAVER, Installation, endpoint, free_port, installed, lines
-from kit import run, store_on
+from kit import run
 from models.upstream import Act, chunk, endless, silence
 
-from palaver.agentfile import parse
 from palaver.config import Settings
 from palaver.store.driver import connect
 from palaver.store.embedded import Embedded
@@ -31,7 +30,6 @@ DRAIN = 0.5
 STOP = 4.0
 """Most tests wait for this instead of what holds where nobody says anything."""
 SAID = Settings().stop_s
-MASTER_KEY = bytes(32)
 REMOTE = "---\nname: remote\nmodel: openai:m\n---\nSpeak.\n"
 SCRIPTED = "---\nname: remote\nmodel: scripted\n---\n- repeat: {text: 'word ', times: 100000, every: 0.01}\n"
 
@@ -159,24 +157,14 @@ def served(database: Database, *acts: Act, stop_s: float = STOP) -> Generator[tu
         place = stack.enter_context(
             installed(
                 PALAVER_DATABASE_URL=database.address("limited"),
-                PALAVER_MASTER_KEY=MASTER_KEY.hex(),
+                PALAVER_MASTER_KEY="00" * 32,
                 PALAVER_DRAIN_S=str(DRAIN),
                 PALAVER_STOP_S=str(stop_s),
                 OPENAI_BASE_URL=url,
             )
         )
         place.start()
-        yield place, *run(furnished(place.environment["PALAVER_DATABASE_URL"]))
-
-
-async def furnished(url: str) -> tuple[str, int]:
-    """A secret and the agent that it may talk to."""
-    async with store_on(url, MASTER_KEY) as store:
-        app = await store.applications.named("a")
-        agent = await store.agents.apply(app, parse(REMOTE))
-        keys = [key for _, key in await store.keys.all(app)]
-        key = keys[0] if keys else await store.keys.create(app, "snail", "my-app", "SAI_mine", {})
-        return key.secret, agent.id
+        yield place, place.key(app="a")["secret"], place.agent(REMOTE, app="a")["id"]
 
 
 def stop(place: Installation) -> None:
