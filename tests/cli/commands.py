@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from cli.forks import FORKS
 from kit import run, store_on
 from stalls import STALLS
 
@@ -43,15 +44,7 @@ class Palaver:
         self._servers = itertools.count(1)
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [PALAVER, *arguments],
-            check=False,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=GUARD,
-            env={**self.environment, **environment},
-        )
+        return FORKS.run(arguments, stdin, {**self.environment, **environment}, GUARD)
 
     def says(self, *arguments: str, stdin: str = "") -> str:
         """The answer of a command that is done."""
