@@ -46,7 +46,7 @@ from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import Library
 from palaver.models.catalog import Catalog
 from palaver.models.openai import Timeouts
-from palaver.stopping import ANSWERS_WITHIN, CLOSED_WITHIN, RUNS_WITHIN, end_at_last, within
+from palaver.stopping import ANSWERS, CLOSED, KEEPERS, RUNS, end_at_last, within
 from palaver.store.dump import contents, dump, restore
 from palaver.store.embedded import Embedded
 from palaver.store.files import Quota
@@ -236,8 +236,8 @@ async def _on(
             url=url,
         )
     finally:
-        await runs.close(drain=0, limit=RUNS_WITHIN)
-        await within(CLOSED_WITHIN, readers.close(), guard.close(), models.close(), store.close())
+        await runs.close(drain=0, limit=settings.stop_s * RUNS)
+        await within(settings.stop_s * CLOSED, readers.close(), guard.close(), models.close(), store.close())
 
 
 def _room(
@@ -369,7 +369,8 @@ async def _serve_on(
     if parent is not None:
         parent.own = metrics.text
         application = Together(application, parent)
-    server = Server(application, started=announce, closing_s=settings.drain_s + ANSWERS_WITHIN, connections=connections)
+    closing_s = settings.drain_s + settings.stop_s * ANSWERS
+    server = Server(application, started=announce, closing_s=closing_s, connections=connections)
     closing: list[asyncio.Task[None]] = []
 
     def end() -> None:
@@ -377,9 +378,9 @@ async def _serve_on(
             core.runs.hurry()
             server.force_exit = True
             return
-        end_at_last(settings.drain_s)
+        end_at_last(settings.drain_s, settings.stop_s)
         server.should_exit = True
-        closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s, limit=RUNS_WITHIN)))
+        closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s, limit=settings.stop_s * RUNS)))
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
     _when_told(end)
@@ -393,7 +394,7 @@ async def _serve_on(
             keeper.cancel()
         await asyncio.gather(*closing, return_exceptions=True)
         watchdog.stop()
-        await within(0.5, *keepers, pulse.stop())
+        await within(settings.stop_s * KEEPERS, *keepers, pulse.stop())
         log.info("stopped")
 
 

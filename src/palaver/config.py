@@ -154,6 +154,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_s: Annotated[
         float, Meta(ge=0, description="seconds running turns have to end by themselves when the server stops")
     ] = 5
+    stop_s: Annotated[
+        float, Meta(ge=1, description="seconds that everything else of a stop may take, whatever does not answer")
+    ] = 10
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="what is logged")] = "info"
     log_format: Annotated[
         Literal["auto", "json", "console"], Meta(description="`auto`: for people on a terminal, JSON elsewhere")

@@ -9,24 +9,26 @@ from collections.abc import Awaitable
 
 import structlog
 
-STOPS_WITHIN = 10.0
-"""Seconds that a stop takes at most, beside ``drain_s``."""
-RUNS_WITHIN = 4.0
-"""… of which runs have these to be stored, …"""
-ANSWERS_WITHIN = 6
-"""… answers these to be written, …"""
-CLOSED_WITHIN = 2.0
-"""… and connections these to be closed."""
-LAST_RESORT = 9.5
-"""When they have passed, the process ends as it is."""
+RUNS = 0.4
+"""Of the ``stop_s`` seconds that follow ``drain_s``, this part is for runs to be stored, …"""
+ANSWERS = 0.6
+"""… this one, which has begun as well, for answers to be written, …"""
+KEEPERS = 0.05
+"""… this one for what the process does for itself to end, …"""
+CLOSED = 0.2
+"""… and this one for connections to be closed."""
+WORKER = 0.85
+"""When this part has passed, a worker that was told to end is killed, …"""
+LAST_RESORT = 0.95
+"""… and when this one has, the process ends as it is."""
 
 log = structlog.get_logger("palaver")
 
 
-def end_at_last(drain_s: float) -> None:
-    """From now on the process has ``drain_s + LAST_RESORT`` seconds. What it had to store and could not is left to
-    recovery, as after a kill."""
-    timer = threading.Timer(drain_s + LAST_RESORT, _end)
+def end_at_last(drain_s: float, stop_s: float) -> None:
+    """From now on the process has ``drain_s`` and nearly ``stop_s`` seconds. What it had to store and could not is left
+    to recovery, as after a kill."""
+    timer = threading.Timer(drain_s + stop_s * LAST_RESORT, _end)
     timer.daemon = True
     timer.start()
 

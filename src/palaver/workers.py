@@ -29,14 +29,12 @@ from palaver.core.problems import Internal
 from palaver.http.metrics import MEDIA_TYPE
 from palaver.http.server import Application, listen
 from palaver.http.stream import Receive, Send
-from palaver.stopping import end_at_last
+from palaver.stopping import WORKER, end_at_last
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before a worker that died is started again, by how often it did so in a row; the last one repeats."""
 SETTLED = 30.0
 """Seconds after which a worker counts as having lived: the next pause is the shortest one again."""
-LAST_RESORT = 8.5
-"""Seconds, on top of ``drain_s``, after which a worker that was told to end is killed."""
 ANSWERS_WITHIN = 1.0
 """Seconds a worker has to tell its figures; after that those it told last stand for it."""
 COMMAND = ("-P", "-m", "palaver", "worker")
@@ -256,8 +254,9 @@ class Crew:
         if not self._ending.is_set():
             log.info("stopping", workers=len(self._workers))
             self._ending.set()
-            end_at_last(self._settings.drain_s)
-            asyncio.get_running_loop().call_later(self._settings.drain_s + LAST_RESORT, self._signal, signal.SIGKILL)
+            drain_s, stop_s = self._settings.drain_s, self._settings.stop_s
+            end_at_last(drain_s, stop_s)
+            asyncio.get_running_loop().call_later(drain_s + stop_s * WORKER, self._signal, signal.SIGKILL)
         self._signal(signal.SIGTERM)
 
     def _signal(self, name: signal.Signals) -> None:

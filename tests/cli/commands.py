@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import os
 import pty
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from cli.forks import FORKS
 from kit import run, store_on
+from stalls import STALLS
 
 from palaver.agentfile import parse
 from palaver.core.types import Key
@@ -38,17 +41,10 @@ class Palaver:
             settings["PALAVER_DATABASE_URL"] = database
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PALAVER_", "OPENAI_"))}
         self.environment = {**kept, **settings, **environment}
+        self._servers = itertools.count(1)
 
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [PALAVER, *arguments],
-            check=False,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=GUARD,
-            env={**self.environment, **environment},
-        )
+        return FORKS.run(arguments, stdin, {**self.environment, **environment}, GUARD)
 
     def says(self, *arguments: str, stdin: str = "") -> str:
         """The answer of a command that is done."""
@@ -89,30 +85,35 @@ class Palaver:
         return run(work())
 
     @contextmanager
-    def serving(self, *arguments: str, stderr: int = subprocess.DEVNULL, **environment: str) -> Generator[Serving]:
+    def serving(self, *arguments: str, **environment: str) -> Generator[Serving]:
         """A server on a free port. It must end well when it is told to."""
-        process = subprocess.Popen(
-            [PALAVER, "serve", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env={**self.environment, **environment},
-        )
+        log = self.folder / f"server-{next(self._servers)}.log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [PALAVER, "serve", "--port", "0", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**self.environment, **environment},
+            )
+        STALLS.follow(log)
         try:
-            yield Serving(process)
+            yield Serving(process, log)
             process.send_signal(signal.SIGTERM)
             assert process.wait(GUARD) == 0
         finally:
             process.kill()
             process.communicate()
+            STALLS.leave(log)
 
 
 class Serving:
     """A server that runs, and what it printed when it was up."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         assert process.stdout is not None
         self.process = process
+        self.log = log
         self.printed = ""
         for line in process.stdout:
             self.printed += line

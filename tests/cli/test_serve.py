@@ -83,10 +83,11 @@ def test_a_dialect_that_there_is_not_is_one_line_with_those_there_are(palaver: P
 def test_where_others_can_reach_it_there_is_no_demo_without_a_word_from_the_operator(
     palaver: Palaver, host: str
 ) -> None:
-    with palaver.serving("--host", host, stderr=subprocess.PIPE) as server:
+    with palaver.serving("--host", host) as server:
         assert requests.get(f"{server.url}/readyz", timeout=20).ok
         server.process.send_signal(signal.SIGTERM)
-        output, errors = server.process.communicate(timeout=20)
+        output, _ = server.process.communicate(timeout=20)
+    errors = server.log.read_text()
     assert "palaver demo" not in server.printed + output
     (word,) = [line for line in errors.splitlines() if "demo" in line]
     assert host in word
@@ -95,13 +96,14 @@ def test_where_others_can_reach_it_there_is_no_demo_without_a_word_from_the_oper
     assert palaver.json("app", "list") == []
     with palaver.serving("--host", host, PALAVER_DEMO="true") as server:
         server.printed_on("palaver demo")
-    with palaver.serving("--host", host, stderr=subprocess.PIPE) as server:
+    with palaver.serving("--host", host) as server:
         server.process.send_signal(signal.SIGTERM)
-        errors = server.process.communicate(timeout=20)[1]
-    assert "'palaver app delete demo' removes it" in errors
-    with palaver.serving("--host", host, stderr=subprocess.PIPE, PALAVER_DEMO="false") as server:
+        server.process.communicate(timeout=20)
+    assert "'palaver app delete demo' removes it" in server.log.read_text()
+    with palaver.serving("--host", host, PALAVER_DEMO="false") as server:
         server.process.send_signal(signal.SIGTERM)
-        assert "demo" not in server.process.communicate(timeout=20)[1]
+        server.process.communicate(timeout=20)
+    assert "demo" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])

@@ -167,7 +167,7 @@ def test_more_runs_than_may_live_are_refused_at_once(database_url: str, tmp_path
     [
         ("- text: a\n- fail: cut", Upstream(reason="cut"), "a"),
         ("- fail: limit", Upstream(reason="limit"), ""),
-        (SLOW, Internal(reason="timeout", detail="no end after 0.2 s"), "begun"),
+        (SLOW, Internal(reason="timeout"), "begun"),
         ("- dance: now", Upstream(reason="configuration"), ""),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_run_that_fails_keeps_its_text_and_says_why(
     database_url: str, tmp_path: Path, script: str, problem: Problem, text: str
 ) -> None:
     async def scene() -> None:
-        async with stage(database_url, tmp_path, run_timeout_s=0.2) as on:
+        async with stage(database_url, tmp_path, run_timeout_s=2) as on:
             sent = await on.say(await on.agent(script))
             ended = await on.ended(sent)
             assert ended.status is Status.FAILED

@@ -26,7 +26,6 @@ from e2e.process import PALAVER, Installation, free_port, heard, lines
 from kit import Scratch
 
 from palaver.config import Settings
-from palaver.workers import LAST_RESORT
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +36,7 @@ NGINX, COMPOSE, DOCKERFILE, UNIT = (
 )
 FOREIGN = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "FORWARDED_ALLOW_IPS"}
 """Variables that are not settings, and are heeded."""
-ENDS_WITHIN = Settings().drain_s + LAST_RESORT
+ENDS_WITHIN = Settings().drain_s + Settings().stop_s
 """Seconds after which a server that was told to end has killed its last worker."""
 
 

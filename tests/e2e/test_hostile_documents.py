@@ -33,7 +33,7 @@ class Caller:
     def __init__(self, on: Installation, name: str) -> None:
         self.on = on
         self.agent = on.agent("---\nname: quick\nmodel: scripted\n---\nok", app=name)["uid"]
-        self.secret = on.json("key", "create", "--app", name, "--dialect", "native")["secret"]
+        self.secret = on.key(name, "native")["secret"]
 
     def post(self, path: str, user: str, **more: object) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.secret}", "X-User-ID": user, "Content-Type": "text/html"}

@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 from e2e.process import endpoint, free_port
@@ -121,19 +122,19 @@ def _commands(printed: str) -> list[str]:
 
 
 @pytest.fixture
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
+def newcomer() -> Generator[Newcomer]:
     if TOOLS:
         pytest.skip(f"not installed: {', '.join(TOOLS)}")
     if not (Path(sys.prefix) / ".installed").exists():
         pytest.skip("palaver was not installed by make")
-    folder = tmp_path_factory.mktemp("newcomer")
+    folder = Path(mkdtemp(prefix="palaver-newcomer-"))
     folder.chmod(0o755)  # the embedded PostgreSQL's user has to pass
-    folder.parent.chmod(0o755)
     one = Newcomer(folder)
     (one.checkout / "handbook.md").write_text("# Breakfast\n\nBreakfast is from seven to ten in the garden room.\n")
     (one.checkout / "notes").mkdir()
     (one.checkout / "notes" / "pool.txt").write_text("The pool opens at nine.\n")
-    return one
+    yield one
+    shutil.rmtree(folder)
 
 
 def test_every_command_of_the_readme_works_and_ends_in_an_answer(newcomer: Newcomer) -> None:

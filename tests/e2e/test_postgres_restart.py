@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from aiohttp import web
 from dialects.exchange import Answer, Ask, Connection
 from dialects.serving import Served, serving
 from dialects.streams import FORMS, Form, said, split
+from e2e.process import endpoint
 from kit import run
+from models.upstream import DONE, begin, chunk
 
 from palaver.store.embedded import Embedded
 from palaver.store.migrate import migrate
@@ -26,7 +32,8 @@ pytestmark = pytest.mark.e2e
 STREAMS = 100
 TEXT = "苹果 "
 TIMES = 30
-SLOWLY = {"repeat": {"text": TEXT, "times": TIMES, "every": 0.1}}
+EVERY = 0.1
+BEGINS_WITHIN = 60.0
 
 
 STOPS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -42,9 +49,35 @@ def database() -> Generator[Embedded]:
     shutil.rmtree(folder)
 
 
+class Speaker:
+    """A model that begins to speak, and goes on slowly once ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    async def act(self, request: web.Request) -> web.StreamResponse:
+        response = await begin(request)
+        for number in range(TIMES):
+            await response.write(chunk({"content": TEXT}))
+            await asyncio.sleep(EVERY)
+            while number == 0 and not self.go_on.is_set():  # noqa: ASYNC110  set in another thread
+                await asyncio.sleep(EVERY)
+        await response.write(chunk(finish="stop") + DONE)
+        return response
+
+
 @pytest.fixture(scope="module")
-def served(database: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
-    with serving(database._address(), tmp_path_factory.mktemp("data")) as server:  # pyright: ignore[reportPrivateUsage]
+def speaker() -> Speaker:
+    return Speaker()
+
+
+@pytest.fixture(scope="module")
+def served(database: Embedded, speaker: Speaker, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+    address, folder = database._address(), tmp_path_factory.mktemp("data")  # pyright: ignore[reportPrivateUsage]
+    with (
+        endpoint(speaker.act) as model,
+        serving(address, folder, environment={"OPENAI_BASE_URL": model.url}, run_timeout_s=100) as server,
+    ):
         yield server
 
 
@@ -65,33 +98,36 @@ def spoken(answer: Answer, form: Form) -> object:
     return said(split([answer.body], form.mark))
 
 
-def begun(served: Served, asks: list[Ask]) -> list[Connection]:
+def begun(served: Served, asks: list[Ask], stack: ExitStack) -> list[Connection]:
     """A connection for each, once all their runs are stored and the server works on them."""
-    connections = [served.connection() for _ in asks]
+    connections = [stack.enter_context(served.connection()) for _ in asks]
     for connection, ask in zip(connections, asks, strict=True):
         connection.send(ask)
-    until = time.monotonic() + 10
+    until = time.monotonic() + BEGINS_WITHIN
     while len(served.core.runs) < len(asks):
         assert time.monotonic() < until, len(served.core.runs)
+        time.sleep(0.01)
     return connections
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_streams_go_on_and_nothing_is_lost(served: Served, database: Embedded, mode: str) -> None:
-    agent, quick = served.agent(SLOWLY), served.agent("quick")
-    undisturbed = {
-        form.name: spoken(answer(served, form.ask(served, served.agent(TEXT * TIMES))), form) for form in FORMS
-    }
+def test_streams_go_on_and_nothing_is_lost(served: Served, speaker: Speaker, database: Embedded, mode: str) -> None:
+    agent, quick = served.agent(model="openai:m"), served.agent("quick")
     forms = list(islice(cycle(FORMS), STREAMS))
     meanwhile = [form.ask(served, quick) for form in FORMS]
-    connections = begun(served, [form.ask(served, agent) for form in forms])
-    with ThreadPoolExecutor(max_workers=STREAMS) as threads:
+    with ExitStack() as stack, ThreadPoolExecutor(max_workers=STREAMS) as threads:
+        speaker.go_on.set()
+        alone = list(threads.map(answer, [served] * len(FORMS), [form.ask(served, agent) for form in FORMS]))
+        undisturbed = {form.name: spoken(one, form) for form, one in zip(FORMS, alone, strict=True)}
+        speaker.go_on.clear()
+        connections = begun(served, [form.ask(served, agent) for form in forms], stack)
         streams = [threads.submit(whole, connection) for connection in connections]
+        speaker.go_on.set()
         database.shut_down(STOPS[mode])
         refused = [answer(served, ask) for ask in meanwhile]
         database.ensure()
         for form, stream in zip(forms, streams, strict=True):
-            assert spoken(stream.result(20), form) == undisturbed[form.name], form.name
+            assert spoken(stream.result(40), form) == undisturbed[form.name], form.name
     for form, refusal in zip(FORMS, refused, strict=True):
         assert _unforeseen(form) in refusal.body, (form.name, refusal)
     for ask, form in zip(meanwhile, FORMS, strict=True):  # the same calls, once more

@@ -1,5 +1,5 @@
-"""SIGTERM ends the server within ``drain_s + 10`` seconds, whatever state the database, the endpoint and the reader are
-in."""
+"""SIGTERM ends the server within ``drain_s + stop_s`` seconds, whatever state the database, the endpoint and the reader
+are in."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from e2e.process import PALAVER, Installation, endpoint, free_port, installed, l
 from kit import run
 from models.upstream import Act, chunk, endless, silence
 
+from palaver.config import Settings
 from palaver.store.driver import connect
 from palaver.store.embedded import Embedded
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 
 DRAIN = 0.5
-WITHIN = DRAIN + 10
+STOP = 4.0
+"""Most tests wait for this instead of what holds where nobody says anything."""
+SAID = Settings().stop_s
 REMOTE = "---\nname: remote\nmodel: openai:m\n---\nSpeak.\n"
 SCRIPTED = "---\nname: remote\nmodel: scripted\n---\n- repeat: {text: 'word ', times: 100000, every: 0.01}\n"
 
@@ -146,7 +149,7 @@ def database() -> Generator[Database]:
 
 
 @contextmanager
-def served(database: Database, *acts: Act, **environment: str) -> Generator[tuple[Installation, str, int]]:
+def served(database: Database, *acts: Act, stop_s: float = STOP) -> Generator[tuple[Installation, str, int]]:
     """A server on ``database`` whose model is ``acts``; without any nobody listens at the model's address."""
     database.ensure()
     with ExitStack() as stack:
@@ -156,8 +159,8 @@ def served(database: Database, *acts: Act, **environment: str) -> Generator[tupl
                 PALAVER_DATABASE_URL=database.address("limited"),
                 PALAVER_MASTER_KEY="00" * 32,
                 PALAVER_DRAIN_S=str(DRAIN),
+                PALAVER_STOP_S=str(stop_s),
                 OPENAI_BASE_URL=url,
-                **environment,
             )
         )
         place.start()
@@ -166,7 +169,7 @@ def served(database: Database, *acts: Act, **environment: str) -> Generator[tupl
 
 def stop(place: Installation) -> None:
     took = place.stop()
-    assert took < WITHIN, place.log.read_text()[-3000:]
+    assert took < DRAIN + float(place.environment["PALAVER_STOP_S"]), place.log.read_text()[-3000:]
 
 
 @contextmanager
@@ -192,7 +195,17 @@ STATES = [as_it_is, stopped, killed, hanging, restarting, full, locked]
     ids=[*(f"{state.__name__} silent" for state in STATES), "as it is dripping", "hanging dripping", "full dripping"],
 )
 def test_in_every_state_of_the_database(database: Database, state: Callable[[Database], Any], act: Act) -> None:
-    with served(database, act) as (place, secret, agent):
+    stops_in_order(database, state, act, STOP)
+
+
+def test_when_nobody_says_how_long_a_stop_may_take(database: Database) -> None:
+    assert SAID == 10
+    stops_in_order(database, hanging, SILENT, SAID)
+
+
+def stops_in_order(database: Database, state: Callable[[Database], Any], act: Act, stop_s: float) -> None:
+    """It ends by itself, not by the last resort."""
+    with served(database, act, stop_s=stop_s) as (place, secret, agent):
         with reading(place, secret, agent, 3), state(database):
             stop(place)
         assert place.server is not None
@@ -208,10 +221,12 @@ def test_the_sooner_when_it_is_asked_twice(database: Database, state: Callable[[
         stop(place)
 
 
-@pytest.mark.parametrize("state", [hanging, stopped, full])
-def test_also_when_the_database_has_been_away_for_a_while(database: Database, state: Callable[[Database], Any]) -> None:
+@pytest.mark.parametrize(("state", "seconds"), [(hanging, 7), (stopped, 2), (full, 2)])
+def test_also_when_the_database_has_been_away_for_a_while(
+    database: Database, state: Callable[[Database], Any], seconds: float
+) -> None:
     with served(database, SILENT) as (place, secret, agent), reading(place, secret, agent), state(database):
-        time.sleep(7)  # connections are being made anew, statements have run out of time
+        time.sleep(seconds)  # connections are being made anew; where nothing answers, statements have run out of time
         stop(place)
 
 
@@ -252,7 +267,8 @@ def test_whatever_the_reader_does(database: Database, state: Callable[[Database]
 @pytest.mark.parametrize("state", ["stopped", "hanging", "killed"])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_also_with_the_embedded_database(state: str, workers: str) -> None:
-    with installed(True, PALAVER_DRAIN_S=str(DRAIN), PALAVER_WORKERS=workers) as place:
+    said = {"PALAVER_DRAIN_S": str(DRAIN), "PALAVER_STOP_S": str(STOP), "PALAVER_WORKERS": workers}
+    with installed(True, **said) as place:
         place.start()
         secret, agent = place.key()["secret"], place.agent(SCRIPTED)["id"]
         with reading(place, secret, agent):
@@ -269,7 +285,9 @@ def test_also_with_the_embedded_database(state: str, workers: str) -> None:
 def test_while_it_starts_on_a_database_that_hangs(database: Database) -> None:
     database.ensure()
     with (
-        installed(PALAVER_DATABASE_URL=database.address("limited"), PALAVER_DRAIN_S=str(DRAIN)) as place,
+        installed(
+            PALAVER_DATABASE_URL=database.address("limited"), PALAVER_DRAIN_S=str(DRAIN), PALAVER_STOP_S=str(STOP)
+        ) as place,
         hanging(database),
         place.log.open("ab") as log,
     ):

@@ -208,6 +208,7 @@ def test_no_caller_of_any_dialect_notices_that_connections_are_ended(served: Ser
                 connection.send(ask)
                 answer = connection.answer()
             assert answer.complete, (form.name, answer.body[-500:])
+            assert answer.body.endswith(form.mark), (form.name, answer)  # a refusal does not, which is no stream
             assert "quick" in str(said(split([answer.body], form.mark))), (form.name, answer.body[-500:])
             calls += 1
         return calls

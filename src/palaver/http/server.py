@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(closing_s),
+            timeout_graceful_shutdown=closing_s,  # pyright: ignore[reportArgumentType]  it is waited for as it is
             backlog=2048,
         )
         super().__init__(config)

@@ -33,6 +33,8 @@ PATIENCE_S = 60.0
 """How long they do."""
 IDLE_S = 30.0
 """After which a process without work ends."""
+ENDS_WITHIN = 5.0
+"""Seconds that a process has to be gone once it says nothing any more; then it is killed."""
 COMMAND = ("-P", "-m", "palaver.knowledge.process")
 
 log = structlog.get_logger("palaver.knowledge")
@@ -157,6 +159,10 @@ class _Process:
             size = int.from_bytes(await self._out.readexactly(LENGTH), "big")
             if size <= self._output:
                 return decode_answer(await self._out.readexactly(size))
+        # It is about to end. To send a signal collects the exit status of a process that has just ended, and asyncio,
+        # which waits for it as well, then has none to tell: so it is not sent at once.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.end(), ENDS_WITHIN)
         return None
 
     def rest(self, seconds: float) -> None:
