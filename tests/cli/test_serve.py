@@ -41,7 +41,7 @@ def test_a_server_makes_the_demo_and_prints_what_to_paste(palaver: Palaver) -> N
 def test_secrets_go_to_a_terminal_and_into_no_pipe_file_or_journal(palaver: Palaver) -> None:
     with palaver.serving() as server:
         assert server.printed_on("palaver demo").endswith(
-            "demo: 'palaver demo' shows its credentials and what to paste\n"
+            "demo: 'palaver demo' shows its credentials and commands to paste\n"
         )
         secrets = [one["secret"] for one in palaver.json("demo")["credentials"].values()]
         server.process.send_signal(signal.SIGINT)
@@ -121,13 +121,15 @@ def test_a_port_that_is_taken_is_one_line_that_says_what_to_do(palaver: Palaver)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert f"port {port} of 127.0.0.1 is in use: --port" in palaver.refused("serve", "--port", port)
+        assert f"port {port} of 127.0.0.1 is in use: choose another port with --port" in palaver.refused(
+            "serve", "--port", port
+        )
 
 
 def test_a_setting_that_cannot_be_is_one_line(palaver: Palaver) -> None:
     done = palaver.run("serve", PALAVER_HEARTBEAT_S="soon")
     assert done.returncode == 1
-    assert done.stderr.startswith("palaver: heartbeat_s: 'soon' cannot be")
+    assert done.stderr.startswith("palaver: heartbeat_s: 'soon' is not valid")
 
 
 def test_a_database_that_is_away_is_one_line(palaver: Palaver) -> None:
