@@ -57,7 +57,7 @@ def test_on_a_terminal_there_is_one_dialect_to_begin_with_whose_command_ends_in_
         shown = terminal.until("palaver demo --dialect ").replace("\r\n", "\n")
         credentials = palaver.json("demo")["credentials"]
         assert [name for name, one in credentials.items() if one["secret"] in shown] == [FIRST]
-        command = shown[shown.index("curl -N") : shown.index("The same for another dialect")]
+        command = shown[shown.index("curl -N") : shown.index("For another dialect")]
         answer = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True, timeout=20).stdout
         assert json.loads(answer.splitlines()[-1])["type"] == "done"
         others = terminal.until("\n").strip().split("|")
@@ -98,7 +98,7 @@ def test_where_others_can_reach_it_there_is_no_demo_without_a_word_from_the_oper
     with palaver.serving("--host", host, stderr=subprocess.PIPE) as server:
         server.process.send_signal(signal.SIGTERM)
         errors = server.process.communicate(timeout=20)[1]
-    assert "'palaver app delete demo' removes it" in errors
+    assert "delete it with 'palaver app delete demo'" in errors
     with palaver.serving("--host", host, stderr=subprocess.PIPE, PALAVER_DEMO="false") as server:
         server.process.send_signal(signal.SIGTERM)
         assert "demo" not in server.process.communicate(timeout=20)[1]
