@@ -29,137 +29,145 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What an operator may say. The comment behind ``Meta`` is what the README says of it."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8080
-    workers: Annotated[Positive, Meta(description="server processes, which share the port")] = 1
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
+    workers: Annotated[Positive, Meta(description="number of server processes; they share the port")] = 1
     data: Annotated[str, Meta(description="data folder: embedded PostgreSQL, master key, `palaver.toml`")] = ""
     database_url: Annotated[
-        str | None, Meta(description="a PostgreSQL server of your own (15 or newer) instead of the embedded one")
+        str | None, Meta(description="URL of your own PostgreSQL server (15 or newer), instead of the embedded one")
     ] = None
     database_direct_url: Annotated[
         str | None,
-        Meta(description="PostgreSQL itself, where `PALAVER_DATABASE_URL` is a pooler in transaction mode"),
+        Meta(description="direct URL of PostgreSQL, if `PALAVER_DATABASE_URL` is a pooler in transaction mode"),
     ] = None
-    database_connections: Annotated[
-        Positive, Meta(description="connections to PostgreSQL at most, for each process")
-    ] = 10
+    database_connections: Annotated[Positive, Meta(description="maximum PostgreSQL connections per process")] = 10
     master_key: Annotated[
-        str | None, Meta(description="64 hex digits that seal the stored secrets; without it a file in the data folder")
+        str | None,
+        Meta(description="64 hex digits; encrypts the stored secrets; default: `master.key` in the data folder"),
     ] = None
-    model: Annotated[str, Meta(description="model of agents that name none: `extract`, `openai:NAME`, `scripted`")] = (
-        "extract"
-    )
+    model: Annotated[str, Meta(description="default model: `extract`, `openai:NAME` or `scripted`")] = "extract"
     fallback_model: Annotated[
-        str | None, Meta(description="model that answers when an agent's own fails before its first word")
+        str | None, Meta(description="model to use when an agent's own model fails before its first word")
     ] = None
     fallback_base_url: Annotated[
-        str | None, Meta(description="endpoint of the fallback model, if it is not that of `OPENAI_BASE_URL`")
+        str | None, Meta(description="endpoint of the fallback model; default: `OPENAI_BASE_URL`")
     ] = None
-    fallback_api_key: Annotated[str | None, Meta(description="key for that endpoint")] = None
-    image_model: Annotated[
-        str | None, Meta(description="model that paints for agents that name none: `openai:NAME`")
-    ] = None
-    speech_model: Annotated[
-        str | None, Meta(description="model that speaks for agents that name none: `openai:NAME`")
-    ] = None
+    fallback_api_key: Annotated[str | None, Meta(description="API key for that endpoint")] = None
+    image_model: Annotated[str | None, Meta(description="default image model: `openai:NAME`")] = None
+    speech_model: Annotated[str | None, Meta(description="default text-to-speech model: `openai:NAME`")] = None
     model_first_byte_timeout_s: Annotated[
-        Seconds, Meta(description="seconds for the first byte of a model's answer, retries included")
+        Seconds, Meta(description="maximum wait for the first byte of a model's answer, in seconds, including retries")
     ] = 120
-    model_idle_timeout_s: Annotated[Seconds, Meta(description="seconds between two bytes of a model's answer")] = 60
+    model_idle_timeout_s: Annotated[
+        Seconds, Meta(description="maximum gap between two bytes of a model's answer, in seconds")
+    ] = 60
     demo: Annotated[
         bool | None,
         Meta(
-            description="make the application `demo` with the agent `guide` at the first start;"
-            " unless you say so only where nobody but this machine reaches `PALAVER_HOST`"
+            description="create the application `demo` with the agent `guide` on first start;"
+            " default: only if `PALAVER_HOST` is a loopback address"
         ),
     ] = None
-    max_body_bytes: Annotated[Positive, Meta(description="largest JSON body")] = 1_048_576
-    max_upload_bytes: Annotated[Positive, Meta(description="largest multipart upload")] = 104_857_600
-    max_unverified_connections: Annotated[
-        Positive, Meta(description="connections of one process whose callers have not shown a good credential")
-    ] = 256
-    head_timeout_s: Annotated[Seconds, Meta(description="seconds for a request's head")] = 10
-    body_timeout_s: Annotated[Seconds, Meta(description="seconds for a JSON body")] = 60
-    upload_timeout_s: Annotated[Seconds, Meta(description="seconds for an upload")] = 900
-    write_timeout_s: Annotated[Seconds, Meta(description="seconds after which a reader that takes nothing is left")] = (
-        60
+    max_body_bytes: Annotated[Positive, Meta(description="maximum size of a JSON body, in bytes")] = 1_048_576
+    max_upload_bytes: Annotated[Positive, Meta(description="maximum size of a multipart upload, in bytes")] = (
+        104_857_600
     )
-    min_rate: Annotated[Positive, Meta(description="bytes a second that a sender or reader must manage")] = 500
-    max_user_files_bytes: Annotated[Positive, Meta(description="files that one end user may keep, in bytes")] = (
+    max_unverified_connections: Annotated[
+        Positive, Meta(description="maximum connections per process that have not presented a valid credential")
+    ] = 256
+    head_timeout_s: Annotated[Seconds, Meta(description="timeout for receiving the request headers, in seconds")] = 10
+    body_timeout_s: Annotated[Seconds, Meta(description="timeout for receiving a JSON body, in seconds")] = 60
+    upload_timeout_s: Annotated[Seconds, Meta(description="timeout for receiving an upload, in seconds")] = 900
+    write_timeout_s: Annotated[
+        Seconds, Meta(description="seconds after which a client that reads nothing is disconnected")
+    ] = 60
+    min_rate: Annotated[Positive, Meta(description="minimum transfer rate of a client, in bytes per second")] = 500
+    max_user_files_bytes: Annotated[Positive, Meta(description="storage quota for one end user's files, in bytes")] = (
         1_073_741_824
     )
     max_application_files_bytes: Annotated[
-        Positive, Meta(description="files that all end users of an application may keep, in bytes")
+        Positive, Meta(description="storage quota for the files of all end users of an application, in bytes")
     ] = 21_474_836_480
-    max_users: Annotated[Positive, Meta(description="end users of an application")] = 10_000_000
-    max_conversations: Annotated[Positive, Meta(description="conversations of an application")] = 20_000_000
-    max_user_conversations: Annotated[Positive, Meta(description="conversations of an end user")] = 10_000_000
-    max_conversation_messages: Annotated[
-        Annotated[int, Meta(ge=2)], Meta(description="messages of a conversation, questions and answers")
-    ] = 1_000_000
-    max_idempotency_keys: Annotated[
-        Positive, Meta(description="values of `Idempotency-Key` that are remembered of a credential")
-    ] = 10_000_000
-    max_codes: Annotated[Positive, Meta(description="WPS authorization codes of a credential that are good")] = 100_000
-    max_tokens: Annotated[
-        Positive, Meta(description="WPS tokens of a credential that have not expired, and codes that were used")
-    ] = 10_000_000
-    max_request_ids: Annotated[Positive, Meta(description="request ids of a credential that it must not repeat")] = (
+    max_users: Annotated[Positive, Meta(description="maximum number of end users per application")] = 10_000_000
+    max_conversations: Annotated[Positive, Meta(description="maximum number of conversations per application")] = (
+        20_000_000
+    )
+    max_user_conversations: Annotated[Positive, Meta(description="maximum number of conversations per end user")] = (
         10_000_000
     )
+    max_conversation_messages: Annotated[
+        Annotated[int, Meta(ge=2)],
+        Meta(description="maximum number of messages per conversation, questions and answers"),
+    ] = 1_000_000
+    max_idempotency_keys: Annotated[
+        Positive, Meta(description="maximum number of stored `Idempotency-Key` values per credential")
+    ] = 10_000_000
+    max_codes: Annotated[
+        Positive, Meta(description="maximum number of valid WPS authorization codes per credential")
+    ] = 100_000
+    max_tokens: Annotated[
+        Positive, Meta(description="maximum number of unexpired WPS tokens and used codes per credential")
+    ] = 10_000_000
+    max_request_ids: Annotated[
+        Positive, Meta(description="maximum number of remembered request ids per credential")
+    ] = 10_000_000
     max_buffered_bytes: Annotated[
-        Positive, Meta(description="memory of one process for bodies; a credential may have half of it")
+        Positive, Meta(description="memory per process for request bodies, in bytes; one credential may use half of it")
     ] = 67_108_864
     max_page_bytes: Annotated[
-        Positive, Meta(description="bytes of messages, as they are stored, that a page of a history has at most")
+        Positive, Meta(description="maximum stored size of the messages in one page of history, in bytes")
     ] = 4_194_304
     max_spooled_bytes: Annotated[
-        Positive, Meta(description="disk of one process for uploads that come; a credential may have half of it")
+        Positive,
+        Meta(description="disk space per process for uploads in progress, in bytes; one credential may use half of it"),
     ] = 2_147_483_648
     fetch_allow: Annotated[
-        str, Meta(description="hosts, addresses and networks that may be fetched from although they are not public")
+        str, Meta(description="non-public hosts, addresses and networks that files may be fetched from")
     ] = ""
-    fetch_max_bytes: Annotated[Positive, Meta(description="largest file fetched from an address")] = 20_971_520
-    fetch_timeout_s: Annotated[Seconds, Meta(description="seconds in which a file must be fetched")] = 15
-    heartbeat_s: Annotated[
-        Seconds, Meta(description="seconds without an event after which a stream shows it lives")
-    ] = 10
-    idempotency_ttl_s: Annotated[Seconds, Meta(description="seconds an `Idempotency-Key` is remembered")] = 86_400
-    run_timeout_s: Annotated[Seconds, Meta(description="seconds after which a run that has not ended fails")] = 600
-    max_waiting_turns: Annotated[int, Meta(ge=0, description="messages that may wait in one conversation")] = 4
-    max_live_runs: Annotated[Positive, Meta(description="runs one process works on; above it new ones are refused")] = (
-        2000
+    fetch_max_bytes: Annotated[Positive, Meta(description="maximum size of a file fetched from a URL, in bytes")] = (
+        20_971_520
     )
+    fetch_timeout_s: Annotated[Seconds, Meta(description="timeout for fetching a file, in seconds")] = 15
+    heartbeat_s: Annotated[Seconds, Meta(description="seconds of silence before a keep-alive is sent")] = 10
+    idempotency_ttl_s: Annotated[Seconds, Meta(description="retention of an `Idempotency-Key`, in seconds")] = 86_400
+    run_timeout_s: Annotated[Seconds, Meta(description="maximum duration of a run, in seconds; a longer one fails")] = (
+        600
+    )
+    max_waiting_turns: Annotated[int, Meta(ge=0, description="maximum queued messages per conversation")] = 4
+    max_live_runs: Annotated[
+        Positive, Meta(description="maximum concurrent runs per process; further requests are rejected")
+    ] = 2000
     max_application_runs: Annotated[
-        Positive | None, Meta(description="… of these of one application; without it seven eighths")
+        Positive | None,
+        Meta(description="maximum concurrent runs per application; default: seven eighths of `PALAVER_MAX_LIVE_RUNS`"),
     ] = None
     max_credential_runs: Annotated[
         Positive | None,
-        Meta(description="… and of one credential, unless that has a `max_runs`; without it three quarters"),
+        Meta(description="maximum concurrent runs per credential without its own `max_runs`; default: three quarters"),
     ] = None
     max_answer_bytes: Annotated[
-        Positive, Meta(description="bytes an answer may have; a model that says more is cut off")
+        Positive, Meta(description="maximum size of an answer, in bytes; a longer one is cut off")
     ] = 16_777_216
     max_live_bytes: Annotated[
         Positive,
-        Meta(description="memory one process has for the answers being written; above it the longest of them fail"),
+        Meta(description="memory per process for answers in progress, in bytes; above it, the longest ones fail"),
     ] = 268_435_456
-    token_ttl_s: Annotated[Seconds, Meta(description="life of a WPS access token")] = 7200
-    refresh_token_ttl_s: Annotated[Seconds, Meta(description="life of a WPS refresh token")] = 2_592_000
-    code_ttl_s: Annotated[Seconds, Meta(description="life of a WPS authorization code")] = 300
-    timezone: Annotated[str, Meta(description="zone of dates that carry none")] = "UTC"
-    language: Annotated[str, Meta(description="language of translated messages")] = "en-US"
-    site_url: Annotated[str | None, Meta(description="public address of this server; without it the request's own")] = (
-        None
-    )
-    drain_s: Annotated[
-        float, Meta(ge=0, description="seconds running turns have to end by themselves when the server stops")
-    ] = 5
+    token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS access token, in seconds")] = 7200
+    refresh_token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS refresh token, in seconds")] = 2_592_000
+    code_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS authorization code, in seconds")] = 300
+    timezone: Annotated[str, Meta(description="time zone assumed for dates that have none")] = "UTC"
+    language: Annotated[
+        str, Meta(description="default language of translated messages (XSpace only): `zh-CN` or `en-US`")
+    ] = "en-US"
+    site_url: Annotated[
+        str | None, Meta(description="public base URL of this server; default: taken from the request")
+    ] = None
+    drain_s: Annotated[float, Meta(ge=0, description="grace period for running turns at shutdown, in seconds")] = 5
     stop_s: Annotated[
-        float, Meta(ge=1, description="seconds that everything else of a stop may take, whatever does not answer")
+        float, Meta(ge=1, description="time limit for the rest of the shutdown, in seconds, even if nothing responds")
     ] = 10
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="what is logged")] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="log level")] = "info"
     log_format: Annotated[
-        Literal["auto", "json", "console"], Meta(description="`auto`: for people on a terminal, JSON elsewhere")
+        Literal["auto", "json", "console"], Meta(description="`auto`: human-readable on a terminal, JSON elsewhere")
     ] = "auto"
 
     @property
@@ -183,7 +191,7 @@ class SettingsError(ValueError):
     """A setting that cannot be, with its name and what would be right."""
 
 
-OUTSIDE = {"PALAVER_CONFIG": "path of the TOML file; without it `palaver.toml` in the data folder"}
+OUTSIDE = {"PALAVER_CONFIG": "path of the TOML file; default: `palaver.toml` in the data folder"}
 """Environment variables that are not settings."""
 
 
@@ -207,11 +215,11 @@ def load(environment: Mapping[str, str], said: Mapping[str, Any]) -> Settings:
     if (reason := unusable(settings.folder)) is not None:
         raise SettingsError(f"data: {reason}")
     if settings.database_direct_url is not None and settings.database_url is None:
-        raise SettingsError("database_direct_url: it belongs to a database_url, and there is none")
+        raise SettingsError("database_direct_url: it requires database_url, which is not set")
     try:
         ZoneInfo(settings.timezone)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise SettingsError(f"timezone: {settings.timezone!r} is not the name of a zone, like 'UTC'") from error
+        raise SettingsError(f"timezone: {settings.timezone!r} is not the name of a time zone, such as 'UTC'") from error
     try:
         allowed(settings.fetch_allow)
     except ValueError as error:
@@ -236,7 +244,7 @@ def _from_file(path: str | None, folder: Path) -> dict[str, Any]:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if path:
-            raise SettingsError(f"PALAVER_CONFIG: there is no file {path!r}") from None
+            raise SettingsError(f"PALAVER_CONFIG: the file {path!r} does not exist") from None
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{file}: {error}") from error
@@ -253,7 +261,7 @@ def _converted(name: str, value: Any) -> Any:
     try:
         return msgspec.convert(value, field.type, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{name}: {value!r} cannot be: {str(error)[0].lower()}{str(error)[1:]}") from error
+        raise SettingsError(f"{name}: {value!r} is not valid: {str(error)[0].lower()}{str(error)[1:]}") from error
 
 
 def described() -> list[tuple[str, str, str]]:

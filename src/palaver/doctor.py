@@ -53,8 +53,8 @@ class Finding(Value, frozen=True, kw_only=True):
 
 
 _HOW_TO_SET = (
-    "; it only quotes documents: PALAVER_MODEL=openai:NAME, with OPENAI_BASE_URL and OPENAI_API_KEY, sets one that"
-    " answers in its own words"
+    "; it only quotes documents; for a model that answers in its own words, set PALAVER_MODEL=openai:NAME,"
+    " OPENAI_BASE_URL and OPENAI_API_KEY"
 )
 
 
@@ -77,7 +77,7 @@ async def examine(environment: Mapping[str, str], said: Mapping[str, Any]) -> As
     try:
         settings = load(environment, said)
     except SettingsError as error:
-        yield wrong("settings", str(error), "correct the environment variable, option or line of palaver.toml")
+        yield wrong("settings", str(error), "fix the environment variable, option or line of palaver.toml")
         return
     yield good("settings", f"data folder {settings.data}, {_whose(settings)}")
     folder = data_folder(settings)
@@ -99,7 +99,7 @@ async def examine(environment: Mapping[str, str], said: Mapping[str, Any]) -> As
 
 
 def _whose(settings: Settings) -> str:
-    return "embedded PostgreSQL" if settings.database_url is None else "PostgreSQL of your own"
+    return "embedded PostgreSQL" if settings.database_url is None else "your own PostgreSQL"
 
 
 # Without a database -------------------------------------------------------------------------------------------------
@@ -114,10 +114,10 @@ def strange_variables(environment: Mapping[str, str]) -> list[Finding]:
         if name.upper().startswith("PALAVER_") and not read:
             near = difflib.get_close_matches(name.lower().removeprefix("palaver_"), known, 1)
             remedy = (
-                f"did you mean PALAVER_{near[0].upper()}?" if near else "remove it; 'palaver config' lists the settings"
+                f"did you mean PALAVER_{near[0].upper()}?" if near else "remove it; 'palaver config' lists all settings"
             )
-            findings.append(wrong("environment", f"{name} is no setting and does nothing", remedy))
-    return findings or [good("environment", "every PALAVER_ variable is a setting")]
+            findings.append(wrong("environment", f"{name} is not a known setting and is ignored", remedy))
+    return findings or [good("environment", "every PALAVER_ variable is a known setting")]
 
 
 def data_folder(settings: Settings) -> Finding:
@@ -125,15 +125,15 @@ def data_folder(settings: Settings) -> Finding:
     if not folder.exists():
         above = next(parent for parent in folder.parents if parent.exists())
         if not os.access(above, os.W_OK | os.X_OK):
-            remedy = f"name another with --data or PALAVER_DATA, or do: sudo install -d -o {_user()} {folder}"
-            return wrong("data folder", f"{folder} is not there, and {above} is not this user's to write", remedy)
-        return note("data folder", f"{folder} is not there yet", "the first start makes it")
+            remedy = f"choose another with --data or PALAVER_DATA, or run: sudo install -d -o {_user()} {folder}"
+            return wrong("data folder", f"{folder} does not exist, and this user cannot write to {above}", remedy)
+        return note("data folder", f"{folder} does not exist yet", "the first start creates it")
     if not folder.is_dir():
-        return wrong("data folder", f"{folder} is no folder", "name another with --data or PALAVER_DATA")
+        return wrong("data folder", f"{folder} is not a folder", "choose another with --data or PALAVER_DATA")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        remedy = f"do: sudo chown -R {_user()} {folder}, or name another with --data or PALAVER_DATA"
-        return wrong("data folder", f"{folder} is not this user's to write", remedy)
-    return good("data folder", f"{folder} can be written")
+        remedy = f"run: sudo chown -R {_user()} {folder}, or choose another with --data or PALAVER_DATA"
+        return wrong("data folder", f"this user cannot write to {folder}", remedy)
+    return good("data folder", f"{folder} is writable")
 
 
 def _user() -> str:
@@ -147,20 +147,20 @@ def master_key(settings: Settings) -> Finding:
             read_master_key(settings.master_key)
             return good("master key", "from PALAVER_MASTER_KEY or palaver.toml")
         if not file.exists():
-            return note("master key", f"{file} is not there yet", "the first start makes it; keep a copy of it")
+            return note("master key", f"{file} does not exist yet", "the first start creates it; keep a copy of it")
         master_key_file(file)
     except (ValueError, OSError) as error:
         remedy = (
-            "without the right key no stored secret opens: bring it back from your copy, readable by its owner alone"
+            "stored secrets cannot be read without the right key: restore it from your copy, readable only by its owner"
         )
         return wrong("master key", str(error), remedy)
-    return good("master key", f"{file}, readable by its owner alone")
+    return good("master key", f"{file}, readable only by its owner")
 
 
 async def port(settings: Settings) -> Finding:
     place = f"port {settings.port} of {settings.host}"
     if settings.port == 0:
-        return good("port", "a free one is taken at the start")
+        return good("port", "a free one is picked at startup")
     try:
         listen(settings.host, settings.port).close()
     except OSError as error:
@@ -168,13 +168,13 @@ async def port(settings: Settings) -> Finding:
         answer = await _asked(f"{address}/readyz")
         match answer:
             case {"status": "ready"}:
-                return good("port", f"a palaver serves at {address}")
+                return good("port", f"palaver is running at {address}")
             case {"status": "not ready", "reason": reason}:
-                return wrong("port", f"the palaver at {address} is not ready: {reason}", "look at its log")
+                return wrong("port", f"the palaver at {address} is not ready: {reason}", "check its log")
             case _:
                 said = (error.strerror or str(error)).lower()
-                remedy = f"take another with --port or PALAVER_PORT, or stop {_owner(settings.port)}"
-                return wrong("port", f"{place} cannot be had: {said}", remedy)
+                remedy = f"choose another with --port or PALAVER_PORT, or stop {_owner(settings.port)}"
+                return wrong("port", f"{place} is not available: {said}", remedy)
     return good("port", f"{place} is free")
 
 
@@ -190,7 +190,7 @@ def _owner(port: int) -> str:
             return f"{psutil.Process(pids[0]).name()} (process {pids[0]})"
     except psutil.Error:  # somebody else's, or gone
         pass
-    return "the program that has it"
+    return "the program that uses it"
 
 
 async def _asked(url: str) -> Any:
@@ -213,7 +213,7 @@ READY = good("migrations", "the database is up to date")
 async def database(settings: Settings) -> AsyncGenerator[Finding]:
     """Ends with ``READY`` when there is a database that this palaver can work with."""
     if settings.database_url is None and not (settings.folder / "postgres" / "PG_VERSION").exists():
-        yield note("database", "there is none yet", f"the first start makes it in {settings.folder / 'postgres'}")
+        yield note("database", "there is none yet", f"the first start creates it in {settings.folder / 'postgres'}")
         return
     try:
         async with _connected(settings) as connection:
@@ -228,7 +228,7 @@ async def database(settings: Settings) -> AsyncGenerator[Finding]:
 def _remedy(settings: Settings) -> str:
     if settings.database_url is None:
         return f"read {settings.folder / 'postgres' / 'server.log'}"
-    return "check that PostgreSQL runs, and the address, user and password in --database or PALAVER_DATABASE_URL"
+    return "check that PostgreSQL is running, and the address, user and password in --database or PALAVER_DATABASE_URL"
 
 
 @asynccontextmanager
@@ -275,19 +275,19 @@ def clock(ahead: float) -> Finding:
     """``ahead``: seconds by which the database's clock is before this machine's."""
     if abs(ahead) > SKEW:
         says = f"the database's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
-        return wrong("clock", says, "synchronise both (timedatectl set-ntp true): signed calls are refused otherwise")
-    return good("clock", "agrees with the database's")
+        return wrong("clock", says, "synchronize both (timedatectl set-ntp true); otherwise signed calls are rejected")
+    return good("clock", "in sync with the database's clock")
 
 
 async def _migrated(connection: Connection) -> Finding:
     shipped = {number: name for number, name, _ in migrations()}
     if (newer := await newer_than(connection, shipped)) is not None:
-        return wrong("migrations", newer, "install the palaver that was used with it before, or a newer one")
+        return wrong("migrations", newer, "install the palaver version used with it before, or a newer one")
     done = await applied(connection)
     if not done:
-        return note("migrations", "the database is empty", "the next start sets it up")
+        return note("migrations", "the database is empty", "the next start initializes it")
     if missing := [shipped[number] for number in sorted(shipped.keys() - done)]:
-        remedy = "make a backup, then do 'palaver migrate'; the next start of 'palaver serve' does it too"
+        remedy = "make a backup, then run 'palaver migrate'; the next 'palaver serve' also migrates"
         return note("migrations", f"not applied yet: {', '.join(missing)}", remedy)
     return READY
 
@@ -326,7 +326,7 @@ async def models(offered: Catalog, agents: Sequence[Agent]) -> AsyncGenerator[Fi
             subject = f"default {kind}" if spec is None else f"{kind} {spec}"
             who = ", ".join(names[:5])
             if says is None:
-                yield good(subject, f"can be used by {who}{_HOW_TO_SET if offered.quotes_only(spec) else ''}")
+                yield good(subject, f"available to {who}{_HOW_TO_SET if offered.quotes_only(spec) else ''}")
             else:
                 yield wrong(subject, f"{says.rstrip('.')} (used by {who})", _model_remedy(spec, fallback))
     finally:
@@ -336,9 +336,9 @@ async def models(offered: Catalog, agents: Sequence[Agent]) -> AsyncGenerator[Fi
 def _model_remedy(spec: str | None, fallback: bool) -> str:
     if fallback:
         where = "PALAVER_FALLBACK_MODEL" if spec is None else "the agent's fallback_model"
-        return f"correct {where}, PALAVER_FALLBACK_BASE_URL or PALAVER_FALLBACK_API_KEY, or start the endpoint"
+        return f"fix {where}, PALAVER_FALLBACK_BASE_URL or PALAVER_FALLBACK_API_KEY, or start the endpoint"
     where = "PALAVER_MODEL" if spec is None else "the agent's model"
-    return f"correct {where}, OPENAI_BASE_URL or OPENAI_API_KEY, or start the endpoint"
+    return f"fix {where}, OPENAI_BASE_URL or OPENAI_API_KEY, or start the endpoint"
 
 
 async def _knowledge(core: Core, agents: Sequence[tuple[str, Agent]]) -> Finding:
@@ -349,9 +349,9 @@ async def _knowledge(core: Core, agents: Sequence[tuple[str, Agent]]) -> Finding
         if await core.store.knowledge.get(agent.app, name) is None
     ]
     if missing:
-        remedy = "make it (palaver knowledge add NAME PATH), or correct the agent's file"
+        remedy = "create it (palaver knowledge add NAME PATH), or fix the agent file"
         return wrong("knowledge", f"no such knowledge base: {'; '.join(missing)}", remedy)
-    return good("knowledge", "every knowledge base that an agent names is there")
+    return good("knowledge", "every knowledge base used by an agent exists")
 
 
 def keys(keys: Sequence[tuple[str, Key]], agents: Sequence[tuple[str, Agent]], now: datetime) -> list[Finding]:
@@ -362,23 +362,23 @@ def keys(keys: Sequence[tuple[str, Key]], agents: Sequence[tuple[str, Agent]], n
         of_app = [agent for owner, agent in agents if owner == app]
         if names := strangers(key, of_app):
             there = ", ".join(agent.name for agent in of_app) or "none"
-            remedy = f"apply the agent with --app {app}, or make a key for one of: {there}"
-            findings.append(wrong(subject, f"names agents that {app!r} does not have: {', '.join(names)}", remedy))
+            remedy = f"apply the agent with --app {app}, or create a key for one of: {there}"
+            findings.append(wrong(subject, f"names agents that do not exist in {app!r}: {', '.join(names)}", remedy))
         if (expired := _expiry(key)) is not None and expired < now:
-            remedy = f"make a new one (palaver key create --app {app} --dialect {key.dialect}), delete this one"
+            remedy = f"create a new one (palaver key create --app {app} --dialect {key.dialect}) and delete this one"
             findings.append(wrong(subject, f"expired at {expired:%Y-%m-%d %H:%M} UTC", remedy))
         if weak_signature(key):
             findings.append(
                 note(subject, WEAK, f"palaver key set {key.id} signature=hmac-sha256, once its callers can")
             )
         if not key.enabled:
-            findings.append(note(subject, f"of {app!r} is disabled", f"palaver key enable {key.id}"))
-    return findings or [good("keys", f"{len(keys)} in order")]
+            findings.append(note(subject, f"in {app!r} is disabled", f"palaver key enable {key.id}"))
+    return findings or [good("keys", f"{len(keys)} checked, no problems")]
 
 
 WEAK = (
-    "its signature covers the body alone: one that was seen is good for every end user and route, for ever; new"
-    " clients should sign with hmac-sha256"
+    "its signature covers only the body: a captured one can be replayed for any end user and route, indefinitely;"
+    " new clients should sign with hmac-sha256"
 )
 
 

@@ -109,7 +109,7 @@ def test_files_and_folders_are_applied_together_or_not_at_all(palaver: Palaver, 
     (folder / "c.md").write_text("---\nname: c\nmodel: scripted\n---\n")
     assert [one["name"] for one in palaver.json("agent", "apply", str(single), str(folder))] == ["a", "b", "c"]
     (empty := tmp_path / "empty").mkdir()
-    assert "no agent's file" in palaver.refused("agent", "apply", str(empty))
+    assert "no agent file" in palaver.refused("agent", "apply", str(empty))
 
 
 def test_check_stores_nothing_and_fails_for_an_agent_that_cannot_answer(palaver: Palaver, tmp_path: Path) -> None:

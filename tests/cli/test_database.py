@@ -105,7 +105,7 @@ def test_what_is_not_empty_is_replaced_with_force_alone(
     filled(palaver)
     file = tmp_path / "a.dump"
     palaver.says("database", "dump", str(file))
-    assert "is there already; --force" in palaver.refused("database", "dump", str(file))
+    assert "already exists; overwrite it with --force" in palaver.refused("database", "dump", str(file))
     palaver.says("database", "dump", str(file), "--force")
     target.says("app", "create", "other")
     before = rows(target_url)

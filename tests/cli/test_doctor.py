@@ -87,7 +87,7 @@ def test_an_installation_that_was_never_started_is_not_wrong_and_is_left_as_it_i
 def test_a_setting_that_cannot_be_is_found(tmp_path: Path) -> None:
     found = _found({"PALAVER_DATA": str(tmp_path), "PALAVER_PORT": "http"})
     assert found["settings"].level == "wrong"
-    assert "'http' cannot be" in found["settings"].says
+    assert "'http' is not valid" in found["settings"].says
 
 
 def test_variables_that_are_no_settings_are_named_with_the_nearest() -> None:
@@ -154,7 +154,7 @@ def test_a_palaver_that_serves_has_its_port_rightly_and_commands_work_beside_it(
         assert palaver.says("chat", "echo", "-m", "hi") == "You said: hi\n"
         number = int(server.url.rpartition(":")[2])
         finding = run(port(Settings(port=number)))
-        assert (finding.level, finding.says) == ("good", f"a palaver serves at {server.url}")
+        assert (finding.level, finding.says) == ("good", f"palaver is running at {server.url}")
 
 
 def test_the_settings_are_listed_with_their_origin_and_without_secrets(palaver: Palaver) -> None:

@@ -31,7 +31,7 @@ def _said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
         (["kye"], "Did you mean 'key'?"),
         (["key", "creat"], "Did you mean 'create'?"),
         (["key", "create"], "--dialect"),
-        (["key", "create", "--dialect", "frob"], "there is no dialect 'frob'; there are: native"),
+        (["key", "create", "--dialect", "frob"], "there is no dialect 'frob'; choose one of: native"),
         (["agent", "show"], "AGENT"),
         (["knowledge", "add", "house", "/nowhere/at/all"], "/nowhere/at/all"),
     ],

@@ -17,8 +17,8 @@ from palaver.cli.terminal import note, say, say_json, table
 from palaver.core.problems import Conflict, Invalid, Upstream
 from palaver.core.types import Agent, AgentSpec, Application
 
-group = typer.Typer(name="agent", help="Agents: what answers.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name, alias, id or uid.", show_default=False)]
+group = typer.Typer(name="agent", help="Store, check, list and delete agents.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="AGENT", help="Agent name, alias, id or uid.", show_default=False)]
 
 
 @group.command()
@@ -30,24 +30,23 @@ async def apply(
         list[str],
         typer.Argument(
             metavar="FILE…",
-            help="Agents' files, and folders with such (*.md, README.md apart); - reads one.",
+            help="Agent files, or folders of them (*.md except README.md); - reads one from standard input.",
             show_default=False,
         ),
     ],
     *,
     app: App = "demo",
     check: Annotated[
-        bool, typer.Option("--check", help="Store nothing; exit with 1 when an agent could not answer.")
+        bool, typer.Option("--check", help="Store nothing; exit with 1 if an agent could not answer.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Store the agents that the files describe, in place of those of the same names. A mistake in one file, and none
-    is stored."""
+    """Create or replace the agents described by the files. If one file has an error, nothing is stored."""
     expanded = _files(files)
     specs = [read(file) for file in expanded]
     for name, count in Counter(spec.name for spec in specs).items():
         if count > 1:
-            raise Conflict(reason="name", detail=f"{count} files describe an agent {name!r}: it can be one of them")
+            raise Conflict(reason="name", detail=f"{count} files describe an agent {name!r}: keep one of them")
     if check:
         await _check(core, await core.store.applications.get(checked_name(app)), specs, json=json)
         return
@@ -60,7 +59,7 @@ async def apply(
         say_json(named(agents[0]) if expanded == files and len(files) == 1 else [named(agent) for agent in agents])
         return
     for agent in agents:
-        say(f"The agent {agent.name!r} of {owner.name!r} has the id {agent.id} and the uid {agent.uid.hex}.")
+        say(f"Stored the agent {agent.name!r} in {owner.name!r}: id {agent.id}, uid {agent.uid.hex}.")
 
 
 async def _check(core: Core, owner: Application | None, specs: Sequence[AgentSpec], *, json: bool) -> None:
@@ -101,14 +100,14 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
             (name, agent.id, agent.name, agent.spec.alias, agent.spec.model or "-", agent.spec.enabled, agent.uid.hex)
             for name, agent in agents
         ],
-        nothing="There is no agent; 'palaver agent apply FILE' makes one.",
+        nothing="No agents yet; create one with 'palaver agent apply FILE'.",
     )
 
 
 @group.command()
 @on_core
 async def show(core: Core, agent: Name, *, app: App = "demo", json: Json = False) -> None:
-    """Print the file of an agent."""
+    """Print an agent as an agent file."""
     found = await the_agent(core, await the_app(core, app), agent)
     if json:
         say_json({"app": app, **named(found), "file": write(found.spec)})
@@ -120,13 +119,13 @@ async def show(core: Core, agent: Name, *, app: App = "demo", json: Json = False
 @on_core
 @audited("agent delete", "agent")
 async def delete(core: Core, agent: Name, *, app: App = "demo", yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
-    """Remove an agent with its conversations."""
+    """Delete an agent and its conversations."""
     found = await the_agent(core, await the_app(core, app), agent)
     await core.store.agents.delete(found)
     if json:
         say_json({**named(found), "deleted": True})
     else:
-        say(f"Removed the agent {found.name!r}.")
+        say(f"Deleted the agent {found.name!r}.")
 
 
 def named(agent: Agent) -> dict[str, object]:
@@ -158,7 +157,7 @@ def _files(paths: Sequence[str]) -> list[str]:
             continue
         inside = [str(file) for file in sorted(Path(path).glob("*.md")) if file.name.lower() != "readme.md"]
         if not inside:
-            raise Invalid(field=path, rule="required", detail="there is no agent's file (*.md) in this folder")
+            raise Invalid(field=path, rule="required", detail="this folder has no agent file (*.md)")
         files += inside
     return files
 
@@ -166,7 +165,7 @@ def _files(paths: Sequence[str]) -> list[str]:
 async def _lacking(core: Core, owner: Application | None, spec: AgentSpec) -> list[str]:
     """What keeps the agent from answering, each with what to do."""
     lacking = [
-        f"there is no knowledge base {name!r} yet; 'palaver knowledge add {name} PATH' makes it."
+        f"there is no knowledge base {name!r} yet; create it with 'palaver knowledge add {name} PATH'."
         for name in spec.knowledge
         if owner is None or await core.store.knowledge.get(owner.id, name) is None
     ]

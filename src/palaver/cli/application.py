@@ -29,7 +29,7 @@ async def list_(core: Core, *, json: Json = False) -> None:
     table(
         ("ID", "NAME", "CREATED"),
         [(str(app.id), app.name, f"{app.created:%Y-%m-%d %H:%M}") for app in apps],
-        nothing="There is no application yet: 'palaver demo' makes one, and so does 'palaver key create'.",
+        nothing="No applications yet; create one with 'palaver app create NAME' or 'palaver demo'.",
     )
 
 
@@ -37,22 +37,22 @@ async def list_(core: Core, *, json: Json = False) -> None:
 @on_core
 @audited("app create", "name")
 async def create(core: Core, name: Name, *, json: Json = False) -> None:
-    """Make an application. One of that name may be there already."""
+    """Create an application; no error if it exists."""
     app = await core.store.applications.named(checked_name(name))
     if json:
         say_json({"name": app.name, "created": app.created})
     else:
-        say(f"The application {app.name!r} is there.")
+        say(f"The application {app.name!r} exists.")
 
 
 @group.command()
 @on_core
 @audited("app delete", "name")
 async def delete(core: Core, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
-    """Remove an application with its credentials, agents, documents and conversations."""
+    """Delete an application with its credentials, agents, documents and conversations."""
     app = await the_app(core, name)
     await core.store.applications.delete(app.name)
     if json:
         say_json({"name": app.name, "deleted": True})
     else:
-        say(f"Removed the application {app.name!r}.")
+        say(f"Deleted the application {app.name!r}.")

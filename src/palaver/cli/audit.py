@@ -21,10 +21,10 @@ async def audit(
     core: Core,
     *,
     app: AnyApp = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="The last ones, so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Maximum number of entries.")] = 50,
     json: Json = False,
 ) -> None:
-    """List the changes that commands made: when, who, what, and how it ended."""
+    """Show the audit log of changes made by commands: time, actor, action and outcome."""
     entries = await core.store.audit.newest(limit, application=app)
     if json:
         say_json(entries)
@@ -38,5 +38,5 @@ async def audit(
             )
             for entry in entries
         ],
-        nothing="No command has changed anything yet.",
+        nothing="No changes recorded yet.",
     )

@@ -38,30 +38,31 @@ def add_to(cli: typer.Typer) -> None:
 
 
 def chat(
-    agent: Annotated[
-        str, typer.Argument(metavar="AGENT", help="The agent's name, alias, id or uid.", show_default=False)
-    ],
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Agent name, alias, id or uid.", show_default=False)],
     *,
     app: App = "demo",
-    user: Annotated[str, typer.Option("--user", help="The end user who speaks.")] = "me",
+    user: Annotated[str, typer.Option("--user", help="The end user to chat as.")] = "me",
     conversation: Annotated[
         str | None,
-        typer.Option("--conversation", help="Go on with this one, by id, uid or a name of yours.", show_default=False),
+        typer.Option(
+            "--conversation", help="Continue this conversation: id, uid or a name of your choice.", show_default=False
+        ),
     ] = None,
     message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Say this, and end after the answer.", show_default=False)
+        str | None,
+        typer.Option("--message", "-m", help="Send this message and exit after the answer.", show_default=False),
     ] = None,
     var: Annotated[
         list[str] | None,
         typer.Option(
-            "--var", metavar="NAME=VALUE", help="A variable of the agent's; may be repeated.", show_default=False
+            "--var", metavar="NAME=VALUE", help="Set a variable of the agent; can be repeated.", show_default=False
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON for every event.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per event.")] = False,
     data: Data = None,
     database: DatabaseUrl = None,
 ) -> None:
-    """Talk to an agent. Ctrl-C stops an answer; at the prompt it leaves, as Ctrl-D does.
+    """Chat with an agent. Ctrl-C stops an answer; at the prompt, Ctrl-C or Ctrl-D exits.
 
     Without a terminal the question is read from standard input.
     """
@@ -165,9 +166,9 @@ class Talk:
         owner = await the_app(core, app)
         found = await the_agent(core, owner, agent)
         if not found.spec.enabled:
-            note(f"The agent {found.name!r} is disabled: callers do not reach it.")
+            note(f"The agent {found.name!r} is disabled: API callers cannot reach it.")
         if core.models.quotes_only(found.spec.model):
-            note("The model 'extract' only quotes documents; 'palaver doctor' says how to set another one.")
+            note("The model 'extract' only quotes documents; run 'palaver doctor' to see how to set another one.")
         who = operator(owner).acting_for(clean(user))
         ref = None if conversation is None else _ref(conversation)
         if isinstance(ref, int | UUID):
@@ -221,7 +222,9 @@ def operator(app: Application) -> Principal:
 def _ref(text: str) -> Ref:
     text = clean(text).strip()
     if not text:
-        raise Invalid(field="--conversation", rule="required", detail="a conversation is named by id, uid or a name")
+        raise Invalid(
+            field="--conversation", rule="required", detail="name the conversation by id, uid or a name of your choice"
+        )
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else as_uid(text) or text
 
 

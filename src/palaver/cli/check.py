@@ -24,7 +24,7 @@ def add_to(cli: typer.Typer) -> None:
 
 
 def doctor(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
-    """Find what is wrong, and say what to do: settings, database, clock, models, keys, port."""
+    """Check settings, database, clock, models, keys and port, and explain how to fix any problem."""
     configure_logs(Settings(log_level="error"))  # before there are settings, which may be what is wrong
     findings = run(_examine({"data": data, "database_url": database}, show=not json))
     healthy = all(finding.level != "wrong" for finding in findings)
@@ -51,7 +51,7 @@ def _print(finding: Finding) -> None:
 
 
 def show_settings(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
-    """List the settings: what each is, and where it was said."""
+    """Show every setting, its value, and where it was set."""
     said = {"data": data, "database_url": database}
     settings = load(os.environ, said)
     rows = [

@@ -31,14 +31,14 @@ def conformance(
     *,
     dialect: Annotated[
         Dialect | None,
-        typer.Option(parser=dialect_named, metavar="DIALECT", help="This dialect alone.", show_default=False),
+        typer.Option(parser=dialect_named, metavar="DIALECT", help="Only this dialect.", show_default=False),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The deviations alone, as the dialect's README has them.")
+        bool, typer.Option("--markdown", help="Print only the deviations, formatted as in the dialect's README.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """List what every dialect promises: its vendor's words, the specification's, our choices, known deviations."""
+    """List what every dialect promises: vendor documentation, specification, palaver's choices, known deviations."""
     asked = all_dialects() if dialect is None else (dialect,)
     if json:
         say_json([_record(each, row) for each in asked for row in each.behaviours])

@@ -14,7 +14,7 @@ from palaver.core.problems import Conflict
 
 group = typer.Typer(
     name="database",
-    help="The database: into a file and back, to move it or to keep it.",
+    help="Dump and restore the database, for backups and moves.",
     no_args_is_help=True,
 )
 File = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
@@ -26,7 +26,7 @@ def add_to(cli: typer.Typer) -> None:
 
 
 def migrate(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
-    """Bring the database up to this version of palaver; an empty one is set up."""
+    """Migrate the database to this version of palaver; an empty database is initialized."""
     _tell(run(migrated(settings_for(data, database))), json=json)
 
 
@@ -44,31 +44,31 @@ def _tell(applied: list[str], *, json: bool) -> None:
 def dump(
     file: File,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE if it exists.")] = False,
     data: Data = None,
     database: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Write everything into FILE, also while the server runs. The master key is not in it: keep a copy of that too."""
+    """Dump the database to FILE; the server can keep running. Back up the master key separately: it is not included."""
     if file.exists() and not force:
-        raise Conflict(reason="name", detail=f"{file} is there already; --force replaces it")
+        raise Conflict(reason="name", detail=f"{file} already exists; overwrite it with --force")
     size = run(dumped(settings_for(data, database), file.absolute(), lambda table: note(f"{table} …")))
     if json:
         say_json({"file": str(file), "bytes": size})
     else:
-        say(f"{file}: {size} bytes. It is of no use without the master key.")
+        say(f"{file}: {size} bytes. Its secrets cannot be read without the master key.")
 
 
 @group.command()
 def restore(
     file: File,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Replace what palaver has in the database.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace palaver's existing data in the database.")] = False,
     data: Data = None,
     database: DatabaseUrl = None,
     json: Json = False,
 ) -> None:
-    """Fill the database with what FILE has, all of it or nothing. The master key must be the dump's."""
+    """Restore the database from FILE, completely or not at all. Needs the master key used for the dump."""
     settings = settings_for(data, database)
     applied = run(restored(settings, file.absolute(), lambda table: note(f"{table} …"), force=force))
     if json:
@@ -81,7 +81,7 @@ def restore(
 
 @group.command()
 def url(*, data: Data = None, database: DatabaseUrl = None) -> None:
-    """Show the database's address, password included, as psql takes it. The embedded one answers while palaver runs."""
+    """Print the database URL for psql, including the password. The embedded database is up only while palaver runs."""
     settings = settings_for(data, database)
 
     async def address() -> str:

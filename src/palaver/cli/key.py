@@ -32,7 +32,7 @@ _DURATION = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST_OVERLAP_S = 30 * 86_400
 
-group = typer.Typer(name="key", help="Credentials: what callers prove who they are with.", no_args_is_help=True)
+group = typer.Typer(name="key", help="Create, list, rotate and revoke API credentials.", no_args_is_help=True)
 
 
 def dialect_named(name: str | Dialect) -> Dialect:
@@ -40,7 +40,7 @@ def dialect_named(name: str | Dialect) -> Dialect:
         return name
     known = {dialect.name: dialect for dialect in all_dialects()}
     if name not in known:
-        raise typer.BadParameter(f"there is no dialect {name!r}; there are: {', '.join(known)}")
+        raise typer.BadParameter(f"there is no dialect {name!r}; choose one of: {', '.join(known)}")
     return known[name]
 
 
@@ -59,8 +59,8 @@ def _every_setting() -> list[str]:
     own = {dialect.name: [one.name for one in dialect.settings if one.name not in shared] for dialect in dialects}
     return [
         f"Dialects: {', '.join(own)}.",
-        f"Settings of all: {', '.join(shared)}.",
-        *(f"Of {name} besides: {', '.join(names)}." for name, names in own.items() if names),
+        f"Settings for all dialects: {', '.join(shared)}.",
+        *(f"Additional settings for {name}: {', '.join(names)}." for name, names in own.items() if names),
         "'palaver key settings DIALECT' says what each means.",
     ]
 
@@ -72,20 +72,20 @@ def duration(text: str | int) -> int:
     match = _DURATION.fullmatch(text.strip())
     seconds = 0 if match is None else int(match[1]) * _SECONDS[match[2]]
     if not 0 < seconds <= LONGEST_OVERLAP_S:
-        raise typer.BadParameter(f"{text!r} is no time from 1s to 30d, like 90s, 15m, 1h or 2d")
+        raise typer.BadParameter(f"{text!r} is not a duration from 1s to 30d, such as 90s, 15m, 1h or 2d")
     return seconds
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The credential's id.", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Credential id.", show_default=False)]
 OfDialect = Annotated[
     str | None,
-    typer.Option("--dialect", metavar="DIALECT", help="Where several dialects have that id.", show_default=False),
+    typer.Option("--dialect", metavar="DIALECT", help="Dialect, if several dialects have that id.", show_default=False),
 ]
 
 
 Label = Annotated[
     str | None,
-    typer.Option("--label", help="What to call it in lists, like the customer's name.", show_default=False),
+    typer.Option("--label", help="Label shown in lists, such as the customer's name.", show_default=False),
 ]
 
 
@@ -97,23 +97,26 @@ async def create(
     *,
     app: App = "demo",
     dialect: Annotated[
-        Dialect, typer.Option(parser=dialect_named, metavar="DIALECT", help="The API it is for.", show_default=False)
+        Dialect,
+        typer.Option(
+            parser=dialect_named, metavar="DIALECT", help="The dialect (API) the credential is for.", show_default=False
+        ),
     ],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.", show_default=False),
+        typer.Option("--set", metavar="NAME=VALUE", help="Set a setting; can be repeated.", show_default=False),
     ] = None,
     id: Annotated[
-        str | None, typer.Option("--id", help="Keep an id that callers have already.", show_default=False)
+        str | None, typer.Option("--id", help="Use this existing id instead of a generated one.", show_default=False)
     ] = None,
     secret: Annotated[
         str | None,
-        typer.Option("--secret", help="Keep a secret that callers have already; - reads it.", show_default=False),
+        typer.Option("--secret", help="Use this existing secret; - reads it from standard input.", show_default=False),
     ] = None,
     label: Label = None,
     json: Json = False,
 ) -> None:
-    """Make a credential, and its application if that is new."""
+    """Create a credential, and its application if it does not exist."""
     settings = read_settings(dict(map(assignment, set_ or ())), dialect.settings)
     enabled = settings.pop("enabled", True)
     new_id, new_secret = dialect.new_credential(secrets.token_bytes(32))
@@ -141,12 +144,12 @@ async def create(
 @group.command("settings")
 def settings_(
     dialect: Annotated[
-        Dialect, typer.Argument(parser=dialect_named, metavar="DIALECT", help="The API.", show_default=False)
+        Dialect, typer.Argument(parser=dialect_named, metavar="DIALECT", help="The dialect (API).", show_default=False)
     ],
     *,
     json: Json = False,
 ) -> None:
-    """List the settings that a credential may have."""
+    """List the available settings of a credential."""
     if json:
         say_json([{"name": one.name, "meaning": one.meaning} for one in dialect.settings])
     else:
@@ -159,7 +162,7 @@ async def list_(
     core: Core,
     *,
     app: AnyApp = None,
-    secrets: Annotated[bool, typer.Option("--secrets", help="Show the secrets as well.")] = False,
+    secrets: Annotated[bool, typer.Option("--secrets", help="Also show the secrets.")] = False,
     json: Json = False,
 ) -> None:
     """List the credentials."""
@@ -180,7 +183,7 @@ async def list_(
             )
             for name, key, use in rows
         ],
-        nothing="There is no credential; 'palaver key create --app NAME --dialect DIALECT' makes one.",
+        nothing="No credentials yet; create one with 'palaver key create --app NAME --dialect DIALECT'.",
     )
 
 
@@ -196,13 +199,13 @@ async def set_(
     *,
     unset: Annotated[
         list[str] | None,
-        typer.Option("--unset", metavar="NAME", help="Remove a setting; may be repeated.", show_default=False),
+        typer.Option("--unset", metavar="NAME", help="Remove a setting; can be repeated.", show_default=False),
     ] = None,
     label: Label = None,
     dialect: OfDialect = None,
     json: Json = False,
 ) -> None:
-    """Change settings of a credential, in running servers as well. Its other settings stay."""
+    """Change settings of a credential; others are unchanged. Running servers apply it at once."""
     key = await _one(core, id, dialect)
     known = dialect_named(key.dialect).settings
     if unknown := sorted(set(unset or ()) - {one.name for one in known}):
@@ -225,7 +228,7 @@ async def set_(
 @on_core
 @audited("key disable", "id", "dialect")
 async def disable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
-    """Refuse every call with this credential, in running servers as well."""
+    """Disable a credential: every call with it is rejected. Running servers apply it at once."""
     await _switch(core, await _one(core, id, dialect), enabled=False, json=json)
 
 
@@ -233,7 +236,7 @@ async def disable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json =
 @on_core
 @audited("key enable", "id", "dialect")
 async def enable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
-    """Admit calls with this credential again."""
+    """Enable a disabled credential again."""
     await _switch(core, await _one(core, id, dialect), enabled=True, json=json)
 
 
@@ -248,13 +251,13 @@ async def rotate(
         int,
         typer.Option(
             "--overlap", metavar="TIME", parser=duration, show_default=False,
-            help="How long the old secret stays good: 90s, 15m, 1h, 2d. Without it, not at all.",
+            help="How long the old secret stays valid: 90s, 15m, 1h, 2d. Default: not at all.",
         ),
     ] = 0,
     dialect: OfDialect = None,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Give a credential a new secret; the old one is worth nothing from now on, or after the overlap."""
+    """Give a credential a new secret. The old one becomes invalid immediately, or after the overlap."""
     key = await _one(core, id, dialect)
     _, secret = dialect_named(key.dialect).new_credential(secrets.token_bytes(32))
     key = await core.store.keys.rotate(key, secret, overlap_s=overlap)
@@ -269,13 +272,13 @@ async def rotate(
 @on_core
 @audited("key delete", "id", "dialect")
 async def delete(core: Core, id: Id, *, dialect: OfDialect = None, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
-    """Remove a credential for good."""
+    """Delete a credential permanently."""
     key = await _one(core, id, dialect)
     await core.store.keys.delete(key)
     if json:
         say_json({"dialect": key.dialect, "id": key.id, "deleted": True})
     else:
-        say(f"Removed the {key.dialect} credential {key.id!r}.")
+        say(f"Deleted the {key.dialect} credential {key.id!r}.")
 
 
 @group.command("rotate-master")
@@ -286,11 +289,11 @@ async def rotate_master(
     *,
     new_key_file: Annotated[
         Path | None,
-        typer.Option("--new-key-file", metavar="FILE", help="Where the new key is; without it one is made."),
+        typer.Option("--new-key-file", metavar="FILE", help="File with the new key; default: generate one."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Seal every stored secret with another master key, also while servers run. Credentials and tokens stay good."""
+    """Re-encrypt all stored secrets with a new master key. Servers can keep running; credentials stay valid."""
     master = secrets.token_bytes(32) if new_key_file is None else _key_in(new_key_file)
     file = core.settings.folder / "master.key"
     kept = core.settings.master_key is None
@@ -306,7 +309,7 @@ async def rotate_master(
         file.with_name(NEW_MASTER_KEY).replace(file)
     if json and (kept or new_key_file is not None):
         say_json({"master_key_file": str(file if kept else new_key_file)})
-    note(f"{count} credentials are sealed with it. Keep a copy of it, and the old one for older backups.")
+    note(f"Encrypted {count} credentials with it. Keep a copy of it, and keep the old key for older backups.")
 
 
 def _key_in(file: Path) -> bytes:
@@ -359,20 +362,20 @@ async def _owner(core: Core, key: Key) -> Application:
 async def _note_strangers(core: Core, app: Application, key: Key) -> None:
     agents = [agent for _, agent in await core.store.agents.all(app)]
     for name in strangers(key, agents):
-        note(f"{app.name!r} has no agent {name!r} yet; 'palaver agent apply FILE --app {app.name}' makes one.")
+        note(f"{app.name!r} has no agent {name!r} yet; create it with 'palaver agent apply FILE --app {app.name}'.")
 
 
 def _kept(option: str, given: str) -> str:
     given = given.strip()
     if not given or len(given) > 255 or not given.isprintable():
-        raise typer.BadParameter("1 to 255 printable characters are needed", param_hint=option)
+        raise typer.BadParameter("must be 1 to 255 printable characters", param_hint=option)
     return given
 
 
 def _label(given: str | None) -> str:
     label = clean(given or "").strip()
     if len(label) > 255 or not label.isprintable():
-        raise typer.BadParameter("up to 255 printable characters are needed", param_hint="--label")
+        raise typer.BadParameter("must be at most 255 printable characters", param_hint="--label")
     return label
 
 
@@ -384,7 +387,7 @@ def _print(app: str, key: Key, *, secret: bool = True) -> None:
         rows.append(("label", key.label))
     if key.previous_secret is not None:
         until = datetime.fromtimestamp(key.previous_until, UTC)
-        rows.append(("old secret", f"good until {until:%Y-%m-%d %H:%M:%S} UTC"))
+        rows.append(("old secret", f"valid until {until:%Y-%m-%d %H:%M:%S} UTC"))
     if settings := _settings(key):
         rows.append(("settings", _line(settings)))
     for name, value in rows:

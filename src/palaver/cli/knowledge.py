@@ -18,8 +18,10 @@ from palaver.knowledge.ingest import Progress as Done
 from palaver.knowledge.ingest import Report, ingest
 from palaver.store.knowledge import Base, Document
 
-group = typer.Typer(name="knowledge", help="Documents that agents answer from.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The knowledge base.", show_default=False)]
+group = typer.Typer(
+    name="knowledge", help="Manage knowledge bases: the documents that agents answer from.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the knowledge base.", show_default=False)]
 
 
 @group.command()
@@ -29,16 +31,16 @@ async def add(
     core: Core,
     name: Name,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", exists=True, help="Files and folders.", show_default=False)
+        list[Path], typer.Argument(metavar="PATH…", exists=True, help="Files and folders to add.", show_default=False)
     ],
     *,
     app: App = "demo",
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove documents that are no longer in the folders they came from.")
+        bool, typer.Option("--prune", help="Remove documents that no longer exist in the folders they came from.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Put Markdown, text and HTML files into a knowledge base, new or not. What has not changed is left alone."""
+    """Add Markdown, text and HTML files to a knowledge base, creating it if needed. Unchanged files are skipped."""
     owner = await core.store.applications.named(checked_name(app))
     shelf = core.store.knowledge
     with Progress(
@@ -77,7 +79,7 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
     table(
         ("APP", "ID", "NAME", "DOCUMENTS", "PASSAGES"),
         [(name, base.id, base.name, base.documents, base.passages) for name, base in bases],
-        nothing="There is no knowledge base; 'palaver knowledge add NAME PATH' makes one.",
+        nothing="No knowledge bases yet; create one with 'palaver knowledge add NAME PATH'.",
     )
 
 
@@ -111,10 +113,10 @@ async def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", show_default=False)],
     *,
     app: App = "demo",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Passages at most.")] = 5,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Maximum number of passages.")] = 5,
     json: Json = False,
 ) -> None:
-    """Show the passages that an agent would get for a question."""
+    """Show the passages that an agent would find for a question."""
     base = await _base(core, await the_app(core, app), name)
     found = await core.library.search(base.app, [base.name], query, limit)
     if json:
@@ -125,7 +127,7 @@ async def search(
         say(f"{passage.score:.2f}  {passage.source}  {place}", style="bold")
         say(f"{passage.text}\n")
     if not found:
-        note("Nothing was found.")
+        note("No results.")
 
 
 def _found(passage: Passage) -> dict[str, str | float | None]:
@@ -147,14 +149,16 @@ async def remove(
     name: Name,
     source: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE…]", help="Documents; without one the whole base.", show_default=False),
+        typer.Argument(
+            metavar="[SOURCE…]", help="Documents to remove; default: the whole knowledge base.", show_default=False
+        ),
     ] = None,
     *,
     app: App = "demo",
     yes: Yes = False,  # noqa: ARG001  asked before
     json: Json = False,
 ) -> None:
-    """Remove documents from a knowledge base, or all of it."""
+    """Remove documents from a knowledge base, or the whole knowledge base."""
     base = await _base(core, await the_app(core, app), name)
     shelf = core.store.knowledge
     documents = await shelf.documents(base.app, base.id)
@@ -166,7 +170,7 @@ async def remove(
     if json:
         say_json({"name": base.name, "removed": removed})
     else:
-        say(f"Removed {_count(len(removed), 'document')} of {base.name!r}.")
+        say(f"Removed {_count(len(removed), 'document')} from {base.name!r}.")
 
 
 def _named(name: str, documents: Sequence[Document]) -> tuple[str, str]:
@@ -176,7 +180,7 @@ def _named(name: str, documents: Sequence[Document]) -> tuple[str, str]:
         raise NotFound(noun="document", ref=name)
     if len(found) > 1:
         places = ", ".join(sorted(f"{root}/{source}" for root, source in found))
-        raise Invalid(field="SOURCE", rule="type", detail=f"{name!r} is in several folders; name one of {places}")
+        raise Invalid(field="SOURCE", rule="type", detail=f"{name!r} is in several folders; specify one of {places}")
     return found.pop()
 
 
@@ -215,7 +219,7 @@ def _print(name: str, report: Report) -> None:
         (len(report.removed), "removed"),
         (len(report.skipped), "skipped"),
     ]
-    said = ", ".join(f"{count} {what}" for count, what in counts if count) or "no documents there"
+    said = ", ".join(f"{count} {what}" for count, what in counts if count) or "no documents found"
     say(f"{name}: {said}; {_count(report.passages, 'passage')} written")
 
 

@@ -21,13 +21,13 @@ def openapi(
     *,
     dialect: Annotated[
         Dialect | None,
-        typer.Option(parser=dialect_named, metavar="DIALECT", help="This dialect alone.", show_default=False),
+        typer.Option(parser=dialect_named, metavar="DIALECT", help="Only this dialect.", show_default=False),
     ] = None,
     server: Annotated[
-        str | None, typer.Option(metavar="URL", help="The address that callers reach the server at.")
+        str | None, typer.Option(metavar="URL", help="Base URL at which callers reach the server.")
     ] = None,
 ) -> None:
-    """Print the OpenAPI document of every route, as a server has it at /openapi.json."""
+    """Print the OpenAPI document that a server serves at /openapi.json."""
     content = document(all_dialects() if dialect is None else (dialect,))
     servers = {} if server is None else {"servers": [{"url": server}]}
     say_json({**content, **servers})

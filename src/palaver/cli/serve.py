@@ -42,15 +42,18 @@ def serve(
         str | None, typer.Option(help="Address to listen on. [PALAVER_HOST]", show_default="127.0.0.1")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [PALAVER_PORT]", show_default="8080")
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; 0 picks a free one. [PALAVER_PORT]", show_default="8080"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Server processes. [PALAVER_WORKERS]", show_default="1")
+        int | None, typer.Option(min=1, help="Number of server processes. [PALAVER_WORKERS]", show_default="1")
     ] = None,
     data: Data = None,
     database: DatabaseUrl = None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM. Once ends in order, twice at once."""
+    """Run the server. Ctrl-C or SIGTERM shuts down gracefully; a second one stops immediately."""
     said = {"host": host, "port": port, "workers": workers, "data": data, "database_url": database}
     settings = load(os.environ, said)
     configure_logs(settings)
@@ -88,13 +91,13 @@ def worker() -> None:
 async def demo(
     core: app.Core,
     *,
-    dialect: Annotated[str | None, typer.Option(metavar="NAME", help="Only what is for this dialect.")] = None,
+    dialect: Annotated[str | None, typer.Option(metavar="NAME", help="Show only this dialect.")] = None,
     json: Json = False,
 ) -> None:
-    """Show the demo application with its credentials, and what to paste; what is missing of it is made."""
+    """Show the demo application, its credentials and commands to paste. Missing parts are created."""
     known = {one.name for one in app.all_dialects()}
     if dialect is not None and dialect not in known:
-        complain(f"there is no dialect {dialect!r}: {', '.join(sorted(known))}")
+        complain(f"there is no dialect {dialect!r}; choose one of: {', '.join(sorted(known))}")
         raise typer.Exit(2)
     made = await ensure_demo(core, app.all_dialects(), again=True)
     base_url = await address(core)
@@ -136,11 +139,13 @@ class Welcome:
     async def _refuse_demo(self, core: app.Core) -> None:
         host = self._settings.host
         note(
-            f"No demo is made: {host} can be reached from other machines. PALAVER_DEMO=true makes it all the same,"
-            f" PALAVER_DEMO=false ends this word; without --host {host} there is one for this machine alone."
+            f"No demo was created: other machines can reach {host}. Set PALAVER_DEMO=true to create it anyway, or"
+            f" PALAVER_DEMO=false to hide this message. Without --host {host}, the demo is local to this machine."
         )
         if await core.store.applications.get(APP) is not None:
-            note(f"The demo of an earlier start is still there and is served: 'palaver app delete {APP}' removes it.")
+            note(
+                f"The demo from an earlier start still exists and is served; delete it with 'palaver app delete {APP}'."
+            )
 
     def print(self) -> None:
         settings = self._settings
@@ -154,11 +159,11 @@ class Welcome:
         if self._demo.agent is None:
             return
         if not out.is_terminal:  # secrets do not go into files and journals
-            say("demo: 'palaver demo' shows its credentials and what to paste")
+            say("demo: 'palaver demo' shows its credentials and commands to paste")
             return
         _show(self._demo, self._address, FIRST)
         others = [key.dialect for key in self._demo.keys if key.dialect != FIRST]
-        say(f"The same for another dialect: palaver demo --dialect {'|'.join(others)}\n")
+        say(f"For another dialect: palaver demo --dialect {'|'.join(others)}\n")
 
 
 def _model(settings: Settings) -> str:
@@ -178,7 +183,7 @@ def _show(demo: Demo, base_url: str, dialect: str | None) -> None:
 
 
 def _state(key: Key) -> list[tuple[str, str]]:
-    return [] if key.enabled else [("enabled", f"no; 'palaver key enable {key.id}' admits it again")]
+    return [] if key.enabled else [("enabled", f"no; enable it with 'palaver key enable {key.id}'")]
 
 
 def _box(title: str, facts: list[tuple[str, str]]) -> None:

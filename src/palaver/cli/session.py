@@ -37,19 +37,17 @@ DatabaseUrl = Annotated[
     typer.Option(
         "--database",
         metavar="URL",
-        help="PostgreSQL server of your own. Environment: PALAVER_DATABASE_URL.",
+        help="URL of your own PostgreSQL server. Environment: PALAVER_DATABASE_URL.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for scripts.")]
-App = Annotated[str, typer.Option("--app", metavar="NAME", help="The application.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output, for scripts.")]
+App = Annotated[str, typer.Option("--app", metavar="NAME", help="Application.")]
 OnlyApp = Annotated[
     str | None,
-    typer.Option("--app", metavar="NAME", help="The application; needed where there are several.", show_default=False),
+    typer.Option("--app", metavar="NAME", help="Application; required if there are several.", show_default=False),
 ]
-AnyApp = Annotated[
-    str | None, typer.Option("--app", metavar="NAME", help="This application alone.", show_default=False)
-]
+AnyApp = Annotated[str | None, typer.Option("--app", metavar="NAME", help="Only this application.", show_default=False)]
 
 
 def _ask(yes: bool) -> bool:
@@ -59,7 +57,9 @@ def _ask(yes: bool) -> bool:
     return True
 
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", callback=_ask, help="Do not ask; nor is a script asked.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", callback=_ask, help="Skip the confirmation (scripts are never prompted).")
+]
 
 _COMMON = (
     inspect.Parameter("data", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Data),
@@ -187,7 +187,9 @@ def checked_name(name: str) -> str:
     """The name of something new. Raises ``Invalid``."""
     name = clean(name).strip()
     if not name or len(name) > MAX_NAME:
-        raise Invalid(field="name", rule="length", detail=f"a name has 1 to {MAX_NAME} characters and is not blank")
+        raise Invalid(
+            field="name", rule="length", detail=f"a name must have 1 to {MAX_NAME} characters and must not be blank"
+        )
     return name
 
 
@@ -205,7 +207,7 @@ async def the_only_app(core: Core, name: str | None) -> Application:
     apps = await core.store.applications.all()
     if len(apps) > 1:
         names = ", ".join(app.name for app in apps)
-        raise Conflict(reason="name", detail=f"there are several applications: add --app with one of {names}")
+        raise Conflict(reason="name", detail=f"there are several applications: choose one with --app: {names}")
     if not apps:
         raise NotFound(noun="application", ref="")
     return apps[0]

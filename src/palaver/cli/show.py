@@ -67,7 +67,7 @@ class Words:
                 self._end(event)
 
     def parting(self, agent: Agent, conversation: int) -> None:
-        say(f"palaver chat {agent.name!r} --conversation {conversation} goes on here.", style="dim")
+        say(f"Continue with: palaver chat {agent.name!r} --conversation {conversation}", style="dim")
 
     def _write(self, text: str) -> None:
         # A model's text must not steer the terminal.
@@ -86,7 +86,7 @@ class Words:
         elif ended.status is Status.STOPPED:
             say("(stopped)", style="dim")
         elif ended.reason == "length":
-            say("(cut off: the model's limit is reached)", style="dim")
+            say("(cut off: the model's output limit was reached)", style="dim")
 
 
 class Lines(Words):

@@ -17,8 +17,8 @@ from palaver.cli.terminal import note, say, say_json
 from palaver.core.problems import NotFound
 from palaver.store.files import PIECE
 
-group = typer.Typer(name="user", help="End users: hand out or remove all that is kept of one.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="USER", help="The end user's name, or issued uid.", show_default=False)]
+group = typer.Typer(name="user", help="Export or delete all data stored about an end user.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="USER", help="End user's name or issued uid.", show_default=False)]
 
 
 @group.command()
@@ -32,15 +32,15 @@ async def forget(
     yes: Yes = False,  # noqa: ARG001  asked before
     json: Json = False,
 ) -> None:
-    """Remove an end user with conversations, messages, files, tokens and subscriptions, for good. Answers that are
-    being written to them are stopped."""
+    """Permanently delete an end user with conversations, messages, files, tokens and subscriptions. Answers in
+    progress are stopped."""
     owner = await the_only_app(core, app)
     removed = await core.store.privacy.forget(owner.id, await core.store.users.find(owner.id, user))
     if json:
         say_json({"user": user, "removed": removed})
         return
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in removed.items() if count)
-    say(f"Removed of {user!r}: {counts}." if counts else f"There was nothing of {user!r}.")
+    say(f"Deleted for {user!r}: {counts}." if counts else f"No data is stored about {user!r}.")
 
 
 @group.command()
@@ -52,17 +52,22 @@ async def export(
     app: OnlyApp = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Write here instead of standard output.", show_default=False),
+        typer.Option(
+            "--output", metavar="FILE", help="Write to this file instead of standard output.", show_default=False
+        ),
     ] = None,
     files: Annotated[
         Path | None,
         typer.Option(
-            "--files", metavar="DIR", help="Write the files' bytes into this folder, by id.", show_default=False
+            "--files",
+            metavar="DIR",
+            help="Write the contents of files into this folder, named by id.",
+            show_default=False,
         ),
     ] = None,
     json: Json = False,  # noqa: ARG001  it is JSON in any case
 ) -> None:
-    """Write all that is kept of an end user as JSON Lines: user, conversations, messages, files."""
+    """Export all data stored about an end user as JSON Lines: user, conversations, messages, files."""
     owner = await the_only_app(core, app)
     one = await core.store.users.find(owner.id, user)
     if one is None:
@@ -75,7 +80,7 @@ async def export(
             if files is not None and entry["type"] == "file":
                 await _write_file(core, owner.id, entry["key"], files / str(entry["id"]))
     if output is not None:
-        note(f"{lines} lines in {output}.")
+        note(f"Wrote {lines} lines to {output}.")
 
 
 async def _write_file(core: Core, app: int, key: str, place: Path) -> None:

@@ -33,28 +33,28 @@ def in_words(problem: Problem) -> str:
     known = cast("AnyProblem", problem)
     match known:
         case NotFound(noun=noun, ref=ref):
-            there = f"; {_LISTS[noun]!r} shows those there are" if noun in _LISTS else ""
+            there = f"; run {_LISTS[noun]!r} to see what exists" if noun in _LISTS else ""
             return f"there is no {'knowledge base' if noun == 'knowledge' else noun} {ref!r}{there}"
         case Invalid(field=field, rule=rule, detail=detail):
             return f"{field}: {detail or rule}"
         case Conflict(reason=reason, detail=detail):
-            return detail or f"in conflict with something earlier ({reason})"
+            return detail or f"conflicts with an existing entry ({reason})"
         case Busy(reason="full"):
             return "the quota of stored rows is used up; the log says which"
         case Busy(reason=reason):
             return f"busy ({reason}): try again in a moment"
         case Upstream(reason=reason, detail=detail):
-            return f"the model failed ({reason}): {detail or 'no reason given'}; 'palaver doctor' looks closer"
+            return f"the model failed ({reason}): {detail or 'no reason given'}; run 'palaver doctor' for details"
         case Internal(reason="database", detail=detail):
-            return f"the database: {detail}; 'palaver doctor' looks closer"
+            return f"the database: {detail}; run 'palaver doctor' for details"
         case Internal(reason="timeout", detail=detail):
-            return f"this took too long: {detail}; the setting run_timeout_s is the limit"
+            return f"this took too long: {detail}; the limit is the setting run_timeout_s"
         case Internal(reason=reason, detail=detail):
             return detail or reason
         case Cancelled():
             return "stopped"
         case Unauthenticated(reason=reason):
-            return f"not admitted ({reason})"
+            return f"not authorized ({reason})"
         case Forbidden(reason=reason):
             return f"not allowed: {reason}"
         case _:
@@ -71,11 +71,11 @@ def cannot_listen(error: OSError, settings: Settings) -> str | None:
     """What keeps a server from its address; ``None`` when ``error`` is about something else."""
     place = f"{settings.host}:{settings.port}"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return f"{settings.host!r} is no address of this machine: change it with --host or PALAVER_HOST"
+        return f"{settings.host!r} is not an address of this machine: change it with --host or PALAVER_HOST"
     if error.filename is not None:
         return None
     if error.errno == errno.EADDRINUSE:
-        return f"port {settings.port} of {settings.host} is in use: --port (or PALAVER_PORT) takes another one"
+        return f"port {settings.port} of {settings.host} is in use: choose another port with --port or PALAVER_PORT"
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"{place} is not for this user to listen on: --port (or PALAVER_PORT) takes another one, 1024 or above"
+        return f"this user may not listen on {place}: choose a port of 1024 or above with --port or PALAVER_PORT"
     return None
