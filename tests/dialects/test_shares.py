@@ -225,18 +225,13 @@ def waiting(served: Served, dialect: str) -> Generator[Ask]:
 def quota(served: Served, dialect: str, kind: Kind) -> Generator[Ask]:
     """As many rows as may be are there."""
     one = guest(served, dialect)
-    quotas = served.core.store.quotas
-    before, none = quotas.limits, dict[Kind, int]({kind: 0})
-    quotas.limits = none
     ask = one.say() if kind == "conversation_messages" else one.begin()
     if kind == "users":
         served.do(served.core.store.db.execute("DELETE FROM end_user WHERE app = $1", one.key.app))
         served.do(served.core.store.db.execute("SELECT pg_notify('palaver', 'users')"))
         served.agent(application=one.application)  # waits for notices
-    try:
+    with served.full(kind):
         yield ask.also("Idempotency-Key", "k") if kind == "idempotency_keys" else ask
-    finally:
-        quotas.limits = before
 
 
 @contextmanager
@@ -317,9 +312,8 @@ def test_the_same_calls_are_answered_where_nothing_is_full(served: Served, diale
 
 @pytest.mark.parametrize("kind", ["codes", "tokens"])
 def test_codes_and_tokens_beyond_their_quota_are_refused(served: Served, kind: Kind) -> None:
-    with quota(served, "wps", kind):
-        key = guest(served, "wps").key
-        served.core.store.quotas.limits = {kind: 0}
+    key = guest(served, "wps").key
+    with served.full(kind):
         answer = consent(served, key) if kind == "codes" else exchange(served, key, grant_type="client_credentials")
     refused(answer, *FORMS["wps"]["full"])
 
