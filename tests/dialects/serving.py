@@ -24,6 +24,7 @@ from palaver.http.connections import Connections
 from palaver.http.front import Front
 from palaver.http.server import Server, listen
 from palaver.http.stream import Pulse
+from palaver.store.quotas import Kind
 
 T = TypeVar("T")
 
@@ -192,6 +193,17 @@ class Served:
     def stop_conversation(self, key: Key, user: str, conversation: str) -> int:
         """Stop the running turn and drop the waiting ones."""
         return self.do(self.core.chat.stop(self.principal(key, user), conversation))
+
+    @contextmanager
+    def full(self, kind: Kind) -> Generator[None]:
+        """No more rows of the kind may be stored while the block lasts."""
+        quotas = self.core.store.quotas
+        before, none = quotas.limits, dict[Kind, int]({kind: 0})
+        quotas.limits = none
+        try:
+            yield
+        finally:
+            quotas.limits = before
 
     def sql(self, statement: str, *arguments: Any) -> list[Any]:
         """Rows of a statement: for looking, and for what time or a dying process would do."""

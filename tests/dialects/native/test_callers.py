@@ -191,3 +191,12 @@ def test_what_the_endpoint_said_is_not_told() -> None:
     reply = DIALECT.refuse(Upstream(reason="rejected", status=500, detail="sk-secret at 10.0.0.1"), call(), None)
     assert b"sk-secret" not in reply.body
     assert reply.status == 502
+
+
+@shows(behaviours.full)
+def test_a_quota_that_is_used_up_is_told_without_a_time(served: Served) -> None:
+    agent, caller = served.agent("so be it"), Caller(served)
+    with served.full("conversations"):
+        answer = caller.ask("POST", "messages", {"agent": agent.uid.hex, "content": "hi"})
+    assert "retry_after" not in problem(answer, 429, "full")
+    assert answer.header("Retry-After") is None

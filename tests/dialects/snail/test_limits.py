@@ -219,3 +219,9 @@ def test_while_the_database_is_away_nothing_new_is_taken_and_streams_go_on(
         stream.rest()
         assert joined(events(caller.say(agent))) == "yes"
     run(cluster.drop(name))
+
+
+@shows(behaviours.full)
+def test_a_quota_that_is_used_up_is_told(served: Served, caller: Caller, agent: Agent) -> None:
+    with served.full("conversations"):
+        refused(caller.say(agent), "存储配额已用完")

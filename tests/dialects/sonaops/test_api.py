@@ -422,3 +422,12 @@ def test_while_the_database_is_away_there_is_an_envelope(served: Served, both: l
         served.do(served.core.store.db.open())
     for one, _ in both:
         assert one.create("agent-uuid")
+
+
+@shows(behaviours.full)
+def test_a_quota_that_is_used_up_is_said_on_http_200(served: Served) -> None:
+    agent = served.agent("so be it")
+    with served.full("conversations"):
+        answer = Caller(served).post(CREATE, {"agentId": str(agent.uid)})
+    refused(answer, 10403, "storage quota exceeded")
+    assert answer.header("Retry-After") is None

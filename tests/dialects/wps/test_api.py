@@ -457,3 +457,11 @@ def test_the_sample_that_newcomers_paste_works(served: Served, caller: Caller, a
     output = subprocess.run(command, check=True, capture_output=True, timeout=CURL_TIMEOUT).stdout
     said = [json.loads(piece) for piece in output.split(b"\n\n") if piece]
     assert agents(said)[-1]["text"] == "Turn 1: How do I configure a model?"
+
+
+@shows(behaviours.full)
+def test_a_quota_that_is_used_up_is_told_without_a_time(served: Served, agent: Agent) -> None:
+    with served.full("conversations"):
+        answer = Caller(served, served.key("wps")).say(agent)
+    refused(answer, 429, 429000001, "kso: ResourceExhausted err: storage quota exceeded")
+    assert answer.header("Retry-After") is None

@@ -276,3 +276,10 @@ def test_attachments_stay_with_the_message(served: Served, caller: Caller) -> No
     assert shown[2]["fileKey"] is None
     assert shown[2]["fileUrl"] == "https://example.org/b.png"
     assert data(caller.get(f"{chat_path(made)}/files"))["files"][2]["name"] == "b.png"
+
+
+@shows(behaviours.full)
+def test_a_quota_that_is_used_up_is_told(served: Served, caller: Caller) -> None:
+    agent = served.agent("so be it")
+    with served.full("conversations"):
+        refused(caller.post("/api/v1/chat/conversation/add", {"agentId": agent.id}), "4290", "Storage quota exceeded.")

@@ -12,6 +12,7 @@ user_is_needed = spec("2", "without X-User-ID and default_user a call is refused
 user_is_checked = spec("2", "X-User-ID that is no UTF-8 or longer than 255 characters is refused")
 default_user = spec("2", "default_user is the end user of calls that name none")
 agents_of_a_credential = spec("2", "with the setting agents, conversations and runs of other agents are not found")
+full = spec("3", "a quota of what is stored is used up: 429 full, without Retry-After")
 limits = spec("3", "the credential's limits: 429 rate_limited with Retry-After, 429 used_up without")
 problem_document = spec("3", "a refusal is application/problem+json with type, title, status, detail, code, trace")
 codes = spec("3", "GET /problems has every code, without a credential, as the page has them")

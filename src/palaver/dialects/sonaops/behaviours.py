@@ -76,6 +76,7 @@ many_members = differs(
     "README 5", "a body with more than 20,000 objects, arrays and members is malformed, however few bytes it has"
 )
 e_bad_signature = spec("4", "row 9: 401, 10401, Invalid signature")
+full = ours("a quota of what is stored is used up: 200, 10403, storage quota exceeded")
 e_rate = spec("4", "row 10: 200, 10429 and Retry-After")
 e_total = spec("4", "row 11: 200, 10403")
 e_bad_idempotency_key = spec("4", "row 12: 400 / 200, 10400, Invalid Idempotency-Key")

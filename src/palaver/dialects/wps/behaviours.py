@@ -89,6 +89,7 @@ failures_have_no_data = spec("3", "failures are code, msg and debug.desc, withou
 unknown_route = spec("3", "an unknown path or method: 404, 404000001, 404 Route Not Found")
 size_before_route = spec("3", "the size of a body is checked before the route")
 too_large = spec("3", "a body over the limit: 413, 413000001")
+full = ours("a quota of what is stored is used up: 429, 429000001, storage quota exceeded, without Retry-After")
 limits = spec("3", "a limit: 429, 429000001, with Retry-After, but for the lifetime count")
 no_json_object = spec("3", "a body that is no JSON object: 400, invalid request body")
 many_members = differs(

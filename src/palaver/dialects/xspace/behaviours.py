@@ -26,6 +26,7 @@ kinds = spec("2", "personal keys may not use the older paths, agent-bound ones m
 users_of_keys = spec("2", "a conversation is the key's user's; somebody else's behaves as not existing")
 act_for_users = spec("2", "act_for_users: nuwax-user-uid or nuwax-user-id names the end user; else both are ignored")
 users_are_utf8 = ours("an end user's name in a header that is not UTF-8, as it is or percent-encoded, is refused: 4000")
+full = ours("a quota of what is stored is used up: 4290, Storage quota exceeded.")
 limits = spec("2", "rpm, rpd and total are counted, each refused with 4290")
 languages = spec("2", "messages are Chinese by cookie, then Accept-Language, then the server's language: zh-CN")
 
