@@ -18,7 +18,7 @@ from palaver.wire.manifest import Kind, Row
 _SPECIAL = re.compile(r"([\\`*<\[])")
 _WORD = re.compile(r"[a-z]+(?=[ ,:'])")
 _LISTS: tuple[tuple[Kind, str], ...] = (
-    ("open point", "Where the vendor's pages are silent or contradict themselves, palaver reads them like this:"),
+    ("open point", "Where the vendor's documentation is silent or contradictory, palaver interprets it as follows:"),
     ("differs", "Known differences:"),
 )
 

@@ -79,8 +79,8 @@ numeric_open_id_claim = ours("an openId claim that is a whole number is its digi
 
 envelope_is_one_line = open_point(
     "3",
-    "beside the documented code, msg and data an envelope has status, message and type, in this order, "
-    "compact, in one line",
+    "besides the documented code, msg and data, an envelope has status, message and type, in this "
+    "order, compact, on one line",
 )
 null_is_written = spec("3", "data is null on failure and written")
 failures_have_a_type = spec("3", "type is error, on failures of A")
@@ -98,7 +98,7 @@ wrong_type = spec("3", "wrong JSON type: 参数格式错误: <field>")
 digits_are_numbers = spec("3", "digits in a string count as a number")
 conversation_id_has_a_form = spec("3", "over 128 characters or control characters: 参数格式错误: conversationId")
 conversation_of_another_agent = open_point(
-    "3", "a conversationId of this user's and another agent's is refused: conversationId 与 agentId 不匹配"
+    "3", "a conversationId of this user that belongs to another agent is rejected: conversationId 与 agentId 不匹配"
 )
 unforeseen = spec("3", "anything unforeseen: HTTP 200, 系统异常")
 
@@ -109,7 +109,7 @@ open_id_is_missing = spec("4.1", "openId absent, null or blank: openId 为必填
 rows_are_in_order = spec("4.1", "agentId and content, then openId, then the agent are checked, in this order")
 foreign_agent = spec("4.1", "an agent that is not the application's: 智能体不存在或已被禁用")
 unknown_users_are_registered = open_point(
-    "4.1", "on surface A an unknown openId is registered on the fly, per application"
+    "4.1", "on surface A, an unknown openId is registered automatically, per application"
 )
 conversations_are_found_by_owner = spec("4.1", "a conversationId is looked up by (application, openId, id) only")
 alias_is_verbatim = spec("4.1", "an unknown conversationId becomes the conversation's alias, kept verbatim")
@@ -122,7 +122,8 @@ whole_floats_are_numbers = ours("1.0 is the number 1; 1.5 is no agentId")
 upgrades_are_passed_over = ours("an offer to upgrade the connection, as Java's HttpClient makes it, is passed over")
 types_come_first = ours("a wrong type is reported before a missing member, the first field of the table first")
 nul_in_conversation_id = open_point(
-    "3 against README 5", "a U+0000 in conversationId is passed on as U+FFFD, and so is no control character"
+    "3 against README 5",
+    "a U+0000 in conversationId is passed on as U+FFFD, and therefore does not count as a control character",
 )
 
 # Answer -------------------------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ nul_in_conversation_id = open_point(
 media_type = spec("4.2", "HTTP 200, Content-Type application/x-ndjson")
 conversation_header = open_point(
     "4.2",
-    "the page has a new conversation's id come in a later response: it is in the header "
+    "according to the page, a new conversation's id comes in a later response: it is in the header "
     "X-Conversation-Id, and in the line done",
 )
 lines_are_compact_ascii = spec("4.2", "each event is one compact JSON object and a newline, ASCII only")
@@ -140,14 +141,14 @@ full_text = spec("4.2", "fullText is all text joined")
 heartbeat_is_an_empty_line = spec("4.2", "the heartbeat is an empty line")
 error_line = spec("4.2", "error: type, code, msg, data, status, message; the last line")
 order_of_lines = open_point(
-    "4.2", "beside the documented thinking and text there are done and error: one of the two is the last line"
+    "4.2", "besides the documented thinking and text, there are done and error: one of these two is the last line"
 )
 alias_or_uuid = spec("4.2", "conversationId in done and header is the client's own id, else the UUID with hyphens")
 stopped_run = spec("4.2", "a run stopped through another dialect ends with done and the text so far")
 broken_off = open_point(
     "4.2",
-    "a failure in mid-stream is an error line, and then the connection is broken off: HTTP/1.1 closes "
-    "without the last chunk",
+    "a failure in mid-stream is an error line, after which the connection is aborted: HTTP/1.1 "
+    "closes without the last chunk",
 )
 retry_is_a_new_message = spec(
     "4.2", "a retry without Idempotency-Key is a new message and waits for a run that is read"

@@ -38,8 +38,8 @@ b_query_rules = spec("README 5", "+ is a space, percent-decoded UTF-8, of a repe
 
 b_agents = open_point(
     "7",
-    "the list of agents, GET /agents, has the active ones the credential may use, where the vendor's "
-    "server lists all; newest updateDt first, 50 a page",
+    "the list of agents, GET /agents, has the active ones that the credential may use, while the "
+    "vendor's server lists all; newest updateDt first, 50 per page",
 )
 b_page_rules = spec("7", "page must be greater than 0, size must be greater than 0; size above 200 counts as 200")
 b_agent = spec("7", "GET /agent: any status, disabled is 4; unknown: Agent 不存在: <id>")
@@ -94,7 +94,7 @@ b_n12 = spec("9.2", "N12: who leaves A's stream after one line finds the whole a
 b_frames = open_point(
     "6",
     "frames are event:<name> and data:<json>, without the empty data: line that the vendor's server "
-    "writes behind thinking and text; X-Conversation-Id; charset=UTF-8",
+    "writes after thinking and text; X-Conversation-Id; charset=UTF-8",
 )
 b_event_names = spec("6", "no event names but thinking, text, done and error, whatever the run does")
 b_sid = spec("7", "sid is echoed in every thinking and text; absent: a random <uuid>")
@@ -106,8 +106,8 @@ b_failed_run = spec("6", "a failed run: error, last, no done; the stream ends no
 b_stopped_run = spec("README 6", "B: a stopped run ends with done and the text so far")
 b_chat_required = open_point(
     "7",
-    "on surface B agentId, openId and content are required (… is required), and conversationId is "
-    "optional as on A, where the vendor's server demands it",
+    "on surface B, agentId, openId and content are required (… is required), and conversationId is "
+    "optional as on A, while the vendor's server requires it",
 )
 b_sync = spec("7", "/agent/chat/sync: conversationId, content, durationMs")
 b_sync_time = spec("7", "sync waits at most 300 s; then status 0, 对话超时, the run goes on")
@@ -137,7 +137,7 @@ b_java_reader = spec("10", "its stream reader wants event: and data: at line sta
 
 b_unknown_agent_has_none = open_point(
     "7",
-    "on surface B an agent that is unknown has no conversations and no messages; creating one is refused as chat is",
+    "on surface B, an unknown agent has no conversations and no messages; creating one is rejected like chat",
 )
 b_user_before_agent = ours("the openId is checked before the agent")
 b_any_fields = ours("whatever the fields hold, the answer is one of the vendor's, and nothing is unforeseen")
@@ -149,7 +149,7 @@ b_sync_reason = open_point(
 b_register_key = ours("an Idempotency-Key of register belongs to the credential, whoever is registered")
 rag_known = ours("rag/search knows the bases of the agents that the caller may use; another one: 知识库不存在")
 rag_ten = ours("rag/search answers at most 10 passages; documentName is the path below the folder that was added")
-b_sid_of_replay = open_point("7 against README 5", "a random sid is the run's id, so that a replay has the same")
+b_sid_of_replay = open_point("7 against README 5", "a generated sid is the run's id, so that a replay has the same sid")
 b_no_features_yet = differs(
     "7", "an agent's MCP servers, skills, web search, view counts and features are off, none and zero"
 )

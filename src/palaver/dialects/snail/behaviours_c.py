@@ -10,13 +10,13 @@ c_config_elsewhere = ours("a page from another origin gets gatewayPath and resou
 c_session = spec("8", "POST /session, without credential: {openId, trustedCredential?}, EmbedToken")
 c_session_proof = open_point(
     "8",
-    "on surface C trustedCredential is an embed token for that openId, or any JWT that surface A takes with that "
-    "openId; the session ends no later than it",
+    "on surface C, trustedCredential is an embed token for that openId, or any JWT that surface A "
+    "accepts with that openId; the session expires no later than this token",
 )
 c_open_session = open_point(
     "8",
-    "without trustedCredential POST /session signs in a registered openId where exactly one credential has the setting "
-    "open_sessions, else nobody, and it never registers one",
+    "without trustedCredential, POST /session signs in a registered openId only if exactly one "
+    "credential has the setting open_sessions, and never registers one",
 )
 c_token = spec("8", "Snail-Ai-Auth = embed token, Bearer allowed")
 c_token_only = ours("surface C takes no secret, and no token without openId: 5001")

@@ -51,7 +51,8 @@ setting_signature = spec("2.1", "the credential's setting signature picks the ge
 header_user_is_decoded = spec("README 5", "a percent-encoded X-User-ID is signed as sent, then decoded")
 multipart_body = open_point(
     "2.2 against 4",
-    "no route takes a multipart body: it is no JSON object and refused as such, never an empty body for the signature",
+    "no route accepts a multipart body: it is rejected because it is not a JSON object, and never "
+    "counts as an empty body for the signature",
 )
 user_is_utf8 = ours("a name in X-User-ID that is not UTF-8, as it is or percent-encoded, is refused: must be UTF-8")
 user_has_a_length = open_point("2.1", "an end user's name, X-User-ID, has at most 255 characters")
@@ -64,8 +65,8 @@ e_too_large = spec("4", "row 1: 413, 10413, Request body too large")
 e_no_key = spec("4", "row 2: 401, 10401, Missing API key")
 e_unknown_key = open_point(
     "4, row 3",
-    "the page has a bad key both as HTTP 401 and as a business error: a missing or wrong proof is 401, "
-    "an unknown key always HTTP 200, 10401, Invalid API key",
+    "the page documents an invalid key both as HTTP 401 and as a business error: a missing or wrong "
+    "proof is 401, an unknown key is always HTTP 200, 10401, Invalid API key",
 )
 e_disabled_key = spec("4", "row 4: 200 / 401, 10401, Invalid API key")
 e_no_signature = spec("4", "row 5: 401, 10401, Missing signature")
@@ -105,7 +106,7 @@ list_by_get = spec("5.2", "by GET in the query, numbers as text")
 list_order = spec("5.2", "only enabled agents, by name, then id")
 stream_text_untrimmed = spec("5.3", "text is stored untrimmed")
 named_by_name = differs(
-    "5.2", "an agent is also named by its name, after UUID and alias; the list shows no names as ids"
+    "5.2", "an agent can also be identified by its name, after UUID and alias; the list shows no names as ids"
 )
 required_metadata = ours("a variable that the agent requires and metadata has not: metadata.<name> is required")
 stream_metadata = spec("5.3", "metadata is handed to the agent as run variables, language as a hint")
@@ -124,7 +125,7 @@ tts_file = spec("1", "GET /saas/voice-broadcast/{messageId}.mp3 needs no authent
 tts_counts = spec("5.6", "repeated tts calls do not count towards total, and are refused when it is used up")
 tts_ranges = ours("of a spoken file one stretch can be asked for, as players of some browsers do")
 upstream_failure = open_point(
-    "5.5, 5.6", "an endpoint for pictures or speech that fails is 10500, one that limits is 10429"
+    "5.5, 5.6", "a failing image or text-to-speech endpoint is 10500, one that reports a rate limit is 10429"
 )
 
 # The stream ---------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ token_without_signature = spec(
 )
 disabled_credential_s_token = spec("2.2", "require_signature false, disabled: 401, 400001001, invalid or expired")
 unknown_token_alone = open_point(
-    "2.2", "a token that is not known, sent without a signature, is an invalid token and no missing signature"
+    "2.2", "an unknown token sent without a signature is reported as an invalid token, not as a missing signature"
 )
 
 grants = spec("2.3", "code, refresh token and credential are exchanged for an access token")
@@ -70,8 +70,7 @@ refresh_token_stays = spec("2.3", "a refresh gives the same refresh token; older
 codes_are_used_once = spec("2.3", "a code is good once; its redirect_uri must be the same")
 reuse_revokes = differs(
     "2.3",
-    "whoever uses a code again revokes the tokens that came from it, as RFC 6749 recommends; the specification revokes"
-    " nothing",
+    "using a code again revokes the tokens issued for it, as RFC 6749 recommends; the specification revokes nothing",
 )
 token_failures = spec("2.3", "failures are 400, or 401 for invalid_client, with both known client forms in one object")
 token_answers_are_not_kept = ours("answers with tokens have Cache-Control: no-store")
@@ -105,16 +104,17 @@ session_not_found = spec("3", "a session unknown, another user's or another agen
 
 no_text_without_stream = open_point(
     "4.2",
-    "without stream the answer has session_id and chat_id alone, at once; the text is read with the messages call",
+    "without stream, the response has only session_id and chat_id, immediately; the text is read "
+    "with the messages call",
 )
 chat_headers = spec("4.2", "every answer of create chat has X-Chat-Id and X-Session-Id")
 goes_on_in_a_session = spec("4.1", "a session_id goes on in that session, whose messages the agent sees")
 aliases_come_back = open_point(
-    "5.3", "an alias by which the client named a session is what it is shown; every other session has its UUID"
+    "5.3", "a session is shown with the alias that the client gave it; every other session has its UUID"
 )
 user_header = ours("X-User-ID names the end user of a call without a token, where user_header=true alone")
 app_by_name = differs(
-    "README 3", "app_id is also an agent's name, after UUID and alias; the debug text of an unknown one says so"
+    "README 3", "app_id can also be an agent's name, after UUID and alias; the debug text for an unknown one says so"
 )
 required_is_information = spec("4.1", "required of the app's detail is information only: a chat without it is taken")
 variables_fill_in = spec("4.1", "variables reach the agent; of a repeated key the last counts")
@@ -134,8 +134,8 @@ stream_headers = spec("README 6", "streams are not cached, not buffered, and hav
 heartbeat = spec("5.1", "a heartbeat is two newlines")
 data_prefix = open_point(
     "5.1",
-    "a stream calls itself text/event-stream and its messages have no data: prefix, as in the page's "
-    "samples; with sse_data_prefix messages are data: lines and heartbeats comments",
+    "a stream is declared as text/event-stream and its messages have no data: prefix, as in the "
+    "page's samples; with sse_data_prefix, messages are data: lines and heartbeats are comments",
 )
 media_types = spec("5.1", "stream_media_type says what a stream calls itself")
 text_is_cumulative = spec("5.5", "an agent's message says what the tokens before it said, and nothing more")
@@ -154,7 +154,7 @@ page_pause = open_point(
 langflow_pages = spec("5.5", "a Langflow page shows an answer once, however long it is and however it comes")
 streams_without_tokens = spec("5.5", "tokens false: no token events, the messages as otherwise")
 langflow_failures = spec("5.4", "a Langflow page shows the reason of a failed run")
-reasoning_is_a_step = open_point("5.5", "reasoning has no tokens, it is an entry Thinking of the next message")
+reasoning_is_a_step = open_point("5.5", "thinking has no token events; it is an entry Thinking in the next message")
 tool_calls_are_steps = spec("5.3", "a tool call is an entry when it has ended")
 user_message = spec("5.3", "the user's message has its own id and the same chat_id")
 times_have_the_server_s_zone = spec("5.3", "timestamp is in the server's time zone, six digits, no zone")
@@ -169,7 +169,7 @@ readers_of_any_pace = spec("README 9", "one byte at a time or all at once: the s
 leaving_cancels_nothing = spec("README 6", "a reader who leaves changes nothing for the run")
 durations_are_stored = open_point(
     "5.4",
-    "durations come from times kept with the message, so that a replay says the same: 0 where none is kept",
+    "durations come from times stored with the message, so that a replay has the same values: 0 if none is stored",
 )
 
 # Other calls --------------------------------------------------------------------------------------------------------
@@ -197,8 +197,8 @@ chat_id_is_last = open_point(
     "the page's sample message has no chat_id, though its text says that messages have one: it is the last member of"
     " every add_message and token, and in the header X-Chat-Id",
 )
-no_later_form = differs("1", "the later form of the stream, with data.role and data.type, is not served")
+no_later_form = differs("1", "the later format of the stream, with data.role and data.type, is not supported")
 members_without_effect = open_point("2.3", "app_ticket and company_id are accepted and have no effect")
 tried_codes_are_used_up = open_point(
-    "2.3", "a code that another credential or another redirect_uri tries to use is used up"
+    "2.3", "an attempt to use a code with a different credential or redirect_uri uses it up"
 )

@@ -98,11 +98,11 @@ upload_record = spec("6.3", "upload answers a FileRecordVO; key and url have the
 upload_errors = spec("4", "upload without file: 4000")
 stored_file = open_point(
     "1.1",
-    "the bytes under /api/f need the key of the file's user: 403 with another's or none, 404 for a file there is not",
+    "downloads under /api/f need the key of the file's user: 403 with another key or none, 404 for a nonexistent file",
 )
 conversation_files = spec("6.3", "a conversation's files: attachments by name, a second one of a name is numbered")
 files_elsewhere = open_point(
-    "6.3", "a file that a message attached by an address elsewhere is listed; its fileProxyUrl leads there: 302"
+    "6.3", "a file attached to a message by an external URL is listed; its fileProxyUrl redirects to that URL: 302"
 )
 file_addresses = spec(
     "1.1",
@@ -127,12 +127,12 @@ older_stop = spec("1.2", "stop and delete on the older paths")
 # Choices ------------------------------------------------------------------------------------------------------------
 
 reason_of_failures = open_point(
-    "7.4", "the reason of a failed run is the text of anything unforeseen, 系统开小差啦，请稍后重试"
+    "7.4", "the reason of a failed run is the text for unexpected errors, 系统开小差啦，请稍后重试"
 )
-growing_messages = open_point("6.2", "a message being written is shown with finished false")
+growing_messages = open_point("6.2", "a message in progress has finished false")
 refusal_in_two_writes = spec("README 6", "the two events of a message that is not accepted are a write each")
 refused_in_an_envelope = open_point(
-    "3", "a bad key, a reached limit and a malformed body are told in an envelope, also on routes that stream"
+    "3", "an invalid key, a reached limit and a malformed body are reported in an envelope, even on streaming routes"
 )
 types_of_steps = open_point("7.3", "the targetId of a step is null, its type is Knowledge or ToolCall")
-several_ranges = open_point("6.3", "of several ranges in one Range header none is heeded: the whole file is sent")
+several_ranges = open_point("6.3", "several ranges in one Range header are ignored: the whole file is sent")
