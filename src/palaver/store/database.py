@@ -150,8 +150,10 @@ class Database:
                     self.lost += 1
             except FAILURES as error:
                 again = isinstance(error, GIVEN_WAY) or (lost(error) and (reads or not acquired or undone(error)))
-                # All connections of the pool may be lost at once. To one that cannot be made it makes no difference.
-                most = ATTEMPTS + (self._connections if acquired and lost(error) else 0)
+                # All connections of the pool may be lost at once, and new ones while they are set up. To one that
+                # cannot be made it makes no difference.
+                lasting = isinstance(error, OSError) and not acquired
+                most = ATTEMPTS + (self._connections if lost(error) and not lasting else 0)
                 if not again or attempt >= most:
                     problem = failure(error)
                     log.warning("statement failed", error=problem.detail)
