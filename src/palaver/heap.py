@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import resource
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 LOOK_EVERY_S = 2.0
 WORTH = 33_554_432
@@ -24,6 +26,14 @@ class _Figures(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in (*"abcdefg", "in_use", "free", "at_the_end"))
 
 
+class Sizes(NamedTuple):
+    """Bytes of the heap in use and free, and of memory that the process has."""
+
+    used: int
+    free: int
+    resident: int
+
+
 class Heap:
     """The C library's, where that is glibc 2.33 or newer. Raises ``OSError`` where it is another one."""
 
@@ -35,10 +45,10 @@ class Heap:
             raise OSError("there is no malloc_trim") from error
         self._figures.restype = _Figures
 
-    def used(self) -> int:
-        """Bytes in use."""
+    def look(self) -> Sizes:
         figures: Any = self._figures()
-        return figures.in_use
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return Sizes(figures.in_use, figures.free, pages * resource.getpagesize())
 
     def give_back(self) -> None:
         self._trim(0)
@@ -50,13 +60,15 @@ async def give_back() -> None:
         heap = Heap()
     except OSError:
         return
-    most = 0
+    most, least = 0, heap.look().resident
     while True:
         worked = time.process_time()
         await asyncio.sleep(LOOK_EVERY_S)
         worked = time.process_time() - worked
-        used = await asyncio.to_thread(heap.used)
-        most = max(most, used)
-        if most - used >= WORTH and worked <= QUIET * LOOK_EVERY_S:
+        sizes = await asyncio.to_thread(heap.look)
+        most, least = max(most, sizes.used), min(least, sizes.resident)
+        # What came and went between two looks is free, and is seen by what the process has come to.
+        freed = max(most - sizes.used, min(sizes.free, sizes.resident - least))
+        if freed >= WORTH and worked <= QUIET * LOOK_EVERY_S:
             await asyncio.to_thread(heap.give_back)
-            most = used
+            most, least = sizes.used, (await asyncio.to_thread(heap.look)).resident

@@ -10,8 +10,11 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from palaver.config import Settings
-from palaver.core.loggable import redacted
+from palaver.core.loggable import HIDDEN, redacted
 from palaver.http.server import Quiet
+
+MAX_TEXT = 8192
+"""Characters of one text in a line. The rest may be a caller's, and as long as he likes."""
 
 
 def configure_logs(settings: Settings) -> None:
@@ -62,13 +65,13 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 def _redacted(value: Any) -> Any:
     match value:
         case str():
-            return redacted(value)
+            return redacted(value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + HIDDEN)
         case dict():
             return {name: _redacted(member) for name, member in cast("dict[Any, Any]", value).items()}
         case list() | tuple():
             return [_redacted(member) for member in cast("list[Any]", value)]
         case BaseException():
-            return redacted(repr(value))
+            return _redacted(repr(value))
         case _:
             return value
 

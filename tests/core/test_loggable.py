@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from palaver.core.loggable import loggable, redacted
+from palaver.core.loggable import HIDDEN, loggable, redacted
+from palaver.logs import MAX_TEXT, redact
 
 HEX = "5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5"
 
@@ -62,3 +63,8 @@ def test_a_long_text_takes_time_in_proportion_to_its_length() -> None:
         redacted(piece * 100_000)
         loggable(piece * 100_000)
         assert time.process_time() - begun < 2, piece
+
+
+def test_a_line_has_of_a_text_what_somebody_would_read() -> None:
+    written = redact(None, "info", {"ref": "9" * 1_000_000, "short": "9" * MAX_TEXT})
+    assert written == {"ref": "9" * MAX_TEXT + HIDDEN, "short": "9" * MAX_TEXT}

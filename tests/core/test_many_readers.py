@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 from kit import run
 
@@ -67,3 +69,25 @@ def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
             assert fold(events)[0] == (Text(text="abc"),)
 
     run(scene())
+
+
+def test_what_was_read_is_gone_with_its_last_reader() -> None:
+    async def scene() -> None:
+        watched = Watched(Draft((Text(text="a"),)))
+        gone = weakref.ref(watched)
+        collecting = [asyncio.create_task(collect(Reader(watched), 5)) for _ in range(FEW + 1)]
+        await asyncio.sleep(0)
+        watched.draft.apply(Ended(status=Status.COMPLETE))
+        watched.changed()
+        del watched
+        await asyncio.gather(*collecting)
+        collecting.clear()
+        await asyncio.sleep(0)
+        assert gone() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scene())
+    finally:
+        gc.enable()

@@ -127,11 +127,11 @@ class Watched:
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self.readers: set[Reader] = set()
-        self._rounds = Rounds(self)
+        self._rounds = Rounds()
 
     def changed(self) -> None:
         if len(self.readers) > FEW:
-            self._rounds.go()
+            self._rounds.go(self)
             return
         for reader in self.readers:
             reader.wake()
@@ -139,43 +139,43 @@ class Watched:
 
 class Rounds:
     """Wakes many readers a few at a time, so that everybody else has his turn in between, and the more there are the
-    less often: each of them is given more at once."""
+    less often: each of them is given more at once. It does not keep what they read: a cycle of references would keep
+    every answer until the collector comes."""
 
-    __slots__ = ("_again", "_begun", "_left", "_watched")
+    __slots__ = ("_again", "_begun", "_left")
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched = watched
+    def __init__(self) -> None:
         self._left: list[Reader] | None = None
         """Who is to be woken yet; ``None`` between two rounds."""
         self._again = False
         self._begun = float("-inf")
 
-    def go(self) -> None:
+    def go(self, watched: Watched) -> None:
         """There is something to read: at the latest by the end of the next round everybody knows."""
         self._again = True
         if self._left is None:
             self._left = []
             loop = asyncio.get_running_loop()
-            pause = self._begun + len(self._watched.readers) * READER_S - loop.time()
-            loop.call_later(max(0.0, pause), self._begin)
+            pause = self._begun + len(watched.readers) * READER_S - loop.time()
+            loop.call_later(max(0.0, pause), self._begin, watched)
 
-    def _begin(self) -> None:
+    def _begin(self, watched: Watched) -> None:
         self._again = False
         self._begun = asyncio.get_running_loop().time()
-        self._left = list(self._watched.readers)
-        self._wake_some()
+        self._left = list(watched.readers)
+        self._wake_some(watched)
 
-    def _wake_some(self) -> None:
+    def _wake_some(self, watched: Watched) -> None:
         assert self._left is not None
         some, self._left = self._left[-FEW:], self._left[:-FEW]
         for reader in some:
             reader.wake()
         if self._left:
-            asyncio.get_running_loop().call_soon(self._wake_some)
+            asyncio.get_running_loop().call_soon(self._wake_some, watched)
             return
         self._left = None
         if self._again:
-            self.go()
+            self.go(watched)
 
 
 class Live(Watched):

@@ -13,7 +13,9 @@ import asyncio
 import resource
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +27,8 @@ RESERVED_FILES = 64
 
 GRACE_S = 1.0
 """Seconds in which a new connection is not closed for another one."""
+LATER_S = 0.002
+"""Seconds of one pass of the event loop in which what was put off is done."""
 BURST = 8
 """How many times the limit there may be of connections that are so new."""
 
@@ -76,6 +80,7 @@ class Connections:
         """By address, with the moment at which each one's time to prove itself began."""
         self._unverified_count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._later: deque[Callable[[], None]] = deque()
 
     def __len__(self) -> int:
         return len(self._verified) + self._unverified_count
@@ -105,6 +110,23 @@ class Connections:
                 self._timer = loop.call_at(until, self._close_excess)
                 return
             self._evict(oldest)
+
+    def later(self, act: Callable[[], None]) -> None:
+        """Do ``act`` in a later pass of the event loop, for which there is so much time and no more in each."""
+        self._later.append(act)
+        if len(self._later) == 1:
+            asyncio.get_running_loop().call_soon(self._do_later)
+
+    def _do_later(self) -> None:
+        until = time.perf_counter() + LATER_S
+        for _ in range(len(self._later)):
+            act = self._later[0]
+            act()  # what it puts off in turn comes behind the others, and asks for no further pass
+            self._later.popleft()
+            if time.perf_counter() >= until:
+                break
+        if self._later:
+            asyncio.get_running_loop().call_soon(self._do_later)
 
     def remove(self, connection: Connection) -> None:
         if connection in self._verified:

@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from palaver.http.connections import ConnectionLimits, Connections, end_by_reset
+from palaver.http.heads import origin_form, parsed, plain, wrong_host
 from palaver.wire.framing import compact
 
 HEAD_BYTES = 65_536
@@ -35,6 +36,8 @@ TOO_LARGE = "the head has more than 64 KiB"
 NO_HTTP = "it does not begin with a request line of HTTP/1.1"
 WRITE_BYTES = 65_536
 """Bytes that are handed to the socket at a time."""
+CHUNKED_BYTES = 4096
+"""Bytes of a body in chunks that are parsed at a time: each chunk costs, however small it is."""
 MAX_QUEUED = 16
 """Requests that may come in one read behind a chunked body."""
 DISCARDING_S = 30.0
@@ -47,9 +50,6 @@ HALF_CLOSED_S = 1.0
 log = structlog.get_logger("palaver.http")
 
 _REQUEST_LINE = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]{1,32}) ([^\x00-\x20\x7f]+) HTTP/(1)\.([01])")
-_UPGRADE = re.compile(rb"(?im)^upgrade(?=[ \t]*:)")
-_RAW = re.compile(rb"[\x80-\xff]+")
-_HOST = re.compile(rb"[!-~]*")
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -70,8 +70,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._scanned = 0
         self._body_left = 0
         """Bytes of the body that are to come, where its head says it; where chunks end the parser says."""
+        self._rest: tuple[bytes, int] | None = None
+        """What has been read of a body in chunks, and from where on it is to be parsed in a later pass of the loop."""
         self._in_body = False
         """A request's head is complete and its body is not."""
+        self._ended = False
+        """A body's end was among what was parsed last."""
         self._discarding = False
         """What comes is nobody's any more."""
         self._line: re.Match[bytes] | None = None
@@ -152,15 +156,15 @@ class HttpProtocol(HttpToolsProtocol):
             self._line = _REQUEST_LINE.match(bytes(self._kept))
             self._refuse(431, TOO_LARGE)
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes, at: int = 0) -> None:
         """Give the parser what it may have by now; the rest is kept."""
         self._keep(b"")
-        at = 0
         while at < len(data) and not self._discarding and not self.transport.is_closing():
             if self._in_body:
-                end = min(len(data), at + self._body_left) if self._body_left else len(data)
-                self._feed(data[at:end])
-                at = end
+                at = self._take_body(data, at)
+                if self._in_body and at < len(data):
+                    self._put_off(data, at)
+                    return
                 continue
             if self._answering:
                 self._keep(data[at:])
@@ -168,6 +172,31 @@ class HttpProtocol(HttpToolsProtocol):
             if (end := self._take_head(data, at)) < 0:
                 return
             at = end
+
+    def _take_body(self, data: bytes, at: int) -> int:
+        """How far the body that goes on at ``at`` was parsed, and what stands behind the end of one in chunks: the
+        parser, which alone knows where that is, may be in the next head."""
+        chunked, self._ended = not self._body_left, False
+        end = min(len(data), at + (self._body_left or CHUNKED_BYTES))
+        self._feed(data[at:end])
+        if chunked and self._ended and end < len(data) and not self._discarding:
+            self._feed(data[end:])
+            end = len(data)
+        return end
+
+    def _put_off(self, data: bytes, at: int) -> None:
+        """Parse on when others have had their turn, and read no more until then."""
+        self._rest = (data, at)
+        self.flow.pause_reading()
+        self._connections.later(self._parse_on)
+
+    def _parse_on(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is None or self._discarding or self.transport.is_closing():
+            return
+        self._parse(*rest)
+        if self.cycle.response_complete or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.may_read()
 
     def _take_head(self, data: bytes, at: int) -> int:
         """Where the head that begins at ``at`` ends, -1 where it is not to be parsed."""
@@ -194,7 +223,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(400, NO_HTTP)
             return -1
         self._clear_timer()
-        self._feed(_plain(self._line, data[line_end:end]))
+        self._feed(plain(self._line, data[line_end:end]))
         return end
 
     def _may_be_head(self) -> bool:
@@ -251,7 +280,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_left = int(length) if length.isdigit() and not chunked else 0
         if self._line is None:  # it came in one piece with the chunked body of the request before
             self._line = _REQUEST_LINE.fullmatch(b"%s %s HTTP/%s" % (method.encode(), self.url, version.encode()))
-        wrong = _wrong_host([value for name, value in self.headers if name == b"host"], version)
+        wrong = wrong_host([value for name, value in self.headers if name == b"host"], version)
         malformed = (400, wrong) if wrong else None
         self._start(
             method, version, malformed=malformed, keep_alive=version != "1.0" and self.parser.should_keep_alive()
@@ -266,7 +295,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        self._in_body = False
+        self._in_body, self._ended = False, True
         self._line = None
         if self.cycle.response_complete:  # the rest of a body that nobody wanted
             self._clear_timer()
@@ -280,7 +309,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _start(self, method: str, version: str, *, keep_alive: bool, malformed: tuple[int, str] | None = None) -> None:
         """Begin to answer the request whose head has been read; ``malformed``: with which status, and why."""
         line = self._line
-        target = None if line is None else _parsed(line[2])
+        target = None if line is None else parsed(line[2])
         if line is None or target is None:
             self._refuse(400, "the request's target is no address")
             return
@@ -291,7 +320,7 @@ class HttpProtocol(HttpToolsProtocol):
             path=urllib.parse.unquote(path.decode("ascii")),
             raw_path=path,
             query_string=query,
-            target=_origin_form(line[2]),
+            target=origin_form(line[2]),
             verified=self._verified,
             malformed=malformed,
         )
@@ -327,7 +356,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._discarding:
             return
-        self.flow.resume_reading()
+        if self._rest is None:
+            self.flow.resume_reading()
         if self._in_body:
             self._set_timer(DISCARDING_S, self.transport.close)
         else:
@@ -346,7 +376,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def may_read(self) -> None:
         """The request that is being answered wants the rest of its body, or to hear that its caller is gone."""
-        if not self._counted:
+        if not self._counted and self._rest is None:
             self.flow.resume_reading()
 
     def write(self, data: bytes | memoryview) -> None:
@@ -405,7 +435,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         self._in_body = False
         self._discarding = True
-        if self._line is None or _parsed(self._line[2]) is None:
+        if self._line is None or parsed(self._line[2]) is None:
             self._refuse_plainly(status, reason)
             return
         self._restart((status, reason))
@@ -447,46 +477,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _plain(line: re.Match[bytes], rest: bytes) -> bytes:
-    """The head as the parser takes it: a raw UTF-8 target percent-encoded, and no offer to upgrade the connection:
-    Java's HttpClient makes one (h2c) with a first request, and the parser would pass over the body of such a one."""
-    return b"%s %s HTTP/%s.%s" % (line[1], _encoded(line[2]), line[3], line[4]) + _UPGRADE.sub(b"X-Upgrade", rest)
-
-
-def _encoded(target: bytes) -> bytes:
-    if target.isascii():
-        return target
-    return _RAW.sub(lambda raw: urllib.parse.quote(raw[0]).encode(), target)
-
-
-def _parsed(target: bytes) -> tuple[bytes, bytes] | None:
-    """(path, query) of a request's target, ``None`` for what is none."""
-    try:
-        parsed = httptools.parse_url(_encoded(target))
-    except httptools.HttpParserError:
-        return None
-    return parsed.path or b"/", parsed.query or b""
-
-
-def _origin_form(target: bytes) -> str:
-    """Path and query byte for byte as they were sent, without the scheme and host that a proxy may be sent."""
-    text = target.decode("latin-1")
-    if text.startswith("/") or "://" not in text:
-        return text
-    authority_and_path = text.partition("://")[2]
-    start = re.search(r"[/?]", authority_and_path)
-    return "/" if start is None else authority_and_path[start.start() :]
-
-
-def _wrong_host(hosts: list[bytes], version: str) -> str:
-    """What is wrong with a request's ``Host``, if anything is: RFC 9112, 3.2."""
-    if len(hosts) > 1:
-        return "more than one Host"
-    if not hosts:
-        return "" if version == "1.0" else "no Host"
-    return "" if _HOST.fullmatch(hosts[0]) else "a Host that is none"
 
 
 class Cycle(RequestResponseCycle):

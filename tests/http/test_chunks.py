@@ -1,0 +1,55 @@
+"""Bodies in chunks: each chunk costs, however small it is, so that a few of them are parsed at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import uvloop
+
+from palaver.http.server import Server, listen
+from palaver.http.stream import Receive, Send
+
+CHUNKS = 200_000
+
+
+async def _answers(sent: bytes) -> tuple[bytes, list[int]]:
+    """All that a server answers to ``sent``, and how many bytes of bodies it had at a time."""
+    pieces: list[int] = []
+
+    async def application(_: dict[str, Any], receive: Receive, send: Send) -> None:
+        size = 0
+        while True:
+            message = await receive()
+            pieces.append(len(message["body"]))
+            size += pieces[-1]
+            if not message["more_body"]:
+                break
+        body = b"%d bytes" % size
+        length = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": body})
+
+    with listen("127.0.0.1", 0) as listening:
+        up = asyncio.Event()
+        server = Server(application, started=up.set, closing_s=5)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        await up.wait()
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(sent)
+        async with asyncio.timeout(30):
+            answers = await reader.read(-1)
+        writer.close()
+        server.should_exit = True
+        await serving
+    return answers, pieces
+
+
+def test_very_many_chunks_are_parsed_a_few_at_a_time_and_what_follows_is_served() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n"
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * CHUNKS + b"0\r\n\r\n"
+    last = head + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc"
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers, pieces = runner.run(_answers(chunked + last))
+    assert [answer[-12:].split(b"\r\n")[-1] for answer in answers.split(b" bytes")[:2]] == [b"200000", b"3"]
+    assert max(pieces) < 25_000  # of the 40,000 and more that come in one read
