@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from palaver.core.types import Agent, Key
+from palaver.core.types import Agent, ApiKey
 
 USER = "bench"
 SETTINGS: Mapping[str, Mapping[str, Any]] = {"sonaops": {"signature": "hmac-sha256"}}
@@ -45,7 +45,7 @@ def relayed(text: str = "hi") -> bytes:
 class Caller:
     """Somebody with a credential of a dialect, for one end user, who talks to one agent."""
 
-    key: Key
+    key: ApiKey
     agent: Agent
     user: str = USER
 
@@ -127,11 +127,11 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _hmac(key: Key, text: str) -> str:
+def _hmac(key: ApiKey, text: str) -> str:
     return hmac.new(key.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def _token(key: Key) -> str:
+def _token(key: ApiKey) -> str:
     """Snail's JWT, good for an hour."""
     signed = f"{_segment(_json({'alg': 'HS256'}))}.{_segment(_json({'appId': key.id, 'exp': int(time.time()) + 3600}))}"
     return f"{signed}.{_segment(hmac.new(key.secret.encode(), signed.encode(), hashlib.sha256).digest())}"

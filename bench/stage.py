@@ -24,7 +24,7 @@ from palaver import app
 from palaver.config import Settings
 from palaver.core.types import Agent, AgentSpec, Application
 from palaver.store.driver import Connection, connect
-from palaver.store.embedded import Embedded
+from palaver.store.embedded import EmbeddedPostgres
 
 LIMITS: Mapping[str, Any] = {"rpm": 10**9, "total": 10**12}
 """Every call is counted, and none is refused."""
@@ -138,7 +138,7 @@ async def staged(cpus: Cpus, dialects: Sequence[str], users: Sequence[str] = ())
     """The stage; afterwards no process and no folder is left. ``users`` are end users beside ``USER``."""
     pin(0, cpus.others)
     async with scratch() as folder:
-        embedded = Embedded(folder / "data")
+        embedded = EmbeddedPostgres(folder / "data")
         upstream = Upstream()
         url = await asyncio.to_thread(embedded.start)
         try:
@@ -158,7 +158,7 @@ async def staged(cpus: Cpus, dialects: Sequence[str], users: Sequence[str] = ())
 
 
 async def _ground(settings: Settings, dialects: Sequence[str], users: Sequence[str]) -> Ground:
-    async with app.opened(settings, {}) as core:
+    async with app.open_core(settings, {}) as core:
         owner = await core.store.applications.named("bench")
         agent = await core.store.agents.apply(owner, AgentSpec(name="bench", instructions="Answer in a few words."))
         callers: dict[str, Caller] = {}

@@ -42,7 +42,7 @@ async def starting(stage: Stage, sizes: Sizes, _dialects: Sequence[str]) -> Asyn
 
 
 async def _caller(folder: Path) -> Caller:
-    async with app.opened(Settings(data=str(folder / "data")), {}) as core:
+    async with app.open_core(Settings(data=str(folder / "data")), {}) as core:
         owner = await core.store.applications.named("bench")
         agent = await core.store.agents.apply(owner, AgentSpec(name="bench"))
         dialect = next(one for one in app.all_dialects() if one.name == "snail")

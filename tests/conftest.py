@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from kit import Scratch, run
-from stalls import STALLS
+from support.kit import Scratch, run
+from support.stalls import STALLS
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from palaver.store.embedded import Embedded
+from palaver.store.embedded import EmbeddedPostgres
 
 SLOW = (
     "test_stopping.py",
@@ -92,7 +92,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scratch]:
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     short = Path(tempfile.gettempdir()) / f"palaver-tests-{folder.name}-{os.getuid()}"
-    embedded = Embedded(short)
+    embedded = EmbeddedPostgres(short)
     scratch = Scratch(embedded.start())
     run(scratch.prepare())
     yield scratch

@@ -22,9 +22,9 @@ from bench.machine import Cpus, Process
 from bench.stage import Server, palaver, scratch
 from palaver import app
 from palaver.config import Settings
-from palaver.core.types import Agent, AgentSpec, Key
+from palaver.core.types import Agent, AgentSpec, ApiKey
 from palaver.store.driver import Connection, connect
-from palaver.store.embedded import Embedded
+from palaver.store.embedded import EmbeddedPostgres
 
 MEMORY = 512 * 2**20
 """Bytes that the kernel lets the server have for its data: all that is private and can be written, used or not."""
@@ -49,10 +49,10 @@ class Ground:
 
     folder: Path
     url: str
-    keys: Mapping[str, Key]
+    keys: Mapping[str, ApiKey]
     """The attackers', by dialect."""
     agents: Mapping[str, Agent]
-    neighbour: Key
+    neighbour: ApiKey
     neighbours_agent: Agent
 
 
@@ -60,7 +60,7 @@ class Ground:
 async def grounds() -> AsyncGenerator[Ground]:
     """PostgreSQL and what is in it; afterwards no process and no folder is left."""
     async with scratch() as folder:
-        embedded = Embedded(folder / "data")
+        embedded = EmbeddedPostgres(folder / "data")
         url = await asyncio.to_thread(embedded.start)
         try:
             yield await _ground(folder, url)
@@ -69,10 +69,10 @@ async def grounds() -> AsyncGenerator[Ground]:
 
 
 async def _ground(folder: Path, url: str) -> Ground:
-    async with app.opened(Settings(data=str(folder / "data"), database_url=url), {}) as core:
+    async with app.open_core(Settings(data=str(folder / "data"), database_url=url), {}) as core:
         store = core.store
 
-        async def key(application: str, dialect: str) -> Key:
+        async def key(application: str, dialect: str) -> ApiKey:
             owner = await store.applications.named(application)
             maker = next(one for one in app.all_dialects() if one.name == dialect)
             name, secret = maker.new_credential(secrets.token_bytes(32))

@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from palaver.store.folders import unusable
-from palaver.tools.addresses import allowed
+from palaver.store.data_folder import why_unusable
+from palaver.tools.addresses import parse_allowed
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -191,7 +191,7 @@ class SettingsError(ValueError):
     """A setting that cannot be, with its name and what would be right."""
 
 
-OUTSIDE = {"PALAVER_CONFIG": "path of the TOML file; default: `palaver.toml` in the data folder"}
+OTHER_VARIABLES = {"PALAVER_CONFIG": "path of the TOML file; default: `palaver.toml` in the data folder"}
 """Environment variables that are not settings."""
 
 
@@ -203,16 +203,16 @@ def default_folder(environment: Mapping[str, str]) -> Path:
     return Path(base) / "palaver"
 
 
-def load(environment: Mapping[str, str], said: Mapping[str, Any]) -> Settings:
+def load(environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
     """The settings; ``said`` is what the command line says. Raises ``SettingsError``."""
     from_environment = _from_environment(environment)
-    chosen = {name: value for name, value in said.items() if value is not None}
+    chosen = {name: value for name, value in overrides.items() if value is not None}
     folder = Path(chosen.get("data") or from_environment.get("data") or default_folder(environment)).expanduser()
     from_file = _from_file(environment.get("PALAVER_CONFIG"), folder)
     values = {**from_file, **from_environment, **chosen, "data": str(folder.absolute())}
     converted = {name: _converted(name, value) for name, value in values.items()}
     settings = Settings(**converted)
-    if (reason := unusable(settings.folder)) is not None:
+    if (reason := why_unusable(settings.folder)) is not None:
         raise SettingsError(f"data: {reason}")
     if settings.database_direct_url is not None and settings.database_url is None:
         raise SettingsError("database_direct_url: it requires database_url, which is not set")
@@ -221,7 +221,7 @@ def load(environment: Mapping[str, str], said: Mapping[str, Any]) -> Settings:
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise SettingsError(f"timezone: {settings.timezone!r} is not the name of a time zone, such as 'UTC'") from error
     try:
-        allowed(settings.fetch_allow)
+        parse_allowed(settings.fetch_allow)
     except ValueError as error:
         raise SettingsError(f"fetch_allow: {error}") from error
     return settings
@@ -230,7 +230,7 @@ def load(environment: Mapping[str, str], said: Mapping[str, Any]) -> Settings:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in environment.items():
-        if not name.startswith("PALAVER_") or name in OUTSIDE or value == "":
+        if not name.startswith("PALAVER_") or name in OTHER_VARIABLES or value == "":
             continue
         setting = name.removeprefix("PALAVER_").lower()
         if setting in Settings.__struct_fields__:
@@ -264,7 +264,7 @@ def _converted(name: str, value: Any) -> Any:
         raise SettingsError(f"{name}: {value!r} is not valid: {str(error)[0].lower()}{str(error)[1:]}") from error
 
 
-def described() -> list[tuple[str, str, str]]:
+def setting_docs() -> list[tuple[str, str, str]]:
     """(name, default, meaning) of every setting, in order."""
     rows: list[tuple[str, str, str]] = []
     for field in msgspec.structs.fields(Settings):

@@ -18,10 +18,11 @@ import msgspec
 import structlog
 
 from palaver.agentfile import parse
-from palaver.app import Core, base_url, own_documents
-from palaver.core.types import Agent, Application, Key
+from palaver.app import Core, documentation_folder
+from palaver.core.types import Agent, ApiKey, Application
 from palaver.knowledge.ingest import ingest
-from palaver.wire.contract import Dialect, Sample
+from palaver.server import base_url
+from palaver.wire.contract import CurlSample, Dialect
 
 log = structlog.get_logger("palaver.demo")
 
@@ -39,10 +40,10 @@ class Demo:
 
     app: Application | None = None
     agent: Agent | None = None
-    keys: tuple[Key, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
 
 
-class _Made(msgspec.Struct, frozen=True, kw_only=True):
+class _CreatedDialects(msgspec.Struct, frozen=True, kw_only=True):
     """What earlier starts made already, as it is kept in the database."""
 
     dialects: list[str] = []
@@ -57,7 +58,7 @@ async def ensure_demo(core: Core, dialects: Sequence[Dialect], *, again: bool = 
 async def _ensure(core: Core, dialects: Sequence[Dialect], *, again: bool) -> Demo:
     kept = await core.store.recall(_MADE)
     first = kept is None or again
-    made = _Made() if kept is None or again else msgspec.json.decode(kept, type=_Made)
+    made = _CreatedDialects() if kept is None or again else msgspec.json.decode(kept, type=_CreatedDialects)
     if first:
         log.info("making the demo")
     app = await core.store.applications.named(APP) if first else await core.store.applications.get(APP)
@@ -68,8 +69,10 @@ async def _ensure(core: Core, dialects: Sequence[Dialect], *, again: bool) -> De
     if agent is None and first:
         agent = await core.store.agents.apply(app, parse(guide()))
     if first or await core.store.knowledge.get(app.id, KNOWLEDGE) is not None:
-        await ingest(core.store.knowledge, app.id, KNOWLEDGE, own_documents(), prune=True, lost=True)
-    now = msgspec.json.encode(_Made(dialects=sorted({*made.dialects, *(one.name for one in dialects)}))).decode()
+        await ingest(core.store.knowledge, app.id, KNOWLEDGE, documentation_folder(), prune=True, lost=True)
+    now = msgspec.json.encode(
+        _CreatedDialects(dialects=sorted({*made.dialects, *(one.name for one in dialects)}))
+    ).decode()
     if now != kept:
         await core.store.remember(_MADE, now)
     return Demo(app=app, agent=agent, keys=keys)
@@ -77,9 +80,9 @@ async def _ensure(core: Core, dialects: Sequence[Dialect], *, again: bool) -> De
 
 async def _keys(
     core: Core, app: Application, dialects: Sequence[Dialect], *, passed_over: Sequence[str]
-) -> tuple[Key, ...]:
+) -> tuple[ApiKey, ...]:
     """A credential of each dialect; made where there is none, except for dialects that are ``passed_over``."""
-    there: dict[str, Key] = {}
+    there: dict[str, ApiKey] = {}
     for _, key in await core.store.keys.all(app):
         if key.dialect not in there or (key.enabled and not there[key.dialect].enabled):
             there[key.dialect] = key
@@ -89,7 +92,7 @@ async def _keys(
     return tuple(there[dialect.name] for dialect in dialects if dialect.name in there)
 
 
-async def new_key(core: Core, app: Application, dialect: Dialect) -> Key:
+async def new_key(core: Core, app: Application, dialect: Dialect) -> ApiKey:
     """A credential with nothing set."""
     name, secret = dialect.new_credential(secrets.token_bytes(32))
     return await core.store.keys.create(app, dialect.name, name, secret, {})
@@ -100,11 +103,13 @@ def guide() -> str:
     return files("palaver").joinpath("guide.md").read_text(encoding="utf-8")
 
 
-def sample(demo: Demo, key: Key, address: str) -> Sample | None:
+def sample(demo: Demo, key: ApiKey, address: str) -> CurlSample | None:
     """What a dialect needs for its example; ``None`` when there is no agent to call."""
     if demo.agent is None:
         return None
-    return Sample(base_url=address, id=key.id, secret=key.secret, agent_id=demo.agent.id, agent_uid=demo.agent.uid.hex)
+    return CurlSample(
+        base_url=address, id=key.id, secret=key.secret, agent_id=demo.agent.id, agent_uid=demo.agent.uid.hex
+    )
 
 
 # Where the server is ------------------------------------------------------------------------------------------------

@@ -15,14 +15,15 @@ import aiohttp
 import msgspec
 import psutil
 
-from palaver.app import Core, base_url, catalog, opened
-from palaver.config import OUTSIDE, Settings, SettingsError, load
+from palaver.app import Core, build_models, open_core
+from palaver.config import OTHER_VARIABLES, Settings, SettingsError, load
 from palaver.core.problems import Internal, Problem
-from palaver.core.types import Agent, Key, Value
-from palaver.http.server import listen
-from palaver.models.catalog import Catalog
+from palaver.core.types import Agent, ApiKey, Value
+from palaver.http.uvicorn_server import listen
+from palaver.models.registry import ModelRegistry
+from palaver.server import base_url
 from palaver.store.driver import FAILURES, Connection, connect, failure, shares_sessions
-from palaver.store.embedded import Embedded
+from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.migrate import (
     END_IT,
     applied,
@@ -72,7 +73,7 @@ def wrong(subject: str, says: str, remedy: str) -> Finding:
 
 async def examine(environment: Mapping[str, str], said: Mapping[str, Any]) -> AsyncGenerator[Finding]:
     """Everything that is looked at, in order; each as soon as it is known."""
-    for finding in strange_variables(environment):
+    for finding in unknown_variables(environment):
         yield finding
     try:
         settings = load(environment, said)
@@ -93,7 +94,7 @@ async def examine(environment: Mapping[str, str], said: Mapping[str, Any]) -> As
         async for finding in _contents(settings, environment):
             yield finding
     else:
-        async for finding in models(catalog(settings, environment), ()):
+        async for finding in models(build_models(settings, environment), ()):
             yield finding
     yield await port(settings)
 
@@ -105,12 +106,12 @@ def _whose(settings: Settings) -> str:
 # Without a database -------------------------------------------------------------------------------------------------
 
 
-def strange_variables(environment: Mapping[str, str]) -> list[Finding]:
+def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
     """Variables that look like settings and are none."""
-    known = [*Settings.__struct_fields__, *(name.removeprefix("PALAVER_").lower() for name in OUTSIDE)]
+    known = [*Settings.__struct_fields__, *(name.removeprefix("PALAVER_").lower() for name in OTHER_VARIABLES)]
     findings: list[Finding] = []
     for name in sorted(environment):
-        read = name in OUTSIDE or name.removeprefix("PALAVER_").lower() in Settings.__struct_fields__
+        read = name in OTHER_VARIABLES or name.removeprefix("PALAVER_").lower() in Settings.__struct_fields__
         if name.upper().startswith("PALAVER_") and not read:
             near = difflib.get_close_matches(name.lower().removeprefix("palaver_"), known, 1)
             remedy = (
@@ -233,7 +234,7 @@ def _remedy(settings: Settings) -> str:
 
 @asynccontextmanager
 async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
-    embedded = None if settings.database_url else Embedded(settings.folder)
+    embedded = None if settings.database_url else EmbeddedPostgres(settings.folder)
     try:
         address = settings.database_direct_url or settings.database_url
         url = address or await asyncio.to_thread(_started, embedded)
@@ -247,7 +248,7 @@ async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
             await asyncio.to_thread(embedded.stop)
 
 
-def _started(embedded: Embedded | None) -> str:
+def _started(embedded: EmbeddedPostgres | None) -> str:
     assert embedded is not None
     return embedded.start()
 
@@ -297,7 +298,7 @@ async def _migrated(connection: Connection) -> Finding:
 
 async def _contents(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[Finding]:
     try:
-        async with opened(settings, environment) as core:
+        async with open_core(settings, environment) as core:
             agents = await core.store.agents.all()
             async for finding in models(core.models, [agent for _, agent in agents]):
                 yield finding
@@ -309,7 +310,7 @@ async def _contents(settings: Settings, environment: Mapping[str, str]) -> Async
         yield wrong("database", detail, _remedy(settings))
 
 
-async def models(offered: Catalog, agents: Sequence[Agent]) -> AsyncGenerator[Finding]:
+async def models(offered: ModelRegistry, agents: Sequence[Agent]) -> AsyncGenerator[Finding]:
     """The default model and fallback, and each that an enabled agent names."""
     users: dict[tuple[str | None, bool], list[str]] = {(None, False): ["agents that name none"]}
     if offered.has_fallback:
@@ -354,13 +355,13 @@ async def _knowledge(core: Core, agents: Sequence[tuple[str, Agent]]) -> Finding
     return good("knowledge", "every knowledge base used by an agent exists")
 
 
-def keys(keys: Sequence[tuple[str, Key]], agents: Sequence[tuple[str, Agent]], now: datetime) -> list[Finding]:
+def keys(keys: Sequence[tuple[str, ApiKey]], agents: Sequence[tuple[str, Agent]], now: datetime) -> list[Finding]:
     """Credentials that do not do what they seem to."""
     findings: list[Finding] = []
     for app, key in keys:
         subject = f"key {key.id}"
         of_app = [agent for owner, agent in agents if owner == app]
-        if names := strangers(key, of_app):
+        if names := unknown_agents(key, of_app):
             there = ", ".join(agent.name for agent in of_app) or "none"
             remedy = f"apply the agent with --app {app}, or create a key for one of: {there}"
             findings.append(wrong(subject, f"names agents that do not exist in {app!r}: {', '.join(names)}", remedy))
@@ -382,12 +383,12 @@ WEAK = (
 )
 
 
-def weak_signature(key: Key) -> bool:
+def weak_signature(key: ApiKey) -> bool:
     """Whether calls are signed as the Sonaops page first had it, which is that dialect's default."""
     return key.dialect == "sonaops" and key.setting("signature", "sha256") == "sha256"
 
 
-def strangers(key: Key, agents: Sequence[Agent]) -> list[str]:
+def unknown_agents(key: ApiKey, agents: Sequence[Agent]) -> list[str]:
     """What the key's settings name that is none of ``agents``."""
     allowed: list[Any] = key.settings.get("agents") or []
     single = key.settings.get("agent")
@@ -395,7 +396,7 @@ def strangers(key: Key, agents: Sequence[Agent]) -> list[str]:
     return [name for name in named if not any(name in agent.names for agent in agents)]
 
 
-def _expiry(key: Key) -> datetime | None:
+def _expiry(key: ApiKey) -> datetime | None:
     try:
         expiry = datetime.fromisoformat(str(key.settings.get("expire")))
     except ValueError:

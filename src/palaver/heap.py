@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LOOK_EVERY_S = 2.0
-WORTH = 33_554_432
+MIN_FREED_BYTES = 33_554_432
 """Bytes of the heap that must have been freed since it was given back last."""
 QUIET = 0.5
 """Share of one processor that a quiet process uses less than: giving back holds up whoever wants memory meanwhile."""
@@ -50,11 +50,11 @@ class Heap:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
         return Sizes(figures.in_use, figures.free, pages * resource.getpagesize())
 
-    def give_back(self) -> None:
+    def trim(self) -> None:
         self._trim(0)
 
 
-async def give_back() -> None:
+async def trim_when_quiet() -> None:
     """Give back what is free whenever much was freed and there is little to do. Ends at once where that cannot be."""
     try:
         heap = Heap()
@@ -69,6 +69,6 @@ async def give_back() -> None:
         most, least = max(most, sizes.used), min(least, sizes.resident)
         # What came and went between two looks is free, and is seen by what the process has come to.
         freed = max(most - sizes.used, min(sizes.free, sizes.resident - least))
-        if freed >= WORTH and worked <= QUIET * LOOK_EVERY_S:
-            await asyncio.to_thread(heap.give_back)
+        if freed >= MIN_FREED_BYTES and worked <= QUIET * LOOK_EVERY_S:
+            await asyncio.to_thread(heap.trim)
             most, least = sizes.used, (await asyncio.to_thread(heap.look)).resident

@@ -10,8 +10,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from palaver.config import Settings
-from palaver.core.loggable import HIDDEN, redacted
-from palaver.http.server import Quiet
+from palaver.core.redaction import HIDDEN, redact_text
+from palaver.http.uvicorn_server import UvicornNoiseFilter
 
 MAX_TEXT = 8192
 """Characters of one text in a line. The rest may be a caller's, and as long as he likes."""
@@ -39,7 +39,7 @@ def configure_logs(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
-    handler.addFilter(Quiet())
+    handler.addFilter(UvicornNoiseFilter())
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
@@ -65,7 +65,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 def _redacted(value: Any) -> Any:
     match value:
         case str():
-            return redacted(value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + HIDDEN)
+            return redact_text(value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + HIDDEN)
         case dict():
             return {name: _redacted(member) for name, member in cast("dict[Any, Any]", value).items()}
         case list() | tuple():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli.commands import Palaver
+from support.commands import Palaver
 
 
 @pytest.fixture

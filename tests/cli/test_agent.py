@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.commands import Palaver
+from support.commands import Palaver
 
 from palaver.cli.agent import read
 from palaver.core.problems import Invalid

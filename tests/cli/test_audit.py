@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Generator
 from typing import Any
 
-from cli.commands import Palaver
+from support.commands import Palaver
 
 from palaver.cli import cli
-from palaver.cli.usage import command_tree
+from palaver.cli.help import command_tree
 
 READ_ONLY = {
     *("agent list", "agent show", "app list", "audit", "config", "conformance", "doctor", "openapi"),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator
 
 import pytest
-from cli.commands import Palaver, Terminal
+from support.commands import Palaver, Terminal
 
 SLOW = """---
 name: slow

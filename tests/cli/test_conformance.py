@@ -14,7 +14,7 @@ from palaver.app import all_dialects
 from palaver.cli import conformance, main
 from palaver.cli.conformance import deviations
 from palaver.wire.contract import Dialect
-from palaver.wire.manifest import Kind, Row, differs, open_point, ours
+from palaver.wire.requirements import Kind, Requirement, choice, deviation, open_point
 
 NAMES = [dialect.name for dialect in all_dialects()]
 
@@ -41,7 +41,7 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return Said(capsys, monkeypatch)
 
 
-def _with(*rows: Row) -> Dialect:
+def _with(*rows: Requirement) -> Dialect:
     """A dialect of which nothing but its rows matters."""
     return replace(all_dialects()[0], name="fifth", behaviours=rows)
 
@@ -50,7 +50,7 @@ def test_json_is_one_line_with_every_row_of_every_dialect(said: Said) -> None:
     (line,) = said.by("--json").splitlines()
     rows = json.loads(line)
     assert list(rows[0]) == ["dialect", "id", "kind", "source", "words"]
-    assert [row["dialect"] for row in rows] == [each.name for each in all_dialects() for _ in each.behaviours]
+    assert [row["dialect"] for row in rows] == [each.name for each in all_dialects() for _ in each.requirements]
     assert {row["kind"] for row in rows} == set(get_args(Kind))
     assert len({(row["dialect"], row["id"]) for row in rows}) == len(rows)
     assert [row for row in rows if not row["words"] or not row["id"]] == []
@@ -60,7 +60,7 @@ def test_json_is_one_line_with_every_row_of_every_dialect(said: Said) -> None:
 def test_one_dialect_s_rows_end_with_how_many_there_are_of_each_kind(said: Said, name: str) -> None:
     *rows, total = said.by("--dialect", name).splitlines()
     (dialect,) = (each for each in all_dialects() if each.name == name)
-    assert [row.split("\t")[0] for row in rows] == [f"{name}.{row.id}" for row in dialect.behaviours]
+    assert [row.split("\t")[0] for row in rows] == [f"{name}.{row.id}" for row in dialect.requirements]
     assert {len(row.split("\t")) for row in rows} == {4}
     kinds = Counter(row.split("\t")[1] for row in rows)
     said_kinds = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
@@ -87,7 +87,7 @@ def _named(name: str) -> Dialect:
 
 def test_a_deviation_is_a_sentence_of_markdown() -> None:
     dialect = _with(
-        open_point("1", "nothing is <said> of [this]*"), ours("no deviation"), differs("2", "chatId is `absent`")
+        open_point("1", "nothing is <said> of [this]*"), choice("no deviation"), deviation("2", "chatId is `absent`")
     )
     lines = [line for line in deviations(dialect).splitlines() if line.startswith("- ")]
     assert lines == [r"- Nothing is \<said> of \[this]\*.", r"- chatId is \`absent\`."]

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-from cli.commands import Palaver
-from kit import Scratch, run
+from support.commands import Palaver
+from support.kit import Scratch, run
 
 from palaver.store.driver import connected
 from palaver.store.dump import without_password

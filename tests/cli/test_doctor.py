@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from cli.commands import Palaver
-from kit import run
+from support.commands import Palaver
+from support.kit import run
 
 from palaver.config import Settings
-from palaver.core.types import Agent, AgentSpec, Key, new_uid
-from palaver.doctor import Finding, clock, data_folder, examine, keys, master_key, port, strange_variables
+from palaver.core.types import Agent, AgentSpec, ApiKey, new_uid
+from palaver.doctor import Finding, clock, data_folder, examine, keys, master_key, port, unknown_variables
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -92,8 +92,8 @@ def test_a_setting_that_cannot_be_is_found(tmp_path: Path) -> None:
 
 def test_variables_that_are_no_settings_are_named_with_the_nearest() -> None:
     fine = {"PALAVER_PORT": "1", "PALAVER_CONFIG": "x", "HOME": "/"}
-    assert [finding.level for finding in strange_variables(fine)] == ["good"]
-    (one, two) = strange_variables({**fine, "PALAVER_DATABSE_URL": "x", "PALAVER_ZZZ": "x"})
+    assert [finding.level for finding in unknown_variables(fine)] == ["good"]
+    (one, two) = unknown_variables({**fine, "PALAVER_DATABSE_URL": "x", "PALAVER_ZZZ": "x"})
     assert one.remedy == "did you mean PALAVER_DATABASE_URL?"
     assert "palaver config" in two.remedy
 
@@ -115,8 +115,8 @@ def test_clocks_may_differ_by_two_seconds() -> None:
 
 
 def test_keys_that_name_no_agent_are_expired_or_disabled_are_found() -> None:
-    def key(id: str, *, dialect: str = "d", enabled: bool = True, **settings: Any) -> tuple[str, Key]:
-        return "shop", Key(app=1, number=1, dialect=dialect, id=id, secret="", enabled=enabled, settings=settings)
+    def key(id: str, *, dialect: str = "d", enabled: bool = True, **settings: Any) -> tuple[str, ApiKey]:
+        return "shop", ApiKey(app=1, number=1, dialect=dialect, id=id, secret="", enabled=enabled, settings=settings)
 
     agent = Agent(app=1, id=7, uid=new_uid(), spec=AgentSpec(name="a", alias=("b",)), created=NOW, modified=NOW)
     given = [

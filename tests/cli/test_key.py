@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-from cli.commands import Palaver
+from support.commands import Palaver
 
 from palaver.app import all_dialects
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import requests
-from cli.commands import Palaver, Terminal
-from kit import run
+from support.commands import Palaver, Terminal
+from support.kit import run
 
 from palaver.agentfile import write
-from palaver.app import all_dialects, opened
+from palaver.app import all_dialects, open_core
 from palaver.cli.serve import FIRST
 from palaver.config import Settings, load
 from palaver.core.types import AgentSpec
@@ -143,7 +143,7 @@ def _with_core(database: str, folder: Path, work: Any) -> Any:
     settings = load({}, {"database_url": database, "data": str(folder)})
 
     async def session() -> Any:
-        async with opened(settings, {}) as core:
+        async with open_core(settings, {}) as core:
             return await work(core)
 
     return run(session())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from core.stage import SLOW, stage
-from kit import read, run
+from support.core_stage import SLOW, stage
+from support.kit import read, run
 
 from palaver.core.problems import Busy
 from palaver.core.types import Principal, Status, Text

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kit import cast, run, store_on
+from support.kit import cast, run, store_on
 
 from palaver.core.admit import Admission
 from palaver.core.problems import Busy, Internal
-from palaver.core.types import Key
-from palaver.store.postgres import Postgres
+from palaver.core.types import ApiKey
+from palaver.store.postgres import PostgresStore
 
 
-def desk(store: Postgres) -> Admission:
+def desk(store: PostgresStore) -> Admission:
     return Admission(store.keys, store.usage, store.tokens)
 
 
-async def tried(admission: Admission, key: Key, calls: int) -> list[str]:
+async def tried(admission: Admission, key: ApiKey, calls: int) -> list[str]:
     """What becomes of so many calls at once: ``admitted``, or the reason they are refused with."""
 
     async def one() -> str:

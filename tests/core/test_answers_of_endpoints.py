@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core.stage import stage
-from kit import run
-from models.upstream import DONE, Act, Upstream, chunk, endless, event, silence, speech, stream
+from support.core_stage import stage
+from support.kit import run
+from support.model_endpoint import DONE, Act, Upstream, chunk, endless, event, silence, speech, stream
 
 from palaver.core.problems import Upstream as Failure
 from palaver.core.types import Status, Text, Thinking, ToolCall, Usage

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import product, read, run
 from structlog.testing import capture_logs
+from support.kit import product, read, run
 
 from palaver.app import Core
-from palaver.core.attachments import CHARACTERS, FILES, IMAGE_BYTES
-from palaver.core.chat import Said
+from palaver.core.attachments import MAX_CHARACTERS, MAX_FILES, MAX_IMAGE_BYTES
+from palaver.core.chat import NewMessage
 from palaver.core.types import AgentSpec, AnyPart, File, Principal, Ref, StoredFile, Text
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -27,7 +27,7 @@ class Stage:
         self.who = who
 
     async def upload(self, name: str, content: bytes, media_type: str = "text/plain", user: str = "ann") -> StoredFile:
-        return await self.core.room.drawer.add(
+        return await self.core.services.files.add(
             self.who.acting_for(user), key=f"k/{user}/{name}", name=name, media_type=media_type, content=content
         )
 
@@ -36,7 +36,7 @@ class Stage:
         app = await self.core.store.applications.named("acme")
         chosen: dict[str, Any] = {"name": "reader", "model": "scripted", "instructions": "- text: ${files}", **spec}
         agent = await self.core.store.agents.apply(app, AgentSpec(**chosen))
-        sent = await self.core.chat.send(self.who, agent, Said(parts=(Text(text="?"), *parts)), conversation=to)
+        sent = await self.core.chat.send(self.who, agent, NewMessage(parts=(Text(text="?"), *parts)), conversation=to)
         _, (said, _) = await read(sent.reader)
         return "".join(part.text for part in said if isinstance(part, Text)), sent.conversation.id
 
@@ -115,7 +115,7 @@ def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(databas
             file = await on.upload("deep.html", b"<div>" * 600, "text/html")
             app = await on.core.store.applications.named("acme")
             agent = await on.core.store.agents.apply(app, AgentSpec(name="yes", model="scripted", instructions="yes"))
-            said = Said(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
+            said = NewMessage(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
             with capture_logs() as logs:
                 sent = await on.core.chat.send(on.who, agent, said)
                 _, (parts, _) = await read(sent.reader)
@@ -130,7 +130,7 @@ def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(databas
             ]
             assert {(line["conversation"], line["trace"]) for line in lines} == {(sent.conversation.id, "t" * 32)}
             again = await on.core.chat.send(
-                on.who, agent, Said(parts=(Text(text="?"),)), conversation=sent.conversation.id
+                on.who, agent, NewMessage(parts=(Text(text="?"),)), conversation=sent.conversation.id
             )
             assert [type(part) for part in (await read(again.reader))[1][0]] == [Text]
 
@@ -140,15 +140,15 @@ def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(databas
 def test_more_than_a_model_takes_is_cut_and_said_so(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as on:
-            long = await on.upload("long.txt", b"x" * (CHARACTERS + 7))
+            long = await on.upload("long.txt", b"x" * (MAX_CHARACTERS + 7))
             short = await on.upload("short.txt", b"hello")
             said, _ = await on.say(File(ref=long.key), File(ref=short.key))
-            assert said == "x" * CHARACTERS + "\n[… 7 more characters]\n\n[… 5 more characters]"
-            half = await on.upload("half.png", PNG + bytes(IMAGE_BYTES // 2), "image/png")
-            again = await on.upload("again.png", PNG + bytes(IMAGE_BYTES // 2), "image/png")
+            assert said == "x" * MAX_CHARACTERS + "\n[… 7 more characters]\n\n[… 5 more characters]"
+            half = await on.upload("half.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
+            again = await on.upload("again.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
             said, _ = await on.say(File(ref=half.key), File(ref=again.key))
             assert said == "[image/png]\n[k/ann/again.png: the pictures are too large]"
-            few = [File(ref=f"none/{number}") for number in range(FILES + 1)]
-            assert (await on.say(*few))[0].endswith(f"none/{FILES}: not read]")
+            few = [File(ref=f"none/{number}") for number in range(MAX_FILES + 1)]
+            assert (await on.say(*few))[0].endswith(f"none/{MAX_FILES}: not read]")
 
     run(scene())

@@ -6,18 +6,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from core.stage import SLOW, Stage, stage
-from kit import drained, read, run, until
+from support.core_stage import SLOW, Stage, stage
+from support.kit import drained, read, run, until
 
-from palaver.core.chat import Sent
-from palaver.core.events import Added, Grew, Opened
-from palaver.core.ports import Accepted, Claim, Listing, Opening
+from palaver.core.chat import Turn
+from palaver.core.events import PartAdded, PartStarted, TextDelta
+from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn, StoredTurn
 from palaver.core.problems import Busy, Internal, NotFound, Problem, Upstream
-from palaver.core.runs import Live, Reader
-from palaver.core.turn import Scene
+from palaver.core.runs import ActiveRun, RunReader
+from palaver.core.turn import TurnContext
 from palaver.core.types import (
-    Ended,
     Principal,
+    RunEnded,
     Status,
     Text,
     Thinking,
@@ -37,8 +37,8 @@ def test_an_answer_comes_as_it_is_made_and_is_kept(database_url: str, tmp_path: 
             events, (parts, ended) = await read(sent.reader)
             assert parts == (Thinking(text="hm..."), Text(text="Hello"))
             assert ended is not None
-            assert ended == Ended(status=Status.COMPLETE, usage=Usage(prompt=3, completion=2), at=ended.at)
-            assert isinstance(events[0], Opened)
+            assert ended == RunEnded(status=Status.COMPLETE, usage=Usage(prompt=3, completion=2), at=ended.at)
+            assert isinstance(events[0], PartStarted)
             question, answer = await on.core.chat.history(on.who, sent.conversation.id)
             assert question.text == "hi"
             assert (answer.uid, answer.parts, answer.ended) == (sent.run, parts, ended)
@@ -85,9 +85,9 @@ def test_a_run_is_taken_up_exactly_from_any_cursor_live_and_later(database_url: 
             for after in cursors:
                 await check(await on.core.chat.resume(on.who, sent.run, after), after)
 
-    async def check(reader: Reader, after: int) -> None:
+    async def check(reader: RunReader, after: int) -> None:
         """Cursors: the thinking part, its 2 characters, the answer's part, its 60 characters, the end."""
-        told = "".join(event.text for event in await drained(reader) if isinstance(event, Grew))
+        told = "".join(event.text for event in await drained(reader) if isinstance(event, TextDelta))
         seen = min(62, max(0, after - 1 - (after > 3)))
         assert told == ("思考" + "你好" * 30)[seen:]
 
@@ -110,7 +110,7 @@ def test_a_run_of_somebody_else_is_not_found(database_url: str, tmp_path: Path) 
             ):
                 with pytest.raises(NotFound):
                     await ask
-            assert await on.core.chat.conversations(bob, Listing()) == []
+            assert await on.core.chat.conversations(bob, ConversationQuery()) == []
 
     run(scene())
 
@@ -121,7 +121,7 @@ def test_stop_ends_the_turn_at_once_and_keeps_its_text(database_url: str, tmp_pa
             agent = await on.agent(SLOW)
             sent = await on.say(agent)
             waiting = await on.say(agent, conversation=sent.conversation.id)
-            while not any(isinstance(event, Grew) for event in sent.reader.take()):
+            while not any(isinstance(event, TextDelta) for event in sent.reader.take()):
                 await sent.reader.wait()
             assert await on.core.chat.stop(on.who, sent.conversation.id) == 2
             assert (await on.ended(waiting)).status is Status.STOPPED
@@ -191,7 +191,7 @@ def test_a_run_that_fails_keeps_its_text_and_says_why(
 def test_an_equal_call_gets_the_same_run_while_it_lives_and_afterwards(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as on:
-            claim = Claim(scope="POST /x", key="k", digest=b"1")
+            claim = IdempotencyKey(scope="POST /x", key="k", digest=b"1")
             agent = await on.agent("- repeat: {text: x, times: 20, every: 0.005}")
             sent = await on.say(agent, claim=claim)
             live = await on.say(agent, claim=claim)
@@ -207,7 +207,7 @@ def test_an_equal_call_gets_the_same_run_while_it_lives_and_afterwards(database_
 def test_equal_calls_for_a_live_run_cost_no_statements(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as on:
-            claim = Claim(scope="POST /x", key="k", digest=b"1")
+            claim = IdempotencyKey(scope="POST /x", key="k", digest=b"1")
             agent = await on.agent("- text: begun\n- wait: 1\n- text: '!'")
             await on.core.chat.user(on.who)
             before = on.core.store.db.statements
@@ -224,7 +224,7 @@ def test_equal_calls_for_a_live_run_cost_no_statements(database_url: str, tmp_pa
 def test_a_run_of_another_process_can_be_followed(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
-            claim = Claim(scope="POST /x", key="k", digest=b"1")
+            claim = IdempotencyKey(scope="POST /x", key="k", digest=b"1")
             agent = await here.agent("- text: one\n- wait: 1.5\n- text: ' two'")
             sent = await here.say(agent, claim=claim)
             replay = await there.say(agent, claim=claim)
@@ -232,7 +232,7 @@ def test_a_run_of_another_process_can_be_followed(database_url: str, tmp_path: P
             events, content = await read(replay.reader)
             assert content == (await read(sent.reader))[1]
             assert content[0] == (Text(text="one two"),)
-            assert "".join(event.text for event in events if isinstance(event, Grew)) == "one two"
+            assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "one two"
 
     run(scene())
 
@@ -257,7 +257,7 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
             first = await on.say(await on.agent(SLOW))
             agent = await on.agent("- text: begun")
             user = await on.core.store.users.named(on.who.app, "ann")
-            opening = Opening(
+            opening = NewTurn(
                 who=on.who,
                 user=user,
                 agent=agent,
@@ -268,22 +268,22 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
                 worker=on.core.store.presence.worker,
             )
             stored = await on.core.store.runs.open(opening)
-            assert isinstance(stored, Accepted)
+            assert isinstance(stored, StoredTurn)
             assert not stored.first
             await on.core.chat.stop_run(on.who, first.run)
             await on.ended(first)
-            scene = Scene(
+            scene = TurnContext(
                 agent=agent, user=user.id, conversation=first.conversation.id, question=stored.question, variables={}
             )
-            live = Live(app=on.who.app, run=stored.answer.id, uid=opening.run, scene=scene)
-            reader = Reader(live)
+            live = ActiveRun(app=on.who.app, run=stored.answer.id, uid=opening.run, scene=scene)
+            reader = RunReader(live)
             on.core.runs.add(live, start=stored.first)
             assert (await read(reader))[1][0] == (Text(text="begun"),)
 
     run(scene())
 
 
-async def on_history(on: Stage, sent: Sent) -> list[str]:
+async def on_history(on: Stage, sent: Turn) -> list[str]:
     return [message.text for message in await on.core.chat.history(on.who, sent.conversation.id)]
 
 
@@ -361,7 +361,7 @@ def test_what_is_known_stands_in_the_message_as_a_call_and_its_result(
             assert "十五天年假" in answer
             assert "office.md" in answer
             assert ended is not None
-            assert sum(isinstance(event, Added) for event in events) == 2
+            assert sum(isinstance(event, PartAdded) for event in events) == 2
 
     run(scene())
 

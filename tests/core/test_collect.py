@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from kit import run
+from support.kit import run
 
-from palaver.core.events import Draft, Grew, Opened, fold
-from palaver.core.runs import Reader, Watched, collect
-from palaver.core.types import Ended, Status, Text
+from palaver.core.events import Draft, PartStarted, TextDelta, fold
+from palaver.core.runs import Feed, RunReader, collect
+from palaver.core.types import RunEnded, Status, Text
 
-ENDED = Ended(status=Status.COMPLETE)
+ENDED = RunEnded(status=Status.COMPLETE)
 
 
 def test_an_answer_that_is_over_is_collected_at_once() -> None:
     async def story() -> None:
-        events = await collect(Reader(Watched(Draft((Text(text="yes"),), ENDED))), 5)
+        events = await collect(RunReader(Feed(Draft((Text(text="yes"),), ENDED))), 5)
         assert events is not None
         assert fold(events) == ((Text(text="yes"),), ENDED)
 
@@ -24,9 +24,9 @@ def test_an_answer_that_is_over_is_collected_at_once() -> None:
 
 def test_an_answer_is_collected_while_it_is_written() -> None:
     async def story() -> None:
-        watched = Watched(Draft())
-        collecting = asyncio.create_task(collect(Reader(watched), 5))
-        for event in (Opened(part=Text()), Grew(text="a"), Grew(text="b"), ENDED):
+        watched = Feed(Draft())
+        collecting = asyncio.create_task(collect(RunReader(watched), 5))
+        for event in (PartStarted(part=Text()), TextDelta(text="a"), TextDelta(text="b"), ENDED):
             await asyncio.sleep(0)
             watched.draft.apply(event)
             watched.changed()
@@ -40,8 +40,8 @@ def test_an_answer_is_collected_while_it_is_written() -> None:
 
 def test_who_waits_too_long_gets_nothing_and_reads_no_longer() -> None:
     async def story() -> None:
-        watched = Watched(Draft())
-        assert await collect(Reader(watched), 0.01) is None
+        watched = Feed(Draft())
+        assert await collect(RunReader(watched), 0.01) is None
         assert not watched.readers
 
     run(story())

@@ -6,26 +6,26 @@ import asyncio
 import gc
 import weakref
 
-from kit import run
+from support.kit import run
 
-from palaver.core.events import Draft, Grew, Opened, fold
-from palaver.core.runs import FEW, Reader, Watched, collect
-from palaver.core.types import Ended, Status, Text
+from palaver.core.events import Draft, PartStarted, TextDelta, fold
+from palaver.core.runs import WAKE_BATCH, Feed, RunReader, collect
+from palaver.core.types import RunEnded, Status, Text
 
 READERS = 1000
 
 
 def test_others_have_their_turn_between_a_few_readers() -> None:
     async def scene() -> None:
-        watched = Watched(Draft())
+        watched = Feed(Draft())
         served = most = 0
 
-        async def follow(reader: Reader) -> str:
+        async def follow(reader: RunReader) -> str:
             nonlocal served
             text = ""
             while not reader.done:
                 await reader.wait()
-                text += "".join(event.text for event in reader.take() if isinstance(event, Grew))
+                text += "".join(event.text for event in reader.take() if isinstance(event, TextDelta))
                 served += 1
             reader.close()
             return text
@@ -36,33 +36,33 @@ def test_others_have_their_turn_between_a_few_readers() -> None:
                 most, served = max(most, served), 0
                 await asyncio.sleep(0)
 
-        following = [asyncio.create_task(follow(Reader(watched))) for _ in range(READERS)]
+        following = [asyncio.create_task(follow(RunReader(watched))) for _ in range(READERS)]
         other = asyncio.create_task(somebody_else())
         await asyncio.sleep(0)
-        watched.draft.apply(Opened(part=Text()))
+        watched.draft.apply(PartStarted(part=Text()))
         for _ in range(20):
-            watched.draft.apply(Grew(text="some words "))
+            watched.draft.apply(TextDelta(text="some words "))
             watched.changed()
             await asyncio.sleep(0.01)
-        watched.draft.apply(Ended(status=Status.COMPLETE))
+        watched.draft.apply(RunEnded(status=Status.COMPLETE))
         watched.changed()
         assert set(await asyncio.gather(*following)) == {"some words " * 20}
         other.cancel()
-        assert 0 < most <= 2 * FEW
+        assert 0 < most <= 2 * WAKE_BATCH
 
     run(scene())
 
 
 def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
     async def scene() -> None:
-        watched = Watched(Draft((Text(text="a"),)))
-        collecting = [asyncio.create_task(collect(Reader(watched), 5)) for _ in range(READERS)]
+        watched = Feed(Draft((Text(text="a"),)))
+        collecting = [asyncio.create_task(collect(RunReader(watched), 5)) for _ in range(READERS)]
         await asyncio.sleep(0)
         for text in ("b", "c"):
-            watched.draft.apply(Grew(text=text))
+            watched.draft.apply(TextDelta(text=text))
             watched.changed()
             await asyncio.sleep(0)
-        watched.draft.apply(Ended(status=Status.COMPLETE))
+        watched.draft.apply(RunEnded(status=Status.COMPLETE))
         watched.changed()
         for events in await asyncio.gather(*collecting):
             assert events is not None
@@ -73,11 +73,11 @@ def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
 
 def test_what_was_read_is_gone_with_its_last_reader() -> None:
     async def scene() -> None:
-        watched = Watched(Draft((Text(text="a"),)))
+        watched = Feed(Draft((Text(text="a"),)))
         gone = weakref.ref(watched)
-        collecting = [asyncio.create_task(collect(Reader(watched), 5)) for _ in range(FEW + 1)]
+        collecting = [asyncio.create_task(collect(RunReader(watched), 5)) for _ in range(WAKE_BATCH + 1)]
         await asyncio.sleep(0)
-        watched.draft.apply(Ended(status=Status.COMPLETE))
+        watched.draft.apply(RunEnded(status=Status.COMPLETE))
         watched.changed()
         del watched
         await asyncio.gather(*collecting)

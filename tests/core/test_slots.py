@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from core.stage import SLOW, Stage, stage
-from kit import run
+from support.core_stage import SLOW, Stage, stage
+from support.kit import run
 
 from palaver.core.problems import Busy, NotFound
-from palaver.core.slots import Slots
+from palaver.core.slots import RunSlots
 from palaver.core.types import Principal, Status
 
 
@@ -91,9 +91,9 @@ def test_what_is_refused_or_fails_takes_no_slot(database_url: str, tmp_path: Pat
 
 
 def test_a_slot_that_was_given_back_can_be_taken() -> None:
-    slots = Slots(4)
-    assert [slots.take(1, 1) for _ in range(4)] == [True, True, True, False]
-    slots.give_back(1, 1)
-    assert slots.take(1, 1)
-    assert slots.take(2, 7)
-    assert not slots.take(2, 7)
+    slots = RunSlots(4)
+    assert [slots.acquire(1, 1) for _ in range(4)] == [True, True, True, False]
+    slots.release(1, 1)
+    assert slots.acquire(1, 1)
+    assert slots.acquire(2, 7)
+    assert not slots.acquire(2, 7)

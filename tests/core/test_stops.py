@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from core.stage import SLOW, Stage, stage
-from kit import run
+from support.core_stage import SLOW, Stage, stage
+from support.kit import run
 
-from palaver import app
-from palaver.core.chat import Sent
+from palaver import housekeeping
+from palaver.core.chat import Turn
 from palaver.core.problems import Internal
 from palaver.core.types import Status
 
@@ -26,7 +26,7 @@ async def ends_late(on: Stage) -> None:
         await on.core.store.db.execute(statement)
 
 
-async def statuses(on: Stage, sent: Sent) -> list[Status | None]:
+async def statuses(on: Stage, sent: Turn) -> list[Status | None]:
     return [answer.ended and answer.ended.status for answer in await on.answers(sent)]
 
 
@@ -69,29 +69,29 @@ def test_a_stop_says_when_the_end_is_not_stored_yet(
     run(scene())
 
 
-async def by_command(on: Stage, sent: Sent) -> None:
+async def by_command(on: Stage, sent: Turn) -> None:
     await on.core.store.agents.delete(sent.agent)
 
 
-async def by_statement(on: Stage, sent: Sent) -> None:
+async def by_statement(on: Stage, sent: Turn) -> None:
     await on.core.store.db.execute("DELETE FROM conversation WHERE id = $1", sent.conversation.id)
 
 
-async def with_its_user(on: Stage, sent: Sent) -> None:
+async def with_its_user(on: Stage, sent: Turn) -> None:
     await on.core.store.db.execute("DELETE FROM end_user WHERE id = $1", sent.conversation.user)
 
 
-async def with_its_application(on: Stage, sent: Sent) -> None:
+async def with_its_application(on: Stage, sent: Turn) -> None:
     await on.core.store.db.execute("DELETE FROM application WHERE id = $1", sent.conversation.app)
 
 
 @pytest.mark.parametrize("delete", [by_command, by_statement, with_its_user, with_its_application])
 def test_a_run_whose_message_is_deleted_in_whatever_way_is_stopped(
-    database_url: str, tmp_path: Path, delete: Callable[[Stage, Sent], Awaitable[None]]
+    database_url: str, tmp_path: Path, delete: Callable[[Stage, Turn], Awaitable[None]]
 ) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
-            caring = asyncio.create_task(app._care(here.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
+            caring = asyncio.create_task(housekeeping.keep_house(here.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
             sent = await here.say(await here.agent(SLOW))
             await here.begun(sent)
             reader = await there.core.chat.resume(there.who, sent.run)
@@ -122,7 +122,7 @@ def test_an_agent_that_is_deleted_stops_its_runs_at_once(database_url: str, tmp_
 def test_runs_that_go_on_are_never_taken_for_deleted(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as on:
-            caring = asyncio.create_task(app._care(on.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
+            caring = asyncio.create_task(housekeeping.keep_house(on.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
             agent = await on.agent("- repeat: {text: x, times: 30, every: 0.1}")
             ends = await asyncio.gather(*[on.ended(await on.say(agent)) for _ in range(30)])
             assert {ended.status for ended in ends} == {Status.COMPLETE}

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from kit import run
+from support.kit import run
 
-from palaver.core.ports import Model, Painter, Speaker
+from palaver.core.ports.models import ChatModel, ImageModel, SpeechModel
 from palaver.core.problems import Upstream
 from palaver.core.titles import title
 from palaver.core.types import Agent, AgentSpec, new_uid
-from palaver.models.scripted import Scripted
+from palaver.models.scripted import ScriptedModel
 
 
 class One:
@@ -22,15 +22,15 @@ class One:
     def __init__(self, name: str = "small") -> None:
         self.name = name
 
-    def resolve(self, spec: str | None, fallback: str | None = None) -> tuple[Model, str]:
+    def chat_model(self, spec: str | None, fallback: str | None = None) -> tuple[ChatModel, str]:
         if spec == "none":
             raise Upstream(reason="configuration")
-        return Scripted(), self.name
+        return ScriptedModel(), self.name
 
-    def painter(self, spec: str | None) -> tuple[Painter, str] | None:
+    def image_model(self, spec: str | None) -> tuple[ImageModel, str] | None:
         return None
 
-    def speaker(self, spec: str | None) -> tuple[Speaker, str] | None:
+    def speech_model(self, spec: str | None) -> tuple[SpeechModel, str] | None:
         return None
 
 

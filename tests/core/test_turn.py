@@ -6,9 +6,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from core.stage import stage
-from kit import run
-from models.upstream import Act, Upstream, answer, chunk, silence, speech, stream
+from support.core_stage import stage
+from support.kit import run
+from support.model_endpoint import Act, Upstream, answer, chunk, silence, speech, stream
 
 from palaver.core.types import Status, Usage
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from core.stage import SLOW, Stage, stage
-from kit import run, until
+from support.core_stage import SLOW, Stage, stage
+from support.kit import run, until
 
 from palaver.app import Core
-from palaver.core.events import BLOCK, Draft, Grew, Opened
-from palaver.core.ports import Outcome
+from palaver.core.events import BLOCK_CHARACTERS, Draft, PartStarted, TextDelta
+from palaver.core.ports.store import RunResult
 from palaver.core.problems import Busy, Internal, Unstorable, Upstream
-from palaver.core.types import Ended, Principal, Status, Text, ToolResult
+from palaver.core.types import Principal, RunEnded, Status, Text, ToolResult
 from palaver.store.driver import connected
 
 REFUSES = """
@@ -100,12 +100,12 @@ def test_what_is_no_json_is_refused_or_mended_and_never_ends_the_writing(
             await on.begun(sent)
             odd = ToolResult(call_id="1", name="t", content="c", data=data)
             answer = (await on.answers(sent))[0]
-            outcome = Outcome(
+            outcome = RunResult(
                 app=on.who.app,
                 run=answer.id,
                 conversation=sent.conversation.id,
                 parts=(odd,),
-                ended=Ended(status=Status.COMPLETE),
+                ended=RunEnded(status=Status.COMPLETE),
             )
             try:
                 await on.core.store.runs.finish([outcome])
@@ -194,7 +194,7 @@ def test_when_all_answers_together_are_too_long_the_longest_fail_and_short_ones_
     database_url: str, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with stage(database_url, tmp_path, max_live_bytes=BLOCK * 8) as on:
+        async with stage(database_url, tmp_path, max_live_bytes=BLOCK_CHARACTERS * 8) as on:
             short = await on.say(await on.agent("- repeat: {text: hi, times: 20, every: 0.1}", name="short"))
             noise = "".join(chr(33 + (number * number * 7919 >> 5) % 90) for number in range(8192))
             script = "- repeat: " + msgspec.json.encode({"text": noise, "times": 1000}).decode()
@@ -205,32 +205,35 @@ def test_when_all_answers_together_are_too_long_the_longest_fail_and_short_ones_
     run(scene())
 
 
-@pytest.mark.parametrize("length", [BLOCK - 1, BLOCK, 2 * BLOCK, 2 * BLOCK + 1, 5 * BLOCK + 7])
-@pytest.mark.parametrize("piece", [1000, BLOCK, 3 * BLOCK])
+@pytest.mark.parametrize(
+    "length",
+    [BLOCK_CHARACTERS - 1, BLOCK_CHARACTERS, 2 * BLOCK_CHARACTERS, 2 * BLOCK_CHARACTERS + 1, 5 * BLOCK_CHARACTERS + 7],
+)
+@pytest.mark.parametrize("piece", [1000, BLOCK_CHARACTERS, 3 * BLOCK_CHARACTERS])
 def test_every_stretch_of_a_long_text_reads_as_it_was_written(length: int, piece: int) -> None:
     text = "".join(chr(0x4E00 + number % 20_000) for number in range(length))
     draft = Draft()
-    draft.apply(Opened(part=Text()))
+    draft.apply(PartStarted(part=Text()))
     for at in range(0, length, piece):
-        draft.apply(Grew(text=text[at : at + piece]))
+        draft.apply(TextDelta(text=text[at : at + piece]))
     assert draft.parts() == (Text(text=text),)
-    for after in (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, length // 2, length - 1):
-        for most in (1, 100, BLOCK, -1):
-            place = draft.place(1 + after)
+    for after in (0, 1, BLOCK_CHARACTERS - 1, BLOCK_CHARACTERS, BLOCK_CHARACTERS + 1, length // 2, length - 1):
+        for most in (1, 100, BLOCK_CHARACTERS, -1):
+            place = draft.cursor(1 + after)
             heard = ""
-            while events := draft.since(place, most):
-                (event,) = (one for one in events if isinstance(one, Grew))
+            while events := draft.read(place, most):
+                (event,) = (one for one in events if isinstance(one, TextDelta))
                 heard += event.text
-                if most == 1 or len(heard) > 3 * BLOCK:
+                if most == 1 or len(heard) > 3 * BLOCK_CHARACTERS:
                     break
             assert heard == text[after : after + len(heard)]
-            assert most == 1 or heard == text[after:] or len(heard) > 3 * BLOCK
+            assert most == 1 or heard == text[after:] or len(heard) > 3 * BLOCK_CHARACTERS
 
 
 def test_a_long_answer_takes_less_memory_than_it_has_characters() -> None:
     draft = Draft()
-    draft.apply(Opened(part=Text()))
+    draft.apply(PartStarted(part=Text()))
     for number in range(200_000):
-        draft.apply(Grew(text=f"word {number} "))
-    assert draft.held < draft.steps / 2
+        draft.apply(TextDelta(text=f"word {number} "))
+    assert draft.memory_bytes < draft.steps / 2
     assert draft.size == len("".join(f"word {number} " for number in range(200_000))) + 64

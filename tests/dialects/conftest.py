@@ -7,8 +7,8 @@ from types import ModuleType
 from typing import Any, cast
 
 import pytest
-from dialects.serving import Served, serving
-from kit import Scratch, run
+from support.kit import Scratch, run
+from support.live_server import Served, serving
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dialects.exchange import Ask, Exchange
-from dialects.native import asking as native
-from dialects.serving import HOLD, Served
-from dialects.snail import asking as snail
-from dialects.snail import asking_b as snail_b
-from dialects.snail import asking_c as snail_c
-from dialects.sonaops import asking as sonaops
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.snail import client as snail
+from dialects.snail import client_b as snail_b
+from dialects.snail import client_c as snail_c
+from dialects.sonaops import client as sonaops
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.http_clients import Ask, Exchange
+from support.live_server import HOLD, Served
 
 from palaver.core.types import Agent
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from dialects.exchange import Answer
-from dialects.serving import APPLICATION, Served, Step
-from dialects.streams import FAILING, FORMS, QUESTION, SAID, SPOKEN, Form, said, split
+from support.http_clients import Answer
+from support.live_server import APPLICATION, Served, Step
+from support.stream_forms import FAILING, FORMS, QUESTION, SAID, SPOKEN, StreamForm, said, split
 
 from palaver.core.types import Agent
 from palaver.knowledge.ingest import ingest
@@ -39,18 +39,18 @@ def agent(request: pytest.FixtureRequest, served: Served, base: str) -> Agent:
     return served.agent(*SCRIPTS[request.param], name=request.param, knowledge=(base,))
 
 
-def heard(served: Served, form: Form, agent: Agent, at_once: int) -> Answer:
+def heard(served: Served, form: StreamForm, agent: Agent, at_once: int) -> Answer:
     ask = form.ask(served, agent)
     with served.connection(at_once=at_once) as connection:
         connection.send(ask)
         answer = connection.answer()
     assert answer.status == 200, answer.body
-    assert answer.complete or form.breaks_off
+    assert answer.complete or form.aborts_on_failure
     return answer
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_a_stream_says_the_same_at_any_pace(served: Served, form: Form, agent: Agent) -> None:
+def test_a_stream_says_the_same_at_any_pace(served: Served, form: StreamForm, agent: Agent) -> None:
     slow, fast = (heard(served, form, agent, at_once) for at_once in (1, 1 << 20))
     by_byte = said(split((slow.body[at : at + 1] for at in range(len(slow.body))), form.mark))
     assert by_byte == said(split([fast.body], form.mark))
@@ -65,7 +65,7 @@ def test_a_stream_says_the_same_at_any_pace(served: Served, form: Form, agent: A
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_each_write_is_one_event(served: Served, form: Form, agent: Agent) -> None:
+def test_each_write_is_one_event(served: Served, form: StreamForm, agent: Agent) -> None:
     """Some readers cut where chunks end."""
     writes = heard(served, form, agent, 1 << 20).writes
     assert all(write.count(form.mark) == 1 and write.endswith(form.mark) for write in writes), form.name

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from dialects.serving import Served
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.live_server import Served
 
 from palaver.core.types import Agent
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from dialects.contract import (
+from hypothesis import given
+from hypothesis import strategies as st
+from support.contract import (
     DIALECTS,
     Form,
     at_once,
@@ -21,16 +23,14 @@ from dialects.contract import (
     runs,
     subject,
 )
-from dialects.exchange import Ask
-from hypothesis import given
-from hypothesis import strategies as st
-from wire.calls import call
+from support.http_clients import Ask
+from support.requests import call
 
 from palaver.core.events import Event
 from palaver.core.problems import AnyProblem, Busy, NotFound, Unauthenticated
 from palaver.http.router import Router
-from palaver.wire.contract import JSON, Call, Dialect, Reply, Route, Sample
-from palaver.wire.settings import COMMON
+from palaver.wire.contract import JSON, CurlSample, Dialect, Request, Response, Route
+from palaver.wire.settings import COMMON_SETTINGS
 
 ROUTES = [
     pytest.param(dialect, route, id=f"{route.method} {route.path}")
@@ -74,7 +74,7 @@ def without_chance(body: bytes) -> Any:
     return {name: value for name, value in document.items() if name not in {"traceId", "timestamp", "tid", "trace"}}
 
 
-def written(reply: Reply) -> Any:
+def written(reply: Response) -> Any:
     """The one JSON document of a reply, whichever form it has."""
     body = reply.body
     if reply.media_type.startswith("text/event-stream"):
@@ -104,7 +104,7 @@ def test_no_route_is_open_by_accident(dialect: Dialect, route: Route) -> None:
         assert body
 
 
-def unrouted(dialect: Dialect, absent: NotFound, asked: Call, *, public: bool = False) -> Reply:
+def unrouted(dialect: Dialect, absent: NotFound, asked: Request, *, public: bool = False) -> Response:
     """What somebody without a credential hears where no route serves the call."""
     closed = dialect.unrouted == "after rate" and not public
     return dialect.refuse(Unauthenticated(reason="missing") if closed else absent, asked, None)
@@ -238,14 +238,14 @@ def test_two_new_credentials_have_nothing_in_common(dialect: Dialect) -> None:
     assert len({name for name, _ in made}) == len({secret for _, secret in made}) == len(made)
 
 
-def _in_text(sample: Sample, route: Route) -> str:
+def _in_text(sample: CurlSample, route: Route) -> str:
     """The route's address, whatever stands for its parameters."""
     return re.escape(sample.base_url) + re.sub(r"\\\{\w+\\\}", "[^/ ']+", re.escape(route.path))
 
 
 @pytest.mark.parametrize("dialect", EACH)
 def test_the_curl_sample_names_the_server_a_route_and_the_agent(dialect: Dialect) -> None:
-    sample = Sample(base_url="http://127.0.0.1:1", id="an-id", secret="a-secret", agent_id=7, agent_uid="a" * 32)
+    sample = CurlSample(base_url="http://127.0.0.1:1", id="an-id", secret="a-secret", agent_id=7, agent_uid="a" * 32)
     text = dialect.curl(sample)
     assert re.search(r"^(\w+=\$\()?curl ", text, re.MULTILINE)
     assert any(re.search(_in_text(sample, route), text) for route in dialect.routes)
@@ -257,7 +257,7 @@ def test_the_curl_sample_names_the_server_a_route_and_the_agent(dialect: Dialect
 def test_a_credential_has_the_common_settings_and_each_once(dialect: Dialect) -> None:
     names = [setting.name for setting in dialect.settings]
     assert len(names) == len(set(names))
-    assert {setting.name for setting in COMMON} <= set(names)
+    assert {setting.name for setting in COMMON_SETTINGS} <= set(names)
     assert all(setting.meaning for setting in dialect.settings)
 
 

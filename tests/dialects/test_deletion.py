@@ -15,13 +15,13 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from cli.commands import PALAVER
-from dialects.doors import USER, doors
-from dialects.exchange import GUARD
-from dialects.native.asking import Caller, good, problem
-from dialects.serving import APPLICATION, HOLD, MASTER_KEY, Served
-from dialects.snail import asking_b as snail
-from kit import until
+from dialects.native.client import Caller, good, problem
+from dialects.snail import client_b as snail
+from support.commands import PALAVER
+from support.dialect_clients import USER, doors
+from support.http_clients import GUARD
+from support.kit import until
+from support.live_server import APPLICATION, HOLD, MASTER_KEY, Served
 
 from palaver.core.types import Agent, Token, new_uid
 from palaver.store.driver import connect

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from dialects.contract import DIALECTS
+from support.contract import DIALECTS
 
 from palaver.wire.contract import Route
 
@@ -45,11 +45,11 @@ def names_in(code: CodeType) -> set[str]:
         pytest.param(route, id=f"{route.method} {route.path}")
         for dialect in DIALECTS.values()
         for route in dialect.routes
-        if route.told is not None
+        if route.operation is not None
     ],
 )
 def test_the_shapes_of_the_document_are_those_that_the_handler_reads_with(route: Route) -> None:
     """Of a handler that serves several routes every shape is documented with one of them."""
-    served = [one.told for dialect in DIALECTS.values() for one in dialect.routes if one.handle is route.handle]
+    served = [one.operation for dialect in DIALECTS.values() for one in dialect.routes if one.handle is route.handle]
     described = {given.shape for told in served if told for given in (told.body, told.query) if given}
     assert shapes_read(route.handle) == described - {None}

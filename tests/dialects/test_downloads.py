@@ -7,14 +7,14 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-from dialects.contract import DIALECTS
-from dialects.exchange import Answer, Ask
-from dialects.native import asking as native
-from dialects.serving import Served
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.xspace import client as xspace
+from support.contract import DIALECTS
+from support.http_clients import Answer, Ask
+from support.live_server import Served
 
-from palaver.core.chat import Said
-from palaver.core.types import File, Key, StoredFile, Text
+from palaver.core.chat import NewMessage
+from palaver.core.types import ApiKey, File, StoredFile, Text
 
 USER = "ann"
 SHOWN = ("image/png", "image/jpeg", "audio/mpeg", "text/plain", "Text/Plain; charset=utf-8", "video/mp4")
@@ -32,28 +32,28 @@ SAVED = (
     "text/plainly",
     "",
 )
-Download = Callable[[Served, Key, StoredFile], Answer]
+Download = Callable[[Served, ApiKey, StoredFile], Answer]
 
 
-def _native(served: Served, key: Key, file: StoredFile) -> Answer:
+def _native(served: Served, key: ApiKey, file: StoredFile) -> Answer:
     caller = native.Caller(served, key, user=USER)
     return caller.get(f"files/{quote(file.key, safe='')}")
 
 
-def _xspace_stored(served: Served, key: Key, file: StoredFile) -> Answer:
+def _xspace_stored(served: Served, key: ApiKey, file: StoredFile) -> Answer:
     return xspace.Caller(served, key).get(f"/api/f/{file.key}")
 
 
-def _xspace_attached(served: Served, key: Key, file: StoredFile) -> Answer:
+def _xspace_attached(served: Served, key: ApiKey, file: StoredFile) -> Answer:
     who = served.principal(key, USER)
     agent = served.agent("hello")
-    said = Said(parts=(Text(text="x"), File(ref=file.key, name=file.name, media_type="")), trace=uuid4().hex)
+    said = NewMessage(parts=(Text(text="x"), File(ref=file.key, name=file.name, media_type="")), trace=uuid4().hex)
     sent = served.do(served.core.chat.send(who, agent, said))
     sent.reader.close()
     return xspace.Caller(served, key).get(f"/api/v1/chat/{sent.conversation.id}/file/{quote(file.name)}")
 
 
-def _sonaops(served: Served, _key: Key, file: StoredFile) -> Answer:
+def _sonaops(served: Served, _key: ApiKey, file: StoredFile) -> Answer:
     return served.ask(Ask(method="GET", path=f"/saas/{file.key.replace('voice/', 'voice-broadcast/')}"))
 
 
@@ -78,7 +78,7 @@ def test_every_route_that_serves_files_is_looked_at() -> None:
         route.path
         for dialect in DIALECTS.values()
         for route in dialect.routes
-        for answer in (route.told.answers if route.told else ())
+        for answer in (route.operation.responses if route.operation else ())
         if answer.media_type not in WRITTEN_HERE and not answer.media_type.startswith("text/event-stream")
     }
     assert serving == ROUTES.keys()
@@ -92,7 +92,7 @@ def test_a_type_that_a_browser_might_run_is_saved_and_nothing_runs(served: Serve
         uid = uuid4().hex
         stored = f"voice/{uid}.mp3" if dialect == "sonaops" else f"local/default/20260413/{uid}.x"
         file = served.do(
-            served.core.room.drawer.add(
+            served.core.services.files.add(
                 served.principal(key, USER),
                 key=stored,
                 name=f"{uid} 菜.x",

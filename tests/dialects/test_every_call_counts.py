@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from dialects.callers import signing_headers
-from dialects.contract import path
-from dialects.exchange import Answer, Ask
-from dialects.serving import Served
-from dialects.snail import asking_b as snail_b
-from dialects.snail import asking_c as snail_c
+from dialects.snail import client_b as snail_b
+from dialects.snail import client_c as snail_c
 from dialects.wps.test_tokens import exchange
 from requests import Request
+from support.contract import path
+from support.http_clients import Answer, Ask
+from support.live_server import Served
+from support.signers import signing_headers
 
 from palaver.app import all_dialects
-from palaver.core.types import Key
+from palaver.core.types import ApiKey
 from palaver.wire.contract import Route
 
 ROUTES = [
@@ -34,7 +34,7 @@ NOBODYS = {
 """Routes of which callers show no credential."""
 
 
-def counted(served: Served, key: Key) -> int:
+def counted(served: Served, key: ApiKey) -> int:
     rows = served.sql("SELECT minute_count FROM usage WHERE credential = $1", key.number)
     return rows[0]["minute_count"] if rows else 0
 
@@ -51,18 +51,18 @@ def test_a_call_counts_on_every_route(served: Served, dialect: str, route: Route
     assert counted(served, key) == 1
 
 
-def _oauth(served: Served) -> tuple[Key, Callable[[], Answer]]:
+def _oauth(served: Served) -> tuple[ApiKey, Callable[[], Answer]]:
     key = served.key("wps", rpm=1)
     return key, lambda: exchange(served, key, grant_type="client_credentials")
 
 
-def _session(served: Served) -> tuple[Key, Callable[[], Answer]]:
+def _session(served: Served) -> tuple[ApiKey, Callable[[], Answer]]:
     key = served.key("snail", rpm=1, auto_register=True)
     page = snail_c.Browser(served, None)
     return key, lambda: page.post(snail_c.SESSION, openId="ann", trustedCredential=snail_c.token(key, "ann"))
 
 
-def _session_without_proof(served: Served) -> tuple[Key, Callable[[], Answer]]:
+def _session_without_proof(served: Served) -> tuple[ApiKey, Callable[[], Answer]]:
     key = served.key("snail", application=served.new_name("open"), rpm=2, open_sessions=True)
     user = snail_b.Caller(served, key).register()
     page = snail_c.Browser(served, None)
@@ -79,7 +79,7 @@ def test_every_public_route_is_known() -> None:
 
 @pytest.mark.parametrize("calls", [call for calls in PROVEN_IN_THE_BODY.values() for call in calls])
 def test_a_call_counts_whose_credential_is_in_its_body(
-    served: Served, calls: Callable[[Served], tuple[Key, Callable[[], Answer]]]
+    served: Served, calls: Callable[[Served], tuple[ApiKey, Callable[[], Answer]]]
 ) -> None:
     key, call = calls(served)
     before = counted(served, key)

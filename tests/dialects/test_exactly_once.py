@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.serving import Served
-from dialects.snail import asking as snail
-from dialects.streams import FORMS, Event, Form, said, split
+from dialects.snail import client as snail
+from support.http_clients import Answer, Ask
+from support.live_server import Served
+from support.stream_forms import FORMS, Event, StreamForm, said, split
 
 SETTINGS = {"max_waiting_turns": 100}
 SAID = "苹果放一个月。🍎" * 20
@@ -51,12 +51,12 @@ def whole(served: Served, ask: Ask) -> Answer:
     return answer
 
 
-def events(form: Form, answer: Answer) -> list[Event]:
+def events(form: StreamForm, answer: Answer) -> list[Event]:
     return said(split(answer.writes, form.mark))
 
 
 @each_form
-def test_a_request_cut_anywhere_and_sent_again_is_one_turn(served: Served, form: Form) -> None:
+def test_a_request_cut_anywhere_and_sent_again_is_one_turn(served: Served, form: StreamForm) -> None:
     ask = keyed(form.ask(served, served.agent(SAID)))
     before, raw = turns(served), ask.raw()
     for sent in (*range(1, len(raw), 1 if form.name == "snail A" else STRIDE), len(raw) - 1):
@@ -68,7 +68,7 @@ def test_a_request_cut_anywhere_and_sent_again_is_one_turn(served: Served, form:
 
 
 @each_form
-def test_an_answer_cut_anywhere_and_asked_for_again_is_the_same_answer(served: Served, form: Form) -> None:
+def test_an_answer_cut_anywhere_and_asked_for_again_is_the_same_answer(served: Served, form: StreamForm) -> None:
     unkeyed = form.ask(served, served.agent(SAID))
     expected = events(form, whole(served, unkeyed))
     before = turns(served)
@@ -86,7 +86,7 @@ def test_an_answer_cut_anywhere_and_asked_for_again_is_the_same_answer(served: S
 
 
 @each_form
-def test_equal_calls_at_once_are_one_turn_which_all_of_them_hear(served: Served, form: Form) -> None:
+def test_equal_calls_at_once_are_one_turn_which_all_of_them_hear(served: Served, form: StreamForm) -> None:
     calls = AT_ONCE.get(form.name, 8)
     ask = keyed(form.ask(served, served.agent({"wait": 0.05}, SAID)))
     before = turns(served)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dialects.native import asking as native
-from dialects.serving import Served, Step
-from dialects.snail import asking as snail_a
-from dialects.snail import asking_b as snail
-from dialects.snail import asking_c as snail_c
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.snail import client as snail_a
+from dialects.snail import client_b as snail
+from dialects.snail import client_c as snail_c
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.live_server import Served, Step
 
 from palaver.core.types import Agent
 

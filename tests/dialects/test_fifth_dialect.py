@@ -9,8 +9,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from dialects.exchange import Ask
-from dialects.serving import serving
+from support.http_clients import Ask
+from support.live_server import serving
 
 from palaver import app, dialects
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from dialects.exchange import Answer
-from dialects.native import asking as native
-from dialects.serving import Served
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.xspace import client as xspace
+from support.http_clients import Answer
+from support.live_server import Served
 
 from palaver import app
 

@@ -16,21 +16,21 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
-from dialects.belongings import ASKS, Belongings, World
-from dialects.exchange import Answer, Ask
-from dialects.native import asking as native
-from dialects.places import APART, NO_NAMES, PLACES, Its, Probe
-from dialects.serving import Served
-from dialects.snail import asking_b as snail
-from dialects.snail.asking import FAR, jwt
-from dialects.sonaops import asking as sonaops
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.snail import client_b as snail
+from dialects.snail.client import FAR, jwt
+from dialects.sonaops import client as sonaops
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.http_clients import Answer, Ask
+from support.id_fields import APART, NO_NAMES, PLACES, Its, Probe
+from support.live_server import Served
+from support.tenants import ASKS, Belongings, World
 
 from palaver import app
-from palaver.core.types import Key
-from palaver.dialects.snail.words import C
-from palaver.dialects.xspace import older
+from palaver.core.types import ApiKey
+from palaver.dialects.snail.errors import C
+from palaver.dialects.xspace import legacy
 from palaver.wire.contract import Route
 
 SETTINGS = {"heartbeat_s": 60, "run_timeout_s": 86_400}
@@ -40,7 +40,7 @@ ROUTES = {
     for dialect in app.all_dialects()
     for route in dialect.routes
 }
-OF_BOUND_KEYS = {f"{route.method} {route.path}" for route in older.ROUTES}
+OF_BOUND_KEYS = {f"{route.method} {route.path}" for route in legacy.ROUTES}
 NOTHING = Its("", ())
 WITH_BODY = {"POST", "PUT"}
 Sender = Callable[[Route, Mapping[str, Any]], Answer]
@@ -60,7 +60,7 @@ def send(world: World) -> Sender:
     return sender(world, ASKS, world.key)
 
 
-def sender(world: World, user: str, key: Key) -> Sender:
+def sender(world: World, user: str, key: ApiKey) -> Sender:
     """An end user's request to a route; ``key`` is one of WPS."""
     served, agents = world.served, [str(world.shared.uid)]
     by_sonaops = sonaops.Caller(served, served.key("sonaops", agents=agents), user=user)
@@ -215,7 +215,7 @@ def test_what_is_somebody_elses_answers_like_what_there_is_not(
         assert _read(ask(world.mine.names[title]), world.mine.names[title]) != expected, "the case shows nothing"
 
 
-LEAVES_NOTHING = [title for title, (_, route) in ROUTES.items() if not (route.creating or route.public)]
+LEAVES_NOTHING = [title for title, (_, route) in ROUTES.items() if not (route.idempotent or route.public)]
 
 
 @pytest.mark.parametrize("title", LEAVES_NOTHING)

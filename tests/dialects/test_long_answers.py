@@ -8,20 +8,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dialects.contract import DIALECTS, subject
-from dialects.contract import Form as Encoding
-from dialects.exchange import Answer, Ask
-from dialects.loops import watched
-from dialects.native import asking as native
-from dialects.serving import Served
-from dialects.snail import asking_b as snail_b
-from dialects.streams import FORMS, Form
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.snail import client_b as snail_b
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.contract import DIALECTS, subject
+from support.contract import Form as Encoding
+from support.http_clients import Answer, Ask
+from support.live_server import Served
+from support.loops import watched
+from support.stream_forms import FORMS, StreamForm
 
-from palaver.core.events import Grew, Opened
-from palaver.core.runs import AT_ONCE
-from palaver.core.types import Agent, Ended, Status, Text
+from palaver.core.events import PartStarted, TextDelta
+from palaver.core.runs import MAX_READ_CHARACTERS
+from palaver.core.types import Agent, RunEnded, Status, Text
 
 SIZE = 4 * 2**20
 """Bytes of the answer in UTF-8."""
@@ -35,11 +35,11 @@ ENCODINGS = [pytest.param(form, id=f"{name} {form.name}") for name in DIALECTS f
 @pytest.mark.parametrize("form", ENCODINGS)
 def test_the_end_of_a_long_answer_costs_an_encoder_little(form: Encoding, letter: str) -> None:
     encoder = form.encoder()
-    encoder.encode(Opened(part=Text()), 0.0)
-    for _ in range(SIZE // AT_ONCE):
-        encoder.encode(Grew(text=letter * AT_ONCE), 0.0)
+    encoder.encode(PartStarted(part=Text()), 0.0)
+    for _ in range(SIZE // MAX_READ_CHARACTERS):
+        encoder.encode(TextDelta(text=letter * MAX_READ_CHARACTERS), 0.0)
     began = time.thread_time()
-    encoder.encode(Ended(status=Status.COMPLETE), 1.0)
+    encoder.encode(RunEnded(status=Status.COMPLETE), 1.0)
     assert time.thread_time() - began < ENDING_S
 
 
@@ -67,13 +67,13 @@ def _snail_b(served: Served, agent: Agent) -> Ask:
 
 
 WHOLE = (
-    Form(name="native, whole", ask=_native),
-    Form(name="snail B, whole", ask=_snail_b),
+    StreamForm(name="native, whole", ask=_native),
+    StreamForm(name="snail B, whole", ask=_snail_b),
 )
 
 
 @pytest.mark.parametrize("form", [pytest.param(form, id=form.name) for form in (*FORMS, *WHOLE)])
-def test_a_long_answer_holds_nobody_up(served: Served, form: Form) -> None:
+def test_a_long_answer_holds_nobody_up(served: Served, form: StreamForm) -> None:
     ask = form.ask(served, _talker(served))
     with watched(served) as loop, served.connection() as connection:
         connection.send(ask)

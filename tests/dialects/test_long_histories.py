@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from dialects.exchange import Ask
-from dialects.loops import watched
-from dialects.native import asking as native
-from dialects.serving import Served
-from dialects.snail import asking_b as snail
-from dialects.snail import asking_c as snail_c
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.snail import client_b as snail
+from dialects.snail import client_c as snail_c
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.http_clients import Ask
+from support.live_server import Served
+from support.loops import watched
 
 from palaver.core.types import Agent, Principal
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from dialects.doors import Door, doors
-from dialects.serving import Served
+from support.dialect_clients import Door, doors
+from support.live_server import Served
 
 NAMES = ("sonaops", "wps", "xspace", "snail", "native")
 

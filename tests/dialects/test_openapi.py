@@ -12,15 +12,15 @@ import msgspec
 import pytest
 import requests
 import schemathesis
-from dialects.callers import Callers
-from dialects.contract import DIALECTS
-from dialects.serving import Served
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from support.contract import DIALECTS
+from support.live_server import Served
+from support.signers import Callers
 
 from palaver.wire.contract import JSON
-from palaver.wire.describe import Operation as Told
+from palaver.wire.operation import Operation as Told
 
 _tool: Any = schemathesis  # its types are as open as the documents it reads
 Case = Any
@@ -141,7 +141,7 @@ _REFUSED = re.compile(r'event: ?error|"type": ?"error"|"error": ?(?:true|")')
 def told_of(dialect: str, operation: Operation) -> Told:
     """What the operation's route says of itself."""
     asked = (operation.method.upper(), operation.path)
-    return next(one.told for one in DIALECTS[dialect].routes if (one.method, one.path) == asked and one.told)
+    return next(one.operation for one in DIALECTS[dialect].routes if (one.method, one.path) == asked and one.operation)
 
 
 def nothing_like(kind: Any) -> Any:

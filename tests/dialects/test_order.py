@@ -10,17 +10,17 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.native import asking as native
-from dialects.serving import APPLICATION, Served
-from dialects.snail import asking as snail
-from dialects.snail import asking_b as snail_b
-from dialects.sonaops import asking as sonaops
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.native import client as native
+from dialects.snail import client as snail
+from dialects.snail import client_b as snail_b
+from dialects.sonaops import client as sonaops
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.http_clients import Answer, Ask
+from support.live_server import APPLICATION, Served
 
 from palaver import app
-from palaver.core.types import Key
+from palaver.core.types import ApiKey
 
 SETTINGS = {"max_body_bytes": 2000}
 LARGE = b'{"agentId":"' + b"x" * 2000 + b'"}'
@@ -46,7 +46,7 @@ class Order:
     dialect: str
     good: Callable[[Served], Attempt]
     faults: Sequence[Fault]
-    ask: Callable[[Served, Key, Attempt], Ask]
+    ask: Callable[[Served, ApiKey, Attempt], Ask]
     seen: Callable[[Answer], tuple[Any, ...]]
 
 
@@ -63,10 +63,10 @@ def headers(attempt: Attempt) -> dict[str, Any]:
     return {name.removeprefix("header "): value for name, value in attempt.items() if name.startswith("header ")}
 
 
-def plain(header: str, scheme: str = "Bearer ") -> Callable[[Served, Key, Attempt], Ask]:
+def plain(header: str, scheme: str = "Bearer ") -> Callable[[Served, ApiKey, Attempt], Ask]:
     """How a dialect asks whose key is all that is sent."""
 
-    def ask(_served: Served, key: Key, attempt: Attempt) -> Ask:
+    def ask(_served: Served, key: ApiKey, attempt: Attempt) -> Ask:
         sent = headers(attempt)
         if (shown := attempt.get("key", key.secret)) is not None:
             sent[header] = f"{scheme}{shown}"
@@ -82,7 +82,7 @@ def _agent(served: Served) -> Any:
     return served.agent("hello")
 
 
-def _ask_sonaops(served: Served, key: Key, attempt: Attempt) -> Ask:
+def _ask_sonaops(served: Served, key: ApiKey, attempt: Attempt) -> Ask:
     caller = sonaops.Caller(served, key)
     sent: dict[str, Any] = headers(attempt)
     if "key" in attempt:
@@ -121,7 +121,7 @@ SONAOPS = Order(
 )
 
 
-def _ask_wps(served: Served, key: Key, attempt: Attempt) -> Ask:
+def _ask_wps(served: Served, key: ApiKey, attempt: Attempt) -> Ask:
     caller = wps.Caller(served, key)
     sent: dict[str, Any] = headers(attempt)
     date = sent.pop("X-Kso-Date", None)
@@ -252,7 +252,7 @@ SNAIL_A = Order(
 )
 
 
-def _ask_snail_b(_served: Served, key: Key, attempt: Attempt) -> Ask:
+def _ask_snail_b(_served: Served, key: ApiKey, attempt: Attempt) -> Ask:
     app_id, secret = attempt.get("key", (key.id, key.secret))
     sent = {**headers(attempt), "Snail-Ai-App-Id": app_id, "Snail-Ai-Token": secret}
     pairs = [(name, value) for name, value in sent.items() if value]
@@ -324,7 +324,7 @@ def attempts(served: Served) -> dict[str, Attempt]:
     return {name: order.good(served) for name, order in ORDERS.items()}
 
 
-def credential(served: Served, order: Order, good: Attempt, wrong: Attempt) -> Key:
+def credential(served: Served, order: Order, good: Attempt, wrong: Attempt) -> ApiKey:
     """A new one, as the attempt wants it."""
     made = next(one for one in app.all_dialects() if one.name == order.dialect)
     key_id, secret = made.new_credential(sha256(served.new_name("key").encode()).digest())
@@ -332,7 +332,7 @@ def credential(served: Served, order: Order, good: Attempt, wrong: Attempt) -> K
     if wrong.get("used up"):
         settings["total"] = 1
 
-    async def create() -> Key:
+    async def create() -> ApiKey:
         owner = await served.core.store.applications.named(APPLICATION)
         keys = served.core.store.keys
         return await keys.create(owner, order.dialect, key_id, secret, settings, enabled=wrong.get("enabled", True))

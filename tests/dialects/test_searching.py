@@ -9,13 +9,13 @@ from types import FunctionType
 from typing import Any, cast
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.serving import APPLICATION, Served
-from dialects.snail.asking import FAR, jwt
-from dialects.snail.asking_b import SEARCH, B, Caller, good
+from dialects.snail.client import FAR, jwt
+from dialects.snail.client_b import SEARCH, B, Caller, good
+from support.http_clients import Answer, Ask
+from support.live_server import APPLICATION, Served
 
 from palaver import app
-from palaver.core.types import Key
+from palaver.core.types import ApiKey
 from palaver.knowledge.ingest import ingest
 
 ROUTES = {
@@ -27,15 +27,15 @@ ROUTES = {
 BASES = ("of both", "of one", "of a disabled agent", "of nobody")
 
 
-def by_secret(served: Served, key: Key) -> list[tuple[str, str | bytes]]:
+def by_secret(served: Served, key: ApiKey) -> list[tuple[str, str | bytes]]:
     return [("Snail-Ai-Auth", key.secret)]
 
 
-def by_own_token(served: Served, key: Key) -> list[tuple[str, str | bytes]]:
+def by_own_token(served: Served, key: ApiKey) -> list[tuple[str, str | bytes]]:
     return [("Snail-Ai-Auth", f"Bearer {jwt({'appId': key.id, 'exp': FAR}, key.secret)}")]
 
 
-def by_embed_token(served: Served, key: Key) -> list[tuple[str, str | bytes]]:
+def by_embed_token(served: Served, key: ApiKey) -> list[tuple[str, str | bytes]]:
     caller = Caller(served, key)
     open_id = caller.register("in-a-browser")
     token: str = good(caller.post(f"{B}/embed-token", openId=open_id))["token"]
@@ -78,8 +78,8 @@ SEARCHES: dict[str, Callable[[Served, list[tuple[str, str | bytes]], int], Answe
 def test_every_route_that_searches_is_asked_here() -> None:
     assert set(SEARCHES) == set(ROUTES)
     for route in ROUTES.values():
-        assert route.told is not None
-        assert "knowledge" in route.told.finds
+        assert route.operation is not None
+        assert "knowledge" in route.operation.not_found
 
 
 @pytest.mark.parametrize("credential", [by_secret, by_own_token, by_embed_token])
@@ -101,7 +101,7 @@ def test_a_caller_searches_what_its_agents_know(
     agents: str | None,
     known: set[str],
     route: str,
-    credential: Callable[[Served, Key], list[tuple[str, str | bytes]]],
+    credential: Callable[[Served, ApiKey], list[tuple[str, str | bytes]]],
 ) -> None:
     settings: dict[str, Any] = {} if agents is None else {"agents": [agent if agents == "chosen" else agents]}
     headers = credential(served, served.key("snail", **settings))

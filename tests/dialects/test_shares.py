@@ -12,20 +12,20 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.native import asking as native
-from dialects.serving import HOLD, Served
-from dialects.snail import asking as snail
-from dialects.sonaops import asking as sonaops
-from dialects.wps import asking as wps
+from dialects.native import client as native
+from dialects.snail import client as snail
+from dialects.sonaops import client as sonaops
+from dialects.wps import client as wps
 from dialects.wps.test_tokens import BACK, consent, exchange
-from dialects.xspace import asking as xspace
+from dialects.xspace import client as xspace
 from dialects.xspace.test_files import UPLOAD
 from dialects.xspace.test_multipart import TYPE, form
+from support.http_clients import Answer, Ask
+from support.live_server import HOLD, Served
 
 from palaver.config import Settings
-from palaver.core.chat import Said
-from palaver.core.types import Agent, Conversation, Key, Text
+from palaver.core.chat import NewMessage
+from palaver.core.types import Agent, ApiKey, Conversation, Text
 from palaver.store.quotas import Kind
 
 USER = "ann"
@@ -104,7 +104,7 @@ class Guest:
     served: Served
     dialect: str
     application: str
-    key: Key
+    key: ApiKey
     agent: Agent
     conversation: Conversation
 
@@ -191,12 +191,12 @@ def slots(served: Served, dialect: str, share: str) -> Generator[Ask]:
 
     async def take() -> None:
         taken.extend(
-            name(at) for at in range(20) if served.core.runs.slots.take(*name(at), one.key.setting("max_runs"))
+            name(at) for at in range(20) if served.core.runs.slots.acquire(*name(at), one.key.setting("max_runs"))
         )
 
     async def give_back() -> None:
         for each in taken:
-            served.core.runs.slots.give_back(*each)
+            served.core.runs.slots.release(*each)
 
     served.do(take())
     expected = {"max_live_runs": 8, "max_application_runs": 4, "max_credential_runs": 2, "max_runs": 1}
@@ -214,7 +214,7 @@ def waiting(served: Served, dialect: str) -> Generator[Ask]:
     held = served.agent("so far", HOLD, application=one.application, name=one.agent.name)
     who = served.principal(one.key, USER)
     place = one.conversation.id
-    sent = served.do(served.core.chat.send(who, held, Said(parts=(Text(text="hi"),)), conversation=place))
+    sent = served.do(served.core.chat.send(who, held, NewMessage(parts=(Text(text="hi"),)), conversation=place))
     try:
         yield one.say()
     finally:
@@ -239,7 +239,7 @@ def files(served: Served, dialect: str, keeper: str, size: int) -> Generator[Ask
     one = guest(served, dialect)
     who = served.principal(one.key, keeper)
     key = f"local/default/20260101/{served.new_name('file')}.txt"
-    add = served.core.room.drawer.add(who, key=key, name="a.txt", media_type="text/plain", content=b"x" * 2500)
+    add = served.core.services.files.add(who, key=key, name="a.txt", media_type="text/plain", content=b"x" * 2500)
     served.do(add)
     yield one.upload(size)
 

@@ -6,9 +6,9 @@ import tracemalloc
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
-from dialects.exchange import Answer, Connection
-from dialects.serving import Served
-from dialects.streams import FORMS
+from support.http_clients import Answer, Connection
+from support.live_server import Served
+from support.stream_forms import FORMS
 
 SIZE = 2_000_000
 """Characters of the answer; each is six bytes or more in a stream."""

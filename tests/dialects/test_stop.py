@@ -7,14 +7,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import pytest
-from dialects.exchange import GUARD, Exchange
-from dialects.faucet import Faucet
-from dialects.native import asking as native
-from dialects.serving import Served, serving
-from dialects.snail import asking_b as snail
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
-from kit import Scratch, run
+from dialects.native import client as native
+from dialects.snail import client_b as snail
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.endless_upstream import Faucet
+from support.http_clients import GUARD, Exchange
+from support.kit import Scratch, run
+from support.live_server import Served, serving
 
 from palaver.core.types import Agent, Status, Text
 

@@ -8,19 +8,19 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
-from dialects.exchange import Ask, Exchange
-from dialects.native import asking as native
-from dialects.serving import HOLD, Served
-from dialects.snail import asking as snail
-from dialects.snail import asking_b as snail_b
-from dialects.snail import asking_c as snail_c
-from dialects.streams import CHAT, FORMS, Form
+from dialects.native import client as native
+from dialects.snail import client as snail
+from dialects.snail import client_b as snail_b
+from dialects.snail import client_c as snail_c
 from dialects.test_tokens_end import rotated
-from dialects.wps import asking as wps
-from dialects.xspace import asking as xspace
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
 from dialects.xspace.test_files import send
+from support.http_clients import Ask, Exchange
+from support.live_server import HOLD, Served
+from support.stream_forms import CHAT, FORMS, StreamForm
 
-from palaver.core.types import Agent, Key
+from palaver.core.types import Agent, ApiKey
 from palaver.dialects.snail.auth import LEEWAY_S, embed_token
 from palaver.dialects.wps.auth import SCOPES
 
@@ -31,7 +31,7 @@ WITHIN = 1.0
 UNSIGNED = {"X-Kso-Date": "", "X-Kso-Authorization": ""}
 
 
-def newest(served: Served) -> Key:
+def newest(served: Served) -> ApiKey:
     """The credential that was made last."""
     (row,) = served.sql("SELECT app, number FROM credential ORDER BY number DESC LIMIT 1")
     key = served.do(served.core.store.keys.by_number(row["app"], row["number"]))
@@ -50,7 +50,7 @@ def opened(served: Served, ask: Ask) -> Exchange:
 
 def _wps_token(served: Served, agent: Agent, until: float) -> Ask:
     key = served.key("wps", require_signature=False)
-    issued = served.core.room.people.issue(key, "access", "ann", SCOPES, life_s=until - time.time())
+    issued = served.core.services.users.issue_token(key, "access", "ann", SCOPES, life_s=until - time.time())
     caller = wps.Caller(served, key, token=served.do(issued))
     body = {"text": "hi", "stream": True}
     return caller.request("POST", CHAT.format(agent.uid), body, headers=UNSIGNED)
@@ -130,7 +130,7 @@ def test_a_download_ends_with_the_token_in_its_address(served: Served) -> None:
     size = 64 * 1024 * 1024
     path = urlsplit(str(xspace.data(send(caller, bytes(size)))["url"])).path
     key, name = caller.key, path.removeprefix("/api/f/")
-    token = served.core.room.people.sign(key, "file", "default", (name,), life_s=LIFE_S)
+    token = served.core.services.users.sign_token(key, "file", "default", (name,), life_s=LIFE_S)
     until = time.time() + LIFE_S
     with served.connection() as connection:
         connection.send(Ask(method="GET", path=path, query=f"ak={token}"))
@@ -144,19 +144,19 @@ def test_a_download_ends_with_the_token_in_its_address(served: Served) -> None:
 # By their operator --------------------------------------------------------------------------------------------------
 
 
-def _disable(served: Served, key: Key) -> None:
+def _disable(served: Served, key: ApiKey) -> None:
     served.do(served.core.store.keys.enable(key.id, enabled=False))
 
 
-def _set_disabled(served: Served, key: Key) -> None:
+def _set_disabled(served: Served, key: ApiKey) -> None:
     served.do(served.core.store.keys.configure(key, key.settings, enabled=False, label=""))
 
 
-def _delete(served: Served, key: Key) -> None:
+def _delete(served: Served, key: ApiKey) -> None:
     served.do(served.core.store.keys.delete(key))
 
 
-ENDS: dict[str, Callable[[Served, Key], None]] = {
+ENDS: dict[str, Callable[[Served, ApiKey], None]] = {
     "disabled": _disable,
     "set to disabled": _set_disabled,
     "deleted": _delete,
@@ -166,7 +166,9 @@ ENDS: dict[str, Callable[[Served, Key], None]] = {
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
-def test_a_stream_ends_when_its_credential_does(served: Served, form: Form, end: Callable[[Served, Key], None]) -> None:
+def test_a_stream_ends_when_its_credential_does(
+    served: Served, form: StreamForm, end: Callable[[Served, ApiKey], None]
+) -> None:
     stream = opened(served, form.ask(served, served.agent({"text": "well"}, HOLD)))
     end(served, newest(served))
     stream.rest()
@@ -174,7 +176,7 @@ def test_a_stream_ends_when_its_credential_does(served: Served, form: Form, end:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
-def test_a_stream_ends_with_the_overlap_of_a_rotation(served: Served, form: Form) -> None:
+def test_a_stream_ends_with_the_overlap_of_a_rotation(served: Served, form: StreamForm) -> None:
     ask = form.ask(served, served.agent({"text": "well"}, HOLD))
     key = newest(served)
     before = opened(served, ask)

@@ -7,26 +7,26 @@ from secrets import token_bytes
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from dialects.serving import Served
-from dialects.snail import asking_b as snail_b
-from dialects.snail import asking_c as snail_c
-from dialects.wps import asking as wps
+from dialects.snail import client_b as snail_b
+from dialects.snail import client_c as snail_c
+from dialects.wps import client as wps
 from dialects.wps.test_tokens import BACK, code, exchange
-from dialects.xspace import asking as xspace
+from dialects.xspace import client as xspace
 from dialects.xspace.test_addresses import opened
 from dialects.xspace.test_files import send
-from kit import run, until
+from support.kit import run, until
+from support.live_server import Served
 
 from palaver import app
-from palaver.core.types import Key, Token
+from palaver.core.types import ApiKey, Token
 
 WPS: dict[str, Any] = {"require_signature": False, "redirect_uris": [BACK], "auto_approve_user": "ann"}
 Works = Callable[[], bool]
-Kind = Callable[[Served], tuple[Key, Works]]
+Kind = Callable[[Served], tuple[ApiKey, Works]]
 """Issues a token, and says whose it is and how to see whether it works. Looking does not use it up."""
 
 
-def wps_access(served: Served) -> tuple[Key, Works]:
+def wps_access(served: Served) -> tuple[ApiKey, Works]:
     key = served.key("wps", **WPS)
     token = exchange(served, key, grant_type="client_credentials").json()["access_token"]
     caller = wps.Caller(served, key, token=token)
@@ -35,34 +35,34 @@ def wps_access(served: Served) -> tuple[Key, Works]:
     return key, lambda: caller.get(f"/v7/devhub/app/{agent.uid}/detail", headers=unsigned).status == 200
 
 
-def wps_refresh(served: Served) -> tuple[Key, Works]:
+def wps_refresh(served: Served) -> tuple[ApiKey, Works]:
     key = served.key("wps", **WPS)
     fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
     token = exchange(served, key, **fields).json()["refresh_token"]
-    return key, lambda: served.do(served.core.room.people.token(token, "refresh")) is not None
+    return key, lambda: served.do(served.core.services.users.find_token(token, "refresh")) is not None
 
 
-def wps_code(served: Served) -> tuple[Key, Works]:
+def wps_code(served: Served) -> tuple[ApiKey, Works]:
     key = served.key("wps", **WPS)
     text = code(served, key)
     return key, lambda: served.do(served.core.store.tokens.find(text, "code")) is not None
 
 
-def file_address(served: Served) -> tuple[Key, Works]:
+def file_address(served: Served) -> tuple[ApiKey, Works]:
     caller = xspace.Caller(served)
     url = xspace.data(send(caller, b"mine"))["url"]
     address = xspace.data(caller.get("/api/v1/file/ak", query=f"fileUrl={url}"))
     return caller.key, lambda: opened(served, address).status == 200
 
 
-def embed_token(served: Served) -> tuple[Key, Works]:
+def embed_token(served: Served) -> tuple[ApiKey, Works]:
     program = snail_b.Caller(served)
     user = program.register()
     token = snail_b.good(program.get(f"{snail_b.B}/embed-token", openId=user))["token"]
     return program.key, lambda: _signed_in(served, token)
 
 
-def session(served: Served) -> tuple[Key, Works]:
+def session(served: Served) -> tuple[ApiKey, Works]:
     """What a page gets for its embed token."""
     program = snail_b.Caller(served)
     user = program.register()
@@ -72,7 +72,7 @@ def session(served: Served) -> tuple[Key, Works]:
     return program.key, lambda: _signed_in(served, given)
 
 
-def proof_of_session(served: Served) -> tuple[Key, Works]:
+def proof_of_session(served: Served) -> tuple[ApiKey, Works]:
     """An embed token as what a page signs in with."""
     program = snail_b.Caller(served)
     user = program.register()
@@ -102,7 +102,7 @@ def test_every_kind_of_token_is_among_them() -> None:
     assert set(KINDS) == set(get_args(get_type_hints(Token)["kind"])) | signed_with_the_secret
 
 
-def rotated(served: Served, key: Key, *, overlap_s: float = 0) -> None:
+def rotated(served: Served, key: ApiKey, *, overlap_s: float = 0) -> None:
     dialect = next(one for one in app.all_dialects() if one.name == key.dialect)
     _, secret = dialect.new_credential(token_bytes(32))
     served.do(served.core.store.keys.rotate(key, secret, overlap_s=overlap_s))

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import requests
-from e2e.process import Installation, installed, lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.server_process import Installation, installed, lines
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 

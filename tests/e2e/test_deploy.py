@@ -18,12 +18,12 @@ from typing import Any, cast
 import pytest
 import requests
 import yaml
-from dialects.exchange import Ask
-from dialects.wps.asking import now, signed
-from e2e.neighbours import Neighbours, neighbours
-from e2e.nginx import PROGRAM, STARTS_WITHIN
-from e2e.process import PALAVER, Installation, free_port, heard, lines
-from kit import Scratch
+from dialects.wps.client import now, signed
+from support.http_clients import Ask
+from support.kit import Scratch
+from support.nginx import PROGRAM, STARTS_WITHIN
+from support.server_process import PALAVER, Installation, free_port, heard, lines
+from support.tcp_proxies import Neighbours, neighbours
 
 from palaver.config import Settings
 

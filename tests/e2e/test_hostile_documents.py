@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import psutil
 import pytest
 import requests
-from e2e.process import Installation, installed
+from support.server_process import Installation, installed
 
 pytestmark = pytest.mark.e2e
 
@@ -62,7 +62,7 @@ def contents() -> dict[str, bytes]:
 
 def readers(on: Installation) -> list[psutil.Process]:
     assert on.server is not None
-    return [one for one in psutil.Process(on.server.pid).children() if "palaver.knowledge.process" in one.cmdline()]
+    return [one for one in psutil.Process(on.server.pid).children() if "palaver.knowledge.worker" in one.cmdline()]
 
 
 def test_nobody_waits_for_somebody_elses_documents(server: Installation) -> None:

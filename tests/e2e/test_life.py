@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from e2e.process import Installation, endpoint, heard, installed, lines
-from models.upstream import chunk, endless, silence, speech, stream
+from support.model_endpoint import chunk, endless, silence, speech, stream
+from support.server_process import Installation, endpoint, heard, installed, lines
 
 from bench.machine import Slowness
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from e2e.process import Installation, installed
+from support.server_process import Installation, installed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

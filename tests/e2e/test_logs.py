@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import requests
-from dialects.callers import signing_headers
-from dialects.contract import DIALECTS
-from e2e.process import Installation, installed
 from requests import PreparedRequest, Request
+from support.contract import DIALECTS
+from support.server_process import Installation, installed
+from support.signers import signing_headers
 
-from palaver.core.types import Key
+from palaver.core.types import ApiKey
 from palaver.wire.contract import Route
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
@@ -74,13 +74,15 @@ def place() -> Generator[Installation]:
 
 
 @pytest.fixture(scope="module")
-def keys(place: Installation) -> dict[str, Key]:
+def keys(place: Installation) -> dict[str, ApiKey]:
     place.agent("---\nname: echo\nmodel: scripted\n---\n")
-    made: dict[str, Key] = {}
+    made: dict[str, ApiKey] = {}
     for name in DIALECTS:
         more = ["--set=kind=agent", "--set=agent=echo"] if name == "xspace" else []
         said = place.json("key", "create", "--app", "demo", "--dialect", name, *more)
-        made[name] = Key(app=1, number=1, dialect=name, id=said["id"], secret=said["secret"], enabled=True, settings={})
+        made[name] = ApiKey(
+            app=1, number=1, dialect=name, id=said["id"], secret=said["secret"], enabled=True, settings={}
+        )
     return made
 
 
@@ -95,7 +97,7 @@ def filled(route: Route) -> str:
     return re.sub(r"\{\w+\}", MARK if route.capability else "7", route.path)
 
 
-def walk(place: Installation, keys: dict[str, Key]) -> Iterator[Sent]:
+def walk(place: Installation, keys: dict[str, ApiKey]) -> Iterator[Sent]:
     """Every route of every dialect, and paths and methods that none serves, with every credential, good and bad."""
     numbers = iter(range(10_000))
     with requests.Session() as session:
@@ -124,7 +126,7 @@ def logged(place: Installation, count: int, **members: Any) -> list[dict[str, An
 
 
 def test_no_route_of_any_dialect_logs_what_opens_anything_and_every_request_is_found_by_its_id(
-    place: Installation, keys: dict[str, Key]
+    place: Installation, keys: dict[str, ApiKey]
 ) -> None:
     sent = list(walk(place, keys))
     assert {one.route for one in sent} >= {route.path for dialect in DIALECTS.values() for route in dialect.routes}
@@ -139,7 +141,7 @@ def test_no_route_of_any_dialect_logs_what_opens_anything_and_every_request_is_f
 
 
 def test_a_refused_secret_names_its_credential_and_an_envelope_its_line(
-    place: Installation, keys: dict[str, Key]
+    place: Installation, keys: dict[str, ApiKey]
 ) -> None:
     key = keys["wps"]
     bad = {"X-Kso-Date": "now", "X-Kso-Authorization": f"KSO-1 {key.id}:0", "X-Request-ID": "wrong-signature"}
@@ -175,7 +177,7 @@ def test_every_answer_has_a_request_id_the_callers_own_where_it_has_one(
 
 
 def test_a_request_that_follows_on_its_connection_has_nothing_of_the_one_before(
-    place: Installation, keys: dict[str, Key]
+    place: Installation, keys: dict[str, ApiKey]
 ) -> None:
     """Also where both came at once, and the second begins while the first ends."""
     first = (

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from e2e.process import Installation, heard, installed, lines
 from prometheus_client.parser import text_string_to_metric_families
+from support.server_process import Installation, heard, installed, lines
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-from e2e.process import endpoint, free_port
-from house.survey import ROOT, blocks, tracked
-from models.upstream import speech, stream
+from support.model_endpoint import speech, stream
+from support.server_process import endpoint, free_port
+from support.survey import ROOT, blocks, tracked
 
 from palaver.app import all_dialects
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import requests
-from e2e.process import Installation, installed, lines
+from support.server_process import Installation, installed, lines
 
 from bench.machine import Slowness
 

@@ -8,11 +8,11 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cli.commands import Palaver
-from e2e.neighbours import Neighbours, neighbours
-from e2e.pgbouncer import PROGRAM, pooled
-from e2e.process import heard, lines
-from kit import Scratch, run
+from support.commands import Palaver
+from support.kit import Scratch, run
+from support.pgbouncer import PROGRAM, pooled
+from support.server_process import heard, lines
+from support.tcp_proxies import Neighbours, neighbours
 
 from palaver.store.driver import connected
 from palaver.store.migrate import migrate, migrations

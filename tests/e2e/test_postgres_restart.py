@@ -17,14 +17,14 @@ from tempfile import mkdtemp
 
 import pytest
 from aiohttp import web
-from dialects.exchange import Answer, Ask, Connection
-from dialects.serving import Served, serving
-from dialects.streams import FORMS, Form, said, split
-from e2e.process import endpoint
-from kit import run
-from models.upstream import DONE, begin, chunk
+from support.http_clients import Answer, Ask, Connection
+from support.kit import run
+from support.live_server import Served, serving
+from support.model_endpoint import DONE, begin, chunk
+from support.server_process import endpoint
+from support.stream_forms import FORMS, StreamForm, said, split
 
-from palaver.store.embedded import Embedded
+from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.migrate import migrate
 
 pytestmark = pytest.mark.e2e
@@ -40,9 +40,9 @@ STOPS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 @pytest.fixture(scope="module")
-def database() -> Generator[Embedded]:
+def database() -> Generator[EmbeddedPostgres]:
     folder = Path(mkdtemp(prefix="palaver-restart-"))
-    database = Embedded(folder)
+    database = EmbeddedPostgres(folder)
     run(migrate(database.start()))
     yield database
     database.stop()
@@ -72,7 +72,7 @@ def speaker() -> Speaker:
 
 
 @pytest.fixture(scope="module")
-def served(database: Embedded, speaker: Speaker, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+def served(database: EmbeddedPostgres, speaker: Speaker, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     address, folder = database._address(), tmp_path_factory.mktemp("data")  # pyright: ignore[reportPrivateUsage]
     with (
         endpoint(speaker.act) as model,
@@ -93,7 +93,7 @@ def whole(connection: Connection) -> Answer:
         return connection.answer()
 
 
-def spoken(answer: Answer, form: Form) -> object:
+def spoken(answer: Answer, form: StreamForm) -> object:
     assert answer.complete, answer.body[-500:]
     return said(split([answer.body], form.mark))
 
@@ -111,7 +111,9 @@ def begun(served: Served, asks: list[Ask], stack: ExitStack) -> list[Connection]
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_streams_go_on_and_nothing_is_lost(served: Served, speaker: Speaker, database: Embedded, mode: str) -> None:
+def test_streams_go_on_and_nothing_is_lost(
+    served: Served, speaker: Speaker, database: EmbeddedPostgres, mode: str
+) -> None:
     agent, quick = served.agent(model="openai:m"), served.agent("quick")
     forms = list(islice(cycle(FORMS), STREAMS))
     meanwhile = [form.ask(served, quick) for form in FORMS]
@@ -138,7 +140,7 @@ def test_streams_go_on_and_nothing_is_lost(served: Served, speaker: Speaker, dat
     assert served.sql("SELECT 1 FROM message WHERE status = 'live'") == []
 
 
-def _unforeseen(form: Form) -> bytes:
+def _unforeseen(form: StreamForm) -> bytes:
     """What the vendor's own clients know for a failure that is worth another try."""
     words = {
         "sonaops": "10500",

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dialects.exchange import Answer, Ask, Connection
-from dialects.serving import HOLD, Served, serving
-from dialects.sonaops import asking as sonaops
-from dialects.streams import FAILING, FORMS, SPOKEN, Form, said, split
-from dialects.wps import asking as wps
-from e2e.nginx import PROGRAM, in_front_of
-from kit import Scratch, run
+from dialects.sonaops import client as sonaops
+from dialects.wps import client as wps
+from support.http_clients import Answer, Ask, Connection
+from support.kit import Scratch, run
+from support.live_server import HOLD, Served, serving
+from support.nginx import PROGRAM, in_front_of
+from support.stream_forms import FAILING, FORMS, SPOKEN, StreamForm, said, split
 
 from palaver.core.types import Agent
 
@@ -57,7 +57,9 @@ def answer(address: Address, ask: Ask, at_once: int = 65_536) -> Answer:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_a_stream_through_the_proxy_says_the_same(served: Served, proxy: Address, speaking: Agent, form: Form) -> None:
+def test_a_stream_through_the_proxy_says_the_same(
+    served: Served, proxy: Address, speaking: Agent, form: StreamForm
+) -> None:
     direct = answer(served.address, form.ask(served, speaking))
     for at_once in (1, 65_536):
         through = answer(proxy, form.ask(served, speaking), at_once)
@@ -68,15 +70,15 @@ def test_a_stream_through_the_proxy_says_the_same(served: Served, proxy: Address
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_a_failed_stream_through_the_proxy_ends_as_without_it(
-    served: Served, proxy: Address, failing: Agent, form: Form
+    served: Served, proxy: Address, failing: Agent, form: StreamForm
 ) -> None:
     direct, through = (answer(address, form.ask(served, failing)) for address in (served.address, proxy))
     assert said(split([through.body], form.mark)) == said(split([direct.body], form.mark))
-    assert through.complete == direct.complete == (not form.breaks_off)
+    assert through.complete == direct.complete == (not form.aborts_on_failure)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_the_first_event_is_there_long_before_the_last(served: Served, proxy: Address, form: Form) -> None:
+def test_the_first_event_is_there_long_before_the_last(served: Served, proxy: Address, form: StreamForm) -> None:
     agent = served.agent("begun", HOLD)
     with Connection(proxy) as connection:
         connection.send(form.ask(served, agent))

@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-from e2e.process import PALAVER, Installation, endpoint, free_port, installed, lines
-from kit import run
-from models.upstream import Act, chunk, endless, silence
+from support.kit import run
+from support.model_endpoint import Act, chunk, endless, silence
+from support.server_process import PALAVER, Installation, endpoint, free_port, installed, lines
 
 from palaver.config import Settings
 from palaver.store.driver import connect
-from palaver.store.embedded import Embedded
+from palaver.store.embedded import EmbeddedPostgres
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 
@@ -34,7 +34,7 @@ REMOTE = "---\nname: remote\nmodel: openai:m\n---\nSpeak.\n"
 SCRIPTED = "---\nname: remote\nmodel: scripted\n---\n- repeat: {text: 'word ', times: 100000, every: 0.01}\n"
 
 
-class Database(Embedded):
+class Database(EmbeddedPostgres):
     """A PostgreSQL server of the test's own, which can be brought into every state."""
 
     def __init__(self, folder: Path) -> None:

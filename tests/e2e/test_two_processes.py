@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 import requests
-from e2e.neighbours import Neighbours, neighbours
-from e2e.process import Installation, endpoint, heard, lines
-from kit import Scratch
-from models.upstream import Upstream, chunk, silence
+from support.kit import Scratch
+from support.model_endpoint import Upstream, chunk, silence
+from support.server_process import Installation, endpoint, heard, lines
+from support.tcp_proxies import Neighbours, neighbours
 
-from palaver.core.types import Agent, Key
-from palaver.store.postgres import Postgres
+from palaver.core.types import Agent, ApiKey
+from palaver.store.postgres import PostgresStore
 
 pytestmark = pytest.mark.e2e
 
@@ -60,12 +60,12 @@ def recovered(server: Installation) -> float:
     return sum(map(float, re.findall(r"^palaver_runs_recovered_total (\S+)$", text, re.MULTILINE)))
 
 
-def answer(server: Installation, key: Key, agent: Agent, content: str = "hi", **members: Any) -> str:
+def answer(server: Installation, key: ApiKey, agent: Agent, content: str = "hi", **members: Any) -> str:
     """The whole text of an answer."""
     return list(lines(server.chat(key.secret, agent.id, content, **members)))[-1]["fullText"]
 
 
-def refusal(server: Installation, key: Key, agent: Agent) -> str:
+def refusal(server: Installation, key: ApiKey, agent: Agent) -> str:
     """What a call is refused with; empty when it is not."""
     said = list(lines(server.chat(key.secret, agent.id)))
     return said[0]["msg"] if said[-1]["type"] == "error" else ""
@@ -88,7 +88,7 @@ def test_a_stream_is_taken_up_on_the_other_process_live_and_after_its_end(two: N
 class XSpace:
     """A caller of the dialect that has a call for stopping; the calls may go to different processes."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: ApiKey) -> None:
         self._headers = {"Authorization": f"Bearer {key.secret}"}
 
     def post(self, server: Installation, path: str, **body: Any) -> Any:
@@ -129,7 +129,7 @@ def test_a_rotated_key_counts_for_both_within_a_second(two: Neighbours) -> None:
     key, agent = two.key(), two.agent("hello")
     assert [refusal(server, key, agent) for server in two.servers] == ["", ""]
 
-    async def rotate(store: Postgres) -> Key:
+    async def rotate(store: PostgresStore) -> ApiKey:
         return await store.keys.rotate(key, "another-secret")
 
     rotated = two.do(rotate)

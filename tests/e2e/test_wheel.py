@@ -7,9 +7,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import e2e.process
 import pytest
-from e2e.process import installed, lines
+import support.server_process
+from support.server_process import installed, lines
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -34,7 +34,7 @@ def test_the_wheel_alone_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (own,) = empty.glob("lib/python*/site-packages")
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     said(python, "-c", "import palaver, sys; assert palaver.__file__.startswith(sys.prefix)", folder=tmp_path)
-    monkeypatch.setattr(e2e.process, "PALAVER", str(empty / "bin" / "palaver"))
+    monkeypatch.setattr(support.server_process, "PALAVER", str(empty / "bin" / "palaver"))
     monkeypatch.chdir(tmp_path)
     with installed() as place:
         place.start()

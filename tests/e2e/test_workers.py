@@ -12,13 +12,14 @@ from contextlib import contextmanager
 import psutil
 import pytest
 import requests
-from e2e.neighbours import Neighbours, neighbours
-from e2e.process import Installation, heard, installed, lines
-from kit import Scratch, run
+from support.kit import Scratch, run
+from support.server_process import Installation, heard, installed, lines
+from support.tcp_proxies import Neighbours, neighbours
 
-from palaver.http.server import listen
+from palaver.http.prometheus import merge_metrics, without_gauges
+from palaver.http.uvicorn_server import listen
 from palaver.store.driver import connect
-from palaver.workers import Port, add_up, without_gauges
+from palaver.supervisor import SharedPort
 
 pytestmark = pytest.mark.e2e
 
@@ -111,8 +112,8 @@ def test_whoever_is_asked_for_figures_tells_the_sum_and_no_sum_falls(standing: N
 
 def test_a_port_that_others_share_is_taken_for_anybody_else(standing: Neighbours) -> None:
     with pytest.raises(OSError, match="in use"):
-        Port("127.0.0.1", standing.first.port)
-    with Port("127.0.0.1", 0) as port, port.door() as one, port.door() as other:
+        SharedPort("127.0.0.1", standing.first.port)
+    with SharedPort("127.0.0.1", 0) as port, port.door() as one, port.door() as other:
         assert {one.getsockname()[1], other.getsockname()[1]} == {port.number}
         one.listen()
         other.listen()
@@ -192,7 +193,7 @@ live 4.0
 
 
 def test_figures_are_added_up_by_name_and_labels() -> None:
-    assert add_up([FIRST, SECOND, b""]) == (
+    assert merge_metrics([FIRST, SECOND, b""]) == (
         b"# HELP runs_total Runs\n"
         b"# TYPE runs_total counter\n"
         b'runs_total{status="complete"} 42.0\n'
@@ -206,4 +207,4 @@ def test_figures_are_added_up_by_name_and_labels() -> None:
 
 def test_of_a_process_that_is_gone_only_what_it_counted_stays() -> None:
     assert b"live" not in without_gauges(FIRST)
-    assert add_up([without_gauges(FIRST), SECOND]).endswith(b"live 4.0\n")
+    assert merge_metrics([without_gauges(FIRST), SECOND]).endswith(b"live 4.0\n")

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from house.survey import (
+from prometheus_client.parser import text_string_to_metric_families
+from support.survey import (
     ROOT,
     SOURCE,
     bare,
@@ -27,13 +28,12 @@ from house.survey import (
     tracked,
     tree,
 )
-from prometheus_client.parser import text_string_to_metric_families
 
 from palaver.cli.conformance import deviations
-from palaver.config import OUTSIDE, described
+from palaver.config import OTHER_VARIABLES, setting_docs
 from palaver.core.types import AgentSpec
-from palaver.http.metrics import Metrics, Reading
-from palaver.models.scripted import Step
+from palaver.http.metrics import Gauges, Metrics
+from palaver.models.scripted import ScriptStep
 from palaver.wire.contract import Dialect
 
 README, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -51,14 +51,14 @@ def test_the_readmes_have_the_same_sections_and_the_same_commands() -> None:
 @pytest.mark.parametrize(("readme", "column"), [(README, "Environment variable"), (CHINESE, "环境变量")])
 def test_a_readme_names_every_setting_with_its_default(readme: Path, column: str) -> None:
     rows = table(readme, column)
-    wanted = [(f"PALAVER_{name.upper()}", default or "–") for name, default, _ in described()]
+    wanted = [(f"PALAVER_{name.upper()}", default or "–") for name, default, _ in setting_docs()]
     assert [(bare(row[0]), bare(row[1])) for row in rows] == wanted
     assert [row[0] for row in rows if not row[2]] == []
-    assert {name for name in OUTSIDE if f"`{name}`" not in prose(readme)} == set()
+    assert {name for name in OTHER_VARIABLES if f"`{name}`" not in prose(readme)} == set()
 
 
 def test_the_readme_says_of_every_setting_what_the_code_says() -> None:
-    assert [row[2] for row in table(README, "Environment variable")] == [meaning for _, _, meaning in described()]
+    assert [row[2] for row in table(README, "Environment variable")] == [meaning for _, _, meaning in setting_docs()]
 
 
 # Rooms and routes ---------------------------------------------------------------------------------------------------
@@ -75,7 +75,9 @@ def test_the_architecture_names_every_room() -> None:
 def test_a_dialect_s_readme_lists_its_routes(folder: Path) -> None:
     dialect: Dialect = importlib.import_module(f"palaver.dialects.{folder.name}").DIALECT
     rows = [tuple(map(bare, row)) for row in table(folder / "README.md", "Method")]
-    wanted = [(route.method, route.path, route.purpose, "yes" if route.creating else "no") for route in dialect.routes]
+    wanted = [
+        (route.method, route.path, route.purpose, "yes" if route.idempotent else "no") for route in dialect.routes
+    ]
     assert rows == wanted
     assert "Deviations" in [text for _, text in headings(folder / "README.md")]
 
@@ -105,7 +107,7 @@ def test_every_key_of_an_agent_file_is_documented_with_its_default() -> None:
 def test_every_step_of_a_script_is_documented_as_it_is_in_the_code() -> None:
     rows = table(ROOT / "docs" / "models.md", "Step")
     steps = [next(iter(yaml.safe_load(bare(row[0]).replace("{…}", "{}"))[0])) for row in rows]
-    assert sorted(steps) == sorted(Step.__struct_fields__)
+    assert sorted(steps) == sorted(ScriptStep.__struct_fields__)
     docstring = ast.get_docstring(tree(SOURCE / "models" / "scripted.py")) or ""
     assert [row for row in rows if f"| {row[0]} | {row[1]} |" not in docstring] == []
 
@@ -138,7 +140,7 @@ def test_every_log_line_is_documented_with_its_level() -> None:
 
 
 def test_every_metric_is_documented_with_its_kind() -> None:
-    metrics = Metrics(Reading)
+    metrics = Metrics(Gauges)
     families = text_string_to_metric_families(metrics.text().decode())
     told = {family.name + ("_total" if family.type == "counter" else ""): family.type for family in families}
     told = {name: kind for name, kind in told.items() if not name.endswith("_created")}

@@ -14,15 +14,15 @@ from typing import Any, cast
 import pytest
 import typer
 import yaml
-from house.survey import ROOT, blocks, documents, shown
+from support.survey import ROOT, blocks, documents, shown
 
 from palaver.agentfile import AgentFileError, parse
 from palaver.cli import cli
 from palaver.config import Settings
-from palaver.core.ports import Call, Delta, ModelRequest, ModelTurn, Think
+from palaver.core.ports.models import ModelDelta, ModelMessage, ModelRequest, ThinkingDelta, ToolCallDelta
 from palaver.core.problems import Upstream
 from palaver.core.types import AgentSpec, Text, ToolCall, ToolResult
-from palaver.models.scripted import Scripted, script
+from palaver.models.scripted import ScriptedModel, script
 
 MODELS = ROOT / "docs" / "models.md"
 
@@ -67,26 +67,26 @@ def test_the_slow_script_is_twenty_seconds_of_silence_and_fifty_pieces() -> None
 
 async def _played(spec: AgentSpec) -> tuple[str, str]:
     """What the script says to one question (thinking in brackets), and what it fails with. Tools answer at once."""
-    asked = ModelTurn(role="user", parts=(Text(text="Is it open?"),))
+    asked = ModelMessage(role="user", parts=(Text(text="Is it open?"),))
     history = [asked]
     said, again = "", True
     while again:
         request = ModelRequest(model="", instructions=spec.instructions, history=tuple(history))
-        deltas: list[Delta] = []
+        deltas: list[ModelDelta] = []
         try:
-            async for delta in Scripted().stream(request):
+            async for delta in ScriptedModel().stream(request):
                 deltas.append(delta)  # noqa: PERF401  what came before a failure counts
         except Upstream as problem:
             return said + _text(deltas), problem.reason
         said += _text(deltas)
-        calls = [delta.call for delta in deltas if isinstance(delta, Call)]
+        calls = [delta.call for delta in deltas if isinstance(delta, ToolCallDelta)]
         again = bool(calls)
-        history = [asked, ModelTurn(role="assistant", parts=(*calls, *map(_result, calls)))]
+        history = [asked, ModelMessage(role="assistant", parts=(*calls, *map(_result, calls)))]
     return said, ""
 
 
-def _text(deltas: list[Delta]) -> str:
-    spoken = (f"[{one.text}]" if isinstance(one, Think) else getattr(one, "text", "") for one in deltas)
+def _text(deltas: list[ModelDelta]) -> str:
+    spoken = (f"[{one.text}]" if isinstance(one, ThinkingDelta) else getattr(one, "text", "") for one in deltas)
     return "".join(spoken)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house.survey import ROOT, bare, table, tracked
+from support.survey import ROOT, bare, table, tracked
 
 RUN, DEV = ROOT / "requirements" / "run.txt", ROOT / "requirements" / "dev.txt"
 

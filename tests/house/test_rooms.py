@@ -10,7 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from house.survey import ROOT, SOURCE, TESTS, Import, imports, imports_in_functions, python, rooms, shown, tree
+from support.survey import ROOT, SOURCE, TESTS, Import, imports, imports_in_functions, python, rooms, shown, tree
 
 OUTWARD: set[str] = {
     *("asyncio.subprocess", "ftplib", "http", "multiprocessing", "smtplib", "socket", "socketserver", "sqlite3"),
@@ -32,10 +32,10 @@ OWN_WORD = {
     "models": "the endpoints that the operator names",
     "tools/guard.py": "whatever somebody else names, guarded",
     "cli/serve.py": "makes the loop",
-    "cli/words.py": "knows the errors by their classes",
+    "cli/errors.py": "knows the errors by their classes",
     "app.py": "has the listening socket",
-    "workers.py": "has the listening socket",
-    "http/server.py": "listens",
+    "supervisor.py": "has the listening socket",
+    "http/uvicorn_server.py": "listens",
     "http/connections.py": "resets the connections of answers that broke",
     "demo.py": "looks whether this palaver serves",
     "doctor.py": "asks this palaver whether it is ready",
@@ -107,7 +107,7 @@ def _catches_everything(node: ast.AST) -> bool:
 
 def test_every_failure_is_caught_around_a_run_and_around_a_call_and_nowhere_else() -> None:
     everything = [shown(path) for path in python(SOURCE) for node in ast.walk(tree(path)) if _catches_everything(node)]
-    assert sorted(everything) == ["src/palaver/core/runs.py", "src/palaver/http/front.py"]
+    assert sorted(everything) == ["src/palaver/core/runs.py", "src/palaver/http/app.py"]
 
 
 def test_only_the_driver_module_knows_the_driver() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from house.survey import SOURCE
+from support.survey import SOURCE
 
 SCHEMA = SOURCE / "store" / "schema"
 UNOWNED = {"meta", "application", "migration", "audit"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from house.survey import SOURCE, TESTS, functions, python, shown
+from support.survey import SOURCE, TESTS, functions, python, shown
 
 LINES = 600
 LONG = 80

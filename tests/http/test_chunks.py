@@ -7,8 +7,8 @@ from typing import Any
 
 import uvloop
 
-from palaver.http.server import Server, listen
 from palaver.http.stream import Receive, Send
+from palaver.http.uvicorn_server import Server, listen
 
 CHUNKS = 200_000
 

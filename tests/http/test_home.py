@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from dialects.contract import DIALECTS
-from wire.calls import call
+from support.contract import DIALECTS
+from support.requests import call
 
 import palaver
 from palaver.http.home import home

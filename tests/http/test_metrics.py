@@ -6,16 +6,16 @@ import re
 
 from palaver.core.observer import RunReport
 from palaver.core.problems import Upstream
-from palaver.core.types import Ended, Status, Usage
-from palaver.http.metrics import MOST_VALUES, Metrics, Reading
-from palaver.workers import add_up, without_gauges
+from palaver.core.types import RunEnded, Status, Usage
+from palaver.http.metrics import MAX_LABEL_VALUES, Gauges, Metrics
+from palaver.http.prometheus import merge_metrics, without_gauges
 
-FAILED = Ended(status=Status.FAILED, usage=Usage(prompt=2, completion=3), problem=Upstream(reason="cut"))
+FAILED = RunEnded(status=Status.FAILED, usage=Usage(prompt=2, completion=3), problem=Upstream(reason="cut"))
 
 
 def _busy() -> Metrics:
-    metrics = Metrics(Reading)
-    for number in range(MOST_VALUES + 50):
+    metrics = Metrics(Gauges)
+    for number in range(MAX_LABEL_VALUES + 50):
         metrics.request_of(number, 200)
         metrics.run_ended(RunReport(app=number, model=f"model {number}", ended=FAILED, first_token_s=0.4))
     return metrics
@@ -29,17 +29,17 @@ def test_above_a_number_of_applications_and_models_the_rest_counts_as_one() -> N
     text = _busy().text().decode()
     for label in ("application", "model"):
         values = _values(text, label)
-        assert len(values) == MOST_VALUES + 1
+        assert len(values) == MAX_LABEL_VALUES + 1
         assert "other" in values
     assert 'palaver_tokens_total{direction="output",model="other"} 150.0' in text
     assert 'palaver_model_errors_total{kind="cut",model="other"} 50.0' in text
 
 
 def test_figures_of_several_processes_are_sums_also_those_of_histograms() -> None:
-    odd = Metrics(Reading)
+    odd = Metrics(Gauges)
     odd.run_ended(RunReport(app=1, model="a\u2028b c", ended=FAILED, first_token_s=3.0))
     odd.run_ended(RunReport(app=1, model="model 1", ended=FAILED, first_token_s=3.0))
-    text = add_up([_busy().text(), _busy().text(), odd.text()]).decode()
+    text = merge_metrics([_busy().text(), _busy().text(), odd.text()]).decode()
     assert 'palaver_first_token_seconds_bucket{le="0.25",model="model 1"} 0.0\n' in text
     assert 'palaver_first_token_seconds_bucket{le="0.5",model="model 1"} 2.0\n' in text
     assert 'palaver_first_token_seconds_bucket{le="+Inf",model="model 1"} 3.0\n' in text
@@ -48,10 +48,10 @@ def test_figures_of_several_processes_are_sums_also_those_of_histograms() -> Non
 
 
 def test_a_run_without_a_model_has_no_tokens_and_a_failure_of_an_unknown_one_counts() -> None:
-    metrics = Metrics(Reading)
+    metrics = Metrics(Gauges)
     problem = Upstream(reason="configuration")
-    metrics.run_ended(RunReport(app=1, model="", ended=Ended(status=Status.FAILED, problem=problem)))
-    metrics.run_ended(RunReport(app=1, model="m", ended=Ended(status=Status.STOPPED)))
+    metrics.run_ended(RunReport(app=1, model="", ended=RunEnded(status=Status.FAILED, problem=problem)))
+    metrics.run_ended(RunReport(app=1, model="m", ended=RunEnded(status=Status.STOPPED)))
     text = metrics.text().decode()
     assert 'palaver_model_errors_total{kind="configuration",model="unknown"} 1.0' in text
     assert "palaver_tokens_total{" not in text
@@ -59,4 +59,4 @@ def test_a_run_without_a_model_has_no_tokens_and_a_failure_of_an_unknown_one_cou
 
 
 def test_a_process_that_told_nothing_adds_nothing() -> None:
-    assert add_up([b"", b""]) == without_gauges(b"") == b""
+    assert merge_metrics([b"", b""]) == without_gauges(b"") == b""

@@ -14,14 +14,14 @@ import schemathesis
 
 from palaver.app import all_dialects
 from palaver.core.problems import NotFound
-from palaver.http.openapi import Written, document
-from palaver.wire.contract import Call, Dialect, Reply, Route
-from palaver.wire.describe import Answer, Operation
+from palaver.http.openapi import RenderedDocument, document
+from palaver.wire.contract import Dialect, Request, Response, Route
+from palaver.wire.operation import Operation, ResponseSpec
 from palaver.wire.refusals import refusals
 
 DIALECTS = {dialect.name: dialect for dialect in all_dialects()}
 EACH = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items()]
-DESCRIBED = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items() if dialect.about is not None]
+DESCRIBED = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items() if dialect.info is not None]
 WHOLE = document(list(DIALECTS.values()))
 Members = dict[str, Any]
 
@@ -40,7 +40,7 @@ def operations(content: Members) -> Iterator[tuple[str, Members]]:
 
 
 def test_the_document_is_valid_openapi_3_1() -> None:
-    content: Any = json.loads(Written(WHOLE).at("https://example.com"))
+    content: Any = json.loads(RenderedDocument(WHOLE).at("https://example.com"))
     assert content["openapi"].startswith("3.1.")
     assert content["servers"] == [{"url": "https://example.com"}]
     tool: Any = schemathesis
@@ -64,13 +64,13 @@ def test_an_operation_says_what_it_is_for_whose_it_is_and_what_every_part_of_its
         assert len({(given["in"], given["name"].lower()) for given in parameters}) == len(parameters)
         in_path = {given["name"] for given in parameters if given["in"] == "path" and given["required"]}
         assert in_path == set(re.findall(r"\{(\w+)\}", route.path))
-        assert ("Idempotency-Key" in {given["name"] for given in parameters}) == route.creating
-        assert (one["security"] == []) == (route.public or dialect.about is None)
+        assert ("Idempotency-Key" in {given["name"] for given in parameters}) == route.idempotent
+        assert (one["security"] == []) == (route.public or dialect.info is None)
 
 
 @pytest.mark.parametrize("dialect", DESCRIBED)
 def test_a_dialect_that_describes_itself_describes_every_route_parameter_and_status(dialect: Dialect) -> None:
-    assert [route.path for route in dialect.routes if route.told is None] == []
+    assert [route.path for route in dialect.routes if route.operation is None] == []
     for route in dialect.routes:
         one = operation(WHOLE, route)
         assert [given["name"] for given in one.get("parameters", []) if given["in"] != "query"] == [
@@ -159,15 +159,15 @@ def test_every_component_is_referred_to_and_every_reference_leads_to_one() -> No
 
 
 def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_routes_show() -> None:
-    async def handle(_call: Call, *_: Any) -> Reply:
-        return Reply()
+    async def handle(_call: Request, *_: Any) -> Response:
+        return Response()
 
-    def refuse(problem: Any, *_: Any) -> Reply:
+    def refuse(problem: Any, *_: Any) -> Response:
         status = 404 if isinstance(problem, NotFound) else 418
-        return Reply(status=status, body=str(problem.kind).encode(), media_type="text/plain")
+        return Response(status=status, body=str(problem.kind).encode(), media_type="text/plain")
 
-    route = Route(method="POST", path="/fifth/{agent}/say", handle=handle, purpose="talk", creating=True)
-    told = Operation(source="a page", answers=(Answer(meaning="How many.", shape=dict[str, int]),))
+    route = Route(method="POST", path="/fifth/{agent}/say", handle=handle, purpose="talk", idempotent=True)
+    told = Operation(source="a page", responses=(ResponseSpec(meaning="How many.", shape=dict[str, int]),))
     silent, speaking = route, replace(route, path="/fifth/count", told=told)
     fifth = replace(
         DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(silent, speaking), refuse=refuse, about=None
@@ -181,4 +181,4 @@ def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_
     assert counted == {"type": "object", "additionalProperties": {"type": "integer"}}
     assert {"name": "fifth"} in content["tags"]
     tool: Any = schemathesis
-    tool.openapi.from_dict(json.loads(Written(content).at("https://example.com"))).validate()
+    tool.openapi.from_dict(json.loads(RenderedDocument(content).at("https://example.com"))).validate()

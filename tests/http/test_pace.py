@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from kit import run
+from support.kit import run
 
-from palaver.http.pace import AT_ONCE, Pace
+from palaver.http.pace import REQUESTS_PER_PASS, RequestPacer
 
 
 def test_an_applications_requests_do_not_wait_for_those_of_another() -> None:
     async def scene() -> None:
-        pace = Pace()
+        pace = RequestPacer()
         begun: list[int] = []
 
         async def request(app: int) -> None:
@@ -22,14 +22,14 @@ def test_an_applications_requests_do_not_wait_for_those_of_another() -> None:
         requests.append(asyncio.create_task(request(2)))
         await asyncio.gather(*requests)
         assert begun.count(1) == 1000
-        assert begun.index(2) <= AT_ONCE
+        assert begun.index(2) <= REQUESTS_PER_PASS
 
     run(scene())
 
 
 def test_so_many_begin_in_a_pass_and_all_in_their_order() -> None:
     async def scene() -> None:
-        pace = Pace(4)
+        pace = RequestPacer(4)
         begun: list[int] = []
         most = last = 0
 

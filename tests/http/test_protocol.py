@@ -8,8 +8,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from dialects.serving import Served, serving
-from kit import Scratch, run
+from support.kit import Scratch, run
+from support.live_server import Served, serving
 
 AGENT = "hello"
 HOST = b"Host: x\r\n"

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from palaver.app import all_dialects
 from palaver.core.types import Principal
 from palaver.http.router import Router
-from palaver.wire.contract import Call, Dialect, Method, Reply, Room, Route
+from palaver.wire.contract import Dialect, Method, Request, Response, Route, Services
 
 
-async def nothing(_call: Call, _who: Principal, _room: Room) -> Reply:
-    return Reply()
+async def nothing(_call: Request, _who: Principal, _room: Services) -> Response:
+    return Response()
 
 
 def dialect(name: str, *routes: tuple[Method, str]) -> Dialect:

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from dialects.serving import serving
-from e2e.process import Installation
-from kit import run
-from stalls import STALLS, Stalls
+from support.kit import run
+from support.live_server import serving
+from support.server_process import Installation
+from support.stalls import STALLS, Stalls
 
-from palaver.http.watchdog import Stall, Watchdog, logged
+from palaver.http.watchdog import Stall, Watchdog, log_fields
 
 
 def spin(seconds: float) -> None:
@@ -97,7 +97,7 @@ def test_a_loop_that_is_held_for_a_moment_is_no_stall() -> None:
 
 
 def test_a_stall_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    logged(Stall(0.71, 0.5, 0.2, ["here.py:1 work"]))
+    log_fields(Stall(0.71, 0.5, 0.2, ["here.py:1 work"]))
     said = capsys.readouterr().out
     assert all(word in said for word in ("event loop stalled", "0.71", "0.5", "0.2", "here.py:1 work"))
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator
 import msgspec
 import pytest
 
-from palaver.core.ports import Unreadable
+from palaver.core.ports.documents import UnreadableDocument
 from palaver.knowledge.files import Kind
-from palaver.knowledge.process import extracted, prepared
-from palaver.knowledge.words import asked
+from palaver.knowledge.tokenize import asked
+from palaver.knowledge.worker import extract_text, prepare_document
 
 SIZE = 20_000
 """Characters of the smaller one."""
@@ -171,20 +171,20 @@ def size(read: Callable[[], object]) -> int:
     """Bytes of an answer; a refusal is one too."""
     try:
         return len(msgspec.msgpack.encode(read()))
-    except Unreadable:
+    except UnreadableDocument:
         return 0
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", ["markdown", "text", "html"])
 def test_a_file_is_read_split_and_indexed_in_proportion(kind: Kind, shape: str) -> None:
-    grows_in_proportion(lambda text: size(lambda: prepared("x", kind, text.encode())), SHAPES[shape])
+    grows_in_proportion(lambda text: size(lambda: prepare_document("x", kind, text.encode())), SHAPES[shape])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("html", [False, True])
 def test_an_attachment_is_read_in_proportion(shape: str, *, html: bool) -> None:
-    grows_in_proportion(lambda text: size(lambda: extracted(text.encode(), 10**9, html=html)), SHAPES[shape])
+    grows_in_proportion(lambda text: size(lambda: extract_text(text.encode(), 10**9, html=html)), SHAPES[shape])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -202,6 +202,6 @@ def test_the_words_of_a_question_are_found_in_a_bounded_time(shape: str) -> None
 @pytest.mark.parametrize("text", ["é", "中é", "\u0080", "中"])
 def test_bytes_are_decoded_in_proportion(encoding: str, text: str) -> None:
     def read(text: str) -> int:
-        return size(lambda: extracted(text.encode(encoding, "replace"), 10**9, html=False))
+        return size(lambda: extract_text(text.encode(encoding, "replace"), 10**9, html=False))
 
     grows_in_proportion(read, lambda n: text * (n * 10))

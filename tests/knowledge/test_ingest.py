@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kit import run
-from knowledge.shelves import reader_on
+from support.kit import run
+from support.repositories import reader_on
 
 from palaver.core.problems import Invalid
-from palaver.knowledge.ingest import Progress, ingest
+from palaver.knowledge.ingest import IngestProgress, ingest
 
 
 def write(folder: Path, **texts: str) -> None:
@@ -206,7 +206,7 @@ def test_an_ingest_that_is_cancelled_leaves_whole_documents(tmp_path: Path, data
         async with reader_on(database_url) as reader:
             third = asyncio.Event()
 
-            def count(seen: Progress) -> None:
+            def count(seen: IngestProgress) -> None:
                 if seen.done == 3:
                     third.set()
 

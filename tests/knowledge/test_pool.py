@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager
 import msgspec
 import psutil
 import pytest
-from kit import run, until
+from support.kit import run, until
 
-from palaver.core.ports import Unreadable
+from palaver.core.ports.documents import UnreadableDocument
 from palaver.knowledge import pool as reading
-from palaver.knowledge.jobs import Extract, Extracted, Limits
 from palaver.knowledge.pool import ATTACHED, ReaderPool
+from palaver.knowledge.protocol import ExtractedText, ExtractText, JobLimits
 
 ANN, BOB, EVE = (1, 1), (1, 2), (2, 3)
 SLOW = b"<p>x" * 400_000
@@ -31,7 +31,7 @@ LARGE = b"<p>x" * 500_000
 
 
 @asynccontextmanager
-async def readers(limits: Limits = ATTACHED, processes: int = 3) -> AsyncGenerator[ReaderPool]:
+async def readers(limits: JobLimits = ATTACHED, processes: int = 3) -> AsyncGenerator[ReaderPool]:
     pool = ReaderPool(limits, processes=processes)
     try:
         yield pool
@@ -42,26 +42,26 @@ async def readers(limits: Limits = ATTACHED, processes: int = 3) -> AsyncGenerat
 
 def children() -> list[psutil.Process]:
     return [
-        one for one in psutil.Process().children() if any("palaver.knowledge.process" in word for word in one.cmdline())
+        one for one in psutil.Process().children() if any("palaver.knowledge.worker" in word for word in one.cmdline())
     ]
 
 
 async def read(pool: ReaderPool, content: bytes, owner: tuple[int, int] = ANN) -> str:
-    async def job() -> Extract:
-        return Extract(html=True, limit=100, content=content)
+    async def job() -> ExtractText:
+        return ExtractText(html=True, limit=100, content=content)
 
     answer = await pool.read(owner, job)
-    assert isinstance(answer, Extracted)
+    assert isinstance(answer, ExtractedText)
     return answer.text
 
 
 async def refused(pool: ReaderPool, content: bytes) -> str:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableDocument) as caught:
         await read(pool, content)
     return caught.value.reason
 
 
-def changed(**limits: float) -> Limits:
+def changed(**limits: float) -> JobLimits:
     return msgspec.structs.replace(ATTACHED, **limits)
 
 
@@ -88,7 +88,7 @@ def test_a_process_starts_with_the_first_document_and_reads_the_next_one_too() -
     ],
 )
 def test_a_document_over_a_limit_is_refused_and_the_next_one_is_read(
-    limits: Limits, content: bytes, reason: str
+    limits: JobLimits, content: bytes, reason: str
 ) -> None:
     async def scene() -> None:
         async with readers(limits) as pool:
@@ -160,9 +160,9 @@ def test_a_document_is_loaded_when_it_is_its_turn() -> None:
     async def scene() -> None:
         loaded: list[int] = []
 
-        async def job(number: int) -> Extract:
+        async def job(number: int) -> ExtractText:
             loaded.append(number)
-            return Extract(html=True, limit=1, content=SLOW)
+            return ExtractText(html=True, limit=1, content=SLOW)
 
         async with readers() as pool:
             tasks = [asyncio.create_task(pool.read(ANN, lambda number=number: job(number))) for number in range(5)]
@@ -182,7 +182,7 @@ def test_a_document_waits_for_others_and_no_longer_than_it_may(monkeypatch: pyte
         async with readers() as pool:
             first = asyncio.create_task(read(pool, SLOW))
             await until(count, 1)
-            with pytest.raises(Unreadable, match="other documents kept the server busy; try again later"):
+            with pytest.raises(UnreadableDocument, match="other documents kept the server busy; try again later"):
                 await read(pool, b"<p>x")
             assert not first.done()
             first.cancel()
@@ -192,7 +192,7 @@ def test_a_document_waits_for_others_and_no_longer_than_it_may(monkeypatch: pyte
 
 PARENT = """
 import asyncio
-from palaver.knowledge.jobs import Extract
+from palaver.knowledge.protocol import Extract
 from palaver.knowledge.pool import ReaderPool
 
 async def main():

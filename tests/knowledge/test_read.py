@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from palaver.core.ports import Unreadable
+from palaver.core.ports.documents import UnreadableDocument
 from palaver.knowledge import files
-from palaver.knowledge.files import Skipped, Source, digest, load, walk
-from palaver.knowledge.read import Document, decode, parse
+from palaver.knowledge.files import DocumentSource, SkippedFile, digest, load, walk
+from palaver.knowledge.read import ParsedDocument, decode, parse
 
 
 def put(path: Path, content: str | bytes) -> Path:
@@ -19,19 +19,19 @@ def put(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def document(path: Path) -> Document:
-    source = Source(path=path, name=path.name)
+def document(path: Path) -> ParsedDocument:
+    source = DocumentSource(path=path, name=path.name)
     raw = load(source)
     assert isinstance(raw, bytes)
     return parse(source.name, source.kind, raw)
 
 
 def reasons(*paths: Path) -> dict[str, str]:
-    return {found.name: found.reason for found in walk(paths) if isinstance(found, Skipped)}
+    return {found.name: found.reason for found in walk(paths) if isinstance(found, SkippedFile)}
 
 
 def names(*paths: Path) -> list[str]:
-    return [found.name for found in walk(paths) if isinstance(found, Source)]
+    return [found.name for found in walk(paths) if isinstance(found, DocumentSource)]
 
 
 def test_a_folder_is_read_with_all_below_it_in_order(tmp_path: Path) -> None:
@@ -59,28 +59,30 @@ def test_two_files_of_one_name_are_two_documents_and_one_given_twice_is_one(tmp_
     one, two = put(tmp_path / "one" / "a.md", "x"), put(tmp_path / "two" / "a.md", "y")
     keys = [(str(folder), "a.md") for folder in (one.parent, two.parent)]
     for paths in ([one.parent, two.parent], [one, two], [one.parent, two, one, two.parent]):
-        assert [found.key for found in walk(paths) if isinstance(found, Source)] == keys
+        assert [found.key for found in walk(paths) if isinstance(found, DocumentSource)] == keys
 
 
 def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     for name in ("菜单.md", "价格.md"):
         (tmp_path / os.fsdecode(name.encode("gbk"))).write_text("x")
-    assert [found.reason for found in walk([tmp_path]) if isinstance(found, Skipped)] == ["its name is not UTF-8"] * 2
+    assert [found.reason for found in walk([tmp_path]) if isinstance(found, SkippedFile)] == [
+        "its name is not UTF-8"
+    ] * 2
     assert names(tmp_path) == []
 
 
 def test_binary_and_large_and_strange_files_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_BYTES", 1000)
-    large = load(Source(path=put(tmp_path / "large.md", "x" * 1001), name="large.md"))
-    assert isinstance(large, Skipped)
+    large = load(DocumentSource(path=put(tmp_path / "large.md", "x" * 1001), name="large.md"))
+    assert isinstance(large, SkippedFile)
     os.mkfifo(tmp_path / "pipe.md")
-    pipe = load(Source(path=tmp_path / "pipe.md", name="pipe.md"))
-    assert isinstance(pipe, Skipped)
+    pipe = load(DocumentSource(path=tmp_path / "pipe.md", name="pipe.md"))
+    assert isinstance(pipe, SkippedFile)
     assert pipe.reason == "not a regular file"
-    gone = load(Source(path=tmp_path / "gone.md", name="gone.md"))
-    assert isinstance(gone, Skipped)
+    gone = load(DocumentSource(path=tmp_path / "gone.md", name="gone.md"))
+    assert isinstance(gone, SkippedFile)
     for content in (b"PK\x03\x04\0\0", bytes(range(1, 32)) * 20):
-        with pytest.raises(Unreadable, match="not text"):
+        with pytest.raises(UnreadableDocument, match="not text"):
             parse("b.txt", "text", content)
 
 
@@ -159,7 +161,7 @@ def test_the_main_part_of_a_page_is_enough(tmp_path: Path) -> None:
 def test_a_page_may_nest_as_deep_as_browsers_let_it(tmp_path: Path) -> None:
     assert document(put(tmp_path / "p.html", "<div>" * 500 + "deep")).text == "deep"
     for depth in (600, 5_000):
-        with pytest.raises(Unreadable, match="too deeply nested"):
+        with pytest.raises(UnreadableDocument, match="too deeply nested"):
             document(put(tmp_path / "p.html", "<div>" * depth + "deep"))
 
 
@@ -179,7 +181,7 @@ def test_chapters_of_a_chinese_text_are_headings(tmp_path: Path) -> None:
 
 def test_the_digest_changes_with_the_bytes_and_the_kind(tmp_path: Path) -> None:
     def of(name: str, content: bytes) -> bytes:
-        return digest(Source(path=tmp_path / name, name=name), content)
+        return digest(DocumentSource(path=tmp_path / name, name=name), content)
 
     assert of("a.md", b"x") == of("b.md", b"x")
     assert of("a.md", b"x") != of("a.txt", b"x")

@@ -7,8 +7,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from kit import Scratch
-from knowledge.shelves import Reader, reader_on
+from support.kit import Scratch
+from support.repositories import Reader, reader_on
 
 ANSWERS = [
     ("如何修改安装目录", "手册/安装.md", "Windows"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from palaver.knowledge import markdown, plaintext
 from palaver.knowledge.blocks import LARGE
-from palaver.knowledge.split import Piece, split
+from palaver.knowledge.split import PassageDraft, split
 
 WORD = st.sampled_from(["a", "word", "structure", "中", "文档", "知识库", "很长很长的一个词", "x" * 40])
 LINE = st.tuples(st.lists(WORD, min_size=1, max_size=6), st.integers(1, 9)).map(
@@ -28,7 +28,7 @@ DOCUMENT = st.tuples(st.lists(PARAGRAPH, max_size=8), st.integers(1, 3)).map(
 )
 
 
-def of(text: str, title: str = "Title") -> list[Piece]:
+def of(text: str, title: str = "Title") -> list[PassageDraft]:
     return split(title, markdown.read(text))
 
 
@@ -71,7 +71,9 @@ def test_a_first_heading_that_is_not_the_title_stays_in_the_path() -> None:
 def test_tiny_sections_side_by_side_are_put_together() -> None:
     pieces = of("# Title\n\n## Colours\n\n### Red\n\nLike fire.\n\n### Blue\n\nLike the sea.\n")
     assert pieces == [
-        Piece(text="### Red\n\nLike fire.\n\n### Blue\n\nLike the sea.", heading="Colours", inner=("Red", "Blue"))
+        PassageDraft(
+            text="### Red\n\nLike fire.\n\n### Blue\n\nLike the sea.", heading="Colours", inner=("Red", "Blue")
+        )
     ]
 
 

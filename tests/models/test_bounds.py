@@ -12,15 +12,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-from models.running import asked as asking
-from models.running import joined, listen_to_the_end, run, said, thought
-from models.upstream import DONE, chunk, event, speech
+from support.model_endpoint import DONE, chunk, event, speech
+from support.model_runner import asked as asking
+from support.model_runner import joined, listen_to_the_end, run, said, thought
 
-from palaver.core.ports import Delta
+from palaver.core.ports.models import ModelDelta
 from palaver.core.problems import Upstream as Failure
-from palaver.models.catalog import Catalog
 from palaver.models.media import LARGEST
-from palaver.models.openai import OpenAI, Timeouts
+from palaver.models.openai import OpenAIModel, Timeouts
+from palaver.models.registry import ModelRegistry
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 JSON = HEAD.replace(b"text/event-stream", b"application/json")
@@ -71,14 +71,14 @@ async def endless(what: Endless) -> AsyncGenerator[str, None]:
         await asyncio.gather(*talking, return_exceptions=True)
 
 
-def heard(what: Endless, seconds: float | None = None) -> tuple[list[Delta], Failure | None]:
+def heard(what: Endless, seconds: float | None = None) -> tuple[list[ModelDelta], Failure | None]:
     """What a client hears; with ``seconds`` it hangs up then, as the end of a run's time does."""
 
-    async def work() -> tuple[list[Delta], Failure | None]:
+    async def work() -> tuple[list[ModelDelta], Failure | None]:
         async with endless(what) as url, aiohttp.ClientSession(auto_decompress=False) as session:
             timeouts = Timeouts(first_byte=1.0, idle=1.0)
-            model = OpenAI(lambda: session, base_url=url, timeouts=timeouts, longest=LONGEST, retries=0)
-            found: list[Delta] = []
+            model = OpenAIModel(lambda: session, base_url=url, timeouts=timeouts, longest=LONGEST, retries=0)
+            found: list[ModelDelta] = []
             try:
                 async with asyncio.timeout(seconds), aclosing(model.stream(asking())) as deltas:
                     async for delta in deltas:
@@ -208,7 +208,7 @@ def test_a_drip_slower_than_the_idle_time_is_a_silence() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         async with server, aiohttp.ClientSession() as session:
-            model = OpenAI(lambda: session, base_url=url, timeouts=Timeouts(idle=0.1))
+            model = OpenAIModel(lambda: session, base_url=url, timeouts=Timeouts(idle=0.1))
             return (await listen_to_the_end(model.stream(asking())))[1]
 
     problem = run(work())
@@ -229,11 +229,11 @@ def test_a_drip_slower_than_the_idle_time_is_a_silence() -> None:
 def test_pictures_and_speech_have_limits_too(what: Endless) -> None:
     async def work() -> list[Failure]:
         async with endless(what) as url:
-            catalog = Catalog(base_url=url)
-            found = catalog.painter("openai:m")
+            catalog = ModelRegistry(base_url=url)
+            found = catalog.image_model("openai:m")
             assert found is not None
             media, failures = found[0], list[Failure]()
-            for make in (media.paint("m", "a cat"), media.speak("m", "hi", "v")):
+            for make in (media.generate("m", "a cat"), media.synthesize("m", "hi", "v")):
                 with pytest.raises(Failure) as caught:
                     await make
                 failures.append(caught.value)
@@ -249,7 +249,7 @@ def test_pictures_and_speech_have_limits_too(what: Endless) -> None:
 def test_the_check_of_an_endpoint_ends_too(name: str) -> None:
     async def work() -> str | None:
         async with endless(GROWING[name]) as url:
-            catalog = Catalog(base_url=url)
+            catalog = ModelRegistry(base_url=url)
             try:
                 return await catalog.check("openai:m")
             finally:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from models.running import asked, listen_to_the_end, run, said
-from models.upstream import DONE, Upstream, answer, chunk, event, speech, stream
+from support.model_endpoint import DONE, Upstream, answer, chunk, event, speech, stream
+from support.model_runner import asked, listen_to_the_end, run, said
 
-from palaver.core.ports import Delta
+from palaver.core.ports.models import ModelDelta
 from palaver.core.problems import Upstream as Failure
-from palaver.models.openai import OpenAI, Timeouts
+from palaver.models.openai import OpenAIModel, Timeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -71,12 +71,12 @@ async def breaking(*breaks: Break) -> AsyncGenerator[Breaking, None]:
         yield served
 
 
-def heard(*breaks: Break, timeouts: Timeouts | None = None) -> tuple[list[Delta], Failure | None, int]:
+def heard(*breaks: Break, timeouts: Timeouts | None = None) -> tuple[list[ModelDelta], Failure | None, int]:
     """The deltas, the problem, and how many connections there were."""
 
-    async def work() -> tuple[list[Delta], Failure | None, int]:
+    async def work() -> tuple[list[ModelDelta], Failure | None, int]:
         async with breaking(*breaks) as served, aiohttp.ClientSession() as session:
-            model = OpenAI(lambda: session, base_url=served.url, timeouts=timeouts or Timeouts(), backoff=0.01)
+            model = OpenAIModel(lambda: session, base_url=served.url, timeouts=timeouts or Timeouts(), backoff=0.01)
             deltas, problem = await listen_to_the_end(model.stream(asked()))
             return deltas, problem, served.connections
 

@@ -7,12 +7,12 @@ import time
 
 import msgspec
 import pytest
-from models.running import asked, called, finished, listen, run, said
+from support.model_runner import asked, called, finished, listen, run, said
 
-from palaver.core.ports import Attachment, Delta, Finished, ModelRequest, ModelTurn, Say
-from palaver.core.turn import SEARCH, KnowledgeSearch, found
+from palaver.core.ports.models import Attachment, ContentDelta, ModelDelta, ModelMessage, ModelRequest, StepFinished
+from palaver.core.turn import SEARCH_TOOL, KnowledgeSearchTool, search_output
 from palaver.core.types import Passage, Text, ToolCall, ToolResult
-from palaver.models.extract import QUOTE_CHARACTERS, Asked, Extract, excerpt
+from palaver.models.extract import QUOTE_CHARACTERS, ExtractModel, QueryWord, excerpt
 
 LEAVE = Passage(
     text="Employees have 25 days of annual leave. It must be taken by 31 March. Ask your manager first.",
@@ -30,15 +30,15 @@ def answered(question: str, *passages: Passage) -> str:
     return said(deltas(msgspec.structs.replace(asked(question), passages=passages)))
 
 
-def deltas(request: ModelRequest) -> list[Delta]:
-    return run(listen(Extract().stream(request)))
+def deltas(request: ModelRequest) -> list[ModelDelta]:
+    return run(listen(ExtractModel().stream(request)))
 
 
 def after_search(question: str, result: ToolResult) -> ModelRequest:
-    call = ToolCall(call_id="a", name=SEARCH, arguments={"query": question})
-    turn = ModelTurn(role="assistant", parts=(call, result))
+    call = ToolCall(call_id="a", name=SEARCH_TOOL, arguments={"query": question})
+    turn = ModelMessage(role="assistant", parts=(call, result))
     request = asked(question)
-    return msgspec.structs.replace(request, history=(*request.history, turn), tools=(KnowledgeSearch.spec,))
+    return msgspec.structs.replace(request, history=(*request.history, turn), tools=(KnowledgeSearchTool.spec,))
 
 
 def test_a_passage_is_quoted_with_its_source() -> None:
@@ -61,8 +61,8 @@ def test_a_chinese_question_is_answered_in_chinese() -> None:
 
 def test_the_answer_comes_in_several_pieces_and_costs_nothing() -> None:
     heard = deltas(msgspec.structs.replace(asked("leave"), passages=(LEAVE,)))
-    assert len([delta for delta in heard if isinstance(delta, Say)]) > 2
-    assert finished(heard) == Finished()
+    assert len([delta for delta in heard if isinstance(delta, ContentDelta)]) > 2
+    assert finished(heard) == StepFinished()
 
 
 def test_at_most_three_passages_are_quoted_and_none_twice() -> None:
@@ -152,7 +152,7 @@ def test_the_event_loop_goes_on_whatever_is_asked_of_whatever_files(size: int, s
 
     async def scene() -> float:
         longest = 0.0
-        answering = asyncio.create_task(listen(Extract().stream(request)))
+        answering = asyncio.create_task(listen(ExtractModel().stream(request)))
         while not answering.done():
             begun = time.thread_time()
             await asyncio.sleep(0)
@@ -166,7 +166,7 @@ def test_the_event_loop_goes_on_whatever_is_asked_of_whatever_files(size: int, s
 def test_a_long_passage_is_cut_to_the_sentences_around_the_match() -> None:
     before = "Nothing of interest stands here, e.g. no 3.5 and no v1.2. " * 30
     text = before + "The secret word is plover. It opens the cave. " + before
-    quote = excerpt(text, [Asked(parts=("plover",))])[0]
+    quote = excerpt(text, [QueryWord(parts=("plover",))])[0]
     assert len(quote) <= QUOTE_CHARACTERS + 4
     assert "The secret word is plover. It opens the cave." in quote
     assert quote.startswith("… ")
@@ -182,7 +182,7 @@ def test_a_long_chinese_passage_is_cut_at_its_own_full_stops() -> None:
 
 
 def test_a_sentence_without_an_end_is_cut_around_the_match() -> None:
-    quote = excerpt("x" * 2000 + " plover " + "y" * 2000, [Asked(parts=("plover",))])[0]
+    quote = excerpt("x" * 2000 + " plover " + "y" * 2000, [QueryWord(parts=("plover",))])[0]
     assert "plover" in quote
     assert len(quote) <= QUOTE_CHARACTERS + 4
 
@@ -211,24 +211,24 @@ def test_with_nothing_found_it_says_so_and_nothing_that_is_for_the_operator(ques
 
 
 def test_offered_the_search_it_searches_with_the_question() -> None:
-    heard = deltas(msgspec.structs.replace(asked("How much leave?"), tools=(KnowledgeSearch.spec,)))
-    assert [(call.name, call.arguments) for call in called(heard)] == [(SEARCH, {"query": "How much leave?"})]
+    heard = deltas(msgspec.structs.replace(asked("How much leave?"), tools=(KnowledgeSearchTool.spec,)))
+    assert [(call.name, call.arguments) for call in called(heard)] == [(SEARCH_TOOL, {"query": "How much leave?"})]
     assert finished(heard).reason == "tool_calls"
 
 
 def test_it_quotes_what_the_search_found() -> None:
-    output = found([LEAVE, CANTEEN])
-    result = ToolResult(call_id="a", name=SEARCH, content=output.content, data=output.data)
+    output = search_output([LEAVE, CANTEEN])
+    result = ToolResult(call_id="a", name=SEARCH_TOOL, content=output.content, data=output.data)
     assert "> Employees have 25 days" in said(deltas(after_search("How much annual leave?", result)))
 
 
 @pytest.mark.parametrize(
     "result",
     [
-        ToolResult(call_id="a", name=SEARCH, content="Nothing was found.", data=[]),
-        ToolResult(call_id="a", name=SEARCH, content="", data=None),
-        ToolResult(call_id="a", name=SEARCH, content="broken", error=True),
-        ToolResult(call_id="a", name=SEARCH, content="odd", data=[{"no": "passage"}]),
+        ToolResult(call_id="a", name=SEARCH_TOOL, content="Nothing was found.", data=[]),
+        ToolResult(call_id="a", name=SEARCH_TOOL, content="", data=None),
+        ToolResult(call_id="a", name=SEARCH_TOOL, content="broken", error=True),
+        ToolResult(call_id="a", name=SEARCH_TOOL, content="odd", data=[{"no": "passage"}]),
     ],
 )
 def test_it_searches_once_and_not_again(result: ToolResult) -> None:
@@ -238,11 +238,11 @@ def test_it_searches_once_and_not_again(result: ToolResult) -> None:
 
 
 def test_a_search_of_an_earlier_turn_is_not_this_turns() -> None:
-    request = after_search("Old?", ToolResult(call_id="a", name=SEARCH, content="", data=[]))
-    turn = ModelTurn(role="user", parts=(Text(text="New?"),))
+    request = after_search("Old?", ToolResult(call_id="a", name=SEARCH_TOOL, content="", data=[]))
+    turn = ModelMessage(role="user", parts=(Text(text="New?"),))
     heard = deltas(msgspec.structs.replace(request, history=(*request.history, turn)))
     assert called(heard)[0].arguments == {"query": "New?"}
 
 
 def test_it_does_not_search_for_nothing() -> None:
-    assert not called(deltas(msgspec.structs.replace(asked("  "), tools=(KnowledgeSearch.spec,))))
+    assert not called(deltas(msgspec.structs.replace(asked("  "), tools=(KnowledgeSearchTool.spec,))))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from models.running import asked, listen, listen_to_the_end, run, said
-from models.upstream import Act, Upstream, answer, chunk, cut, speech, stream
+from support.model_endpoint import Act, Upstream, answer, chunk, cut, speech, stream
+from support.model_runner import asked, listen, listen_to_the_end, run, said
 
-from palaver.core.observer import Unobserved
+from palaver.core.observer import NullObserver
 from palaver.core.problems import Upstream as Failure
-from palaver.models.catalog import Catalog
 from palaver.models.openai import Timeouts
+from palaver.models.registry import ModelRegistry
 
 
-class Heard(Unobserved):
+class Heard(NullObserver):
     """What an operator's figures are made of."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Heard(Unobserved):
 def test_a_model_that_fails_at_once_is_replaced(act: Act) -> None:
     async def work() -> None:
         async with Upstream.serving(act, act, act) as first, Upstream.serving(stream(speech("spare"))) as second:
-            catalog = Catalog(
+            catalog = ModelRegistry(
                 base_url=first.url,
                 api_key="k1",
                 fallback="openai:small",
@@ -39,7 +39,7 @@ def test_a_model_that_fails_at_once_is_replaced(act: Act) -> None:
                 timeouts=Timeouts(),
             )
             heard = catalog.observer = Heard()
-            model, name = catalog.resolve("openai:big")
+            model, name = catalog.chat_model("openai:big")
             assert said(await listen(model.stream(asked(model=name)))) == "spare"
             assert heard.models == ["big"], "a failure counts, also where a fallback answers"
             assert first.bodies[0]["model"] == "big"
@@ -54,8 +54,8 @@ def test_a_model_that_fails_at_once_is_replaced(act: Act) -> None:
 def test_a_model_that_works_is_not() -> None:
     async def work() -> None:
         async with Upstream.serving(stream(speech("first"))) as first:
-            catalog = Catalog(base_url=first.url, fallback="scripted")
-            model, name = catalog.resolve("openai:big")
+            catalog = ModelRegistry(base_url=first.url, fallback="scripted")
+            model, name = catalog.chat_model("openai:big")
             assert said(await listen(model.stream(asked(model=name)))) == "first"
             await catalog.close()
 
@@ -66,8 +66,8 @@ def test_what_has_been_said_is_never_taken_back() -> None:
     async def work() -> None:
         broken = cut(chunk({"content": "half"}))
         async with Upstream.serving(broken) as first:
-            catalog = Catalog(base_url=first.url, fallback="scripted")
-            model, name = catalog.resolve("openai:big")
+            catalog = ModelRegistry(base_url=first.url, fallback="scripted")
+            model, name = catalog.chat_model("openai:big")
             deltas, failure = await listen_to_the_end(model.stream(asked(model=name)))
             assert said(deltas) == "half"
             assert failure is not None
@@ -79,8 +79,8 @@ def test_what_has_been_said_is_never_taken_back() -> None:
 def test_a_key_is_not_sent_to_an_endpoint_it_is_not_for() -> None:
     async def work() -> None:
         async with Upstream.serving(answer(401, b"no")) as first, Upstream.serving(stream(speech("x"))) as second:
-            catalog = Catalog(base_url=first.url, api_key="k1", fallback="openai:m", fallback_base_url=second.url)
-            model, name = catalog.resolve("openai:m")
+            catalog = ModelRegistry(base_url=first.url, api_key="k1", fallback="openai:m", fallback_base_url=second.url)
+            model, name = catalog.chat_model("openai:m")
             await listen(model.stream(asked(model=name)))
             assert "Authorization" not in second.headers[0]
             await catalog.close()
@@ -90,8 +90,8 @@ def test_a_key_is_not_sent_to_an_endpoint_it_is_not_for() -> None:
 
 def test_an_agents_own_fallback_wins_and_stands_in_for_a_model_that_cannot_be() -> None:
     async def work() -> None:
-        catalog = Catalog(fallback="extract")
-        model, name = catalog.resolve("openai:big", "scripted")
+        catalog = ModelRegistry(fallback="extract")
+        model, name = catalog.chat_model("openai:big", "scripted")
         assert said(await listen(model.stream(asked(model=name)))) == "You said: Hello?"
         await catalog.close()
 
@@ -100,6 +100,6 @@ def test_an_agents_own_fallback_wins_and_stands_in_for_a_model_that_cannot_be() 
 
 def test_a_fallback_that_cannot_be_says_so() -> None:
     with pytest.raises(Failure) as caught:
-        Catalog(fallback="nonsense").resolve("extract")
+        ModelRegistry(fallback="nonsense").chat_model("extract")
     assert caught.value.reason == "configuration"
     assert "nonsense" in caught.value.detail

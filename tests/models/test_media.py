@@ -10,45 +10,45 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from models.running import run
-from models.upstream import Act, Upstream, answer, cut, silence
+from support.model_endpoint import Act, Upstream, answer, cut, silence
+from support.model_runner import run
 
-from palaver.core.ports import Picture
+from palaver.core.ports.models import GeneratedImage
 from palaver.core.problems import Upstream as Failure
 from palaver.models import media
-from palaver.models.catalog import Catalog
-from palaver.models.media import Media
+from palaver.models.media import OpenAIMedia
+from palaver.models.registry import ModelRegistry
 
 KEY = "sk-secret-of-this-test"
 PNG = b"\x89PNG\r\n\x1a\n\x00\xff"
 MP3 = b"ID3\x04\x00\xff\xfb\x90\x00"
-Result = Picture | bytes
+Result = GeneratedImage | bytes
 
 
 def painted(content: bytes) -> Act:
     return answer(200, msgspec.json.encode({"created": 1, "data": [{"b64_json": base64.b64encode(content).decode()}]}))
 
 
-async def paint(artist: Media) -> Result:
-    return await artist.paint("img-1", "a cat 用户")
+async def paint(artist: OpenAIMedia) -> Result:
+    return await artist.generate("img-1", "a cat 用户")
 
 
-async def speak(artist: Media) -> Result:
-    return await artist.speak("tts-1", "Hello, 你好", "English_radiant_girl")
+async def speak(artist: OpenAIMedia) -> Result:
+    return await artist.synthesize("tts-1", "Hello, 你好", "English_radiant_girl")
 
 
-def ask(work: Callable[[Media], Awaitable[Result]], *acts: Act, key: str | None = KEY) -> tuple[Result, Upstream]:
+def ask(work: Callable[[OpenAIMedia], Awaitable[Result]], *acts: Act, key: str | None = KEY) -> tuple[Result, Upstream]:
     """What comes of one call, and the endpoint."""
 
     async def asking() -> tuple[Result, Upstream]:
         async with Upstream.serving(*acts) as upstream, aiohttp.ClientSession() as session:
-            artist = Media(lambda: session, base_url=upstream.url, api_key=key)
+            artist = OpenAIMedia(lambda: session, base_url=upstream.url, api_key=key)
             return await work(artist), upstream
 
     return run(asking())
 
 
-def failure(work: Callable[[Media], Awaitable[Result]], *acts: Act) -> Failure:
+def failure(work: Callable[[OpenAIMedia], Awaitable[Result]], *acts: Act) -> Failure:
     with pytest.raises(Failure) as problem:
         ask(work, *acts)
     assert KEY not in problem.value.detail
@@ -70,7 +70,7 @@ def failure(work: Callable[[Media], Awaitable[Result]], *acts: Act) -> Failure:
 )
 def test_a_picture_comes_with_what_it_is(content: bytes, media_type: str) -> None:
     picture, upstream = ask(paint, painted(content))
-    assert picture == Picture(content=content, media_type=media_type)
+    assert picture == GeneratedImage(content=content, media_type=media_type)
     assert upstream.bodies == [
         {"model": "img-1", "prompt": "a cat 用户", "n": 1, "response_format": "b64_json"},
     ]
@@ -79,8 +79,8 @@ def test_a_picture_comes_with_what_it_is(content: bytes, media_type: str) -> Non
 
 
 def test_models_that_refuse_a_response_format_are_not_told_one() -> None:
-    async def work(artist: Media) -> Result:
-        return await artist.paint("gpt-image-1", "a cat")
+    async def work(artist: OpenAIMedia) -> Result:
+        return await artist.generate("gpt-image-1", "a cat")
 
     _, upstream = ask(work, painted(PNG))
     assert upstream.bodies == [{"model": "gpt-image-1", "prompt": "a cat", "n": 1}]
@@ -143,7 +143,7 @@ def test_an_answer_without_a_sound_is_malformed(body: bytes) -> None:
 )
 @pytest.mark.parametrize("work", [paint, speak])
 def test_a_refusal_is_told_without_the_key(
-    work: Callable[[Media], Awaitable[Result]], status: int, reason: str
+    work: Callable[[OpenAIMedia], Awaitable[Result]], status: int, reason: str
 ) -> None:
     body = msgspec.json.encode({"error": {"message": f"Incorrect API key provided: {KEY}"}})
     problem = failure(work, answer(status, body, Retry_After="7", Location="http://127.0.0.1:1/"))
@@ -151,7 +151,7 @@ def test_a_refusal_is_told_without_the_key(
 
 
 @pytest.mark.parametrize("work", [paint, speak])
-def test_a_connection_that_breaks_is_a_failure(work: Callable[[Media], Awaitable[Result]]) -> None:
+def test_a_connection_that_breaks_is_a_failure(work: Callable[[OpenAIMedia], Awaitable[Result]]) -> None:
     assert failure(work, cut()).reason == "connect"
     assert failure(work, cut(b"ID3")).reason == "connect"
 
@@ -159,7 +159,7 @@ def test_a_connection_that_breaks_is_a_failure(work: Callable[[Media], Awaitable
 def test_nobody_there_is_a_failure() -> None:
     async def work() -> None:
         async with aiohttp.ClientSession() as session:
-            await speak(Media(lambda: session, base_url="http://127.0.0.1:1/v1/", api_key=KEY))
+            await speak(OpenAIMedia(lambda: session, base_url="http://127.0.0.1:1/v1/", api_key=KEY))
 
     with pytest.raises(Failure) as problem:
         run(work())
@@ -181,7 +181,7 @@ def test_more_than_is_read_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
 def test_who_gives_up_closes_the_connection() -> None:
     async def work() -> None:
         async with Upstream.serving(silence()) as upstream, aiohttp.ClientSession() as session:
-            task = asyncio.create_task(paint(Media(lambda: session, base_url=upstream.url)))
+            task = asyncio.create_task(paint(OpenAIMedia(lambda: session, base_url=upstream.url)))
             await upstream.asked.wait()
             task.cancel()
             await upstream.abandoned.wait()
@@ -192,13 +192,13 @@ def test_who_gives_up_closes_the_connection() -> None:
 # Which model --------------------------------------------------------------------------------------------------------
 
 
-def catalog(**named: Any) -> Catalog:
-    return Catalog(base_url="http://127.0.0.1:1/v1", **named)
+def catalog(**named: Any) -> ModelRegistry:
+    return ModelRegistry(base_url="http://127.0.0.1:1/v1", **named)
 
 
 def test_an_agents_model_comes_before_the_servers() -> None:
     made = catalog(image="openai:img-1", speech="openai:tts-1")
-    for find, default in ((made.painter, "img-1"), (made.speaker, "tts-1")):
+    for find, default in ((made.image_model, "img-1"), (made.speech_model, "tts-1")):
         ours, theirs = find(None), find("openai:mine")
         assert ours is not None
         assert theirs is not None
@@ -206,14 +206,14 @@ def test_an_agents_model_comes_before_the_servers() -> None:
 
 
 def test_where_nobody_is_named_nobody_paints_or_speaks() -> None:
-    assert catalog().painter(None) is None
-    assert catalog(image=" ").painter(None) is None
-    assert catalog().speaker("") is None
+    assert catalog().image_model(None) is None
+    assert catalog(image=" ").image_model(None) is None
+    assert catalog().speech_model("") is None
 
 
 @pytest.mark.parametrize("spec", ["extract", "scripted", "nonsense", "openai:"])
 def test_what_neither_paints_nor_speaks_is_a_wrong_configuration(spec: str) -> None:
-    for find in (catalog().painter, catalog().speaker):
+    for find in (catalog().image_model, catalog().speech_model):
         with pytest.raises(Failure) as problem:
             find(spec)
         assert problem.value.reason == "configuration"

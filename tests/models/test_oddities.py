@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from models.running import asked, called, finished, joined, listen_to_the_end, run, said, thought
-from models.upstream import DONE, Act, Upstream, answer, chunk, event, speech, stream
+from support.model_endpoint import DONE, Act, Upstream, answer, chunk, event, speech, stream
+from support.model_runner import asked, called, finished, joined, listen_to_the_end, run, said, thought
 
-from palaver.core.ports import Delta, Finished, UsageDelta
+from palaver.core.ports.models import ModelDelta, StepFinished, UsageDelta
 from palaver.core.problems import Upstream as Failure
-from palaver.core.suggest import suggest
+from palaver.core.suggestions import suggest
 from palaver.core.titles import title
 from palaver.core.types import Agent, AgentSpec, Usage, new_uid
-from palaver.models.answer import Answer
-from palaver.models.catalog import Catalog
-from palaver.models.media import Media
+from palaver.models.completion import ChatCompletionParser
+from palaver.models.media import OpenAIMedia
+from palaver.models.registry import ModelRegistry
 
 END = chunk(finish="stop") + DONE
 SAYS = chunk({"content": "x"})
@@ -48,15 +48,15 @@ def call(arguments: Any = None, **members: Any) -> bytes:
     return piece(**members, function=function)
 
 
-def read(*pieces: bytes) -> list[Delta]:
-    answer = Answer()
+def read(*pieces: bytes) -> list[ModelDelta]:
+    answer = ChatCompletionParser()
     return [delta for piece in pieces for delta in answer.read(piece)] + answer.end()
 
 
-def problem(*pieces: bytes) -> tuple[list[Delta], Failure]:
+def problem(*pieces: bytes) -> tuple[list[ModelDelta], Failure]:
     """What was said before the answer failed, and with what."""
-    answer = Answer()
-    deltas: list[Delta] = []
+    answer = ChatCompletionParser()
+    deltas: list[ModelDelta] = []
     try:
         for piece in pieces:
             deltas += answer.read(piece)
@@ -329,7 +329,7 @@ def test_a_failure_behind_words_keeps_them(name: str) -> None:
     for pieces in ([SAYS, event(told) + DONE], [SAYS + event(told) + DONE]):
         deltas, failure = problem(*pieces)
         assert said(deltas) == "x"
-        assert not any(isinstance(delta, Finished) for delta in deltas)
+        assert not any(isinstance(delta, StepFinished) for delta in deltas)
         assert words in failure.detail
 
 
@@ -337,7 +337,7 @@ def test_a_failure_behind_words_keeps_them(name: str) -> None:
 def test_a_failure_in_one_json_object_is_a_failure(name: str) -> None:
     told, words = FAILURES[name]
     with pytest.raises(Failure) as caught:
-        Answer().whole(json.dumps(told).encode())
+        ChatCompletionParser().whole(json.dumps(told).encode())
     assert words in caught.value.detail
 
 
@@ -383,14 +383,14 @@ ENDS: dict[str, tuple[bytes, str, str]] = {
 def test_an_answer_without_words_or_a_good_reason_is_not_complete(name: str) -> None:
     pieces, reason, words = ENDS[name]
     deltas, failure = problem(pieces)
-    assert not any(isinstance(delta, Finished) for delta in deltas)
+    assert not any(isinstance(delta, StepFinished) for delta in deltas)
     assert said(deltas).strip() == ("x" if pieces.startswith(SAYS) else "")
     assert failure.reason == reason
     assert words in failure.detail
 
 
 def test_a_step_behind_words_may_end_without_any() -> None:
-    answer = Answer(spoken=True)
+    answer = ChatCompletionParser(spoken=True)
     assert finished(answer.read(END) + answer.end()).reason == "stop"
 
 
@@ -417,9 +417,9 @@ BODIES = [
 ]
 
 
-async def _with(act: Act, work: Callable[[Catalog], Awaitable[Any]]) -> Any:
+async def _with(act: Act, work: Callable[[ModelRegistry], Awaitable[Any]]) -> Any:
     async with Upstream.serving(act) as upstream:
-        catalog = Catalog(base_url=upstream.url, api_key="sk-secret-of-this-test")
+        catalog = ModelRegistry(base_url=upstream.url, api_key="sk-secret-of-this-test")
         try:
             return await work(catalog)
         finally:
@@ -434,8 +434,8 @@ def agent() -> Agent:
 def test_a_failure_with_status_200_is_told_and_nothing_is_made_of_it(
     body: bytes, content_type: str, words: str
 ) -> None:
-    async def work(catalog: Catalog) -> tuple[str, list[str], Failure | None]:
-        model, name = catalog.resolve("openai:m")
+    async def work(catalog: ModelRegistry) -> tuple[str, list[str], Failure | None]:
+        model, name = catalog.chat_model("openai:m")
         deltas, failure = await listen_to_the_end(model.stream(asked(model=name)))
         assert not deltas
         return await title(catalog, agent(), "hi", None), await suggest(catalog, agent(), []), failure
@@ -447,7 +447,7 @@ def test_a_failure_with_status_200_is_told_and_nothing_is_made_of_it(
 
 
 def test_neither_titles_nor_suggestions_hold_thinking() -> None:
-    async def work(catalog: Catalog) -> tuple[str, list[str]]:
+    async def work(catalog: ModelRegistry) -> tuple[str, list[str]]:
         return await title(catalog, agent(), "hi", None), await suggest(catalog, agent(), [])
 
     spoken = stream(speech("<think>\nThey want", " fruit.</think>\n\n", "Fruit"))
@@ -461,12 +461,12 @@ def test_neither_pictures_nor_speech_are_made_of_failures(name: str) -> None:
     if not told:
         return
 
-    async def work(catalog: Catalog) -> list[str]:
-        media = catalog.painter("openai:m")
+    async def work(catalog: ModelRegistry) -> list[str]:
+        media = catalog.image_model("openai:m")
         assert media is not None
-        assert isinstance(media[0], Media)
+        assert isinstance(media[0], OpenAIMedia)
         details: list[str] = []
-        for make in (media[0].paint("m", "a cat"), media[0].speak("m", "hello", "v")):
+        for make in (media[0].generate("m", "a cat"), media[0].synthesize("m", "hello", "v")):
             with pytest.raises(Failure) as caught:
                 await make
             details.append(caught.value.detail)

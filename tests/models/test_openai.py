@@ -10,8 +10,7 @@ from contextlib import aclosing
 import aiohttp
 import pytest
 from aiohttp import web
-from models.running import asked, called, finished, joined, listen, listen_to_the_end, run, said
-from models.upstream import (
+from support.model_endpoint import (
     DONE,
     Act,
     Upstream,
@@ -26,20 +25,23 @@ from models.upstream import (
     speech,
     stream,
 )
+from support.model_runner import asked, called, finished, joined, listen, listen_to_the_end, run, said
 
-from palaver.core.ports import Delta, Finished, Say, UsageDelta
+from palaver.core.ports.models import ContentDelta, ModelDelta, StepFinished, UsageDelta
 from palaver.core.problems import Upstream as Failure
 from palaver.core.types import Usage
-from palaver.models.openai import OpenAI, Timeouts
+from palaver.models.openai import OpenAIModel, Timeouts
 
 KEY = "sk-secret-of-this-test"
 REFUSAL = b'{"error": {"message": "You shall not pass", "code": "no_pass"}}'
 
 
-def ask(*acts: Act, timeouts: Timeouts | None = None, retries: int = 2) -> tuple[list[Delta], Failure | None, Upstream]:
+def ask(
+    *acts: Act, timeouts: Timeouts | None = None, retries: int = 2
+) -> tuple[list[ModelDelta], Failure | None, Upstream]:
     """One question to an endpoint with ``acts``: the deltas, the problem, and the endpoint."""
 
-    async def work() -> tuple[list[Delta], Failure | None, Upstream]:
+    async def work() -> tuple[list[ModelDelta], Failure | None, Upstream]:
         async with Upstream.serving(*acts) as upstream, upstream.client(timeouts=timeouts, retries=retries) as model:
             return *await listen_to_the_end(model.stream(asked())), upstream
 
@@ -97,7 +99,10 @@ def test_a_stream_cut_at_every_byte_is_the_same_answer() -> None:
         acts = [stream(whole[:at], whole[at:]) for at in range(1, len(whole))]
         async with Upstream.serving(*acts) as upstream, upstream.client() as model:
             for _ in acts:
-                assert joined(await listen(model.stream(asked()))) == [Say(text="Wie geht’s? 😀!"), Finished()]
+                assert joined(await listen(model.stream(asked()))) == [
+                    ContentDelta(text="Wie geht’s? 😀!"),
+                    StepFinished(),
+                ]
 
     run(work())
 
@@ -115,11 +120,11 @@ def test_the_first_words_arrive_before_the_last_are_written() -> None:
             return response
 
         async with Upstream.serving(act) as upstream, upstream.client() as model:
-            heard: list[Delta] = []
+            heard: list[ModelDelta] = []
             async for delta in model.stream(asked()):
                 heard.append(delta)
                 told.set()
-            assert heard == [Say(text="first"), Say(text="last"), Finished()]
+            assert heard == [ContentDelta(text="first"), ContentDelta(text="last"), StepFinished()]
 
     run(work())
 
@@ -132,7 +137,7 @@ def test_an_answer_in_one_json_object_is_taken() -> None:
     deltas, problem, _ = ask(answer(200, whole))
     assert problem is None
     usage = Usage(prompt=1, completion=2)
-    assert deltas == [Say(text="x"), UsageDelta(usage=usage), Finished(usage=usage)]
+    assert deltas == [ContentDelta(text="x"), UsageDelta(usage=usage), StepFinished(usage=usage)]
 
 
 def test_a_tool_call_arrives_whole() -> None:
@@ -271,7 +276,7 @@ def test_an_endless_line_is_malformed() -> None:
 def test_whatever_a_server_sends_instead_of_http_is_a_problem(said: list[bytes]) -> None:
     async def work() -> None:
         async with raw(said) as url, aiohttp.ClientSession() as session:
-            _, problem = await listen_to_the_end(OpenAI(lambda: session, base_url=url, retries=0).stream(asked()))
+            _, problem = await listen_to_the_end(OpenAIModel(lambda: session, base_url=url, retries=0).stream(asked()))
             assert problem is not None
             assert problem.reason in {"malformed", "cut", "connect"}
 
@@ -321,7 +326,7 @@ def test_a_slow_reader_is_not_a_silent_endpoint() -> None:
     async def work() -> None:
         acts = stream(chunk({"content": "x"}), speech("y"))
         async with Upstream.serving(acts) as upstream, upstream.client(timeouts=Timeouts(idle=0.02)) as model:
-            heard: list[Delta] = []
+            heard: list[ModelDelta] = []
             async for delta in model.stream(asked()):
                 heard.append(delta)
                 # Longer than the endpoint may be silent: this wait is ours.
@@ -374,7 +379,7 @@ def test_nobody_listening_is_a_problem_of_the_connection() -> None:
         async with Upstream.serving(stream()) as upstream:
             url = upstream.url
         async with aiohttp.ClientSession() as session:
-            model = OpenAI(lambda: session, base_url=url, backoff=0.001)
+            model = OpenAIModel(lambda: session, base_url=url, backoff=0.001)
             _, problem = await listen_to_the_end(model.stream(asked()))
             assert problem is not None
             assert (problem.reason, url in problem.detail) == ("connect", True)
@@ -404,7 +409,7 @@ def test_an_empty_purse_is_not_tried_again() -> None:
 # Hanging up ---------------------------------------------------------------------------------------------------------
 
 
-def hanging_up(act: Act, hang_up: Callable[[OpenAI], Awaitable[None]]) -> float:
+def hanging_up(act: Act, hang_up: Callable[[OpenAIModel], Awaitable[None]]) -> float:
     """Seconds from hanging up until the endpoint sees the connection closed."""
 
     async def work() -> float:
@@ -421,13 +426,13 @@ def hanging_up(act: Act, hang_up: Callable[[OpenAI], Awaitable[None]]) -> float:
     return run(work())
 
 
-async def after_the_first_word(model: OpenAI) -> None:
+async def after_the_first_word(model: OpenAIModel) -> None:
     async with aclosing(model.stream(asked())) as deltas:
         async for _ in deltas:
             return
 
 
-async def never(model: OpenAI) -> None:
+async def never(model: OpenAIModel) -> None:
     await listen(model.stream(asked()))
 
 
@@ -465,7 +470,7 @@ def test_cancelling_during_the_pause_before_a_retry_asks_no_more() -> None:
 def test_cancelling_while_connecting_closes_the_connection() -> None:
     async def work() -> None:
         async with deaf() as (url, connected, abandoned), aiohttp.ClientSession() as session:
-            task = asyncio.ensure_future(listen(OpenAI(lambda: session, base_url=url).stream(asked())))
+            task = asyncio.ensure_future(listen(OpenAIModel(lambda: session, base_url=url).stream(asked())))
             await connected.wait()
             task.cancel()
             await abandoned.wait()
@@ -478,7 +483,7 @@ def test_cancelling_while_connecting_closes_the_connection() -> None:
 def test_a_connection_that_cannot_be_made_runs_out_and_is_tried_again() -> None:
     async def work() -> None:
         async with deaf() as (url, _, abandoned), aiohttp.ClientSession() as session:
-            model = OpenAI(lambda: session, base_url=url, timeouts=Timeouts(connect=0.05), backoff=0.001)
+            model = OpenAIModel(lambda: session, base_url=url, timeouts=Timeouts(connect=0.05), backoff=0.001)
             _, problem = await listen_to_the_end(model.stream(asked()))
             assert problem == Failure(reason="timeout", detail=f"no connection to {url} within 0.05 s")
             await abandoned.wait()
@@ -494,7 +499,7 @@ def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None
         async with Upstream.serving(stream(speech("x"))) as proxy, aiohttp.ClientSession() as session:
             monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1").replace("//", "//me:pw@"))
             monkeypatch.setenv("no_proxy", "b.example")
-            model = OpenAI(lambda: session, base_url="http://a.example/v1", api_key=KEY)
+            model = OpenAIModel(lambda: session, base_url="http://a.example/v1", api_key=KEY)
             assert said(await listen(model.stream(asked()))) == "x"
             assert proxy.headers[0]["Host"] == "a.example"
             assert proxy.headers[0]["Proxy-Authorization"] == "Basic bWU6cHc="

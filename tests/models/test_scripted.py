@@ -8,17 +8,17 @@ from contextlib import aclosing
 
 import msgspec
 import pytest
-from models.running import asked, called, finished, listen, listen_to_the_end, run, said, thought
+from support.model_runner import asked, called, finished, listen, listen_to_the_end, run, said, thought
 
-from palaver.core.ports import Delta, Finished, ModelRequest, ModelTurn, Say, Think
+from palaver.core.ports.models import ContentDelta, ModelDelta, ModelMessage, ModelRequest, StepFinished, ThinkingDelta
 from palaver.core.problems import Upstream
 from palaver.core.types import AnyPart, Text, ToolResult, Usage
 from palaver.models import scripted
-from palaver.models.scripted import Scripted, Step
+from palaver.models.scripted import ScriptedModel, ScriptStep
 
 
-def play(script: str, question: str = "Hello?") -> list[Delta]:
-    return run(listen(Scripted().stream(asked(question, instructions=script))))
+def play(script: str, question: str = "Hello?") -> list[ModelDelta]:
+    return run(listen(ScriptedModel().stream(asked(question, instructions=script))))
 
 
 def wrong(script: str) -> str:
@@ -30,10 +30,10 @@ def wrong(script: str) -> str:
 
 def test_a_script_is_played_in_order() -> None:
     assert play("- think: Hm.\n- text: Yes.\n- text: No.") == [
-        Think(text="Hm."),
-        Say(text="Yes."),
-        Say(text="No."),
-        Finished(),
+        ThinkingDelta(text="Hm."),
+        ContentDelta(text="Yes."),
+        ContentDelta(text="No."),
+        StepFinished(),
     ]
 
 
@@ -54,21 +54,21 @@ def test_the_users_words_are_no_part_of_the_script() -> None:
 def test_the_turn_counts_the_users_messages() -> None:
     history = (
         *asked("a").history,
-        ModelTurn(role="assistant", parts=(Text(text="b"),)),
+        ModelMessage(role="assistant", parts=(Text(text="b"),)),
         *asked("c").history,
     )
     request = ModelRequest(model="", instructions="- text: ${turn} ${content}", history=history)
-    assert said(run(listen(Scripted().stream(request)))) == "2 c"
+    assert said(run(listen(ScriptedModel().stream(request)))) == "2 c"
 
 
 def test_pieces_have_the_size_they_are_given() -> None:
     heard = play("- pieces: {of: 你好，世界!, size: 2}\n- pieces: {of: ab}")
-    assert [delta.text for delta in heard if isinstance(delta, Say)] == ["你好", "，世", "界!", "a", "b"]
+    assert [delta.text for delta in heard if isinstance(delta, ContentDelta)] == ["你好", "，世", "界!", "a", "b"]
 
 
 def test_a_repeated_text_comes_so_many_times() -> None:
     heard = play("- repeat: {times: 200, text: x}")
-    assert heard == [Say(text="x")] * 200 + [Finished()]
+    assert heard == [ContentDelta(text="x")] * 200 + [StepFinished()]
 
 
 def test_a_pause_lasts_as_long_as_it_says() -> None:
@@ -79,8 +79,8 @@ def test_a_pause_lasts_as_long_as_it_says() -> None:
 
 def test_a_pause_ends_with_its_task() -> None:
     async def work() -> None:
-        async with aclosing(Scripted().stream(asked(instructions="- text: a\n- wait: 60"))) as deltas:
-            assert await anext(deltas) == Say(text="a")
+        async with aclosing(ScriptedModel().stream(asked(instructions="- text: a\n- wait: 60"))) as deltas:
+            assert await anext(deltas) == ContentDelta(text="a")
             task = asyncio.ensure_future(anext(deltas))
             await asyncio.wait({task}, timeout=0.01)
             task.cancel()
@@ -102,11 +102,11 @@ def test_a_call_ends_the_step_and_the_script_goes_on_after_the_result() -> None:
     request = asked("Kyiv", instructions=script)
     said_so_far: list[AnyPart] = []
     texts: list[str] = []
-    ends: list[Finished] = []
+    ends: list[StepFinished] = []
     for result in ("sunny", "noon", ""):
-        turn = ModelTurn(role="assistant", parts=tuple(said_so_far))
+        turn = ModelMessage(role="assistant", parts=tuple(said_so_far))
         history = (*request.history, turn) if said_so_far else request.history
-        heard = run(listen(Scripted().stream(msgspec.structs.replace(request, history=history))))
+        heard = run(listen(ScriptedModel().stream(msgspec.structs.replace(request, history=history))))
         texts.append(said(heard))
         ends.append(finished(heard))
         for call in called(heard):
@@ -121,19 +121,21 @@ def test_a_call_ends_the_step_and_the_script_goes_on_after_the_result() -> None:
 def test_finish_ends_the_answer_with_its_reason() -> None:
     heard = play("- text: a\n- usage: {completion: 7}\n- finish: length\n- text: b")
     assert said(heard) == "a"
-    assert finished(heard) == Finished(reason="length", usage=Usage(completion=7))
+    assert finished(heard) == StepFinished(reason="length", usage=Usage(completion=7))
 
 
 @pytest.mark.parametrize("reason", ["timeout", "refused", "limit", "cut", "connect", "rejected", "malformed"])
 def test_fail_fails_after_what_was_said(reason: str) -> None:
-    heard, problem = run(listen_to_the_end(Scripted().stream(asked(instructions=f"- text: a\n- fail: {reason}"))))
+    heard, problem = run(listen_to_the_end(ScriptedModel().stream(asked(instructions=f"- text: a\n- fail: {reason}"))))
     assert said(heard) == "a"
     assert problem is not None
     assert problem.reason == reason
 
 
 def test_texts_that_come_out_empty_are_not_said() -> None:
-    assert play('- text: "${result}"\n- think: ""\n- repeat: {times: 3, text: ""}\n- pieces: {of: ""}') == [Finished()]
+    assert play('- text: "${result}"\n- think: ""\n- repeat: {times: 3, text: ""}\n- pieces: {of: ""}') == [
+        StepFinished()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +176,9 @@ def test_a_mistake_in_a_script_is_told_with_its_step(script: str, words: str) ->
 
 
 def test_a_number_may_be_written_as_text() -> None:
-    assert play('- wait: "0"\n- repeat: {times: "2", text: a}') == [Say(text="a")] * 2 + [Finished()]
+    assert play('- wait: "0"\n- repeat: {times: "2", text: a}') == [ContentDelta(text="a")] * 2 + [StepFinished()]
 
 
 def test_the_description_names_every_step() -> None:
     assert scripted.__doc__ is not None
-    assert [name for name in Step.__struct_fields__ if f"`- {name}: " not in scripted.__doc__] == []
+    assert [name for name in ScriptStep.__struct_fields__ if f"`- {name}: " not in scripted.__doc__] == []

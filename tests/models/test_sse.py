@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palaver.models.sse import Event, Events, Lines, TooLong
+from palaver.models.sse import LineSplitter, SseEvent, SseParser, SseTooLong
 
 
-def read(*pieces: bytes) -> list[Event]:
-    events = Events()
+def read(*pieces: bytes) -> list[SseEvent]:
+    events = SseParser()
     return [event for piece in pieces for event in events.feed(piece)]
 
 
@@ -46,11 +46,11 @@ def test_comments_ids_and_events_without_data_are_passed_over() -> None:
 
 
 def test_the_name_belongs_to_its_event_alone() -> None:
-    assert read(b"event: error\ndata: a\n\ndata: b\n\n") == [Event(b"error", b"a"), Event(b"", b"b")]
+    assert read(b"event: error\ndata: a\n\ndata: b\n\n") == [SseEvent(b"error", b"a"), SseEvent(b"", b"b")]
 
 
 def test_a_name_without_data_is_forgotten() -> None:
-    assert read(b"event: error\n\ndata: b\n\n") == [Event(b"", b"b")]
+    assert read(b"event: error\n\ndata: b\n\n") == [SseEvent(b"", b"b")]
 
 
 def test_a_byte_order_mark_is_passed_over_even_when_it_comes_in_pieces() -> None:
@@ -59,7 +59,7 @@ def test_a_byte_order_mark_is_passed_over_even_when_it_comes_in_pieces() -> None
 
 def test_the_end_completes_an_event_without_its_blank_line() -> None:
     for rest in (b"data: a", b"data: a\n", b"data: a\r", b"data: a\r\n"):
-        events = Events()
+        events = SseParser()
         assert not events.feed(rest)
         assert [event.data for event in events.end()] == [b"a"]
         assert not events.end()
@@ -67,21 +67,21 @@ def test_the_end_completes_an_event_without_its_blank_line() -> None:
 
 @pytest.mark.parametrize("pieces", [[b"x" * 11], [b"x" * 5] * 2 + [b"x"], [b"a\n" + b"x" * 11], [b"x" * 11 + b"\n"]])
 def test_a_line_over_the_limit_is_refused_whether_it_comes_whole_or_in_pieces(pieces: list[bytes]) -> None:
-    lines = Lines(limit=10)
+    lines = LineSplitter(limit=10)
     for piece in pieces[:-1]:
         lines.feed(piece)
-    with pytest.raises(TooLong, match="10 bytes"):
+    with pytest.raises(SseTooLong, match="10 bytes"):
         lines.feed(pieces[-1])
 
 
 def test_an_event_of_many_short_lines_has_a_limit_too() -> None:
-    events = Events(limit=30)
-    with pytest.raises(TooLong):
+    events = SseParser(limit=30)
+    with pytest.raises(SseTooLong):
         events.feed(b"data: 1234\n" * 5)
 
 
 def test_a_limit_counts_each_event_for_itself() -> None:
-    events = Events(limit=12)
+    events = SseParser(limit=12)
     assert len(events.feed(b"data: 1234\n\n" * 5)) == 5
 
 
@@ -99,6 +99,6 @@ def test_where_a_stream_is_cut_changes_nothing(lines: list[tuple[bytes, bytes]],
     whole = (b"\xef\xbb\xbf" if bom else b"") + b"".join(line + end for line, end in lines)
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     pieces = [whole[start:end] for start, end in pairwise(places)]
-    one, many = Events(), Events()
+    one, many = SseParser(), SseParser()
     expected = one.feed(whole) + one.end()
     assert [event for piece in pieces for event in many.feed(piece)] + many.end() == expected

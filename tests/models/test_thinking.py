@@ -8,12 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from palaver.models.thinking import Mode, Splitter
+from palaver.models.thinking import Mode, ThinkingSplitter
 
 
 def split(*pieces: str, mode: Mode = "tags") -> list[tuple[bool, str]]:
     """The pieces, neighbours of one kind joined."""
-    splitter = Splitter(mode)
+    splitter = ThinkingSplitter(mode)
     found = [piece for text in pieces for piece in splitter.feed(text)] + splitter.end()
     assert all(text for _, text in found)
     return [(thinks, "".join(text for _, text in run)) for thinks, run in groupby(found, key=lambda piece: piece[0])]
@@ -103,7 +103,7 @@ def test_nothing_is_lost_but_tags_and_white_space_around_thinking(text: str) -> 
 
 
 def test_an_endless_blank_in_thinking_costs_its_length_once() -> None:
-    splitter = Splitter()
+    splitter = ThinkingSplitter()
     splitter.feed("<think>a")
     for _ in range(20_000):
         splitter.feed(" ")

@@ -13,13 +13,13 @@ from tempfile import mkdtemp
 
 import psutil
 import pytest
-from kit import run
+from support.kit import run
 
 from palaver.config import SettingsError, load
 from palaver.core.problems import Internal
 from palaver.store import embedded as module
 from palaver.store.database import Database
-from palaver.store.embedded import Embedded
+from palaver.store.embedded import EmbeddedPostgres
 
 _USE = """
 import sys, time
@@ -78,7 +78,7 @@ async def ask(url: str) -> int:
 
 
 def test_the_last_who_uses_it_stops_it(folder: Path) -> None:
-    embedded = Embedded(folder)
+    embedded = EmbeddedPostgres(folder)
     url = embedded.start()
     assert run(ask(url)) >= 180000
     other = user_of(folder)
@@ -93,14 +93,14 @@ def test_after_a_kill_the_next_one_finds_the_server_and_stops_it(folder: Path) -
     doomed.kill()
     doomed.communicate()
     assert postgres_of(folder) != []
-    embedded = Embedded(folder)
+    embedded = EmbeddedPostgres(folder)
     assert run(ask(embedded.start())) >= 180000
     assert embedded.stop() is True
     assert postgres_of(folder) == []
 
 
 def test_a_server_that_was_killed_is_started_again(folder: Path) -> None:
-    embedded = Embedded(folder)
+    embedded = EmbeddedPostgres(folder)
     url = embedded.start()
     processes = [psutil.Process(pid) for pid in postgres_of(folder)]
     os.kill(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
@@ -112,14 +112,14 @@ def test_a_server_that_was_killed_is_started_again(folder: Path) -> None:
 
 def test_a_folder_with_a_long_name_works(folder: Path) -> None:
     deep = folder / ("long-" * 20) / "名字 with spaces"
-    embedded = Embedded(deep)
+    embedded = EmbeddedPostgres(deep)
     assert run(ask(embedded.start())) >= 180000
     embedded.stop()
     assert postgres_of(folder) == []
 
 
 def test_nobody_else_may_enter_the_cluster(folder: Path) -> None:
-    embedded = Embedded(folder)
+    embedded = EmbeddedPostgres(folder)
     url = embedded.start()
     assert (folder / "postgres").stat().st_mode & 0o777 == 0o700
     assert "127.0.0.1" not in url
@@ -127,12 +127,12 @@ def test_nobody_else_may_enter_the_cluster(folder: Path) -> None:
 
 
 def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
-    embedded = Embedded(folder)
+    embedded = EmbeddedPostgres(folder)
     embedded.start()
     embedded.stop()
     (folder / "postgres" / "postgresql.conf").write_text("shared_buffers = nonsense\n")
     with pytest.raises(Internal, match="nonsense"):
-        Embedded(folder).start()
+        EmbeddedPostgres(folder).start()
 
 
 # Folders --------------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ REFUSED = [
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_of_a_folder_works_and_none_is_run(folder: Path, name: str) -> None:
     (folder / "here").mkdir()
-    embedded = Embedded(folder / "here" / name)
+    embedded = EmbeddedPostgres(folder / "here" / name)
     assert run(ask(embedded.start())) >= 180000
     embedded.ensure()
     assert embedded.stop() is True
@@ -182,7 +182,7 @@ def test_any_name_of_a_folder_works_and_none_is_run(folder: Path, name: str) -> 
 @pytest.mark.parametrize(("name", "why"), REFUSED, ids=[why for _, why in REFUSED])
 def test_a_folder_that_cannot_be_is_refused_at_once_and_not_made(folder: Path, name: str, why: str) -> None:
     with pytest.raises(Internal, match=why):
-        Embedded(folder / name).start()
+        EmbeddedPostgres(folder / name).start()
     with pytest.raises(SettingsError, match=why):
         load({"PALAVER_DATA": str(folder / name)}, {})
     assert list(folder.iterdir()) == []
@@ -192,7 +192,7 @@ def test_a_link_to_a_folder_and_a_relative_one_are_that_folder(folder: Path, mon
     (folder / "real").mkdir(mode=0o700)
     (folder / "link").symlink_to("real/data")
     monkeypatch.chdir(folder)
-    through, relative = Embedded(folder / "link"), Embedded(Path("real/data"))
+    through, relative = EmbeddedPostgres(folder / "link"), EmbeddedPostgres(Path("real/data"))
     assert through.start() == relative.start()
     assert through.stop() is False
     assert relative.stop() is True
@@ -201,18 +201,18 @@ def test_a_link_to_a_folder_and_a_relative_one_are_that_folder(folder: Path, mon
 
 def test_a_folder_that_cannot_be_written_is_one_error_with_its_name() -> None:
     with pytest.raises(OSError, match="/proc/1/palaver"):
-        Embedded(Path("/proc/1/palaver")).start()
+        EmbeddedPostgres(Path("/proc/1/palaver")).start()
 
 
 def test_a_log_that_leads_elsewhere_is_not_followed(folder: Path) -> None:
-    embedded = Embedded(folder)
+    embedded = EmbeddedPostgres(folder)
     embedded.start()
     embedded.stop()
     log = folder / "postgres" / "server.log"
     log.unlink()
     log.symlink_to(folder / "elsewhere")
     with pytest.raises(OSError, match=r"server\.log"):
-        Embedded(folder).start()
+        EmbeddedPostgres(folder).start()
     assert not (folder / "elsewhere").exists()
 
 
@@ -223,7 +223,7 @@ def test_initdb_is_not_run_where_a_shell_would_read_its_own_folder_s_name(
     programs.mkdir(parents=True)
     monkeypatch.setattr(module, "_programs", lambda: programs)
     with pytest.raises(Internal, match="hand to a shell"):
-        Embedded(folder / "data").start()
+        EmbeddedPostgres(folder / "data").start()
 
 
 def test_no_shell_is_on_any_way() -> None:
@@ -235,7 +235,7 @@ def test_no_shell_is_on_any_way() -> None:
 
 def test_a_number_that_another_process_has_now_is_no_server(folder: Path) -> None:
     """After a power cut the file names a process that may be anybody's by now."""
-    embedded = Embedded(folder)
+    embedded = EmbeddedPostgres(folder)
     embedded.start()
     embedded.stop()
     (folder / "postgres" / "postmaster.pid").write_text(

@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from kit import cast, run, store_on, until
+from support.kit import cast, run, store_on, until
 
+from palaver.core.fair_queue import Owner, set_owner
 from palaver.core.problems import Internal, Invalid
-from palaver.core.turns import Owner, work_for
 from palaver.store import database as module
 from palaver.store.database import Database
 from palaver.store.driver import connected
-from palaver.store.files import PIECE, Quota
+from palaver.store.files import PIECE, FileQuota
 
 SLOW = "SELECT pg_advisory_xact_lock(7)::text"
 """For as long as somebody else has that lock."""
@@ -30,7 +30,7 @@ async def held(url: str, what: str) -> AsyncGenerator[None]:
 
 
 async def ask(db: Database, owner: Owner | None, sql: str) -> Any:
-    work_for(owner)
+    set_owner(owner)
     return await db.fetchval(sql)
 
 
@@ -123,7 +123,7 @@ def test_files_that_come_at_once_find_each_other_in_the_quota(database_url: str)
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            store.files.quota = Quota(user=3000, application=10_000)
+            store.files.quota = FileQuota(user=3000, application=10_000)
             adding = (
                 store.files.add(
                     c.app.id, c.user.id, key=f"{number}", name="f", media_type="t", content=bytes(1000), details={}

@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit import run
+from support.kit import run
 
 from palaver.core.problems import Internal
 from palaver.core.types import MAX_ID
-from palaver.store.applications import Applications
+from palaver.store.applications import ApplicationTable
 from palaver.store.database import Database
 from palaver.store.knowledge import BATCH, KnowledgeTable
 
@@ -27,7 +27,7 @@ class Desk:
         self.table = KnowledgeTable(db)
 
     async def app(self, name: str = "acme") -> int:
-        return (await Applications(self.db).named(name)).id
+        return (await ApplicationTable(self.db).named(name)).id
 
     async def put(self, app: int, base: int, source: str, *texts: str) -> None:
         await self.table.put(

@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import uvloop
-from dialects.exchange import Ask
-from dialects.serving import Served, serving
-from dialects.streams import FORMS, Form, said, split
-from kit import run
+from support.http_clients import Ask
+from support.kit import run
+from support.live_server import Served, serving
+from support.stream_forms import FORMS, StreamForm, said, split
 
 from palaver.core.problems import Internal
 from palaver.store.database import Database
@@ -201,7 +201,7 @@ def test_no_caller_of_any_dialect_notices_that_connections_are_ended(served: Ser
     agent = served.agent("quick")
     asks = [form.ask(served, agent) for form in FORMS]
 
-    def talk(form: Form, ask: Ask) -> int:
+    def talk(form: StreamForm, ask: Ask) -> int:
         calls = 0
         while not ending.done():
             with served.connection() as connection:

@@ -13,20 +13,20 @@ from tempfile import mkdtemp
 
 import psutil
 import pytest
-from cli.commands import Palaver
-from house.survey import SOURCE, python
-from kit import Cast, cast, run, store_on, until
+from support.commands import Palaver
+from support.kit import Cast, cast, run, store_on, until
+from support.survey import SOURCE, python
 
 from palaver.core.problems import Conflict, Internal
 from palaver.core.types import Token, new_uid
 from palaver.store.driver import connected
-from palaver.store.postgres import Postgres
+from palaver.store.postgres import PostgresStore
 from palaver.store.secrets import SecretBox
 
 OLD, NEW, NEWEST = bytes(32), b"\x01" * 32, b"\x02" * 32
 
 
-async def stores(stack: AsyncExitStack, url: str, count: int, master: bytes = OLD) -> list[Postgres]:
+async def stores(stack: AsyncExitStack, url: str, count: int, master: bytes = OLD) -> list[PostgresStore]:
     return [await stack.enter_async_context(store_on(url, master)) for _ in range(count)]
 
 
@@ -35,11 +35,11 @@ async def some_keys(c: Cast, count: int) -> None:
         await c.store.keys.create(c.app, "snail", f"more-{number}", f"secret-{number}", {})
 
 
-async def identity(store: Postgres) -> str | None:
+async def identity(store: PostgresStore) -> str | None:
     return await store.recall("master_key")
 
 
-async def takes_over(store: Postgres, master: bytes) -> None:
+async def takes_over(store: PostgresStore, master: bytes) -> None:
     """Wait until that process knows the key."""
 
     async def known() -> bool:

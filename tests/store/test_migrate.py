@@ -9,9 +9,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from cli.commands import Palaver
-from house.survey import SOURCE, python, tree
-from kit import Scratch, product, run
+from support.commands import Palaver
+from support.kit import Scratch, product, run
+from support.survey import SOURCE, python, tree
 
 import palaver
 from palaver.core.problems import Internal

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kit import cast, run, store_on, until
+from support.kit import cast, run, store_on, until
 
-from palaver.core.ports import Listing
+from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Conflict, Internal
 from palaver.core.types import AgentSpec, as_uid, clean
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key
@@ -171,12 +171,12 @@ def test_conversations_come_last_changed_first_page_by_page(database_url: str) -
             expected = [made[2].id, *(one.id for one in reversed(made) if one.id != made[2].id)]
             seen: list[int] = []
             after = None
-            while page := await store.conversations.page(c.app.id, c.user.id, Listing(after=after, limit=3)):
+            while page := await store.conversations.page(c.app.id, c.user.id, ConversationQuery(after=after, limit=3)):
                 seen += [one.id for one in page]
                 after = (page[-1].modified, page[-1].id)
             assert seen == expected
-            assert await store.conversations.page(c.app.id, c.user.id, Listing(agent=999)) == []
-            assert await store.conversations.page(c.app.id, 999, Listing()) == []
+            assert await store.conversations.page(c.app.id, c.user.id, ConversationQuery(agent=999)) == []
+            assert await store.conversations.page(c.app.id, 999, ConversationQuery()) == []
             assert await store.conversations.rename(c.app.id, 999, made[0].id, title="x") is None
 
     run(scene())

@@ -8,26 +8,26 @@ from typing import Any
 
 import msgspec
 import pytest
-from kit import Cast, cast, run, store_on, until
+from support.kit import Cast, cast, run, store_on, until
 
 from palaver import app
 from palaver.config import Settings
 from palaver.core.admit import Admission
-from palaver.core.people import People
-from palaver.core.ports import Accepted, Answer, Claim, Replay
+from palaver.core.ports.store import IdempotencyKey, ReplayedRun, StoredResponse, StoredTurn
 from palaver.core.problems import Busy
+from palaver.core.users import Users
 from palaver.store.quotas import FIRST, STEPS, Kind
-from palaver.store.tokens import Tokens
+from palaver.store.tokens import TokenTable
 
 Act = Callable[[Cast, int], Awaitable[Any]]
 
 
-def people(c: Cast) -> People:
-    return People(c.store, c.store.keys, Admission(c.store.keys, c.store.usage, c.store.tokens))
+def people(c: Cast) -> Users:
+    return Users(c.store, c.store.keys, Admission(c.store.keys, c.store.usage, c.store.tokens))
 
 
-def claim(number: int) -> Claim:
-    return Claim(scope="POST /chat", key=f"k{number}", digest=b"1")
+def claim(number: int) -> IdempotencyKey:
+    return IdempotencyKey(scope="POST /chat", key=f"k{number}", digest=b"1")
 
 
 async def converse(c: Cast, number: int) -> None:
@@ -46,7 +46,7 @@ async def answer(c: Cast, number: int) -> None:
 
 
 async def token(c: Cast, kind: Any) -> None:
-    await people(c).issue(c.who.key, kind, "ann", (), life_s=60)
+    await people(c).issue_token(c.who.key, kind, "ann", (), life_s=60)
 
 
 ACTS: dict[str, tuple[Kind, Act, int]] = {
@@ -209,14 +209,14 @@ def test_what_was_answered_before_is_answered_although_the_quota_is_used_up(data
             c = await cast(store)
             store.quotas.limits = {"idempotency_keys": 2, "user_conversations": 1, "users": 1}
             first = c.opening(claim=claim(1), claim_ttl=60.0)
-            assert isinstance(await store.runs.open(first), Accepted)
+            assert isinstance(await store.runs.open(first), StoredTurn)
             again = msgspec.structs.replace(c.opening(claim=claim(1), claim_ttl=60.0))
-            assert await store.runs.open(again) == Replay(run=first.run)
+            assert await store.runs.open(again) == ReplayedRun(run=first.run)
             await answer(c, 2)
-            kept = Answer(status=200, media_type="text/plain", headers=(), body=b"so it is")
+            kept = StoredResponse(status=200, media_type="text/plain", headers=(), body=b"so it is")
             await store.claims.settle(c.who, c.user, claim(2), kept)
             begun = await store.claims.begin(c.who, c.user, claim(2), 60, store.presence.worker)
-            assert isinstance(begun, Answer)
+            assert isinstance(begun, StoredResponse)
             assert begun.body == b"so it is"
             assert await refused(answer, c, 3)
             known, made = await people(c).register(c.who, "ann", nickname="Ann")
@@ -231,8 +231,8 @@ def test_a_used_code_does_not_count_as_a_good_one(database_url: str) -> None:
             c = await cast(store)
             store.quotas.limits = {"codes": 2, "tokens": 10}
             for _ in range(12):
-                code = await people(c).issue(c.who.key, "code", "ann", (), life_s=60)
-                assert await people(c).use_code(code, remember_s=60) is not None
+                code = await people(c).issue_token(c.who.key, "code", "ann", (), life_s=60)
+                assert await people(c).redeem_code(code, remember_s=60) is not None
                 store.quotas._tallies.clear()  # pyright: ignore[reportPrivateUsage]  as if a second had gone by
             assert await store.db.fetchval("SELECT count(*) FROM token WHERE used") == 12
 
@@ -252,7 +252,7 @@ def test_everything_that_runs_out_is_removed(database_url: str) -> None:
                     " WHERE table_schema = 'public' AND column_name = 'expires'"
                 )
             }
-            assert isinstance(store.tokens, Tokens)
+            assert isinstance(store.tokens, TokenTable)
             for number in range(2):
                 for what in ("another call with an Idempotency-Key", "a code", "an access token", "a request id"):
                     await ACTS[what][1](c, number)

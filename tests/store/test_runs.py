@@ -6,32 +6,32 @@ import asyncio
 from typing import Any
 
 import pytest
-from kit import Cast, cast, run, store_on
+from support.kit import Cast, cast, run, store_on
 
-from palaver.core.ports import Accepted, Claim, Growth, Outcome, Replay
+from palaver.core.ports.store import Checkpoint, IdempotencyKey, ReplayedRun, RunResult, StoredTurn
 from palaver.core.problems import Busy, Conflict, Internal, NotFound
-from palaver.core.types import AnyPart, Ended, Message, Status, Text, Thinking, ToolResult, Usage, new_uid
-from palaver.store.postgres import Postgres
+from palaver.core.types import AnyPart, Message, RunEnded, Status, Text, Thinking, ToolResult, Usage, new_uid
+from palaver.store.postgres import PostgresStore
 
-DONE = Ended(status=Status.COMPLETE, usage=Usage(prompt=3, completion=5))
-
-
-def claim(key: str = "k", digest: bytes = b"1") -> Claim:
-    return Claim(scope="POST /chat", key=key, digest=digest)
+DONE = RunEnded(status=Status.COMPLETE, usage=Usage(prompt=3, completion=5))
 
 
-def outcome(accepted: Accepted, ended: Ended = DONE, *parts: AnyPart) -> Outcome:
+def claim(key: str = "k", digest: bytes = b"1") -> IdempotencyKey:
+    return IdempotencyKey(scope="POST /chat", key=key, digest=digest)
+
+
+def outcome(accepted: StoredTurn, ended: RunEnded = DONE, *parts: AnyPart) -> RunResult:
     here = accepted.conversation
-    return Outcome(app=here.app, run=accepted.answer.id, conversation=here.id, parts=parts, ended=ended)
+    return RunResult(app=here.app, run=accepted.answer.id, conversation=here.id, parts=parts, ended=ended)
 
 
-async def opened(c: Cast, text: str = "hi", **changes: Any) -> Accepted:
+async def opened(c: Cast, text: str = "hi", **changes: Any) -> StoredTurn:
     stored = await c.store.runs.open(c.opening(text, **changes))
-    assert isinstance(stored, Accepted)
+    assert isinstance(stored, StoredTurn)
     return stored
 
 
-async def history(store: Postgres, accepted: Accepted) -> list[Message]:
+async def history(store: PostgresStore, accepted: StoredTurn) -> list[Message]:
     here = accepted.conversation
     return list((await store.conversations.history(here.app, here.id, limit=500, size=2**30)).messages)
 
@@ -58,7 +58,7 @@ def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_turn(dat
             first = await opened(c, "0")
             where = first.conversation.id
 
-            async def one(number: int) -> Accepted:
+            async def one(number: int) -> StoredTurn:
                 return await opened(c, str(number), conversation=where, max_waiting=1000)
 
             others = await asyncio.gather(*(one(number) for number in range(1, 101)))
@@ -84,7 +84,7 @@ def test_no_more_messages_wait_than_may(database_url: str) -> None:
             outcomes = await asyncio.gather(
                 *(opened(c, conversation=where, max_waiting=4) for _ in range(20)), return_exceptions=True
             )
-            assert sum(isinstance(one, Accepted) for one in outcomes) == 4
+            assert sum(isinstance(one, StoredTurn) for one in outcomes) == 4
             assert sum(isinstance(one, Busy) for one in outcomes) == 16
             assert len(await history(store, first)) == 10
 
@@ -99,7 +99,7 @@ def test_ends_of_several_runs_of_one_conversation_are_stored_together(database_u
             where = first.conversation.id
             second, third = [await opened(c, conversation=where) for _ in range(2)]
             elsewhere = await opened(c)
-            stopped = Ended(status=Status.STOPPED)
+            stopped = RunEnded(status=Status.STOPPED)
             startable = await store.runs.finish(
                 [outcome(first, DONE, Text(text="a")), outcome(second, stopped), outcome(elsewhere)]
             )
@@ -121,7 +121,7 @@ def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str) -> N
                 ToolResult(call_id="1", name="t", content="c", data=[{"a": "\ufffd"}]),
             )
             problem = Internal(reason="timeout", detail="no end")
-            ended = Ended(status=Status.FAILED, reason="error", usage=Usage(prompt=1), problem=problem)
+            ended = RunEnded(status=Status.FAILED, reason="error", usage=Usage(prompt=1), problem=problem)
             await store.runs.finish([outcome(stored, ended, *parts)])
             message = (await history(store, stored))[1]
             assert message.parts == parts
@@ -160,12 +160,12 @@ def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str) -> N
             c = await cast(store)
             stored = await opened(c)
             here = stored.conversation
-            growth = Growth(app=here.app, conversation=here.id, run=stored.answer.id, parts=(Text(text="half"),))
+            growth = Checkpoint(app=here.app, conversation=here.id, run=stored.answer.id, parts=(Text(text="half"),))
             await store.runs.save([growth])
             assert (await history(store, stored))[1].text == "half"
             await store.runs.finish([outcome(stored, DONE, Text(text="whole"))])
             await store.runs.save([growth])
-            await store.runs.finish([outcome(stored, Ended(status=Status.STOPPED), Text(text="late"))])
+            await store.runs.finish([outcome(stored, RunEnded(status=Status.STOPPED), Text(text="late"))])
             answer = (await history(store, stored))[1]
             assert answer.text == "whole"
             assert answer.ended == DONE
@@ -219,8 +219,8 @@ def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
             results = await asyncio.gather(*(store.runs.open(c.opening(claim=claim())) for _ in range(50)))
-            made = [one for one in results if isinstance(one, Accepted)]
-            replays = [one for one in results if isinstance(one, Replay)]
+            made = [one for one in results if isinstance(one, StoredTurn)]
+            replays = [one for one in results if isinstance(one, ReplayedRun)]
             assert (len(made), len(replays)) == (1, 49)
             message = await store.runs.get(c.app.id, replays[0].run)
             assert message is not None
@@ -238,14 +238,14 @@ def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(database_url
             where = first.conversation.id
             one = await opened(c, conversation=where, max_waiting=1, claim=claim())
             again = await store.runs.open(c.opening(conversation=where, max_waiting=1, claim=claim()))
-            assert isinstance(again, Replay)
+            assert isinstance(again, ReplayedRun)
             message = await store.runs.get(c.app.id, again.run)
             assert message is not None
             assert message.id == one.answer.id
             with pytest.raises(Busy):
                 await store.runs.open(c.opening(conversation=where, max_waiting=1, claim=claim("other")))
             await store.runs.finish([outcome(first)])
-            assert isinstance(await store.runs.open(c.opening(conversation=where, claim=claim("other"))), Accepted)
+            assert isinstance(await store.runs.open(c.opening(conversation=where, claim=claim("other"))), StoredTurn)
 
     run(scene())
 
@@ -270,7 +270,7 @@ def test_a_key_is_free_again_after_an_error_and_after_its_time(database_url: str
                 await opened(c, conversation="nope", claim=claim())
             assert await store.db.fetchval("SELECT count(*) FROM claim") == 0
             await opened(c, claim=claim(), claim_ttl=-1.0)
-            assert isinstance(await store.runs.open(c.opening(claim=claim(digest=b"2"))), Accepted)
+            assert isinstance(await store.runs.open(c.opening(claim=claim(digest=b"2"))), StoredTurn)
             await opened(c, claim=claim("expired"), claim_ttl=-1.0)
             await store.runs.forget_claims()
             assert await store.db.fetchval("SELECT count(*) FROM claim") == 1
@@ -284,7 +284,7 @@ def test_a_key_whose_conversation_was_deleted_is_free(database_url: str) -> None
             c = await cast(store)
             stored = await opened(c, claim=claim())
             assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.id) is not None
-            assert isinstance(await store.runs.open(c.opening(claim=claim())), Accepted)
+            assert isinstance(await store.runs.open(c.opening(claim=claim())), StoredTurn)
 
     run(scene())
 
@@ -296,7 +296,7 @@ def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_next_one
                 c = await cast(doomed)
                 first = await opened(c, "dies")
                 here = first.conversation
-                growth = Growth(app=here.app, conversation=here.id, run=first.answer.id, parts=(Text(text="half"),))
+                growth = Checkpoint(app=here.app, conversation=here.id, run=first.answer.id, parts=(Text(text="half"),))
                 await doomed.runs.save([growth])
                 c.store = alive
                 waiting = await opened(c, "waits", conversation=here.id, worker=alive.presence.worker)
@@ -340,7 +340,7 @@ def test_deleting_a_conversation_tells_which_runs_were_live(database_url: str) -
             c = await cast(store)
             opening = c.opening()
             stored = await store.runs.open(opening)
-            assert isinstance(stored, Accepted)
+            assert isinstance(stored, StoredTurn)
             assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) == [opening.run]
             assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) is None
             assert await store.runs.get(c.app.id, opening.run) is None

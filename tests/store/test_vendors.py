@@ -7,13 +7,13 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from kit import cast, run, store_on, until
+from support.kit import cast, run, store_on, until
 
 from palaver.core.admit import Admission
-from palaver.core.people import People
-from palaver.core.ports import Accepted, Listing
+from palaver.core.ports.store import ConversationQuery, StoredTurn
 from palaver.core.problems import Busy, NotFound, Unauthenticated
 from palaver.core.types import Token, new_uid
+from palaver.core.users import Users
 from palaver.store.files import PIECE
 
 
@@ -21,7 +21,7 @@ def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            people = People(store, store.keys, Admission(store.keys, store.usage, store.tokens))
+            people = Users(store, store.keys, Admission(store.keys, store.usage, store.tokens))
             known, made = await people.register(c.who, "ann", nickname="Ann")
             assert (known.id, known.nickname, made) == (c.user.id, "Ann", False)
             again, made = await people.register(c.who, "ann", avatar="a.png")
@@ -42,7 +42,7 @@ def test_subscriptions_may_be_repeated(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            people = People(store, store.keys, Admission(store.keys, store.usage, store.tokens))
+            people = Users(store, store.keys, Admission(store.keys, store.usage, store.tokens))
             for on, expected in ((True, {c.agent.id}), (True, {c.agent.id}), (False, set[int]()), (False, set[int]())):
                 await people.subscribe(c.who, c.user, c.agent, on=on)
                 assert await people.subscribed(c.who, c.user) == expected
@@ -59,7 +59,7 @@ def test_a_listing_is_cut_as_the_caller_says(database_url: str) -> None:
             at = {one.id: number for number, one in enumerate(made)}
 
             async def listed(**cut: object) -> list[int]:
-                page = await store.conversations.page(c.app.id, c.user.id, Listing(**cut))  # pyright: ignore[reportArgumentType]
+                page = await store.conversations.page(c.app.id, c.user.id, ConversationQuery(**cut))  # pyright: ignore[reportArgumentType]
                 return [at[one.id] for one in page]
 
             assert await listed() == [4, 3, 2, 1, 0]
@@ -69,7 +69,7 @@ def test_a_listing_is_cut_as_the_caller_says(database_url: str) -> None:
             assert await listed(offset=1, limit=2) == [3, 2]
             assert await listed(below=made[2].id) == [1, 0]
             assert await listed(after=(made[3].modified, made[3].id)) == [2, 1, 0]
-            assert await store.conversations.count(c.app.id, c.user.id, Listing(titled=True, limit=1)) == 3
+            assert await store.conversations.count(c.app.id, c.user.id, ConversationQuery(titled=True, limit=1)) == 3
 
     run(scene())
 
@@ -83,7 +83,7 @@ def test_clearing_removes_one_agents_conversations_and_tells_what_was_live(datab
             await store.conversations.create(c.who, c.user, c.agent)
             assert await store.conversations.clear(c.app.id, c.user.id, c.agent.id) == [opening.run]
             assert await store.conversations.clear(c.app.id, c.user.id, c.agent.id) == []
-            assert await store.conversations.count(c.app.id, c.user.id, Listing()) == 0
+            assert await store.conversations.count(c.app.id, c.user.id, ConversationQuery()) == 0
 
     run(scene())
 
@@ -93,11 +93,11 @@ def test_a_conversation_shows_that_it_works_and_how_its_last_turn_ended(database
         async with store_on(database_url) as store:
             c = await cast(store)
             first = await store.runs.open(c.opening(variables={"city": "杭州"}))
-            assert isinstance(first, Accepted)
+            assert isinstance(first, StoredTurn)
             here = first.conversation
             assert (here.working, here.last_status, here.variables) == (True, None, {"city": "杭州"})
             second = await store.runs.open(c.opening(conversation=here.id))
-            assert isinstance(second, Accepted)
+            assert isinstance(second, StoredTurn)
             said = (await store.conversations.history(c.app.id, here.id, limit=9, size=2**30)).messages
             assert [message.waiting for message in said] == [False, False, False, True]
             assert await store.runs.live(c.app.id, here.id) == [second.answer.uid, first.answer.uid]
@@ -144,21 +144,21 @@ def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(database
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            people = People(store, store.keys, Admission(store.keys, store.usage, store.tokens))
-            secret = await people.issue(c.who.key, "access", "ann", ("a", "b"), life_s=60, prefix="t_")
-            token = await people.token(secret, "access")
+            people = Users(store, store.keys, Admission(store.keys, store.usage, store.tokens))
+            secret = await people.issue_token(c.who.key, "access", "ann", ("a", "b"), life_s=60, prefix="t_")
+            token = await people.find_token(secret, "access")
             assert isinstance(token, Token)
             assert (token.user, token.scopes, await people.key_of(token)) == ("ann", ("a", "b"), c.who.key)
-            assert await people.token(secret, "refresh") is None
-            assert await people.token(secret + "x", "access") is None
-            gone = await people.issue(c.who.key, "access", "ann", (), life_s=-1)
-            assert await people.token(gone, "access") is None
-            code = await people.issue(c.who.key, "code", "ann", (), life_s=60, redirect="http://x/cb")
-            used = await people.use_code(code, remember_s=60)
+            assert await people.find_token(secret, "refresh") is None
+            assert await people.find_token(secret + "x", "access") is None
+            gone = await people.issue_token(c.who.key, "access", "ann", (), life_s=-1)
+            assert await people.find_token(gone, "access") is None
+            code = await people.issue_token(c.who.key, "code", "ann", (), life_s=60, redirect="http://x/cb")
+            used = await people.redeem_code(code, remember_s=60)
             assert used is not None
             assert used.redirect == "http://x/cb"
             assert used.expires > datetime.now(UTC) + timedelta(seconds=50)
-            assert await people.use_code(code, remember_s=60) is None
+            assert await people.redeem_code(code, remember_s=60) is None
             assert secret not in str(await store.db.fetch("SELECT * FROM token"))
             await store.tokens.forget()
             assert await store.db.fetchval("SELECT count(*) FROM token") == 1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaver.config import SettingsError, load
-from palaver.tools.addresses import admits, allowed, kind, plain
+from palaver.tools.addresses import is_allowed, kind, parse_allowed, unwrap
 
 REFUSED = {
     "0.0.0.0": "loopback",
@@ -60,7 +60,7 @@ def test_a_public_address_is_public(address: str) -> None:
 
 @given(st.ip_addresses())
 def test_what_the_standard_library_holds_for_private_is_never_public(address: IPv4Address | IPv6Address) -> None:
-    within = plain(address)
+    within = unwrap(address)
     if within.is_private or within.is_multicast or within.is_reserved or within.is_link_local:
         assert kind(address) is not None
 
@@ -95,7 +95,7 @@ def test_an_ipv4_address_is_no_more_public_inside_an_ipv6_one(address: IPv4Addre
     ],
 )
 def test_an_entry_admits_what_it_names(entry: str, host: str, address: str, port: int) -> None:
-    assert admits(allowed(entry), host, ip_address(address), port)
+    assert is_allowed(parse_allowed(entry), host, ip_address(address), port)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_entry_admits_what_it_names(entry: str, host: str, address: str, port
     ],
 )
 def test_an_entry_admits_nothing_else(entry: str, host: str, address: str, port: int) -> None:
-    assert not admits(allowed(entry), host, ip_address(address), port)
+    assert not is_allowed(parse_allowed(entry), host, ip_address(address), port)
 
 
 @pytest.mark.parametrize(

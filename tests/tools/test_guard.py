@@ -15,13 +15,13 @@ from ipaddress import ip_address
 
 import aiohttp
 import pytest
-from kit import run
 from structlog.testing import capture_logs
-from tools.outside import Act, Names, Outside, Writer, answer, pieces, redirect, refused
+from support.kit import run
+from support.web_servers import Act, Names, Outside, Writer, answer, pieces, redirect, refused
 
 import palaver
-from palaver.core.fetching import Fetched, Unfetched
-from palaver.tools.guard import REDIRECTS, SIMULTANEOUS, Guard, session_to
+from palaver.core.fetch import FetchedFile, FetchError
+from palaver.tools.guard import MAX_CONCURRENT, MAX_REDIRECTS, Guard, session_to
 
 # What is allowed ----------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ def test_a_file_comes_with_its_name_and_type_and_the_address_it_was_found_at() -
         )
         async with Outside.serving({"/a": redirect("/b?c"), "/b?c": file}) as outside:
             fetched = await Guard(allow=outside.place).get(f"{outside.url}/a#part")
-        wanted = Fetched(url=f"{outside.url}/b?c", content=b"%PDF", media_type="application/pdf", name="你.pdf")
+        wanted = FetchedFile(url=f"{outside.url}/b?c", content=b"%PDF", media_type="application/pdf", name="你.pdf")
         assert fetched == wanted
 
     run(work())
@@ -199,12 +199,12 @@ def test_a_redirect_to_what_is_no_url_is_not_followed(location: str) -> None:
 
 def test_so_many_redirects_are_followed_and_no_more() -> None:
     async def work() -> None:
-        acts = {f"/{left}": redirect(f"/{left - 1}") for left in range(1, REDIRECTS + 2)}
+        acts = {f"/{left}": redirect(f"/{left - 1}") for left in range(1, MAX_REDIRECTS + 2)}
         async with Outside.serving({**acts, "/0": answer(b"x")}) as outside:
             guard = Guard(allow=outside.place)
-            assert (await guard.get(f"{outside.url}/{REDIRECTS}")).content == b"x"
-            reason = await refused(guard, f"{outside.url}/{REDIRECTS + 1}")
-        assert (reason.reason, len(outside.requests)) == ("redirects", 2 * (REDIRECTS + 1))
+            assert (await guard.get(f"{outside.url}/{MAX_REDIRECTS}")).content == b"x"
+            reason = await refused(guard, f"{outside.url}/{MAX_REDIRECTS + 1}")
+        assert (reason.reason, len(outside.requests)) == ("redirects", 2 * (MAX_REDIRECTS + 1))
 
     run(work())
 
@@ -241,7 +241,7 @@ def test_a_post_is_redirected_within_its_origin_with_its_body() -> None:
 def test_a_post_is_not_redirected_elsewhere_nor_into_a_get(status: int, origin: str) -> None:
     async def work() -> None:
         async with Outside.serving({"/": redirect(f"{origin}/x", status)}) as outside:
-            with pytest.raises(Unfetched, match=r"^redirects: "):
+            with pytest.raises(FetchError, match=r"^redirects: "):
                 await Guard(allow="127.0.0.0/8").open("POST", f"{outside.url}/", body=b"secret").__aenter__()
         assert outside.connections == 1
 
@@ -306,7 +306,7 @@ def test_a_small_file_that_grows_when_it_is_unpacked_is_left_at_the_limit(encodi
             guard = Guard(allow=outside.place, max_bytes=LIMIT)
             async with guard.open("GET", f"{outside.url}/") as reply:
                 tracemalloc.start()
-                with pytest.raises(Unfetched, match=r"^size: "):
+                with pytest.raises(FetchError, match=r"^size: "):
                     await reply.read()
                 assert tracemalloc.get_traced_memory()[1] < 8 * LIMIT
                 tracemalloc.stop()
@@ -391,7 +391,7 @@ def test_so_many_are_fetched_at_a_time_and_the_others_wait() -> None:
         async def hold(writer: Writer) -> None:
             nonlocal held
             held += 1
-            if held == SIMULTANEOUS:
+            if held == MAX_CONCURRENT:
                 full.set()
             await go.wait()
             writer.write(answer(b"x"))
@@ -399,14 +399,14 @@ def test_so_many_are_fetched_at_a_time_and_the_others_wait() -> None:
 
         async with Outside.serving({"/": hold}) as outside:
             guard = Guard(allow=outside.place)
-            fetching = [asyncio.create_task(guard.get(f"{outside.url}/")) for _ in range(SIMULTANEOUS + 3)]
+            fetching = [asyncio.create_task(guard.get(f"{outside.url}/")) for _ in range(MAX_CONCURRENT + 3)]
             await full.wait()
-            assert outside.connections == SIMULTANEOUS
+            assert outside.connections == MAX_CONCURRENT
             impatient = Guard(allow=outside.place, timeout_s=SHORT)
             impatient._slots = guard._slots  # pyright: ignore[reportPrivateUsage]  the same ones
             assert (await refused(impatient, f"{outside.url}/")).detail == "too much else is being fetched"
             go.set()
-            assert [one.content for one in await asyncio.gather(*fetching)] == [b"x"] * (SIMULTANEOUS + 3)
+            assert [one.content for one in await asyncio.gather(*fetching)] == [b"x"] * (MAX_CONCURRENT + 3)
 
     run(work())
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from palaver.core.fetching import Unfetched
-from palaver.tools.targets import LONGEST, onward, read
+from palaver.core.fetch import FetchError
+from palaver.tools.targets import LONGEST, follow_redirect, parse_url
 
 
-def _why(url: str) -> Unfetched:
-    with pytest.raises(Unfetched) as raised:
-        read(url)
+def _why(url: str) -> FetchError:
+    with pytest.raises(FetchError) as raised:
+        parse_url(url)
     return raised.value
 
 
@@ -41,16 +41,16 @@ def _spelt(draw: st.DrawFn) -> tuple[IPv4Address, str]:
 @given(_spelt())
 def test_an_ipv4_address_is_read_in_every_spelling(spelt: tuple[IPv4Address, str]) -> None:
     address, host = spelt
-    target = read(f"http://{host}/")
+    target = parse_url(f"http://{host}/")
     assert (target.address, target.host, target.url) == (address, str(address), f"http://{address}/")
 
 
 @given(st.ip_addresses(v=6))
 def test_an_ipv6_address_is_read_in_every_spelling(address: IPv4Address | IPv6Address) -> None:
     for host in (str(address), address.exploded, address.exploded.upper()):
-        assert read(f"http://[{host}]:81/x").address == address
+        assert parse_url(f"http://[{host}]:81/x").address == address
     whole = IPv6Address(int(address))
-    assert read(f"http://[{whole}]/").url == f"http://[{whole}]/"
+    assert parse_url(f"http://[{whole}]/").url == f"http://[{whole}]/"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_ipv6_address_is_read_in_every_spelling(address: IPv4Address | IPv6Ad
     ],
 )
 def test_known_spellings_of_this_machine_are_addresses(host: str, address: str) -> None:
-    assert read(f"http://{host}/").address == ip_address(address)
+    assert parse_url(f"http://{host}/").address == ip_address(address)
 
 
 # Names --------------------------------------------------------------------------------------------------------------
@@ -93,8 +93,8 @@ def test_known_spellings_of_this_machine_are_addresses(host: str, address: str) 
     ],
 )
 def test_a_url_is_written_anew_from_what_was_read(url: str, written: str) -> None:
-    assert read(url).url == written
-    assert read(written) == read(url)
+    assert parse_url(url).url == written
+    assert parse_url(written) == parse_url(url)
 
 
 @pytest.mark.parametrize(
@@ -153,15 +153,15 @@ def test_what_is_not_one_url_to_every_reader_is_none(url: str) -> None:
 
 def test_a_url_has_an_end() -> None:
     begin = "http://example.com/"
-    assert read(begin + "a" * (LONGEST - len(begin))).host == "example.com"
+    assert parse_url(begin + "a" * (LONGEST - len(begin))).host == "example.com"
     assert _why(begin + "a" * LONGEST).detail == f"the URL has more than {LONGEST} characters"
 
 
 @given(st.text(alphabet=st.sampled_from("http:/@[]\\.?#%0127axéＡ。 \t-_"), max_size=40))
 def test_whatever_is_read_the_client_reads_alike(rest: str) -> None:
     try:
-        target = read(f"http://{rest}")
-    except Unfetched as reason:
+        target = parse_url(f"http://{rest}")
+    except FetchError as reason:
         assert reason.reason == "url"  # noqa: PT017  any other exception is the failure
         return
     seen = URL(target.url)
@@ -187,7 +187,7 @@ def test_whatever_is_read_the_client_reads_alike(rest: str) -> None:
     ],
 )
 def test_a_redirect_is_read_from_where_it_stood(location: str, url: str) -> None:
-    assert onward(read("https://example.com:8443/dir/a"), location).url == url
+    assert follow_redirect(parse_url("https://example.com:8443/dir/a"), location).url == url
 
 
 @pytest.mark.parametrize(
@@ -205,21 +205,21 @@ def test_a_redirect_is_read_from_where_it_stood(location: str, url: str) -> None
     ],
 )
 def test_a_redirect_that_leads_nowhere_is_refused(location: str, reason: str) -> None:
-    with pytest.raises(Unfetched) as raised:
-        onward(read("https://example.com/"), location)
+    with pytest.raises(FetchError) as raised:
+        follow_redirect(parse_url("https://example.com/"), location)
     assert raised.value.reason == reason
 
 
 @given(st.text(alphabet=st.sampled_from("https:/@[]\\.?#%0127axéＡ℀。 \t-_"), max_size=40))
 def test_a_redirect_leads_somewhere_or_is_refused(location: str) -> None:
     try:
-        target = onward(read("https://example.com/a"), location)
-    except Unfetched as reason:
+        target = follow_redirect(parse_url("https://example.com/a"), location)
+    except FetchError as reason:
         assert reason.reason in {"url", "redirects"}  # noqa: PT017  any other exception is the failure
     else:
-        assert target == read(target.url)
+        assert target == parse_url(target.url)
 
 
 def test_a_redirect_may_lead_into_tls() -> None:
-    target = onward(read("http://example.com/"), "https://example.com/")
+    target = follow_redirect(parse_url("http://example.com/"), "https://example.com/")
     assert (target.scheme, target.port) == ("https", 443)

@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from kit import run
-from tools.outside import Names, Outside, answer, redirect, refused
+from support.kit import run
+from support.web_servers import Names, Outside, answer, redirect, refused
 
 from palaver.tools.guard import Guard
 

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from wire.calls import call
+from support.requests import call
 
 from palaver.core.problems import Invalid
 from palaver.core.types import MAX_ID
-from palaver.wire.bodies import MAX_DEPTH, MAX_NODES, as_id, idempotency, json_object, read
+from palaver.wire.bodies import MAX_DEPTH, MAX_NODES, as_id, idempotency_key, json_object, parse
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -213,13 +213,13 @@ def test_numbers_that_are_none_are_malformed(number: str) -> None:
 
 def wrong(members: dict[str, Any], *, digits: bool = False) -> str:
     with pytest.raises(Invalid) as refusal:
-        read(Pair, members, digits_are_numbers=digits)
+        parse(Pair, members, digits_are_numbers=digits)
     assert refusal.value.rule == "type"
     return refusal.value.field
 
 
 def test_members_become_fields_null_is_absent_and_others_are_passed_over() -> None:
-    assert read(Pair, {"first": 1, "second": None, "theThird": [1, 2], "x": {}}) == Pair(first=1, theThird=[1, 2])
+    assert parse(Pair, {"first": 1, "second": None, "theThird": [1, 2], "x": {}}) == Pair(first=1, theThird=[1, 2])
 
 
 def test_the_first_wrong_field_in_the_order_of_the_shape_is_reported() -> None:
@@ -236,7 +236,7 @@ def test_a_number_is_not_a_boolean_a_fraction_or_a_container(value: Any) -> None
 
 @pytest.mark.parametrize(("value", "number"), [("12", 12), (" 12 ", 12), ("-3", -3), ("007", 7), (2.0, 2), (1e3, 1000)])
 def test_digits_are_numbers_where_the_dialect_says_so(value: Any, number: int) -> None:
-    assert read(Pair, {"first": value, "theThird": [value]}, digits_are_numbers=True) == Pair(
+    assert parse(Pair, {"first": value, "theThird": [value]}, digits_are_numbers=True) == Pair(
         first=number, theThird=[number]
     )
 
@@ -248,7 +248,7 @@ def test_other_texts_are_no_numbers(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["12", " 007 ", "-0", "9" * 4400])
 def test_a_text_of_digits_stays_a_text_in_a_field_of_text(value: str) -> None:
-    assert read(Pair, {"second": value}, digits_are_numbers=True) == Pair(second=value)
+    assert parse(Pair, {"second": value}, digits_are_numbers=True) == Pair(second=value)
 
 
 @pytest.mark.parametrize("value", ["1", [], [True], [None], [1.5], [[1]], {}])
@@ -260,7 +260,7 @@ def test_a_list_of_numbers_holds_nothing_else(value: Any) -> None:
 def test_any_members_are_read_or_invalid(members: dict[str, Any], digits: bool) -> None:
     wrong_field: str | None = None
     try:
-        read(Pair, members, digits_are_numbers=digits)
+        parse(Pair, members, digits_are_numbers=digits)
     except Invalid as refusal:
         wrong_field = refusal.field
     assert wrong_field is None or wrong_field in members
@@ -276,7 +276,7 @@ def test_an_id_is_a_positive_int64(number: int, id: int | None) -> None:
 
 @pytest.mark.parametrize("key", ["k", "!", "~", "x" * 255, "a,b;c=d", " trimmed\t"])
 def test_a_key_is_up_to_255_visible_characters(key: str) -> None:
-    claim = idempotency(call({"Idempotency-Key": key}, b"{}"), "POST /x")
+    claim = idempotency_key(call({"Idempotency-Key": key}, b"{}"), "POST /x")
     assert claim is not None
     assert (claim.scope, claim.key) == ("POST /x", key.strip())
 
@@ -284,17 +284,17 @@ def test_a_key_is_up_to_255_visible_characters(key: str) -> None:
 @pytest.mark.parametrize("key", ["", "  ", "x" * 256, "a b", "a\tb", "ключ", b"k\xa0", b"\x85k", b"k\x7f", b"k\x1f"])
 def test_any_other_key_is_malformed(key: str | bytes) -> None:
     with pytest.raises(Invalid) as refusal:
-        idempotency(call({"Idempotency-Key": key}), "POST /x")
+        idempotency_key(call({"Idempotency-Key": key}), "POST /x")
     assert refusal.value.field == "Idempotency-Key"
 
 
 def test_without_the_header_there_is_no_claim() -> None:
-    assert idempotency(call(), "POST /x") is None
+    assert idempotency_key(call(), "POST /x") is None
 
 
 def test_a_request_is_its_query_and_its_body() -> None:
     def digest(body: bytes, query: str = "") -> bytes:
-        claim = idempotency(call({"Idempotency-Key": "k"}, body, query=query), "POST /x")
+        claim = idempotency_key(call({"Idempotency-Key": "k"}, body, query=query), "POST /x")
         assert claim is not None
         return claim.digest
 

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from palaver.wire.framing import BLOCK, Escaped, ascii_json, ascii_text, compact, line, sse, writes
+from palaver.wire.framing import (
+    WRITE_BYTES,
+    EscapedText,
+    ascii_json,
+    ascii_text,
+    compact_json,
+    ndjson_line,
+    split_writes,
+    sse,
+)
 
 anything = st.text(st.characters(exclude_categories=()))
 whole = st.text(st.characters(exclude_categories=["Cs"]))
@@ -72,32 +81,32 @@ def test_escaping_costs_what_copying_costs() -> None:
 
 @given(st.lists(anything, max_size=8))
 def test_a_text_that_grows_is_written_as_it_would_be_at_once(texts: list[str]) -> None:
-    escaped = Escaped()
+    escaped = EscapedText()
     assert [escaped.add(text) for text in texts] == [ascii_text(text).encode() for text in texts]
-    assert b"".join(writes(b'"', escaped, b'"')) == ascii_text("".join(texts)).encode()
+    assert b"".join(split_writes(b'"', escaped, b'"')) == ascii_text("".join(texts)).encode()
     assert bool(escaped) == any(texts)
 
 
 def test_a_short_text_goes_out_in_one_write_and_a_long_one_in_several() -> None:
-    escaped = Escaped()
+    escaped = EscapedText()
     escaped.add("中" * 10)
-    assert len(writes(b'{"a":"', escaped, b'","b":"', escaped, b'"}')) == 1
+    assert len(split_writes(b'{"a":"', escaped, b'","b":"', escaped, b'"}')) == 1
     for _ in range(1000):
         escaped.add("中" * 1000)
-    pieces = writes(b'{"a":"', escaped, b'","b":"', escaped, b'"}')
-    assert max(map(len, pieces)) < 2 * BLOCK
+    pieces = split_writes(b'{"a":"', escaped, b'","b":"', escaped, b'"}')
+    assert max(map(len, pieces)) < 2 * WRITE_BYTES
     assert json.loads(b"".join(pieces)) == {"a": "中" * 1_000_010, "b": "中" * 1_000_010}
 
 
 @given(values(whole))
 def test_compact_json_has_no_space_and_leaves_characters_as_they_are(value: Any) -> None:
-    encoded = compact(value)
+    encoded = compact_json(value)
     assert json.loads(encoded.decode()) == value
     assert b"\n" not in encoded
 
 
 def test_members_keep_their_order() -> None:
-    assert compact({"b": 1, "a": [1, 2], "用": None}) == '{"b":1,"a":[1,2],"用":null}'.encode()
+    assert compact_json({"b": 1, "a": [1, 2], "用": None}) == '{"b":1,"a":[1,2],"用":null}'.encode()
     assert ascii_json({"b": 1, "a": [1, 2], "用": None}) == b'{"b":1,"a":[1,2],"\\u7528":null}'
 
 
@@ -119,7 +128,7 @@ def test_escapes_are_lower_case_and_pairs_above_the_bmp(text: str, written: byte
 
 @given(values(whole))
 def test_a_line_is_one_line(value: Any) -> None:
-    written = line(value)
+    written = ndjson_line(value)
     assert written.endswith(b"\n")
     assert written.count(b"\n") == 1
     assert b"\r" not in written

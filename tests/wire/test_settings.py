@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaver.core.problems import Invalid
-from palaver.wire.contract import Setting
-from palaver.wire.settings import COMMON, boolean, choice, count, read_settings, text, texts
+from palaver.wire.contract import KeySetting
+from palaver.wire.settings import COMMON_SETTINGS, boolean, choice, count, read_settings, text, texts
 
-KNOWN = (*COMMON, Setting(name="signature", read=choice("sha256", "hmac-sha256"), meaning="the digest"))
+KNOWN = (*COMMON_SETTINGS, KeySetting(name="signature", read=choice("sha256", "hmac-sha256"), meaning="the digest"))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),

@@ -21,9 +21,9 @@ from palaver.cli import (
     application,
     audit,
     chat,
-    check,
     conformance,
     database,
+    doctor,
     key,
     knowledge,
     openapi,
@@ -31,8 +31,8 @@ from palaver.cli import (
     terminal,
     user,
 )
-from palaver.cli.usage import HELP, command_tree
-from palaver.cli.words import in_words, system_error
+from palaver.cli.errors import describe_problem, system_error
+from palaver.cli.help import HELP, command_tree
 from palaver.config import SettingsError
 from palaver.core.problems import Problem
 
@@ -47,7 +47,7 @@ cli = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        terminal.say(f"palaver {palaver.__version__}")
+        terminal.print_line(f"palaver {palaver.__version__}")
         raise typer.Exit
 
 
@@ -69,7 +69,7 @@ cli.add_typer(application.group)
 cli.add_typer(user.group)
 audit.add_to(cli)
 database.add_to(cli)
-check.add_to(cli)
+doctor.add_to(cli)
 conformance.add_to(cli)
 openapi.add_to(cli)
 
@@ -81,21 +81,21 @@ def main() -> None:
         code: Any = command_tree(cli)(prog_name="palaver", standalone_mode=False)
     except TyperException as error:
         if error.format_message():  # without a command, the help was shown
-            terminal.complain(_usage(error))
+            terminal.print_error(_usage(error))
         code = error.exit_code
     except typer.Abort:
         code = 1
     except Problem as problem:
-        terminal.complain(in_words(problem))
+        terminal.print_error(describe_problem(problem))
         code = 1
     except (SettingsError, AgentFileError) as error:
-        terminal.complain(str(error))
+        terminal.print_error(str(error))
         code = 1
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever read the answer has read enough; nothing more may be written
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         else:
-            terminal.complain(system_error(error))
+            terminal.print_error(system_error(error))
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -12,8 +12,19 @@ import typer
 
 from palaver.agentfile import AgentFileError, parse, write
 from palaver.app import Core
-from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app, the_agent, the_app
-from palaver.cli.terminal import note, say, say_json, table
+from palaver.cli.command import (
+    AnyApp,
+    App,
+    Json,
+    Yes,
+    checked_name,
+    on_core,
+    only_app,
+    records_audit,
+    the_agent,
+    the_app,
+)
+from palaver.cli.terminal import print_json, print_line, print_note, table
 from palaver.core.problems import Conflict, Invalid, Upstream
 from palaver.core.types import Agent, AgentSpec, Application
 
@@ -23,7 +34,7 @@ Name = Annotated[str, typer.Argument(metavar="AGENT", help="Agent name, alias, i
 
 @group.command()
 @on_core
-@audited("agent apply", "files", "check")
+@records_audit("agent apply", "files", "check")
 async def apply(
     core: Core,
     files: Annotated[
@@ -54,23 +65,23 @@ async def apply(
     agents = [await core.store.agents.apply(owner, spec) for spec in specs]
     for agent in agents:
         for lack in await _lacking(core, owner, agent.spec):
-            note(f"{agent.name}: {lack}" if len(agents) > 1 else lack)
+            print_note(f"{agent.name}: {lack}" if len(agents) > 1 else lack)
     if json:
-        say_json(named(agents[0]) if expanded == files and len(files) == 1 else [named(agent) for agent in agents])
+        print_json(named(agents[0]) if expanded == files and len(files) == 1 else [named(agent) for agent in agents])
         return
     for agent in agents:
-        say(f"Stored the agent {agent.name!r} in {owner.name!r}: id {agent.id}, uid {agent.uid.hex}.")
+        print_line(f"Stored the agent {agent.name!r} in {owner.name!r}: id {agent.id}, uid {agent.uid.hex}.")
 
 
 async def _check(core: Core, owner: Application | None, specs: Sequence[AgentSpec], *, json: bool) -> None:
     found = [(spec.name, await _lacking(core, owner, spec)) for spec in specs]
     if json:
-        say_json([{"name": name, "ok": not lacking, "lacking": lacking} for name, lacking in found])
+        print_json([{"name": name, "ok": not lacking, "lacking": lacking} for name, lacking in found])
     for name, lacking in found:
         for lack in lacking:
-            note(f"{name}: {lack}")
+            print_note(f"{name}: {lack}")
         if not json and not lacking:
-            say(f"{name}: ok")
+            print_line(f"{name}: ok")
     if any(lacking for _, lacking in found):
         raise typer.Exit(1)
 
@@ -81,7 +92,7 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
     """List the agents."""
     agents = await core.store.agents.all(await only_app(core, app))
     if json:
-        say_json(
+        print_json(
             [
                 {
                     "app": name,
@@ -110,22 +121,22 @@ async def show(core: Core, agent: Name, *, app: App = "demo", json: Json = False
     """Print an agent as an agent file."""
     found = await the_agent(core, await the_app(core, app), agent)
     if json:
-        say_json({"app": app, **named(found), "file": write(found.spec)})
+        print_json({"app": app, **named(found), "file": write(found.spec)})
     else:
         sys.stdout.write(write(found.spec))
 
 
 @group.command()
 @on_core
-@audited("agent delete", "agent")
+@records_audit("agent delete", "agent")
 async def delete(core: Core, agent: Name, *, app: App = "demo", yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Delete an agent and its conversations."""
     found = await the_agent(core, await the_app(core, app), agent)
     await core.store.agents.delete(found)
     if json:
-        say_json({**named(found), "deleted": True})
+        print_json({**named(found), "deleted": True})
     else:
-        say(f"Deleted the agent {found.name!r}.")
+        print_line(f"Deleted the agent {found.name!r}.")
 
 
 def named(agent: Agent) -> dict[str, object]:
@@ -170,7 +181,7 @@ async def _lacking(core: Core, owner: Application | None, spec: AgentSpec) -> li
         if owner is None or await core.store.knowledge.get(owner.id, name) is None
     ]
     try:
-        core.models.resolve(spec.model, spec.fallback_model)
+        core.models.chat_model(spec.model, spec.fallback_model)
     except Upstream as problem:
         lacking.append(f"the agent cannot answer yet: {problem.detail}")
     return lacking

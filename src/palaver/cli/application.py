@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from palaver.app import Core
-from palaver.cli.session import Json, Yes, audited, checked_name, on_core, the_app
-from palaver.cli.terminal import say, say_json, table
+from palaver.cli.command import Json, Yes, checked_name, on_core, records_audit, the_app
+from palaver.cli.terminal import print_json, print_line, table
 
 group = typer.Typer(
     name="app",
@@ -24,7 +24,7 @@ async def list_(core: Core, *, json: Json = False) -> None:
     """List the applications."""
     apps = await core.store.applications.all()
     if json:
-        say_json([{"id": app.id, "name": app.name, "created": app.created} for app in apps])
+        print_json([{"id": app.id, "name": app.name, "created": app.created} for app in apps])
         return
     table(
         ("ID", "NAME", "CREATED"),
@@ -35,24 +35,24 @@ async def list_(core: Core, *, json: Json = False) -> None:
 
 @group.command()
 @on_core
-@audited("app create", "name")
+@records_audit("app create", "name")
 async def create(core: Core, name: Name, *, json: Json = False) -> None:
     """Create an application; no error if it exists."""
     app = await core.store.applications.named(checked_name(name))
     if json:
-        say_json({"name": app.name, "created": app.created})
+        print_json({"name": app.name, "created": app.created})
     else:
-        say(f"The application {app.name!r} exists.")
+        print_line(f"The application {app.name!r} exists.")
 
 
 @group.command()
 @on_core
-@audited("app delete", "name")
+@records_audit("app delete", "name")
 async def delete(core: Core, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Delete an application with its credentials, agents, documents and conversations."""
     app = await the_app(core, name)
     await core.store.applications.delete(app.name)
     if json:
-        say_json({"name": app.name, "deleted": True})
+        print_json({"name": app.name, "deleted": True})
     else:
-        say(f"Deleted the application {app.name!r}.")
+        print_line(f"Deleted the application {app.name!r}.")

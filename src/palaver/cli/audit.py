@@ -8,8 +8,8 @@ import msgspec
 import typer
 
 from palaver.app import Core
-from palaver.cli.session import AnyApp, Json, on_core
-from palaver.cli.terminal import moment, say_json, table
+from palaver.cli.command import AnyApp, Json, on_core
+from palaver.cli.terminal import moment, print_json, table
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -27,7 +27,7 @@ async def audit(
     """Show the audit log of changes made by commands: time, actor, action and outcome."""
     entries = await core.store.audit.newest(limit, application=app)
     if json:
-        say_json(entries)
+        print_json(entries)
         return
     table(
         ("AT", "ACTOR", "ACTION", "APP", "ARGUMENTS", "OUTCOME"),

@@ -19,14 +19,15 @@ from uuid import UUID
 
 import typer
 
-from palaver.app import Core, endings, opened
-from palaver.cli.session import App, Data, DatabaseUrl, assignment, settings_for, the_agent, the_app
-from palaver.cli.show import Events, Lines, Show, Words
-from palaver.cli.terminal import err, note, out
+from palaver.app import Core, open_core
+from palaver.cli.command import App, Data, DatabaseUrl, assignment, settings_for, the_agent, the_app
+from palaver.cli.printers import JsonPrinter, PlainPrinter, TerminalPrinter, TurnPrinter
+from palaver.cli.terminal import err, out, print_note
 from palaver.config import Settings
-from palaver.core.chat import Said
+from palaver.core.chat import NewMessage
 from palaver.core.problems import Invalid
-from palaver.core.types import Agent, Application, Ended, Key, Principal, Ref, Status, Text, as_uid, clean
+from palaver.core.types import Agent, ApiKey, Application, Principal, Ref, RunEnded, Status, Text, as_uid, clean
+from palaver.server import shutdown_signals
 
 T = TypeVar("T")
 
@@ -69,17 +70,17 @@ def chat(
     asked = message if message is not None or sys.stdin.isatty() else sys.stdin.read()
     variables = dict(map(assignment, var or ()))
     settings = settings_for(data, database)
-    for name in endings():
+    for name in shutdown_signals():
         signal.signal(name, _terminated)
-    show: Show = Events() if json else Words() if out.is_terminal else Lines()
-    with _beside(settings) as core:
-        talk = core.do(Talk.begin(core.core, app, agent, user, conversation, show, variables))
+    show: TurnPrinter = JsonPrinter() if json else TerminalPrinter() if out.is_terminal else PlainPrinter()
+    with background_core(settings) as core:
+        talk = core.do(ChatSession.begin(core.core, app, agent, user, conversation, show, variables))
         if asked is not None:
             raise typer.Exit(_code(_turn(core, talk, asked)))
         _converse(core, talk)
 
 
-def _converse(core: Beside, talk: Talk) -> None:
+def _converse(core: BackgroundCore, talk: ChatSession) -> None:
     """Questions and answers until whoever asks has had enough."""
     with suppress(ImportError):  # some builds of Python have no line editing
         importlib.import_module("readline")
@@ -101,7 +102,7 @@ def _prompt() -> str | None:
         return None
 
 
-def _turn(core: Beside, talk: Talk, asked: str) -> Ended:
+def _turn(core: BackgroundCore, talk: ChatSession, asked: str) -> RunEnded:
     """One question and its answer. Ctrl-C stops the answer; a second time it leaves."""
     answer = core.begin(talk.turn(asked))
     try:
@@ -111,7 +112,7 @@ def _turn(core: Beside, talk: Talk, asked: str) -> Ended:
         return answer.result()
 
 
-def _code(ended: Ended) -> int:
+def _code(ended: RunEnded) -> int:
     match ended.status:
         case Status.COMPLETE:
             return 0
@@ -128,7 +129,7 @@ def _terminated(number: int, _: object) -> NoReturn:
 # Talking ------------------------------------------------------------------------------------------------------------
 
 
-class Talk:
+class ChatSession:
     """A conversation as one person at a terminal has it. Its methods run on core's loop, except where they say."""
 
     def __init__(
@@ -137,7 +138,7 @@ class Talk:
         who: Principal,
         agent: Agent,
         conversation: Ref | None,
-        show: Show,
+        show: TurnPrinter,
         variables: Mapping[str, Any],
     ) -> None:
         self._core = core
@@ -157,18 +158,18 @@ class Talk:
         agent: str,
         user: str,
         conversation: str | None,
-        show: Show,
+        show: TurnPrinter,
         variables: Mapping[str, Any],
-    ) -> Talk:
+    ) -> ChatSession:
         """Raises ``NotFound``, ``Invalid``."""
         if not user.strip():
             raise Invalid(field="--user", rule="required", detail="an end user needs a name")
         owner = await the_app(core, app)
         found = await the_agent(core, owner, agent)
         if not found.spec.enabled:
-            note(f"The agent {found.name!r} is disabled: API callers cannot reach it.")
+            print_note(f"The agent {found.name!r} is disabled: API callers cannot reach it.")
         if core.models.quotes_only(found.spec.model):
-            note("The model 'extract' only quotes documents; run 'palaver doctor' to see how to set another one.")
+            print_note("The model 'extract' only quotes documents; run 'palaver doctor' to see how to set another one.")
         who = operator(owner).acting_for(clean(user))
         ref = None if conversation is None else _ref(conversation)
         if isinstance(ref, int | UUID):
@@ -183,10 +184,10 @@ class Talk:
         if isinstance(self._conversation, int):
             self._show.parting(self._agent, self._conversation)
 
-    async def turn(self, asked: str) -> Ended:
+    async def turn(self, asked: str) -> RunEnded:
         """Say it, show the answer as it comes; how it ended. Raises what ``Chat.send`` raises."""
         self._stopping = False
-        said = Said(parts=(Text(text=asked.strip()),), variables=self._variables, variables_field="--var")
+        said = NewMessage(parts=(Text(text=asked.strip()),), variables=self._variables, variables_field="--var")
         alias = self._conversation if isinstance(self._conversation, str) else None
         sent = await self._core.chat.send(
             self._who, self._agent, said, conversation=self._conversation, create_as=alias
@@ -200,7 +201,7 @@ class Talk:
             while True:
                 for event in sent.reader.take():
                     self._show.event(event)
-                    if isinstance(event, Ended):
+                    if isinstance(event, RunEnded):
                         return event
                 await sent.reader.wait()
         finally:
@@ -216,7 +217,7 @@ class Talk:
 
 def operator(app: Application) -> Principal:
     """Who runs the command: no caller with a credential, so none's limits and restrictions are met."""
-    return Principal(key=Key(app=app.id, number=0, dialect="", id="", secret="", enabled=True, settings={}))
+    return Principal(key=ApiKey(app=app.id, number=0, dialect="", id="", secret="", enabled=True, settings={}))
 
 
 def _ref(text: str) -> Ref:
@@ -232,7 +233,7 @@ def _ref(text: str) -> Ref:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class BackgroundCore:
     """Core, and its loop as other threads reach it."""
 
     core: Core
@@ -250,7 +251,7 @@ class Beside:
 
 
 @contextmanager
-def _beside(settings: Settings) -> Generator[Beside]:
+def background_core(settings: Settings) -> Generator[BackgroundCore]:
     """Core for as long as the context lasts; it is closed in order, however that ends."""
     ready: Future[Any] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="core") as pool:
@@ -263,14 +264,14 @@ def _beside(settings: Settings) -> Generator[Beside]:
         finally:
             wait([ready, life], return_when=FIRST_COMPLETED)
             if ready.done():
-                beside: Beside = ready.result()
+                beside: BackgroundCore = ready.result()
                 with suppress(RuntimeError):  # the loop has come to its end by itself
                     beside.soon(beside.leave.set)
             life.result()
 
 
-async def _live(settings: Settings, ready: Future[Beside]) -> None:
-    async with opened(settings) as core:
-        beside = Beside(core=core, loop=asyncio.get_running_loop(), leave=asyncio.Event())
+async def _live(settings: Settings, ready: Future[BackgroundCore]) -> None:
+    async with open_core(settings) as core:
+        beside = BackgroundCore(core=core, loop=asyncio.get_running_loop(), leave=asyncio.Event())
         ready.set_result(beside)
         await beside.leave.wait()

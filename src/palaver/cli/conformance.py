@@ -9,11 +9,11 @@ from typing import Annotated, get_args
 import typer
 
 from palaver.app import all_dialects
+from palaver.cli.command import Json
 from palaver.cli.key import dialect_named
-from palaver.cli.session import Json
-from palaver.cli.terminal import say, say_json, table
+from palaver.cli.terminal import print_json, print_line, table
 from palaver.wire.contract import Dialect
-from palaver.wire.manifest import Kind, Row
+from palaver.wire.requirements import Kind, Requirement
 
 _SPECIAL = re.compile(r"([\\`*<\[])")
 _WORD = re.compile(r"[a-z]+(?=[ ,:'])")
@@ -41,9 +41,9 @@ def conformance(
     """List what every dialect promises: vendor documentation, specification, palaver's choices, known deviations."""
     asked = all_dialects() if dialect is None else (dialect,)
     if json:
-        say_json([_record(each, row) for each in asked for row in each.behaviours])
+        print_json([_record(each, row) for each in asked for row in each.requirements])
     elif markdown:
-        say("\n\n".join(map(deviations, asked)))
+        print_line("\n\n".join(map(deviations, asked)))
     else:
         for each in asked:
             _print(each)
@@ -52,9 +52,9 @@ def conformance(
 def deviations(dialect: Dialect) -> str:
     """What the dialect's README says of its open points and deviations."""
     lists = [
-        "\n".join([heading, "", *(f"- {_sentence(row.words)}" for row in dialect.behaviours if row.kind == kind)])
+        "\n".join([heading, "", *(f"- {_sentence(row.words)}" for row in dialect.requirements if row.kind == kind)])
         for kind, heading in _LISTS
-        if any(row.kind == kind for row in dialect.behaviours)
+        if any(row.kind == kind for row in dialect.requirements)
     ]
     return "\n\n".join(lists) or "None is known."
 
@@ -66,14 +66,14 @@ def _sentence(words: str) -> str:
     return _SPECIAL.sub(r"\\\1", begun) + "."
 
 
-def _record(dialect: Dialect, row: Row) -> dict[str, str]:
+def _record(dialect: Dialect, row: Requirement) -> dict[str, str]:
     return {"dialect": dialect.name, "id": row.id, "kind": row.kind, "source": row.source, "words": row.words}
 
 
 def _print(dialect: Dialect) -> None:
-    rows = [(f"{dialect.name}.{row.id}", row.kind, row.source, row.words) for row in dialect.behaviours]
+    rows = [(f"{dialect.name}.{row.id}", row.kind, row.source, row.words) for row in dialect.requirements]
     table(("ID", "KIND", "SOURCE", "WORDS"), rows, nothing=f"The dialect {dialect.name!r} has no manifest.")
     if rows:
-        count = Counter(row.kind for row in dialect.behaviours)
+        count = Counter(row.kind for row in dialect.requirements)
         kinds = ", ".join(f"{count[kind]} {kind}" for kind in get_args(Kind) if count[kind])
-        say(f"{dialect.name}: {len(rows)} promises: {kinds}", style="bold")
+        print_line(f"{dialect.name}: {len(rows)} promises: {kinds}", style="bold")

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from palaver.app import dumped, located, migrated, restored
-from palaver.cli.session import Data, DatabaseUrl, Json, run, settings_for
-from palaver.cli.terminal import note, say, say_json
+from palaver.cli.command import Data, DatabaseUrl, Json, run, settings_for
+from palaver.cli.terminal import print_json, print_line, print_note
 from palaver.core.problems import Conflict
+from palaver.installation import dump_database, locate_database, migrate_database, restore_database
 
 group = typer.Typer(
     name="database",
@@ -27,17 +27,17 @@ def add_to(cli: typer.Typer) -> None:
 
 def migrate(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
     """Migrate the database to this version of palaver; an empty database is initialized."""
-    _tell(run(migrated(settings_for(data, database))), json=json)
+    _tell(run(migrate_database(settings_for(data, database))), json=json)
 
 
 def _tell(applied: list[str], *, json: bool) -> None:
     if json:
-        say_json({"applied": applied})
+        print_json({"applied": applied})
         return
     for name in applied:
-        say(f"Applied {name}.")
+        print_line(f"Applied {name}.")
     if not applied:
-        say("The database is up to date.")
+        print_line("The database is up to date.")
 
 
 @group.command()
@@ -52,11 +52,11 @@ def dump(
     """Dump the database to FILE; the server can keep running. Back up the master key separately: it is not included."""
     if file.exists() and not force:
         raise Conflict(reason="name", detail=f"{file} already exists; overwrite it with --force")
-    size = run(dumped(settings_for(data, database), file.absolute(), lambda table: note(f"{table} …")))
+    size = run(dump_database(settings_for(data, database), file.absolute(), lambda table: print_note(f"{table} …")))
     if json:
-        say_json({"file": str(file), "bytes": size})
+        print_json({"file": str(file), "bytes": size})
     else:
-        say(f"{file}: {size} bytes. Its secrets cannot be read without the master key.")
+        print_line(f"{file}: {size} bytes. Its secrets cannot be read without the master key.")
 
 
 @group.command()
@@ -70,13 +70,13 @@ def restore(
 ) -> None:
     """Restore the database from FILE, completely or not at all. Needs the master key used for the dump."""
     settings = settings_for(data, database)
-    applied = run(restored(settings, file.absolute(), lambda table: note(f"{table} …"), force=force))
+    applied = run(restore_database(settings, file.absolute(), lambda table: print_note(f"{table} …"), force=force))
     if json:
-        say_json({"file": str(file), "applied": applied})
+        print_json({"file": str(file), "applied": applied})
         return
-    say(f"Restored {file}.")
+    print_line(f"Restored {file}.")
     for name in applied:
-        say(f"Applied {name}.")
+        print_line(f"Applied {name}.")
 
 
 @group.command()
@@ -85,7 +85,7 @@ def url(*, data: Data = None, database: DatabaseUrl = None) -> None:
     settings = settings_for(data, database)
 
     async def address() -> str:
-        async with located(settings) as (found, _):
+        async with locate_database(settings) as (found, _):
             return settings.database_direct_url or found
 
-    say(run(address()))
+    print_line(run(address()))

@@ -15,12 +15,12 @@ import typer
 from typer.core import TyperCommand
 
 from palaver.app import Core, all_dialects
-from palaver.cli.session import AnyApp, App, Json, Yes, assignment, audited, checked_name, on_core, only_app
-from palaver.cli.terminal import day, moment, note, say, say_json, table
+from palaver.cli.command import AnyApp, App, Json, Yes, assignment, checked_name, on_core, only_app, records_audit
+from palaver.cli.terminal import day, moment, print_json, print_line, print_note, table
 from palaver.core.problems import Conflict, Invalid, NotFound
-from palaver.core.types import Application, Key, clean
-from palaver.doctor import WEAK, strangers, weak_signature
-from palaver.store.keys import KeyUse
+from palaver.core.types import ApiKey, Application, clean
+from palaver.doctor import WEAK, unknown_agents, weak_signature
+from palaver.store.api_keys import ApiKeyUse
 from palaver.store.secrets import read_master_key, replace_master_key_file
 from palaver.wire.contract import Dialect
 from palaver.wire.settings import read_settings
@@ -91,7 +91,7 @@ Label = Annotated[
 
 @group.command(cls=SettingsHelp)
 @on_core
-@audited("key create", "dialect", "set_", "id", "label")
+@records_audit("key create", "dialect", "set_", "id", "label")
 async def create(
     core: Core,
     *,
@@ -134,9 +134,9 @@ async def create(
     )
     await _note_strangers(core, owner, key)
     if weak_signature(key):
-        note(f"{WEAK}: 'palaver key set {key.id} signature=hmac-sha256' changes it.")
+        print_note(f"{WEAK}: 'palaver key set {key.id} signature=hmac-sha256' changes it.")
     if json:
-        say_json(credential(owner.name, key, secret=True))
+        print_json(credential(owner.name, key, secret=True))
     else:
         _print(owner.name, key)
 
@@ -151,7 +151,7 @@ def settings_(
 ) -> None:
     """List the available settings of a credential."""
     if json:
-        say_json([{"name": one.name, "meaning": one.meaning} for one in dialect.settings])
+        print_json([{"name": one.name, "meaning": one.meaning} for one in dialect.settings])
     else:
         table(("SETTING", "MEANING"), [(one.name, one.meaning) for one in dialect.settings], nothing="")
 
@@ -170,7 +170,7 @@ async def list_(
     uses = await core.store.keys.uses()
     rows = [(name, key, use) for name, key in keys if (use := uses.get((key.app, key.number))) is not None]
     if json:
-        say_json([_listed(name, key, use, secret=secrets) for name, key, use in rows])
+        print_json([_listed(name, key, use, secret=secrets) for name, key, use in rows])
         return
     extra = ("SECRET",) if secrets else ()
     table(
@@ -189,7 +189,7 @@ async def list_(
 
 @group.command("set", cls=SettingsHelp)
 @on_core
-@audited("key set", "id", "dialect", "settings", "unset", "label")
+@records_audit("key set", "id", "dialect", "settings", "unset", "label")
 async def set_(
     core: Core,
     id: Id,
@@ -219,14 +219,14 @@ async def set_(
     app = await _owner(core, key)
     await _note_strangers(core, app, key)
     if json:
-        say_json(credential(app.name, key, secret=False))
+        print_json(credential(app.name, key, secret=False))
     else:
         _print(app.name, key, secret=False)
 
 
 @group.command()
 @on_core
-@audited("key disable", "id", "dialect")
+@records_audit("key disable", "id", "dialect")
 async def disable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
     """Disable a credential: every call with it is rejected. Running servers apply it at once."""
     await _switch(core, await _one(core, id, dialect), enabled=False, json=json)
@@ -234,7 +234,7 @@ async def disable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json =
 
 @group.command()
 @on_core
-@audited("key enable", "id", "dialect")
+@records_audit("key enable", "id", "dialect")
 async def enable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
     """Enable a disabled credential again."""
     await _switch(core, await _one(core, id, dialect), enabled=True, json=json)
@@ -242,7 +242,7 @@ async def enable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = 
 
 @group.command()
 @on_core
-@audited("key rotate", "id", "dialect", "overlap")
+@records_audit("key rotate", "id", "dialect", "overlap")
 async def rotate(
     core: Core,
     id: Id,
@@ -263,27 +263,27 @@ async def rotate(
     key = await core.store.keys.rotate(key, secret, overlap_s=overlap)
     app = (await _owner(core, key)).name
     if json:
-        say_json(credential(app, key, secret=True))
+        print_json(credential(app, key, secret=True))
     else:
         _print(app, key)
 
 
 @group.command()
 @on_core
-@audited("key delete", "id", "dialect")
+@records_audit("key delete", "id", "dialect")
 async def delete(core: Core, id: Id, *, dialect: OfDialect = None, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Delete a credential permanently."""
     key = await _one(core, id, dialect)
     await core.store.keys.delete(key)
     if json:
-        say_json({"dialect": key.dialect, "id": key.id, "deleted": True})
+        print_json({"dialect": key.dialect, "id": key.id, "deleted": True})
     else:
-        say(f"Deleted the {key.dialect} credential {key.id!r}.")
+        print_line(f"Deleted the {key.dialect} credential {key.id!r}.")
 
 
 @group.command("rotate-master")
 @on_core
-@audited("key rotate-master")
+@records_audit("key rotate-master")
 async def rotate_master(
     core: Core,
     *,
@@ -302,14 +302,16 @@ async def rotate_master(
         replace_master_key_file(file.with_name(NEW_MASTER_KEY), master)
     elif new_key_file is None:
         shown = master.hex()
-        say_json({"master_key": shown}) if json else say(f"The new master key, for PALAVER_MASTER_KEY: {shown}")
+        print_json({"master_key": shown}) if json else print_line(
+            f"The new master key, for PALAVER_MASTER_KEY: {shown}"
+        )
         sys.stdout.flush()
     count = await core.store.rotate_master_key(master)
     if kept:
         file.with_name(NEW_MASTER_KEY).replace(file)
     if json and (kept or new_key_file is not None):
-        say_json({"master_key_file": str(file if kept else new_key_file)})
-    note(f"Encrypted {count} credentials with it. Keep a copy of it, and keep the old key for older backups.")
+        print_json({"master_key_file": str(file if kept else new_key_file)})
+    print_note(f"Encrypted {count} credentials with it. Keep a copy of it, and keep the old key for older backups.")
 
 
 def _key_in(file: Path) -> bytes:
@@ -319,7 +321,7 @@ def _key_in(file: Path) -> bytes:
         raise Invalid(field="--new-key-file", rule="type", detail=str(error)) from error
 
 
-def credential(app: str, key: Key, *, secret: bool) -> dict[str, Any]:
+def credential(app: str, key: ApiKey, *, secret: bool) -> dict[str, Any]:
     """A credential as scripts get it."""
     shown = {"secret": key.secret} if secret else {}
     shown |= {"label": key.label} if key.label else {}
@@ -328,16 +330,16 @@ def credential(app: str, key: Key, *, secret: bool) -> dict[str, Any]:
     return {"dialect": key.dialect, "app": app, "id": key.id, **shown, "settings": _settings(key)}
 
 
-def _settings(key: Key) -> dict[str, Any]:
+def _settings(key: ApiKey) -> dict[str, Any]:
     return key.settings if key.enabled else {**key.settings, "enabled": False}
 
 
-def _listed(app: str, key: Key, use: KeyUse, *, secret: bool) -> dict[str, Any]:
+def _listed(app: str, key: ApiKey, use: ApiKeyUse, *, secret: bool) -> dict[str, Any]:
     about = {"enabled": key.enabled, "label": key.label, "created": use.created}
     return {**credential(app, key, secret=secret), **about, "calls": use.calls, "last_used": use.last_used}
 
 
-async def _one(core: Core, id: str, dialect: str | None) -> Key:
+async def _one(core: Core, id: str, dialect: str | None) -> ApiKey:
     found = [key for key in await core.store.keys.find(id) if dialect in {None, key.dialect}]
     if not found:
         raise NotFound(noun="key", ref=id)
@@ -347,22 +349,24 @@ async def _one(core: Core, id: str, dialect: str | None) -> Key:
     return found[0]
 
 
-async def _switch(core: Core, key: Key, *, enabled: bool, json: bool) -> None:
+async def _switch(core: Core, key: ApiKey, *, enabled: bool, json: bool) -> None:
     for changed in await core.store.keys.enable(key.id, enabled=enabled, dialect=key.dialect):
         if json:
-            say_json(credential((await _owner(core, changed)).name, changed, secret=False))
+            print_json(credential((await _owner(core, changed)).name, changed, secret=False))
         else:
-            say(f"The {changed.dialect} credential {changed.id!r} is {'enabled' if enabled else 'disabled'}.")
+            print_line(f"The {changed.dialect} credential {changed.id!r} is {'enabled' if enabled else 'disabled'}.")
 
 
-async def _owner(core: Core, key: Key) -> Application:
+async def _owner(core: Core, key: ApiKey) -> Application:
     return next(app for app in await core.store.applications.all() if app.id == key.app)
 
 
-async def _note_strangers(core: Core, app: Application, key: Key) -> None:
+async def _note_strangers(core: Core, app: Application, key: ApiKey) -> None:
     agents = [agent for _, agent in await core.store.agents.all(app)]
-    for name in strangers(key, agents):
-        note(f"{app.name!r} has no agent {name!r} yet; create it with 'palaver agent apply FILE --app {app.name}'.")
+    for name in unknown_agents(key, agents):
+        print_note(
+            f"{app.name!r} has no agent {name!r} yet; create it with 'palaver agent apply FILE --app {app.name}'."
+        )
 
 
 def _kept(option: str, given: str) -> str:
@@ -379,7 +383,7 @@ def _label(given: str | None) -> str:
     return label
 
 
-def _print(app: str, key: Key, *, secret: bool = True) -> None:
+def _print(app: str, key: ApiKey, *, secret: bool = True) -> None:
     rows = [("app", app), ("dialect", key.dialect), ("id", key.id)]
     if secret:
         rows.append(("secret", key.secret))
@@ -391,7 +395,7 @@ def _print(app: str, key: Key, *, secret: bool = True) -> None:
     if settings := _settings(key):
         rows.append(("settings", _line(settings)))
     for name, value in rows:
-        say(f"{name:<10} {value}")
+        print_line(f"{name:<10} {value}")
 
 
 def _line(settings: dict[str, Any]) -> str:

@@ -10,13 +10,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from palaver.app import Core
-from palaver.cli.session import AnyApp, App, Json, Yes, audited, checked_name, on_core, only_app, the_app
-from palaver.cli.terminal import err, note, say, say_json, table
+from palaver.cli.command import AnyApp, App, Json, Yes, checked_name, on_core, only_app, records_audit, the_app
+from palaver.cli.terminal import err, print_json, print_line, print_note, table
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import Application, Passage
-from palaver.knowledge.ingest import Progress as Done
-from palaver.knowledge.ingest import Report, ingest
-from palaver.store.knowledge import Base, Document
+from palaver.knowledge.ingest import IngestProgress as Done
+from palaver.knowledge.ingest import IngestReport, ingest
+from palaver.store.knowledge import Document, KnowledgeBase
 
 group = typer.Typer(
     name="knowledge", help="Manage knowledge bases: the documents that agents answer from.", no_args_is_help=True
@@ -26,7 +26,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the knowledge
 
 @group.command()
 @on_core
-@audited("knowledge add", "name", "paths", "prune")
+@records_audit("knowledge add", "name", "paths", "prune")
 async def add(
     core: Core,
     name: Name,
@@ -54,7 +54,7 @@ async def add(
 
         report = await ingest(shelf, owner.id, name, paths, show, prune=prune)
     if json:
-        say_json(_as_json(name, owner, report))
+        print_json(_as_json(name, owner, report))
     else:
         _print(name, report)
     if report.skipped and not (report.added or report.replaced or report.unchanged):
@@ -69,7 +69,7 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
     owners = await core.store.applications.all() if only is None else [only]
     bases = [(owner.name, base) for owner in owners for base in await core.store.knowledge.bases(owner.id)]
     if json:
-        say_json(
+        print_json(
             [
                 {"app": name, "id": base.id, "uid": base.uid.hex, "name": base.name, **_size(base)}
                 for name, base in bases
@@ -90,7 +90,7 @@ async def documents(core: Core, name: Name, *, app: App = "demo", json: Json = F
     base = await _base(core, await the_app(core, app), name)
     found = await core.store.knowledge.documents(base.app, base.id)
     if json:
-        say_json(
+        print_json(
             [
                 {"source": one.source, "title": one.title, "kind": one.kind, "passages": one.passages, "root": one.root}
                 for one in found
@@ -118,16 +118,16 @@ async def search(
 ) -> None:
     """Show the passages that an agent would find for a question."""
     base = await _base(core, await the_app(core, app), name)
-    found = await core.library.search(base.app, [base.name], query, limit)
+    found = await core.knowledge.search(base.app, [base.name], query, limit)
     if json:
-        say_json([_found(passage) for passage in found])
+        print_json([_found(passage) for passage in found])
         return
     for passage in found:
         place = " › ".join(part for part in (passage.title, passage.heading) if part)
-        say(f"{passage.score:.2f}  {passage.source}  {place}", style="bold")
-        say(f"{passage.text}\n")
+        print_line(f"{passage.score:.2f}  {passage.source}  {place}", style="bold")
+        print_line(f"{passage.text}\n")
     if not found:
-        note("No results.")
+        print_note("No results.")
 
 
 def _found(passage: Passage) -> dict[str, str | float | None]:
@@ -143,7 +143,7 @@ def _found(passage: Passage) -> dict[str, str | float | None]:
 
 @group.command()
 @on_core
-@audited("knowledge remove", "name", "source")
+@records_audit("knowledge remove", "name", "source")
 async def remove(
     core: Core,
     name: Name,
@@ -168,9 +168,9 @@ async def remove(
         removed = [one.source for one in documents]
         await shelf.drop(base.app, base.id)
     if json:
-        say_json({"name": base.name, "removed": removed})
+        print_json({"name": base.name, "removed": removed})
     else:
-        say(f"Removed {_count(len(removed), 'document')} from {base.name!r}.")
+        print_line(f"Removed {_count(len(removed), 'document')} from {base.name!r}.")
 
 
 def _named(name: str, documents: Sequence[Document]) -> tuple[str, str]:
@@ -184,18 +184,18 @@ def _named(name: str, documents: Sequence[Document]) -> tuple[str, str]:
     return found.pop()
 
 
-async def _base(core: Core, app: Application, name: str) -> Base:
+async def _base(core: Core, app: Application, name: str) -> KnowledgeBase:
     base = await core.store.knowledge.get(app.id, name)
     if base is None:
         raise NotFound(noun="knowledge", ref=name)
     return base
 
 
-def _size(base: Base) -> dict[str, int]:
+def _size(base: KnowledgeBase) -> dict[str, int]:
     return {"documents": base.documents, "passages": base.passages}
 
 
-def _as_json(name: str, app: Application, report: Report) -> dict[str, object]:
+def _as_json(name: str, app: Application, report: IngestReport) -> dict[str, object]:
     return {
         "app": app.name,
         "name": name,
@@ -209,9 +209,9 @@ def _as_json(name: str, app: Application, report: Report) -> dict[str, object]:
     }
 
 
-def _print(name: str, report: Report) -> None:
+def _print(name: str, report: IngestReport) -> None:
     for one in report.skipped:
-        note(f"skipped {one.name}: {one.reason}")
+        print_note(f"skipped {one.name}: {one.reason}")
     counts = [
         (len(report.added), "added"),
         (len(report.replaced), "replaced"),
@@ -220,7 +220,7 @@ def _print(name: str, report: Report) -> None:
         (len(report.skipped), "skipped"),
     ]
     said = ", ".join(f"{count} {what}" for count, what in counts if count) or "no documents found"
-    say(f"{name}: {said}; {_count(report.passages, 'passage')} written")
+    print_line(f"{name}: {said}; {_count(report.passages, 'passage')} written")
 
 
 def _count(number: int, what: str) -> str:

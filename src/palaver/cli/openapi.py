@@ -8,7 +8,7 @@ import typer
 
 from palaver.app import all_dialects
 from palaver.cli.key import dialect_named
-from palaver.cli.terminal import say_json
+from palaver.cli.terminal import print_json
 from palaver.http.openapi import document
 from palaver.wire.contract import Dialect
 
@@ -30,4 +30,4 @@ def openapi(
     """Print the OpenAPI document that a server serves at /openapi.json."""
     content = document(all_dialects() if dialect is None else (dialect,))
     servers = {} if server is None else {"servers": [{"url": server}]}
-    say_json({**content, **servers})
+    print_json({**content, **servers})

@@ -14,17 +14,17 @@ from rich.panel import Panel
 from rich.text import Text
 
 import palaver
-from palaver import app
+from palaver import app, server
 from palaver.cli.agent import named
+from palaver.cli.command import Data, DatabaseUrl, Json, on_core, records_audit, run
+from palaver.cli.errors import cannot_listen
 from palaver.cli.key import credential
-from palaver.cli.session import Data, DatabaseUrl, Json, audited, on_core, run
-from palaver.cli.terminal import complain, note, out, say, say_json
-from palaver.cli.words import cannot_listen
+from palaver.cli.terminal import out, print_error, print_json, print_line, print_note
 from palaver.config import Settings, load
-from palaver.core.types import Key
+from palaver.core.types import ApiKey
 from palaver.demo import APP, Demo, address, ensure_demo, remember_address, sample
 from palaver.logs import configure_logs
-from palaver.workers import orders_on
+from palaver.supervisor import receive_start
 
 FIRST = "snail"
 """The dialect that a newcomer is shown first, as in the README."""
@@ -59,12 +59,12 @@ def serve(
     configure_logs(settings)
     welcome = Welcome(settings)
     try:
-        run(app.serve(settings, prepare=welcome.prepare, announce=welcome.print), loop=uvloop.new_event_loop)
+        run(server.serve(settings, prepare=welcome.prepare, announce=welcome.print), loop=uvloop.new_event_loop)
     except OSError as error:
         reason = cannot_listen(error, settings)
         if reason is None:
             raise
-        complain(reason)
+        print_error(reason)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:  # before it served
         raise typer.Exit(0) from None
@@ -75,19 +75,19 @@ def serve(
 def worker() -> None:
     """One of the processes of 'palaver serve --workers', which starts it and talks to it on its standard input."""
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as end:
-        orders = orders_on(end)
+        orders = receive_start(end)
         if orders is None:
             raise typer.Exit(0)
         configure_logs(orders.settings)
         structlog.contextvars.bind_contextvars(worker=orders.number)
         try:
-            run(app.work(orders, end), loop=uvloop.new_event_loop)
+            run(server.run_worker(orders, end), loop=uvloop.new_event_loop)
         except typer.Exit:  # SIGTERM before it served
             raise typer.Exit(0) from None
 
 
 @on_core
-@audited("demo")
+@records_audit("demo")
 async def demo(
     core: app.Core,
     *,
@@ -97,12 +97,12 @@ async def demo(
     """Show the demo application, its credentials and commands to paste. Missing parts are created."""
     known = {one.name for one in app.all_dialects()}
     if dialect is not None and dialect not in known:
-        complain(f"there is no dialect {dialect!r}; choose one of: {', '.join(sorted(known))}")
+        print_error(f"there is no dialect {dialect!r}; choose one of: {', '.join(sorted(known))}")
         raise typer.Exit(2)
     made = await ensure_demo(core, app.all_dialects(), again=True)
     base_url = await address(core)
     if json:
-        say_json(
+        print_json(
             {
                 "base_url": base_url,
                 "app": APP,
@@ -138,12 +138,12 @@ class Welcome:
 
     async def _refuse_demo(self, core: app.Core) -> None:
         host = self._settings.host
-        note(
+        print_note(
             f"No demo was created: other machines can reach {host}. Set PALAVER_DEMO=true to create it anyway, or"
             f" PALAVER_DEMO=false to hide this message. Without --host {host}, the demo is local to this machine."
         )
         if await core.store.applications.get(APP) is not None:
-            note(
+            print_note(
                 f"The demo from an earlier start still exists and is served; delete it with 'palaver app delete {APP}'."
             )
 
@@ -159,11 +159,11 @@ class Welcome:
         if self._demo.agent is None:
             return
         if not out.is_terminal:  # secrets do not go into files and journals
-            say("demo: 'palaver demo' shows its credentials and commands to paste")
+            print_line("demo: 'palaver demo' shows its credentials and commands to paste")
             return
         _show(self._demo, self._address, FIRST)
         others = [key.dialect for key in self._demo.keys if key.dialect != FIRST]
-        say(f"For another dialect: palaver demo --dialect {'|'.join(others)}\n")
+        print_line(f"For another dialect: palaver demo --dialect {'|'.join(others)}\n")
 
 
 def _model(settings: Settings) -> str:
@@ -179,19 +179,19 @@ def _show(demo: Demo, base_url: str, dialect: str | None) -> None:
         example = sample(demo, key, base_url)
         if example is not None:
             speaks = next(one for one in app.all_dialects() if one.name == key.dialect)
-            say(f"{speaks.curl(example)}\n")
+            print_line(f"{speaks.curl(example)}\n")
 
 
-def _state(key: Key) -> list[tuple[str, str]]:
+def _state(key: ApiKey) -> list[tuple[str, str]]:
     return [] if key.enabled else [("enabled", f"no; enable it with 'palaver key enable {key.id}'")]
 
 
 def _box(title: str, facts: list[tuple[str, str]]) -> None:
     """A panel on a terminal, in a pipe one line for each fact."""
     if not out.is_terminal:
-        say(title)
+        print_line(title)
         for name, value in facts:
-            say(f"  {name:<8} {value}")
+            print_line(f"  {name:<8} {value}")
         return
     lines = [Text.assemble((f"{name:<8} ", "dim"), value) for name, value in facts]
     out.print(Panel(Text("\n").join(lines), title=title, title_align="left", border_style="green", expand=False))

@@ -31,7 +31,7 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str = "", style: str = "") -> None:
+def print_line(text: str = "", style: str = "") -> None:
     """A line of the answer."""
     if out.is_terminal:
         out.print(Text(text, style=style), soft_wrap=True)
@@ -39,18 +39,18 @@ def say(text: str = "", style: str = "") -> None:
         out.file.write(f"{text}\n")
 
 
-def say_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """The answer for a script: one line."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Something to know that is not the answer."""
     err.print(Text(text, style="yellow"), soft_wrap=True)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """What went wrong, in one line."""
     err.print(Text(f"palaver: {' / '.join(text.split(chr(10)))}", style="red"), soft_wrap=True)
 
@@ -58,24 +58,24 @@ def complain(text: str) -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, nothing: str) -> None:
     """``rows``, or the line ``nothing`` on standard error when there are none."""
     if not rows:
-        note(nothing)
+        print_note(nothing)
     elif out.is_terminal:
         drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
         for column in columns:  # what is copied must be whole, also where the terminal is narrow
             drawn.add_column(column, no_wrap=column in WHOLE, overflow="ignore" if column in WHOLE else "fold")
         for row in rows:
-            drawn.add_row(*(shown(cell) for cell in row))
+            drawn.add_row(*(format_cell(cell) for cell in row))
         out.print(drawn, width=max(out.width, _least_width(columns, rows)), crop=False, soft_wrap=True)
     else:
         for row in rows:
-            say("\t".join(" ".join(shown(cell).split()) for cell in row))
+            print_line("\t".join(" ".join(format_cell(cell).split()) for cell in row))
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
     """How wide a table must be for its whole columns, and a word of every other one."""
     width = 0
     for number, column in enumerate(columns):
-        cells = [cell_len(shown(row[number])) for row in rows] if column in WHOLE else [8]
+        cells = [cell_len(format_cell(row[number])) for row in rows] if column in WHOLE else [8]
         width += max(cell_len(column), *cells) + 2
     return width
 
@@ -89,7 +89,7 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def shown(cell: object) -> str:
+def format_cell(cell: object) -> str:
     match cell:
         case None:
             return ""

@@ -12,8 +12,8 @@ import msgspec
 import typer
 
 from palaver.app import Core
-from palaver.cli.session import Json, OnlyApp, Yes, audited, on_core, the_only_app
-from palaver.cli.terminal import note, say, say_json
+from palaver.cli.command import Json, OnlyApp, Yes, on_core, records_audit, the_only_app
+from palaver.cli.terminal import print_json, print_line, print_note
 from palaver.core.problems import NotFound
 from palaver.store.files import PIECE
 
@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(metavar="USER", help="End user's name or is
 
 @group.command()
 @on_core
-@audited("user forget")
+@records_audit("user forget")
 async def forget(
     core: Core,
     user: Name,
@@ -37,10 +37,10 @@ async def forget(
     owner = await the_only_app(core, app)
     removed = await core.store.privacy.forget(owner.id, await core.store.users.find(owner.id, user))
     if json:
-        say_json({"user": user, "removed": removed})
+        print_json({"user": user, "removed": removed})
         return
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in removed.items() if count)
-    say(f"Deleted for {user!r}: {counts}." if counts else f"No data is stored about {user!r}.")
+    print_line(f"Deleted for {user!r}: {counts}." if counts else f"No data is stored about {user!r}.")
 
 
 @group.command()
@@ -80,7 +80,7 @@ async def export(
             if files is not None and entry["type"] == "file":
                 await _write_file(core, owner.id, entry["key"], files / str(entry["id"]))
     if output is not None:
-        note(f"Wrote {lines} lines to {output}.")
+        print_note(f"Wrote {lines} lines to {output}.")
 
 
 async def _write_file(core: Core, app: int, key: str, place: Path) -> None:

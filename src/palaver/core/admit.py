@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from palaver.core.ports import Counted, Keys, Usages
+from palaver.core.ports.store import AdmittedCalls, ApiKeyRepository, TokenRepository, UsageRepository
 from palaver.core.problems import Busy, Problem, Unauthenticated
-from palaver.core.tokens import Tokens
-from palaver.core.types import NONCE_S, Key, Principal, Token
+from palaver.core.types import NONCE_S, ApiKey, Principal, Token
 
 LIMITS = ("rpm", "rpd", "total")
 """Settings of a credential that make its calls be counted."""
@@ -25,13 +24,13 @@ class _Waiting:
 class Admission:
     """Looks keys up and counts their calls. A busy key costs one statement at a time, however many calls it makes."""
 
-    def __init__(self, keys: Keys, usages: Usages, tokens: Tokens) -> None:
+    def __init__(self, keys: ApiKeyRepository, usages: UsageRepository, tokens: TokenRepository) -> None:
         self._keys = keys
         self._usages = usages
         self._tokens = tokens
         self._waiting: dict[tuple[int, int], _Waiting] = {}
 
-    async def key(self, dialect: str, *, id: str | None, secret: str | None) -> Key | None:
+    async def key(self, dialect: str, *, id: str | None, secret: str | None) -> ApiKey | None:
         """The credential with that id, or (where the secret is all a caller sends) with that secret."""
         if id is not None:
             return await self._keys.by_id(dialect, id)
@@ -41,7 +40,7 @@ class Admission:
         """The unexpired access token of that text, or the signed one that the text is."""
         return await (self._tokens.signed(secret) if signed else self._tokens.find(secret, "access"))
 
-    async def key_of(self, token: Token, dialect: str) -> Key | None:
+    async def key_of(self, token: Token, dialect: str) -> ApiKey | None:
         """The credential the token stands for, where that is one of the dialect's."""
         key = await self._keys.by_number(token.app, token.credential)
         return key if key is not None and key.dialect == dialect else None
@@ -51,7 +50,7 @@ class Admission:
         if who.nonce is not None and not await self._usages.first_time(who.key, who.nonce, NONCE_S):
             raise Unauthenticated(reason="repeated", subject=who.nonce)
 
-    async def count(self, key: Key) -> None:
+    async def count(self, key: ApiKey) -> None:
         """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` for one that a limit refuses."""
         if all(key.setting(limit) is None for limit in LIMITS):
             self._keys.note_use(key)
@@ -65,12 +64,12 @@ class Admission:
         await call
         self._keys.note_use(key)
 
-    async def give_back(self, key: Key) -> None:
+    async def refund(self, key: ApiKey) -> None:
         """The call that was counted is not to be charged after all."""
         if key.setting("total") is not None:
-            await self._usages.give_back(key)
+            await self._usages.refund(key)
 
-    async def _count(self, key: Key, waiting: _Waiting) -> None:
+    async def _count(self, key: ApiKey, waiting: _Waiting) -> None:
         while calls := waiting.calls:
             waiting.calls = []
             try:
@@ -84,7 +83,7 @@ class Admission:
         del self._waiting[key.app, key.number]
 
 
-def _answer(calls: list[asyncio.Future[None]], counted: Counted) -> None:
+def _answer(calls: list[asyncio.Future[None]], counted: AdmittedCalls) -> None:
     admitted = min(counted.by_rate, counted.by_day, counted.by_total)
     for number, call in enumerate(calls):
         if call.done():  # its caller went away

@@ -1,6 +1,6 @@
 """The files beside a conversation's messages, read before the model is asked.
 
-A file is named by an uploaded one's key, uid or number, or by an address, which is fetched through ``Fetch`` and kept
+A file is named by an uploaded one's key, uid or number, or by an address, which is fetched through ``Fetcher`` and kept
 with the conversation, so that a later turn reads what this one read. What cannot be read does not end the turn: the
 model is told so, and can say it.
 """
@@ -16,21 +16,23 @@ from mimetypes import guess_type
 
 import structlog
 
-from palaver.core.fetching import Fetch, Unfetched
-from palaver.core.loggable import loggable
-from palaver.core.ports import Attachment, Documents, Store, Unreadable
+from palaver.core.fetch import Fetcher, FetchError
+from palaver.core.ports.documents import DocumentReader, UnreadableDocument
+from palaver.core.ports.models import Attachment
+from palaver.core.ports.store import Store
 from palaver.core.problems import Problem
+from palaver.core.redaction import redact_url
 from palaver.core.types import File, Message, StoredFile, clean
 
-FILES = 20
+MAX_FILES = 20
 """How many files a turn reads, the newest message's first. Others are only named."""
-CHARACTERS = 60_000
+MAX_CHARACTERS = 60_000
 """… how many characters of them all,"""
-IMAGE_BYTES = 20 * 1024 * 1024
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """… and how many bytes of pictures; no single file may have more."""
-AT_ONCE = 4
+CONCURRENCY = 4
 """How many files of a turn are looked up, or fetched, at the same time."""
-IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 """What models look at."""
 
 log = structlog.get_logger("palaver.attachments")
@@ -43,8 +45,8 @@ class Attachments:
         self,
         *,
         store: Store,
-        fetch: Fetch,
-        documents: Documents,
+        fetch: Fetcher,
+        documents: DocumentReader,
         app: int,
         user: int,
         conversation: int,
@@ -63,32 +65,32 @@ class Attachments:
         wanted: dict[str, tuple[int, File]] = {}
         for message in (question, *reversed(earlier)):
             for part in message.files:
-                if len(wanted) < FILES:
+                if len(wanted) < MAX_FILES:
                     wanted.setdefault(part.ref, (message.id, part))
         if not wanted:
             return {}
-        at_once = asyncio.Semaphore(AT_ONCE)
+        at_once = asyncio.Semaphore(CONCURRENCY)
         files = await asyncio.gather(*(self._file(message, part, at_once) for message, part in wanted.values()))
-        room = _Room()
+        room = _Budget()
         # One after the other: only then is it known how much of the next one still fits.
         return {
             part.ref: await self._one(part, file, room) for (_, part), file in zip(wanted.values(), files, strict=True)
         }
 
-    async def _one(self, part: File, file: StoredFile | Unfetched, room: _Room) -> Attachment:
-        if isinstance(file, Unfetched):
+    async def _one(self, part: File, file: StoredFile | FetchError, room: _Budget) -> Attachment:
+        if isinstance(file, FetchError):
             return self._missing(part, part.name or part.ref, part.media_type, file.reason, file.detail)
         name, kind = part.name or file.name, _kind(file)
         try:
             return await self._content(name, kind, file, room)
-        except Unreadable as unreadable:
+        except UnreadableDocument as unreadable:
             return self._missing(part, name, kind, "content", unreadable.reason)
 
     def _missing(self, part: File, name: str, kind: str, reason: str, detail: str) -> Attachment:
         log.info(
             "attachment not read",
-            ref=loggable(part.ref),
-            name=loggable(name) if name == part.ref else name[:200],
+            ref=redact_url(part.ref),
+            name=redact_url(name) if name == part.ref else name[:200],
             reason=reason,
             detail=detail,
             conversation=self._conversation,
@@ -96,13 +98,13 @@ class Attachments:
         )
         return Attachment(name=name, media_type=kind, missing=detail)
 
-    async def _content(self, name: str, kind: str, file: StoredFile, room: _Room) -> Attachment:
-        """Raises ``Unreadable``."""
-        if file.size > IMAGE_BYTES:
-            raise Unreadable(f"it has more than {IMAGE_BYTES} bytes")
-        if kind in IMAGES:
+    async def _content(self, name: str, kind: str, file: StoredFile, room: _Budget) -> Attachment:
+        """Raises ``UnreadableDocument``."""
+        if file.size > MAX_IMAGE_BYTES:
+            raise UnreadableDocument(f"it has more than {MAX_IMAGE_BYTES} bytes")
+        if kind in IMAGE_TYPES:
             if file.size > room.image_bytes:
-                raise Unreadable("the pictures are too large")
+                raise UnreadableDocument("the pictures are too large")
             room.image_bytes -= file.size
             return Attachment(name=name, media_type=kind, image=await self._store.files.content(file))
         load = partial(self._store.files.content, file)
@@ -111,23 +113,23 @@ class Attachments:
         rest = f"\n[… {read.more} more characters]" if read.more else ""
         return Attachment(name=name, media_type=kind, text=f"{read.text}{rest}")
 
-    async def _file(self, message: int, part: File, at_once: asyncio.Semaphore) -> StoredFile | Unfetched:
+    async def _file(self, message: int, part: File, at_once: asyncio.Semaphore) -> StoredFile | FetchError:
         """The file that ``part`` names; one at an address is fetched and kept."""
         async with at_once:
             try:
                 return await self._found(message, part)
-            except Unfetched as reason:
+            except FetchError as reason:
                 return reason
 
     async def _found(self, message: int, part: File) -> StoredFile:
-        """Raises ``Unfetched``."""
+        """Raises ``FetchError``."""
         address = part.ref.startswith(("http://", "https://"))
         key = f"fetched/{message}/{sha256(clean(part.ref).encode()).hexdigest()}" if address else part.ref
         file = await self._store.files.find(self._app, self._user, key)
         if file is not None:
             return file
         if not address:
-            raise Unfetched("name", "there is no such file")
+            raise FetchError("name", "there is no such file")
         fetched = await self._fetch.get(part.ref)
         try:
             return await self._store.files.add(
@@ -142,15 +144,15 @@ class Attachments:
             )
         except Problem as problem:
             log.warning("fetched file not kept", problem=problem.record())
-            raise Unfetched("connection", "it could not be kept") from problem
+            raise FetchError("connection", "it could not be kept") from problem
 
 
 @dataclass(slots=True)
-class _Room:
+class _Budget:
     """What a turn still takes of its files."""
 
-    characters: int = CHARACTERS
-    image_bytes: int = IMAGE_BYTES
+    characters: int = MAX_CHARACTERS
+    image_bytes: int = MAX_IMAGE_BYTES
 
 
 def _kind(file: StoredFile) -> str:

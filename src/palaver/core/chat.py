@@ -13,14 +13,14 @@ from typing import Any
 from uuid import UUID
 
 from palaver.core.context import HISTORY_BYTES
-from palaver.core.history import History, Page, Told
-from palaver.core.ports import Accepted, Claim, Listing, Opening, Replay
+from palaver.core.history import FullHistory, History, HistoryPage
+from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn, ReplayedRun, StoredTurn
 from palaver.core.problems import Busy, Internal, Invalid, NotFound, Problem
-from palaver.core.runs import Live, Reader, Runs, collect
+from palaver.core.runs import ActiveRun, RunReader, RunRegistry, collect
 from palaver.core.singleflight import SingleFlight
-from palaver.core.suggest import suggest
+from palaver.core.suggestions import suggest
 from palaver.core.titles import title as title_of
-from palaver.core.turn import Ports, Scene
+from palaver.core.turn import TurnContext, TurnServices
 from palaver.core.types import (
     Agent,
     AnyPart,
@@ -34,13 +34,13 @@ from palaver.core.types import (
     new_uid,
 )
 
-SUGGESTING_MESSAGES = 40
+SUGGESTION_MESSAGES = 40
 """How many messages are read for what the user might say next."""
-STOPPED_WITHIN = 5.0
+STOP_TIMEOUT_S = 5.0
 """Seconds within which the end of a run that is stopped is stored, or the stop says that it is not yet."""
-ACCEPTED_WITHIN = 10.0
+ACCEPT_TIMEOUT_S = 10.0
 """Seconds that an equal call waits for another one's message to be stored."""
-ROOM_AFTER = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+QUEUE_RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the attempts to store a message whose conversation is full of turns that are being stopped."""
 MAX_OPENING = 255
 """How much of a conversation's first message is kept with it, for lists that show it as a title."""
@@ -56,9 +56,9 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a user says, as a dialect read it. ``off`` names what is switched off for this message alone, as
-    (``mcp`` or ``skill``, id); ``claim`` is the call's ``Idempotency-Key``."""
+class NewMessage:
+    """What a user says, as a dialect read it. ``disabled_tools`` names what is switched off for this message alone, as
+    (``mcp`` or ``skill``, id); ``idempotency_key`` is the call's ``Idempotency-Key``."""
 
     parts: tuple[AnyPart, ...]
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -67,8 +67,8 @@ class Said:
     variables_field: str | None = "variables"
     """What the caller's API calls them, for whoever leaves out a required one; ``None``: its API has them all
     optional."""
-    off: frozenset[tuple[str, int]] = frozenset()
-    claim: Claim | None = None
+    disabled_tools: frozenset[tuple[str, int]] = frozenset()
+    idempotency_key: IdempotencyKey | None = None
     trace: str = ""
     stop_abandoned: bool = False
     """Stop the turns before this message that nobody reads, instead of waiting for them: the default of where the
@@ -76,7 +76,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Turn:
     """A message that was accepted, and a reader of its answer. ``replayed``: the same call had been made before."""
 
     conversation: Conversation
@@ -84,7 +84,7 @@ class Sent:
     question: Message
     answer: Message
     """As it was when the reader was made; its uid is the run's."""
-    reader: Reader
+    reader: RunReader
     replayed: bool = False
 
     @property
@@ -95,13 +95,13 @@ class Sent:
 class Chat:
     """The front desk of core. ``who.user`` must name the end user."""
 
-    def __init__(self, ports: Ports, runs: Runs, limits: Limits) -> None:
+    def __init__(self, ports: TurnServices, runs: RunRegistry, limits: Limits) -> None:
         self._store = ports.store
         self._models = ports.models
         self._runs = runs
         self._limits = limits
         self._history = History(ports.store.conversations, max_page_bytes=limits.max_page_bytes)
-        self._flights = SingleFlight[Sent]()
+        self._flights = SingleFlight[Turn]()
 
     async def agent(self, who: Principal, ref: Ref) -> Agent:
         """The enabled agent that ``ref`` names, if the key may use it."""
@@ -124,52 +124,60 @@ class Chat:
     # Messages -------------------------------------------------------------------------------------------------------
 
     async def send(
-        self, who: Principal, agent: Agent, said: Said, *, conversation: Ref | None = None, create_as: str | None = None
-    ) -> Sent:
+        self,
+        who: Principal,
+        agent: Agent,
+        message: NewMessage,
+        *,
+        conversation: Ref | None = None,
+        create_as: str | None = None,
+    ) -> Turn:
         """Store what the user says and begin (or queue) the run that answers it.
 
         ``conversation`` ``None`` is a new one; an unknown one is *not found*, unless ``create_as`` gives the alias it
         is then made under. Raises ``NotFound``, ``Conflict``, ``Busy``, and ``Invalid(rule="required")`` for a
         variable that the agent requires; nothing is stored when it does.
         """
-        if said.claim is None:
-            return await self._send(who, agent, said, conversation, create_as)
-        topic = said.claim.topic(who, await self._speaker(who, conversation, create_as))
-        async with self._flights.turn((topic, said.claim.digest), ACCEPTED_WITHIN) as flight:
-            if flight.result is not None and (live := self._runs.live(flight.result.run)) is not None:
-                return replace(flight.result, reader=Reader(live), replayed=True)
-            flight.result = await self._send(who, agent, said, conversation, create_as)
+        if message.idempotency_key is None:
+            return await self._send(who, agent, message, conversation, create_as)
+        topic = message.idempotency_key.topic(who, await self._speaker(who, conversation, create_as))
+        async with self._flights.turn((topic, message.idempotency_key.digest), ACCEPT_TIMEOUT_S) as flight:
+            if flight.result is not None and (live := self._runs.active(flight.result.run)) is not None:
+                return replace(flight.result, reader=RunReader(live), replayed=True)
+            flight.result = await self._send(who, agent, message, conversation, create_as)
             return flight.result
 
     async def _send(
-        self, who: Principal, agent: Agent, said: Said, conversation: Ref | None, create_as: str | None
-    ) -> Sent:
-        taken = not self._runs.closing and self._runs.slots.take(who.app, who.key.number, who.key.setting("max_runs"))
+        self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
+    ) -> Turn:
+        taken = not self._runs.closing and self._runs.slots.acquire(
+            who.app, who.key.number, who.key.setting("max_runs")
+        )
         try:
-            if not taken and said.claim is None:
+            if not taken and message.idempotency_key is None:
                 raise self._refusal()
-            opening = await self._opening(who, agent, said, conversation, create_as)
+            opening = await self._new_turn(who, agent, message, conversation, create_as)
             if not taken:  # what was answered before needs no room
-                stored = await self._store.runs.earlier(opening)
+                stored = await self._store.runs.find_replayed(opening)
                 if stored is None:
                     raise self._refusal()
             else:
-                stored = await self._open(opening, stop_abandoned=_stops_abandoned(who, said))
-            if isinstance(stored, Replay):
+                stored = await self._open(opening, stop_abandoned=_stops_abandoned(who, message))
+            if isinstance(stored, ReplayedRun):
                 return await self._replay(who, stored.run)
             taken = False  # it is the run's from now on
-            return await self._begin(opening, stored, said)
+            return await self._begin(opening, stored, message)
         finally:
             if taken:
-                self._runs.slots.give_back(who.app, who.key.number)
+                self._runs.slots.release(who.app, who.key.number)
 
-    async def _opening(
-        self, who: Principal, agent: Agent, said: Said, conversation: Ref | None, create_as: str | None
-    ) -> Opening:
-        await self._require_variables(who, agent, said, conversation)
+    async def _new_turn(
+        self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
+    ) -> NewTurn:
+        await self._require_variables(who, agent, message, conversation)
         user = await self._speaker(who, conversation, create_as)
-        parts = tuple(_cleaned(part) for part in said.parts)
-        return Opening(
+        parts = tuple(_cleaned(part) for part in message.parts)
+        return NewTurn(
             who=who,
             user=user,
             agent=agent,
@@ -177,63 +185,65 @@ class Chat:
             question=new_uid(),
             parts=parts,
             conversation=conversation,
-            variables=said.conversation_variables,
+            variables=message.conversation_variables,
             create_as=create_as,
             max_waiting=self._limits.max_waiting_turns,
             worker=self._runs.worker(),
-            claim=said.claim,
-            claim_ttl=self._limits.idempotency_ttl_s,
+            idempotency_key=message.idempotency_key,
+            idempotency_ttl_s=self._limits.idempotency_ttl_s,
         )
 
-    async def _begin(self, opening: Opening, stored: Accepted, said: Said) -> Sent:
+    async def _begin(self, turn: NewTurn, stored: StoredTurn, message: NewMessage) -> Turn:
         """Begin the run of a turn that is stored."""
-        who, agent = opening.who, opening.agent
-        scene = Scene(
+        who, agent = turn.who, turn.agent
+        scene = TurnContext(
             agent=agent,
-            user=opening.user.id,
+            user=turn.user.id,
             conversation=stored.conversation.id,
             question=stored.question,
-            variables={**(stored.conversation.variables or {}), **said.variables},
-            off=said.off,
-            trace=said.trace,
+            variables={**(stored.conversation.variables or {}), **message.variables},
+            disabled_tools=message.disabled_tools,
+            trace=message.trace,
         )
-        live = Live(app=who.app, run=stored.answer.id, uid=opening.run, scene=scene, credential=who.key.number)
+        live = ActiveRun(app=who.app, run=stored.answer.id, uid=turn.run, scene=scene, credential=who.key.number)
         self._runs.add(live, start=stored.first)
-        reader = Reader(live)
-        if stored.ahead and _stops_abandoned(who, said):
+        reader = RunReader(live)
+        if stored.ahead and _stops_abandoned(who, message):
             with suppress(Problem):  # the message is stored, and waits if need be
                 await self._stop_abandoned(stored.ahead)
-        return Sent(
+        return Turn(
             conversation=stored.conversation, agent=agent, question=stored.question, answer=stored.answer, reader=reader
         )
 
-    async def _require_variables(self, who: Principal, agent: Agent, said: Said, conversation: Ref | None) -> None:
-        given = {**(said.conversation_variables or {}), **said.variables}
+    async def _require_variables(
+        self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None
+    ) -> None:
+        given = {**(message.conversation_variables or {}), **message.variables}
         lacking = [one.name for one in agent.spec.variables if one.required and _is_nothing(given.get(one.name))]
-        if not lacking or said.variables_field is None:
+        if not lacking or message.variables_field is None:
             return
         found = None if conversation is None else await self._find(who, conversation)
         kept = {} if found is None or found.variables is None else found.variables
         for name in lacking:
             if _is_nothing(kept.get(name)):
                 detail = f"the agent {agent.name!r} requires the variable {name!r}"
-                raise Invalid(field=f"{said.variables_field}.{name}", rule="required", detail=detail)
+                raise Invalid(field=f"{message.variables_field}.{name}", rule="required", detail=detail)
 
-    async def _open(self, opening: Opening, *, stop_abandoned: bool) -> Accepted | Replay:
+    async def _open(self, turn: NewTurn, *, stop_abandoned: bool) -> StoredTurn | ReplayedRun:
         """Store the turn; where abandoned ones leave it no room, once these have ended."""
         try:
-            return await self._store.runs.open(opening)
+            return await self._store.runs.open(turn)
         except Busy as busy:
-            if busy.reason != "waiting" or not stop_abandoned or opening.conversation is None:
+            if busy.reason != "waiting" or not stop_abandoned or turn.conversation is None:
                 raise
-            queue = await self._store.runs.queue(opening.who.app, opening.user.id, opening.conversation)
+            queue = await self._store.runs.queue(turn.who.app, turn.user.id, turn.conversation)
             if not await self._stop_abandoned(queue):
                 raise
-        for pause in ROOM_AFTER:
+        for pause in QUEUE_RETRY_DELAYS_S:
             await asyncio.sleep(pause)
             with suppress(Busy):
-                return await self._store.runs.open(opening)
-        return await self._store.runs.open(opening)
+                return await self._store.runs.open(turn)
+        return await self._store.runs.open(turn)
 
     async def _stop_abandoned(self, runs: Sequence[int]) -> bool:
         """Stop those of ``runs`` that nobody reads, in whichever process they are, the last one first; whether any
@@ -248,7 +258,7 @@ class Chat:
         """Why no new run is taken."""
         return Busy(reason="closing" if self._runs.closing else "overload", retry_after=1)
 
-    async def _replay(self, who: Principal, run: UUID) -> Sent:
+    async def _replay(self, who: Principal, run: UUID) -> Turn:
         turn = await self._store.runs.turn(who.app, run)
         reader = await self._runs.follow(who.app, run)
         if turn is None or reader is None:
@@ -258,11 +268,11 @@ class Chat:
         agent = await self._store.agents.get(who.app, conversation.agent)
         if agent is None:
             raise NotFound(noun="agent", ref=str(conversation.agent))
-        return Sent(
+        return Turn(
             conversation=conversation, agent=agent, question=question, answer=answer, reader=reader, replayed=True
         )
 
-    async def resume(self, who: Principal, run: UUID, after: int = 0) -> Reader:
+    async def resume(self, who: Principal, run: UUID, after: int = 0) -> RunReader:
         """A reader of the run from cursor ``after``: live, or days later."""
         message = await self._store.runs.get(who.app, run)
         if message is None or await self._find(who, message.conversation) is None:
@@ -278,11 +288,11 @@ class Chat:
         found = await self.conversation(who, conversation)
         runs = await self._store.runs.live(who.app, found.id)
         await self._stop(runs)
-        await self._stored(who.app, runs, STOPPED_WITHIN)
+        await self._stored(who.app, runs, STOP_TIMEOUT_S)
         return len(runs)
 
     async def stop_run(
-        self, who: Principal, run: UUID, *, agent: Agent | None = None, within: float = STOPPED_WITHIN
+        self, who: Principal, run: UUID, *, agent: Agent | None = None, within: float = STOP_TIMEOUT_S
     ) -> bool:
         """Stop one run, or drop it while it waits. False, without effect, for one that has ended, is somebody
         else's, or is not of ``agent``. Raises ``Internal`` when its end is not stored ``within`` so many seconds;
@@ -306,8 +316,8 @@ class Chat:
         """Wait until the ends of ``runs`` are stored, in whichever process they are. Raises ``Internal``."""
         if not runs or not within:
             return
-        here = [live for run in runs if (live := self._runs.live(run)) is not None]
-        elsewhere = [run for run in runs if self._runs.live(run) is None]
+        here = [live for run in runs if (live := self._runs.active(run)) is not None]
+        elsewhere = [run for run in runs if self._runs.active(run) is None]
         try:
             async with asyncio.timeout(within):
                 for live in here:
@@ -323,7 +333,7 @@ class Chat:
     @asynccontextmanager
     async def page(
         self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
-    ) -> AsyncGenerator[Page]:
+    ) -> AsyncGenerator[HistoryPage]:
         """At most ``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above
         ``after``. They are to be encoded in the block."""
         found = await self.conversation(who, conversation)
@@ -339,10 +349,10 @@ class Chat:
 
     async def told(
         self, who: Principal, conversation: Ref, *, before: int | None = None, newest: int | None = None
-    ) -> Told:
+    ) -> FullHistory:
         """All that was said, or the ``newest`` messages (with an id below ``before``), to be read as it is taken."""
         found = await self.conversation(who, conversation)
-        return await self._history.told(who, found.id, before=before, newest=newest)
+        return await self._history.read_all(who, found.id, before=before, newest=newest)
 
     async def message(self, who: Principal, uid: UUID) -> Message:
         """An answer of the user's own, by its uid."""
@@ -351,7 +361,7 @@ class Chat:
             raise NotFound(noun="message", ref=str(uid))
         return found
 
-    async def settled(self, who: Principal, run: UUID, within: float) -> Message:
+    async def wait_for_end(self, who: Principal, run: UUID, within: float) -> Message:
         """The answer that ``run`` wrote, once that has ended; as it was saved last where ``within`` seconds go by
         before. Raises ``NotFound``."""
         reader = await self.resume(who, run, after=2**62)
@@ -361,7 +371,7 @@ class Chat:
     async def suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
         history = await self._store.conversations.history(
-            who.app, conversation.id, limit=SUGGESTING_MESSAGES, size=HISTORY_BYTES
+            who.app, conversation.id, limit=SUGGESTION_MESSAGES, size=HISTORY_BYTES
         )
         return await suggest(self._models, agent, history.messages)
 
@@ -389,12 +399,12 @@ class Chat:
             raise NotFound(noun="conversation", ref=str(ref))
         return found
 
-    async def conversations(self, who: Principal, listing: Listing) -> Sequence[Conversation]:
+    async def conversations(self, who: Principal, listing: ConversationQuery) -> Sequence[Conversation]:
         """A stretch of the user's conversations, the one changed last first."""
         user = await self.known_user(who)
         return [] if user is None else await self._store.conversations.page(who.app, user.id, listing)
 
-    async def count(self, who: Principal, listing: Listing) -> int:
+    async def count(self, who: Principal, listing: ConversationQuery) -> int:
         """How many conversations all stretches have together."""
         user = await self.known_user(who)
         return 0 if user is None else await self._store.conversations.count(who.app, user.id, listing)
@@ -448,7 +458,7 @@ class Chat:
         return await self._store.users.known(who.app, who.user)
 
 
-def _stops_abandoned(who: Principal, said: Said) -> bool:
+def _stops_abandoned(who: Principal, said: NewMessage) -> bool:
     return who.key.setting("abandoned", "stop" if said.stop_abandoned else "wait") == "stop"
 
 

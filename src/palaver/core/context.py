@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from palaver.core.ports import ModelTurn
+from palaver.core.ports.models import ModelMessage
 from palaver.core.types import AnyPart, File, Message, Passage, Text
 
-HISTORY_CHARACTERS = 60_000
+MAX_HISTORY_CHARACTERS = 60_000
 """How many characters of earlier messages a model sees at most, the newest first; the question itself is never cut."""
 
 HISTORY_BYTES = 2_097_152
@@ -20,7 +20,7 @@ HISTORY_BYTES = 2_097_152
 _NAME = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
 
 
-def fill(instructions: str, variables: Mapping[str, Any]) -> str:
+def fill_template(instructions: str, variables: Mapping[str, Any]) -> str:
     """``instructions`` with every ``{{name}}`` replaced: text as it is, other JSON compact, a missing one empty."""
 
     def value(match: re.Match[str]) -> str:
@@ -32,10 +32,10 @@ def fill(instructions: str, variables: Mapping[str, Any]) -> str:
     return _NAME.sub(value, instructions)
 
 
-def window(messages: Sequence[Message]) -> tuple[ModelTurn, ...]:
+def history_window(messages: Sequence[Message]) -> tuple[ModelMessage, ...]:
     """The end of ``messages`` (oldest first) that fits, as the model reads it: earlier turns by their words alone."""
-    turns: list[ModelTurn] = []
-    room = HISTORY_CHARACTERS
+    turns: list[ModelMessage] = []
+    room = MAX_HISTORY_CHARACTERS
     for message in reversed(messages):
         parts = tuple(_spoken(message.parts))
         if not parts:
@@ -43,7 +43,7 @@ def window(messages: Sequence[Message]) -> tuple[ModelTurn, ...]:
         room -= sum(len(part.text) for part in parts if isinstance(part, Text))
         if room < 0 and turns:
             break
-        turns.append(ModelTurn(role=message.role, parts=parts))
+        turns.append(ModelMessage(role=message.role, parts=parts))
     turns.reverse()
     while turns and turns[0].role == "assistant":
         del turns[0]
@@ -58,13 +58,13 @@ def _spoken(parts: Sequence[AnyPart]) -> list[Text | File]:
     ]
 
 
-def alternating(turns: Sequence[ModelTurn]) -> tuple[ModelTurn, ...]:
+def alternate_roles(turns: Sequence[ModelMessage]) -> tuple[ModelMessage, ...]:
     """``turns`` with neighbours of one role joined, for endpoints that refuse two in a row: an answer that failed or
     was stopped before its first word leaves two questions side by side."""
-    joined: list[ModelTurn] = []
+    joined: list[ModelMessage] = []
     for turn in turns:
         if joined and joined[-1].role == turn.role:
-            joined[-1] = ModelTurn(role=turn.role, parts=_joined(joined[-1].parts, turn.parts))
+            joined[-1] = ModelMessage(role=turn.role, parts=_joined(joined[-1].parts, turn.parts))
         else:
             joined.append(turn)
     return tuple(joined)
@@ -76,7 +76,7 @@ def _joined(earlier: tuple[AnyPart, ...], later: tuple[AnyPart, ...]) -> tuple[A
     return (*earlier, *later)
 
 
-def cite(passages: Sequence[Passage]) -> str:
+def format_passages(passages: Sequence[Passage]) -> str:
     """``passages`` as text for a model: numbered, each with its source."""
     return "\n\n".join(
         f"[{number}] {' › '.join(name for name in (passage.title, passage.heading) if name) or passage.source}"

@@ -16,32 +16,32 @@ from typing import TypeAlias
 
 import msgspec
 
-from palaver.core.types import AnyPart, Ended, Growing, Text, Thinking, ToolResult, Value
+from palaver.core.types import AnyPart, RunEnded, StreamedPart, Text, Thinking, ToolResult, Value
 
-BLOCK = 16_384
+BLOCK_CHARACTERS = 16_384
 """Characters of a growing text that are packed together once newer ones have come."""
 
 
-class Opened(Value, frozen=True, kw_only=True):
+class PartStarted(Value, frozen=True, kw_only=True):
     """A growing part begins; ``part`` has no text yet."""
 
-    part: Growing
+    part: StreamedPart
 
 
-class Grew(Value, frozen=True, kw_only=True):
+class TextDelta(Value, frozen=True, kw_only=True):
     """The part opened last has grown by ``text`` (never empty)."""
 
     text: str
 
 
-class Added(Value, frozen=True, kw_only=True):
+class PartAdded(Value, frozen=True, kw_only=True):
     """A part that came whole: a tool call, its result, a file."""
 
     part: AnyPart
 
 
-Event: TypeAlias = Opened | Grew | Added | Ended
-Content = tuple[tuple[AnyPart, ...], Ended | None]
+Event: TypeAlias = PartStarted | TextDelta | PartAdded | RunEnded
+MessageContent = tuple[tuple[AnyPart, ...], RunEnded | None]
 """What events fold to: a message's ``parts`` and ``ended``."""
 
 
@@ -60,13 +60,13 @@ class _Block:
         return zlib.decompress(self._packed).decode("utf-8", "surrogatepass")
 
 
-class _Writing:
-    """A growing part in memory: blocks of ``BLOCK`` characters, and the rest in a buffer. Appending and reading a
-    tail take time proportional to that piece alone."""
+class _GrowingText:
+    """A growing part in memory: blocks of ``BLOCK_CHARACTERS`` characters, and the rest in a buffer. Appending and
+    reading a tail take time proportional to that piece alone."""
 
     __slots__ = ("_base", "_blocks", "_buffer", "held", "length", "part")
 
-    def __init__(self, part: Growing) -> None:
+    def __init__(self, part: StreamedPart) -> None:
         self.part = part
         self.length = 0
         self.held = 0
@@ -82,15 +82,15 @@ class _Writing:
         self._buffer.seek(0, io.SEEK_END)
         self._buffer.write(text)
         self.length += len(text)
-        if self.length - self._base >= 2 * BLOCK:
+        if self.length - self._base >= 2 * BLOCK_CHARACTERS:
             self._pack()
 
     def _pack(self) -> None:
         """Leave the newest text, which readers are at, as it is."""
         text = self._buffer.getvalue()
-        end = (len(text) // BLOCK - 1) * BLOCK
-        for start in range(0, end, BLOCK):
-            block = _Block(text[start : start + BLOCK])
+        end = (len(text) // BLOCK_CHARACTERS - 1) * BLOCK_CHARACTERS
+        for start in range(0, end, BLOCK_CHARACTERS):
+            block = _Block(text[start : start + BLOCK_CHARACTERS])
             self._blocks.append(block)
             self.held += len(block)
         self._base += end
@@ -101,60 +101,60 @@ class _Writing:
             self._buffer.seek(start - self._base)
             return self._buffer.read(most)
         end = self.length if most < 0 else min(self.length, start + most)
-        first = start // BLOCK
-        text = "".join(block.text() for block in self._blocks[first : -(-min(end, self._base) // BLOCK)])
+        first = start // BLOCK_CHARACTERS
+        text = "".join(block.text() for block in self._blocks[first : -(-min(end, self._base) // BLOCK_CHARACTERS)])
         if end > self._base:
             self._buffer.seek(0)
             text += self._buffer.read(end - self._base)
-        return text[start - first * BLOCK : end - first * BLOCK]
+        return text[start - first * BLOCK_CHARACTERS : end - first * BLOCK_CHARACTERS]
 
-    def frozen(self) -> _Frozen:
-        return _Frozen(self.part, tuple(self._blocks), self._buffer.getvalue())
+    def frozen(self) -> _TextSnapshot:
+        return _TextSnapshot(self.part, tuple(self._blocks), self._buffer.getvalue())
 
-    def whole(self) -> Growing:
+    def whole(self) -> StreamedPart:
         return self.frozen().whole()
 
 
-class _Frozen:
+class _TextSnapshot:
     """A growing part as it was at one moment; ``whole`` may be called in any thread."""
 
     __slots__ = ("_blocks", "_part", "_rest")
 
-    def __init__(self, part: Growing, blocks: tuple[_Block, ...], rest: str) -> None:
+    def __init__(self, part: StreamedPart, blocks: tuple[_Block, ...], rest: str) -> None:
         self._part = part
         self._blocks = blocks
         self._rest = rest
 
-    def whole(self) -> Growing:
+    def whole(self) -> StreamedPart:
         text, pocket = "".join((*(block.text() for block in self._blocks), self._rest)), self._part.provider_data
         if isinstance(self._part, Text):
             return Text(text=text, provider_data=pocket)
         return Thinking(text=text, provider_data=pocket)
 
 
-class _Written:
+class _FinishedText:
     """A growing part that grows no more: nothing beside its text."""
 
     __slots__ = ("length", "part")
 
-    def __init__(self, part: Growing) -> None:
+    def __init__(self, part: StreamedPart) -> None:
         self.part = part
         self.length = len(part.text)
 
-    def frozen(self) -> _Written:
+    def frozen(self) -> _FinishedText:
         return self
 
     def tail(self, start: int, most: int) -> str:
         return self.part.text[start : None if most < 0 else start + most]
 
-    def whole(self) -> Growing:
+    def whole(self) -> StreamedPart:
         return self.part
 
 
-_Text = _Writing | _Written
+_Text = _GrowingText | _FinishedText
 
 
-class Place:
+class Cursor:
     """A reader's cursor, kept as (part, steps into it) so that reading on costs nothing for what was read."""
 
     __slots__ = ("inside", "part", "steps")
@@ -165,16 +165,16 @@ class Place:
         self.steps = 0
 
 
-class Snapshot:
+class DraftSnapshot:
     """A draft as it was at one moment. ``parts`` takes time for a long one, and may be called in any thread."""
 
     __slots__ = ("_parts",)
 
-    def __init__(self, parts: tuple[_Frozen | _Written | AnyPart, ...]) -> None:
+    def __init__(self, parts: tuple[_TextSnapshot | _FinishedText | AnyPart, ...]) -> None:
         self._parts = parts
 
     def parts(self) -> tuple[AnyPart, ...]:
-        return tuple(part.whole() if isinstance(part, _Frozen | _Written) else part for part in self._parts)
+        return tuple(part.whole() if isinstance(part, _TextSnapshot | _FinishedText) else part for part in self._parts)
 
 
 class Draft:
@@ -183,10 +183,10 @@ class Draft:
 
     __slots__ = ("_closed", "_parts", "ended", "size", "steps")
 
-    def __init__(self, parts: Iterable[AnyPart] = (), ended: Ended | None = None) -> None:
-        kept = _Writing if ended is None else _Written
-        self._parts: list[_Writing | _Written | AnyPart] = [
-            kept(part) if isinstance(part, Growing) else part for part in parts
+    def __init__(self, parts: Iterable[AnyPart] = (), ended: RunEnded | None = None) -> None:
+        kept = _GrowingText if ended is None else _FinishedText
+        self._parts: list[_GrowingText | _FinishedText | AnyPart] = [
+            kept(part) if isinstance(part, StreamedPart) else part for part in parts
         ]
         self.ended = ended
         self.steps = sum(1 + part.length if isinstance(part, _Text) else 1 for part in self._parts) + (
@@ -201,37 +201,37 @@ class Draft:
     def _count(self, part: AnyPart) -> None:
         size = _size(part)
         self.size += size
-        if not isinstance(part, Growing):
+        if not isinstance(part, StreamedPart):
             self._closed += size
 
     @property
-    def held(self) -> int:
+    def memory_bytes(self) -> int:
         last = self._parts[-1] if self._parts else None
-        return self._closed + (2 * BLOCK + last.held if isinstance(last, _Writing) else 0)
+        return self._closed + (2 * BLOCK_CHARACTERS + last.held if isinstance(last, _GrowingText) else 0)
 
     def apply(self, event: Event) -> None:
-        """Take one event. Nothing may follow ``Ended``; ``Grew`` needs a growing part at the end."""
+        """Take one event. Nothing may follow ``RunEnded``; ``TextDelta`` needs a growing part at the end."""
         if self.ended is not None:
             raise ValueError(f"{event!r} after the end")
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 last = self._parts[-1] if self._parts else None
-                if not isinstance(last, _Writing):
+                if not isinstance(last, _GrowingText):
                     raise ValueError(f"{event!r} without an open part")  # noqa: TRY004  the order is wrong, not a type
                 last.write(text)
                 self.steps += len(text)
                 self.size += _bytes(text)
-            case Opened(part=part):
-                self._closed = self.held
+            case PartStarted(part=part):
+                self._closed = self.memory_bytes
                 self._count(part)
-                self._parts.append(_Writing(part))
+                self._parts.append(_GrowingText(part))
                 self.steps += 1 + len(part.text)
-            case Added(part=part):
-                self._closed = self.held
+            case PartAdded(part=part):
+                self._closed = self.memory_bytes
                 self._count(part)
                 self._parts.append(part)
                 self.steps += 1
-            case Ended():
+            case RunEnded():
                 self.ended = event
                 self.steps += 1
 
@@ -240,51 +240,51 @@ class Draft:
         """How many parts there are."""
         return len(self._parts)
 
-    def snapshot(self, first: int = 0) -> Snapshot:
+    def snapshot(self, first: int = 0) -> DraftSnapshot:
         """The parts from number ``first`` on, as they are now."""
-        return Snapshot(tuple(part.frozen() if isinstance(part, _Text) else part for part in self._parts[first:]))
+        return DraftSnapshot(tuple(part.frozen() if isinstance(part, _Text) else part for part in self._parts[first:]))
 
     def parts(self) -> tuple[AnyPart, ...]:
         return self.snapshot().parts()
 
-    def content(self) -> Content:
+    def content(self) -> MessageContent:
         return self.parts(), self.ended
 
-    def since(self, place: Place, most: int = -1) -> list[Event]:
+    def read(self, cursor: Cursor, limit: int = -1) -> list[Event]:
         """The events after ``place``, which moves behind them. Neighbouring text comes joined, ``most`` characters of
         it at a time (-1: all), so that a reader who is far behind costs no more than that."""
         events: list[Event] = []
         parts = self._parts
-        while place.part < len(parts):
-            part = parts[place.part]
+        while cursor.part < len(parts):
+            part = parts[cursor.part]
             if not isinstance(part, _Text):
-                events.append(Added(part=part))
-                place.steps += 1
+                events.append(PartAdded(part=part))
+                cursor.steps += 1
             else:
-                if place.inside == 0:
-                    events.append(Opened(part=_emptied(part.part)))
-                    place.inside = 1
-                    place.steps += 1
-                if (seen := place.inside - 1) < part.length:
-                    text = part.tail(seen, most)
-                    events.append(Grew(text=text))
-                    place.steps += len(text)
-                    place.inside += len(text)
-                    if place.inside <= part.length:
+                if cursor.inside == 0:
+                    events.append(PartStarted(part=_emptied(part.part)))
+                    cursor.inside = 1
+                    cursor.steps += 1
+                if (seen := cursor.inside - 1) < part.length:
+                    text = part.tail(seen, limit)
+                    events.append(TextDelta(text=text))
+                    cursor.steps += len(text)
+                    cursor.inside += len(text)
+                    if cursor.inside <= part.length:
                         return events
-                if place.part == len(parts) - 1 and self.ended is None:
+                if cursor.part == len(parts) - 1 and self.ended is None:
                     return events
-            place.part += 1
-            place.inside = 0
-        if self.ended is not None and place.part == len(parts):
+            cursor.part += 1
+            cursor.inside = 0
+        if self.ended is not None and cursor.part == len(parts):
             events.append(self.ended)
-            place.steps += 1
-            place.part += 1
+            cursor.steps += 1
+            cursor.part += 1
         return events
 
-    def place(self, after: int) -> Place:
+    def cursor(self, after: int) -> Cursor:
         """The place ``after`` steps from the beginning; past the end is the end."""
-        place = Place()
+        place = Cursor()
         for part in self._parts:
             size = 1 + part.length if isinstance(part, _Text) else 1
             if place.steps + size > after:
@@ -294,7 +294,7 @@ class Draft:
             place.steps += size
             place.part += 1
         last = self._parts[-1] if self._parts else None
-        if isinstance(last, _Writing) and self.ended is None:
+        if isinstance(last, _GrowingText) and self.ended is None:
             # The last part may still grow: stand at its end, not behind it.
             place.part -= 1
             place.inside = 1 + last.length
@@ -303,7 +303,7 @@ class Draft:
             place.steps += 1
         return place
 
-    def read_out(self, place: Place) -> bool:
+    def read_out(self, place: Cursor) -> bool:
         """Whether nothing will ever come after ``place``."""
         return self.ended is not None and place.steps >= self.steps
 
@@ -314,7 +314,7 @@ def _bytes(text: str) -> int:
 
 
 def _size(part: AnyPart) -> int:
-    if isinstance(part, Growing):
+    if isinstance(part, StreamedPart):
         return _bytes(part.text) + 64
     try:
         return len(msgspec.json.encode(part))
@@ -322,13 +322,13 @@ def _size(part: AnyPart) -> int:
         return _bytes(part.content) if isinstance(part, ToolResult) else 64
 
 
-def _emptied(part: Growing) -> Growing:
+def _emptied(part: StreamedPart) -> StreamedPart:
     if isinstance(part, Text):
         return Text(provider_data=part.provider_data)
     return Thinking(provider_data=part.provider_data)
 
 
-def fold(events: Iterable[Event], onto: Content = ((), None)) -> Content:
+def fold(events: Iterable[Event], onto: MessageContent = ((), None)) -> MessageContent:
     """The message that ``events`` write, beginning with what ``onto`` already holds."""
     draft = Draft(*onto)
     for event in events:
@@ -336,7 +336,7 @@ def fold(events: Iterable[Event], onto: Content = ((), None)) -> Content:
     return draft.content()
 
 
-def unfold(content: Content, after: int = 0) -> list[Event]:
+def unfold(content: MessageContent, after: int = 0) -> list[Event]:
     """The events that make ``content`` from its state at cursor ``after``; 0 is the beginning."""
     draft = Draft(*content)
-    return draft.since(draft.place(after))
+    return draft.read(draft.cursor(after))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from palaver.core.content import Content
-from palaver.core.ports import Store
+from palaver.core.byte_source import ByteSource
+from palaver.core.ports.store import Store
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, StoredFile, clean
 
-PIECE = 262_144
+PIECE_BYTES = 262_144
 """Bytes of a file that are read at a time."""
-MAX_NAME = 255
+MAX_NAME_CHARACTERS = 255
 """Characters of a file's name."""
 _MAX_ENDING = 16
 
 
-def shortened(name: str, limit: int = MAX_NAME) -> str:
+def shorten_name(name: str, limit: int = MAX_NAME_CHARACTERS) -> str:
     """``name`` in at most ``limit`` characters, with its ending: that says what the file is."""
     stem, dot, ending = name.rpartition(".")
     if len(name) <= limit or not stem or len(ending) > _MAX_ENDING:
@@ -25,7 +25,7 @@ def shortened(name: str, limit: int = MAX_NAME) -> str:
     return f"{stem[: limit - len(ending) - 1]}{dot}{ending}"
 
 
-class Drawer:
+class Files:
     """The files of an application, each its end user's own."""
 
     def __init__(self, store: Store) -> None:
@@ -38,7 +38,7 @@ class Drawer:
         key: str,
         name: str,
         media_type: str,
-        content: bytes | Content,
+        content: bytes | ByteSource,
         details: dict[str, Any] | None = None,
         conversation: int | None = None,
     ) -> StoredFile:
@@ -49,7 +49,7 @@ class Drawer:
             who.app,
             user.id,
             key=key,
-            name=shortened(clean(name)),
+            name=shorten_name(clean(name)),
             media_type=clean(media_type),
             content=content,
             details=details or {},
@@ -83,10 +83,10 @@ class Drawer:
         return await self._store.files.content(file, start=start, length=length)
 
     async def pieces(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """The same, ``PIECE`` bytes at a time: no more of it is in memory."""
+        """The same, ``PIECE_BYTES`` bytes at a time: no more of it is in memory."""
         end = file.size if length is None else min(file.size, start + length)
-        for at in range(start, end, PIECE):
-            piece = await self._store.files.content(file, start=at, length=min(PIECE, end - at))
+        for at in range(start, end, PIECE_BYTES):
+            piece = await self._store.files.content(file, start=at, length=min(PIECE_BYTES, end - at))
             if not piece:  # deleted meanwhile
                 raise NotFound(noun="file", ref=file.key)
             yield piece

@@ -12,22 +12,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from palaver.core.ports import Conversations, Stretch
+from palaver.core.ports.store import ConversationRepository, Stretch
 from palaver.core.singleflight import SingleFlight
 from palaver.core.types import Message, Principal
 
-FREE_BYTES = 262_144
+SMALL_PAGE_BYTES = 262_144
 """Bytes of messages that every call may read without waiting for its turn."""
-PIECE = 200
+BATCH_MESSAGES = 200
 """Messages of a piece, where all of a conversation is read."""
-LONG_AT_ONCE = 2
+MAX_CONCURRENT_LONG_READS = 2
 """Long pages that are made at a time."""
-TURN_WITHIN = 30.0
+TURN_TIMEOUT_S = 30.0
 """Seconds after which a call whose turn does not come is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class HistoryPage:
     """Messages, oldest first. ``next`` is the uid of the one after them in the direction in which they were asked
     for, if there is one."""
 
@@ -36,7 +36,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class FullHistory:
     """Messages, oldest first, of which ``rest`` is read as it is taken; ``None``: ``first`` are all."""
 
     first: Sequence[Message]
@@ -46,31 +46,31 @@ class Told:
 class History:
     """Reads messages of conversations that the caller may read."""
 
-    def __init__(self, store: Conversations, *, max_page_bytes: int) -> None:
+    def __init__(self, store: ConversationRepository, *, max_page_bytes: int) -> None:
         self._store = store
         self._max = max_page_bytes
-        self._free = min(FREE_BYTES, max_page_bytes)
+        self._free = min(SMALL_PAGE_BYTES, max_page_bytes)
         self._turns = SingleFlight[None]()
-        self._making = asyncio.Semaphore(LONG_AT_ONCE)
+        self._making = asyncio.Semaphore(MAX_CONCURRENT_LONG_READS)
 
     @asynccontextmanager
     async def page(
         self, who: Principal, conversation: int, *, before: int | None, after: int | None, limit: int
-    ) -> AsyncGenerator[Page]:
+    ) -> AsyncGenerator[HistoryPage]:
         """The newest ``limit`` messages (below id ``before``), or the first ones above ``after``: fewer where they are
         long, and always one. While the block lasts, a long page is being made: leave it when it is encoded."""
         begun = await self._store.history(
             who.app, conversation, before=before, after=after, limit=limit, size=self._free, always_one=False
         )
         if begun.next is None or len(begun.messages) == limit:
-            yield Page(messages=begun.messages, next=begun.next)
+            yield HistoryPage(messages=begun.messages, next=begun.next)
             return
-        async with self._turns.turn((who.app, who.key.number), TURN_WITHIN), self._making:
+        async with self._turns.turn((who.app, who.key.number), TURN_TIMEOUT_S), self._making:
             yield await self._longer(who.app, conversation, begun, before, after, limit)
 
     async def _longer(
         self, app: int, conversation: int, begun: Stretch, before: int | None, after: int | None, limit: int
-    ) -> Page:
+    ) -> HistoryPage:
         if begun.messages:
             after = None if after is None else begun.messages[-1].id
             before = begun.messages[0].id if after is None else before
@@ -84,11 +84,13 @@ class History:
             always_one=not begun.messages,
         )
         older, newer = (rest, begun) if after is None else (begun, rest)
-        return Page(messages=(*older.messages, *newer.messages), next=rest.next)
+        return HistoryPage(messages=(*older.messages, *newer.messages), next=rest.next)
 
-    async def told(self, who: Principal, conversation: int, *, before: int | None, newest: int | None) -> Told:
+    async def read_all(
+        self, who: Principal, conversation: int, *, before: int | None, newest: int | None
+    ) -> FullHistory:
         """All that was said, or the ``newest`` messages below id ``before``, however long they are."""
-        limit = PIECE if newest is None else newest
+        limit = BATCH_MESSAGES if newest is None else newest
         begun = await self._store.history(
             who.app,
             conversation,
@@ -99,22 +101,22 @@ class History:
             always_one=False,
         )
         if begun.next is None or len(begun.messages) == newest:
-            return Told(first=begun.messages)
+            return FullHistory(first=begun.messages)
         if newest is None:
             behind = begun.messages[-1].id if begun.messages else 0
-            return Told(first=begun.messages, rest=self._pieces(who.app, conversation, behind, before, None))
+            return FullHistory(first=begun.messages, rest=self._pieces(who.app, conversation, behind, before, None))
         behind = await self._store.behind(who.app, conversation, before=before, limit=newest)
         pieces = self._pieces(who.app, conversation, behind, before, newest)
-        return Told(first=await anext(pieces, ()), rest=pieces)
+        return FullHistory(first=await anext(pieces, ()), rest=pieces)
 
     async def _pieces(
         self, app: int, conversation: int, behind: int, before: int | None, most: int | None
     ) -> AsyncGenerator[Sequence[Message], None]:
         """The messages above ``behind``, ``most`` of them, a piece at a time."""
-        left = PIECE if most is None else most
+        left = BATCH_MESSAGES if most is None else most
         while left:
             piece = await self._store.history(
-                app, conversation, before=before, after=behind, limit=min(PIECE, left), size=self._free
+                app, conversation, before=before, after=behind, limit=min(BATCH_MESSAGES, left), size=self._free
             )
             if not piece.messages:
                 return

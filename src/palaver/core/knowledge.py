@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from palaver.core.ports import Agents, Knowledge
+from palaver.core.ports.documents import Knowledge
+from palaver.core.ports.store import AgentRepository
 from palaver.core.problems import NotFound
 from palaver.core.types import Passage, Principal, Ref
 
@@ -12,7 +13,7 @@ from palaver.core.types import Passage, Principal, Ref
 class KnowledgeBases:
     """The knowledge bases as a caller may search them: those that an agent has which the caller may use."""
 
-    def __init__(self, agents: Agents, knowledge: Knowledge) -> None:
+    def __init__(self, agents: AgentRepository, knowledge: Knowledge) -> None:
         self._agents = agents
         self._knowledge = knowledge
 

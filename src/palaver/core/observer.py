@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from palaver.core.problems import Upstream
-from palaver.core.types import Ended, Value
+from palaver.core.types import RunEnded, Value
 
 
 class RunReport(Value, frozen=True, kw_only=True):
@@ -14,7 +14,7 @@ class RunReport(Value, frozen=True, kw_only=True):
 
     app: int
     model: str
-    ended: Ended
+    ended: RunEnded
     first_token_s: float | None = None
 
 
@@ -28,7 +28,7 @@ class Observer(Protocol):
         ...
 
 
-class Unobserved:
+class NullObserver:
     """An ``Observer`` where nobody asks for figures."""
 
     def run_ended(self, report: RunReport) -> None:

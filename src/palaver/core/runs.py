@@ -19,47 +19,47 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from palaver.core.caller import unless_left
-from palaver.core.events import Added, Draft, Event
-from palaver.core.observer import Observer, RunReport, Unobserved
-from palaver.core.ports import Store
+from palaver.core.disconnect import unless_disconnected
+from palaver.core.events import Draft, Event, PartAdded
+from palaver.core.fair_queue import set_owner
+from palaver.core.observer import NullObserver, Observer, RunReport
+from palaver.core.ports.store import Store
 from palaver.core.problems import Busy, Internal, Problem, Upstream
-from palaver.core.slots import Slots
-from palaver.core.turn import Meter, Ports, Scene, play
-from palaver.core.turns import work_for
-from palaver.core.types import Ended, Message, Status
-from palaver.core.writeback import Ending, WriteBack
+from palaver.core.slots import RunSlots
+from palaver.core.turn import TurnContext, TurnServices, UsageMeter, run_turn
+from palaver.core.types import Message, RunEnded, Status
+from palaver.core.writeback import PendingEnd, WriteBack
 
-EARLY = 10_000
+MAX_EARLY_STARTS = 10_000
 """How many runs that may start are remembered before they are known."""
-AT_ONCE = 16_384
+MAX_READ_CHARACTERS = 16_384
 """Characters that a reader is given at a time: what one that does not read on makes the server hold."""
-FEW = 32
+WAKE_BATCH = 32
 """Readers of a run that are woken in one pass of the event loop."""
-READER_S = 0.0001
+READER_COST_S = 0.0001
 """Seconds for each of a run's readers, where there are more, between two rounds in which they are woken."""
-POLL_EVERY = 0.5
+POLL_INTERVAL_S = 0.5
 """Seconds between two looks at a run that another process writes."""
-READ_ELSEWHERE = 3.0
+REMOTE_READER_TTL_S = 3.0
 """Seconds for which a run counts as read after another process has said that somebody reads it there."""
-TELL_EVERY = 1.0
+NOTIFY_INTERVAL_S = 1.0
 """Seconds between two such words."""
-ABANDONED_WITHIN = 4.0
+ABANDON_GRACE_S = 4.0
 """Seconds within which a run's last reader may leave and the run still counts as abandoned when a message came: a
 closed connection may be noticed after the message that follows it."""
 log = structlog.get_logger("palaver.runs")
 
 
-class Reader:
+class RunReader:
     """One follower of a run. ``take`` gives what it has not seen, of a long text a piece at a time; ``wait`` returns
     when there may be more."""
 
     __slots__ = ("_ahead", "_draft", "_place", "_waiting", "_watched", "_woken")
 
-    def __init__(self, watched: Watched, after: int = 0) -> None:
+    def __init__(self, watched: Feed, after: int = 0) -> None:
         self._watched = watched
         self._draft = watched.draft
-        self._place = watched.draft.place(after)
+        self._place = watched.draft.cursor(after)
         # The reader may know more than this process does: it saw text that another one has not saved yet.
         self._ahead = after if after > watched.draft.steps and watched.draft.ended is None else 0
         self._waiting: asyncio.Future[None] | None = None
@@ -80,9 +80,9 @@ class Reader:
             if self._draft.steps < self._ahead and self._draft.ended is None:
                 return []
             # An interrupted run may end short of what the reader saw: its end is told all the same.
-            self._place = self._draft.place(min(self._ahead, self._draft.steps - (self._draft.ended is not None)))
+            self._place = self._draft.cursor(min(self._ahead, self._draft.steps - (self._draft.ended is not None)))
             self._ahead = 0
-        return self._draft.since(self._place, AT_ONCE)
+        return self._draft.read(self._place, MAX_READ_CHARACTERS)
 
     async def wait(self) -> None:
         """Until the run goes on, or somebody calls ``wake``; not at all when either has happened already."""
@@ -101,11 +101,11 @@ class Reader:
         self._watched.readers.discard(self)
 
 
-async def collect(reader: Reader, limit_s: float) -> list[Event] | None:
+async def collect(reader: RunReader, limit_s: float) -> list[Event] | None:
     """Every event from where the reader is to the end; ``None`` when that takes longer. The run goes on regardless,
-    also when the caller who waits for it leaves: that raises ``CallerLeft``."""
+    also when the caller who waits for it leaves: that raises ``CallerDisconnected``."""
     try:
-        async with asyncio.timeout(limit_s), unless_left():
+        async with asyncio.timeout(limit_s), unless_disconnected():
             return await _to_the_end(reader)
     except TimeoutError:
         return None
@@ -113,7 +113,7 @@ async def collect(reader: Reader, limit_s: float) -> list[Event] | None:
         reader.close()
 
 
-async def _to_the_end(reader: Reader) -> list[Event]:
+async def _to_the_end(reader: RunReader) -> list[Event]:
     events: list[Event] = []
     while not reader.done:
         await reader.wait()
@@ -121,23 +121,23 @@ async def _to_the_end(reader: Reader) -> list[Event]:
     return events
 
 
-class Watched:
+class Feed:
     """A draft and who reads it."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.readers: set[Reader] = set()
-        self._rounds = Rounds()
+        self.readers: set[RunReader] = set()
+        self._rounds = WakeQueue()
 
     def changed(self) -> None:
-        if len(self.readers) > FEW:
+        if len(self.readers) > WAKE_BATCH:
             self._rounds.go(self)
             return
         for reader in self.readers:
             reader.wake()
 
 
-class Rounds:
+class WakeQueue:
     """Wakes many readers a few at a time, so that everybody else has his turn in between, and the more there are the
     less often: each of them is given more at once. It does not keep what they read: a cycle of references would keep
     every answer until the collector comes."""
@@ -145,29 +145,29 @@ class Rounds:
     __slots__ = ("_again", "_begun", "_left")
 
     def __init__(self) -> None:
-        self._left: list[Reader] | None = None
+        self._left: list[RunReader] | None = None
         """Who is to be woken yet; ``None`` between two rounds."""
         self._again = False
         self._begun = float("-inf")
 
-    def go(self, watched: Watched) -> None:
+    def go(self, watched: Feed) -> None:
         """There is something to read: at the latest by the end of the next round everybody knows."""
         self._again = True
         if self._left is None:
             self._left = []
             loop = asyncio.get_running_loop()
-            pause = self._begun + len(watched.readers) * READER_S - loop.time()
+            pause = self._begun + len(watched.readers) * READER_COST_S - loop.time()
             loop.call_later(max(0.0, pause), self._begin, watched)
 
-    def _begin(self, watched: Watched) -> None:
+    def _begin(self, watched: Feed) -> None:
         self._again = False
         self._begun = asyncio.get_running_loop().time()
         self._left = list(watched.readers)
         self._wake_some(watched)
 
-    def _wake_some(self, watched: Watched) -> None:
+    def _wake_some(self, watched: Feed) -> None:
         assert self._left is not None
-        some, self._left = self._left[-FEW:], self._left[:-FEW]
+        some, self._left = self._left[-WAKE_BATCH:], self._left[:-WAKE_BATCH]
         for reader in some:
             reader.wake()
         if self._left:
@@ -178,10 +178,10 @@ class Rounds:
             self.go(watched)
 
 
-class Live(Watched):
+class ActiveRun(Feed):
     """A run of this process."""
 
-    def __init__(self, *, app: int, run: int, uid: UUID, scene: Scene, credential: int | None = None) -> None:
+    def __init__(self, *, app: int, run: int, uid: UUID, scene: TurnContext, credential: int | None = None) -> None:
         super().__init__(Draft())
         self.app = app
         self.run = run
@@ -192,8 +192,8 @@ class Live(Watched):
         self.task: asyncio.Task[None] | None = None
         self.unstorable = False
         self.saved_at = float("-inf")
-        self.meter = Meter()
-        self.ending: Ended | None = None
+        self.meter = UsageMeter()
+        self.ending: RunEnded | None = None
         """How to end, said from outside: stopped, interrupted."""
         self.stored = asyncio.Event()
         """Set when the end is stored."""
@@ -209,18 +209,18 @@ class Live(Watched):
         return self.scene.conversation
 
 
-class Runs:
+class RunRegistry:
     """The registry of this process's live runs, and what keeps them stored."""
 
     def __init__(
         self,
-        ports: Ports,
+        ports: TurnServices,
         *,
         worker: Callable[[], int],
         timeout: float,
         max_answer_bytes: int,
         max_live_bytes: int,
-        slots: Slots,
+        slots: RunSlots,
     ) -> None:
         self._ports = ports
         self._max_answer_bytes = max_answer_bytes
@@ -231,11 +231,11 @@ class Runs:
         self._store: Store = ports.store
         self._timeout = timeout
         self.worker = worker
-        self._live: dict[UUID, Live] = {}
-        self._by_id: dict[int, Live] = {}
-        self._past: WeakValueDictionary[tuple[int, UUID], Watched] = WeakValueDictionary()
+        self._live: dict[UUID, ActiveRun] = {}
+        self._by_id: dict[int, ActiveRun] = {}
+        self._past: WeakValueDictionary[tuple[int, UUID], Feed] = WeakValueDictionary()
         """Ended runs that somebody reads: all their readers share one copy."""
-        self._remote: dict[UUID, tuple[Watched, asyncio.Task[None]]] = {}
+        self._remote: dict[UUID, tuple[Feed, asyncio.Task[None]]] = {}
         self._early: OrderedDict[int, None] = OrderedDict()
         """Runs that may start and are not known here: another process's, or one that is about to be added."""
         self._back = WriteBack(self._store.runs, settled=self._settled, may_start=self.may_start)
@@ -244,7 +244,7 @@ class Runs:
         self._hurry = asyncio.Event()
         self.closing = False
         self._closed = False
-        self.observer: Observer = Unobserved()
+        self.observer: Observer = NullObserver()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -258,7 +258,7 @@ class Runs:
         """Whether the run of that id is one of this process's."""
         return run in self._by_id
 
-    def live(self, run: UUID) -> Live | None:
+    def active(self, run: UUID) -> ActiveRun | None:
         """The run, while it is one of this process's."""
         return self._live.get(run)
 
@@ -268,7 +268,7 @@ class Runs:
 
     # Running --------------------------------------------------------------------------------------------------------
 
-    def add(self, live: Live, *, start: bool) -> None:
+    def add(self, live: ActiveRun, *, start: bool) -> None:
         """Take a stored run over. It starts now, or (``start`` false) when ``may_start`` says so."""
         self._live[live.uid] = live
         self._by_id[live.run] = live
@@ -287,19 +287,19 @@ class Runs:
             self._start(live)
             return
         self._early[run] = None
-        if len(self._early) > EARLY:
+        if len(self._early) > MAX_EARLY_STARTS:
             self._early.popitem(last=False)
 
-    def _start(self, live: Live) -> None:
+    def _start(self, live: ActiveRun) -> None:
         if live.task is None:
             live.task = asyncio.create_task(self._run(live), name=f"run {live.run}")
 
-    async def _run(self, live: Live) -> None:
-        work_for((live.app, live.scene.user))
-        ended: Ended | None = live.ending
+    async def _run(self, live: ActiveRun) -> None:
+        set_owner((live.app, live.scene.user))
+        ended: RunEnded | None = live.ending
         try:
             if ended is None:
-                ended = await self._play(live)
+                ended = await self._execute(live)
         except asyncio.CancelledError:
             ended = live.ending or _interrupted()
             _uncancel()
@@ -313,31 +313,33 @@ class Runs:
             log.exception("run failed", run=live.uid.hex, trace=live.scene.trace)
         await self._end(live, ended)
 
-    async def _play(self, live: Live) -> Ended:
+    async def _execute(self, live: ActiveRun) -> RunEnded:
         async with (
             asyncio.timeout(self._timeout),
-            aclosing(play(live.scene, self._ports, live.meter, live.draft)) as events,
+            aclosing(run_turn(live.scene, self._ports, live.meter, live.draft)) as events,
         ):
             async for event in events:
-                if isinstance(event, Ended):
+                if isinstance(event, RunEnded):
                     return event
                 self._apply(live, event)
-                self._back.grew(live, urgent=isinstance(event, Added))  # a step is worth more than a second's text
+                self._back.changed(
+                    live, urgent=isinstance(event, PartAdded)
+                )  # a step is worth more than a second's text
                 live.changed()
         raise AssertionError("a turn says how it ended")
 
-    def _apply(self, live: Live, event: Event) -> None:
+    def _apply(self, live: ActiveRun, event: Event) -> None:
         """Raises ``Upstream`` for an answer that is too long, ``Busy`` for one of the longest when all together are."""
         draft = live.draft
-        before = draft.held
+        before = draft.memory_bytes
         draft.apply(event)
-        self._held += draft.held - before
+        self._held += draft.memory_bytes - before
         if draft.size > self._max_answer_bytes:
             raise Upstream(reason="cut", detail=f"the answer has more than {self._max_answer_bytes} bytes")
-        if self._held > self._max_live_bytes and draft.held * len(self._live) >= self._held:
+        if self._held > self._max_live_bytes and draft.memory_bytes * len(self._live) >= self._held:
             raise Busy(reason="overload")
 
-    async def _end(self, live: Live, ended: Ended) -> None:
+    async def _end(self, live: ActiveRun, ended: RunEnded) -> None:
         """Store the end, then let the readers know. Nothing may interrupt this: it is shielded by its future."""
         ended = msgspec.structs.replace(ended, usage=live.meter.usage, at=time.time_ns() // 1_000_000)
         stored = self._back.end(live, ended)
@@ -355,7 +357,7 @@ class Runs:
         live = self._live.get(run)
         if live is None or live.ending is not None:
             return False
-        self._finish_early(live, Ended(status=Status.STOPPED))
+        self._finish_early(live, RunEnded(status=Status.STOPPED))
         return True
 
     def numbers(self) -> set[int]:
@@ -372,7 +374,7 @@ class Runs:
 
     def stop_abandoned(self, run: int) -> bool:
         """Stop a run of this process if nobody reads it; whether it is being stopped. One that is read is stopped
-        when its last reader leaves within ``ABANDONED_WITHIN``."""
+        when its last reader leaves within ``ABANDON_GRACE_S``."""
         live = self._by_id.get(run)
         if live is None or live.ending is not None:
             return live is not None
@@ -382,9 +384,9 @@ class Runs:
             live.abandoning = asyncio.create_task(self._stop_once_unread(live))
         return False
 
-    async def _stop_once_unread(self, live: Live) -> None:
+    async def _stop_once_unread(self, live: ActiveRun) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + ABANDONED_WITHIN
+        until = loop.time() + ABANDON_GRACE_S
         while live.run in self._by_id and live.ending is None and loop.time() < until:
             if not live.is_read(loop.time()):
                 self.stop(live.uid)
@@ -396,9 +398,9 @@ class Runs:
         """Another process has said that somebody reads the run there."""
         live = self._by_id.get(run)
         if live is not None:
-            live.read_elsewhere_until = asyncio.get_running_loop().time() + READ_ELSEWHERE
+            live.read_elsewhere_until = asyncio.get_running_loop().time() + REMOTE_READER_TTL_S
 
-    def _finish_early(self, live: Live, ended: Ended) -> None:
+    def _finish_early(self, live: ActiveRun, ended: RunEnded) -> None:
         live.ending = ended
         if live.task is None:
             self._start(live)
@@ -431,44 +433,44 @@ class Runs:
             task.cancel()
         await self._back.close(within=0.5)
 
-    def hurry(self) -> None:
+    def skip_drain(self) -> None:
         """Do not wait for runs to end by themselves any longer."""
         self._hurry.set()
 
     # Following ------------------------------------------------------------------------------------------------------
 
-    async def follow(self, app: int, run: UUID, after: int = 0) -> Reader | None:
+    async def follow(self, app: int, run: UUID, after: int = 0) -> RunReader | None:
         """A reader of the run, wherever it is written, or of the message it wrote; ``None`` for an unknown one."""
         live = self._live.get(run)
         if live is not None and live.app == app:
-            return Reader(live, after)
+            return RunReader(live, after)
         past = self._past.get((app, run))
         if past is not None:
-            return Reader(past, after)
+            return RunReader(past, after)
         message = await self._store.runs.get(app, run)
         if message is None:
             return None
         if message.ended is not None:
-            return Reader(self._past.setdefault((app, run), Watched(Draft(message.parts, message.ended))), after)
+            return RunReader(self._past.setdefault((app, run), Feed(Draft(message.parts, message.ended))), after)
         if run not in self._live and run not in self._remote:  # before its reader is there: nobody may stop it then
             await self._tell_of_reader(message)
         live = self._live.get(run)
-        return Reader(live or self._watch(message), after)
+        return RunReader(live or self._watch(message), after)
 
-    def _watch(self, message: Message) -> Watched:
+    def _watch(self, message: Message) -> Feed:
         if message.uid not in self._remote:
-            watched = Watched(Draft(message.parts))
+            watched = Feed(Draft(message.parts))
             self._remote[message.uid] = (watched, asyncio.create_task(self._poll(message, watched)))
         return self._remote[message.uid][0]
 
-    async def _poll(self, message: Message, watched: Watched) -> None:
+    async def _poll(self, message: Message, watched: Feed) -> None:
         """Copy what another process saves into ``watched``, while somebody reads it, and tell that process so."""
         loop = asyncio.get_running_loop()
         told, seen = loop.time(), None
         try:
-            await asyncio.sleep(POLL_EVERY)
+            await asyncio.sleep(POLL_INTERVAL_S)
             while watched.readers and watched.draft.ended is None:
-                if told <= loop.time() - TELL_EVERY:
+                if told <= loop.time() - NOTIFY_INTERVAL_S:
                     told = loop.time()
                     await self._tell_of_reader(message)
                 with suppress(Problem):
@@ -479,10 +481,10 @@ class Runs:
                         self._copy_on(saved, watched)
                         seen = version
                     else:  # deleted: it ends for its readers as a stop ends it
-                        watched.draft.apply(Ended(status=Status.STOPPED))
+                        watched.draft.apply(RunEnded(status=Status.STOPPED))
                         watched.changed()
                         return
-                await asyncio.sleep(POLL_EVERY)
+                await asyncio.sleep(POLL_INTERVAL_S)
         finally:
             del self._remote[message.uid]
 
@@ -491,24 +493,24 @@ class Runs:
             await self._store.runs.tell_of_reader(message.id)
 
     @staticmethod
-    def _copy_on(message: Message, watched: Watched) -> None:
-        place = watched.draft.place(2**62)
+    def _copy_on(message: Message, watched: Feed) -> None:
+        place = watched.draft.cursor(2**62)
         saved = Draft(message.parts, message.ended)
-        for event in saved.since(saved.place(place.steps)):
+        for event in saved.read(saved.cursor(place.steps)):
             watched.draft.apply(event)
         watched.changed()
 
     # Storing --------------------------------------------------------------------------------------------------------
 
-    def _settled(self, ending: Ending) -> None:
+    def _settled(self, ending: PendingEnd) -> None:
         """A run's end is stored: its readers are told, and it is no longer one of the live ones."""
         live = self._live[ending.writing.uid]
         if live.draft.ended is None:
             live.draft.apply(ending.ended)
             live.changed()
-        self._held -= live.draft.held
+        self._held -= live.draft.memory_bytes
         if live.credential is not None:
-            self.slots.give_back(live.app, live.credential)
+            self.slots.release(live.app, live.credential)
         live.stored.set()
         self._live.pop(live.uid, None)
         self._by_id.pop(live.run, None)
@@ -520,12 +522,12 @@ class Runs:
         )
 
 
-def _interrupted() -> Ended:
-    return Ended(status=Status.INTERRUPTED, reason="error", problem=Internal(reason="interrupted"))
+def _interrupted() -> RunEnded:
+    return RunEnded(status=Status.INTERRUPTED, reason="error", problem=Internal(reason="interrupted"))
 
 
-def _failed(problem: Problem) -> Ended:
-    return Ended(status=Status.FAILED, reason="error", problem=problem)
+def _failed(problem: Problem) -> RunEnded:
+    return RunEnded(status=Status.FAILED, reason="error", problem=problem)
 
 
 def _uncancel() -> None:

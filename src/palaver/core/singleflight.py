@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Hashable, Iterator
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from palaver.core.caller import unless_left
+from palaver.core.disconnect import unless_disconnected
 from palaver.core.problems import Busy
 
 MAX_CALLS = 1000
@@ -41,14 +41,14 @@ class SingleFlight(Generic[T]):
     @asynccontextmanager
     async def turn(self, name: Hashable, within: float) -> AsyncGenerator[Flight[T]]:
         """This call's turn: no other one of that name works. Raises ``Busy`` when it does not come ``within`` so many
-        seconds, or when too many wait for theirs, and ``CallerLeft`` when its caller leaves before it comes."""
+        seconds, or when too many wait for theirs, and ``CallerDisconnected`` when its caller leaves before it comes."""
         flight = self._flights.setdefault(name, Flight())
         if flight.calls >= MAX_CALLS:
             raise Busy(reason="waiting", retry_after=1)
         flight.calls += 1
         try:
             try:
-                async with asyncio.timeout(within), unless_left():
+                async with asyncio.timeout(within), unless_disconnected():
                     await flight.lock.acquire()
             except TimeoutError as error:
                 raise Busy(reason="waiting", retry_after=1) from error

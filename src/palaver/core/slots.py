@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from math import ceil
 
-OF_APPLICATION = 7 / 8
-OF_CREDENTIAL = 3 / 4
+APPLICATION_SHARE = 7 / 8
+CREDENTIAL_SHARE = 3 / 4
 """Shares of all slots, where no number is set: whatever one takes, the others have the rest."""
 
 
-class Slots:
+class RunSlots:
     """A run has one from before it is stored until its end is, also while it waits for its turn."""
 
     def __init__(self, total: int, *, application: int | None = None, credential: int | None = None) -> None:
         self._total = total
-        self._application = application or ceil(total * OF_APPLICATION)
-        self._credential = credential or ceil(total * OF_CREDENTIAL)
+        self._application = application or ceil(total * APPLICATION_SHARE)
+        self._credential = credential or ceil(total * CREDENTIAL_SHARE)
         self._taken = Counter[tuple[int, ...]]()
 
-    def take(self, app: int, credential: int, own: int | None = None) -> bool:
+    def acquire(self, app: int, credential: int, own: int | None = None) -> bool:
         """Whether there was one; ``own`` is the credential's own number."""
         limits = {
             (): self._total,
@@ -31,7 +31,7 @@ class Slots:
         self._taken.update(limits.keys())
         return True
 
-    def give_back(self, app: int, credential: int) -> None:
+    def release(self, app: int, credential: int) -> None:
         for name in ((), (app,), (app, credential)):
             self._taken[name] -= 1
             if not self._taken[name]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from palaver.core.ports import ModelRequest, Models, ModelTurn, Say
+from palaver.core.ports.models import ContentDelta, ModelMessage, ModelRequest, Models
 from palaver.core.problems import Problem
 from palaver.core.types import Agent, Text
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 _ASK = (
     "Name the conversation that begins with this message: a title of at most ten words, in the message's language,"
     " without quotes or anything else."
@@ -21,13 +21,13 @@ async def title(models: Models, agent: Agent, first_message: str, summary: str |
     about = f"{_ASK}\n\n{first_message}" if summary is None else f"{_ASK}\n\n{first_message}\n\nSo far: {summary}"
     said: list[str] = []
     try:
-        model, name = models.resolve(agent.spec.model)
+        model, name = models.chat_model(agent.spec.model)
         if not name:
             return ""
-        turn = ModelTurn(role="user", parts=(Text(text=about),))
+        turn = ModelMessage(role="user", parts=(Text(text=about),))
         request = ModelRequest(model=name, instructions=agent.spec.instructions, history=(turn,))
-        async with asyncio.timeout(PATIENCE_S), aclosing(model.stream(request)) as deltas:
-            said.extend([delta.text async for delta in deltas if isinstance(delta, Say)])
+        async with asyncio.timeout(TIMEOUT_S), aclosing(model.stream(request)) as deltas:
+            said.extend([delta.text async for delta in deltas if isinstance(delta, ContentDelta)])
     except (Problem, TimeoutError):
         return ""
     return " ".join("".join(said).split()).strip('"“”「」《》 ')

@@ -12,31 +12,28 @@ from typing import Any
 import msgspec
 
 from palaver.core.attachments import Attachments
-from palaver.core.context import HISTORY_BYTES, cite, fill, window
-from palaver.core.events import Added, Draft, Event, Grew, Opened
-from palaver.core.fetching import Fetch
-from palaver.core.ports import (
-    Call,
-    Documents,
-    Finished,
-    Knowledge,
-    Model,
+from palaver.core.context import HISTORY_BYTES, fill_template, format_passages, history_window
+from palaver.core.events import Draft, Event, PartAdded, PartStarted, TextDelta
+from palaver.core.fetch import Fetcher
+from palaver.core.ports.documents import DocumentReader, Knowledge
+from palaver.core.ports.models import (
+    ChatModel,
+    ContentDelta,
+    ModelMessage,
     ModelRequest,
     Models,
-    ModelTurn,
-    Say,
-    Store,
-    Think,
-    Tool,
-    ToolOutput,
-    ToolSpec,
+    StepFinished,
+    ThinkingDelta,
+    ToolCallDelta,
     UsageDelta,
 )
+from palaver.core.ports.store import Store
+from palaver.core.ports.tools import Tool, ToolOutput, ToolSpec
 from palaver.core.types import (
     Agent,
-    Ended,
     Message,
     Passage,
+    RunEnded,
     Status,
     Text,
     Thinking,
@@ -51,35 +48,35 @@ MAX_STEPS = 8
 PASSAGES = 5
 BUILT_IN = "built-in"
 """What the models that palaver brings along are called in figures."""
-SEARCH = "knowledge_search"
+SEARCH_TOOL = "knowledge_search"
 """The name under which retrieval stands in a message, whoever asked for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
+class TurnServices:
     """What a turn reaches for."""
 
     store: Store
     models: Models
     knowledge: Knowledge
-    documents: Documents
-    fetch: Fetch
+    documents: DocumentReader
+    fetch: Fetcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """What a turn begins with. ``off`` names what the caller switched off for this message."""
+class TurnContext:
+    """What a turn begins with. ``disabled_tools`` names what the caller switched off for this message."""
 
     agent: Agent
     user: int
     conversation: int
     question: Message
     variables: Mapping[str, Any]
-    off: frozenset[tuple[str, int]] = frozenset()
+    disabled_tools: frozenset[tuple[str, int]] = frozenset()
     trace: str = ""
 
 
-class Meter:
+class UsageMeter:
     """What a turn has used so far, for whoever ends it before its time: the tokens that the model reported last."""
 
     __slots__ = ("_begun", "_earlier", "_step", "first_token_s", "model")
@@ -116,7 +113,7 @@ class Meter:
         self._earlier, self._step = self.usage, Usage()
 
 
-class KnowledgeSearch:
+class KnowledgeSearchTool:
     """Retrieval as a tool: what ``knowledge_mode: tool`` offers to the model."""
 
     def __init__(self, knowledge: Knowledge, agent: Agent) -> None:
@@ -124,7 +121,7 @@ class KnowledgeSearch:
         self._agent = agent
 
     spec = ToolSpec(
-        name=SEARCH,
+        name=SEARCH_TOOL,
         description="Search the agent's documents. Returns the best passages, numbered, each with its source.",
         parameters={
             "type": "object",
@@ -137,45 +134,47 @@ class KnowledgeSearch:
         query = arguments.get("query")
         if not isinstance(query, str) or not query.strip():
             return ToolOutput(content="'query' must be a text that is not blank", error=True)
-        return found(await self._knowledge.search(self._agent.app, self._agent.spec.knowledge, query, PASSAGES))
+        return search_output(await self._knowledge.search(self._agent.app, self._agent.spec.knowledge, query, PASSAGES))
 
 
-def found(passages: Sequence[Passage]) -> ToolOutput:
+def search_output(passages: Sequence[Passage]) -> ToolOutput:
     """What a search hands back: text for the model, the passages for programs."""
     return ToolOutput(
-        content=cite(passages) or "Nothing was found.",
+        content=format_passages(passages) or "Nothing was found.",
         data=[msgspec.to_builtins(passage) for passage in passages],
     )
 
 
-async def play(scene: Scene, ports: Ports, meter: Meter, draft: Draft) -> AsyncGenerator[Event, None]:
-    """The events of one turn, ``Ended`` last. Raises the ``Problem`` that it fails with. Whoever takes an event applies
-    it to ``draft`` before the next one: what the model said is kept there alone."""
-    model, name = ports.models.resolve(scene.agent.spec.model, scene.agent.spec.fallback_model)
+async def run_turn(
+    context: TurnContext, ports: TurnServices, meter: UsageMeter, draft: Draft
+) -> AsyncGenerator[Event, None]:
+    """The events of one turn, ``RunEnded`` last. Raises the ``Problem`` that it fails with. Whoever takes an event
+    applies it to ``draft`` before the next one: what the model said is kept there alone."""
+    model, name = ports.models.chat_model(context.agent.spec.model, context.agent.spec.fallback_model)
     meter.begin(name or BUILT_IN)
     read = await ports.store.conversations.history(
-        scene.agent.app,
-        scene.conversation,
-        before=scene.question.id,
-        limit=scene.agent.spec.history,
+        context.agent.app,
+        context.conversation,
+        before=context.question.id,
+        limit=context.agent.spec.history,
         size=HISTORY_BYTES,
     )
     earlier = read.messages
-    history = (*window(earlier), ModelTurn(role="user", parts=scene.question.parts))
-    attachments = await _attachments(scene, ports).read(scene.question, earlier)
-    for part in scene.question.files:
+    history = (*history_window(earlier), ModelMessage(role="user", parts=context.question.parts))
+    attachments = await _attachments(context, ports).read(context.question, earlier)
+    for part in context.question.files:
         if part.ref in attachments and (problem := attachments[part.ref].missing):
-            yield Added(part=msgspec.structs.replace(part, problem=problem))
+            yield PartAdded(part=msgspec.structs.replace(part, problem=problem))
     tools: dict[str, Tool] = {}
     passages: tuple[Passage, ...] = ()
-    if scene.agent.spec.knowledge and scene.agent.spec.knowledge_mode == "tool":
-        tools[SEARCH] = KnowledgeSearch(ports.knowledge, scene.agent)
-    elif scene.agent.spec.knowledge:
-        call, result, passages = await _retrieve(scene, ports)
-        yield Added(part=call)
-        yield Added(part=result)
+    if context.agent.spec.knowledge and context.agent.spec.knowledge_mode == "tool":
+        tools[SEARCH_TOOL] = KnowledgeSearchTool(ports.knowledge, context.agent)
+    elif context.agent.spec.knowledge:
+        call, result, passages = await _retrieve(context, ports)
+        yield PartAdded(part=call)
+        yield PartAdded(part=result)
     before = draft.count
-    instructions = fill(scene.agent.spec.instructions, scene.variables)
+    instructions = fill_template(context.agent.spec.instructions, context.variables)
     for step in range(MAX_STEPS):
         offered = tuple(tool.spec for tool in tools.values()) if step < MAX_STEPS - 1 else ()
         request = ModelRequest(
@@ -185,69 +184,69 @@ async def play(scene: Scene, ports: Ports, meter: Meter, draft: Draft) -> AsyncG
             tools=offered,
             passages=passages,
             attachments=attachments,
-            variables=dict(scene.variables),
-            trace=scene.trace,
+            variables=dict(context.variables),
+            trace=context.trace,
         )
         reply = _Step(meter)
         async with aclosing(reply.read(model, request)) as events:
             async for event in events:
                 yield event
         if not reply.calls or step == MAX_STEPS - 1:
-            yield Ended(status=Status.COMPLETE, reason=reply.reason, usage=meter.usage)
+            yield RunEnded(status=Status.COMPLETE, reason=reply.reason, usage=meter.usage)
             return
         meter.next_step()
         async with aclosing(_use(tools, reply.calls)) as results:
             async for result in results:
-                yield Added(part=result)
+                yield PartAdded(part=result)
     raise AssertionError("the last step ends the turn")
 
 
-def _so_far(draft: Draft, first: int) -> ModelTurn:
-    return ModelTurn(role="assistant", parts=draft.snapshot(first).parts())
+def _so_far(draft: Draft, first: int) -> ModelMessage:
+    return ModelMessage(role="assistant", parts=draft.snapshot(first).parts())
 
 
 class _Step:
     """One answer of the model: its deltas as events, and what the turn goes on with."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: UsageMeter) -> None:
         self.calls: list[ToolCall] = []
         self.reason = "stop"
         self._meter = meter
         self._open: type[Text | Thinking] | None = None
 
-    async def read(self, model: Model, request: ModelRequest) -> AsyncGenerator[Event, None]:
+    async def read(self, model: ChatModel, request: ModelRequest) -> AsyncGenerator[Event, None]:
         async with aclosing(model.stream(request)) as deltas:
             async for delta in deltas:
                 match delta:
-                    case Say(text=text) if text:
+                    case ContentDelta(text=text) if text:
                         if self._open is not Text:
                             yield self._begin(Text, None)
-                        yield Grew(text=clean(text))
-                    case Think(text=text, provider_data=pocket) if text or pocket:
+                        yield TextDelta(text=clean(text))
+                    case ThinkingDelta(text=text, provider_data=pocket) if text or pocket:
                         if self._open is not Thinking:
                             yield self._begin(Thinking, pocket)
                         if text:
-                            yield Grew(text=clean(text))
-                    case Call(call=call):
+                            yield TextDelta(text=clean(text))
+                    case ToolCallDelta(call=call):
                         stamped = msgspec.structs.replace(call, at=_now())
                         self._open = None
                         self.calls.append(stamped)
-                        yield Added(part=stamped)
+                        yield PartAdded(part=stamped)
                     case UsageDelta(usage=usage):
                         self._meter.report(usage)
-                    case Finished(reason=reason, usage=usage):
+                    case StepFinished(reason=reason, usage=usage):
                         self.reason = reason
                         self._meter.report(usage)
-                    case Say() | Think():  # nothing said: no event
+                    case ContentDelta() | ThinkingDelta():  # nothing said: no event
                         pass
 
-    def _begin(self, kind: type[Text | Thinking], pocket: dict[str, Any] | None) -> Opened:
+    def _begin(self, kind: type[Text | Thinking], pocket: dict[str, Any] | None) -> PartStarted:
         self._open = kind
         self._meter.first_token()
-        return Opened(part=kind(provider_data=pocket))
+        return PartStarted(part=kind(provider_data=pocket))
 
 
-def _attachments(scene: Scene, ports: Ports) -> Attachments:
+def _attachments(scene: TurnContext, ports: TurnServices) -> Attachments:
     return Attachments(
         store=ports.store,
         fetch=ports.fetch,
@@ -259,13 +258,13 @@ def _attachments(scene: Scene, ports: Ports) -> Attachments:
     )
 
 
-async def _retrieve(scene: Scene, ports: Ports) -> tuple[ToolCall, ToolResult, tuple[Passage, ...]]:
+async def _retrieve(scene: TurnContext, ports: TurnServices) -> tuple[ToolCall, ToolResult, tuple[Passage, ...]]:
     """What ``knowledge_mode: always`` does before the model is asked."""
     query = " ".join(part.text for part in scene.question.parts if isinstance(part, Text))
-    call = ToolCall(call_id="retrieval", name=SEARCH, arguments={"query": query}, at=_now())
+    call = ToolCall(call_id="retrieval", name=SEARCH_TOOL, arguments={"query": query}, at=_now())
     passages = await ports.knowledge.search(scene.agent.app, scene.agent.spec.knowledge, query, PASSAGES)
-    output = found(passages)
-    result = ToolResult(call_id=call.call_id, name=SEARCH, content=output.content, data=output.data, at=_now())
+    output = search_output(passages)
+    result = ToolResult(call_id=call.call_id, name=SEARCH_TOOL, content=output.content, data=output.data, at=_now())
     return call, result, tuple(passages)
 
 

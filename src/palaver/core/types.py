@@ -82,7 +82,7 @@ class File(Part, frozen=True, kw_only=True, tag="file"):
 
 
 AnyPart = Text | Thinking | ToolCall | ToolResult | File
-Growing = Text | Thinking
+StreamedPart = Text | Thinking
 """The parts that are written piece by piece."""
 
 
@@ -191,7 +191,7 @@ class Agent(Value, frozen=True, kw_only=True):
 NONCE_S = 300
 
 
-class Key(Value, frozen=True, kw_only=True):
+class ApiKey(Value, frozen=True, kw_only=True):
     """A credential of one dialect, belonging to one application. ``number`` is its row, ``id`` what callers say."""
 
     app: int
@@ -211,14 +211,14 @@ class Key(Value, frozen=True, kw_only=True):
     previous_generation: int = 0
     """That of ``previous_secret``."""
 
-    def versions(self, now: float) -> tuple[Key, ...]:
+    def versions(self, now: float) -> tuple[ApiKey, ...]:
         """The key as it is, and as it was before its last rotation while that one's overlap lasts."""
         if self.previous_secret is None or now >= self.previous_until:
             return (self,)
         before = msgspec.structs.replace(self, secret=self.previous_secret, generation=self.previous_generation)
         return (self, before)
 
-    def version(self, generation: int, now: float) -> Key | None:
+    def version(self, generation: int, now: float) -> ApiKey | None:
         """The version of that generation, where it is still good."""
         return next((key for key in self.versions(now) if key.generation == generation), None)
 
@@ -240,7 +240,7 @@ class Key(Value, frozen=True, kw_only=True):
 class Principal(Value, frozen=True, kw_only=True):
     """Who asks: a key of an application, for one of its end users (``None`` until the call names one)."""
 
-    key: Key
+    key: ApiKey
     user: str | None = None
     nonce: str | None = None
     """A request id that this key must not use twice within ``NONCE_S`` seconds."""
@@ -260,7 +260,7 @@ class Principal(Value, frozen=True, kw_only=True):
         return allowed is None or not agent.names.isdisjoint(str(entry) for entry in allowed)
 
 
-ANYBODY = Principal(key=Key(app=0, number=0, dialect="", id="", secret="", enabled=False, settings={}))
+ANONYMOUS = Principal(key=ApiKey(app=0, number=0, dialect="", id="", secret="", enabled=False, settings={}))
 """Who calls a public route: of an application that owns nothing."""
 
 
@@ -311,7 +311,7 @@ class Usage(Value, frozen=True, kw_only=True):
         return Usage(prompt=add(self.prompt, other.prompt), completion=add(self.completion, other.completion))
 
 
-class Ended(Value, frozen=True, kw_only=True):
+class RunEnded(Value, frozen=True, kw_only=True):
     """How a run came to its end. ``reason`` is the model's own finish reason (``stop``, ``length``, …)."""
 
     status: Status
@@ -333,7 +333,7 @@ class Message(Value, frozen=True, kw_only=True):
     role: Literal["user", "assistant"]
     parts: tuple[AnyPart, ...] = ()
     created: datetime
-    ended: Ended | None = None
+    ended: RunEnded | None = None
     waiting: bool = False
     """An answer whose run waits for another one to end."""
 

@@ -22,21 +22,21 @@ from uuid import UUID
 import structlog
 
 from palaver.core.events import Draft
-from palaver.core.ports import Growth, Outcome, Runs
+from palaver.core.ports.store import Checkpoint, RunRepository, RunResult
 from palaver.core.problems import Internal, Problem, Unstorable
-from palaver.core.types import AnyPart, Ended, Status, Text, Thinking, ToolCall, ToolResult, clean
+from palaver.core.types import AnyPart, RunEnded, Status, Text, Thinking, ToolCall, ToolResult, clean
 
-SAVE_EVERY = 1.0
+SAVE_INTERVAL_S = 1.0
 """Seconds between two saves of a growing message; the first one comes within a quarter of that."""
-MESSAGE_RATE = 64 * 1024
+MESSAGE_BYTES_PER_S = 64 * 1024
 """Bytes a second that are written for one message: a longer one is saved less often."""
-TOTAL_RATE = 4 * 1024 * 1024
+TOTAL_BYTES_PER_S = 4 * 1024 * 1024
 """Bytes a second that are written for all growing messages."""
-BATCH = 256 * 1024
+BATCH_BYTES = 256 * 1024
 """Bytes of a statement, unless a single message has more."""
-LONG = 16 * 1024
+LONG_BYTES = 16 * 1024
 """Bytes of an answer whose end is stored beside the others', and which is put together in a thread."""
-RETRY_AFTER = (0.1, 0.2, 0.5, 1.0)
+RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0)
 """Seconds to wait before a failed save is tried again; the last one repeats."""
 
 log = structlog.get_logger("palaver.runs")
@@ -44,7 +44,7 @@ log = structlog.get_logger("palaver.runs")
 T = TypeVar("T")
 
 
-class Writing(Protocol):
+class WritableRun(Protocol):
     """A run as far as it is stored."""
 
     app: int
@@ -59,11 +59,11 @@ class Writing(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Ending:
+class PendingEnd:
     """The end of a run. ``stored`` is done with whether it was stored; without, recovery finds the run."""
 
-    writing: Writing
-    ended: Ended
+    writing: WritableRun
+    ended: RunEnded
     stored: asyncio.Future[bool]
 
 
@@ -71,13 +71,15 @@ class WriteBack:
     """Keeps the store up with the drafts. ``settled`` is told of every end that is stored, and of the runs that may
     start by it."""
 
-    def __init__(self, store: Runs, *, settled: Callable[[Ending], None], may_start: Callable[[int], None]) -> None:
+    def __init__(
+        self, store: RunRepository, *, settled: Callable[[PendingEnd], None], may_start: Callable[[int], None]
+    ) -> None:
         self._store = store
         self._settled = settled
         self._may_start = may_start
-        self._grown: set[Writing] = set()
-        self._short = _Lane()
-        self._long = _Lane()
+        self._grown: set[WritableRun] = set()
+        self._short = _EndQueue()
+        self._long = _EndQueue()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="palaver-writeback")
@@ -89,20 +91,20 @@ class WriteBack:
         for task in self._tasks:
             task.add_done_callback(_critical)
 
-    def grew(self, writing: Writing, *, urgent: bool = False) -> None:
+    def changed(self, writing: WritableRun, *, urgent: bool = False) -> None:
         """There is something to save; ``urgent``: in the next round."""
         if urgent:
             writing.saved_at = float("-inf")
         self._grown.add(writing)
 
-    def end(self, writing: Writing, ended: Ended) -> asyncio.Future[bool]:
+    def end(self, writing: WritableRun, ended: RunEnded) -> asyncio.Future[bool]:
         """Store the end of a run; the future says when that is done."""
         self._grown.discard(writing)
-        ending = Ending(writing, ended, asyncio.get_running_loop().create_future())
+        ending = PendingEnd(writing, ended, asyncio.get_running_loop().create_future())
         if self._closed:
             ending.stored.set_result(False)
             return ending.stored
-        lane = self._long if writing.draft.size > LONG else self._short
+        lane = self._long if writing.draft.size > LONG_BYTES else self._short
         lane.add(ending)
         return ending.stored
 
@@ -124,11 +126,11 @@ class WriteBack:
 
     async def _save_growth(self) -> None:
         loop = asyncio.get_running_loop()
-        room, last = float(TOTAL_RATE), loop.time()
+        room, last = float(TOTAL_BYTES_PER_S), loop.time()
         while True:
-            await asyncio.sleep(SAVE_EVERY / 4)
+            await asyncio.sleep(SAVE_INTERVAL_S / 4)
             now = loop.time()
-            room, last = min(TOTAL_RATE, room + (now - last) * TOTAL_RATE), now
+            room, last = min(TOTAL_BYTES_PER_S, room + (now - last) * TOTAL_BYTES_PER_S), now
             due = [writing for writing in self._grown if _overdue(writing, now) >= 1]
             due.sort(key=lambda writing: _overdue(writing, now), reverse=True)
             for batch in _batches(due, lambda writing: writing.draft.size):
@@ -138,7 +140,7 @@ class WriteBack:
                 if not await self._save(batch):
                     break
 
-    async def _save(self, batch: Sequence[Writing]) -> bool:
+    async def _save(self, batch: Sequence[WritableRun]) -> bool:
         """Whether the database took it, or refused it; false when it is away."""
         self._grown.difference_update(batch)
         try:
@@ -158,8 +160,8 @@ class WriteBack:
             writing.saved_at = now
         return True
 
-    async def _growth(self, writing: Writing) -> Growth:
-        return Growth(
+    async def _growth(self, writing: WritableRun) -> Checkpoint:
+        return Checkpoint(
             app=writing.app,
             conversation=writing.conversation,
             run=writing.run,
@@ -168,13 +170,13 @@ class WriteBack:
         )
 
     async def _parts(self, draft: Draft) -> tuple[AnyPart, ...]:
-        if draft.size <= LONG:
+        if draft.size <= LONG_BYTES:
             return draft.parts()
         return await asyncio.get_running_loop().run_in_executor(self._threads, draft.snapshot().parts)
 
     # Ends -----------------------------------------------------------------------------------------------------------
 
-    async def _store_ends(self, lane: _Lane) -> None:
+    async def _store_ends(self, lane: _EndQueue) -> None:
         while True:
             await lane.something.wait()
             lane.something.clear()
@@ -182,7 +184,7 @@ class WriteBack:
                 await self._store_batch(batch, [await self._outcome(ending) for ending in batch])
                 lane.stores = ()
 
-    async def _store_batch(self, batch: Sequence[Ending], outcomes: Sequence[Outcome]) -> None:
+    async def _store_batch(self, batch: Sequence[PendingEnd], outcomes: Sequence[RunResult]) -> None:
         try:
             startable = await self._until_reached(outcomes)
         except Unstorable as problem:
@@ -195,7 +197,7 @@ class WriteBack:
             return
         self._settle(batch, startable)
 
-    async def _until_reached(self, outcomes: Sequence[Outcome]) -> set[int]:
+    async def _until_reached(self, outcomes: Sequence[RunResult]) -> set[int]:
         """Try until the database has taken it or refused it. Raises ``Unstorable``."""
         attempt = 0
         while True:
@@ -204,18 +206,18 @@ class WriteBack:
             except Unstorable:
                 raise
             except Problem as problem:
-                pause = RETRY_AFTER[min(attempt, len(RETRY_AFTER) - 1)]
+                pause = RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)]
                 attempt += 1
                 log.warning("could not store ends", runs=len(outcomes), problem=problem.record(), again_in=pause)
                 await asyncio.sleep(pause)
 
-    async def _store_failure(self, ending: Ending, outcome: Outcome, refusal: Unstorable) -> None:
+    async def _store_failure(self, ending: PendingEnd, outcome: RunResult, refusal: Unstorable) -> None:
         """The end of an answer that the database refuses: *failed*, with as much of it as can be stored."""
         log.error("an answer cannot be stored", run=ending.writing.uid.hex, problem=refusal.record())
         problem = Internal(reason="unforeseen", detail="the answer could not be stored")
-        ending.ended = Ended(status=Status.FAILED, reason="error", problem=problem, at=outcome.ended.at)
+        ending.ended = RunEnded(status=Status.FAILED, reason="error", problem=problem, at=outcome.ended.at)
         for parts in (tuple(_plain(part) for part in outcome.parts), ()):
-            failure = Outcome(
+            failure = RunResult(
                 app=outcome.app, run=outcome.run, conversation=outcome.conversation, parts=parts, ended=ending.ended
             )
             try:
@@ -226,16 +228,16 @@ class WriteBack:
             return
         self._settle([ending], ())
 
-    def _settle(self, batch: Sequence[Ending], startable: set[int] | tuple[()]) -> None:
+    def _settle(self, batch: Sequence[PendingEnd], startable: set[int] | tuple[()]) -> None:
         for ending in batch:
             self._settled(ending)
             ending.stored.set_result(True)
         for run in startable:
             self._may_start(run)
 
-    async def _outcome(self, ending: Ending) -> Outcome:
+    async def _outcome(self, ending: PendingEnd) -> RunResult:
         writing = ending.writing
-        return Outcome(
+        return RunResult(
             app=writing.app,
             run=writing.run,
             conversation=writing.conversation,
@@ -245,26 +247,26 @@ class WriteBack:
         )
 
 
-class _Lane:
+class _EndQueue:
     """Ends that are stored one batch after the other, of each application in turn."""
 
     def __init__(self) -> None:
-        self.stores: Sequence[Ending] = ()
+        self.stores: Sequence[PendingEnd] = ()
         self.something = asyncio.Event()
-        self._waiting: OrderedDict[int, deque[Ending]] = OrderedDict()
+        self._waiting: OrderedDict[int, deque[PendingEnd]] = OrderedDict()
 
-    def add(self, ending: Ending) -> None:
+    def add(self, ending: PendingEnd) -> None:
         self._waiting.setdefault(ending.writing.app, deque()).append(ending)
         self.something.set()
 
     @property
-    def endings(self) -> list[Ending]:
+    def endings(self) -> list[PendingEnd]:
         return [ending for endings in self._waiting.values() for ending in endings]
 
-    def next(self) -> Sequence[Ending]:
-        """As many as have ``BATCH`` bytes together, at least one where there is any."""
-        batch: list[Ending] = []
-        room = BATCH
+    def next(self) -> Sequence[PendingEnd]:
+        """As many as have ``BATCH_BYTES`` bytes together, at least one where there is any."""
+        batch: list[PendingEnd] = []
+        room = BATCH_BYTES
         while self._waiting:
             app, endings = next(iter(self._waiting.items()))
             size = endings[0].writing.draft.size
@@ -282,21 +284,21 @@ class _Lane:
         self._waiting.clear()
 
 
-def _overdue(writing: Writing, now: float) -> float:
+def _overdue(writing: WritableRun, now: float) -> float:
     """How much of the time that may pass between two saves has passed; 0 for what cannot be saved."""
     if writing.unstorable:
         return 0
-    return (now - writing.saved_at) / (SAVE_EVERY * max(1.0, writing.draft.size / MESSAGE_RATE))
+    return (now - writing.saved_at) / (SAVE_INTERVAL_S * max(1.0, writing.draft.size / MESSAGE_BYTES_PER_S))
 
 
 def _batches(things: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """``things`` in their order, as many at a time as have ``BATCH`` bytes together, at least one."""
+    """``things`` in their order, as many at a time as have ``BATCH_BYTES`` bytes together, at least one."""
     batch: list[T] = []
-    room = BATCH
+    room = BATCH_BYTES
     for thing in things:
         if batch and size(thing) > room:
             yield batch
-            batch, room = [], BATCH
+            batch, room = [], BATCH_BYTES
         batch.append(thing)
         room -= size(thing)
     if batch:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import structlog
 
 from palaver.core.problems import Busy, Invalid
-from palaver.core.types import Key
+from palaver.core.types import ApiKey
 from palaver.wire.contract import Upload
 
 FREE_BYTES = 65_536
@@ -36,11 +36,11 @@ T = TypeVar("T")
 log = structlog.get_logger("palaver.http")
 
 
-class HungUp(Exception):  # noqa: N818  not an error of ours
+class IncompleteBody(Exception):  # noqa: N818  not an error of ours
     """The caller went away before the request was complete."""
 
 
-class TooSlow(Invalid):
+class BodyTooSlow(Invalid):
     """The rest of the body is not waited for."""
 
     def __init__(self, detail: str) -> None:
@@ -61,7 +61,7 @@ class BodyLimits:
     spool: Path | None = None
 
 
-class Budget:
+class ByteBudget:
     """Bytes that may be held at once, in all and for one credential."""
 
     def __init__(self, whole: int) -> None:
@@ -69,7 +69,7 @@ class Budget:
         self._whole = whole
         self._of: Counter[tuple[int, int]] = Counter()
 
-    def take(self, key: Key | None, size: int) -> None:
+    def take(self, key: ApiKey | None, size: int) -> None:
         """Raises ``Busy(reason="overload")`` where that is more than there is."""
         name = (0, 0) if key is None else (key.app, key.number)
         if self.held + size > self._whole or self._of[name] + size > self._whole // 2:
@@ -77,7 +77,7 @@ class Budget:
         self.held += size
         self._of[name] += size
 
-    def give_back(self, key: Key | None, size: int) -> None:
+    def release(self, key: ApiKey | None, size: int) -> None:
         name = (0, 0) if key is None else (key.app, key.number)
         self.held -= size
         self._of[name] -= size
@@ -122,14 +122,14 @@ _threads = ThreadPoolExecutor(2, "uploads")
 """For disk and digests, so that neither the loop nor the default threads wait for them."""
 
 
-class Bodies:
+class BodyReader:
     """The bodies that this process reads."""
 
     def __init__(self, limits: BodyLimits) -> None:
         self.limits = limits
-        self.buffered = Budget(limits.max_buffered_bytes)
-        self.spooled = Budget(limits.max_spooled_bytes)
-        self.answers = Budget(limits.max_buffered_bytes)
+        self.buffered = ByteBudget(limits.max_buffered_bytes)
+        self.spooled = ByteBudget(limits.max_spooled_bytes)
+        self.answers = ByteBudget(limits.max_buffered_bytes)
         """What is read for callers, and not taken by them yet."""
 
     def body(
@@ -139,42 +139,42 @@ class Bodies:
         *,
         upload: bool = False,
         public: bool = False,
-    ) -> Body:
+    ) -> RequestBody:
         """The body of one request. Raises ``Invalid(rule="size")`` where its head says that it is too large."""
         limits = self.limits
         limit = limits.max_upload_bytes if upload else limits.max_body_bytes
-        body = Body(self, receive, limit=min(limit, PUBLIC_BYTES) if public else limit, upload=upload)
+        body = RequestBody(self, receive, limit=min(limit, PUBLIC_BYTES) if public else limit, upload=upload)
         if declared.isdigit() and int(declared) > body.limit:
             raise body.too_large()
         return body
 
 
-class Body:
+class RequestBody:
     """One request's. It must be closed."""
 
     def __init__(
-        self, bodies: Bodies, receive: Callable[[], Awaitable[Mapping[str, Any]]], *, limit: int, upload: bool
+        self, bodies: BodyReader, receive: Callable[[], Awaitable[Mapping[str, Any]]], *, limit: int, upload: bool
     ) -> None:
         self.limit = limit
         self._limits = bodies.limits
         self._receive = receive
         self._upload = upload
         self._budget = bodies.spooled if upload else bodies.buffered
-        self._key: Key | None = None
+        self._key: ApiKey | None = None
         self._taken = 0
         self._file: SpooledUpload | None = None
 
     def too_large(self) -> Invalid:
         return Invalid(field="body", rule="size", detail=f"more than {self.limit} bytes")
 
-    async def whole(self, key: Key | None) -> bytes:
+    async def whole(self, key: ApiKey | None) -> bytes:
         """All of it; ``key``: whose budget it takes."""
         self._key = key
         whole = bytearray()
         await self._read(whole.extend)
         return bytes(whole)
 
-    async def spooled(self, key: Key) -> SpooledUpload:
+    async def spooled(self, key: ApiKey) -> SpooledUpload:
         """All of it, as an upload."""
         self._key = key
         self._file = file = SpooledUpload(self._limits.spool)
@@ -201,7 +201,7 @@ class Body:
 
     def close(self) -> None:
         """Nothing of it is needed any more."""
-        self._budget.give_back(self._key, self._taken)
+        self._budget.release(self._key, self._taken)
         self._taken = 0
         if self._file is not None:
             self._file.close()
@@ -239,7 +239,7 @@ class Body:
             async with asyncio.timeout_at(until):
                 message = await self._receive()
         except TimeoutError:
-            raise TooSlow("it did not come in time") from None
+            raise BodyTooSlow("it did not come in time") from None
         if message["type"] == "http.disconnect":
-            raise HungUp
+            raise IncompleteBody
         return message

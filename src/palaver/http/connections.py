@@ -50,7 +50,7 @@ class ConnectionLimits:
     """Bytes of further requests that all connections together keep while an answer is being written."""
 
 
-class Connection(Protocol):
+class TrackedConnection(Protocol):
     """What is counted here."""
 
     @property
@@ -75,8 +75,8 @@ class Connections:
         self.evicted = 0
         self._max_open = max((_max_files() if files is None else files) - RESERVED_FILES, 16)
         self._max_unverified = min(limits.max_unverified, self._max_open)
-        self._verified: dict[Connection, None] = {}
-        self._unverified: dict[str, dict[Connection, float]] = {}
+        self._verified: dict[TrackedConnection, None] = {}
+        self._unverified: dict[str, dict[TrackedConnection, float]] = {}
         """By address, with the moment at which each one's time to prove itself began."""
         self._unverified_count = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -89,7 +89,7 @@ class Connections:
     def unverified(self) -> int:
         return self._unverified_count
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: TrackedConnection) -> None:
         """Count a new connection; others may have to go for it."""
         self._await(connection)
         if self._unverified_count > min(self._max_unverified * BURST, self._max_open):
@@ -128,28 +128,28 @@ class Connections:
         if self._later:
             asyncio.get_running_loop().call_soon(self._do_later)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: TrackedConnection) -> None:
         if connection in self._verified:
             del self._verified[connection]
         else:
             self._forget(connection)
 
-    def verify(self, connection: Connection) -> None:
+    def verify(self, connection: TrackedConnection) -> None:
         """A request on it has proved its credential."""
         if self._forget(connection):
             self._verified[connection] = None
 
-    def doubt(self, connection: Connection) -> None:
+    def unverify(self, connection: TrackedConnection) -> None:
         """A further request begins on it."""
         if connection in self._verified:
             del self._verified[connection]
             self._await(connection)
 
-    def _await(self, connection: Connection) -> None:
+    def _await(self, connection: TrackedConnection) -> None:
         self._unverified.setdefault(connection.peer, {})[connection] = asyncio.get_running_loop().time()
         self._unverified_count += 1
 
-    def _forget(self, connection: Connection) -> bool:
+    def _forget(self, connection: TrackedConnection) -> bool:
         """Whether it was among the unverified."""
         of_peer = self._unverified.get(connection.peer, {})
         if connection not in of_peer:
@@ -160,16 +160,16 @@ class Connections:
         self._unverified_count -= 1
         return True
 
-    def _oldest_unverified(self, *, sparing: Connection | None = None) -> Connection:
+    def _oldest_unverified(self, *, sparing: TrackedConnection | None = None) -> TrackedConnection:
         """Of the address that has most; one whose turn it is before one that the server works for."""
         most = max(self._unverified.values(), key=len)
-        candidates: Iterator[Connection] = (one for one in most if one is not sparing and one.awaits_peer)
+        candidates: Iterator[TrackedConnection] = (one for one in most if one is not sparing and one.awaits_peer)
         return next(candidates, next(iter(most)))
 
-    def _oldest_idle(self) -> Connection | None:
+    def _oldest_idle(self) -> TrackedConnection | None:
         return next((one for one in self._verified if one.awaits_peer), None)
 
-    def _evict(self, connection: Connection) -> None:
+    def _evict(self, connection: TrackedConnection) -> None:
         self.evicted += 1
         self.remove(connection)
         log.warning("connection closed for a new one", peer=connection.peer, open=len(self))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 import palaver
-from palaver.wire.contract import Dialect, Headers, Reply
-from palaver.wire.framing import compact
+from palaver.wire.contract import Dialect, Headers, Response
+from palaver.wire.framing import compact_json
 
 _PLACES = (
     ("docs", "The API, to read and to try out"),
@@ -29,12 +29,12 @@ _HEADERS = (
 )
 
 
-def home(dialects: Sequence[Dialect], headers: Headers) -> Reply:
+def home(dialects: Sequence[Dialect], headers: Headers) -> Response:
     """A page for people, a document for whoever asks for JSON."""
     accept = headers.get("accept", "").lower()
     if "application/json" in accept and "text/html" not in accept:
-        return Reply(body=compact(_document(dialects)), headers=_HEADERS)
-    return Reply(body=_page(dialects).encode(), media_type="text/html; charset=utf-8", headers=_HEADERS)
+        return Response(body=compact_json(_document(dialects)), headers=_HEADERS)
+    return Response(body=_page(dialects).encode(), media_type="text/html; charset=utf-8", headers=_HEADERS)
 
 
 def _document(dialects: Sequence[Dialect]) -> dict[str, object]:

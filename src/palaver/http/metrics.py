@@ -16,14 +16,14 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  a second series for 
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-MOST_VALUES = 200
+MAX_LABEL_VALUES = 200
 """Values of a label whose number operators decide: applications, models. Above it they count together."""
 OTHER = "other"
 FIRST_TOKEN_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolReading:
+class PoolGauges:
     """The connections to PostgreSQL."""
 
     limit: int = 0
@@ -35,7 +35,7 @@ class PoolReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Gauges:
     """The figures that are read off when somebody asks."""
 
     live_runs: int = 0
@@ -49,11 +49,11 @@ class Reading:
     connections: int = 0
     unverified: int = 0
     evicted: int = 0
-    pool: PoolReading = PoolReading()
+    pool: PoolGauges = PoolGauges()
 
 
 class _Readings(Collector):
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], Gauges]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
@@ -72,7 +72,7 @@ class _Readings(Collector):
         yield from _of_pool(now.pool)
 
 
-def _of_pool(pool: PoolReading) -> Iterator[Metric]:
+def _of_pool(pool: PoolGauges) -> Iterator[Metric]:
     connections = GaugeMetricFamily("palaver_database_connections", "Connections to PostgreSQL", labels=["state"])
     connections.add_metric(["used"], pool.used)
     connections.add_metric(["idle"], pool.idle)
@@ -82,15 +82,15 @@ def _of_pool(pool: PoolReading) -> Iterator[Metric]:
     yield CounterMetricFamily("palaver_database_lost_connections", "Connections that broke", pool.lost)
 
 
-class _Bounded:
-    """The values of one label: the first ``MOST_VALUES`` by themselves, the rest as one."""
+class _BoundedLabel:
+    """The values of one label: the first ``MAX_LABEL_VALUES`` by themselves, the rest as one."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def __call__(self, value: str) -> str:
         if value not in self._known:
-            if len(self._known) == MOST_VALUES:
+            if len(self._known) == MAX_LABEL_VALUES:
                 return OTHER
             self._known.add(value)
         return value
@@ -99,10 +99,10 @@ class _Bounded:
 class Metrics:
     """Counts requests and the ends of runs (an ``Observer``); everything else is read at the moment it is asked for."""
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], Gauges]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Readings(read))
-        self._application, self._model = _Bounded(), _Bounded()
+        self._application, self._model = _BoundedLabel(), _BoundedLabel()
         self.requests = self._counter("requests", "Requests answered", "dialect", "route", "status")
         self.seconds = self._histogram(
             "request_seconds", "Time to the answer's last byte; of a stream, to its headers", "dialect", "route"

@@ -15,8 +15,8 @@ from msgspec import Meta
 
 import palaver
 from palaver.wire.contract import JSON, Dialect, Route
-from palaver.wire.describe import About, Answer, Body, Operation, Parameter, Query, Scheme
-from palaver.wire.framing import compact
+from palaver.wire.framing import compact_json
+from palaver.wire.operation import BodySpec, DialectInfo, Operation, Parameter, QuerySpec, ResponseSpec, SecurityScheme
 from palaver.wire.refusals import Refusal, refusals
 
 Schema = dict[str, Any]
@@ -46,7 +46,7 @@ def document(dialects: Sequence[Dialect]) -> Schema:
     schemes: Schema = {}
     examples: Schema = {}
     for dialect in dialects:
-        pages = _Pages(dialect)
+        pages = _DialectSection(dialect)
         for route in dialect.routes:
             paths.setdefault(route.path, {})[route.method.lower()] = pages.operation(route)
         schemas |= pages.schemas
@@ -62,11 +62,11 @@ def document(dialects: Sequence[Dialect]) -> Schema:
 
 
 def _tag(dialect: Dialect) -> Schema:
-    about = dialect.about
+    about = dialect.info
     return {"name": dialect.name} if about is None else {"name": dialect.name, "description": _named(about)}
 
 
-def _named(about: About) -> str:
+def _named(about: DialectInfo) -> str:
     return f"**{about.title}.** {about.meaning}"
 
 
@@ -74,27 +74,27 @@ def _schemes(dialect: Dialect) -> Schema:
     return {_scheme_name(dialect, scheme.name): _scheme(scheme) for scheme in _schemes_of(dialect)}
 
 
-def _schemes_of(dialect: Dialect) -> tuple[Scheme, ...]:
-    return () if dialect.about is None else dialect.about.schemes
+def _schemes_of(dialect: Dialect) -> tuple[SecurityScheme, ...]:
+    return () if dialect.info is None else dialect.info.schemes
 
 
 def _scheme_name(dialect: Dialect, name: str) -> str:
     return f"{dialect.name}.{name}"
 
 
-def _scheme(scheme: Scheme) -> Schema:
+def _scheme(scheme: SecurityScheme) -> Schema:
     if scheme.kind == "bearer":
         return {"type": "http", "scheme": "bearer", "description": scheme.meaning}
     return {"type": "apiKey", "in": "header", "name": scheme.header, "description": scheme.meaning}
 
 
-class _Pages:
+class _DialectSection:
     """The operations of one dialect, with the components that they refer to."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         bodies = _bodies(dialect)
-        self._shapes, self.schemas = _described(dialect, bodies)
+        self._shapes, self.schemas = _schemas(dialect, bodies)
         # A form's schema stands in its operation, with its files: it is no component.
         forms = {id(body.shape): self._name(body) for body in bodies if body.files}
         self._forms = {shape: self.schemas.pop(name) for shape, name in forms.items()}
@@ -102,7 +102,7 @@ class _Pages:
         self._example_of: dict[tuple[str, bytes], str] = {}
 
     def operation(self, route: Route) -> Schema:
-        told = route.told or Operation(source="")
+        told = route.operation or Operation(source="")
         operation: Schema = {
             "operationId": _operation_id(self._dialect, route),
             "tags": [self._dialect.name],
@@ -119,20 +119,20 @@ class _Pages:
     # What comes in --------------------------------------------------------------------------------------------------
 
     def _parameters(self, route: Route) -> list[Schema]:
-        known = {} if self._dialect.about is None else {one.name: one for one in self._dialect.about.path}
+        known = {} if self._dialect.info is None else {one.name: one for one in self._dialect.info.path}
         names = _SEGMENT.findall(route.path)
         given = [
             {**_parameter(known.get(name, Parameter(name=name, meaning="")), "path"), "required": True}
             for name in names
         ]
-        if self._dialect.about is not None and not route.public:
-            given += [_parameter(one, "header") for one in self._dialect.about.headers]
-        return [*given, _parameter(_IDEMPOTENCY, "header")] if route.creating else given
+        if self._dialect.info is not None and not route.public:
+            given += [_parameter(one, "header") for one in self._dialect.info.headers]
+        return [*given, _parameter(_IDEMPOTENCY, "header")] if route.idempotent else given
 
-    def _queried(self, query: Query | None) -> list[Schema]:
+    def _queried(self, query: QuerySpec | None) -> list[Schema]:
         if query is None:
             return []
-        members: Schema = _tidied(msgspec.json.schema(query.shape))["$defs"][query.shape.__name__]["properties"]
+        members: Schema = _tidy(msgspec.json.schema(query.shape))["$defs"][query.shape.__name__]["properties"]
         given: list[Schema] = []
         for name in [name for name in members if name not in query.without]:
             schema = _without_null(members[name])
@@ -146,12 +146,12 @@ class _Pages:
         return given
 
     def _security(self, route: Route, told: Operation) -> list[Schema]:
-        if route.public or self._dialect.about is None:
+        if route.public or self._dialect.info is None:
             return []
-        groups = self._dialect.about.needs if told.needs is None else told.needs
+        groups = self._dialect.info.needs if told.needs is None else told.needs
         return [{_scheme_name(self._dialect, name): list[str]() for name in group} for group in groups]
 
-    def _body(self, body: Body) -> Schema:
+    def _body(self, body: BodySpec) -> Schema:
         content: Schema = {}
         if body.shape is not None:
             content["schema"] = self._form(body) if body.files else self._members(body)
@@ -159,7 +159,7 @@ class _Pages:
             content["examples"] = {name: {"value": value} for name, value in body.examples.items()}
         return {"required": not body.empty, "content": {body.media_type: content}}
 
-    def _members(self, body: Body) -> Schema:
+    def _members(self, body: BodySpec) -> Schema:
         reference = self._shapes[id(body.shape)]
         if body.without:
             whole = self.schemas[self._name(body)]
@@ -169,13 +169,13 @@ class _Pages:
         beyond = [name for name in body.required if name not in always]
         return {"allOf": [reference, {"required": beyond}]} if beyond else reference
 
-    def _form(self, body: Body) -> Schema:
+    def _form(self, body: BodySpec) -> Schema:
         """The fields of a form and its files, whose bytes no shape has."""
         schema: Schema = self._forms[id(body.shape)]
         files = {name: {"type": "string", "format": "binary"} for name in body.files}
         return {**schema, "properties": {**files, **schema["properties"]}, "required": list(body.required)}
 
-    def _name(self, body: Body) -> str:
+    def _name(self, body: BodySpec) -> str:
         """What the body's shape is called among the components."""
         return self._shapes[id(body.shape)]["$ref"].rpartition("/")[2]
 
@@ -184,14 +184,14 @@ class _Pages:
     def _responses(self, route: Route, told: Operation) -> Schema:
         said = refusals(self._dialect, route)
         responses: Schema = {}
-        if route.told is None:
+        if route.operation is None:
             responses["200"] = {"description": "What its vendor's page says."}
-        for status in sorted({answer.status for answer in told.answers} | {one.reply.status for one in said}):
-            answers = [answer for answer in told.answers if answer.status == status]
+        for status in sorted({answer.status for answer in told.responses} | {one.reply.status for one in said}):
+            answers = [answer for answer in told.responses if answer.status == status]
             responses[str(status)] = self._response(answers, [one for one in said if one.reply.status == status])
         return responses
 
-    def _response(self, answers: Sequence[Answer], said: Sequence[Refusal]) -> Schema:
+    def _response(self, answers: Sequence[ResponseSpec], said: Sequence[Refusal]) -> Schema:
         response: Schema = {"description": _meaning(answers, said)}
         if headers := _headers(answers, said):
             response["headers"] = headers
@@ -207,10 +207,10 @@ class _Pages:
         }
         return response | ({"content": content} if content else {})
 
-    def _content(self, answers: Sequence[Answer], said: Sequence[Refusal], kind: str) -> Schema:
+    def _content(self, answers: Sequence[ResponseSpec], said: Sequence[Refusal], kind: str) -> Schema:
         shapes: list[Schema] = [self._shapes[id(one.shape)] for one in answers if one.shape is not None]
-        if said and _is_json(kind) and self._dialect.about is not None:
-            shapes.append(self._shapes[id(self._dialect.about.refusal)])
+        if said and _is_json(kind) and self._dialect.info is not None:
+            shapes.append(self._shapes[id(self._dialect.info.refusal)])
         shapes = [shape for at, shape in enumerate(shapes) if shape not in shapes[:at]]
         content: Schema = {}
         if shapes:
@@ -249,7 +249,7 @@ def _description(told: Operation) -> str:
     return "\n\n".join(filter(None, (told.more, source)))
 
 
-def _headers(answers: Sequence[Answer], said: Sequence[Refusal]) -> Schema:
+def _headers(answers: Sequence[ResponseSpec], said: Sequence[Refusal]) -> Schema:
     """What is documented of the answers' headers, then those that refusals are seen to have."""
     headers: Schema = {
         "X-Request-ID": {"description": "As the call had it, else one made here.", "schema": {"type": "string"}}
@@ -262,7 +262,7 @@ def _headers(answers: Sequence[Answer], said: Sequence[Refusal]) -> Schema:
     return headers
 
 
-def _meaning(answers: Sequence[Answer], said: Sequence[Refusal]) -> str:
+def _meaning(answers: Sequence[ResponseSpec], said: Sequence[Refusal]) -> str:
     meant = [answer.meaning for answer in answers]
     if said:
         names = sorted({refusal.name.partition(",")[0] for refusal in said})
@@ -279,7 +279,7 @@ def _is_json(kind: str) -> bool:
 
 
 def _parameter(one: Parameter, where: str) -> Schema:
-    schema = _tidied(msgspec.json.schema(one.shape))
+    schema = _tidy(msgspec.json.schema(one.shape))
     given: Schema = {"name": one.name, "in": where, "description": one.meaning, "schema": schema}
     if not one.meaning:
         del given["description"]
@@ -289,32 +289,32 @@ def _parameter(one: Parameter, where: str) -> Schema:
 # Shapes -------------------------------------------------------------------------------------------------------------
 
 
-def _bodies(dialect: Dialect) -> list[Body]:
+def _bodies(dialect: Dialect) -> list[BodySpec]:
     """The bodies that have a shape."""
-    told = [route.told.body for route in dialect.routes if route.told is not None]
+    told = [route.operation.body for route in dialect.routes if route.operation is not None]
     return [body for body in told if body is not None and body.shape is not None]
 
 
-def _described(dialect: Dialect, bodies: Sequence[Body]) -> tuple[dict[int, Schema], Schema]:
+def _schemas(dialect: Dialect, bodies: Sequence[BodySpec]) -> tuple[dict[int, Schema], Schema]:
     """A schema for each shape of the dialect, by the shape's identity, and the components that they refer to."""
     shapes: dict[int, Any] = {id(body.shape): body.shape for body in bodies}
-    if dialect.about is not None:
-        shapes[id(dialect.about.refusal)] = dialect.about.refusal
+    if dialect.info is not None:
+        shapes[id(dialect.info.refusal)] = dialect.info.refusal
     for route in dialect.routes:
-        for answer in () if route.told is None else route.told.answers:
+        for answer in () if route.operation is None else route.operation.responses:
             if answer.shape is not None:
                 shapes[id(answer.shape)] = answer.shape
     given, found = msgspec.json.schema_components(shapes.values(), ref_template="#/components/schemas/{name}")
     names = {name: f"{dialect.name}.{_readable(schema.get('title', name))}" for name, schema in found.items()}
     assert len(set(names.values())) == len(names), "two shapes of one dialect have one name"
-    schemas: Schema = {names[name]: _renamed(_tidied(schema), names) for name, schema in found.items()}
-    by_shape = {key: _renamed(_tidied(one), names) for key, one in zip(shapes, given, strict=True)}
+    schemas: Schema = {names[name]: _renamed(_tidy(schema), names) for name, schema in found.items()}
+    by_shape = {key: _renamed(_tidy(one), names) for key, one in zip(shapes, given, strict=True)}
     for body in bodies:
         _require(schemas[by_shape[id(body.shape)]["$ref"].rpartition("/")[2]], _always(body, bodies))
     return by_shape, schemas
 
 
-def _always(body: Body, bodies: Iterable[Body]) -> list[str]:
+def _always(body: BodySpec, bodies: Iterable[BodySpec]) -> list[str]:
     """What every call that brings the shape has to bring."""
     alike = [other.required for other in bodies if other.shape is body.shape]
     names = [name for name in body.required if name not in body.files]
@@ -335,13 +335,13 @@ def _readable(title: str) -> str:
     return _PLAIN.sub("_", re.sub(r"(?:\w+\.)+", "", title)).strip("_")
 
 
-def _tidied(schema: Any) -> Any:
+def _tidy(schema: Any) -> Any:
     """``schema`` as people write it: what may be ``null`` has a type more, and no default that says so."""
     if isinstance(schema, list):
-        return [_tidied(one) for one in cast("list[Any]", schema)]
+        return [_tidy(one) for one in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
-    tidy = {name: _tidied(value) for name, value in cast("Schema", schema).items()}
+    tidy = {name: _tidy(value) for name, value in cast("Schema", schema).items()}
     if isinstance(tidy.get("description"), str):
         tidy["description"] = tidy["description"].replace("``", "`")  # a docstring's marks as Markdown's
     if tidy.get("required") == []:
@@ -390,15 +390,15 @@ def _renamed(schema: Any, names: Mapping[str, str]) -> Any:
     return renamed
 
 
-class Written:
+class RenderedDocument:
     """The document as it is sent. Only its ``servers`` depend on who asks, so only they are written anew."""
 
     def __init__(self, content: Schema) -> None:
         rest = {**content}
         opening = {name: rest.pop(name) for name in ("openapi", "info")}
-        self._before = compact(opening).removesuffix(b"}") + b',"servers":[{"url":'
-        self._after = b"}]," + compact(rest).removeprefix(b"{")
+        self._before = compact_json(opening).removesuffix(b"}") + b',"servers":[{"url":'
+        self._after = b"}]," + compact_json(rest).removeprefix(b"{")
 
     def at(self, origin: str) -> bytes:
         """For callers who reach the server at ``origin``."""
-        return self._before + compact(origin) + self._after
+        return self._before + compact_json(origin) + self._after

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 
-AT_ONCE = 16
+REQUESTS_PER_PASS = 16
 
 
-class Pace:
+class RequestPacer:
     """Of one process."""
 
-    def __init__(self, at_once: int = AT_ONCE) -> None:
+    def __init__(self, at_once: int = REQUESTS_PER_PASS) -> None:
         self._at_once = at_once
         self._begun: Counter[int] = Counter()
         self._waiting: dict[int, deque[asyncio.Future[None]]] = {}

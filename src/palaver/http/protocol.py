@@ -28,13 +28,13 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from palaver.http.connections import ConnectionLimits, Connections, end_by_reset
 from palaver.http.heads import origin_form, parsed, plain, wrong_host
-from palaver.wire.framing import compact
+from palaver.wire.framing import compact_json
 
-HEAD_BYTES = 65_536
+MAX_HEAD_BYTES = 65_536
 """Bytes a request's head may have."""
 TOO_LARGE = "the head has more than 64 KiB"
 NO_HTTP = "it does not begin with a request line of HTTP/1.1"
-WRITE_BYTES = 65_536
+MAX_WRITE_BYTES = 65_536
 """Bytes that are handed to the socket at a time."""
 CHUNKED_BYTES = 4096
 """Bytes of a body in chunks that are parsed at a time: each chunk costs, however small it is."""
@@ -152,7 +152,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._keep(bytes(self._kept))
             return
         self._scanned = len(self._kept)
-        if self._scanned > HEAD_BYTES:
+        if self._scanned > MAX_HEAD_BYTES:
             self._line = _REQUEST_LINE.match(bytes(self._kept))
             self._refuse(431, TOO_LARGE)
 
@@ -207,7 +207,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._begin()
         end = data.find(b"\r\n\r\n", at) + 4
         whole = end >= 4
-        if (end if whole else len(data)) - at > HEAD_BYTES:
+        if (end if whole else len(data)) - at > MAX_HEAD_BYTES:
             self._line = _REQUEST_LINE.match(data, at)
             self._refuse(431, TOO_LARGE)
             return -1
@@ -240,7 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._line = None
         self._plausible = False
         self.headers = []
-        self._connections.doubt(self)
+        self._connections.unverify(self)
         if self._timer is None:
             self._set_timer(self._limits.head_timeout_s, self.transport.close)
 
@@ -335,8 +335,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _verified(self) -> None:
         self._connections.verify(self)
 
-    def _cycle(self, version: str, *, keep_alive: bool) -> Cycle:
-        return Cycle(
+    def _cycle(self, version: str, *, keep_alive: bool) -> ResponseCycle:
+        return ResponseCycle(
             self,
             http_10=version == "1.0",
             scope=self.scope,
@@ -459,7 +459,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse_plainly(self, status: int, reason: str) -> None:
         trace = uuid4().hex
         log.info("no request", peer=self.peer, reason=reason, status=status, trace=trace)
-        body = compact({"error": "bad request", "detail": reason, "trace": trace})
+        body = compact_json({"error": "bad request", "detail": reason, "trace": trace})
         head = (
             b"content-type: application/json\r\nconnection: close\r\n"
             b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (trace.encode(), len(body))
@@ -479,7 +479,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._timer = None
 
 
-class Cycle(RequestResponseCycle):
+class ResponseCycle(RequestResponseCycle):
     """A request and its answer, which goes out in pieces: no faster than they are taken."""
 
     def __init__(self, protocol: HttpProtocol, *, http_10: bool, **uvicorn: Any) -> None:
@@ -551,7 +551,7 @@ class Cycle(RequestResponseCycle):
         if self.chunked_encoding:
             framed = b"%x\r\n" % len(body) if body else b""
             end = (b"\r\n" if body else b"") + (b"" if more else b"0\r\n\r\n")
-            if len(body) < WRITE_BYTES:
+            if len(body) < MAX_WRITE_BYTES:
                 await self._write(framed + body + end)
                 return
             await self._write(framed)
@@ -565,12 +565,12 @@ class Cycle(RequestResponseCycle):
 
     async def _write(self, data: bytes) -> None:
         view = memoryview(data)
-        for at in range(0, len(data), WRITE_BYTES):
+        for at in range(0, len(data), MAX_WRITE_BYTES):
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
             if self.disconnected:
                 return
-            self._protocol.write(data if len(data) <= WRITE_BYTES else view[at : at + WRITE_BYTES])
+            self._protocol.write(data if len(data) <= MAX_WRITE_BYTES else view[at : at + MAX_WRITE_BYTES])
 
     def _end(self) -> None:
         assert self.expected_content_length == 0, "less is written than was said"

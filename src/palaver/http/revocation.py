@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import structlog
 
 from palaver.core.problems import Problem, Unauthenticated
-from palaver.core.types import ANYBODY, Key, Principal
+from palaver.core.types import ANONYMOUS, ApiKey, Principal
 
 Name = tuple[int, int]
 """A credential: its application and its number."""
@@ -64,10 +64,10 @@ class _Answered:
             self._timer.cancel()
 
 
-class Callers:
+class RevocationWatcher:
     """``enabled`` gives those of some credentials that may still call. ``changes`` counts the times they changed."""
 
-    def __init__(self, enabled: Callable[[Sequence[Name]], Awaitable[Mapping[Name, Key]]]) -> None:
+    def __init__(self, enabled: Callable[[Sequence[Name]], Awaitable[Mapping[Name, ApiKey]]]) -> None:
         self._enabled = enabled
         self._open: dict[Name, set[_Answered]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -78,7 +78,7 @@ class Callers:
     def of(self, who: Principal, end: Callable[[Unauthenticated], None], *, since: int) -> Generator[None]:
         """In the block that caller is answered; ``end`` ends it. ``since`` is what ``changes`` was before the
         credential was looked up."""
-        if who is ANYBODY:
+        if who is ANONYMOUS:
             yield
             return
         name = (who.app, who.key.number)
@@ -116,7 +116,7 @@ class Callers:
             for name in names:
                 self._compare(name, enabled.get(name))
 
-    def _compare(self, name: Name, key: Key | None) -> None:
+    def _compare(self, name: Name, key: ApiKey | None) -> None:
         """End what is answered to a credential, or a version of it, that is none any more."""
         now, ended = time.time(), 0
         for answered in list(self._open.get(name, ())):

@@ -10,7 +10,7 @@ from palaver.wire.contract import Dialect, Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class RouteMatch:
     """What a path comes to: a route with its parameters, or who refuses it. ``routes`` are those of the path, by
     method; it is empty for a path that no route serves."""
 
@@ -66,19 +66,19 @@ class Router:
                 )
         node.routes[route.method] = (dialect, route, tuple(names))
 
-    def match(self, method: str, raw_path: str) -> Match:
+    def match(self, method: str, raw_path: str) -> RouteMatch:
         """What serves ``raw_path`` (percent-encoded, without query). ``HEAD`` is served by ``GET``."""
         found = _find(self._root, raw_path.removeprefix("/").split("/"), 0, [])
         if found is None:
-            return Match(dialect=self._keeper(raw_path))
+            return RouteMatch(dialect=self._keeper(raw_path))
         node, values = found
         routes = tuple(route for _, (_, route, _) in sorted(node.routes.items()))
         entry = node.routes.get("GET" if method == "HEAD" else method)
         if entry is None:
-            return Match(dialect=next(iter(node.routes.values()))[0], routes=routes)
+            return RouteMatch(dialect=next(iter(node.routes.values()))[0], routes=routes)
         dialect, route, names = entry
         params = {name: unquote(value) for name, value in zip(names, values, strict=True)}
-        return Match(dialect=dialect, route=route, params=params, routes=routes)
+        return RouteMatch(dialect=dialect, route=route, params=params, routes=routes)
 
     def _keeper(self, raw_path: str) -> Dialect | None:
         return next((dialect for prefix, dialect in self._prefixes if raw_path.startswith(prefix)), None)

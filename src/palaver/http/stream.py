@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from palaver.core.events import Event
-from palaver.core.runs import Reader
-from palaver.core.types import Ended, Status
+from palaver.core.runs import RunReader
+from palaver.core.types import RunEnded, Status
 from palaver.wire.contract import Encoder, Punctual
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -19,12 +19,12 @@ _AT_ONCE = 16
 """Writes that may follow one another without a pause, of one stream or of several."""
 
 
-class Following:
+class EventStream:
     """One open stream. A reader that goes away ends it, and changes nothing for the run."""
 
     __slots__ = ("_encoder", "_punctual", "_reader", "_send", "gone", "idle_since")
 
-    def __init__(self, reader: Reader, encoder: Encoder, send: Send) -> None:
+    def __init__(self, reader: RunReader, encoder: Encoder, send: Send) -> None:
         self._reader = reader
         self._encoder = encoder
         self._punctual = encoder if isinstance(encoder, Punctual) else None
@@ -45,7 +45,7 @@ class Following:
                 if not self._over:
                     await self._write_unasked(heartbeat_s, busy=bool(events))
                 if self._over:
-                    return not (self._encoder.breaks_off and failed)
+                    return not (self._encoder.aborts_on_failure and failed)
                 await self._wait()
             return False
         finally:
@@ -57,7 +57,7 @@ class Following:
     @property
     def _over(self) -> bool:
         """Whether the run has ended and all of it is written: an encoder may hold back the end, too."""
-        return self._reader.done and self._encoder.due is None
+        return self._reader.done and self._encoder.flush_at is None
 
     async def _write(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
@@ -69,19 +69,19 @@ class Following:
 
     async def _write_unasked(self, heartbeat_s: float, *, busy: bool) -> None:
         """What goes out without an event: what the encoder held back, and the sign of life."""
-        due = self._encoder.due
+        due = self._encoder.flush_at
         if due is not None and due <= (now := time.time()):
             await self._write(self._encoder.flush(now))
             busy = True
         now = asyncio.get_running_loop().time()
-        if busy and not self._encoder.steady:
+        if busy and not self._encoder.always_heartbeat:
             self.idle_since = now
         elif now - self.idle_since >= heartbeat_s:
             self.idle_since = now
             await self._write([self._encoder.heartbeat])
 
     async def _wait(self) -> None:
-        due = self._encoder.due
+        due = self._encoder.flush_at
         if due is None:
             await self._reader.wait()
             return
@@ -108,15 +108,15 @@ class Following:
 
 def _failed(events: list[Event]) -> bool:
     last = events[-1] if events else None
-    return isinstance(last, Ended) and last.status in {Status.FAILED, Status.INTERRUPTED}
+    return isinstance(last, RunEnded) and last.status in {Status.FAILED, Status.INTERRUPTED}
 
 
-class Pulse:
+class HeartbeatTimer:
     """One timer for all open streams: wakes those that have been idle for a heartbeat's time."""
 
     def __init__(self, heartbeat_s: float) -> None:
         self.heartbeat_s = heartbeat_s
-        self.open: set[Following] = set()
+        self.open: set[EventStream] = set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import structlog
 
 STALL_S = 0.2
-LOOK_EVERY_S = 0.1
+CHECK_INTERVAL_S = 0.1
 MAX_FRAMES = 20
 
 log = structlog.get_logger("palaver.watchdog")
@@ -37,7 +37,7 @@ class Stall(NamedTuple):
         return self.cpu_s + self.blocked_s
 
 
-def logged(stall: Stall) -> None:
+def log_fields(stall: Stall) -> None:
     log.warning(
         "event loop stalled",
         cpu_s=round(stall.cpu_s, 3),
@@ -50,7 +50,7 @@ def logged(stall: Stall) -> None:
 class Watchdog:
     """Of the loop in whose thread it is started. ``stalls`` counts, ``stalled_s`` adds up, each goes to ``tell``."""
 
-    def __init__(self, stall_s: float = STALL_S, tell: Callable[[Stall], None] = logged) -> None:
+    def __init__(self, stall_s: float = STALL_S, tell: Callable[[Stall], None] = log_fields) -> None:
         self.stalls = 0
         self.stalled_s = 0.0
         self._stall_s = stall_s
@@ -71,7 +71,7 @@ class Watchdog:
 
     def _watch(self, loop: asyncio.AbstractEventLoop, worker: _Worker) -> None:
         worker.beside_me()
-        while not self._over.wait(LOOK_EVERY_S):
+        while not self._over.wait(CHECK_INTERVAL_S):
             turn = _Turn(worker)
             try:
                 loop.call_soon_threadsafe(turn.come)

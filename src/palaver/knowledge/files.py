@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from palaver.core.types import Value, clean
-from palaver.knowledge.words import EDITION
+from palaver.knowledge.tokenize import INDEX_VERSION
 
 Kind = Literal["markdown", "text", "html"]
 
@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-class Source(Value, frozen=True, kw_only=True):
+class DocumentSource(Value, frozen=True, kw_only=True):
     """A file to read. ``name`` is its path below the folder that was given, with forward slashes; ``root`` that
     folder's absolute path, for a file given by itself the one that it lies in. Both together name a document."""
 
@@ -46,7 +46,7 @@ class Source(Value, frozen=True, kw_only=True):
         return KINDS[self.path.suffix.lower()]
 
 
-class Skipped(Value, frozen=True, kw_only=True):
+class SkippedFile(Value, frozen=True, kw_only=True):
     """A file or folder that was not read. ``reason`` is for a person; ``folder`` says that it hides others."""
 
     name: str
@@ -55,24 +55,24 @@ class Skipped(Value, frozen=True, kw_only=True):
     folder: bool = False
 
 
-def walk(paths: Iterable[Path]) -> Iterator[Source | Skipped]:
+def walk(paths: Iterable[Path]) -> Iterator[DocumentSource | SkippedFile]:
     """Every file of ``paths``, folders with all that is below them: sorted, each once, without hidden ones."""
     seen: set[tuple[str, str]] = set()
     for path in paths:
         for found in _below(path):
-            if isinstance(found, Source):
+            if isinstance(found, DocumentSource):
                 if found.key in seen:
                     continue
                 seen.add(found.key)
             yield found
 
 
-def _below(path: Path) -> Iterator[Source | Skipped]:
+def _below(path: Path) -> Iterator[DocumentSource | SkippedFile]:
     if not path.is_dir():
         if path.exists():
             yield _source(path, path.name, _absolute(path.parent))
         else:
-            yield Skipped(name=clean(str(path)), reason="there is no such file or folder")
+            yield SkippedFile(name=clean(str(path)), reason="there is no such file or folder")
         return
     root = _absolute(path)
     seen: set[tuple[int, int]] = set()
@@ -83,7 +83,7 @@ def _below(path: Path) -> Iterator[Source | Skipped]:
             status = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield Skipped(name=clean(prefix), reason=_said(error), root=root, folder=True)
+            yield SkippedFile(name=clean(prefix), reason=_said(error), root=root, folder=True)
             continue
         if (status.st_dev, status.st_ino) in seen:  # a link to a folder above or beside
             continue
@@ -110,36 +110,36 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _source(path: Path, name: str, root: str) -> Source | Skipped:
+def _source(path: Path, name: str, root: str) -> DocumentSource | SkippedFile:
     if clean(name) != name:  # bytes that are no UTF-8: two such names could look the same
-        return Skipped(name=clean(name), reason="its name is not UTF-8", root=root)
+        return SkippedFile(name=clean(name), reason="its name is not UTF-8", root=root)
     if path.suffix.lower() not in KINDS:
-        return Skipped(name=name, reason="not Markdown, text or HTML", root=root)
+        return SkippedFile(name=name, reason="not Markdown, text or HTML", root=root)
     if len(name.encode()) > MAX_SOURCE:
-        return Skipped(name=name, reason=f"its name has more than {MAX_SOURCE} bytes", root=root)
+        return SkippedFile(name=name, reason=f"its name has more than {MAX_SOURCE} bytes", root=root)
     if len(root.encode()) > MAX_SOURCE:
-        return Skipped(name=name, reason=f"the path of its folder has more than {MAX_SOURCE} bytes", root=root)
-    return Source(path=path, name=name, root=root)
+        return SkippedFile(name=name, reason=f"the path of its folder has more than {MAX_SOURCE} bytes", root=root)
+    return DocumentSource(path=path, name=name, root=root)
 
 
 def _said(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()
 
 
-def load(source: Source) -> bytes | Skipped:
+def load(source: DocumentSource) -> bytes | SkippedFile:
     """The bytes of ``source``. Never waits: a pipe or a device is no file."""
     try:
         if not source.path.is_file():
-            return Skipped(name=source.name, reason="not a regular file", root=source.root)
+            return SkippedFile(name=source.name, reason="not a regular file", root=source.root)
         size = source.path.stat().st_size
         if size > MAX_BYTES:
             reason = f"{size / 2**20:.1f} MB, more than {MAX_BYTES // 2**20} MB"
-            return Skipped(name=source.name, reason=reason, root=source.root)
+            return SkippedFile(name=source.name, reason=reason, root=source.root)
         return source.path.read_bytes()
     except OSError as error:
-        return Skipped(name=source.name, reason=_said(error), root=source.root)
+        return SkippedFile(name=source.name, reason=_said(error), root=source.root)
 
 
-def digest(source: Source, raw: bytes) -> bytes:
+def digest(source: DocumentSource, raw: bytes) -> bytes:
     """Equal for equal bytes of files of one kind, until palaver reads or indexes them in a new way."""
-    return hashlib.sha256(f"{source.kind} {EDITION}\n".encode() + raw).digest()
+    return hashlib.sha256(f"{source.kind} {INDEX_VERSION}\n".encode() + raw).digest()

@@ -9,15 +9,15 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from palaver.core.ports import Unreadable
+from palaver.core.ports.documents import UnreadableDocument
 from palaver.core.problems import Invalid
 from palaver.core.types import Value, clean
-from palaver.knowledge.files import Skipped, Source, digest, load, walk
-from palaver.knowledge.jobs import Prepare, Prepared
+from palaver.knowledge.files import DocumentSource, SkippedFile, digest, load, walk
 from palaver.knowledge.pool import INGESTED, ReaderPool
-from palaver.knowledge.shelf import Shelf
+from palaver.knowledge.protocol import PreparedDocument, PrepareDocument
+from palaver.knowledge.repository import KnowledgeRepository
 
-Outcome = Literal["added", "replaced", "unchanged", "skipped"]
+FileOutcome = Literal["added", "replaced", "unchanged", "skipped"]
 Known = Mapping[tuple[str, str], bytes]
 """What the base has already: (folder, source) to digest."""
 
@@ -26,17 +26,17 @@ AHEAD = 2
 """Files that are read while another one is being stored."""
 
 
-class Progress(Value, frozen=True, kw_only=True):
+class IngestProgress(Value, frozen=True, kw_only=True):
     """One more file is done: the ``done``-th of ``total``. ``reason`` says why it was skipped."""
 
     done: int
     total: int
     name: str
-    outcome: Outcome
+    outcome: FileOutcome
     reason: str = ""
 
 
-class Report(Value, frozen=True, kw_only=True):
+class IngestReport(Value, frozen=True, kw_only=True):
     """What became of the files, by their sources. ``passages`` counts those that were written."""
 
     base: int
@@ -44,28 +44,28 @@ class Report(Value, frozen=True, kw_only=True):
     replaced: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
     passages: int = 0
 
 
-class Indexed(Value, frozen=True, kw_only=True):
+class IndexedDocument(Value, frozen=True, kw_only=True):
     """A document ready to be stored."""
 
-    source: Source
+    source: DocumentSource
     digest: bytes
-    prepared: Prepared
+    prepared: PreparedDocument
 
 
 async def ingest(
-    shelf: Shelf,
+    repository: KnowledgeRepository,
     app: int,
     name: str,
     paths: Sequence[Path],
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[IngestProgress], None] | None = None,
     *,
     prune: bool = False,
     lost: bool = False,
-) -> Report:
+) -> IngestReport:
     """Put the files and folders ``paths`` into the base called ``name``, which is made when there is none.
 
     A document that is there already is left alone when its file has not changed, and replaced at once when it has. A
@@ -76,31 +76,31 @@ async def ingest(
     """
     name = _checked(name)
     found, roots = await asyncio.to_thread(_survey, paths)
-    base = await shelf.open(app, name)
-    known = await _known(shelf, app, base, found)
-    names: dict[Outcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
-    skipped: list[Skipped] = []
+    base = await repository.open(app, name)
+    known = await _known(repository, app, base, found)
+    names: dict[FileOutcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
+    skipped: list[SkippedFile] = []
     passages = 0
     async with _readers() as readers, aclosing(_prepared(readers, found, known)) as results:
         async for result in results:
             match result:
-                case Skipped():
+                case SkippedFile():
                     skipped.append(result)
-                case Indexed():
-                    await _store(shelf, app, base, result)
+                case IndexedDocument():
+                    await _store(repository, app, base, result)
                     passages += len(result.prepared.texts)
-                case Source():
+                case DocumentSource():
                     pass
             source, outcome = _outcome(result, known)
             names[outcome].append(source)
             if progress is not None:
                 done = sum(map(len, names.values()))
-                reason = result.reason if isinstance(result, Skipped) else ""
-                progress(Progress(done=done, total=len(found), name=source, outcome=outcome, reason=reason))
+                reason = result.reason if isinstance(result, SkippedFile) else ""
+                progress(IngestProgress(done=done, total=len(found), name=source, outcome=outcome, reason=reason))
     if passages:
-        await shelf.settle()
-    removed = await shelf.remove(app, base, _gone(known, found, roots, lost=lost)) if prune else ()
-    return Report(
+        await repository.settle()
+    removed = await repository.remove(app, base, _removed(known, found, roots, lost=lost)) if prune else ()
+    return IngestReport(
         base=base,
         added=tuple(names["added"]),
         replaced=tuple(names["replaced"]),
@@ -120,25 +120,27 @@ async def _readers() -> AsyncGenerator[ReaderPool]:
         await readers.close()
 
 
-async def _prepare(readers: ReaderPool, source: Source, known: Known) -> Indexed | Source | Skipped:
+async def _prepare(
+    readers: ReaderPool, source: DocumentSource, known: Known
+) -> IndexedDocument | DocumentSource | SkippedFile:
     """Read, split and index one file; ``source`` itself where ``known`` has it just so."""
     raw = await asyncio.to_thread(load, source)
-    if isinstance(raw, Skipped):
+    if isinstance(raw, SkippedFile):
         return raw
     now = digest(source, raw)
     if known.get(source.key) == now:
         return source
 
-    async def job() -> Prepare:
-        return Prepare(name=source.name, kind=source.kind, content=raw)
+    async def job() -> PrepareDocument:
+        return PrepareDocument(name=source.name, kind=source.kind, content=raw)
 
     try:
         prepared = await readers.read((0, 0), job)
-        assert isinstance(prepared, Prepared)
-    except Unreadable as unreadable:
+        assert isinstance(prepared, PreparedDocument)
+    except UnreadableDocument as unreadable:
         kept = "; the text it had before stays" if source.key in known else ""
-        return Skipped(name=source.name, reason=f"{unreadable.reason}{kept}", root=source.root)
-    return Indexed(source=source, digest=now, prepared=prepared)
+        return SkippedFile(name=source.name, reason=f"{unreadable.reason}{kept}", root=source.root)
+    return IndexedDocument(source=source, digest=now, prepared=prepared)
 
 
 def _checked(name: str) -> str:
@@ -150,27 +152,27 @@ def _checked(name: str) -> str:
     return name
 
 
-def _survey(paths: Sequence[Path]) -> tuple[list[Source | Skipped], frozenset[str]]:
+def _survey(paths: Sequence[Path]) -> tuple[list[DocumentSource | SkippedFile], frozenset[str]]:
     """The files, and the folders that were given."""
     return list(walk(paths)), frozenset(clean(str(path.resolve())) for path in paths if path.is_dir())
 
 
 async def _prepared(
-    readers: ReaderPool, found: Iterable[Source | Skipped], known: Known
-) -> AsyncGenerator[Indexed | Source | Skipped, None]:
+    readers: ReaderPool, found: Iterable[DocumentSource | SkippedFile], known: Known
+) -> AsyncGenerator[IndexedDocument | DocumentSource | SkippedFile, None]:
     """What ``prepare`` makes of ``found``, in its order. Works a little ahead of who reads."""
     rest = iter(found)
-    waiting: deque[asyncio.Task[Indexed | Source | Skipped] | Skipped] = deque()
+    waiting: deque[asyncio.Task[IndexedDocument | DocumentSource | SkippedFile] | SkippedFile] = deque()
     try:
         while True:
             while len(waiting) <= AHEAD and (source := next(rest, None)) is not None:
                 waiting.append(
-                    source if isinstance(source, Skipped) else asyncio.create_task(_prepare(readers, source, known))
+                    source if isinstance(source, SkippedFile) else asyncio.create_task(_prepare(readers, source, known))
                 )
             if not waiting:
                 return
             result = waiting.popleft()
-            yield result if isinstance(result, Skipped) else await result
+            yield result if isinstance(result, SkippedFile) else await result
     finally:
         tasks = [task for task in waiting if isinstance(task, asyncio.Task)]
         for task in tasks:
@@ -178,9 +180,9 @@ async def _prepared(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _store(shelf: Shelf, app: int, base: int, ready: Indexed) -> None:
+async def _store(repository: KnowledgeRepository, app: int, base: int, ready: IndexedDocument) -> None:
     source, prepared = ready.source, ready.prepared
-    await shelf.put(
+    await repository.put(
         app,
         base,
         source=source.name,
@@ -195,32 +197,34 @@ async def _store(shelf: Shelf, app: int, base: int, ready: Indexed) -> None:
     )
 
 
-def _outcome(result: Indexed | Source | Skipped, known: Known) -> tuple[str, Outcome]:
+def _outcome(result: IndexedDocument | DocumentSource | SkippedFile, known: Known) -> tuple[str, FileOutcome]:
     match result:
-        case Skipped(name=name):
+        case SkippedFile(name=name):
             return name, "skipped"
-        case Source(name=name):
+        case DocumentSource(name=name):
             return name, "unchanged"
-        case Indexed(source=source):
+        case IndexedDocument(source=source):
             return source.name, "replaced" if source.key in known else "added"
 
 
 # Folders that moved, files that are gone ---------------------------------------------------------------------------
 
 
-async def _known(shelf: Shelf, app: int, base: int, found: Sequence[Source | Skipped]) -> Known:
+async def _known(
+    repository: KnowledgeRepository, app: int, base: int, found: Sequence[DocumentSource | SkippedFile]
+) -> Known:
     """What the base has, after the documents of folders that were moved are known by where those are now."""
-    known = await shelf.digests(app, base)
-    moves = await asyncio.to_thread(_moves, known, [one for one in found if isinstance(one, Source)])
+    known = await repository.digests(app, base)
+    moves = await asyncio.to_thread(_moves, known, [one for one in found if isinstance(one, DocumentSource)])
     for old, new, sources in moves:
-        await shelf.move(app, base, sources, old, new)
-    return await shelf.digests(app, base) if moves else known
+        await repository.move(app, base, sources, old, new)
+    return await repository.digests(app, base) if moves else known
 
 
-def _moves(known: Known, found: Sequence[Source]) -> list[tuple[str, str, list[str]]]:
+def _moves(known: Known, found: Sequence[DocumentSource]) -> list[tuple[str, str, list[str]]]:
     """(old folder, new folder, sources). A folder was moved when it is no longer there and another one has at least
     one of its files unchanged. Files that were once added without their folder are found by their name alone."""
-    here: dict[str, dict[str, Source]] = {}
+    here: dict[str, dict[str, DocumentSource]] = {}
     for source in found:
         here.setdefault(source.root, {})[source.name] = source
     moves: list[tuple[str, str, list[str]]] = []
@@ -244,18 +248,18 @@ def _is_lost(root: str) -> bool:
     return not root or not Path(root).is_dir()
 
 
-def _is_same(source: Source, earlier: bytes) -> bool:
+def _is_same(source: DocumentSource, earlier: bytes) -> bool:
     raw = load(source)
-    return not isinstance(raw, Skipped) and digest(source, raw) == earlier
+    return not isinstance(raw, SkippedFile) and digest(source, raw) == earlier
 
 
-def _gone(
-    known: Known, found: Sequence[Source | Skipped], roots: frozenset[str], *, lost: bool
+def _removed(
+    known: Known, found: Sequence[DocumentSource | SkippedFile], roots: frozenset[str], *, lost: bool
 ) -> list[tuple[str, str]]:
     """The documents that came from ``roots`` and are not among ``found``, nor below a folder that nobody could read;
     with ``lost``, also those of folders that are no longer there."""
     there = {(one.root, one.name) for one in found}
-    shut = tuple((one.root, one.name) for one in found if isinstance(one, Skipped) and one.folder)
+    shut = tuple((one.root, one.name) for one in found if isinstance(one, SkippedFile) and one.folder)
     return [
         (root, source)
         for root, source in known

@@ -20,22 +20,31 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from palaver.core.ports import Unreadable
-from palaver.core.turns import NoTurn, Owner, Turns
-from palaver.knowledge.jobs import LENGTH, OUT_OF_MEMORY, Answer, Job, Limits, Refused, decode_answer, framed
+from palaver.core.fair_queue import FairQueue, Owner, QueueTimeout
+from palaver.core.ports.documents import UnreadableDocument
+from palaver.knowledge.protocol import (
+    LENGTH,
+    OUT_OF_MEMORY,
+    Job,
+    JobLimits,
+    JobRefused,
+    JobResult,
+    decode_answer,
+    encode_frame,
+)
 
-ATTACHED = Limits(memory=256 * 2**20, cpu_s=5, wall_s=20, output=2**20)
+ATTACHED = JobLimits(memory=256 * 2**20, cpu_s=5, wall_s=20, output=2**20)
 """For files beside a message."""
-INGESTED = Limits(memory=2**30, cpu_s=60, wall_s=180, output=256 * 2**20)
+INGESTED = JobLimits(memory=2**30, cpu_s=60, wall_s=180, output=256 * 2**20)
 """For files that an operator puts into a knowledge base."""
-PROCESSES = 3
-PATIENCE_S = 60.0
+MAX_PROCESSES = 3
+QUEUE_TIMEOUT_S = 60.0
 """How long they do."""
 IDLE_S = 30.0
 """After which a process without work ends."""
 ENDS_WITHIN = 5.0
 """Seconds that a process has to be gone once it says nothing any more; then it is killed."""
-COMMAND = ("-P", "-m", "palaver.knowledge.process")
+COMMAND = ("-P", "-m", "palaver.knowledge.worker")
 
 log = structlog.get_logger("palaver.knowledge")
 
@@ -43,38 +52,39 @@ log = structlog.get_logger("palaver.knowledge")
 class ReaderPool:
     """Processes that read documents. ``each``: how many one end user's documents may keep busy."""
 
-    def __init__(self, limits: Limits = ATTACHED, *, processes: int = PROCESSES, each: int = 1) -> None:
+    def __init__(self, limits: JobLimits = ATTACHED, *, processes: int = MAX_PROCESSES, each: int = 1) -> None:
         self._limits = limits
-        self._turns = Turns(processes, each)
+        self._turns = FairQueue(processes, each)
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
         self._closed = False
 
-    async def read(self, owner: Owner, job: Callable[[], Awaitable[Job]]) -> Answer:
-        """The answer to ``job``, which is asked for when it is its turn. Raises ``Unreadable``, and what it raises."""
+    async def read(self, owner: Owner, job: Callable[[], Awaitable[Job]]) -> JobResult:
+        """The answer to ``job``, which is asked for when it is its turn. Raises ``UnreadableDocument``, and what it
+        raises."""
         async with self._turn(owner):
             try:
                 async with asyncio.timeout(self._limits.wall_s):
                     answer = await self._ask(await job())
             except TimeoutError:
-                raise Unreadable(f"reading it takes too long (more than {self._limits.wall_s:g} s)") from None
-        if isinstance(answer, Refused):
-            raise Unreadable(answer.reason)
+                raise UnreadableDocument(f"reading it takes too long (more than {self._limits.wall_s:g} s)") from None
+        if isinstance(answer, JobRefused):
+            raise UnreadableDocument(answer.reason)
         return answer
 
     @asynccontextmanager
     async def _turn(self, owner: Owner) -> AsyncGenerator[None]:
         try:
-            async with self._turns.turn(owner, PATIENCE_S):
+            async with self._turns.turn(owner, QUEUE_TIMEOUT_S):
                 yield
-        except NoTurn as none:
+        except QueueTimeout as none:
             if none.full:
-                raise Unreadable("too many other documents are waiting to be read; try again later") from None
-            raise Unreadable("other documents kept the server busy; try again later") from None
+                raise UnreadableDocument("too many other documents are waiting to be read; try again later") from None
+            raise UnreadableDocument("other documents kept the server busy; try again later") from None
 
-    async def _ask(self, job: Job) -> Answer:
+    async def _ask(self, job: Job) -> JobResult:
         if self._closed:
-            raise Unreadable("the server is stopping")
+            raise UnreadableDocument("the server is stopping")
         process = await self._ready()
         answer = None
         try:
@@ -83,7 +93,7 @@ class ReaderPool:
             if answer is None:  # nobody knows what it is doing
                 process.kill()
         if answer is None:
-            raise Unreadable(self._cause(*await process.end()))
+            raise UnreadableDocument(self._cause(*await process.end()))
         self._idle.append(process)
         process.rest(IDLE_S)
         return answer
@@ -132,8 +142,8 @@ class _Process:
         self._end = asyncio.create_task(self._watch())
 
     @staticmethod
-    async def start(limits: Limits) -> _Process:
-        """Raises ``Unreadable``."""
+    async def start(limits: JobLimits) -> _Process:
+        """Raises ``UnreadableDocument``."""
         figures = (limits.memory, limits.cpu_s, limits.output, os.getpid())
         try:
             process = await asyncio.create_subprocess_exec(
@@ -148,13 +158,13 @@ class _Process:
             )
         except OSError as error:  # the system is out of processes, descriptors or memory
             log.warning("no reader could be started", detail=str(error))
-            raise Unreadable("nothing can be read at the moment; try again later") from error
+            raise UnreadableDocument("nothing can be read at the moment; try again later") from error
         return _Process(process, limits.output)
 
-    async def ask(self, job: Job) -> Answer | None:
+    async def ask(self, job: Job) -> JobResult | None:
         """``None``: it ended over the document."""
         with suppress(OSError, asyncio.IncompleteReadError):
-            self._in.write(framed(job))
+            self._in.write(encode_frame(job))
             await self._in.drain()
             size = int.from_bytes(await self._out.readexactly(LENGTH), "big")
             if size <= self._output:

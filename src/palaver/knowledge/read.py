@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import PurePath
 
-from palaver.core.ports import Unreadable
+from palaver.core.ports.documents import UnreadableDocument
 from palaver.core.types import Value, clean
 from palaver.knowledge import markdown, plaintext, webpage
 from palaver.knowledge.blocks import Block
@@ -30,7 +30,7 @@ _GB_PAIR = re.compile(rb"[\xa1-\xf7][\xa1-\xfe]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
-class Document(Value, frozen=True, kw_only=True):
+class ParsedDocument(Value, frozen=True, kw_only=True):
     """What a file says."""
 
     title: str
@@ -41,15 +41,15 @@ class Document(Value, frozen=True, kw_only=True):
         return "\n\n".join(block.whole for block in self.blocks)
 
 
-def parse(name: str, kind: Kind, raw: bytes) -> Document:
-    """What ``raw``, the bytes of the file ``name``, says. Raises ``Unreadable``."""
+def parse(name: str, kind: Kind, raw: bytes) -> ParsedDocument:
+    """What ``raw``, the bytes of the file ``name``, says. Raises ``UnreadableDocument``."""
     text = decode(raw, html=kind == "html")
     if text is None:
-        raise Unreadable("not text")
+        raise UnreadableDocument("not text")
     title, blocks = _READERS[kind](clean(text.replace("\r\n", "\n").replace("\r", "\n")))
     first = next((block for block in blocks if block.kind == "heading" and block.level == 1), None)
     title = " ".join(title.split()) or (first.text if first else "") or PurePath(name).stem
-    return Document(title=title[:MAX_TITLE], blocks=tuple(blocks))
+    return ParsedDocument(title=title[:MAX_TITLE], blocks=tuple(blocks))
 
 
 def _read_markdown(text: str) -> tuple[str, list[Block]]:

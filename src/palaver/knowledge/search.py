@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from palaver.core.types import Passage, Ref
-from palaver.knowledge.shelf import Shelf
-from palaver.knowledge.words import asked
+from palaver.knowledge.repository import KnowledgeRepository
+from palaver.knowledge.tokenize import asked
 
 
-class Library:
-    """An application's knowledge, as an agent asks it. Implements ``core.ports.Knowledge``."""
+class KnowledgeRetriever:
+    """An application's knowledge, as an agent asks it. Implements ``core.ports.documents.Knowledge``."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: KnowledgeRepository) -> None:
         self._shelf = shelf
 
     async def search(self, app: int, names: Sequence[str], query: str, limit: int) -> list[Passage]:

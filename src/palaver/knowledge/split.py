@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from palaver.core.types import Value
 from palaver.knowledge.blocks import LARGE, Block
 
-TINY = 200
+TINY_CHARACTERS = 200
 """Bytes (so a Chinese character weighs three times a Latin one, as it says about as much more) below which sections
 side by side are put together."""
-STUB = 60
+STUB_CHARACTERS = 60
 """Bytes below which a section is put together with any section beside it."""
-JOINED = 800
+TARGET_CHARACTERS = 800
 """Characters that sections put together have at most, so that a hit still tells where to look."""
 MAX_HEADING = 200
 """Characters of a heading; a longer one is a paragraph that somebody marked up wrongly."""
@@ -40,7 +40,7 @@ _BORDERS = tuple(
 """Where prose may be cut, the better places first: paragraphs, items, sentences, lines, clauses, words."""
 
 
-class Piece(Value, frozen=True, kw_only=True):
+class PassageDraft(Value, frozen=True, kw_only=True):
     """A passage to be. ``heading`` is its path of headings, without the document's title; ``inner`` the headings that
     stand in its text, because sections were put together."""
 
@@ -67,10 +67,10 @@ class _Group:
     inner: tuple[str, ...] = ()
 
 
-def split(title: str, blocks: Sequence[Block]) -> list[Piece]:
+def split(title: str, blocks: Sequence[Block]) -> list[PassageDraft]:
     """The passages of a document called ``title``, in its order."""
     group: _Group | None = None
-    pieces: list[Piece] = []
+    pieces: list[PassageDraft] = []
     for section in _without_empty(_sections(title, blocks)):
         pages = _pages(section.texts) or [""]
         joined = _join(group, section, pages[0]) if group is not None and len(pages) == 1 else None
@@ -85,12 +85,12 @@ def split(title: str, blocks: Sequence[Block]) -> list[Piece]:
             group = None
     if group is not None:
         pieces.append(_piece(group))
-    return pieces or ([Piece(text=title)] if blocks and title else [])
+    return pieces or ([PassageDraft(text=title)] if blocks and title else [])
 
 
-def _piece(group: _Group) -> Piece:
+def _piece(group: _Group) -> PassageDraft:
     text = group.text or (group.path[-1] if group.path else "")
-    return Piece(text=text, heading=SEPARATOR.join(group.path), inner=group.inner)
+    return PassageDraft(text=text, heading=SEPARATOR.join(group.path), inner=group.inner)
 
 
 def _sections(title: str, blocks: Iterable[Block]) -> Iterator[_Section]:
@@ -130,7 +130,9 @@ def _join(group: _Group, section: _Section, page: str) -> _Group | None:
     """``group`` with ``section`` in it, where they are small and close enough in the tree of headings."""
     shared = _shared(group.path, section.path)
     smaller, larger = sorted((len(group.text.encode()), len(page.encode())))
-    if (smaller >= STUB and larger >= TINY) or max(len(group.path), len(section.path)) > len(shared) + 1:
+    if (smaller >= STUB_CHARACTERS and larger >= TINY_CHARACTERS) or max(len(group.path), len(section.path)) > len(
+        shared
+    ) + 1:
         return None
     own, inner = group.text, group.inner
     if group.path != shared:
@@ -140,7 +142,7 @@ def _join(group: _Group, section: _Section, page: str) -> _Group | None:
         page = _headed(section.path[-1], section.level, page)
         inner = (*inner, section.path[-1])
     text = "\n\n".join(filter(None, (own, page)))
-    return _Group(path=shared, text=text, inner=inner) if len(text) <= JOINED else None
+    return _Group(path=shared, text=text, inner=inner) if len(text) <= TARGET_CHARACTERS else None
 
 
 def _headed(name: str, level: int, text: str) -> str:
@@ -165,13 +167,13 @@ def _pages(texts: Sequence[str]) -> list[str]:
     size = 0
     for text in texts:
         fits = pages and size + 2 + len(text) <= LARGE
-        if fits and (size + len(text) / 2 <= target or size < TINY or _announces(pages[-1][-1])):
+        if fits and (size + len(text) / 2 <= target or size < TINY_CHARACTERS or _announces(pages[-1][-1])):
             pages[-1].append(text)
             size += 2 + len(text)
         else:
             pages.append([text])
             size = len(text)
-    if len(pages) > 1 and size < TINY and size + 2 + sum(len(text) + 2 for text in pages[-2]) <= LARGE + 2:
+    if len(pages) > 1 and size < TINY_CHARACTERS and size + 2 + sum(len(text) + 2 for text in pages[-2]) <= LARGE + 2:
         last = pages.pop()
         pages[-1] += last
     return ["\n\n".join(page) for page in pages]
@@ -179,7 +181,7 @@ def _pages(texts: Sequence[str]) -> list[str]:
 
 def _announces(text: str) -> bool:
     """Whether ``text`` belongs to what follows it, like "Run this:"."""
-    return len(text) < TINY and text.endswith((":", "："))
+    return len(text) < TINY_CHARACTERS and text.endswith((":", "："))
 
 
 def _cut(block: Block) -> list[str]:

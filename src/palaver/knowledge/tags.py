@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from palaver.core.ports import Unreadable
+from palaver.core.ports.documents import UnreadableDocument
 
 MAX_ATTRIBUTES = 200
 """Of one tag."""
@@ -35,7 +35,7 @@ _NEVER_INSIDE_ITSELF = frozenset(
 
 
 def check(html: str) -> None:
-    """Raises ``Unreadable`` for a page that would take a parser long."""
+    """Raises ``UnreadableDocument`` for a page that would take a parser long."""
     opened: Counter[str] = Counter()
     depth = place = 0
     while (tag := _TAG.search(html, place)) is not None:
@@ -52,7 +52,7 @@ def check(html: str) -> None:
             continue
         attributes = tag["attributes"]
         if len(attributes) > MAX_ATTRIBUTES and len(_EACH_ATTRIBUTE.findall(attributes)) > MAX_ATTRIBUTES:
-            raise Unreadable(f"a tag in it has more than {MAX_ATTRIBUTES} attributes")
+            raise UnreadableDocument(f"a tag in it has more than {MAX_ATTRIBUTES} attributes")
         foreign = any(opened[one] for one in _FOREIGN)
         if name in _RAW_END and not foreign:
             end = _RAW_END[name].search(html, place)
@@ -61,4 +61,4 @@ def check(html: str) -> None:
             opened[name] += 1
             depth += 1
             if depth > MAX_OPEN:
-                raise Unreadable(f"too deeply nested (more than {MAX_OPEN} elements are open at once)")
+                raise UnreadableDocument(f"too deeply nested (more than {MAX_OPEN} elements are open at once)")

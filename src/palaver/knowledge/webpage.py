@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
-from palaver.core.ports import Unreadable
+from palaver.core.ports.documents import UnreadableDocument
 from palaver.knowledge.blocks import Block, heading, prose
 from palaver.knowledge.tags import check
 
@@ -40,7 +40,7 @@ _LINE_SPACE = re.compile(r" *\n *")
 
 
 def read(html: str) -> tuple[str, list[Block]]:
-    """The page's title and its blocks; of ``<main>`` alone where there is one. Raises ``Unreadable``."""
+    """The page's title and its blocks; of ``<main>`` alone where there is one. Raises ``UnreadableDocument``."""
     check(html)
     try:
         page = LexborHTMLParser(html)
@@ -58,7 +58,7 @@ def read(html: str) -> tuple[str, list[Block]]:
 
 
 def fragment(html: str) -> list[Block]:
-    """The blocks of a piece of HTML, as it stands in Markdown. Raises ``Unreadable``."""
+    """The blocks of a piece of HTML, as it stands in Markdown. Raises ``UnreadableDocument``."""
     return read(html)[1]
 
 
@@ -74,7 +74,7 @@ def _visit(root: LexborNode, enter: Callable[[LexborNode], bool], leave: Callabl
         elif (node.is_text_node or (node.is_element_node and not _is_unseen(node))) and enter(node):
             depth += 1
             if depth > MAX_DEPTH:
-                raise Unreadable(f"too deeply nested (more than {MAX_DEPTH} levels)")
+                raise UnreadableDocument(f"too deeply nested (more than {MAX_DEPTH} levels)")
             todo.append((node, True))
             todo += [(child, False) for child in reversed(list(node.iter(include_text=True)))]
 

@@ -13,49 +13,49 @@ from typing import Any, cast
 import msgspec
 
 from palaver.core.problems import Upstream
-from palaver.models.refusal import excerpt
+from palaver.models.errors import excerpt
 
 Json = dict[str, Any]
 
 
-class Function(msgspec.Struct):
+class FunctionFragment(msgspec.Struct):
     name: str | None = None
     arguments: Any = None
 
 
-class CallPiece(msgspec.Struct):
+class ToolCallFragment(msgspec.Struct):
     index: int | None = None
     id: str | None = None
-    function: Function | None = None
+    function: FunctionFragment | None = None
     extra_content: Any = None
 
 
-class Words(msgspec.Struct):
+class ChunkDelta(msgspec.Struct):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
     refusal: str | None = None
-    tool_calls: list[CallPiece | None] | None = None
+    tool_calls: list[ToolCallFragment | None] | None = None
 
 
-class Tokens(msgspec.Struct):
+class TokenCounts(msgspec.Struct):
     prompt_tokens: int | float | None = None
     completion_tokens: int | float | None = None
 
 
 class Choice(msgspec.Struct):
     index: int | None = None
-    delta: Words | None = None
-    message: Words | None = None
+    delta: ChunkDelta | None = None
+    message: ChunkDelta | None = None
     finish_reason: str | None = None
     native_finish_reason: str | None = None
-    usage: Tokens | None = None
+    usage: TokenCounts | None = None
     error: Any = None
 
 
 class Chunk(msgspec.Struct):
     choices: list[Choice | None] | None = None
-    usage: Tokens | None = None
+    usage: TokenCounts | None = None
     error: Any = None
     base_resp: Any = None
 
@@ -115,12 +115,12 @@ def _choice(choice: Json) -> Choice:
     )
 
 
-def _words(value: Any) -> Words | None:
+def _words(value: Any) -> ChunkDelta | None:
     if not isinstance(value, dict):
         return None
     words = cast("Json", value)
     content, calls = words.get("content"), words.get("tool_calls")
-    return Words(
+    return ChunkDelta(
         content=cast("Any", content) if isinstance(content, str | list) else None,
         reasoning_content=_text(words.get("reasoning_content")),
         reasoning=words.get("reasoning"),
@@ -131,20 +131,20 @@ def _words(value: Any) -> Words | None:
     )
 
 
-def _piece(piece: Json) -> CallPiece:
+def _piece(piece: Json) -> ToolCallFragment:
     function = _object(piece.get("function"))
     name = piece.get("id")
-    return CallPiece(
+    return ToolCallFragment(
         index=_whole(piece.get("index")),
         id=str(name) if isinstance(name, str | int) and not isinstance(name, bool) else None,
-        function=Function(name=_text(function.get("name")), arguments=function.get("arguments")),
+        function=FunctionFragment(name=_text(function.get("name")), arguments=function.get("arguments")),
         extra_content=piece.get("extra_content"),
     )
 
 
-def _tokens(value: Any) -> Tokens:
+def _tokens(value: Any) -> TokenCounts:
     tokens = _object(value)
-    return Tokens(
+    return TokenCounts(
         prompt_tokens=_number(tokens.get("prompt_tokens")), completion_tokens=_number(tokens.get("completion_tokens"))
     )
 

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from palaver.core.ports import Call, Delta, Finished, ModelRequest, Say
-from palaver.core.stops import CHINESE, ENGLISH, PARTICLES
-from palaver.core.turn import SEARCH
+from palaver.core.ports.models import ContentDelta, ModelDelta, ModelRequest, StepFinished, ToolCallDelta
+from palaver.core.stopwords import CHINESE, ENGLISH, PARTICLES
+from palaver.core.turn import SEARCH_TOOL
 from palaver.core.types import Passage, Text, ToolCall, ToolResult, Value, new_uid
 
 QUOTES = 3
@@ -62,22 +62,22 @@ _UNSURE = {
 log = structlog.get_logger("palaver.models")
 
 
-class Extract:
-    """A ``Model`` that quotes ``request.passages``, or what its one search finds. Uses no tokens, calls nobody."""
+class ExtractModel:
+    """A ``ChatModel`` that quotes ``request.passages``, or what its one search finds. Uses no tokens, calls nobody."""
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
         question = _question(request)
         result = _searched(request)
         if not request.passages and result is None and question.strip() and _offered(request):
-            call = ToolCall(call_id=f"call_{new_uid().hex}", name=SEARCH, arguments={"query": question})
-            yield Call(call=call)
-            yield Finished(reason="tool_calls")
+            call = ToolCall(call_id=f"call_{new_uid().hex}", name=SEARCH_TOOL, arguments={"query": question})
+            yield ToolCallDelta(call=call)
+            yield StepFinished(reason="tool_calls")
             return
         passages = request.passages or (() if result is None or result.error else _passages(result.data))
         for piece in await pieces(question, passages, _attached(request)):
-            yield Say(text=piece)
+            yield ContentDelta(text=piece)
             await asyncio.sleep(0)  # readers see the answer grow, as with any other model
-        yield Finished()
+        yield StepFinished()
 
 
 async def pieces(question: str, passages: Sequence[Passage], attached: Sequence[Passage] = ()) -> list[str]:
@@ -102,7 +102,7 @@ async def pieces(question: str, passages: Sequence[Passage], attached: Sequence[
 # What is asked ------------------------------------------------------------------------------------------------------
 
 
-class Asked(Value, frozen=True, kw_only=True):
+class QueryWord(Value, frozen=True, kw_only=True):
     """A word of the question; or a run of Chinese, whose ``parts`` are its pairs of characters, each beginning inside
     the one before."""
 
@@ -125,19 +125,19 @@ def _ends(question: str) -> str:
     return question if len(question) <= 2 * half else f"{question[:half]}\n{question[-half:]}"
 
 
-def _asked(question: str) -> list[Asked]:
+def _asked(question: str) -> list[QueryWord]:
     """The words of ``question`` that say what it is about, each once."""
-    found: dict[tuple[str, ...], Asked] = {}
+    found: dict[tuple[str, ...], QueryWord] = {}
     for word in _WORD.findall(_HAN_RUN.sub(" ", question.lower().replace("’", "'"))):
         if word not in ENGLISH and (len(word) > 1 or word.isdigit()):
             # Without its last letter a longer word also meets its plural, or its singular.
             parts = (word[:-1] if len(word) > 4 else word,)
-            found.setdefault(parts, Asked(parts=parts))
+            found.setdefault(parts, QueryWord(parts=parts))
     for run in _HAN_RUN.findall(question):
         for segment in _segments(run):
             if len(segment) > 1:
                 parts = tuple(segment[at : at + 2] for at in range(len(segment) - 1))
-                found.setdefault(parts, Asked(parts=parts, count=len(segment) // 2))
+                found.setdefault(parts, QueryWord(parts=parts, count=len(segment) // 2))
     words = list(found.values())
     return words if len(words) <= WORDS else [*words[: WORDS // 2], *words[-WORDS // 2 :]]
 
@@ -167,7 +167,7 @@ async def choose(question: str, passages: Sequence[Passage]) -> tuple[list[tuple
     The work is a bounded number of words times the passages, and gives way after each of them.
     """
     asked = _asked(question)
-    present: list[list[Asked]] = []
+    present: list[list[QueryWord]] = []
     for passage in passages:
         whole = f"{passage.title}\n{passage.heading}\n{passage.text}".lower()
         present.append([word for word in asked if word.within(whole)])
@@ -188,7 +188,7 @@ async def choose(question: str, passages: Sequence[Passage]) -> tuple[list[tuple
     return worth[: QUOTES if sure else 1], sure
 
 
-def _telling(asked: list[Asked], present: Sequence[Sequence[Asked]]) -> list[Asked]:
+def _telling(asked: list[QueryWord], present: Sequence[Sequence[QueryWord]]) -> list[QueryWord]:
     """Those of ``asked`` that tell one passage from another; all of them where none does."""
     if len(present) < MANY:
         return asked
@@ -197,7 +197,7 @@ def _telling(asked: list[Asked], present: Sequence[Sequence[Asked]]) -> list[Ask
     return rare if any(counts[word.parts] for word in rare) else asked
 
 
-def _quoted(passage: Passage, asked: Sequence[Asked]) -> _Quote:
+def _quoted(passage: Passage, asked: Sequence[QueryWord]) -> _Quote:
     # A heading says what its text is about; a question often has its words and not the text's.
     headings = f"{passage.title}\n{passage.heading}\n".lower()
     text, close = excerpt(passage.text, asked)
@@ -209,11 +209,11 @@ def _quoted(passage: Passage, asked: Sequence[Asked]) -> _Quote:
     )
 
 
-def _shared(text: str, asked: Sequence[Asked]) -> int:
+def _shared(text: str, asked: Sequence[QueryWord]) -> int:
     return sum(word.within(text) for word in asked)
 
 
-def excerpt(text: str, asked: Sequence[Asked], room: int = QUOTE_CHARACTERS) -> tuple[str, str]:
+def excerpt(text: str, asked: Sequence[QueryWord], room: int = QUOTE_CHARACTERS) -> tuple[str, str]:
     """At most ``room`` characters of ``text``: the sentence that shares most, and as many around it as fit. And that
     sentence with those beside it; a row of a table stands alone."""
     text = text.strip()
@@ -246,7 +246,7 @@ def excerpt(text: str, asked: Sequence[Asked], room: int = QUOTE_CHARACTERS) -> 
     return ("… " if start else "") + text[start:end].strip() + (" …" if end < len(text) else ""), close
 
 
-def _cut(sentence: str, asked: Sequence[Asked], room: int) -> str:
+def _cut(sentence: str, asked: Sequence[QueryWord], room: int) -> str:
     """A sentence that is itself too long: the part that begins a little before the first word asked for."""
     lower = sentence.lower()
     places = [place for word in asked for part in word.parts if (place := lower.find(part)) >= 0]
@@ -269,7 +269,7 @@ def _question(request: ModelRequest) -> str:
 def _searched(request: ModelRequest) -> ToolResult | None:
     """The result of the search in this turn."""
     parts = request.history[-1].parts if request.history and request.history[-1].role == "assistant" else ()
-    return next((part for part in parts if isinstance(part, ToolResult) and part.name == SEARCH), None)
+    return next((part for part in parts if isinstance(part, ToolResult) and part.name == SEARCH_TOOL), None)
 
 
 def _attached(request: ModelRequest) -> tuple[Passage, ...]:
@@ -305,7 +305,7 @@ def _smaller(paragraph: str) -> Iterator[str]:
 
 
 def _offered(request: ModelRequest) -> bool:
-    return any(tool.name == SEARCH for tool in request.tools)
+    return any(tool.name == SEARCH_TOOL for tool in request.tools)
 
 
 def _passages(data: Any) -> tuple[Passage, ...]:

@@ -8,28 +8,29 @@ from contextlib import aclosing
 import msgspec
 import structlog
 
-from palaver.core.ports import Delta, Model, ModelRequest, UsageDelta
+from palaver.core.ports.models import ChatModel, ModelDelta, ModelRequest, UsageDelta
 from palaver.core.problems import Upstream
 
 log = structlog.get_logger("palaver.models")
 
 
-class Fallback:
-    """A ``Model``: ``first``, and in its place ``second`` with the name ``name`` where that fails with its first word.
+class FallbackModel:
+    """A ``ChatModel``: ``first``, and in its place ``second`` with the name ``name`` where that fails with its first
+    word.
 
     What has been said is never taken back: a failure after it is the answer's failure. ``failed`` hears of the others,
     with the first model's name.
     """
 
     def __init__(
-        self, first: Model, second: Model, name: str, *, failed: Callable[[str, Upstream], None] | None = None
+        self, first: ChatModel, second: ChatModel, name: str, *, failed: Callable[[str, Upstream], None] | None = None
     ) -> None:
         self._first = first
         self._second = second
         self._name = name
         self._failed = failed
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
         begun = False
         try:
             async with aclosing(self._first.stream(request)) as deltas:

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from palaver.core.ports import Picture
+from palaver.core.ports.models import GeneratedImage
 from palaver.core.problems import Upstream
+from palaver.models.errors import error_message, excerpt, failure, redact_secrets, upstream_problem
 from palaver.models.openai import UNCOMPRESSED, packed, proxy_for, read_whole
-from palaver.models.refusal import excerpt, failure, refused, without_secrets, words
 
 PATIENCE_S = 150.0
 """Seconds for a picture or a spoken text; pictures of 30 to 90 seconds are normal."""
@@ -31,7 +31,7 @@ class _Images(msgspec.Struct):
     data: list[_Image] = []
 
 
-class Media:
+class OpenAIMedia:
     """Paints and speaks. ``base_url`` ends before ``/images/generations``."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Media:
         self._headers = {**UNCOMPRESSED, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
         self._proxy = proxy_for(self._base)
 
-    async def paint(self, model: str, text: str) -> Picture:
+    async def generate(self, model: str, text: str) -> GeneratedImage:
         """One picture of ``text``. Raises ``Upstream``."""
         asked: dict[str, Any] = {"model": model, "prompt": text, "n": 1}
         if not model.startswith("gpt-image"):  # these refuse the member and answer in base64 anyway
@@ -56,19 +56,19 @@ class Media:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Upstream(reason="malformed", detail=f"the image answer cannot be read: {error}") from error
         if not content:
-            shown = words(said[:4096], self._key)
+            shown = error_message(said[:4096], self._key)
             raise Upstream(reason="malformed", detail=f"the answer has no image in base64: {shown}")
         kind = next((media_type for magic, media_type in _MAGIC if content.startswith(magic)), "image/png")
-        return Picture(content=content, media_type=kind)
+        return GeneratedImage(content=content, media_type=kind)
 
-    async def speak(self, model: str, text: str, voice: str) -> bytes:
+    async def synthesize(self, model: str, text: str, voice: str) -> bytes:
         """``text`` spoken, as an MP3 file. Raises ``Upstream``."""
         said = await self._post(
             "audio/speech", {"model": model, "input": text, "voice": voice, "response_format": "mp3"}
         )
         self._succeeded(said)
         if not said or said.isascii():  # words, a page or an object: sound is never all ASCII
-            detail = f"the speech answer is no sound: {words(said[:4096], self._key) or 'it is empty'}"
+            detail = f"the speech answer is no sound: {error_message(said[:4096], self._key) or 'it is empty'}"
             raise Upstream(reason="malformed", detail=detail)
         return said
 
@@ -80,7 +80,7 @@ class Media:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return
             if why:
-                raise Upstream(reason="refused", detail=excerpt(without_secrets(why, self._key)))
+                raise Upstream(reason="refused", detail=excerpt(redact_secrets(why, self._key)))
 
     async def _post(self, path: str, asked: dict[str, Any]) -> bytes:
         url = f"{self._base}/{path}"
@@ -97,7 +97,9 @@ class Media:
                     raise Upstream(reason="malformed", detail=packing)
                 said = await read_whole(response, LARGEST)
                 if response.status != 200:
-                    raise refused(response.status, response.headers, said, phrase=response.reason or "", key=self._key)
+                    raise upstream_problem(
+                        response.status, response.headers, said, phrase=response.reason or "", key=self._key
+                    )
                 if len(said) >= LARGEST:
                     raise Upstream(reason="malformed", detail=f"the answer has more than {LARGEST} bytes")
                 return said
@@ -105,5 +107,5 @@ class Media:
             raise Upstream(reason="timeout", detail=f"no answer within {PATIENCE_S:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             host = urlsplit(url).hostname
-            detail = without_secrets(f"{host}: {error or type(error).__name__}", self._key)
+            detail = redact_secrets(f"{host}: {error or type(error).__name__}", self._key)
             raise Upstream(reason="connect", detail=detail) from error

@@ -19,12 +19,12 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 
-from palaver.core.ports import Delta, ModelRequest, UsageDelta
+from palaver.core.ports.models import ModelDelta, ModelRequest, UsageDelta
 from palaver.core.problems import Upstream
 from palaver.core.types import Text
-from palaver.models.answer import LONGEST, Answer
-from palaver.models.question import body
-from palaver.models.refusal import excerpt, refused, without_secrets
+from palaver.models.completion import LONGEST, ChatCompletionParser
+from palaver.models.errors import excerpt, redact_secrets, upstream_problem
+from palaver.models.request_body import body
 from palaver.models.thinking import Mode
 
 RETRIES = 2
@@ -58,7 +58,7 @@ class Timeouts:
 TIMEOUTS = Timeouts()
 
 
-class OpenAI:
+class OpenAIModel:
     """An endpoint. ``session`` gives the HTTP session to use, ``base_url`` ends before ``/chat/completions``; without
     ``api_key`` no ``Authorization`` is sent. ``longest`` is the most characters that are taken of one answer.
     ``backoff`` is about the seconds before the first retry; it doubles."""
@@ -88,7 +88,7 @@ class OpenAI:
         self._headers = {**UNCOMPRESSED, **({"Authorization": f"Bearer {api_key}"} if api_key else {})}
         self._proxy = proxy_for(self._base)
 
-    def with_thinking(self, mode: Mode) -> OpenAI:
+    def with_thinking(self, mode: Mode) -> OpenAIModel:
         """The same endpoint, for a model whose answers begin so."""
         if mode == self._thinking:
             return self
@@ -96,7 +96,7 @@ class OpenAI:
         other._thinking = mode  # noqa: SLF001  one of our own
         return other
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
         """The answer's deltas, as many at once as one network read holds. Raises ``Upstream``."""
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **self._headers}
         if request.trace.isascii() and request.trace.isprintable() and request.trace:
@@ -116,7 +116,7 @@ class OpenAI:
                 await connection.goodbye()
                 return
             except Upstream as problem:
-                problem.detail = without_secrets(problem.detail, self._key)
+                problem.detail = redact_secrets(problem.detail, self._key)
                 over = begun or (connection is not None and connection.ended)
                 pause = None if over else self._pause(problem, attempt, deadline)
                 if pause is None:
@@ -127,10 +127,10 @@ class OpenAI:
             attempt += 1
             await asyncio.sleep(pause)
 
-    def _answer(self, request: ModelRequest) -> Answer:
+    def _answer(self, request: ModelRequest) -> ChatCompletionParser:
         last = request.history[-1] if request.history else None
         spoken = last is not None and last.role == "assistant" and any(isinstance(part, Text) for part in last.parts)
-        return Answer(thinking=self._thinking, longest=self._longest, spoken=spoken)
+        return ChatCompletionParser(thinking=self._thinking, longest=self._longest, spoken=spoken)
 
     async def check(self, name: str) -> str | None:
         """What is wrong with the endpoint, or with the model ``name`` there, as a sentence; ``None``: nothing."""
@@ -168,7 +168,9 @@ class OpenAI:
             return self._backoff * 2**attempt * jitter
         return asked + self._backoff * jitter / 2 if asked <= PATIENCE else None
 
-    async def _try(self, said: bytes, headers: dict[str, str], deadline: float, answer: Answer) -> _Connection:
+    async def _try(
+        self, said: bytes, headers: dict[str, str], deadline: float, answer: ChatCompletionParser
+    ) -> _AnswerStream:
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session().post(
@@ -196,7 +198,7 @@ class OpenAI:
             if packing := packed(response):
                 response.close()
                 raise Upstream(reason="malformed", detail=packing)
-            return _Connection(response, answer, deadline, self._timeouts)
+            return _AnswerStream(response, answer, deadline, self._timeouts)
         try:
             async with asyncio.timeout_at(deadline):
                 why = await read_whole(response, _MAX_REFUSAL)
@@ -207,10 +209,10 @@ class OpenAI:
         raise self._refused(response, why)
 
     def _refused(self, response: aiohttp.ClientResponse, why: bytes) -> Upstream:
-        return refused(response.status, response.headers, why, phrase=response.reason or "", key=self._key)
+        return upstream_problem(response.status, response.headers, why, phrase=response.reason or "", key=self._key)
 
 
-class _Connection:
+class _AnswerStream:
     """A response with status 200 whose body is being read. ``over`` says that ``more`` has nothing more.
 
     One timer watches the whole stream and is set anew only when it rings: a timeout around every read would cost more
@@ -219,7 +221,9 @@ class _Connection:
 
     __slots__ = ("_answer", "_began", "_limit", "_loop", "_patience", "_response", "_since", "_timer", "_why", "over")
 
-    def __init__(self, response: aiohttp.ClientResponse, answer: Answer, deadline: float, patience: Timeouts) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, answer: ChatCompletionParser, deadline: float, patience: Timeouts
+    ) -> None:
         self._response = response
         self._patience = patience
         self._answer = answer
@@ -236,7 +240,7 @@ class _Connection:
         """Whether the endpoint has said itself that the answer is over."""
         return self._answer.done or bool(self._answer.reason)
 
-    async def more(self) -> list[Delta]:
+    async def more(self) -> list[ModelDelta]:
         """The deltas of the next network read, possibly none. Raises ``Upstream``."""
         answer = self._answer
         if answer.problem is not None:
@@ -259,7 +263,7 @@ class _Connection:
         deltas = answer.read(data)
         return self._last(answer.end(deltas)) if answer.done else deltas
 
-    def _last(self, deltas: list[Delta]) -> list[Delta]:
+    def _last(self, deltas: list[ModelDelta]) -> list[ModelDelta]:
         self.over = self._answer.problem is None
         return deltas
 

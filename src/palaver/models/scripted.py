@@ -39,7 +39,15 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 import yaml
 
-from palaver.core.ports import Call, Delta, Finished, ModelRequest, Say, Think, UsageDelta
+from palaver.core.ports.models import (
+    ContentDelta,
+    ModelDelta,
+    ModelRequest,
+    StepFinished,
+    ThinkingDelta,
+    ToolCallDelta,
+    UsageDelta,
+)
 from palaver.core.problems import Upstream
 from palaver.core.types import File, Text, ToolCall, ToolResult, Usage, new_uid
 
@@ -47,37 +55,37 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Pieces(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScriptedPieces(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of: str
     size: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
-class Repeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScriptedRepeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str
     times: Count
     every: Seconds = 0
 
 
-class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScriptedToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     arguments: dict[str, Any] = {}
 
 
-class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScriptedUsage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompt: Count | None = None
     completion: Count | None = None
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ScriptStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One step: exactly one member is set."""
 
     think: str | None = None
     text: str | None = None
-    pieces: Pieces | None = None
-    repeat: Repeat | None = None
+    pieces: ScriptedPieces | None = None
+    repeat: ScriptedRepeat | None = None
     wait: Seconds | None = None
-    call: Wanted | None = None
-    usage: Tokens | None = None
+    call: ScriptedToolCall | None = None
+    usage: ScriptedUsage | None = None
     finish: str | None = None
     fail: Literal["connect", "timeout", "refused", "limit", "cut", "malformed", "rejected", "configuration"] | None = (
         None
@@ -88,18 +96,18 @@ _FENCE = re.compile(r"(?ms)^```ya?ml[ \t]*\n(.*?)^```")
 _LIST = re.compile(r"\A(?:\s*#[^\n]*\n|\s)*-\s")
 
 
-class Scripted:
-    """A ``Model`` that plays the script in ``request.instructions``."""
+class ScriptedModel:
+    """A ``ChatModel`` that plays the script in ``request.instructions``."""
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta, None]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
         steps = script(request.instructions)
         fill = _filler(request)
         if steps is None:
             said = fill("You said: ${content}")
             for piece in _cut(said, -(-len(said) // 4)):
-                yield Say(text=piece)
+                yield ContentDelta(text=piece)
                 await asyncio.sleep(0)
-            yield Finished()
+            yield StepFinished()
             return
         usage = Usage()
         for step in _ahead(steps, _calls(request)):
@@ -111,41 +119,41 @@ class Scripted:
             elif step.call is not None:
                 arguments = _filled(step.call.arguments, fill)
                 call_id = f"call_{new_uid().hex}"
-                yield Call(call=ToolCall(call_id=call_id, name=fill(step.call.name), arguments=arguments))
-                yield Finished(reason="tool_calls", usage=usage)
+                yield ToolCallDelta(call=ToolCall(call_id=call_id, name=fill(step.call.name), arguments=arguments))
+                yield StepFinished(reason="tool_calls", usage=usage)
                 return
             elif step.finish is not None:
-                yield Finished(reason=step.finish, usage=usage)
+                yield StepFinished(reason=step.finish, usage=usage)
                 return
             else:
                 async for delta in _speak(step, fill):
                     yield delta
-        yield Finished(usage=usage)
+        yield StepFinished(usage=usage)
 
 
-async def _speak(step: Step, fill: Callable[[str], str]) -> AsyncGenerator[Delta, None]:
+async def _speak(step: ScriptStep, fill: Callable[[str], str]) -> AsyncGenerator[ModelDelta, None]:
     """The deltas of a step that neither calls nor ends."""
     if step.think is not None:
         if text := fill(step.think):
-            yield Think(text=text)
+            yield ThinkingDelta(text=text)
     elif step.text is not None:
         if text := fill(step.text):
-            yield Say(text=text)
+            yield ContentDelta(text=text)
     elif step.pieces is not None:
         for piece in _cut(fill(step.pieces.of), step.pieces.size):
-            yield Say(text=piece)
+            yield ContentDelta(text=piece)
     elif step.repeat is not None:
         text = fill(step.repeat.text)
         for _ in range(step.repeat.times):
             if text:
-                yield Say(text=text)
+                yield ContentDelta(text=text)
             await asyncio.sleep(step.repeat.every)
     elif step.wait is not None:
         await asyncio.sleep(step.wait)
 
 
 @lru_cache(maxsize=256)
-def script(instructions: str) -> tuple[Step, ...] | None:
+def script(instructions: str) -> tuple[ScriptStep, ...] | None:
     """The steps in ``instructions``; ``None``: no script. Raises ``Upstream(reason="configuration")``."""
     fence = _FENCE.search(instructions)
     source = fence.group(1) if fence else instructions
@@ -162,21 +170,21 @@ def script(instructions: str) -> tuple[Step, ...] | None:
     return tuple(_step(number, step) for number, step in enumerate(cast("list[Any]", steps), 1))
 
 
-def _step(number: int, step: Any) -> Step:
-    names = ", ".join(Step.__struct_fields__)
+def _step(number: int, step: Any) -> ScriptStep:
+    names = ", ".join(ScriptStep.__struct_fields__)
     if not isinstance(step, dict) or len(cast("dict[Any, Any]", step)) != 1:
         raise _wrong(f"step {number} must be one of {names}, with a value, not {step!r}")
     (name, value), *_ = cast("dict[Any, Any]", step).items()
-    if name not in Step.__struct_fields__ or value is None:
-        problem = "has no value" if name in Step.__struct_fields__ else "is not a step"
+    if name not in ScriptStep.__struct_fields__ or value is None:
+        problem = "has no value" if name in ScriptStep.__struct_fields__ else "is not a step"
         raise _wrong(f"step {number}: {name!r} {problem}; steps are {names}")
     try:
-        return msgspec.convert({name: value}, Step, strict=False)
+        return msgspec.convert({name: value}, ScriptStep, strict=False)
     except msgspec.ValidationError as error:
         raise _wrong(f"step {number}: {error}; steps are {names}") from error
 
 
-def _ahead(steps: tuple[Step, ...], calls: int) -> tuple[Step, ...]:
+def _ahead(steps: tuple[ScriptStep, ...], calls: int) -> tuple[ScriptStep, ...]:
     """The steps after the script's first ``calls`` tool calls."""
     for at, step in enumerate(steps):
         if not calls:

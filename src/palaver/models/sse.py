@@ -1,7 +1,8 @@
 """Event streams (``text/event-stream``) as bytes arrive: values in, values out, no socket.
 
 Network reads cut a stream anywhere: inside a character, between CR and LF, inside the byte order mark. What has
-arrived is given back as soon as the line (``Lines``) or the event (``Events``) is complete, all of a read at once.
+arrived is given back as soon as the line (``LineSplitter``) or the event (``SseParser``) is complete, all of a read at
+once.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ _SHOWN = 4096
 _BOM = b"\xef\xbb\xbf"
 
 
-class TooLong(ValueError):  # noqa: N818  says it already
+class SseTooLong(ValueError):  # noqa: N818  says it already
     """A line or an event is longer than the limit: the stream cannot be read any further."""
 
 
-class Event(Struct, frozen=True, gc=False):
+class SseEvent(Struct, frozen=True, gc=False):
     """One event. ``name`` is the ``event:`` field, empty without one; ``data`` its data lines, joined by LF."""
 
     name: bytes
     data: bytes
 
 
-class Lines:
+class LineSplitter:
     """Bytes in, complete lines out, without their ends (LF, CRLF or CR). ``limit``: bytes of the longest line."""
 
     __slots__ = ("_after_cr", "_limit", "_open", "_size", "_started")
@@ -48,7 +49,7 @@ class Lines:
         return self._started and not self._open and not self._after_cr
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes. Raises ``TooLong``."""
+        """The lines that ``data`` completes. Raises ``SseTooLong``."""
         if self._after_cr or b"\r" in data:
             data = self._unified(data)
         head, newline, rest = data.partition(b"\n")
@@ -68,7 +69,7 @@ class Lines:
         if tail := lines.pop():
             self._keep(tail)
         if len(data) > self._limit and max(map(len, lines)) > self._limit:
-            raise TooLong(f"a line of more than {self._limit} bytes")
+            raise SseTooLong(f"a line of more than {self._limit} bytes")
         return lines
 
     def end(self) -> bytes:
@@ -91,11 +92,11 @@ class Lines:
         # Pieces are joined once, at the line's end: a long line that comes in small reads is not copied each time.
         self._size += len(piece)
         if self._size > self._limit:
-            raise TooLong(f"a line of more than {self._limit} bytes")
+            raise SseTooLong(f"a line of more than {self._limit} bytes")
         self._open.append(piece)
 
 
-class Events:
+class SseParser:
     """Bytes in, complete events out. ``limit``: bytes of the longest line and of the longest event's data. ``stray``
     is the beginning of the first line that is none of an event stream's: an error of a proxy, or a whole other text."""
 
@@ -103,31 +104,31 @@ class Events:
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
         self._limit = limit
-        self._lines = Lines(limit)
+        self._lines = LineSplitter(limit)
         self._name = b""
         self._fresh = False
         self._data: list[bytes] = []
         self._size = 0
         self.stray = b""
 
-    def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes; those without data are none. Raises ``TooLong``."""
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """The events that ``data`` completes; those without data are none. Raises ``SseTooLong``."""
         # Most reads are one whole event of one line, as its server wrote it: worth no list of lines.
         if self._fresh and data[-2:] == b"\n\n" and data[:6] == b"data: ":
             size = len(data)
             if data.find(b"\n") == size - 2 and b"\r" not in data and size <= self._limit:
-                return [Event(b"", data[6:-2])]
-        events: list[Event] = []
+                return [SseEvent(b"", data[6:-2])]
+        events: list[SseEvent] = []
         held = self._data
         for line in self._lines.feed(data):
             if line.startswith(b"data:"):
                 held.append(line[6:] if line.startswith(b" ", 5) else line[5:])
                 self._size += len(line)
                 if self._size > self._limit or len(held) > MAX_LINES:
-                    raise TooLong(f"an event of more than {self._limit} bytes, or {MAX_LINES} lines")
+                    raise SseTooLong(f"an event of more than {self._limit} bytes, or {MAX_LINES} lines")
             elif not line:
                 if held:
-                    events.append(Event(self._name, held[0] if len(held) == 1 else b"\n".join(held)))
+                    events.append(SseEvent(self._name, held[0] if len(held) == 1 else b"\n".join(held)))
                     held.clear()
                     self._size = 0
                 self._name = b""
@@ -136,7 +137,7 @@ class Events:
         self._fresh = not held and not self._name and self._lines.idle
         return events
 
-    def end(self) -> list[Event]:
+    def end(self) -> list[SseEvent]:
         """The event that the end of the stream left without its blank line: many servers forget the last one."""
         rest = self._lines.end()
         return self.feed(b"\n\n" if not rest else rest + b"\n\n")

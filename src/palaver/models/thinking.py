@@ -21,7 +21,7 @@ Piece = tuple[bool, str]
 """Whether it is thinking, and the text (never empty)."""
 
 
-class Splitter:
+class ThinkingSplitter:
     """Text in as it comes, pieces out; how the text was cut changes nothing. White space around thinking is left out.
 
     ``settled`` says that only text will come: then ``feed`` need not be asked any more.

@@ -26,7 +26,7 @@ INSERT INTO agent_alias (app, alias, agent)
 SELECT $1, unnest($3::text[]), id FROM agent WHERE app = $1 AND name = $2 ON CONFLICT DO NOTHING"""
 
 
-class Agents:
+class AgentTable:
     def __init__(self, db: Database, presence: Presence) -> None:
         self._db = db
         self._presence = presence

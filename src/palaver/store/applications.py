@@ -6,7 +6,7 @@ from palaver.core.types import Application
 from palaver.store.database import Database, Row
 
 
-class Applications:
+class ApplicationTable:
     def __init__(self, db: Database) -> None:
         self._db = db
 

@@ -24,7 +24,7 @@ class AuditEntry(Value, frozen=True, kw_only=True):
     outcome: str | None
 
 
-class Audit:
+class AuditTable:
     def __init__(self, db: Database) -> None:
         self._db = db
 

@@ -9,17 +9,17 @@ from uuid import UUID
 
 import msgspec
 
-from palaver.core.ports import Listing, Stretch
+from palaver.core.ports.store import ConversationQuery, Stretch
 from palaver.core.problems import Problem
 from palaver.core.types import (
     MAX_ID,
     Agent,
     AnyPart,
     Conversation,
-    Ended,
     Message,
     Principal,
     Ref,
+    RunEnded,
     Status,
     Usage,
     User,
@@ -41,7 +41,7 @@ _parts = msgspec.json.Decoder(tuple[AnyPart, ...]).decode
 _usage = msgspec.json.Decoder(Usage).decode
 
 
-class Conversations:
+class ConversationTable:
     def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
@@ -76,7 +76,7 @@ class Conversations:
         row = await self._db.fetchrow(f"SELECT {_COLUMNS} FROM conversation c WHERE {NAMED}", *named(app, user, ref))
         return None if row is None else conversation(row)
 
-    async def page(self, app: int, user: int, listing: Listing) -> list[Conversation]:
+    async def page(self, app: int, user: int, listing: ConversationQuery) -> list[Conversation]:
         after = listing.after or (None, None)
         columns = _COLUMNS.replace("variables", "CASE WHEN with_variables THEN variables END AS variables")
         rows = await self._db.fetch(
@@ -96,7 +96,7 @@ class Conversations:
         )
         return [conversation(row, with_variables=row["with_variables"]) for row in rows]
 
-    async def count(self, app: int, user: int, listing: Listing) -> int:
+    async def count(self, app: int, user: int, listing: ConversationQuery) -> int:
         sql = f"SELECT count(*) FROM conversation WHERE {_LISTED}"
         return await self._db.fetchval(sql, *_listed(app, user, listing))
 
@@ -196,7 +196,7 @@ _LISTED = (
 )
 
 
-def _listed(app: int, user: int, listing: Listing) -> tuple[Any, ...]:
+def _listed(app: int, user: int, listing: ConversationQuery) -> tuple[Any, ...]:
     return app, user, listing.agent, listing.titled, listing.containing
 
 
@@ -273,9 +273,9 @@ def message(row: Row, *, waiting: bool | None = None) -> Message:
     )
 
 
-def _ended(row: Row, status: Status) -> Ended:
+def _ended(row: Row, status: Status) -> RunEnded:
     problem: Any = None if row["problem"] is None else msgspec.json.decode(row["problem"])
-    return Ended(
+    return RunEnded(
         status=status,
         reason=row["reason"] or "stop",
         usage=Usage() if row["usage"] is None else _usage(row["usage"]),

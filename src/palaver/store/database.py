@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from palaver.core.fair_queue import FairQueue, QueueTimeout, current_owner, share
 from palaver.core.problems import Internal
-from palaver.core.turns import NoTurn, Turns, share, working_for
 from palaver.store.driver import FAILURES, GIVEN_WAY, Connection, Pool, Row, failure, lost, pool, undone, usable
 
 __all__ = ["Database", "Row"]
@@ -60,7 +60,7 @@ class Database:
         self._running = 0
         self._shared = shared
         self._connections = connections
-        self._turns = Turns(
+        self._turns = FairQueue(
             connections, share(connections, OF_USER), of_app=share(connections, OF_APPLICATION), max_waiting=sys.maxsize
         )
         self._pool: Pool | None = None
@@ -124,14 +124,14 @@ class Database:
         """``work`` on a connection; again on another one where it was not begun, was undone, or only reads."""
         if self._pool is None:
             raise Internal(reason="database", detail="the database is closed")
-        owner = working_for()
+        owner = current_owner()
         self._running += 1
         try:
             if owner is None:
                 return await self._run_on(self._pool, work, reads=reads)
             async with self._turns.turn(owner, TIMEOUT):
                 return await self._run_on(self._pool, work, reads=reads)
-        except NoTurn as none:
+        except QueueTimeout as none:
             log.warning("statement not begun", app=owner and owner[0], waiting=self._turns.waiting)
             raise Internal(reason="database", detail="its caller's other statements took too long") from none
         finally:

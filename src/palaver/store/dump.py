@@ -34,7 +34,7 @@ SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class DumpInfo:
     """What a dump says of itself."""
 
     migrations: frozenset[int]
@@ -102,13 +102,13 @@ def _sync(path: Path) -> None:
 # Back ---------------------------------------------------------------------------------------------------------------
 
 
-async def contents(file: Path) -> Contents:
+async def contents(file: Path) -> DumpInfo:
     """Raises ``Internal`` when ``file`` is no dump of palaver's, or is damaged at its beginning."""
     numbers = frozenset(int(row[0]) for row in await _rows(file, "migration"))
     if not numbers:
         raise Internal(reason="database", detail=f"{file} is no dump of palaver's")
     meta = {row[0]: row[1] for row in await _rows(file, "meta")}
-    return Contents(migrations=numbers, palaver=meta.get("palaver_version"), master_key=meta.get("master_key"))
+    return DumpInfo(migrations=numbers, palaver=meta.get("palaver_version"), master_key=meta.get("master_key"))
 
 
 async def _rows(file: Path, table: str) -> list[list[str]]:

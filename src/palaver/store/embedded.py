@@ -30,7 +30,7 @@ import psutil
 import structlog
 
 from palaver.core.problems import Internal
-from palaver.store.folders import unusable
+from palaver.store.data_folder import why_unusable
 
 NAME = "palaver"
 """Of the owner in PostgreSQL."""
@@ -52,7 +52,7 @@ _SETTINGS = {
 log = structlog.get_logger("palaver.store")
 
 
-class Embedded:
+class EmbeddedPostgres:
     """The PostgreSQL server of one data folder."""
 
     def __init__(self, data: Path) -> None:
@@ -66,7 +66,7 @@ class Embedded:
     def start(self) -> str:
         """The address to connect to. Raises ``Internal(reason="database")`` with PostgreSQL's own words, or with what
         keeps it from working in such a folder."""
-        if (reason := unusable(self._folder)) is not None:
+        if (reason := why_unusable(self._folder)) is not None:
             raise Internal(reason="database", detail=reason)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         with self._alone():

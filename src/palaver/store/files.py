@@ -13,9 +13,9 @@ from uuid import UUID
 
 import msgspec
 
-from palaver.core.content import Content
+from palaver.core.byte_source import ByteSource
+from palaver.core.fair_queue import FairQueue, QueueTimeout, share
 from palaver.core.problems import Busy, Invalid
-from palaver.core.turns import NoTurn, Turns, share
 from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import json_text
 from palaver.store.database import Database, Row
@@ -44,24 +44,24 @@ SELECT app, id, $3, $4 FROM file WHERE app = $1 AND uid = $2"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quota:
+class FileQuota:
     """How many bytes of files may be kept, for one end user and for all of an application."""
 
     user: int
     application: int
 
 
-class Files:
+class FileTable:
     """``quota``, where there is one, holds for every way in which files come."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self.quota: Quota | None = None
+        self.quota: FileQuota | None = None
         self._kept: dict[int, tuple[float, int]] = {}
         """When an application's bytes were last added up, and to what."""
-        self._each = Turns(sys.maxsize, 1)
+        self._each = FairQueue(sys.maxsize, 1)
         """An end user's files come one after the other, so that each finds those before it in the quota."""
-        self._long = Turns(share(db.connections, OF_CONNECTIONS), 1)
+        self._long = FairQueue(share(db.connections, OF_CONNECTIONS), 1)
 
     async def add(
         self,
@@ -71,7 +71,7 @@ class Files:
         key: str,
         name: str,
         media_type: str,
-        content: bytes | Content,
+        content: bytes | ByteSource,
         details: dict[str, Any],
         conversation: int | None = None,
     ) -> StoredFile:
@@ -96,10 +96,10 @@ class Files:
                 if size > PIECE:
                     await turns.enter_async_context(self._long.turn((app, user), PATIENCE_S))
                 yield
-        except NoTurn as none:
+        except QueueTimeout as none:
             raise Busy(reason="overload", retry_after=10) from none
 
-    async def _make_sure_of_room(self, quota: Quota, app: int, user: int, size: int) -> None:
+    async def _make_sure_of_room(self, quota: FileQuota, app: int, user: int, size: int) -> None:
         used: int = await self._db.fetchval(
             "SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1 AND end_user = $2", app, user
         )
@@ -152,7 +152,7 @@ class Files:
 class _Adding:
     """The statements that add a file. A transaction that is tried again reads its pieces again: one is in memory."""
 
-    def __init__(self, app: int, uid: UUID, said: tuple[Any, ...], content: Content) -> None:
+    def __init__(self, app: int, uid: UUID, said: tuple[Any, ...], content: ByteSource) -> None:
         self._app = app
         self._uid = uid
         self._said = said

@@ -116,7 +116,7 @@ JOIN document d ON d.app = $1 AND d.id = p.document
 ORDER BY f.score DESC, p.id"""
 
 
-class Base(Value, frozen=True, kw_only=True):
+class KnowledgeBase(Value, frozen=True, kw_only=True):
     """A knowledge base, with what is in it."""
 
     app: int
@@ -161,7 +161,7 @@ class KnowledgeTable:
         )
         return base
 
-    async def get(self, app: int, ref: Ref) -> Base | None:
+    async def get(self, app: int, ref: Ref) -> KnowledgeBase | None:
         """By number, uid or name. A text is a name first."""
         text = clean(ref) if isinstance(ref, str) else None
         number = ref if isinstance(ref, int) else as_number(ref) if isinstance(ref, str) else None
@@ -174,7 +174,7 @@ class KnowledgeTable:
         )
         return None if row is None else _base(row)
 
-    async def bases(self, app: int) -> list[Base]:
+    async def bases(self, app: int) -> list[KnowledgeBase]:
         """Every base of the application, by name."""
         return [_base(row) for row in await self._db.fetch(f"{_BASES} ORDER BY k.name", app)]
 
@@ -285,8 +285,8 @@ class KnowledgeTable:
         return [_passage(row) for row in rows]
 
 
-def _base(row: Row) -> Base:
-    return Base(**{name: row[name] for name in Base.__struct_fields__})
+def _base(row: Row) -> KnowledgeBase:
+    return KnowledgeBase(**{name: row[name] for name in KnowledgeBase.__struct_fields__})
 
 
 def _document(row: Row) -> Document:

@@ -6,25 +6,25 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from palaver.core.problems import Internal
-from palaver.store.agents import Agents
-from palaver.store.applications import Applications
-from palaver.store.audit import Audit
-from palaver.store.claims import Claims
-from palaver.store.conversations import Conversations
+from palaver.store.agents import AgentTable
+from palaver.store.api_keys import ApiKeyTable
+from palaver.store.applications import ApplicationTable
+from palaver.store.audit import AuditTable
+from palaver.store.conversations import ConversationTable
 from palaver.store.database import Database
 from palaver.store.driver import FAILURES, connect, failure
-from palaver.store.files import Files
-from palaver.store.keys import Keys
+from palaver.store.files import FileTable
+from palaver.store.idempotency import IdempotencyTable
 from palaver.store.knowledge import KnowledgeTable
-from palaver.store.master import MasterKey
+from palaver.store.master_key import MasterKey
 from palaver.store.presence import LOCK_CLASS, Presence
-from palaver.store.privacy import Privacy
 from palaver.store.quotas import Quotas
-from palaver.store.runs import Runs
+from palaver.store.runs import RunTable
 from palaver.store.secrets import SecretBox
-from palaver.store.tokens import Tokens
-from palaver.store.usage import Usage
-from palaver.store.users import Users
+from palaver.store.tokens import TokenTable
+from palaver.store.usage import UsageTable
+from palaver.store.user_data import UserDataTable
+from palaver.store.users import UserTable
 
 SETUP_LOCK = 0x70616C61766573
 """Advisory lock of whoever sets something up."""
@@ -37,9 +37,9 @@ SELECT EXISTS (
 )"""
 
 
-class Postgres:
-    """Every noun's table, on one database. Implements ``core.ports.Store``. With ``direct``, an address at which a
-    session is one's own, ``url`` may be that of a pooler that shares them."""
+class PostgresStore:
+    """Every noun's table, on one database. Implements ``core.ports.store.Store``. With ``direct``, an address at which
+    a session is one's own, ``url`` may be that of a pooler that shares them."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class Postgres:
         self.presence = Presence(direct or url, revive=revive)
         self._direct = direct
         self.master = MasterKey(self.db, box, self.presence, keep_master_key)
-        self.applications = Applications(self.db)
-        self.keys = Keys(self.db, box, self.presence)
-        self.agents = Agents(self.db, self.presence)
+        self.applications = ApplicationTable(self.db)
+        self.keys = ApiKeyTable(self.db, box, self.presence)
+        self.agents = AgentTable(self.db, self.presence)
         self.quotas = Quotas(self.db)
-        self.users = Users(self.db, self.presence, self.quotas)
-        self.privacy = Privacy(self.db)
-        self.conversations = Conversations(self.db, self.quotas)
-        self.runs = Runs(self.db, self.quotas)
-        self.usage = Usage(self.db, self.quotas)
+        self.users = UserTable(self.db, self.presence, self.quotas)
+        self.privacy = UserDataTable(self.db)
+        self.conversations = ConversationTable(self.db, self.quotas)
+        self.runs = RunTable(self.db, self.quotas)
+        self.usage = UsageTable(self.db, self.quotas)
         self.knowledge = KnowledgeTable(self.db)
-        self.files = Files(self.db)
-        self.tokens = Tokens(self.db, box, self.quotas)
-        self.claims = Claims(self.db, self.quotas)
-        self.audit = Audit(self.db)
+        self.files = FileTable(self.db)
+        self.tokens = TokenTable(self.db, box, self.quotas)
+        self.claims = IdempotencyTable(self.db, self.quotas)
+        self.audit = AuditTable(self.db)
 
     async def open(self) -> None:
         """Connect. Raises ``Internal`` when the database is away, or was sealed with another master key."""

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from uuid import UUID
 
-from palaver.core.ports import Accepted, Claim, Growth, Opening, Outcome, Replay
+from palaver.core.ports.store import Checkpoint, IdempotencyKey, NewTurn, ReplayedRun, RunResult, StoredTurn
 from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
 from palaver.core.types import AnyPart, File, Message, Ref, Text, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import NAMED, conversation, json_text, message, named
@@ -159,26 +159,26 @@ ended AS (
 ),{_DEQUEUE}"""
 
 
-class Runs:
+class RunTable:
     def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="palaver-json")
 
-    async def open(self, opening: Opening) -> Accepted | Replay:
+    async def open(self, turn: NewTurn) -> StoredTurn | ReplayedRun:
         try:
             for _ in range(ATTEMPTS):
-                stored = await self._open_once(opening)
+                stored = await self._open_once(turn)
                 if stored is not None:
                     return stored
         except Busy as busy:
-            replay = await self.earlier(opening) if busy.reason == "full" else None
+            replay = await self.find_replayed(turn) if busy.reason == "full" else None
             if replay is None:
                 raise
             return replay  # what was answered before needs no room
         raise Busy(reason="waiting", retry_after=1)
 
-    async def _want_room(self, opening: Opening, *, known: bool) -> None:
+    async def _want_room(self, opening: NewTurn, *, known: bool) -> None:
         """Raises ``Busy(reason="full")``."""
         app, user = opening.who.app, opening.user.id
         if known:
@@ -186,27 +186,27 @@ class Runs:
             await self._quotas.want_room("conversation_messages", *named(app, user, opening.conversation), rows=2)
         else:
             await self._quotas.want_conversation(app, user)
-        if opening.claim is not None:
+        if opening.idempotency_key is not None:
             await self._quotas.want_room("idempotency_keys", app, opening.who.key.number)
 
-    def _note(self, opening: Opening, *, known: bool) -> None:
+    def _note(self, opening: NewTurn, *, known: bool) -> None:
         """What was stored."""
         app, user = opening.who.app, opening.user.id
         if opening.conversation is not None:
             self._quotas.note("conversation_messages", *named(app, user, opening.conversation), rows=2)
         if not known:
             self._quotas.note_conversation(app, user)
-        if opening.claim is not None:
+        if opening.idempotency_key is not None:
             self._quotas.note("idempotency_keys", app, opening.who.key.number)
 
-    async def _open_once(self, opening: Opening) -> Accepted | Replay | None:
+    async def _open_once(self, opening: NewTurn) -> StoredTurn | ReplayedRun | None:
         """One attempt; ``None`` when what it went by changed meanwhile."""
         known = opening.conversation is not None
         if known and opening.create_as is not None and not await self._exists(opening):
             known = False
         await self._want_room(opening, known=known)
         arguments = _arguments(opening, known=known)
-        row = await self._db.fetchrow(_OPEN[known, opening.claim is not None], *arguments)
+        row = await self._db.fetchrow(_OPEN[known, opening.idempotency_key is not None], *arguments)
         assert row is not None
         if row["id"] is not None:
             self._note(opening, known=known)
@@ -214,17 +214,17 @@ class Runs:
         try:
             return await self._why_not(opening, known=known, granted=row["granted"])
         except (NotFound, Conflict, Busy):
-            if opening.claim is not None and row["granted"]:
-                await self._give_back(opening, opening.claim)
+            if opening.idempotency_key is not None and row["granted"]:
+                await self._give_back(opening, opening.idempotency_key)
             raise
 
-    async def _exists(self, opening: Opening) -> bool:
+    async def _exists(self, opening: NewTurn) -> bool:
         assert opening.conversation is not None
         sql = f"SELECT FROM conversation c WHERE {NAMED}"
         parameters = named(opening.who.app, opening.user.id, opening.conversation)
         return await self._db.fetchrow(sql, *parameters) is not None
 
-    async def _why_not(self, opening: Opening, *, known: bool, granted: bool) -> Replay | None:
+    async def _why_not(self, opening: NewTurn, *, known: bool, granted: bool) -> ReplayedRun | None:
         """Why the statement stored nothing: raises it, or finds the run of an equal call."""
         found: Row | None = None
         if known:
@@ -237,35 +237,35 @@ class Runs:
                 raise NotFound(noun="conversation", ref=str(opening.conversation))
             if found["agent"] != opening.agent.id:
                 raise Conflict(reason="agent")
-        if opening.claim is not None and not granted:
-            return await self.earlier(opening)
+        if opening.idempotency_key is not None and not granted:
+            return await self.find_replayed(opening)
         if found is not None and found["live"] > opening.max_waiting:
             raise Busy(reason="waiting", retry_after=1)
-        if opening.claim is not None:
-            await self._give_back(opening, opening.claim)
+        if opening.idempotency_key is not None:
+            await self._give_back(opening, opening.idempotency_key)
         return None
 
-    async def earlier(self, opening: Opening) -> Replay | None:
+    async def find_replayed(self, turn: NewTurn) -> ReplayedRun | None:
         """The run of the call that made the claim. Raises ``Conflict`` when it was another call."""
-        claim = opening.claim
+        claim = turn.idempotency_key
         if claim is None:
             return None
         row = await self._db.fetchrow(
             "SELECT k.digest, k.run, m.uid FROM claim k LEFT JOIN message m ON m.app = k.app AND m.uid = k.run"
             " WHERE k.app = $1 AND k.credential = $2 AND k.end_user = $3 AND k.scope = $4 AND k.key = $5"
             " AND k.expires > now()",
-            *_claim_key(opening, claim),
+            *_claim_key(turn, claim),
         )
         if row is None:
             return None
         if row["uid"] is None:  # the first call came to nothing, or its conversation is deleted: the key is free
-            await self._give_back(opening, claim, run=row["run"])
+            await self._give_back(turn, claim, run=row["run"])
             return None
         if row["digest"] != claim.digest:
             raise Conflict(reason="idempotency")
-        return Replay(run=row["run"])
+        return ReplayedRun(run=row["run"])
 
-    async def _give_back(self, opening: Opening, claim: Claim, *, run: UUID | None = None) -> None:
+    async def _give_back(self, opening: NewTurn, claim: IdempotencyKey, *, run: UUID | None = None) -> None:
         await self._db.execute(
             "DELETE FROM claim WHERE app = $1 AND credential = $2 AND end_user = $3 AND scope = $4 AND key = $5"
             " AND run = $6",
@@ -320,34 +320,34 @@ class Runs:
     async def tell_of_reader(self, run: int) -> None:
         await self._db.execute("SELECT pg_notify('palaver', 'read ' || $1::bigint)", run)
 
-    async def save(self, growths: Sequence[Growth]) -> None:
+    async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
         await self._db.execute(
             _SAVE,
-            [growth.app for growth in growths],
-            [growth.conversation for growth in growths],
-            [growth.run for growth in growths],
-            await self._texts(growths),
+            [growth.app for growth in checkpoints],
+            [growth.conversation for growth in checkpoints],
+            [growth.run for growth in checkpoints],
+            await self._texts(checkpoints),
         )
 
-    async def finish(self, outcomes: Sequence[Outcome]) -> set[int]:
+    async def finish(self, results: Sequence[RunResult]) -> set[int]:
         rows = await self._db.fetch(
             _FINISH,
-            [outcome.app for outcome in outcomes],
-            [outcome.conversation for outcome in outcomes],
-            [outcome.run for outcome in outcomes],
-            await self._texts(outcomes),
-            [outcome.ended.status.value for outcome in outcomes],
-            [clean(outcome.ended.reason) for outcome in outcomes],
-            [json_text(outcome.ended.usage) for outcome in outcomes],
+            [outcome.app for outcome in results],
+            [outcome.conversation for outcome in results],
+            [outcome.run for outcome in results],
+            await self._texts(results),
+            [outcome.ended.status.value for outcome in results],
+            [clean(outcome.ended.reason) for outcome in results],
+            [json_text(outcome.ended.usage) for outcome in results],
             [
                 None if outcome.ended.problem is None else json_text(outcome.ended.problem.record())
-                for outcome in outcomes
+                for outcome in results
             ],
-            [outcome.ended.at / 1000 for outcome in outcomes],
+            [outcome.ended.at / 1000 for outcome in results],
         )
         return {row["head"] for row in rows}
 
-    async def _texts(self, rows: Sequence[Growth | Outcome]) -> list[str]:
+    async def _texts(self, rows: Sequence[Checkpoint | RunResult]) -> list[str]:
         """The parts of each as JSON, put together in a thread where they are long. Raises ``Unstorable``."""
         parts = [row.parts for row in rows]
         try:
@@ -390,7 +390,7 @@ def _encoded(parts: Sequence[tuple[AnyPart, ...]]) -> list[str]:
     return [json_text(one) for one in parts]
 
 
-def _accepted(opening: Opening, row: Row) -> Accepted:
+def _accepted(opening: NewTurn, row: Row) -> StoredTurn:
     queue: list[int] = row["queue"]
     here, run = conversation(row), queue[-1]
 
@@ -406,7 +406,7 @@ def _accepted(opening: Opening, row: Row) -> Accepted:
             waiting=role == "assistant" and len(queue) > 1,
         )
 
-    return Accepted(
+    return StoredTurn(
         conversation=here,
         question=message_of(run - 1, opening.question, "user", opening.parts),
         answer=message_of(run, opening.run, "assistant", ()),
@@ -415,8 +415,8 @@ def _accepted(opening: Opening, row: Row) -> Accepted:
     )
 
 
-def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
-    claim = opening.claim
+def _arguments(opening: NewTurn, *, known: bool) -> tuple[Any, ...]:
+    claim = opening.idempotency_key
     if known:
         assert opening.conversation is not None
         app, user, *names = named(opening.who.app, opening.user.id, opening.conversation)
@@ -434,7 +434,7 @@ def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
         None if claim is None else claim.key,
         None if claim is None else claim.digest,
         opening.run,
-        opening.claim_ttl,
+        opening.idempotency_ttl_s,
         opening.question,
         json_text(opening.parts),
         opening.worker,
@@ -448,5 +448,5 @@ def _arguments(opening: Opening, *, known: bool) -> tuple[Any, ...]:
     )
 
 
-def _claim_key(opening: Opening, claim: Claim) -> tuple[int, int, int, str, str]:
+def _claim_key(opening: NewTurn, claim: IdempotencyKey) -> tuple[int, int, int, str, str]:
     return opening.who.app, opening.who.key.number, opening.user.id, claim.scope, claim.key

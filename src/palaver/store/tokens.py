@@ -38,7 +38,7 @@ _SIGNED = f"""
 SELECT 1 FROM (VALUES ($3::integer)) AS t (generation), credential c WHERE c.app = $1 AND c.number = $2 AND {_STANDS}"""
 
 
-class Tokens:
+class TokenTable:
     def __init__(self, db: Database, box: SecretBox, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas

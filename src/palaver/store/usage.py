@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from palaver.core.ports import Counted
-from palaver.core.types import Key, clean
+from palaver.core.ports.store import AdmittedCalls
+from palaver.core.types import ApiKey, clean
 from palaver.store.database import Database
 from palaver.store.quotas import Quotas
 
@@ -45,12 +45,12 @@ RETURNING 1"""
 _UNLIMITED = 2**62
 
 
-class Usage:
+class UsageTable:
     def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
 
-    async def count(self, key: Key, calls: int) -> Counted:
+    async def count(self, key: ApiKey, calls: int) -> AdmittedCalls:
         """Count ``calls`` calls against the key's ``rpm``, ``rpd`` and ``total``, as many as they admit."""
         limits = [key.setting(name) for name in ("rpm", "rpd", "total")]
         arguments = (key.app, key.number, calls, *(_UNLIMITED if limit is None else limit for limit in limits))
@@ -58,7 +58,7 @@ class Usage:
         if row is None:  # the first call of all: the row was not there when the statement began
             row = await self._db.fetchrow(_COUNT, *arguments)
         assert row is not None
-        return Counted(
+        return AdmittedCalls(
             by_rate=row["by_rate"],
             by_day=row["by_day"],
             by_total=row["by_total"],
@@ -66,12 +66,12 @@ class Usage:
             wait_day=max(0.0, row["wait_day"]),
         )
 
-    async def give_back(self, key: Key) -> None:
+    async def refund(self, key: ApiKey) -> None:
         await self._db.execute(
             "UPDATE usage SET total = total - 1 WHERE app = $1 AND credential = $2 AND total > 0", key.app, key.number
         )
 
-    async def first_time(self, key: Key, request: str, ttl: float) -> bool:
+    async def first_time(self, key: ApiKey, request: str, ttl: float) -> bool:
         await self._quotas.want_room("request_ids", key.app, key.number)
         first = await self._db.fetchval(_SEEN, key.app, key.number, clean(request), ttl) is not None
         if first:

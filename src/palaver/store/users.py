@@ -13,7 +13,7 @@ from palaver.store.quotas import Quotas
 CACHED = 100_000
 
 
-class Users:
+class UserTable:
     def __init__(self, db: Database, presence: Presence, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas

@@ -71,7 +71,7 @@ _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
-def plain(address: Address) -> Address:
+def unwrap(address: Address) -> Address:
     """The IPv4 address that an IPv6 one only wraps (mapped, or for NAT64, as networks without IPv4 resolve every
     name of the IPv4 world), else the address itself."""
     if isinstance(address, IPv6Address):
@@ -84,7 +84,7 @@ def plain(address: Address) -> Address:
 
 def kind(address: Address) -> Kind | None:
     """Why ``address`` is not public; ``None``: it is."""
-    address = plain(address)
+    address = unwrap(address)
     if any(address in network for network in _METADATA):
         return "metadata"
     if isinstance(address, IPv4Address):
@@ -97,7 +97,7 @@ def kind(address: Address) -> Kind | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class AllowedEntry:
     """A name, or a network (a single address is one, too), with a port or with all."""
 
     name: str | None = None
@@ -105,21 +105,21 @@ class Entry:
     port: int | None = None
 
 
-Allowed = tuple[Entry, ...]
+Allowed = tuple[AllowedEntry, ...]
 
 _ENTRY = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
-def allowed(text: str) -> Allowed:
+def parse_allowed(text: str) -> Allowed:
     """What the setting ``fetch_allow`` lists, apart by commas: names, addresses, networks, each with or without
     ``:port``. Raises ``ValueError`` with what would be right."""
     return tuple(_entry(item.strip()) for item in text.split(",") if item.strip())
 
 
-def _entry(item: str) -> Entry:
+def _entry(item: str) -> AllowedEntry:
     if item.count(":") > 1 and "[" not in item:  # an IPv6 address or network, and no port
-        return Entry(network=_network(item, item))
+        return AllowedEntry(network=_network(item, item))
     match = _ENTRY.fullmatch(item)
     if match is None:
         raise _wrong(item)
@@ -127,13 +127,13 @@ def _entry(item: str) -> Entry:
     if port is not None and not 0 < port < 65536:
         raise ValueError(f"{item!r}: ports are 1 to 65535")
     if match["six"]:
-        return Entry(network=_network(match["six"], item), port=port)
+        return AllowedEntry(network=_network(match["six"], item), port=port)
     host: str = match["host"].lower().removesuffix(".")
     if re.fullmatch(r"[0-9./]+", host):
-        return Entry(network=_network(host, item), port=port)
+        return AllowedEntry(network=_network(host, item), port=port)
     if not _NAME.fullmatch(host):
         raise _wrong(item)
-    return Entry(name=host, port=port)
+    return AllowedEntry(name=host, port=port)
 
 
 def _network(text: str, item: str) -> Network:
@@ -155,10 +155,10 @@ def _wrong(item: str) -> ValueError:
     )
 
 
-def admits(entries: Allowed, host: str, address: Address, port: int) -> bool:
+def is_allowed(entries: Allowed, host: str, address: Address, port: int) -> bool:
     """Whether an entry allows ``port`` of ``address``, which is what ``host`` leads to. A name's entry allows whatever
     the name leads to; an address's or network's entry allows it under every name."""
-    address = plain(address)
+    address = unwrap(address)
     return any(
         (entry.port is None or entry.port == port)
         and (entry.name == host if entry.network is None else address in entry.network)

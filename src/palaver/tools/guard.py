@@ -22,16 +22,16 @@ import structlog
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 import palaver
-from palaver.core.fetching import Fetched, Unfetched
+from palaver.core.fetch import FetchedFile, FetchError
 from palaver.tools import naming, targets
-from palaver.tools.addresses import Address, admits, allowed, kind, read_address
-from palaver.tools.targets import Target
+from palaver.tools.addresses import Address, is_allowed, kind, parse_allowed, read_address
+from palaver.tools.targets import FetchTarget
 
 MAX_BYTES = 20 * 1024 * 1024
 TIMEOUT_S = 15.0
-REDIRECTS = 5
+MAX_REDIRECTS = 5
 """How many are followed."""
-SIMULTANEOUS = 32
+MAX_CONCURRENT = 32
 """Requests that are out at a time; others wait. With ``MAX_BYTES`` it bounds what their answers take of the memory."""
 
 _LOOK_UPS = 8
@@ -49,7 +49,7 @@ log = structlog.get_logger("palaver.tools")
 
 
 class Guard:
-    """``Fetch``, and what it stands on.
+    """``Fetcher``, and what it stands on.
 
     ``allow`` is the setting ``fetch_allow``; it raises ``ValueError`` when that cannot be read. ``max_bytes`` bounds a
     body after decompression, ``timeout_s`` a request from its begin to its body's end with all redirects. ``resolve``
@@ -66,49 +66,49 @@ class Guard:
         resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._allowed = allowed(allow)
+        self._allowed = parse_allowed(allow)
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._resolve = resolve or self._look_up
         self._tls: ssl.SSLContext | bool = tls or True
-        self._slots = asyncio.Semaphore(SIMULTANEOUS)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._sessions: set[aiohttp.ClientSession] = set()
         self._threads: ThreadPoolExecutor | None = None
 
-    async def get(self, url: str) -> Fetched:
-        """What stands at ``url``, decompressed. Raises ``Unfetched``; its ``detail`` names no address."""
+    async def get(self, url: str) -> FetchedFile:
+        """What stands at ``url``, decompressed. Raises ``FetchError``; its ``detail`` names no address."""
         async with self.open("GET", url) as answer:
             if not 200 <= answer.status < 300:
-                raise Unfetched("status", f"{answer.host!r} answers with status {answer.status}")
+                raise FetchError("status", f"{answer.host!r} answers with status {answer.status}")
             content = await answer.read()
         log.info("fetched", host=answer.host, bytes=len(content))
         name = naming.name(answer.headers, answer.url)
         media_type = naming.media_type(answer.headers, name)
-        return Fetched(url=answer.url, content=content, media_type=media_type, name=name)
+        return FetchedFile(url=answer.url, content=content, media_type=media_type, name=name)
 
     @asynccontextmanager
     async def open(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
-    ) -> AsyncGenerator[Answer]:
-        """The answer to a request, whatever its status but a redirect. Raises ``Unfetched``, also while it is read.
+    ) -> AsyncGenerator[GuardedResponse]:
+        """The answer to a request, whatever its status but a redirect. Raises ``FetchError``, also while it is read.
 
         A GET or HEAD is redirected anywhere that is allowed, every other method within its origin, by 307 and 308:
         what was meant for one server is not shown to another.
         """
         deadline = asyncio.get_running_loop().time() + self._timeout_s
-        target = targets.read(url)
+        target = targets.parse_url(url)
         said = dict(headers or {})
         async with self._slot(deadline):
-            for _ in range(REDIRECTS + 1):
+            for _ in range(MAX_REDIRECTS + 1):
                 async with self._asked(method, target, said, body, deadline) as response:
                     following = _following(method, target, response)
                     if following is None:
-                        yield Answer(target, response, self._max_bytes, deadline)
+                        yield GuardedResponse(target, response, self._max_bytes, deadline)
                         return
                 if following.origin != target.origin:
                     said, body = {name: value for name, value in said.items() if name.lower() in _KEPT}, None
                 target = following
-            raise Unfetched("redirects", f"more than {REDIRECTS} redirects; the last one is to {target.host!r}")
+            raise FetchError("redirects", f"more than {MAX_REDIRECTS} redirects; the last one is to {target.host!r}")
 
     async def close(self) -> None:
         """End what is under way. A look-up that hangs is not waited for; the end of the process waits for it, as long
@@ -125,7 +125,7 @@ class Guard:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
         except TimeoutError as error:
-            raise Unfetched("time", "too much else is being fetched") from error
+            raise FetchError("time", "too much else is being fetched") from error
         try:
             yield
         finally:
@@ -133,7 +133,7 @@ class Guard:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, target: Target, headers: Mapping[str, str], body: bytes | None, deadline: float
+        self, method: str, target: FetchTarget, headers: Mapping[str, str], body: bytes | None, deadline: float
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """The answer's headers. The connection is this request's alone, and closed with it."""
         async with _told(target, deadline):
@@ -151,28 +151,28 @@ class Guard:
             self._sessions.discard(session)
             await session.close()
 
-    async def _addresses(self, target: Target) -> tuple[Address, ...]:
+    async def _addresses(self, target: FetchTarget) -> tuple[Address, ...]:
         """Every address of the target, as they are to be tried. One that must not be reached is enough to refuse them
-        all: a name that has both kinds is one that somebody tries with. Raises ``Unfetched``."""
+        all: a name that has both kinds is one that somebody tries with. Raises ``FetchError``."""
         addresses = (target.address,) if target.address else await self._found(target)
         for address in addresses:
             why = kind(address) or (None if target.port in _WEB or target.port >= _FREE_PORTS else "port")
-            if why is None or admits(self._allowed, target.host, address, target.port):
+            if why is None or is_allowed(self._allowed, target.host, address, target.port):
                 continue
             log.warning("address refused", host=target.host, port=target.port, address=str(address), kind=why)
             what = f"port {target.port} is not the web's" if why == "port" else f"{target.host!r} is not public"
-            raise Unfetched("address", f"{what}; an operator can allow it with fetch_allow")
+            raise FetchError("address", f"{what}; an operator can allow it with fetch_allow")
         return addresses
 
-    async def _found(self, target: Target) -> tuple[Address, ...]:
+    async def _found(self, target: FetchTarget) -> tuple[Address, ...]:
         try:
             found = await self._resolve(target.host, target.port)
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
-                raise Unfetched("name", f"the name {target.host!r} cannot be looked up at the moment") from error
-            raise Unfetched("name", f"nobody knows the name {target.host!r}") from error
+                raise FetchError("name", f"the name {target.host!r} cannot be looked up at the moment") from error
+            raise FetchError("name", f"nobody knows the name {target.host!r}") from error
         if not found:
-            raise Unfetched("name", f"nobody knows the name {target.host!r}")
+            raise FetchError("name", f"nobody knows the name {target.host!r}")
         return tuple(dict.fromkeys(map(read_address, found)))
 
     async def _look_up(self, name: str, port: int) -> Sequence[str]:
@@ -183,10 +183,10 @@ class Guard:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _system, name, port)
 
 
-class Answer:
+class GuardedResponse:
     """What came back, and from where after redirects. ``headers`` are to be read in any case, as HTTP's are."""
 
-    def __init__(self, target: Target, response: aiohttp.ClientResponse, max_bytes: int, deadline: float) -> None:
+    def __init__(self, target: FetchTarget, response: aiohttp.ClientResponse, max_bytes: int, deadline: float) -> None:
         self.url = target.url
         self.host = target.host
         self.status = response.status
@@ -197,7 +197,7 @@ class Answer:
         self._deadline = deadline
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The body as it comes, decompressed. Raises ``Unfetched``: ``size``, ``time``, ``connection``."""
+        """The body as it comes, decompressed. Raises ``FetchError``: ``size``, ``time``, ``connection``."""
         if (self._response.content_length or 0) > self._max_bytes:
             raise self._too_large()
         size = 0
@@ -214,18 +214,18 @@ class Answer:
     async def read(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks()])
 
-    def _too_large(self) -> Unfetched:
-        return Unfetched("size", f"it has more than {self._max_bytes} bytes")
+    def _too_large(self) -> FetchError:
+        return FetchError("size", f"it has more than {self._max_bytes} bytes")
 
 
-def _following(method: str, target: Target, response: aiohttp.ClientResponse) -> Target | None:
-    """Where the answer sends us, ``None``: it is one. Raises ``Unfetched``."""
+def _following(method: str, target: FetchTarget, response: aiohttp.ClientResponse) -> FetchTarget | None:
+    """Where the answer sends us, ``None``: it is one. Raises ``FetchError``."""
     location = response.headers.get("Location")
     if response.status not in _REDIRECTING or location is None:
         return None
-    following = targets.onward(target, location)
+    following = targets.follow_redirect(target, location)
     if method not in {"GET", "HEAD"} and (response.status not in {307, 308} or following.origin != target.origin):
-        raise Unfetched("redirects", f"{target.host!r} redirects a {method} to {following.origin!r}")
+        raise FetchError("redirects", f"{target.host!r} redirects a {method} to {following.origin!r}")
     return following
 
 
@@ -290,26 +290,26 @@ def _system(name: str, port: int) -> Sequence[str]:
 
 
 @asynccontextmanager
-async def _told(target: Target, deadline: float) -> AsyncGenerator[None]:
-    """What goes wrong inside, and that the time is over, as ``Unfetched``."""
+async def _told(target: FetchTarget, deadline: float) -> AsyncGenerator[None]:
+    """What goes wrong inside, and that the time is over, as ``FetchError``."""
     host = target.host
     try:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError as error:
-        raise Unfetched("time", f"{host!r} takes too long") from error
+        raise FetchError("time", f"{host!r} takes too long") from error
     except aiohttp.ClientConnectorCertificateError as error:
-        raise Unfetched("connection", f"the certificate of {host!r} is not good: {_certificate(error)}") from error
+        raise FetchError("connection", f"the certificate of {host!r} is not good: {_certificate(error)}") from error
     except aiohttp.ClientSSLError as error:
-        raise Unfetched("connection", f"{host!r} does not speak TLS that palaver can") from error
+        raise FetchError("connection", f"{host!r} does not speak TLS that palaver can") from error
     except aiohttp.ClientPayloadError as error:
-        raise Unfetched("connection", f"the answer of {host!r} breaks off or cannot be decompressed") from error
+        raise FetchError("connection", f"the answer of {host!r} breaks off or cannot be decompressed") from error
     except aiohttp.ClientResponseError as error:
-        raise Unfetched("connection", f"{host!r} does not speak HTTP that palaver can") from error
+        raise FetchError("connection", f"{host!r} does not speak HTTP that palaver can") from error
     except aiohttp.InvalidURL as error:
-        raise Unfetched("url", f"{host!r} is not a host") from error
+        raise FetchError("url", f"{host!r} is not a host") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unfetched("connection", f"no connection to {host!r}") from error
+        raise FetchError("connection", f"no connection to {host!r}") from error
 
 
 def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:

@@ -10,7 +10,7 @@ from email.utils import collapse_rfc2231_value
 from mimetypes import MimeTypes
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from palaver.core.files import shortened
+from palaver.core.files import shorten_name
 
 LONGEST = 120
 """Characters of a name."""
@@ -63,4 +63,4 @@ def _clean(said: str) -> str:
     """The last part of a path, without what cannot be seen or turns text around, at most ``LONGEST`` long."""
     last = re.split(r"[/\\]", said)[-1]
     seen = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in last)
-    return shortened(" ".join(seen.split()).strip(". "), LONGEST)
+    return shorten_name(" ".join(seen.split()).strip(". "), LONGEST)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urljoin
 
-from palaver.core.fetching import Unfetched
+from palaver.core.fetch import FetchError
 from palaver.tools.addresses import Address
 
 LONGEST = 8000
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class FetchTarget:
     """``host`` is an ASCII name in lower case without its last dot, or an address as ``ipaddress`` writes it;
     ``rest`` is path and query as they were given, and begins with a slash."""
 
@@ -48,7 +48,7 @@ class Target:
         return self.origin + self.rest
 
 
-def read(url: str) -> Target:
+def parse_url(url: str) -> FetchTarget:
     """Raises ``Unfetched(reason="url")``."""
     url = url.strip(" ")
     if len(url) > LONGEST:
@@ -73,20 +73,20 @@ def read(url: str) -> Target:
         host = str(address)
     rest = match["rest"].rstrip(" ")
     rest = rest if rest.startswith("/") else f"/{rest}"
-    return Target(scheme=scheme, host=host, address=address, port=port, rest=rest)
+    return FetchTarget(scheme=scheme, host=host, address=address, port=port, rest=rest)
 
 
-def onward(target: Target, location: str) -> Target:
-    """Where ``target`` redirects to. Raises ``Unfetched``: ``url``, or ``redirects`` when it leads out of TLS."""
+def follow_redirect(target: FetchTarget, location: str) -> FetchTarget:
+    """Where ``target`` redirects to. Raises ``FetchError``: ``url``, or ``redirects`` when it leads out of TLS."""
     if not location.isprintable():  # or urljoin would drop what a second reader would not
         raise _not("it redirects to a URL with a character that cannot be seen")
     try:
         joined = urljoin(target.url, location.strip(" "))
     except ValueError as error:
         raise _not("it redirects to what is no URL") from error
-    following = read(joined)
+    following = parse_url(joined)
     if target.scheme == "https" and following.scheme == "http":
-        raise Unfetched("redirects", f"{target.host!r} redirects from https to http, which anybody could change")
+        raise FetchError("redirects", f"{target.host!r} redirects from https to http, which anybody could change")
     return following
 
 
@@ -134,5 +134,5 @@ def _six(text: str) -> IPv6Address:
         raise _not(f"'[{text[:100]}]' is not an address") from error
 
 
-def _not(detail: str) -> Unfetched:
-    return Unfetched("url", detail)
+def _not(detail: str) -> FetchError:
+    return FetchError("url", detail)

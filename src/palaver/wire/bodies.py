@@ -12,10 +12,10 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from palaver.core.ports import Claim
+from palaver.core.ports.store import IdempotencyKey
 from palaver.core.problems import Invalid
 from palaver.core.types import MAX_ID
-from palaver.wire.contract import Call
+from palaver.wire.contract import Request
 
 MAX_DEPTH = 64
 MAX_NODES = 20_000
@@ -86,7 +86,7 @@ fields = cache(msgspec.structs.fields)
 """The fields of a shape; msgspec puts them together anew each time."""
 
 
-def read(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
+def parse(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
     """``members`` as a ``shape``, whose fields are checked in the order they are declared in, so that the first
     wrong one is the one reported. ``null`` equals absent, unknown members are passed over.
 
@@ -130,7 +130,7 @@ def as_id(number: int) -> int | None:
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
-def idempotency(call: Call, scope: str) -> Claim | None:
+def idempotency_key(call: Request, scope: str) -> IdempotencyKey | None:
     """The call's ``Idempotency-Key``, ``None`` where there is none. ``scope`` is method and path, the same text for
     every spelling of one call. Raises ``Invalid(field="Idempotency-Key")``."""
     key = call.headers.get("idempotency-key")
@@ -139,4 +139,4 @@ def idempotency(call: Call, scope: str) -> Claim | None:
     if not _KEY.fullmatch(key):
         raise Invalid(field="Idempotency-Key", rule="range", detail="1 to 255 characters from 0x21 to 0x7E")
     body = sha256(call.body).digest() if call.upload is None else call.upload.digest
-    return Claim(scope=scope, key=key, digest=sha256(call.query.encode() + b"\0" + body).digest())
+    return IdempotencyKey(scope=scope, key=key, digest=sha256(call.query.encode() + b"\0" + body).digest())

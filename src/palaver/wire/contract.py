@@ -1,8 +1,8 @@
 """What ``http`` hands to a dialect and what it takes back.
 
 A dialect is values in, values out: ``claim`` and ``verify`` say who calls, a route's ``handle`` does what was asked
-and answers a ``Reply`` or a ``Stream``, ``refuse`` turns any ``Problem`` into the vendor's form, and an ``Encoder``
-turns a run's events into the vendor's bytes.
+and answers a ``Response`` or a ``StreamingResponse``, ``refuse`` turns any ``Problem`` into the vendor's form, and an
+``Encoder`` turns a run's events into the vendor's bytes.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from palaver.core.answers import Answers
+from palaver.core.byte_source import ByteSource
 from palaver.core.chat import Chat
-from palaver.core.content import Content
 from palaver.core.events import Event
-from palaver.core.files import Drawer
+from palaver.core.files import Files
+from palaver.core.idempotency import Idempotency
 from palaver.core.knowledge import KnowledgeBases
-from palaver.core.media import Studio
-from palaver.core.people import People
+from palaver.core.media import Media
 from palaver.core.problems import AnyProblem
-from palaver.core.runs import Reader
-from palaver.core.types import Key, Principal, Token
-from palaver.wire.describe import JSON, About, Operation
-from palaver.wire.manifest import Row
+from palaver.core.runs import RunReader
+from palaver.core.types import ApiKey, Principal, Token
+from palaver.core.users import Users
+from palaver.wire.operation import JSON, DialectInfo, Operation
+from palaver.wire.requirements import Requirement
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def request_id(headers: Headers) -> str | None:
     return sent if 0 < len(sent) <= MAX_REQUEST_ID and sent.isprintable() else None
 
 
-class Upload(Content, Protocol):
+class Upload(ByteSource, Protocol):
     """The body of a route that takes uploads. It need not be in memory."""
 
     def read(self, start: int, end: int) -> bytes: ...
@@ -74,7 +74,7 @@ class Upload(Content, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Request:
     """One request. ``now`` is Unix seconds, ``trace`` the request's id in logs and in the vendors' trace members."""
 
     method: str
@@ -110,7 +110,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Response:
     """A whole answer."""
 
     status: int = 200
@@ -145,11 +145,11 @@ class Encoder(Protocol):
     seconds.
     """
 
-    breaks_off: bool
+    aborts_on_failure: bool
     """Whether a failed run's stream ends abnormally, so that the reader notices the break."""
-    steady: bool
+    always_heartbeat: bool
     """Whether heartbeats come at their interval in any case, and not only when nothing else does."""
-    due: float | None
+    flush_at: float | None
     """When (Unix seconds) ``flush`` wants to be called if no event comes before; read after every ``encode``."""
 
     @property
@@ -165,10 +165,10 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class StreamingResponse:
     """An answer that follows a run from where ``reader`` stands to its end."""
 
-    reader: Reader
+    reader: RunReader
     encoder: Encoder
     media_type: str
     headers: tuple[tuple[str, str], ...] = ()
@@ -177,7 +177,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class CredentialClaim:
     """Which credential a caller says it has: by its id, by the secret (where that is all that is sent), or by an
     access token that stands for it. A token beside an id is looked up as well. ``signed``: the token is one that was
     signed, and not stored."""
@@ -189,7 +189,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class PublicSettings:
     """What dialects show of the server's settings. Life times are in seconds."""
 
     timezone: tzinfo
@@ -200,19 +200,19 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Services:
     """What a route's handler may use."""
 
     chat: Chat
-    people: People
-    drawer: Drawer
-    studio: Studio
-    answers: Answers
+    users: Users
+    files: Files
+    media: Media
+    idempotency: Idempotency
     knowledge: KnowledgeBases
-    site: Site
+    settings: PublicSettings
 
 
-Handler = Callable[[Call, Principal, Room], Awaitable[Reply | Stream]]
+Handler = Callable[[Request, Principal, Services], Awaitable[Response | StreamingResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +223,7 @@ class Route:
     path: str
     handle: Handler
     purpose: str
-    creating: bool = False
+    idempotent: bool = False
     """Honours ``Idempotency-Key``."""
     public: bool = False
     """Needs no credential. The exception: a route without this is closed."""
@@ -233,12 +233,12 @@ class Route:
     """Its path is worth as much as a credential, so no log has it."""
     permit: Callable[[Principal], None] | None = None
     """Raises ``Forbidden`` for callers who may not use the path, whatever its method."""
-    told: Operation | None = None
+    operation: Operation | None = None
     """What it takes and gives, for the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class KeySetting:
     """A setting that a credential of the dialect may have. ``read`` turns a JSON value into the stored one or raises
     ``ValueError`` with what is allowed."""
 
@@ -248,7 +248,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class CurlSample:
     """What a newcomer pastes: made for one credential and one agent."""
 
     base_url: str
@@ -266,25 +266,25 @@ class Dialect:
     prefixes: tuple[str, ...]
     """Paths below these that no route serves are refused in this dialect's form."""
     routes: tuple[Route, ...]
-    claim: Callable[[Call], Claim]
+    claim: Callable[[Request], CredentialClaim]
     """Which credential the call names. Raises ``Unauthenticated(reason="missing")``."""
-    verify: Callable[[Call, Key | None, Token | None], Principal]
+    verify: Callable[[Request, ApiKey | None, Token | None], Principal]
     """Whether the call proves it; the key is ``None`` when there is none as claimed, the token likewise."""
-    refuse: Callable[[AnyProblem, Call, Key | None], Reply]
+    refuse: Callable[[AnyProblem, Request, ApiKey | None], Response]
     """The vendor's form of a problem, for a caller of that key if it has shown one. Total: every kind has a form."""
     new_credential: Callable[[bytes], tuple[str, str]]
     """(id, secret) of a new credential, made from 32 random bytes."""
-    curl: Callable[[Sample], str]
+    curl: Callable[[CurlSample], str]
     unrouted: Literal["first", "after size", "after rate"] = "first"
     """Where in the vendor's order of checks a call that no route serves is refused."""
-    traced_as: Callable[[Call], Mapping[str, str]] | None = None
+    traced_as: Callable[[Request], Mapping[str, str]] | None = None
     """What the vendor's answers call the request, by the member's name: logged, so that it can be found."""
     exposed: tuple[str, ...] = ()
     """Answer headers that pages in a browser may read, beside those of every dialect."""
     signs_body: bool = False
     """Whether ``verify`` needs the body. Elsewhere a body is read for verified callers alone."""
-    settings: tuple[Setting, ...] = field(default=())
-    behaviours: tuple[Row, ...] = field(default=())
+    settings: tuple[KeySetting, ...] = field(default=())
+    requirements: tuple[Requirement, ...] = field(default=())
     """What it promises, for whoever wants to know."""
-    about: About | None = None
+    info: DialectInfo | None = None
     """What its routes have in common, for the OpenAPI document."""

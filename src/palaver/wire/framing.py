@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-BLOCK = 65_536
+WRITE_BYTES = 65_536
 """Bytes of a long text that go out as one write."""
 
 _compact = msgspec.json.Encoder().encode
@@ -24,7 +24,7 @@ _quote = cast("Any", encode_basestring_ascii)
 _ascii = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def compact(value: Any) -> bytes:
+def compact_json(value: Any) -> bytes:
     """``value`` as compact UTF-8 JSON, members in their order, non-ASCII as it is."""
     return _compact(value)
 
@@ -49,7 +49,7 @@ def ascii_json(value: Any) -> bytes:
     return written.replace("\x7f", "\\u007f").encode("ascii")
 
 
-class Escaped:
+class EscapedText:
     """A text that grows, as the inside of a JSON string in ASCII: written once, however often it is repeated."""
 
     __slots__ = ("_blocks", "_pieces", "_size")
@@ -74,14 +74,14 @@ class Escaped:
             return quoted
         self._pieces.append(quoted[1:-1])
         self._size += len(quoted)
-        if self._size > BLOCK:
+        if self._size > WRITE_BYTES:
             self._blocks.append(b"".join(self._pieces))
             self._pieces.clear()
             self._size = 0
         return quoted
 
 
-def writes(*parts: bytes | Escaped) -> list[bytes]:
+def split_writes(*parts: bytes | EscapedText) -> list[bytes]:
     """``parts`` one behind the other: in one write as long as they are short, else in several, so that a long answer
     is neither copied nor sent at once."""
     done: list[bytes] = []
@@ -91,7 +91,7 @@ def writes(*parts: bytes | Escaped) -> list[bytes]:
         for piece in (part,) if isinstance(part, bytes) else part:
             held.append(piece)
             size += len(piece)
-            if size > BLOCK:
+            if size > WRITE_BYTES:
                 done.append(held[0] if len(held) == 1 else b"".join(held))
                 held.clear()
                 size = 0
@@ -100,7 +100,7 @@ def writes(*parts: bytes | Escaped) -> list[bytes]:
     return done
 
 
-def line(value: Any) -> bytes:
+def ndjson_line(value: Any) -> bytes:
     """One line of an NDJSON stream."""
     return ascii_json(value) + b"\n"
 
@@ -122,6 +122,6 @@ _PLAIN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _KEPT = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
-def in_header(text: str) -> str:
+def header_value(text: str) -> str:
     """``text`` as a header's value: percent-encoded UTF-8 where it has characters that do not go there."""
     return text if _PLAIN.fullmatch(text) else quote(text, safe=_KEPT)

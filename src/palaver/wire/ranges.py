@@ -8,35 +8,35 @@ _RANGES = re.compile(r"bytes[ \t]*=[ \t]*(.*)", re.ASCII | re.IGNORECASE)
 _ONE = re.compile(r"([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18})", re.ASCII)
 
 
-class NoSuchRange(Exception):  # noqa: N818  the caller's error, not ours
+class RangeNotSatisfiable(Exception):  # noqa: N818  the caller's error, not ours
     """The file has no such bytes, or the header is malformed."""
 
 
-def wanted(header: str | None, size: int) -> tuple[int, int] | None:
+def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
     """(start, length) of the bytes asked for; ``None`` for all of them: without a header, in another unit, or for
-    several ranges at once. Raises ``NoSuchRange``."""
+    several ranges at once. Raises ``RangeNotSatisfiable``."""
     match = _RANGES.fullmatch(header or "")
     if match is None:
         return None
     ranges = [one.strip(" \t") for one in match[1].split(",")]
     found = [_span(one, size) for one in ranges if one]
     if not found:
-        raise NoSuchRange
+        raise RangeNotSatisfiable
     return found[0] if len(found) == 1 else None
 
 
 def _span(text: str, size: int) -> tuple[int, int]:
     match = _ONE.fullmatch(text)
     if match is None:
-        raise NoSuchRange
+        raise RangeNotSatisfiable
     first, last, suffix = match.groups()
     if suffix is not None:
         length = min(int(suffix), size)
         if length == 0:
-            raise NoSuchRange
+            raise RangeNotSatisfiable
         return size - length, length
     start = int(first)
     end = min(int(last), size - 1) if last else size - 1
     if start >= size or end < start:
-        raise NoSuchRange
+        raise RangeNotSatisfiable
     return start, end - start + 1

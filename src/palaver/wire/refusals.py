@@ -23,8 +23,8 @@ from palaver.core.problems import (
     Unauthenticated,
     Upstream,
 )
-from palaver.core.types import Key
-from palaver.wire.contract import JSON, Call, Dialect, Headers, Reply, Route
+from palaver.core.types import ApiKey
+from palaver.wire.contract import JSON, Dialect, Headers, Request, Response, Route
 
 _EXAMPLE = "example"
 _NOUNS: tuple[Noun, ...] = tuple(noun for noun in get_args(Noun) if noun not in {"route", "method"})
@@ -39,7 +39,7 @@ class Refusal:
     """One refusal, called by the problem it is the answer to."""
 
     name: str
-    reply: Reply
+    reply: Response
 
 
 def refusals(dialect: Dialect, route: Route) -> list[Refusal]:
@@ -61,7 +61,7 @@ def _problems(dialect: Dialect, route: Route) -> Iterator[tuple[str, AnyProblem]
         yield "forbidden", Forbidden(reason="scope")
         for limit in ("rate", "usage"):
             yield f"busy, {limit}", Busy(reason=limit)
-    nouns = _NOUNS if route.told is None else route.told.finds
+    nouns = _NOUNS if route.operation is None else route.operation.not_found
     for noun in nouns:
         yield f"not found, {noun}", NotFound(noun=noun, ref="1")
     if {"agent", "conversation"} <= {*nouns}:
@@ -70,7 +70,7 @@ def _problems(dialect: Dialect, route: Route) -> Iterator[tuple[str, AnyProblem]
     if route.method != "GET":
         yield "upstream, connect", Upstream(reason="connect")
         yield "upstream, configuration", Upstream(reason="configuration")
-    if route.creating:
+    if route.idempotent:
         yield "conflict, idempotency", Conflict(reason="idempotency")
         yield "busy, waiting", Busy(reason="waiting")
         yield "busy, full", Busy(reason="full")
@@ -79,7 +79,7 @@ def _problems(dialect: Dialect, route: Route) -> Iterator[tuple[str, AnyProblem]
 
 def _invalid(dialect: Dialect, route: Route) -> Iterator[tuple[str, Invalid]]:
     yield "invalid, body too large", Invalid(field="body", rule="size")
-    told = route.told
+    told = route.operation
     if told is not None and told.body is not None:
         if told.body.media_type == "multipart/form-data":
             yield "invalid, multipart", Invalid(field="multipart", rule="type")
@@ -87,10 +87,10 @@ def _invalid(dialect: Dialect, route: Route) -> Iterator[tuple[str, Invalid]]:
             yield "invalid, body", Invalid(field="body", rule="json")
             if not told.body.empty:
                 yield "invalid, body missing", Invalid(field="body", rule="required")
-    if route.creating:
+    if route.idempotent:
         yield "invalid, Idempotency-Key", Invalid(field="Idempotency-Key", rule="range")
-    if dialect.about is not None and not route.public:
-        for header in dialect.about.headers:
+    if dialect.info is not None and not route.public:
+        for header in dialect.info.headers:
             if "maxLength" in msgspec.json.schema(header.shape):
                 yield f"invalid, {header.name}", Invalid(field=header.name, rule="length")
     for field, required in () if route.public else _members(route):  # a public route says by itself what is wrong
@@ -101,16 +101,16 @@ def _invalid(dialect: Dialect, route: Route) -> Iterator[tuple[str, Invalid]]:
 
 def _members(route: Route) -> Iterator[tuple[str, Sequence[str]]]:
     """The fields of body and query, each beside the required ones."""
-    for given in () if route.told is None else (route.told.body, route.told.query):
+    for given in () if route.operation is None else (route.operation.body, route.operation.query):
         if given is not None and given.shape is not None:
             for field in msgspec.structs.fields(given.shape):
                 yield field.encode_name, given.required
 
 
-def _calls(route: Route) -> Iterator[Call]:
+def _calls(route: Route) -> Iterator[Request]:
     """A call of the route by each kind of reader, at a moment and with a trace that are always the same."""
     for accept in _ACCEPTS:
-        yield Call(
+        yield Request(
             method=route.method,
             path=route.path,
             target=route.path,
@@ -124,13 +124,15 @@ def _calls(route: Route) -> Iterator[Call]:
         )
 
 
-def _keys(dialect: Dialect) -> list[Key | None]:
+def _keys(dialect: Dialect) -> list[ApiKey | None]:
     """No credential, and one of each kind whose refusals have statuses of their own."""
-    kinds = () if dialect.about is None else dialect.about.keys
+    kinds = () if dialect.info is None else dialect.info.keys
     return [
         None,
         *(
-            Key(app=1, number=1, dialect=dialect.name, id=_EXAMPLE, secret=_EXAMPLE, enabled=True, settings=dict(given))
+            ApiKey(
+                app=1, number=1, dialect=dialect.name, id=_EXAMPLE, secret=_EXAMPLE, enabled=True, settings=dict(given)
+            )
             for given in kinds
         ),
     ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from palaver.core.problems import Invalid
-from palaver.wire.contract import Setting
+from palaver.wire.contract import KeySetting
 
 
 def boolean(value: Any) -> bool:
@@ -56,22 +56,22 @@ def choice(*values: str) -> Callable[[Any], str]:
     return read
 
 
-COMMON: tuple[Setting, ...] = (
-    Setting(name="enabled", read=boolean, meaning="false refuses every call"),
-    Setting(name="rpm", read=count, meaning="calls a minute; null: no limit"),
-    Setting(name="total", read=count, meaning="calls in the credential's life; null: no limit"),
-    Setting(name="default_user", read=text, meaning="the end user of calls that name none"),
-    Setting(
+COMMON_SETTINGS: tuple[KeySetting, ...] = (
+    KeySetting(name="enabled", read=boolean, meaning="false refuses every call"),
+    KeySetting(name="rpm", read=count, meaning="calls a minute; null: no limit"),
+    KeySetting(name="total", read=count, meaning="calls in the credential's life; null: no limit"),
+    KeySetting(name="default_user", read=text, meaning="the end user of calls that name none"),
+    KeySetting(
         name="abandoned",
         read=choice("wait", "stop"),
         meaning="what a new message does with a turn that nobody reads: wait for it, or stop it",
     ),
-    Setting(name="max_runs", read=count, meaning="runs at a time in one process; null: the server's number"),
-    Setting(name="agents", read=texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
+    KeySetting(name="max_runs", read=count, meaning="runs at a time in one process; null: the server's number"),
+    KeySetting(name="agents", read=texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
 )
 
 
-def read_settings(given: Mapping[str, Any], known: Sequence[Setting]) -> dict[str, Any]:
+def read_settings(given: Mapping[str, Any], known: Sequence[KeySetting]) -> dict[str, Any]:
     """``given`` as it is stored. Raises ``Invalid`` for a setting there is not, or a value out of its range, with
     those that there are."""
     by_name = {setting.name: setting for setting in known}

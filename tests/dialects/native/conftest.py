@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from dialects.native.asking import Caller
-from dialects.serving import Served
+from dialects.native.client import Caller
+from support.live_server import Served
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from house.survey import ROOT, blocks
+from support.survey import ROOT, blocks
 
 PAGE = ROOT / "docs" / "native.md"
 

@@ -6,33 +6,33 @@ import re
 from typing import Any
 
 import pytest
-from dialects.exchange import Ask
-from dialects.manifest import shows
-from dialects.native.asking import ROOT, Caller, good, problem
-from dialects.serving import Served
-from wire.calls import call
+from dialects.native.client import ROOT, Caller, good, problem
+from support.http_clients import Ask
+from support.live_server import Served
+from support.requests import call
+from support.requirements import shows
 
 from palaver.core.problems import Upstream
-from palaver.dialects.native import DIALECT, behaviours
+from palaver.dialects.native import DIALECT, requirements
 from palaver.dialects.native.auth import claim, new_credential
 
 SETTINGS = {"max_body_bytes": 2000}
 
 
-@shows(behaviours.bearer)
+@shows(requirements.bearer)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer \t"])
 def test_the_secret_stands_behind_bearer(scheme: str) -> None:
     assert claim(call({"Authorization": f"{scheme} pv-secret"})).secret == "pv-secret"
 
 
-@shows(behaviours.secret_has_a_form)
+@shows(requirements.secret_has_a_form)
 def test_a_new_secret_has_its_form() -> None:
     name, secret = new_credential(bytes(range(32)))
     assert name == "key-0001020304050607"
     assert re.fullmatch(r"pv-[0-9a-f]{32}", secret)
 
 
-@shows(behaviours.no_credential)
+@shows(requirements.no_credential)
 @pytest.mark.parametrize("header", [None, "", "pv-secret", "Basic eDp5", "Bearer"])
 def test_without_a_credential_a_call_is_refused(served: Served, header: str | None) -> None:
     headers = [] if header is None else [("Authorization", header)]
@@ -41,7 +41,7 @@ def test_without_a_credential_a_call_is_refused(served: Served, header: str | No
     assert answer.header("WWW-Authenticate") == 'Bearer realm="palaver"'
 
 
-@shows(behaviours.no_credential)
+@shows(requirements.no_credential)
 def test_an_unknown_or_disabled_credential_is_refused(served: Served, caller: Caller) -> None:
     disabled = Caller(served)
     served.do(served.core.store.keys.enable(disabled.key.id, enabled=False, dialect="native"))
@@ -52,7 +52,7 @@ def test_an_unknown_or_disabled_credential_is_refused(served: Served, caller: Ca
         assert answer.header("WWW-Authenticate") == 'Bearer realm="palaver", error="invalid_token"'
 
 
-@shows(behaviours.user_is_named)
+@shows(requirements.user_is_named)
 def test_the_end_user_is_named_as_it_is_or_percent_encoded(served: Served, caller: Caller) -> None:
     agent = served.agent("hello")
     names: list[str | bytes] = ["用户 🙂".encode(), "%E7%94%A8%E6%88%B7%20%F0%9F%99%82"]
@@ -66,7 +66,7 @@ def test_the_end_user_is_named_as_it_is_or_percent_encoded(served: Served, calle
     problem(caller.get(f"conversations/{made[0]}"), 404, "not_found", noun="conversation")
 
 
-@shows(behaviours.user_is_needed, behaviours.default_user)
+@shows(requirements.user_is_needed, requirements.default_user)
 def test_a_call_without_an_end_user_is_the_default_users_or_refused(served: Served) -> None:
     agent = served.agent("hello")
     nobody = Caller(served, user=None)
@@ -79,13 +79,13 @@ def test_a_call_without_an_end_user_is_the_default_users_or_refused(served: Serv
     assert good(Caller(served, user="dora").get(f"conversations/{made['uid']}")) == made
 
 
-@shows(behaviours.user_is_checked)
+@shows(requirements.user_is_checked)
 @pytest.mark.parametrize(("name", "rule"), [(b"\xff\xfe", "type"), ("%FF", "type"), ("x" * 256, "length")])
 def test_a_name_that_cannot_be_one_is_refused(caller: Caller, name: str | bytes, rule: str) -> None:
     problem(caller.ask("GET", "agents", headers={"X-User-ID": name}), 400, "invalid", field="X-User-ID", rule=rule)
 
 
-@shows(behaviours.agents_of_a_credential)
+@shows(requirements.agents_of_a_credential)
 def test_a_credential_for_one_agent_sees_nothing_of_others(served: Served, caller: Caller) -> None:
     mine, other = served.agent("mine"), served.agent("other")
     here, there = caller.begin(mine), caller.begin(other)
@@ -107,7 +107,7 @@ def test_a_credential_for_one_agent_sees_nothing_of_others(served: Served, calle
         problem(narrow.ask(method, path), 404, "not_found", noun=noun)
 
 
-@shows(behaviours.limits)
+@shows(requirements.limits)
 def test_the_credentials_limits_are_told_with_the_time_to_wait(served: Served) -> None:
     for setting in ("rpm", "rpd"):
         allowed: dict[str, Any] = {setting: 1}
@@ -127,14 +127,14 @@ def test_the_credentials_limits_are_told_with_the_time_to_wait(served: Served) -
 # Problems -----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.problem_document, behaviours.not_found)
+@shows(requirements.problem_document, requirements.not_found)
 def test_a_problem_has_these_members_and_no_others(caller: Caller) -> None:
     said = problem(caller.get("conversations/999999"), 404, "not_found")
     assert list(said) == ["type", "title", "status", "detail", "code", "noun", "trace"]
     assert said["detail"] == "there is no such conversation"
 
 
-@shows(behaviours.codes)
+@shows(requirements.codes)
 def test_every_code_can_be_read_without_a_credential(served: Served) -> None:
     listed = good(served.ask(Ask(method="GET", path=f"{ROOT}/problems")))["problems"]
     assert len(listed) == len({one["code"] for one in listed})
@@ -142,7 +142,7 @@ def test_every_code_can_be_read_without_a_credential(served: Served) -> None:
     assert list(listed[0]) == ["code", "status", "title", "meaning"]
 
 
-@shows(behaviours.unknown_path)
+@shows(requirements.unknown_path)
 def test_an_unknown_path_and_another_method(caller: Caller) -> None:
     problem(caller.get("nothing"), 404, "no_such_path")
     answer = caller.ask("PATCH", "conversations/1")
@@ -150,7 +150,7 @@ def test_an_unknown_path_and_another_method(caller: Caller) -> None:
     assert answer.header("Allow") == "DELETE, GET, HEAD, OPTIONS"
 
 
-@shows(behaviours.malformed)
+@shows(requirements.malformed)
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"agent": "\\ud83d"}'])
 def test_a_body_that_is_no_object_is_malformed(caller: Caller, body: bytes) -> None:
     for path in ("messages", "conversations", "conversations/1/messages"):
@@ -158,12 +158,12 @@ def test_a_body_that_is_no_object_is_malformed(caller: Caller, body: bytes) -> N
     problem(caller.ask("PUT", "conversations/1/title", body), 400, "malformed")
 
 
-@shows(behaviours.malformed)
+@shows(requirements.malformed)
 def test_a_body_that_is_too_large_is_refused(caller: Caller) -> None:
     problem(caller.ask("POST", "messages", {"agent": 1, "content": "x" * 2000}), 413, "too_large")
 
 
-@shows(behaviours.invalid)
+@shows(requirements.invalid)
 @pytest.mark.parametrize(
     ("members", "field", "rule"),
     [
@@ -186,14 +186,14 @@ def test_a_field_that_breaks_a_rule_is_named(caller: Caller, members: dict[str, 
     assert said["detail"].startswith(field)
 
 
-@shows(behaviours.problem_is_not_told)
+@shows(requirements.problem_is_not_told)
 def test_what_the_endpoint_said_is_not_told() -> None:
     reply = DIALECT.refuse(Upstream(reason="rejected", status=500, detail="sk-secret at 10.0.0.1"), call(), None)
     assert b"sk-secret" not in reply.body
     assert reply.status == 502
 
 
-@shows(behaviours.full)
+@shows(requirements.full)
 def test_a_quota_that_is_used_up_is_told_without_a_time(served: Served) -> None:
     agent, caller = served.agent("so be it"), Caller(served)
     with served.full("conversations"):

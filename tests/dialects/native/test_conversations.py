@@ -6,13 +6,13 @@ import re
 from uuid import UUID
 
 import pytest
-from dialects.exchange import Answer
-from dialects.manifest import shows
-from dialects.native.asking import ROOT, Caller, Document, good, problem
-from dialects.serving import HOLD, Served
+from dialects.native.client import ROOT, Caller, Document, good, problem
+from support.http_clients import Answer
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent, Principal, Variable
-from palaver.dialects.native import behaviours
+from palaver.dialects.native import requirements
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -30,7 +30,7 @@ def titles(answer: Answer) -> list[str | None]:
     return [one["title"] for one in good(answer)["conversations"]]
 
 
-@shows(behaviours.agents, behaviours.documents)
+@shows(requirements.agents, requirements.documents)
 def test_agents_are_listed_by_name(served: Served) -> None:
     caller = Caller(served, served.key("native", application="zoo"))
     variable = Variable(name="guest", required=True, description="who asks")
@@ -54,7 +54,7 @@ def test_agents_are_listed_by_name(served: Served) -> None:
     problem(caller.get("agents/cat-1"), 404, "not_found", noun="agent")
 
 
-@shows(behaviours.references)
+@shows(requirements.references)
 def test_agents_and_conversations_go_by_id_uid_and_alias(served: Served, caller: Caller, agent: Agent) -> None:
     for ref in (agent.id, agent.uid.hex, str(agent.uid), "desk"):
         assert good(caller.get(f"agents/{ref}"))["id"] == agent.id
@@ -71,7 +71,7 @@ def test_agents_and_conversations_go_by_id_uid_and_alias(served: Served, caller:
     problem(caller.ask("POST", "conversations", {"agent": 2**70}), 404, "not_found", noun="agent")
 
 
-@shows(behaviours.create, behaviours.documents)
+@shows(requirements.create, requirements.documents)
 def test_a_conversation_is_made_with_a_title_and_variables(served: Served, caller: Caller, agent: Agent) -> None:
     body = {"agent": agent.id, "title": "Sundays 🌞", "variables": {"guest": "Bo"}}
     answer = caller.ask("POST", "conversations", body)
@@ -97,7 +97,7 @@ def test_a_conversation_is_made_with_a_title_and_variables(served: Served, calle
     problem(caller.ask("POST", "conversations", {"agent": off.id}), 404, "not_found", noun="agent")
 
 
-@shows(behaviours.listing)
+@shows(requirements.listing)
 def test_pages_join_to_the_whole_list(served: Served, agent: Agent) -> None:
     caller = Caller(served, user="reader")
     names = [made(caller, agent, title=f"t{number}")["title"] for number in range(7)]
@@ -119,7 +119,7 @@ def test_pages_join_to_the_whole_list(served: Served, agent: Agent) -> None:
         problem(caller.get("conversations", query), 400, "invalid", field=field, rule="range")
 
 
-@shows(behaviours.listing, behaviours.agents_of_a_credential)
+@shows(requirements.listing, requirements.agents_of_a_credential)
 def test_a_page_without_a_conversation_of_ones_own_is_still_followed_by_the_next(served: Served, agent: Agent) -> None:
     other, wide = served.agent("x"), Caller(served, user="mixed")
     for one in (agent, other, other):
@@ -130,7 +130,7 @@ def test_a_page_without_a_conversation_of_ones_own_is_still_followed_by_the_next
     assert titles(narrow.get("conversations", f"limit=2&after={page['next']}")) == [agent.name]
 
 
-@shows(behaviours.filters)
+@shows(requirements.filters)
 def test_conversations_are_found_by_agent_and_title(served: Served, agent: Agent) -> None:
     caller, other = Caller(served, user="seeker"), served.agent("x", name="other-desk")
     made(caller, agent, title="Opening HOURS")
@@ -144,7 +144,7 @@ def test_conversations_are_found_by_agent_and_title(served: Served, agent: Agent
     problem(caller.get("conversations", "agent=nobody"), 404, "not_found", noun="agent")
 
 
-@shows(behaviours.title)
+@shows(requirements.title)
 def test_a_title_is_set(caller: Caller, agent: Agent) -> None:
     new = made(caller, agent)
     place = f"conversations/{new['id']}/title"
@@ -155,7 +155,7 @@ def test_a_title_is_set(caller: Caller, agent: Agent) -> None:
         problem(caller.ask("PUT", place, body), 400, "invalid", field="title", rule=rule)
 
 
-@shows(behaviours.delete)
+@shows(requirements.delete)
 def test_a_conversation_is_deleted_with_its_running_turn(served: Served, caller: Caller) -> None:
     exchange = caller.stream(served.agent("so far", HOLD))
     place = str(exchange.head().header("Location"))
@@ -167,7 +167,7 @@ def test_a_conversation_is_deleted_with_its_running_turn(served: Served, caller:
     problem(caller.get(place), 404, "not_found", noun="run")
 
 
-@shows(behaviours.long_history)
+@shows(requirements.long_history)
 def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) -> None:
     uid = caller.begin(agent, "0" + "x" * 1_040_000)["conversation"]["uid"]
     for number in range(1, 4):
@@ -187,7 +187,7 @@ def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) ->
     assert len(found) == 8
 
 
-@shows(behaviours.large_variables)
+@shows(requirements.large_variables)
 def test_a_page_of_conversations_with_large_variables_is_a_short_one(caller: Caller, agent: Agent) -> None:
     made = [
         good(caller.ask("POST", "conversations", {"agent": agent.id, "variables": {"v": "x" * 1_000_000}}), 201)["id"]
@@ -204,7 +204,7 @@ def test_a_page_of_conversations_with_large_variables_is_a_short_one(caller: Cal
     assert found[:6] == made[::-1]
 
 
-@shows(behaviours.history)
+@shows(requirements.history)
 def test_a_conversation_is_read_from_either_end(caller: Caller, agent: Agent) -> None:
     uid = caller.begin(agent, "one")["conversation"]["uid"]
     caller.say(uid, "two")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from dialects.manifest import shows
-from dialects.native.asking import Caller, good, problem
-from dialects.serving import Served
+from dialects.native.client import Caller, good, problem
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.native import behaviours
+from palaver.dialects.native import requirements
 
 SETTINGS = {"max_user_files_bytes": 3000, "max_application_files_bytes": 5000}
 TEXT = {"Content-Type": "text/plain"}
@@ -18,7 +18,7 @@ def upload(caller: Caller, content: str, name: str = "a.txt") -> str:
     return good(caller.ask("POST", "files", content.encode(), query=f"name={name}", headers=TEXT), 201)["key"]
 
 
-@shows(behaviours.delete_with)
+@shows(requirements.delete_with)
 def test_a_file_stays_while_another_conversation_attaches_it(served: Served) -> None:
     agent, caller = served.agent("so be it"), Caller(served, user="eve")
     key, unused = upload(caller, "shared"), upload(caller, "unused")
@@ -29,7 +29,7 @@ def test_a_file_stays_while_another_conversation_attaches_it(served: Served) -> 
     assert caller.get(f"files/{unused}").status == 200
 
 
-@shows(behaviours.delete_file)
+@shows(requirements.delete_file)
 def test_a_file_is_deleted_for_good(served: Served) -> None:
     agent, caller, other = served.agent("so be it"), Caller(served, user="eve"), Caller(served, user="mallory")
     key = upload(caller, "plugh-content", name="plugh.txt")
@@ -43,7 +43,7 @@ def test_a_file_is_deleted_for_good(served: Served) -> None:
     assert caller.say(place)["answer"]["status"] == "complete"
 
 
-@shows(behaviours.quota)
+@shows(requirements.quota)
 def test_an_end_user_and_an_application_keep_so_much_and_no_more(served: Served) -> None:
     greedy = Caller(served, served.key("native", application="hoard"), user="greedy")
     key = upload(greedy, "x" * 2000)

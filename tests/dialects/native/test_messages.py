@@ -5,13 +5,13 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from dialects.exchange import Answer
-from dialects.manifest import shows
-from dialects.native.asking import EVENTS, LATER, ROOT, Caller, Document, folded, frames, good, heard, problem
-from dialects.serving import HOLD, Served
+from dialects.native.client import EVENTS, LATER, ROOT, Caller, Document, folded, frames, good, heard, problem
+from support.http_clients import Answer
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.native import behaviours
+from palaver.dialects.native import requirements
 
 SETTINGS = {"max_waiting_turns": 1}
 
@@ -25,7 +25,7 @@ def sending(caller: Caller, agent: Agent, **more: str) -> Answer:
     return caller.ask("POST", "messages", {"agent": agent.id, "content": "hi"}, headers=more)
 
 
-@shows(behaviours.begin, behaviours.documents, behaviours.answer_state)
+@shows(requirements.begin, requirements.documents, requirements.answer_state)
 def test_a_first_message_is_answered_as_a_whole(caller: Caller, agent: Agent) -> None:
     answer = sending(caller, agent)
     said = good(answer)
@@ -48,7 +48,7 @@ def test_a_first_message_is_answered_as_a_whole(caller: Caller, agent: Agent) ->
     assert caller.messages(place["id"]) == [question, reply]
 
 
-@shows(behaviours.go_on)
+@shows(requirements.go_on)
 def test_a_conversation_goes_on(served: Served, caller: Caller, agent: Agent) -> None:
     begun = caller.begin(agent)
     said = caller.say(begun["conversation"]["id"], "and?")
@@ -63,7 +63,7 @@ def test_a_conversation_goes_on(served: Served, caller: Caller, agent: Agent) ->
     assert len(caller.messages(there)) == 2
 
 
-@shows(behaviours.variables)
+@shows(requirements.variables)
 def test_variables_stay_with_the_conversation_and_a_messages_own_come_first(served: Served, caller: Caller) -> None:
     agent = served.agent(instructions='[{"text": "{{guest}} of {{room}}"}]', model="scripted")
     begun = caller.begin(agent, variables={"guest": "Bo", "room": 7})
@@ -74,7 +74,7 @@ def test_variables_stay_with_the_conversation_and_a_messages_own_come_first(serv
     assert good(caller.get(f"conversations/{place}"))["variables"] == {"guest": "Bo", "room": 7}
 
 
-@shows(behaviours.content, behaviours.attached, behaviours.parts)
+@shows(requirements.content, requirements.attached, requirements.parts)
 def test_files_are_attached_by_key_and_by_address(caller: Caller, agent: Agent) -> None:
     menu = good(
         caller.ask("POST", "files", b"soup", query="name=menu.txt", headers={"Content-Type": "text/plain"}), 201
@@ -92,7 +92,7 @@ def test_files_are_attached_by_key_and_by_address(caller: Caller, agent: Agent) 
     problem(caller.ask("POST", "messages", body), 400, "invalid", field="files", rule="type")
 
 
-@shows(behaviours.unread, behaviours.parts)
+@shows(requirements.unread, requirements.parts)
 def test_an_answer_says_which_of_the_question_s_files_were_not_read(served: Served, caller: Caller) -> None:
     def upload(name: str, content: bytes) -> str:
         headers = {"Content-Type": "text/html"}
@@ -112,7 +112,7 @@ def test_an_answer_says_which_of_the_question_s_files_were_not_read(served: Serv
     assert folded(streamed) == [unread, {"type": "text", "text": "ok"}]
 
 
-@shows(behaviours.failed_run, behaviours.parts)
+@shows(requirements.failed_run, requirements.parts)
 def test_a_message_whose_run_fails_was_accepted(served: Served, caller: Caller) -> None:
     call = {"name": "weather", "arguments": {"city": "Xi'an"}}
     answer = caller.begin(served.agent({"think": "hm"}, "so far", {"call": call}, {"fail": "cut"}))["answer"]
@@ -133,7 +133,7 @@ def test_a_message_whose_run_fails_was_accepted(served: Served, caller: Caller) 
     assert (told["call_id"], told["error"]) == (asked["call_id"], True)
 
 
-@shows(behaviours.streamed)
+@shows(requirements.streamed)
 @pytest.mark.parametrize(
     ("accept", "member", "events"),
     [
@@ -163,7 +163,7 @@ def test_accept_or_the_body_asks_for_events(
     assert rest[-1].data == {name: whole[name] for name in ("status", "reason", "problem", "usage", "ended")}
 
 
-@shows(behaviours.respond_async)
+@shows(requirements.respond_async)
 def test_who_does_not_want_to_wait_is_told_where_the_answer_will_be(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", HOLD)
     for prefer, applied in (
@@ -182,7 +182,7 @@ def test_who_does_not_want_to_wait_is_told_where_the_answer_will_be(served: Serv
     assert answer.header("Preference-Applied") == "respond-async, wait=300"
 
 
-@shows(behaviours.turns, behaviours.sent_at_once)
+@shows(requirements.turns, requirements.sent_at_once)
 def test_a_waiting_message_is_named_at_once_and_above_the_limit_refused(served: Served, caller: Caller) -> None:
     first = good(sending(caller, served.agent("turn ${turn}", HOLD), **LATER), 202)
     path = f"conversations/{first['conversation']['uid']}/messages"
@@ -206,7 +206,7 @@ def uploaded(caller: Caller, content: bytes, **headers: str) -> Document:
     return good(caller.ask("POST", "files", content, query=f"name={quote('菜单 1.txt')}", headers=headers), 201)
 
 
-@shows(behaviours.upload, behaviours.download, behaviours.documents)
+@shows(requirements.upload, requirements.download, requirements.documents)
 def test_a_file_is_kept_and_handed_out(served: Served, caller: Caller) -> None:
     content = bytes(range(256)) * 10
     file = uploaded(caller, content, **{"Content-Type": "text/html; charset=utf-8"})
@@ -220,7 +220,7 @@ def test_a_file_is_kept_and_handed_out(served: Served, caller: Caller) -> None:
     problem(Caller(served, caller.key, user="bob").get(f"files/{file['key']}"), 404, "not_found", noun="file")
 
 
-@shows(behaviours.upload, behaviours.upload_rules)
+@shows(requirements.upload, requirements.upload_rules)
 def test_a_file_has_bytes_a_name_and_a_type(caller: Caller) -> None:
     plain = good(caller.ask("POST", "files", b"x", headers={"Content-Type": "no type"}), 201)
     assert (plain["name"], plain["media_type"]) == ("file", "application/octet-stream")
@@ -232,7 +232,7 @@ def test_a_file_has_bytes_a_name_and_a_type(caller: Caller) -> None:
 # The same call again ------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.replay_whole)
+@shows(requirements.replay_whole)
 def test_a_repeated_call_is_answered_byte_for_byte(served: Served, caller: Caller, agent: Agent) -> None:
     place = caller.begin(agent)["conversation"]["uid"]
     for path, body in (
@@ -252,7 +252,7 @@ def test_a_repeated_call_is_answered_byte_for_byte(served: Served, caller: Calle
     assert len(caller.messages(place)) == 4
 
 
-@shows(behaviours.replay_stream, behaviours.replay_in_another_form)
+@shows(requirements.replay_stream, requirements.replay_in_another_form)
 def test_a_repeated_call_may_ask_for_another_form(served: Served, caller: Caller, agent: Agent) -> None:
     key = {"Idempotency-Key": served.new_name("key")}
     streamed = sending(caller, agent, **key, **EVENTS)
@@ -265,7 +265,7 @@ def test_a_repeated_call_may_ask_for_another_form(served: Served, caller: Caller
     assert good(later) == whole
 
 
-@shows(behaviours.replay_stream)
+@shows(requirements.replay_stream)
 def test_a_repeated_call_follows_the_run_that_lives(served: Served, caller: Caller) -> None:
     agent, key = served.agent("so far", HOLD), served.new_name("key")
     first, second = (caller.stream(agent, **{"Idempotency-Key": key}) for _ in range(2))
@@ -278,7 +278,7 @@ def test_a_repeated_call_follows_the_run_that_lives(served: Served, caller: Call
     assert frames(first.rest()) == frames(second.rest())
 
 
-@shows(behaviours.idempotency_conflict)
+@shows(requirements.idempotency_conflict)
 def test_a_key_is_good_for_one_body(served: Served, caller: Caller, agent: Agent) -> None:
     key = {"Idempotency-Key": served.new_name("key")}
     good(sending(caller, agent, **key))

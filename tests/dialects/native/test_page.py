@@ -6,39 +6,47 @@ import re
 
 import msgspec
 import pytest
-from dialects.exchange import Ask
-from dialects.manifest import shows
-from dialects.native.asking import EVENTS, ROOT, Caller, good
+from dialects.native.client import EVENTS, ROOT, Caller, good
 from dialects.native.page import PAGE, code, examples, without_chance
-from dialects.serving import Served
-from house.survey import bare, table
+from support.http_clients import Ask
+from support.live_server import Served
+from support.requirements import shows
+from support.survey import bare, table
 
-from palaver.dialects.native import DIALECT, behaviours
-from palaver.dialects.native.shown import (
-    AgentShown,
-    AnswerShown,
-    ConversationShown,
-    FileShown,
-    QuestionShown,
-    SentShown,
+from palaver.dialects.native import DIALECT, requirements
+from palaver.dialects.native.errors import CODES, ProblemShown
+from palaver.dialects.native.responses import (
+    AgentResponse,
+    AnswerResponse,
+    ConversationResponse,
+    FileResponse,
+    QuestionResponse,
+    TurnResponse,
 )
-from palaver.dialects.native.words import CODES, ProblemShown
-from palaver.wire.framing import compact
+from palaver.wire.framing import compact_json
 
-SHAPES = (ProblemShown, AgentShown, ConversationShown, QuestionShown, AnswerShown, SentShown, FileShown)
+SHAPES = (
+    ProblemShown,
+    AgentResponse,
+    ConversationResponse,
+    QuestionResponse,
+    AnswerResponse,
+    TurnResponse,
+    FileResponse,
+)
 
 
-@shows(behaviours.documents)
+@shows(requirements.documents)
 def test_the_page_lists_every_route() -> None:
     rows = [(bare(row[0]), row[4]) for row in table(PAGE, "Route")]
     routes = [
-        (f"{route.method} {route.path.removeprefix(ROOT)}", "yes" if route.creating else "no")
+        (f"{route.method} {route.path.removeprefix(ROOT)}", "yes" if route.idempotent else "no")
         for route in DIALECT.routes
     ]
     assert rows == routes
 
 
-@shows(behaviours.codes)
+@shows(requirements.codes)
 def test_the_page_lists_every_code(served: Served) -> None:
     rows = [[bare(row[0]), *row[1:]] for row in table(PAGE, "`code`")]
     assert rows == [[name, str(one.status), one.title, one.meaning] for name, one in CODES.items()]
@@ -46,15 +54,15 @@ def test_the_page_lists_every_code(served: Served) -> None:
     assert [[one["code"], str(one["status"]), one["title"], one["meaning"]] for one in listed] == rows
 
 
-@shows(behaviours.documents, behaviours.problem_document)
+@shows(requirements.documents, requirements.problem_document)
 @pytest.mark.parametrize("number", range(len(SHAPES)), ids=[shape.__name__ for shape in SHAPES])
 def test_the_pages_documents_are_written_as_the_code_writes_them(number: int) -> None:
     example = examples()[number]
     assert len(examples()) == len(SHAPES)
-    assert compact(msgspec.json.decode(example, type=SHAPES[number], strict=True)).decode() == example
+    assert compact_json(msgspec.json.decode(example, type=SHAPES[number], strict=True)).decode() == example
 
 
-@shows(behaviours.frames)
+@shows(requirements.frames)
 def test_the_pages_stream_is_what_is_sent(served: Served, caller: Caller) -> None:
     agent = served.agent(
         {"think": "Hm."},

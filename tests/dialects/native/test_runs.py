@@ -7,14 +7,14 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from dialects.exchange import Exchange
-from dialects.manifest import shows
-from dialects.native.asking import LATER, Caller, Document, Frame, folded, frames, good, heard, problem
-from dialects.serving import HOLD, Served, Step, serving
-from kit import Scratch, run
+from dialects.native.client import LATER, Caller, Document, Frame, folded, frames, good, heard, problem
+from support.http_clients import Exchange
+from support.kit import Scratch, run
+from support.live_server import HOLD, Served, Step, serving
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.native import behaviours
+from palaver.dialects.native import requirements
 
 CALL: Step = {"call": {"name": "weather", "arguments": {"city": "西安"}}}
 RICH: tuple[Step, ...] = (
@@ -62,7 +62,7 @@ def cut(parts: list[Document], cursor: int) -> list[Document]:
 # Following ----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.from_any_cursor, behaviours.nothing_behind)
+@shows(requirements.from_any_cursor, requirements.nothing_behind)
 def test_what_follows_any_cursor_completes_what_was_before_it(served: Served, caller: Caller) -> None:
     answer = caller.begin(served.agent(*RICH))["answer"]
     uid, parts, end = answer["uid"], answer["parts"], answer["cursor"]
@@ -81,7 +81,7 @@ def test_what_follows_any_cursor_completes_what_was_before_it(served: Served, ca
         assert (nothing.status, nothing.body, nothing.header("Content-Type")) == (204, b"", None)
 
 
-@shows(behaviours.live_resume)
+@shows(requirements.live_resume)
 def test_a_run_that_lives_is_taken_up_where_the_connection_broke(served: Served, caller: Caller) -> None:
     first = caller.stream(served.agent("one two", HOLD))
     first.head()
@@ -97,7 +97,7 @@ def test_a_run_that_lives_is_taken_up_where_the_connection_broke(served: Served,
     assert (last.name, last.id, last.data["status"]) == ("ended", receipt["cursor"], "stopped")
 
 
-@shows(behaviours.ahead)
+@shows(requirements.ahead)
 def test_a_cursor_ahead_of_the_run_is_waited_for(served: Served, caller: Caller) -> None:
     uid = begun(caller, served.agent("abc", {"wait": 0.2}, "def", HOLD))["answer"]["uid"]
     exchange = caller.follow(uid, 6)
@@ -108,7 +108,7 @@ def test_a_cursor_ahead_of_the_run_is_waited_for(served: Served, caller: Caller)
     exchange.rest()
 
 
-@shows(behaviours.last_event_id)
+@shows(requirements.last_event_id)
 def test_last_event_id_comes_before_after(served: Served, caller: Caller) -> None:
     uid = caller.begin(served.agent("0123456789"))["answer"]["uid"]
     assert heard(caller.follow(uid, 2, last="9").answer())[0].data == {"text": "89"}
@@ -117,7 +117,7 @@ def test_last_event_id_comes_before_after(served: Served, caller: Caller) -> Non
     assert caller.follow(uid, last="12").answer().status == 204
 
 
-@shows(behaviours.bad_cursor)
+@shows(requirements.bad_cursor)
 @pytest.mark.parametrize("cursor", ["-1", "x", "1.5", "9007199254740992", "٣", " 1", "1e3"])
 def test_a_cursor_that_is_none_is_refused(served: Served, caller: Caller, cursor: str) -> None:
     uid = caller.begin(served.agent("x"))["answer"]["uid"]
@@ -128,7 +128,7 @@ def test_a_cursor_that_is_none_is_refused(served: Served, caller: Caller, cursor
         problem(by_header, 400, "invalid", field="Last-Event-ID", rule="range")
 
 
-@shows(behaviours.heartbeat)
+@shows(requirements.heartbeat)
 def test_an_idle_stream_shows_that_it_lives(served: Served, caller: Caller) -> None:
     uid = begun(caller, served.agent(HOLD))["answer"]["uid"]
     exchange = caller.follow(uid)
@@ -138,7 +138,7 @@ def test_an_idle_stream_shows_that_it_lives(served: Served, caller: Caller) -> N
     exchange.rest()
 
 
-@shows(behaviours.failed_stream)
+@shows(requirements.failed_stream)
 def test_a_failed_runs_stream_ends_normally_with_its_problem(served: Served, caller: Caller) -> None:
     answer = caller.stream(served.agent("so far", {"fail": "limit"})).answer()
     last = heard(answer)[-1]
@@ -146,7 +146,7 @@ def test_a_failed_runs_stream_ends_normally_with_its_problem(served: Served, cal
     assert answer.complete
 
 
-@shows(behaviours.nothing_behind)
+@shows(requirements.nothing_behind)
 def test_who_knows_more_than_an_interrupted_run_kept_is_told_that_nothing_comes(served: Served, caller: Caller) -> None:
     uid = caller.begin(served.agent("0123456789"))["answer"]["uid"]
     served.sql(
@@ -160,7 +160,7 @@ def test_who_knows_more_than_an_interrupted_run_kept_is_told_that_nothing_comes(
     assert (kept["status"], kept["text"], kept["problem"]["code"]) == ("interrupted", "0123", "interrupted")
 
 
-@shows(behaviours.not_found)
+@shows(requirements.not_found)
 def test_there_is_no_run_of_another_user_and_none_without_a_uid(served: Served, caller: Caller) -> None:
     uid = caller.begin(served.agent("x"))["answer"]["uid"]
     for other in (Caller(served, caller.key, user="bob"), Caller(served, served.key("native", application="rival"))):
@@ -173,7 +173,7 @@ def test_there_is_no_run_of_another_user_and_none_without_a_uid(served: Served, 
 # Stopping -----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.receipt, behaviours.answer_state)
+@shows(requirements.receipt, requirements.answer_state)
 def test_a_stop_answers_how_far_the_run_came(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "hm"}, "one 🙂", {"usage": {"prompt": 30, "completion": 5}}, CALL, "two", HOLD)
     exchange = caller.stream(agent)
@@ -191,7 +191,7 @@ def test_a_stop_answers_how_far_the_run_came(served: Served, caller: Caller) -> 
     assert (last.id, last.data["status"], last.data["usage"]) == (receipt["cursor"], "stopped", receipt["usage"])
 
 
-@shows(behaviours.stop_again)
+@shows(requirements.stop_again)
 def test_a_stop_may_be_repeated_and_changes_nothing_that_has_ended(served: Served, caller: Caller) -> None:
     uid = begun(caller, served.agent("so far", HOLD))["answer"]["uid"]
     receipt = stopped(caller, uid)
@@ -201,7 +201,7 @@ def test_a_stop_may_be_repeated_and_changes_nothing_that_has_ended(served: Serve
     assert done["status"] == "complete"
 
 
-@shows(behaviours.stop_waiting)
+@shows(requirements.stop_waiting)
 def test_a_waiting_run_is_dropped(served: Served, caller: Caller) -> None:
     first = begun(caller, served.agent("turn ${turn}", HOLD))
     path = f"conversations/{first['conversation']['uid']}/messages"
@@ -213,7 +213,7 @@ def test_a_waiting_run_is_dropped(served: Served, caller: Caller) -> None:
     stopped(caller, first["answer"]["uid"])
 
 
-@shows(behaviours.stop_all)
+@shows(requirements.stop_all)
 def test_a_conversations_stop_ends_all_of_its_runs(served: Served, caller: Caller) -> None:
     first = begun(caller, served.agent("turn ${turn}", HOLD))
     place = f"conversations/{first['conversation']['uid']}"
@@ -238,7 +238,7 @@ def two(cluster: Scratch, tmp_path: Path) -> Generator[tuple[Served, Served]]:
     run(cluster.drop(name))
 
 
-@shows(behaviours.any_process)
+@shows(requirements.any_process)
 def test_a_run_is_followed_and_stopped_from_another_process(two: tuple[Served, Served]) -> None:
     caller = Caller(two[0])
     elsewhere = Caller(two[1], caller.key)
@@ -262,7 +262,7 @@ def test_a_run_is_followed_and_stopped_from_another_process(two: tuple[Served, S
 # The bytes ----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.frames)
+@shows(requirements.frames)
 def test_every_write_is_one_event_in_ascii(served: Served, caller: Caller) -> None:
     answer = caller.stream(served.agent(*RICH)).answer()
     first, *others = [write for write in answer.writes if not write.startswith(b":")]

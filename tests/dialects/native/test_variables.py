@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from dialects.manifest import shows
-from dialects.native import asking as native
-from dialects.serving import Served
+from dialects.native import client as native
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent, Variable
-from palaver.dialects.native import behaviours
+from palaver.dialects.native import requirements
 
 NOTHING: tuple[dict[str, str | None] | None, ...] = (None, {}, {"city": None}, {"city": " "}, {"town": "Bern"})
 GIVEN = {"city": "Bern"}
@@ -19,7 +19,7 @@ def agent(served: Served) -> Agent:
     return served.agent("It is sunny.", name="weather man", variables=(Variable(name="city", required=True),))
 
 
-@shows(behaviours.required_variables)
+@shows(requirements.required_variables)
 def test_the_native_api_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
     caller = native.Caller(served)
     before = served.sql("SELECT count(*) AS n FROM message")
@@ -33,7 +33,7 @@ def test_the_native_api_refuses_a_message_without_a_required_variable(served: Se
         assert caller.say(begun["conversation"]["uid"], variables=variables)["answer"]["text"] == "It is sunny."
 
 
-@shows(behaviours.agent_by_name)
+@shows(requirements.agent_by_name)
 def test_an_agent_is_named_by_its_name_too_and_an_alias_goes_before_it(served: Served, agent: Agent) -> None:
     caller = native.Caller(served)
     body = {"agent": "weather man", "content": "hi", "variables": GIVEN}

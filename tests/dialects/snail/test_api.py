@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail.asking import CHAT, USER, Caller, done, envelope, events, joined, refused
+from dialects.snail.client import CHAT, USER, Caller, done, envelope, events, joined, refused
+from support.http_clients import Answer, Ask
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours
+from palaver.dialects.snail import requirements
 
 NO_AGENT = "智能体不存在或已被禁用"
 MISSING = "agentId 和 content 为必填参数"
@@ -39,18 +39,18 @@ def heard(answer: Answer) -> str:
 
 
 @shows(
-    behaviours.n1,
-    behaviours.chat_is_posted,
-    behaviours.answer_is_ndjson,
-    behaviours.thinking_lines,
-    behaviours.text_lines_are_joined,
-    behaviours.media_type,
-    behaviours.conversation_header,
-    behaviours.done_line,
-    behaviours.full_text,
-    behaviours.order_of_lines,
-    behaviours.first_message_makes_a_conversation,
-    behaviours.conversation_id_comes_back,
+    requirements.n1,
+    requirements.chat_is_posted,
+    requirements.answer_is_ndjson,
+    requirements.thinking_lines,
+    requirements.text_lines_are_joined,
+    requirements.media_type,
+    requirements.conversation_header,
+    requirements.done_line,
+    requirements.full_text,
+    requirements.order_of_lines,
+    requirements.first_message_makes_a_conversation,
+    requirements.conversation_id_comes_back,
 )
 def test_n1_a_message_is_answered_line_by_line(caller: Caller, agent: Agent) -> None:
     answer = caller.post({"agentId": agent.id, "openId": "external-user-001", "content": "hi"})
@@ -64,31 +64,36 @@ def test_n1_a_message_is_answered_line_by_line(caller: Caller, agent: Agent) -> 
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/x-ndjson", "text/html"])
-@shows(behaviours.accept_star, behaviours.accept_chooses)
+@shows(requirements.accept_star, requirements.accept_chooses)
 def test_whoever_does_not_ask_for_events_gets_lines(caller: Caller, agent: Agent, accept: str | None) -> None:
     answer = caller.say(agent, headers={} if accept is None else {"Accept": accept})
     assert done(answer)["fullText"] == "You said: hi"
 
 
 @pytest.mark.parametrize("off", [{"disabledMcpServerIds": [3], "disabledSkillIds": [2]}, {"disabledMcpServerIds": []}])
-@shows(behaviours.n4, behaviours.mcp_servers_can_be_off, behaviours.skills_can_be_off, behaviours.unknown_disabled_ids)
+@shows(
+    requirements.n4,
+    requirements.mcp_servers_can_be_off,
+    requirements.skills_can_be_off,
+    requirements.unknown_disabled_ids,
+)
 def test_n4_ids_of_what_is_to_be_off_are_taken(caller: Caller, agent: Agent, off: dict[str, Any]) -> None:
     assert heard(caller.say(agent, **off)) == "hi"
 
 
 @pytest.mark.parametrize("ids", [[2**63], [-1, 0], ["3"], [3.0], [10**30]])
-@shows(behaviours.unknown_disabled_ids, behaviours.digits_are_numbers)
+@shows(requirements.unknown_disabled_ids, requirements.digits_are_numbers)
 def test_ids_that_name_nothing_are_ignored(caller: Caller, agent: Agent, ids: list[Any]) -> None:
     assert heard(caller.say(agent, disabledMcpServerIds=ids, disabledSkillIds=ids)) == "hi"
 
 
-@shows(behaviours.n4, behaviours.null_is_absent, behaviours.conversation_id_is_optional)
+@shows(requirements.n4, requirements.null_is_absent, requirements.conversation_id_is_optional)
 def test_a_null_is_an_absent_member(caller: Caller, agent: Agent) -> None:
     answer = caller.say(agent, conversationId=None, disabledMcpServerIds=None, disabledSkillIds=None, x=None)
     assert done(answer)["conversationId"] not in {None, ""}
 
 
-@shows(behaviours.other_members_are_ignored, behaviours.unknown_members)
+@shows(requirements.other_members_are_ignored, requirements.unknown_members)
 def test_members_that_mean_nothing_here_are_passed_over(caller: Caller, agent: Agent) -> None:
     more: dict[str, Any] = {
         "sid": 1,
@@ -104,12 +109,12 @@ def test_members_that_mean_nothing_here_are_passed_over(caller: Caller, agent: A
 @pytest.mark.parametrize(
     "media_type", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=gbk", ""]
 )
-@shows(behaviours.any_media_type)
+@shows(requirements.any_media_type)
 def test_the_body_is_json_whatever_its_content_type_says(caller: Caller, agent: Agent, media_type: str) -> None:
     assert heard(caller.say(agent, "用户", headers={"Content-Type": media_type})) == "用户"
 
 
-@shows(behaviours.header_names, behaviours.header_values)
+@shows(requirements.header_names, requirements.header_values)
 def test_header_names_have_no_case_and_values_are_trimmed(served: Served, caller: Caller, agent: Agent) -> None:
     body = json.dumps(caller.members(agent)).encode()
     ask = Ask(path=CHAT, headers=[("SNAIL-ai-AUTH", f" \t{caller.auth} \t")], body=body)
@@ -136,14 +141,14 @@ def test_header_names_have_no_case_and_values_are_trimmed(served: Served, caller
         pytest.param("0", id="nought"),
     ],
 )
-@shows(behaviours.odd_but_legal, behaviours.content_is_required)
+@shows(requirements.odd_but_legal, requirements.content_is_required)
 def test_odd_but_legal_content_is_answered(caller: Caller, agent: Agent, content: str) -> None:
     answer = caller.say(agent, content)
     assert heard(answer) == content
     assert done(answer)["fullText"] == f"You said: {content}"
 
 
-@shows(behaviours.nul)
+@shows(requirements.nul)
 def test_u_0000_is_passed_on_and_stored_as_u_fffd(served: Served, caller: Caller, agent: Agent) -> None:
     user = "nul\x00user"
     answer = caller.say(agent, "a\x00b", user=user)
@@ -155,18 +160,18 @@ def test_u_0000_is_passed_on_and_stored_as_u_fffd(served: Served, caller: Caller
 @pytest.mark.parametrize(
     "user", ["x", " x", "飞书|ou_7d8a6e", "🙂", "a\nb", "x" * 255, "用" * 255, "1", "null", "../.."]
 )
-@shows(behaviours.open_id_is_any_text, behaviours.unknown_users_are_registered)
+@shows(requirements.open_id_is_any_text, requirements.unknown_users_are_registered)
 def test_an_open_id_is_any_text(served: Served, caller: Caller, agent: Agent, user: str) -> None:
     answer = caller.say(agent, user=user)
     assert len(served.history(caller.key, user, done(answer)["conversationId"])) == 2
 
 
-@shows(behaviours.open_id_has_a_length)
+@shows(requirements.open_id_has_a_length)
 def test_an_open_id_of_more_than_255_characters_is_refused(caller: Caller, agent: Agent) -> None:
     refused(caller.say(agent, user="x" * 256), "参数格式错误: openId")
 
 
-@shows(behaviours.last_member_counts)
+@shows(requirements.last_member_counts)
 def test_of_a_repeated_member_the_last_one_counts(caller: Caller, agent: Agent) -> None:
     body = f'{{"content":1,"agentId":999,"openId":"u","content":"first","content":"last","agentId":{agent.id}}}'
     assert heard(caller.post(body.encode())) == "last"
@@ -177,7 +182,7 @@ def test_of_a_repeated_member_the_last_one_counts(caller: Caller, agent: Agent) 
 # The agent ----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.n5, behaviours.unknown_agent, behaviours.envelope_is_one_line, behaviours.null_is_written)
+@shows(requirements.n5, requirements.unknown_agent, requirements.envelope_is_one_line, requirements.null_is_written)
 def test_n5_an_agent_that_is_not_there(caller: Caller) -> None:
     answer = caller.say(999)
     refused(answer, NO_AGENT)
@@ -187,7 +192,7 @@ def test_n5_an_agent_that_is_not_there(caller: Caller) -> None:
     )
 
 
-@shows(behaviours.failures_have_a_type, behaviours.every_line_has_a_type)
+@shows(requirements.failures_have_a_type, requirements.every_line_has_a_type)
 def test_a_refusal_is_a_line_with_a_type(caller: Caller) -> None:
     members = caller.say(999).json()
     assert list(members) == ["code", "msg", "data", "status", "message", "type"]
@@ -195,7 +200,7 @@ def test_a_refusal_is_a_line_with_a_type(caller: Caller) -> None:
     assert members["msg"] == members["message"]
 
 
-@shows(behaviours.unknown_agent)
+@shows(requirements.unknown_agent)
 def test_a_disabled_agent_is_not_there_until_it_is_enabled(served: Served, caller: Caller) -> None:
     agent = served.agent("yes", enabled=False)
     refused(caller.say(agent), NO_AGENT)
@@ -203,14 +208,14 @@ def test_a_disabled_agent_is_not_there_until_it_is_enabled(served: Served, calle
     assert done(caller.say(agent))["fullText"] == "yes"
 
 
-@shows(behaviours.foreign_agent)
+@shows(requirements.foreign_agent)
 def test_an_agent_of_another_application_is_not_there(served: Served, caller: Caller) -> None:
     theirs = served.agent("yes", application="elsewhere")
     refused(caller.say(theirs), NO_AGENT)
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**400, -(10**400)])
-@shows(behaviours.numbers_that_name_nothing)
+@shows(requirements.numbers_that_name_nothing)
 def test_any_other_number_names_no_agent(caller: Caller, number: int) -> None:
     refused(caller.say(number), NO_AGENT)
     if abs(number) < 10**40:
@@ -218,7 +223,7 @@ def test_any_other_number_names_no_agent(caller: Caller, number: int) -> None:
 
 
 @pytest.mark.parametrize("written", ['"{}"', '" {} "', "{}.0", "{}e0", '"00{}"'])
-@shows(behaviours.digits_are_numbers, behaviours.whole_floats_are_numbers, behaviours.agent_id_is_a_number)
+@shows(requirements.digits_are_numbers, requirements.whole_floats_are_numbers, requirements.agent_id_is_a_number)
 def test_a_number_may_be_written_in_other_ways(caller: Caller, agent: Agent, written: str) -> None:
     body = f'{{"agentId":{written.format(agent.id)},"openId":"u","content":"hi"}}'
     assert heard(caller.post(body.encode())) == "hi"
@@ -227,12 +232,12 @@ def test_a_number_may_be_written_in_other_ways(caller: Caller, agent: Agent, wri
 @pytest.mark.parametrize(
     "value", [1.5, 1e-9, True, False, [], [1], {}, {"id": 1}, "one", "1.0", "0x1", "+1", "１", "1 2"]
 )
-@shows(behaviours.wrong_type, behaviours.agent_id_is_a_number)
+@shows(requirements.wrong_type, requirements.agent_id_is_a_number)
 def test_an_agent_id_that_is_no_number_is_a_wrong_type(caller: Caller, value: Any) -> None:
     refused(caller.post(caller.members(1) | {"agentId": value}), "参数格式错误: agentId")
 
 
-@shows(behaviours.agents_setting)
+@shows(requirements.agents_setting)
 def test_a_credential_may_use_the_agents_it_names_and_no_other(served: Served, agent: Agent) -> None:
     mine = served.agent("mine", alias=(served.new_name("alias"),))
     for name in (str(mine.id), mine.uid.hex, str(mine.uid), mine.name, mine.spec.alias[0]):
@@ -246,7 +251,7 @@ def test_a_credential_may_use_the_agents_it_names_and_no_other(served: Served, a
 
 
 @pytest.mark.parametrize("name", ["content", "agentId"])
-@shows(behaviours.n6, behaviours.missing_members, behaviours.blank_is_missing)
+@shows(requirements.n6, requirements.missing_members, requirements.blank_is_missing)
 def test_n6_without_agent_or_content(caller: Caller, agent: Agent, name: str) -> None:
     members = caller.members(agent)
     refused(caller.post(without(members, name)), MISSING)
@@ -254,7 +259,7 @@ def test_n6_without_agent_or_content(caller: Caller, agent: Agent, name: str) ->
         refused(caller.post(members | {name: blank}), MISSING)
 
 
-@shows(behaviours.n7, behaviours.open_id_is_missing, behaviours.open_id_is_required)
+@shows(requirements.n7, requirements.open_id_is_missing, requirements.open_id_is_required)
 def test_n7_without_user(caller: Caller, agent: Agent) -> None:
     members = caller.members(agent)
     refused(caller.post(without(members, "openId")), NO_USER)
@@ -264,19 +269,19 @@ def test_n7_without_user(caller: Caller, agent: Agent) -> None:
 
 @pytest.mark.parametrize("name", ["openId", "content", "conversationId"])
 @pytest.mark.parametrize("value", [1, 0, 1.5, True, False, [], ["x"], {}, {"x": 1}])
-@shows(behaviours.wrong_type)
+@shows(requirements.wrong_type)
 def test_a_text_that_is_none_is_a_wrong_type(caller: Caller, agent: Agent, name: str, value: Any) -> None:
     refused(caller.post(caller.members(agent) | {name: value}), f"参数格式错误: {name}")
 
 
 @pytest.mark.parametrize("name", ["disabledMcpServerIds", "disabledSkillIds"])
 @pytest.mark.parametrize("value", [3, "3", True, {}, [1.5], [True], ["x"], [[3]], [None], [3, {}]])
-@shows(behaviours.wrong_type)
+@shows(requirements.wrong_type)
 def test_a_list_of_numbers_that_is_none_is_a_wrong_type(caller: Caller, agent: Agent, name: str, value: Any) -> None:
     refused(caller.post(caller.members(agent) | {name: value}), f"参数格式错误: {name}")
 
 
-@shows(behaviours.rows_are_in_order, behaviours.fields_before_agent)
+@shows(requirements.rows_are_in_order, requirements.fields_before_agent)
 def test_fields_are_checked_in_their_order_and_before_the_agent(caller: Caller) -> None:
     refused(caller.post({}), MISSING)
     refused(caller.post({"agentId": 999}), MISSING)
@@ -287,7 +292,7 @@ def test_fields_are_checked_in_their_order_and_before_the_agent(caller: Caller) 
     refused(caller.say(999, conversationId="x" * 129), "参数格式错误: conversationId")
 
 
-@shows(behaviours.types_come_first)
+@shows(requirements.types_come_first)
 def test_a_wrong_type_is_reported_before_a_missing_member(caller: Caller) -> None:
     refused(caller.post({"conversationId": 1}), "参数格式错误: conversationId")
     refused(caller.post({"content": 1, "openId": 2, "agentId": []}), "参数格式错误: agentId")
@@ -298,7 +303,7 @@ def test_a_wrong_type_is_reported_before_a_missing_member(caller: Caller) -> Non
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"\r\n\t "])
-@shows(behaviours.empty_body, behaviours.no_json_object)
+@shows(requirements.empty_body, requirements.no_json_object)
 def test_an_empty_body_is_no_object(caller: Caller, body: bytes) -> None:
     refused(caller.post(body), NO_JSON)
 
@@ -306,7 +311,7 @@ def test_an_empty_body_is_no_object(caller: Caller, body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"{", b"}", b"[]", b'"hi"', b"null", b"1", b"{'a':1}", b"{}{}", b"a=b", b"\x00", b"{,}"]
 )
-@shows(behaviours.no_json_object)
+@shows(requirements.no_json_object)
 def test_a_body_that_is_no_object_is_malformed(caller: Caller, body: bytes) -> None:
     refused(caller.post(body), NO_JSON)
 
@@ -314,27 +319,27 @@ def test_a_body_that_is_no_object_is_malformed(caller: Caller, body: bytes) -> N
 @pytest.mark.parametrize(
     "content", [b"\xff", b"\xc0\x80", b"\xed\xa0\xbd\xed\xb8\x80", b"\xe7\x94", "é".encode("latin-1")]
 )
-@shows(behaviours.utf8)
+@shows(requirements.utf8)
 def test_invalid_utf_8_is_malformed(caller: Caller, agent: Agent, content: bytes) -> None:
     body = json.dumps(caller.members(agent, "CONTENT")).encode().replace(b"CONTENT", content)
     refused(caller.post(body), NO_JSON)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
-@shows(behaviours.byte_order_mark, behaviours.utf8)
+@shows(requirements.byte_order_mark, requirements.utf8)
 def test_a_byte_order_mark_and_other_encodings_are_malformed(caller: Caller, agent: Agent, encoding: str) -> None:
     refused(caller.post(json.dumps(caller.members(agent)).encode(encoding)), NO_JSON)
 
 
 @pytest.mark.parametrize("name", ["content", "openId", "conversationId", "x"])
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ude00\ud83d", "\ud83d\n\n"])
-@shows(behaviours.lone_surrogates)
+@shows(requirements.lone_surrogates)
 def test_a_lone_surrogate_is_malformed_wherever_it_stands(caller: Caller, agent: Agent, name: str, text: str) -> None:
     refused(caller.post(caller.members(agent) | {name: text}), NO_JSON)
     refused(caller.post(caller.members(agent) | {text: name}), NO_JSON)
 
 
-@shows(behaviours.lone_surrogates)
+@shows(requirements.lone_surrogates)
 def test_a_whole_pair_is_a_character(caller: Caller, agent: Agent) -> None:
     body = json.dumps(caller.members(agent, "🙂"), ensure_ascii=True).encode()
     assert b"\\ud83d\\ude42" in body
@@ -342,7 +347,7 @@ def test_a_whole_pair_is_a_character(caller: Caller, agent: Agent) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [("[", "]"), ('{"a":', "}")])
-@shows(behaviours.depth)
+@shows(requirements.depth)
 def test_sixty_four_levels_are_read_and_sixty_five_are_not(
     caller: Caller, agent: Agent, before: str, after: str
 ) -> None:
@@ -355,7 +360,7 @@ def test_sixty_four_levels_are_read_and_sixty_five_are_not(
         refused(caller.post(body(levels)), NO_JSON)
 
 
-@shows(behaviours.many_members)
+@shows(requirements.many_members)
 def test_twenty_thousand_members_are_read_and_no_more(caller: Caller, agent: Agent) -> None:
     assert heard(caller.post(caller.members(agent, x=[[]] * 19_990))) == "hi"
     refused(caller.post(caller.members(agent, x=[[]] * 20_001)), NO_JSON)
@@ -370,7 +375,7 @@ def padded(caller: Caller, agent: Agent, size: int) -> bytes:
     return bare.replace('"pad": ""', '"pad": "' + "x" * (size - len(bare)) + '"').encode()
 
 
-@shows(behaviours.size_limit)
+@shows(requirements.size_limit)
 def test_a_body_of_exactly_the_limit_is_read(served: Served, caller: Caller, agent: Agent) -> None:
     body = padded(caller, agent, served.settings.max_body_bytes)
     assert len(body) == 1_048_576
@@ -378,19 +383,19 @@ def test_a_body_of_exactly_the_limit_is_read(served: Served, caller: Caller, age
 
 
 @pytest.mark.parametrize("more", [1, 1_048_576])
-@shows(behaviours.body_too_large, behaviours.size_is_declared)
+@shows(requirements.body_too_large, requirements.size_is_declared)
 def test_a_body_over_the_limit_is_refused(served: Served, caller: Caller, agent: Agent, more: int) -> None:
     body = padded(caller, agent, served.settings.max_body_bytes + more)
     refused(caller.post(body), TOO_LARGE, http=413)
 
 
-@shows(behaviours.size_is_declared)
+@shows(requirements.size_is_declared)
 def test_a_length_over_the_limit_is_refused_before_anything_comes(served: Served, caller: Caller) -> None:
     ask = Ask(path=CHAT, headers=[("Content-Length", "1048577"), ("Snail-Ai-Auth", caller.key.secret)], pieces=())
     refused(served.ask(ask), TOO_LARGE, http=413)
 
 
-@shows(behaviours.size_is_counted)
+@shows(requirements.size_is_counted)
 def test_a_body_without_a_length_is_counted_while_it_comes(served: Served, caller: Caller, agent: Agent) -> None:
     limit = served.settings.max_body_bytes
     headers = [("Snail-Ai-Auth", caller.key.secret)]
@@ -404,7 +409,7 @@ def test_a_body_without_a_length_is_counted_while_it_comes(served: Served, calle
             refused(answer, TOO_LARGE, http=413)
 
 
-@shows(behaviours.size_is_declared, behaviours.size_is_counted)
+@shows(requirements.size_is_declared, requirements.size_is_counted)
 def test_two_mebibytes_on_a_socket_are_refused_and_the_server_goes_on(
     served: Served, caller: Caller, agent: Agent
 ) -> None:
@@ -438,20 +443,20 @@ def test_two_mebibytes_on_a_socket_are_refused_and_the_server_goes_on(
         "/snail-ai/open-api/rag/../chat",
     ],
 )
-@shows(behaviours.unknown_path, behaviours.route_is_first)
+@shows(requirements.unknown_path, requirements.route_is_first)
 def test_a_path_there_is_not_needs_no_credential(served: Served, path: str) -> None:
     refused(served.ask(Ask(path=path, body=b"x" * 2_000_000)), "接口不存在", http=404)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE"])
-@shows(behaviours.wrong_method, behaviours.route_is_first)
+@shows(requirements.wrong_method, requirements.route_is_first)
 def test_a_method_there_is_not_needs_no_credential(served: Served, method: str) -> None:
     answer = served.ask(Ask(method=method, path=CHAT, body=b"x" * 2_000_000))
     refused(answer, "请求方法不支持", http=405)
     assert answer.header("Allow") == "POST, OPTIONS"
 
 
-@shows(behaviours.wrong_method)
+@shows(requirements.wrong_method)
 def test_head_is_refused_like_get_without_a_body(served: Served) -> None:
     with served.connection() as connection:
         connection.send(Ask(method="HEAD", path=CHAT))
@@ -463,7 +468,7 @@ def test_head_is_refused_like_get_without_a_body(served: Served) -> None:
 # The order of checks ------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.size_before_credential, behaviours.credential_before_json)
+@shows(requirements.size_before_credential, requirements.credential_before_json)
 def test_size_then_credential_then_json(served: Served, caller: Caller) -> None:
     stranger = Caller(served, caller.key)
     stranger.auth = None
@@ -474,7 +479,7 @@ def test_size_then_credential_then_json(served: Served, caller: Caller) -> None:
     refused(caller.post(b"{"), NO_JSON)
 
 
-@shows(behaviours.agent_before_idempotency)
+@shows(requirements.agent_before_idempotency)
 def test_fields_and_agent_are_checked_before_the_idempotency_key(caller: Caller, agent: Agent) -> None:
     malformed = {"Idempotency-Key": "a b"}
     refused(caller.post(b"[]", headers=malformed), NO_JSON)
@@ -489,7 +494,7 @@ def test_fields_and_agent_are_checked_before_the_idempotency_key(caller: Caller,
 EXPOSED = "X-Conversation-Id, X-Chat-Id, X-Session-Id, X-Request-ID, Idempotency-Replayed"
 
 
-@shows(behaviours.cors_echoes)
+@shows(requirements.cors_echoes)
 def test_every_answer_may_be_read_by_the_page_that_asked(served: Served, caller: Caller, agent: Agent) -> None:
     origin = {"Origin": "https://shop.example"}
     for answer in (
@@ -504,12 +509,12 @@ def test_every_answer_may_be_read_by_the_page_that_asked(served: Served, caller:
         assert answer.header("Vary") == "Origin"
 
 
-@shows(behaviours.cors_echoes)
+@shows(requirements.cors_echoes)
 def test_without_an_origin_nothing_is_said_about_it(caller: Caller, agent: Agent) -> None:
     assert not [name for name, _ in caller.say(agent).headers if name.lower().startswith("access-control-")]
 
 
-@shows(behaviours.cors_preflight)
+@shows(requirements.cors_preflight)
 def test_a_preflight_is_answered_without_a_credential(served: Served) -> None:
     headers = [
         ("Origin", "null"),
@@ -528,14 +533,14 @@ def test_a_preflight_is_answered_without_a_credential(served: Served) -> None:
 # Whatever happens ---------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.no_header, behaviours.n8)
+@shows(requirements.no_header, requirements.n8)
 def test_n8_without_the_header(caller: Caller, agent: Agent) -> None:
     body = json.dumps(caller.members(agent, user=USER)).encode()
     answer = caller.served.ask(Ask(path=CHAT, body=body))
     refused(answer, "缺少认证信息，请提供 Snail-Ai-Auth", status=5001)
 
 
-@shows(behaviours.size_is_declared)
+@shows(requirements.size_is_declared)
 def test_who_asks_before_sending_too_much_is_told_at_once(served: Served, caller: Caller, agent: Agent) -> None:
     headers = [("Snail-Ai-Auth", caller.key.secret), ("Expect", "100-continue")]
     with served.connection() as connection:
@@ -551,7 +556,7 @@ def test_who_asks_before_sending_too_much_is_told_at_once(served: Served, caller
 
 
 @pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.0"])
-@shows(behaviours.upgrades_are_passed_over)
+@shows(requirements.upgrades_are_passed_over)
 def test_an_offer_to_upgrade_the_connection_is_passed_over(
     served: Served, caller: Caller, agent: Agent, protocol: str
 ) -> None:

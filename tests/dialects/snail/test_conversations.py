@@ -7,13 +7,13 @@ from urllib.parse import unquote
 from uuid import UUID, uuid4
 
 import pytest
-from dialects.exchange import Answer
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail.asking import USER, Caller, done, refused
+from dialects.snail.client import USER, Caller, done, refused
+from support.http_clients import Answer
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours
+from palaver.dialects.snail import requirements
 
 OTHER_AGENT = "conversationId 与 agentId 不匹配"
 WRONG_NAME = "参数格式错误: conversationId"
@@ -47,11 +47,11 @@ def bare(uid: str) -> str:
 
 
 @shows(
-    behaviours.n2,
-    behaviours.conversation_goes_on,
-    behaviours.unknown_conversation_is_new,
-    behaviours.alias_is_verbatim,
-    behaviours.reasoning_and_history_in_one_call,
+    requirements.n2,
+    requirements.conversation_goes_on,
+    requirements.unknown_conversation_is_new,
+    requirements.alias_is_verbatim,
+    requirements.reasoning_and_history_in_one_call,
 )
 def test_n2_the_second_message_of_a_conversation_sees_the_first(caller: Caller, agent: Agent) -> None:
     for number in (1, 2, 3):
@@ -59,7 +59,7 @@ def test_n2_the_second_message_of_a_conversation_sees_the_first(caller: Caller, 
         assert (turn(answer), name(answer)) == (number, "conv-abc123")
 
 
-@shows(behaviours.conversation_id_comes_back, behaviours.conversation_goes_on)
+@shows(requirements.conversation_id_comes_back, requirements.conversation_goes_on)
 def test_the_id_that_came_back_goes_on_with_the_conversation(caller: Caller, agent: Agent) -> None:
     first = caller.say(agent)
     second = caller.say(agent, conversationId=name(first))
@@ -68,14 +68,14 @@ def test_the_id_that_came_back_goes_on_with_the_conversation(caller: Caller, age
 
 
 @pytest.mark.parametrize("blank", [None, "", " ", "\t\n", "\u3000"])
-@shows(behaviours.first_message_makes_a_conversation, behaviours.blank_conversation_id)
+@shows(requirements.first_message_makes_a_conversation, requirements.blank_conversation_id)
 def test_without_an_id_every_message_begins_a_conversation(caller: Caller, agent: Agent, blank: str | None) -> None:
     first, second = (caller.say(agent, conversationId=blank) for _ in range(2))
     assert (turn(first), turn(second)) == (1, 1)
     assert name(first) != name(second)
 
 
-@shows(behaviours.conversation_goes_on)
+@shows(requirements.conversation_goes_on)
 def test_the_model_sees_what_was_said_and_what_was_answered(served: Served, caller: Caller) -> None:
     agent = served.agent("An answer to ${content}")
     answer = [caller.say(agent, words, conversationId="remembered") for words in ("one", "two")][-1]
@@ -91,13 +91,13 @@ def test_the_model_sees_what_was_said_and_what_was_answered(served: Served, call
 # What it is called --------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.alias_or_uuid)
+@shows(requirements.alias_or_uuid)
 def test_a_conversation_without_a_name_is_its_uuid_with_hyphens(caller: Caller, agent: Agent) -> None:
     written = name(caller.say(agent))
     assert written == str(UUID(written))
 
 
-@shows(behaviours.uuid_forms, behaviours.alias_or_uuid)
+@shows(requirements.uuid_forms, requirements.alias_or_uuid)
 def test_a_uuid_goes_on_in_every_form_and_is_answered_in_one(caller: Caller, agent: Agent) -> None:
     uid = UUID(name(caller.say(agent)))
     forms = (str(uid), uid.hex, str(uid).upper(), uid.hex.upper())
@@ -106,7 +106,7 @@ def test_a_uuid_goes_on_in_every_form_and_is_answered_in_one(caller: Caller, age
     assert {name(answer) for answer in answers} == {str(uid)}
 
 
-@shows(behaviours.uuid_forms)
+@shows(requirements.uuid_forms)
 def test_what_is_no_form_of_a_uuid_is_another_name(caller: Caller, agent: Agent) -> None:
     uid = name(caller.say(agent))
     for form in (f"{{{uid}}}", f"urn:uuid:{uid}", f" {uid}", f"{uid} ", uid.replace("-", "_"), uid[:-1]):
@@ -138,7 +138,7 @@ def test_what_is_no_form_of_a_uuid_is_another_name(caller: Caller, agent: Agent)
         "550E8400E29B41D4A716446655440001",
     ],
 )
-@shows(behaviours.alias_is_verbatim, behaviours.unknown_conversation_is_new, behaviours.ids_in_headers)
+@shows(requirements.alias_is_verbatim, requirements.unknown_conversation_is_new, requirements.ids_in_headers)
 def test_a_name_of_ones_own_is_kept_as_it_is(caller: Caller, agent: Agent, alias: str) -> None:
     for number in (1, 2):
         answer = caller.say(agent, conversationId=alias)
@@ -152,7 +152,7 @@ def test_a_name_of_ones_own_is_kept_as_it_is(caller: Caller, agent: Agent, alias
             assert unquote(header, errors="strict") == alias
 
 
-@shows(behaviours.uuid_forms)
+@shows(requirements.uuid_forms)
 def test_a_name_is_compared_exactly(caller: Caller, agent: Agent) -> None:
     own = str(uuid4())
     aliases = ("Name", "name", "name ", "náme", "na\u0301me", own, own.upper(), UUID(own).hex)
@@ -160,12 +160,12 @@ def test_a_name_is_compared_exactly(caller: Caller, agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("alias", ["x" * 129, "🙂" * 129, "é" * 1000, "a\nb", "a\tb", "\x01", "a\x7f", "\x80", "a\x9f"])
-@shows(behaviours.conversation_id_has_a_form)
+@shows(requirements.conversation_id_has_a_form)
 def test_a_name_that_is_too_long_or_has_control_characters_is_refused(caller: Caller, agent: Agent, alias: str) -> None:
     refused(caller.say(agent, conversationId=alias), WRONG_NAME)
 
 
-@shows(behaviours.nul_in_conversation_id)
+@shows(requirements.nul_in_conversation_id)
 def test_u_0000_in_a_name_is_u_fffd(caller: Caller, agent: Agent) -> None:
     first = caller.say(agent, conversationId="nul\x00")
     second = caller.say(agent, conversationId="nul\ufffd")
@@ -176,7 +176,7 @@ def test_u_0000_in_a_name_is_u_fffd(caller: Caller, agent: Agent) -> None:
 # Whose it is --------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.n3, behaviours.open_ids_are_kept_apart, behaviours.conversations_are_found_by_owner)
+@shows(requirements.n3, requirements.open_ids_are_kept_apart, requirements.conversations_are_found_by_owner)
 def test_n3_the_same_name_of_another_user_is_another_conversation(caller: Caller, agent: Agent) -> None:
     users = ("one", "two", "One", "one ", "оne")
     answers = [caller.say(agent, user=user, conversationId="shared") for user in users for _ in range(2)]
@@ -184,7 +184,7 @@ def test_n3_the_same_name_of_another_user_is_another_conversation(caller: Caller
 
 
 @pytest.mark.parametrize("form", [str, str.upper, bare])
-@shows(behaviours.conversations_are_found_by_owner, behaviours.open_ids_are_kept_apart)
+@shows(requirements.conversations_are_found_by_owner, requirements.open_ids_are_kept_apart)
 def test_nobody_joins_a_conversation_whose_uuid_they_know(
     caller: Caller, agent: Agent, form: Callable[[str], str]
 ) -> None:
@@ -196,7 +196,7 @@ def test_nobody_joins_a_conversation_whose_uuid_they_know(
     assert turn(caller.say(agent, user=f"thief of {uid}", conversationId=uid)) == 2
 
 
-@shows(behaviours.conversations_are_found_by_owner)
+@shows(requirements.conversations_are_found_by_owner)
 def test_a_conversations_number_is_only_a_name(served: Served, caller: Caller, agent: Agent) -> None:
     uid = name(caller.say(agent))
     (row,) = served.sql("SELECT id FROM conversation WHERE uid = $1", UUID(uid))
@@ -204,7 +204,7 @@ def test_a_conversations_number_is_only_a_name(served: Served, caller: Caller, a
     assert (turn(answer), name(answer)) == (1, str(row["id"]))
 
 
-@shows(behaviours.issued_open_ids, behaviours.conversations_are_found_by_owner)
+@shows(requirements.issued_open_ids, requirements.conversations_are_found_by_owner)
 def test_an_issued_open_id_is_the_user_it_was_issued_to_in_its_application_alone(
     served: Served, caller: Caller, agent: Agent
 ) -> None:
@@ -216,7 +216,7 @@ def test_an_issued_open_id_is_the_user_it_was_issued_to_in_its_application_alone
     assert turn(abroad.say(theirs, user=row["uid"].hex, conversationId="private")) == 1
 
 
-@shows(behaviours.conversations_are_the_applications, behaviours.several_secrets)
+@shows(requirements.conversations_are_the_applications, requirements.several_secrets)
 def test_every_credential_of_the_application_reaches_the_conversation(
     served: Served, caller: Caller, agent: Agent
 ) -> None:
@@ -225,7 +225,7 @@ def test_every_credential_of_the_application_reaches_the_conversation(
     assert turn(other.say(agent, conversationId="of the application")) == 2
 
 
-@shows(behaviours.conversations_are_found_by_owner, behaviours.unknown_users_are_registered)
+@shows(requirements.conversations_are_found_by_owner, requirements.unknown_users_are_registered)
 def test_another_application_has_its_own_users_and_conversations(served: Served, caller: Caller, agent: Agent) -> None:
     abroad = Caller(served, served.key("snail", application="abroad"))
     theirs = served.agent("${turn}", application="abroad")
@@ -238,7 +238,7 @@ def test_another_application_has_its_own_users_and_conversations(served: Served,
     assert len({row["app"] for row in users}) == 2
 
 
-@shows(behaviours.unknown_users_are_registered)
+@shows(requirements.unknown_users_are_registered)
 def test_a_user_is_registered_once(served: Served, caller: Caller, agent: Agent) -> None:
     for _ in range(3):
         caller.say(agent, user="registered")
@@ -248,7 +248,7 @@ def test_a_user_is_registered_once(served: Served, caller: Caller, agent: Agent)
 # Another agent ------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.conversation_of_another_agent)
+@shows(requirements.conversation_of_another_agent)
 def test_a_conversation_stays_with_its_agent(served: Served, caller: Caller, agent: Agent) -> None:
     other = served.agent("${turn}")
     uid = name(caller.say(agent))
@@ -259,13 +259,13 @@ def test_a_conversation_stays_with_its_agent(served: Served, caller: Caller, age
     assert turn(caller.say(other, user="somebody else", conversationId="of an agent")) == 1
 
 
-@shows(behaviours.agent_before_conversation)
+@shows(requirements.agent_before_conversation)
 def test_the_agent_is_looked_at_before_the_conversation(caller: Caller, agent: Agent) -> None:
     caller.say(agent, conversationId="of this agent")
     refused(caller.say(999, conversationId="of this agent"), "智能体不存在或已被禁用")
 
 
-@shows(behaviours.conversation_before_idempotency)
+@shows(requirements.conversation_before_idempotency)
 def test_the_conversation_is_looked_at_before_the_use_of_a_key(served: Served, caller: Caller, agent: Agent) -> None:
     other = served.agent("${turn}")
     key = {"Idempotency-Key": "one"}
@@ -273,7 +273,7 @@ def test_the_conversation_is_looked_at_before_the_use_of_a_key(served: Served, c
     refused(caller.say(other, conversationId="with a key", headers=key), OTHER_AGENT)
 
 
-@shows(behaviours.malformed_key_before_conversation)
+@shows(requirements.malformed_key_before_conversation)
 def test_a_malformed_key_is_reported_before_the_conversation(served: Served, caller: Caller, agent: Agent) -> None:
     other = served.agent("${turn}")
     caller.say(agent, conversationId="with a bad key")

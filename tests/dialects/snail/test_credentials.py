@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail.asking import FAR, SECRET, USER, Caller, done, error_frame, frames, jwt, refused
+from dialects.snail.client import FAR, SECRET, USER, Caller, done, error_frame, frames, jwt, refused
 from dialects.snail.test_auth import J1, J2, J3, J4, J5, J6
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.core.types import Agent, Key
-from palaver.dialects.snail import behaviours
+from palaver.core.types import Agent, ApiKey
+from palaver.dialects.snail import requirements
 
 WRONG = "Token 验证失败"
 EXPIRED = "登录已过期，请重新登录"
@@ -25,13 +25,13 @@ def agent(served: Served) -> Agent:
 
 
 @pytest.fixture(scope="module")
-def key(served: Served) -> Key:
+def key(served: Served) -> ApiKey:
     """The specification's credential."""
     return served.key("snail", id="app-1", secret=SECRET)
 
 
 @pytest.fixture
-def bearer(served: Served, key: Key) -> Caller:
+def bearer(served: Served, key: ApiKey) -> Caller:
     """Somebody who has it, and sends what the test says."""
     return Caller(served, key)
 
@@ -42,13 +42,13 @@ def sends(caller: Caller, token: str | None) -> Caller:
 
 
 @pytest.mark.parametrize("token", [J1, f"Bearer {J1}", SECRET, f"Bearer {SECRET}", f"bearer {SECRET}"])
-@shows(behaviours.j1, behaviours.j7, behaviours.bearer_is_allowed, behaviours.samples_use_a_bare_token)
+@shows(requirements.j1, requirements.j7, requirements.bearer_is_allowed, requirements.samples_use_a_bare_token)
 def test_j1_and_j7_are_let_in_for_any_user(bearer: Caller, agent: Agent, token: str) -> None:
     for user in (USER, "somebody-else"):
         assert done(sends(bearer, token).say(agent, user=user))["fullText"] == "yes"
 
 
-@shows(behaviours.j2, behaviours.token_may_bind_a_user, behaviours.foreign_open_id)
+@shows(requirements.j2, requirements.token_may_bind_a_user, requirements.foreign_open_id)
 def test_j2_is_let_in_for_its_user_and_nobody_else(bearer: Caller, agent: Agent) -> None:
     sends(bearer, J2)
     assert done(bearer.say(agent, user="external-user-001"))["fullText"] == "yes"
@@ -56,20 +56,27 @@ def test_j2_is_let_in_for_its_user_and_nobody_else(bearer: Caller, agent: Agent)
         refused(bearer.say(agent, user=user), f"OpenId 无效: {user}", status=5001)
 
 
-@shows(behaviours.foreign_open_id, behaviours.token_may_bind_a_user)
+@shows(requirements.foreign_open_id, requirements.token_may_bind_a_user)
 def test_a_claim_with_nul_is_the_same_text_as_a_body_with_it(bearer: Caller, agent: Agent) -> None:
     sends(bearer, jwt({"appId": "app-1", "exp": FAR, "openId": "a\x00b"}))
     assert done(bearer.say(agent, user="a\x00b"))["fullText"] == "yes"
 
 
 @pytest.mark.parametrize(("token", "words"), [(J3, EXPIRED), (J4, WRONG), (J5, WRONG), (J6, WRONG)])
-@shows(behaviours.j3, behaviours.j4, behaviours.j5, behaviours.j6, behaviours.expired_token, behaviours.wrong_token)
+@shows(
+    requirements.j3,
+    requirements.j4,
+    requirements.j5,
+    requirements.j6,
+    requirements.expired_token,
+    requirements.wrong_token,
+)
 def test_j3_to_j6_are_refused(bearer: Caller, agent: Agent, token: str, words: str) -> None:
     refused(sends(bearer, token).say(agent), words, status=5001)
 
 
 @pytest.mark.parametrize("token", [None, "", " \t "])
-@shows(behaviours.no_header)
+@shows(requirements.no_header)
 def test_without_a_token_nobody_is_let_in(bearer: Caller, agent: Agent, token: str | None) -> None:
     refused(sends(bearer, token).say(agent), NOTHING, status=5001)
 
@@ -90,12 +97,12 @@ def test_without_a_token_nobody_is_let_in(bearer: Caller, agent: Agent, token: s
         "x" * 5000,
     ],
 )
-@shows(behaviours.unknown_application, behaviours.wrong_token)
+@shows(requirements.unknown_application, requirements.wrong_token)
 def test_a_stranger_is_not_let_in(bearer: Caller, agent: Agent, token: str) -> None:
     refused(sends(bearer, token).say(agent), WRONG, status=5001)
 
 
-@shows(behaviours.key_is_the_secret)
+@shows(requirements.key_is_the_secret)
 def test_one_credential_does_not_sign_for_another(served: Served, bearer: Caller, agent: Agent) -> None:
     other = served.key("snail")
     token = jwt({"appId": "app-1", "exp": FAR}, other.secret)
@@ -104,13 +111,13 @@ def test_one_credential_does_not_sign_for_another(served: Served, bearer: Caller
     assert done(sends(bearer, token).say(agent))["fullText"] == "yes"
 
 
-@shows(behaviours.several_secrets)
+@shows(requirements.several_secrets)
 def test_each_credential_of_an_application_is_good(served: Served, agent: Agent) -> None:
     for key in (served.key("snail"), served.key("snail")):
         assert done(Caller(served, key).say(agent))["fullText"] == "yes"
 
 
-@shows(behaviours.disabled_application, behaviours.auth_errors_are_in_order)
+@shows(requirements.disabled_application, requirements.auth_errors_are_in_order)
 def test_a_disabled_credential_is_refused_within_a_second_and_good_again_when_enabled(
     served: Served, agent: Agent
 ) -> None:
@@ -134,7 +141,7 @@ def test_a_disabled_credential_is_refused_within_a_second_and_good_again_when_en
     ("token", "words"),
     [(None, NOTHING), (J3, EXPIRED), (J4, WRONG), (J2, "OpenId 无效: 另一个用户")],
 )
-@shows(behaviours.events_refusal, behaviours.no_header, behaviours.expired_token, behaviours.foreign_open_id)
+@shows(requirements.events_refusal, requirements.no_header, requirements.expired_token, requirements.foreign_open_id)
 def test_where_events_are_asked_for_the_refusal_is_one(
     bearer: Caller, agent: Agent, token: str | None, words: str
 ) -> None:
@@ -146,7 +153,7 @@ def test_where_events_are_asked_for_the_refusal_is_one(
 
 
 @pytest.mark.parametrize("token", [J1, J4, SECRET])
-@shows(behaviours.garbage_is_a_wrong_token)
+@shows(requirements.garbage_is_a_wrong_token)
 def test_the_last_of_two_headers_counts(served: Served, bearer: Caller, agent: Agent, token: str) -> None:
     ask = sends(bearer, "nonsense").request(bearer.members(agent))
     both: list[tuple[str, Any]] = [*ask.headers, ("snail-ai-auth", token)]

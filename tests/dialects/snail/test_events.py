@@ -5,13 +5,13 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
-from dialects.exchange import Ask
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.snail.asking import CHAT, USER, Caller, done, envelope, error_frame, frames
+from dialects.snail.client import CHAT, USER, Caller, done, envelope, error_frame, frames
+from support.http_clients import Ask
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours
+from palaver.dialects.snail import requirements
 
 EVENTS = {"Accept": "text/event-stream"}
 
@@ -21,7 +21,13 @@ def agent(served: Served) -> Agent:
     return served.agent({"think": "look it up"}, "根据")
 
 
-@shows(behaviours.n11, behaviours.events_form, behaviours.events_headers, behaviours.events_data, behaviours.events_sid)
+@shows(
+    requirements.n11,
+    requirements.events_form,
+    requirements.events_headers,
+    requirements.events_data,
+    requirements.events_sid,
+)
 def test_n11_an_answer_as_events_byte_by_byte(served: Served, caller: Caller, agent: Agent) -> None:
     answer = caller.say(agent, conversationId="c-9", headers=EVENTS)
     (_, message) = served.history(caller.key, USER, "c-9")
@@ -53,7 +59,7 @@ def test_n11_an_answer_as_events_byte_by_byte(served: Served, caller: Caller, ag
         ("", False),
     ],
 )
-@shows(behaviours.accept_chooses)
+@shows(requirements.accept_chooses)
 def test_accept_chooses_between_the_forms(caller: Caller, agent: Agent, accept: str, as_events: bool) -> None:
     answer = caller.say(agent, headers={"Accept": accept})
     if as_events:
@@ -62,7 +68,7 @@ def test_accept_chooses_between_the_forms(caller: Caller, agent: Agent, accept: 
         assert done(answer)["fullText"] == "根据"
 
 
-@shows(behaviours.events_heartbeat, behaviours.heartbeats, behaviours.stopped_run)
+@shows(requirements.events_heartbeat, requirements.heartbeats, requirements.stopped_run)
 def test_an_idle_stream_of_events_sends_comments(served: Served, caller: Caller) -> None:
     exchange = caller.begin(served.agent(HOLD), conversationId="idle events", headers=EVENTS)
     exchange.head()
@@ -73,7 +79,7 @@ def test_an_idle_stream_of_events_sends_comments(served: Served, caller: Caller)
     assert last == b'event:done\ndata:{"conversationId":"idle events","fullText":""}\n\n'
 
 
-@shows(behaviours.events_error)
+@shows(requirements.events_error)
 def test_a_failure_in_mid_stream_is_an_event_and_a_normal_end(served: Served, caller: Caller) -> None:
     answer = caller.say(served.agent("so far", {"fail": "cut"}), headers=EVENTS)
     (name, data), last = frames(answer.body)
@@ -83,7 +89,7 @@ def test_a_failure_in_mid_stream_is_an_event_and_a_normal_end(served: Served, ca
     assert answer.complete
 
 
-@shows(behaviours.events_error, behaviours.one_event_one_write)
+@shows(requirements.events_error, requirements.one_event_one_write)
 def test_on_a_socket_every_event_is_a_chunk_and_the_end_is_a_normal_one(served: Served, caller: Caller) -> None:
     failing = served.agent("so far", {"fail": "cut"})
     with served.connection(at_once=1) as connection:
@@ -95,7 +101,7 @@ def test_on_a_socket_every_event_is_a_chunk_and_the_end_is_a_normal_one(served: 
         assert connection.answer().complete, "the connection can be used again"
 
 
-@shows(behaviours.blank_thinking)
+@shows(requirements.blank_thinking)
 def test_thinking_is_never_blank(served: Served, caller: Caller) -> None:
     pause = {"wait": 0.03}
     agent = served.agent({"think": " \n"}, pause, {"think": "a"}, pause, {"think": "\n"}, pause, {"think": "b "}, " c ")
@@ -106,7 +112,7 @@ def test_thinking_is_never_blank(served: Served, caller: Caller) -> None:
     assert said[-1][1]["fullText"] == " c "
 
 
-@shows(behaviours.events_refusal, behaviours.unknown_agent, behaviours.n5)
+@shows(requirements.events_refusal, requirements.unknown_agent, requirements.n5)
 def test_a_refusal_is_one_frame(caller: Caller) -> None:
     answer = caller.say(999, headers=EVENTS)
     assert answer.status == 200
@@ -117,19 +123,19 @@ def test_a_refusal_is_one_frame(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{", b"{}", b'{"agentId":1,"content":"x"}', b'{"agentId":1.5}'])
-@shows(behaviours.events_refusal, behaviours.no_json_object, behaviours.missing_members)
+@shows(requirements.events_refusal, requirements.no_json_object, requirements.missing_members)
 def test_whatever_is_wrong_before_the_run_is_one_frame(caller: Caller, body: bytes) -> None:
     lines, events = caller.post(body), caller.post(body, headers=EVENTS)
     assert frames(events.body) == error_frame(lines.json()["msg"])
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream, application/x-ndjson", "*/*"])
-@shows(behaviours.accept_chooses, behaviours.n5)
+@shows(requirements.accept_chooses, requirements.n5)
 def test_who_takes_lines_gets_an_envelope(caller: Caller, accept: str) -> None:
     assert caller.say(999, headers={"Accept": accept}).body == envelope("智能体不存在或已被禁用")
 
 
-@shows(behaviours.events_refusal_by_status)
+@shows(requirements.events_refusal_by_status)
 def test_no_path_no_method_and_too_large_stay_envelopes(served: Served, caller: Caller) -> None:
     headers = [("Accept", "text/event-stream")]
     answers = [

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable
 
 import pytest
-from dialects.exchange import Answer
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.snail.asking import USER, Caller, Event, done, envelope, events, frames, joined, refused
+from dialects.snail.client import USER, Caller, Event, done, envelope, events, frames, joined, refused
+from support.http_clients import Answer
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours
+from palaver.dialects.snail import requirements
 
 CONFLICT = "Idempotency-Key already used with a different request"
 EVENTS = {"Accept": "text/event-stream"}
@@ -46,7 +46,7 @@ def runs(served: Served) -> int:
     return len(served.sql("SELECT FROM message WHERE role = 'assistant'"))
 
 
-@shows(behaviours.replay_finished, behaviours.replay_is_one_run)
+@shows(requirements.replay_finished, requirements.replay_is_one_run)
 def test_the_same_call_again_is_answered_by_the_same_run(
     served: Served, caller: Caller, agent: Agent, new_key: NewKey
 ) -> None:
@@ -61,14 +61,14 @@ def test_the_same_call_again_is_answered_by_the_same_run(
     assert runs(served) == before
 
 
-@shows(behaviours.n1, behaviours.retry_is_a_new_message)
+@shows(requirements.n1, requirements.retry_is_a_new_message)
 def test_without_a_key_the_same_call_is_a_new_message(caller: Caller, agent: Agent) -> None:
     answers = [caller.say(agent, conversationId="no key") for _ in range(2)]
     assert [done(answer)["fullText"] for answer in answers] == ["Answer 1 to hi", "Answer 2 to hi"]
     assert not any(replayed(answer) for answer in answers)
 
 
-@shows(behaviours.replay_is_one_run, behaviours.replay_live)
+@shows(requirements.replay_is_one_run, requirements.replay_live)
 def test_n19_the_same_call_while_the_first_one_streams_follows_the_same_run(
     served: Served, caller: Caller, new_key: NewKey
 ) -> None:
@@ -88,7 +88,7 @@ def test_n19_the_same_call_while_the_first_one_streams_follows_the_same_run(
     assert len(served.history(caller.key, USER, "n19")) == 2
 
 
-@shows(behaviours.replay_live)
+@shows(requirements.replay_live)
 def test_many_equal_calls_at_once_are_one_run(served: Served, caller: Caller, agent: Agent, new_key: NewKey) -> None:
     key = new_key()
     exchanges = [caller.begin(agent, headers=key, conversationId="at once") for _ in range(8)]
@@ -98,7 +98,7 @@ def test_many_equal_calls_at_once_are_one_run(served: Served, caller: Caller, ag
     assert len(served.history(caller.key, USER, "at once")) == 2
 
 
-@shows(behaviours.replay_live, behaviours.turns_wait)
+@shows(requirements.replay_live, requirements.turns_wait)
 def test_a_waiting_message_is_replayed_as_waiting(served: Served, caller: Caller, new_key: NewKey) -> None:
     agent = served.agent(HOLD)
     key = new_key()
@@ -112,7 +112,7 @@ def test_a_waiting_message_is_replayed_as_waiting(served: Served, caller: Caller
     assert len(served.history(caller.key, USER, "queue")) == 4
 
 
-@shows(behaviours.replay_failed)
+@shows(requirements.replay_failed)
 def test_a_run_that_failed_is_replayed_with_its_failure(served: Served, caller: Caller, new_key: NewKey) -> None:
     agent = served.agent("so far", {"fail": "cut"})
     key = new_key()
@@ -124,7 +124,7 @@ def test_a_run_that_failed_is_replayed_with_its_failure(served: Served, caller: 
     assert replayed(again)
 
 
-@shows(behaviours.interrupted_run, behaviours.replay_failed)
+@shows(requirements.interrupted_run, requirements.replay_failed)
 def test_a_run_that_the_servers_death_interrupted_is_a_failed_one(
     served: Served, caller: Caller, agent: Agent, new_key: NewKey
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_run_that_the_servers_death_interrupted_is_a_failed_one(
     assert not again.complete
 
 
-@shows(behaviours.replay_in_any_form, behaviours.events_sid)
+@shows(requirements.replay_in_any_form, requirements.events_sid)
 def test_a_replay_has_the_form_that_is_asked_for(caller: Caller, agent: Agent, new_key: NewKey) -> None:
     key = new_key()
     lines = caller.say(agent, headers=key)
@@ -158,7 +158,7 @@ def test_a_replay_has_the_form_that_is_asked_for(caller: Caller, agent: Agent, n
 # What is the same call ----------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.idempotency_conflict, behaviours.same_request)
+@shows(requirements.idempotency_conflict, requirements.same_request)
 def test_the_same_key_with_another_request_is_a_conflict(
     served: Served, caller: Caller, agent: Agent, new_key: NewKey
 ) -> None:
@@ -180,7 +180,7 @@ def test_the_same_key_with_another_request_is_a_conflict(
     assert said(caller.post(body, headers=key)) == said(first)
 
 
-@shows(behaviours.idempotency_conflict, behaviours.events_refusal)
+@shows(requirements.idempotency_conflict, requirements.events_refusal)
 def test_a_conflict_where_events_are_asked_for_is_a_frame(caller: Caller, agent: Agent, new_key: NewKey) -> None:
     key = new_key()
     caller.say(agent, headers=key)
@@ -190,7 +190,7 @@ def test_a_conflict_where_events_are_asked_for_is_a_frame(caller: Caller, agent:
     assert (event, data["message"], data["status"]) == ("error", CONFLICT, 0)
 
 
-@shows(behaviours.same_request)
+@shows(requirements.same_request)
 def test_headers_are_no_part_of_the_request(caller: Caller, agent: Agent, new_key: NewKey) -> None:
     key = new_key()
     caller.say(agent, headers=key)
@@ -198,7 +198,7 @@ def test_headers_are_no_part_of_the_request(caller: Caller, agent: Agent, new_ke
     assert replayed(caller.say(agent, headers=key | more))
 
 
-@shows(behaviours.key_scope)
+@shows(requirements.key_scope)
 def test_a_key_belongs_to_one_credential_and_one_user(
     served: Served, caller: Caller, agent: Agent, new_key: NewKey
 ) -> None:
@@ -210,7 +210,7 @@ def test_a_key_belongs_to_one_credential_and_one_user(
     assert len({done(answer)["conversationId"] for answer in answers}) == 4
 
 
-@shows(behaviours.key_is_free_again)
+@shows(requirements.key_is_free_again)
 def test_a_key_is_free_again_when_the_call_was_refused(
     served: Served, caller: Caller, agent: Agent, new_key: NewKey
 ) -> None:
@@ -229,7 +229,7 @@ def test_a_key_is_free_again_when_the_call_was_refused(
     assert not replayed(answer)
 
 
-@shows(behaviours.key_is_free_again)
+@shows(requirements.key_is_free_again)
 def test_a_key_is_free_again_when_its_conversation_is_deleted(
     served: Served, caller: Caller, agent: Agent, new_key: NewKey
 ) -> None:
@@ -241,7 +241,7 @@ def test_a_key_is_free_again_when_its_conversation_is_deleted(
     assert not replayed(again)
 
 
-@shows(behaviours.key_expires)
+@shows(requirements.key_expires)
 def test_a_key_is_forgotten_after_its_time(served: Served, caller: Caller, agent: Agent, new_key: NewKey) -> None:
     key = new_key()
     caller.say(agent, headers=key)
@@ -257,25 +257,25 @@ def test_a_key_is_forgotten_after_its_time(served: Served, caller: Caller, agent
 
 
 @pytest.mark.parametrize("key", ["k", "x" * 255, "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "{}", "null"])
-@shows(behaviours.key_form)
+@shows(requirements.key_form)
 def test_a_key_is_up_to_255_visible_characters(caller: Caller, agent: Agent, key: str) -> None:
     answers = [caller.say(agent, headers={"Idempotency-Key": key}) for _ in range(2)]
     assert [replayed(answer) for answer in answers] == [False, True]
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "a b", "a\tb", "钥匙", b"k\xa0", b"\x85k", b"k\x7f"])
-@shows(behaviours.malformed_idempotency_key, behaviours.key_form)
+@shows(requirements.malformed_idempotency_key, requirements.key_form)
 def test_any_other_key_is_malformed(caller: Caller, agent: Agent, key: str | bytes) -> None:
     refused(caller.say(agent, headers={"Idempotency-Key": key}), "Idempotency-Key 格式错误")
 
 
-@shows(behaviours.key_form)
+@shows(requirements.key_form)
 def test_a_key_has_case(caller: Caller, agent: Agent) -> None:
     answers = [caller.say(agent, headers={"Idempotency-Key": key}) for key in ("Case", "case", "CASE")]
     assert not any(replayed(answer) for answer in answers)
 
 
-@shows(behaviours.malformed_idempotency_key)
+@shows(requirements.malformed_idempotency_key)
 def test_an_empty_key_on_a_socket_is_malformed_too(served: Served, caller: Caller, agent: Agent) -> None:
     with served.connection() as connection:
         connection.send(caller.request(caller.members(agent), headers={"Idempotency-Key": ""}))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dialects.exchange import Answer, Exchange
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served, serving
-from dialects.snail.asking import FAR, USER, Caller, done, error_frame, events, frames, joined, jwt, refused
-from kit import Scratch, run
+from dialects.snail.client import FAR, USER, Caller, done, error_frame, events, frames, joined, jwt, refused
+from support.http_clients import Answer, Exchange
+from support.kit import Scratch, run
+from support.live_server import HOLD, Served, serving
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours
+from palaver.dialects.snail import requirements
 
 SETTINGS = {"max_waiting_turns": 0, "max_live_runs": 2}
 
@@ -62,7 +62,7 @@ def ended(caller: Caller, conversation: str, exchange: Exchange) -> None:
 # Of a credential ----------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.rpm_window, behaviours.rate_limited)
+@shows(requirements.rpm_window, requirements.rate_limited)
 def test_rpm_admits_so_many_calls_a_minute(served: Served, agent: Agent) -> None:
     caller = limited(served, rpm=2)
     assert [done(caller.say(agent))["fullText"] for _ in range(2)] == ["yes", "yes"]
@@ -73,14 +73,14 @@ def test_rpm_admits_so_many_calls_a_minute(served: Served, agent: Agent) -> None
     too_often(caller.say(agent))
 
 
-@shows(behaviours.rpm_window)
+@shows(requirements.rpm_window)
 def test_calls_at_once_are_counted_one_by_one(served: Served) -> None:
     caller = limited(served, rpm=3)
     answers = [exchange.answer() for exchange in [caller.begin(999) for _ in range(10)]]
     assert sorted(answer.status for answer in answers) == [200] * 3 + [429] * 7
 
 
-@shows(behaviours.used_up)
+@shows(requirements.used_up)
 def test_total_admits_so_many_calls_in_all(served: Served, agent: Agent) -> None:
     caller = limited(served, total=2)
     for _ in range(2):
@@ -90,7 +90,7 @@ def test_total_admits_so_many_calls_in_all(served: Served, agent: Agent) -> None
     assert too_often(caller.say(agent)) >= 1
 
 
-@shows(behaviours.failed_calls_count)
+@shows(requirements.failed_calls_count)
 def test_calls_that_come_to_nothing_count_and_so_do_replays(served: Served, agent: Agent) -> None:
     caller = limited(served, rpm=5)
     key = {"Idempotency-Key": "counted"}
@@ -102,7 +102,7 @@ def test_calls_that_come_to_nothing_count_and_so_do_replays(served: Served, agen
     too_often(caller.say(agent))
 
 
-@shows(behaviours.refused_calls_are_free)
+@shows(requirements.refused_calls_are_free)
 def test_calls_that_are_not_let_in_count_for_nothing(served: Served, agent: Agent) -> None:
     caller = limited(served, rpm=1, total=2)
     good, caller.auth = caller.auth, jwt({"appId": caller.key.id, "exp": FAR}, "wrong")
@@ -117,7 +117,7 @@ def test_calls_that_are_not_let_in_count_for_nothing(served: Served, agent: Agen
     assert done(caller.say(agent)), "the refused calls were not counted for the total"
 
 
-@shows(behaviours.rate_before_json, behaviours.credential_before_json)
+@shows(requirements.rate_before_json, requirements.credential_before_json)
 def test_the_rate_is_looked_at_after_the_credential_and_before_the_body(served: Served, agent: Agent) -> None:
     caller = limited(served, rpm=1)
     assert done(caller.say(agent))
@@ -127,7 +127,7 @@ def test_the_rate_is_looked_at_after_the_credential_and_before_the_body(served: 
     refused(caller.post(b"{"), "Token 验证失败", status=5001)
 
 
-@shows(behaviours.rate_limited, behaviours.events_refusal)
+@shows(requirements.rate_limited, requirements.events_refusal)
 def test_a_rate_limit_where_events_are_asked_for_is_a_frame(served: Served) -> None:
     caller = limited(served, rpm=1)
     caller.say(999)
@@ -139,7 +139,7 @@ def test_a_rate_limit_where_events_are_asked_for_is_a_frame(served: Served) -> N
 # Of the server ------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.none_may_wait, behaviours.too_many_waiting)
+@shows(requirements.none_may_wait, requirements.too_many_waiting)
 def test_where_none_may_wait_a_second_message_is_refused(caller: Caller, agent: Agent, holding: Agent) -> None:
     exchange = begun(caller, holding, "busy")
     refused(caller.say(holding, conversationId="busy"), BUSY)
@@ -149,7 +149,7 @@ def test_where_none_may_wait_a_second_message_is_refused(caller: Caller, agent: 
     ended(caller, "busy", begun(caller, holding, "busy"))
 
 
-@shows(behaviours.none_may_wait, behaviours.key_is_free_again)
+@shows(requirements.none_may_wait, requirements.key_is_free_again)
 def test_a_message_refused_as_busy_leaves_nothing_behind(served: Served, caller: Caller, holding: Agent) -> None:
     exchange = begun(caller, holding, "left")
     key = {"Idempotency-Key": "busy"}
@@ -161,7 +161,7 @@ def test_a_message_refused_as_busy_leaves_nothing_behind(served: Served, caller:
     ended(caller, "left", again)
 
 
-@shows(behaviours.too_many_runs)
+@shows(requirements.too_many_runs)
 def test_above_max_live_runs_a_new_message_is_refused(caller: Caller, agent: Agent, holding: Agent) -> None:
     exchanges = [begun(caller, holding, name) for name in ("run 1", "run 2")]
     refused(caller.say(agent), BUSY)
@@ -170,7 +170,7 @@ def test_above_max_live_runs_a_new_message_is_refused(caller: Caller, agent: Age
     ended(caller, "run 2", exchanges[1])
 
 
-@shows(behaviours.replay_needs_no_room)
+@shows(requirements.replay_needs_no_room)
 def test_above_max_live_runs_a_replay_is_still_answered(caller: Caller, agent: Agent, holding: Agent) -> None:
     key = {"Idempotency-Key": "no-room"}
     first = caller.say(agent, headers=key)
@@ -182,7 +182,7 @@ def test_above_max_live_runs_a_replay_is_still_answered(caller: Caller, agent: A
     assert done(again) == done(first)
 
 
-@shows(behaviours.too_many_runs)
+@shows(requirements.too_many_runs)
 def test_a_server_that_is_stopping_takes_no_more_messages(served: Served, caller: Caller, agent: Agent) -> None:
     served.core.runs.closing = True
     try:
@@ -192,7 +192,7 @@ def test_a_server_that_is_stopping_takes_no_more_messages(served: Served, caller
     assert done(caller.say(agent))
 
 
-@shows(behaviours.database_away, behaviours.unforeseen)
+@shows(requirements.database_away, requirements.unforeseen)
 def test_while_the_database_is_away_nothing_new_is_taken_and_streams_go_on(
     cluster: Scratch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -221,7 +221,7 @@ def test_while_the_database_is_away_nothing_new_is_taken_and_streams_go_on(
     run(cluster.drop(name))
 
 
-@shows(behaviours.full)
+@shows(requirements.full)
 def test_a_quota_that_is_used_up_is_told(served: Served, caller: Caller, agent: Agent) -> None:
     with served.full("conversations"):
         refused(caller.say(agent), "存储配额已用完")

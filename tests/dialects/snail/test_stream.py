@@ -7,14 +7,14 @@ import re
 from uuid import UUID
 
 import pytest
-from dialects.exchange import Broken, Exchange
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served, serving
-from dialects.snail.asking import USER, Caller, Event, done, events, joined, refused
-from kit import Scratch, run
+from dialects.snail.client import USER, Caller, Event, done, events, joined, refused
+from support.http_clients import Broken, Exchange
+from support.kit import Scratch, run
+from support.live_server import HOLD, Served, serving
+from support.requirements import shows
 
 from palaver.core.types import Status
-from palaver.dialects.snail import behaviours
+from palaver.dialects.snail import requirements
 
 ERROR = (
     b'{"type":"error","code":0,"msg":"\\u7cfb\\u7edf\\u5f02\\u5e38","data":null,"status":0,'
@@ -47,7 +47,7 @@ def live(served: Served, conversation: str) -> list[UUID]:
 # Headers ------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.stream_headers, behaviours.media_type)
+@shows(requirements.stream_headers, requirements.media_type)
 def test_a_stream_is_not_kept_not_buffered_and_not_compressed(served: Served, caller: Caller) -> None:
     agent = served.agent("yes")
     ask = caller.request(caller.members(agent), headers={"Accept-Encoding": "gzip, deflate, br, zstd"})
@@ -63,7 +63,7 @@ def test_a_stream_is_not_kept_not_buffered_and_not_compressed(served: Served, ca
     assert answer.header("Content-Encoding") is None
 
 
-@shows(behaviours.headers_come_first, behaviours.conversation_header)
+@shows(requirements.headers_come_first, requirements.conversation_header)
 def test_headers_come_before_the_model_has_said_anything(served: Served, caller: Caller) -> None:
     agent = served.agent(HOLD)
     with served.connection() as connection:
@@ -79,7 +79,9 @@ def test_headers_come_before_the_model_has_said_anything(served: Served, caller:
 # Lines --------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.lines_are_compact_ascii, behaviours.done_line, behaviours.two_members, behaviours.alias_or_uuid)
+@shows(
+    requirements.lines_are_compact_ascii, requirements.done_line, requirements.two_members, requirements.alias_or_uuid
+)
 def test_the_specifications_example_byte_by_byte(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "look it up"}, "根据\n\n## A\n")
     answer = caller.say(agent, conversationId="2f1c9d60-6a0e-4f7b-9b7d-0a1b2c3d4e5f")
@@ -91,7 +93,9 @@ def test_the_specifications_example_byte_by_byte(served: Served, caller: Caller)
     ]
 
 
-@shows(behaviours.order_of_lines, behaviours.full_text, behaviours.thinking_lines, behaviours.text_lines_are_joined)
+@shows(
+    requirements.order_of_lines, requirements.full_text, requirements.thinking_lines, requirements.text_lines_are_joined
+)
 def test_thinking_and_text_come_in_the_order_they_were_said(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "a"}, "b", {"think": "c"}, "d", "e", {"think": "f"})
     said = events(caller.say(agent))
@@ -100,7 +104,7 @@ def test_thinking_and_text_come_in_the_order_they_were_said(served: Served, call
     assert said[-1]["fullText"] == "bde"
 
 
-@shows(behaviours.done_line)
+@shows(requirements.done_line)
 def test_an_answer_without_a_word_is_done(served: Served, caller: Caller) -> None:
     for agent in (served.agent({"finish": "stop"}), served.agent({"think": "hm"}), served.agent("", {"think": ""})):
         said = events(caller.say(agent))
@@ -108,7 +112,7 @@ def test_an_answer_without_a_word_is_done(served: Served, caller: Caller) -> Non
         assert joined(said) == ""
 
 
-@shows(behaviours.no_empty_deltas)
+@shows(requirements.no_empty_deltas)
 def test_deltas_are_never_empty(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": ""}, "", {"pieces": {"of": "abc"}}, "", {"repeat": {"text": "", "times": 3}}, " ")
     said = events(caller.say(agent))
@@ -116,7 +120,7 @@ def test_deltas_are_never_empty(served: Served, caller: Caller) -> None:
     assert joined(said) == "abc "
 
 
-@shows(behaviours.one_event_one_write, behaviours.lines_are_compact_ascii)
+@shows(requirements.one_event_one_write, requirements.lines_are_compact_ascii)
 def test_a_long_answer_is_one_line_a_write_however_it_is_cut(served: Served, caller: Caller) -> None:
     agent = served.agent({"repeat": {"text": "a\n🙂", "times": 500}}, {"pieces": {"of": "xyz" * 100, "size": 7}})
     answer = caller.say(agent)
@@ -126,7 +130,7 @@ def test_a_long_answer_is_one_line_a_write_however_it_is_cut(served: Served, cal
     assert joined(events(answer)) == whole == done(answer)["fullText"]
 
 
-@shows(behaviours.stream_is_ascii)
+@shows(requirements.stream_is_ascii)
 def test_a_stream_is_ascii_and_the_same_text(served: Served, caller: Caller) -> None:
     text = '~\x7f\x80\x85\xa0é用\u2028\u2029\ufeff\uffff🙂\U0010ffff "\\/\b\f\n\r\t\x01'
     agent = served.agent({"think": "${content}"}, "${content}")
@@ -146,7 +150,7 @@ def test_a_stream_is_ascii_and_the_same_text(served: Served, caller: Caller) -> 
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 7, 65_536])
-@shows(behaviours.one_event_one_write, behaviours.answer_is_ndjson, behaviours.stream_is_ascii)
+@shows(requirements.one_event_one_write, requirements.answer_is_ndjson, requirements.stream_is_ascii)
 def test_a_reader_of_any_pace_reads_the_same_and_a_chunk_is_a_line(
     served: Served, caller: Caller, at_once: int
 ) -> None:
@@ -162,7 +166,7 @@ def test_a_reader_of_any_pace_reads_the_same_and_a_chunk_is_a_line(
 # Heartbeats ---------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.heartbeats, behaviours.heartbeat_is_an_empty_line, behaviours.n10)
+@shows(requirements.heartbeats, requirements.heartbeat_is_an_empty_line, requirements.n10)
 def test_an_idle_stream_sends_empty_lines_and_none_after_its_end(served: Served, caller: Caller) -> None:
     agent = served.agent("one", HOLD)
     exchange = caller.begin(agent, conversationId="idle")
@@ -175,7 +179,7 @@ def test_an_idle_stream_sends_empty_lines_and_none_after_its_end(served: Served,
     assert set(writes[:-1]) <= {BEAT}
 
 
-@shows(behaviours.heartbeats, behaviours.one_event_one_write)
+@shows(requirements.heartbeats, requirements.one_event_one_write)
 def test_a_heartbeat_is_a_chunk_of_its_own(served: Served, caller: Caller) -> None:
     agent = served.agent(HOLD)
     with served.connection() as connection:
@@ -187,7 +191,7 @@ def test_a_heartbeat_is_a_chunk_of_its_own(served: Served, caller: Caller) -> No
             pass
 
 
-@shows(behaviours.heartbeats)
+@shows(requirements.heartbeats)
 def test_a_busy_stream_sends_none(served: Served, caller: Caller) -> None:
     agent = served.agent({"repeat": {"text": ".", "times": 30, "every": 0.01}})
     assert caller.say(agent).writes.count(BEAT) <= 1, "one, should this machine have stood still"
@@ -197,11 +201,11 @@ def test_a_busy_stream_sends_none(served: Served, caller: Caller) -> None:
 
 
 @shows(
-    behaviours.n9,
-    behaviours.error_line,
-    behaviours.broken_off,
-    behaviours.failure_breaks_the_connection,
-    behaviours.stored_before,
+    requirements.n9,
+    requirements.error_line,
+    requirements.broken_off,
+    requirements.failure_breaks_the_connection,
+    requirements.stored_before,
 )
 def test_n9_a_model_that_fails_in_mid_stream(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", {"fail": "cut"})
@@ -219,7 +223,7 @@ def test_n9_a_model_that_fails_in_mid_stream(served: Served, caller: Caller) -> 
 
 
 @pytest.mark.parametrize("reason", ["connect", "timeout", "refused", "limit", "malformed", "rejected", "configuration"])
-@shows(behaviours.upstream_refuses, behaviours.error_line)
+@shows(requirements.upstream_refuses, requirements.error_line)
 def test_an_upstream_that_refuses_is_a_failure_in_the_stream(served: Served, caller: Caller, reason: str) -> None:
     answer = caller.say(served.agent({"fail": reason}))
     assert (answer.status, answer.writes, answer.complete) == (200, [ERROR], False)
@@ -227,7 +231,7 @@ def test_an_upstream_that_refuses_is_a_failure_in_the_stream(served: Served, cal
 
 
 @pytest.mark.parametrize("model", ["openai:some-model", "openai:", "no-such-model", ""])
-@shows(behaviours.upstream_refuses)
+@shows(requirements.upstream_refuses)
 def test_a_model_there_is_not_is_a_failure_in_the_stream(served: Served, caller: Caller, model: str) -> None:
     answer = caller.say(served.agent("x", model=model))
     if model:
@@ -236,7 +240,7 @@ def test_a_model_there_is_not_is_a_failure_in_the_stream(served: Served, caller:
         assert done(answer), "an agent that names none has the server's"
 
 
-@shows(behaviours.failure_breaks_the_connection, behaviours.conversation_goes_on)
+@shows(requirements.failure_breaks_the_connection, requirements.conversation_goes_on)
 def test_a_conversation_goes_on_after_a_failure(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", {"fail": "cut"})
     assert not caller.say(agent, conversationId="after a failure").complete
@@ -244,7 +248,7 @@ def test_a_conversation_goes_on_after_a_failure(served: Served, caller: Caller) 
     assert done(caller.say(agent, conversationId="after a failure"))["fullText"] == "2"
 
 
-@shows(behaviours.run_timeout)
+@shows(requirements.run_timeout)
 def test_a_run_that_takes_too_long_fails(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory) -> None:
     name, url = run(cluster.create())
     with serving(url, tmp_path_factory.mktemp("data"), run_timeout_s=0.3) as served:
@@ -254,7 +258,7 @@ def test_a_run_that_takes_too_long_fails(cluster: Scratch, tmp_path_factory: pyt
     assert not answer.complete
 
 
-@shows(behaviours.lone_surrogates_from_models)
+@shows(requirements.lone_surrogates_from_models)
 def test_half_a_character_from_a_model_hurts_nobody(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory) -> None:
     name, url = run(cluster.create())
     with serving(url, tmp_path_factory.mktemp("data")) as served:
@@ -273,7 +277,7 @@ def test_half_a_character_from_a_model_hurts_nobody(cluster: Scratch, tmp_path_f
 # Ends from outside --------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.stopped_run)
+@shows(requirements.stopped_run)
 def test_a_stopped_run_is_done_with_the_text_so_far(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "hm"}, "so far", HOLD)
     exchange = caller.begin(agent, conversationId="stopped")
@@ -284,7 +288,7 @@ def test_a_stopped_run_is_done_with_the_text_so_far(served: Served, caller: Call
     assert exchange.complete
 
 
-@shows(behaviours.deleted_conversation, behaviours.stopped_run)
+@shows(requirements.deleted_conversation, requirements.stopped_run)
 def test_deleting_a_conversation_ends_its_run_as_a_stop_would(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", HOLD)
     exchanges = [caller.begin(agent, conversationId="deleted") for _ in range(2)]
@@ -297,7 +301,7 @@ def test_deleting_a_conversation_ends_its_run_as_a_stop_would(served: Served, ca
     assert all(exchange.complete for exchange in exchanges)
 
 
-@shows(behaviours.n12, behaviours.reader_may_leave)
+@shows(requirements.n12, requirements.reader_may_leave)
 def test_n12_a_client_that_leaves_does_not_end_the_run(served: Served, caller: Caller) -> None:
     agent = served.agent("one ", {"wait": 0.1}, "two ", {"wait": 0.1}, "three")
     key = {"Idempotency-Key": "leaves"}
@@ -311,7 +315,7 @@ def test_n12_a_client_that_leaves_does_not_end_the_run(served: Served, caller: C
     assert [message.text for message in served.history(caller.key, USER, "leaves")] == ["hi", "one two three"]
 
 
-@shows(behaviours.abandoned_runs_are_stopped, behaviours.abandoned_setting)
+@shows(requirements.abandoned_runs_are_stopped, requirements.abandoned_setting)
 def test_a_message_stops_the_run_that_nobody_reads(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", HOLD)
     first = caller.begin(agent, conversationId="abandoned")
@@ -324,7 +328,7 @@ def test_a_message_stops_the_run_that_nobody_reads(served: Served, caller: Calle
     assert said == ["hi", "so far", "hi", "on we go"]
 
 
-@shows(behaviours.reader_may_leave, behaviours.abandoned_setting)
+@shows(requirements.reader_may_leave, requirements.abandoned_setting)
 def test_a_socket_that_is_closed_does_not_end_the_run(served: Served) -> None:
     caller = Caller(served, served.key("snail", abandoned="wait"))
     agent = served.agent("one", HOLD)
@@ -343,7 +347,12 @@ def test_a_socket_that_is_closed_does_not_end_the_run(served: Served) -> None:
 # Waiting ------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.turns_wait, behaviours.retry_is_a_new_message, behaviours.headers_come_first, behaviours.heartbeats)
+@shows(
+    requirements.turns_wait,
+    requirements.retry_is_a_new_message,
+    requirements.headers_come_first,
+    requirements.heartbeats,
+)
 def test_a_second_message_gets_headers_then_heartbeats_then_its_answer(served: Served, caller: Caller) -> None:
     agent = served.agent("first", HOLD)
     first = caller.begin(agent, conversationId="waits")
@@ -358,7 +367,7 @@ def test_a_second_message_gets_headers_then_heartbeats_then_its_answer(served: S
     assert (joined(said), said[-1]["fullText"]) == ("turn 2", "turn 2")
 
 
-@shows(behaviours.too_many_waiting, behaviours.turns_wait)
+@shows(requirements.too_many_waiting, requirements.turns_wait)
 def test_four_messages_wait_in_order_and_the_fifth_is_refused(served: Served, caller: Caller) -> None:
     agent = served.agent("first", HOLD)
     first = caller.begin(agent, conversationId="four")
@@ -378,7 +387,7 @@ def test_four_messages_wait_in_order_and_the_fifth_is_refused(served: Served, ca
     assert done(caller.say(agent, conversationId="four"))["fullText"] == "turn 6: hi"
 
 
-@shows(behaviours.waiting_is_stopped)
+@shows(requirements.waiting_is_stopped)
 def test_a_waiting_message_that_is_stopped_is_done_and_empty(served: Served, caller: Caller) -> None:
     agent = served.agent("first", HOLD)
     exchanges = [caller.begin(agent, conversationId="waiting stopped")]
@@ -393,7 +402,7 @@ def test_a_waiting_message_that_is_stopped_is_done_and_empty(served: Served, cal
     assert b'"fullText":"first"' in lines(exchanges[0])[-1]
 
 
-@shows(behaviours.turns_wait, behaviours.failure_breaks_the_connection)
+@shows(requirements.turns_wait, requirements.failure_breaks_the_connection)
 def test_a_waiting_message_has_its_turn_after_a_failure(served: Served, caller: Caller) -> None:
     agent = served.agent({"wait": 0.15}, {"fail": "cut"})
     first = caller.begin(agent, conversationId="after")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail.asking_b import B, Caller, good, page_of, refused_on_b
+from dialects.snail.client_b import B, Caller, good, page_of, refused_on_b
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.snail import behaviours_b
+from palaver.dialects.snail import requirements_b
 
 SETTINGS = {"timezone": "Asia/Shanghai"}
 AGENT, AGENTS, MINE, ONE = f"{B}/agent", f"{B}/agents", f"{B}/user/agents", f"{B}/user/agent"
@@ -22,8 +22,8 @@ def names(program: Caller, **fields: object) -> list[str]:
     return [agent["name"] for agent in good(program.get(AGENTS, **fields))]
 
 
-@shows(behaviours_b.b_agent_members, behaviours_b.b_no_servers_no_skills, behaviours_b.b_agent_dates)
-@shows(behaviours_b.b_no_features_yet, behaviours_b.b_agent)
+@shows(requirements_b.b_agent_members, requirements_b.b_no_servers_no_skills, requirements_b.b_agent_dates)
+@shows(requirements_b.b_no_features_yet, requirements_b.b_agent)
 def test_an_agent_has_its_members_in_wire_order(served: Served, program: Caller) -> None:
     agent = served.agent(
         "yes",
@@ -60,7 +60,7 @@ def test_an_agent_has_its_members_in_wire_order(served: Served, program: Caller)
     assert list(shown) == list(expected)
 
 
-@shows(behaviours_b.b_agents, behaviours_b.b_pages)
+@shows(requirements_b.b_agents, requirements_b.b_pages)
 def test_agents_are_listed_newest_first_without_those_that_are_disabled(served: Served) -> None:
     program = Caller(served, application="listing")
     first, second, third = (served.agent("x", application="listing") for _ in range(3))
@@ -77,7 +77,12 @@ def test_agents_are_listed_newest_first_without_those_that_are_disabled(served: 
     refused_on_b(few.get(AGENT, agentId=first.id), f"Agent 不存在: {first.id}")
 
 
-@shows(behaviours_b.b_page_rules, behaviours_b.b_field_rules, behaviours_b.b_wrong_type, behaviours_b.b_blank_is_absent)
+@shows(
+    requirements_b.b_page_rules,
+    requirements_b.b_field_rules,
+    requirements_b.b_wrong_type,
+    requirements_b.b_blank_is_absent,
+)
 def test_pages_have_rules(program: Caller) -> None:
     refused_on_b(program.get(AGENTS, page=0), "page page must be greater than 0")
     refused_on_b(program.get(AGENTS, page=-1, size=0), "page page must be greater than 0")
@@ -88,7 +93,7 @@ def test_pages_have_rules(program: Caller) -> None:
     assert page_of(program.get(AGENTS, page="", size=" "))[:2] == (1, 50)
 
 
-@shows(behaviours_b.b_agent, behaviours_b.b_query_rules, behaviours_b.b_wrong_type)
+@shows(requirements_b.b_agent, requirements_b.b_query_rules, requirements_b.b_wrong_type)
 def test_an_agent_is_shown_whatever_its_status(served: Served, program: Caller) -> None:
     off = served.agent("x", enabled=False)
     foreign = served.agent("x", application="somebody-else")
@@ -103,7 +108,7 @@ def test_an_agent_is_shown_whatever_its_status(served: Served, program: Caller) 
     assert good(served.ask(type(ask)(method="GET", path=AGENT, query=query, headers=ask.headers)))["id"] == off.id
 
 
-@shows(behaviours_b.b_user_agents, behaviours_b.b_subscribe, behaviours_b.b_unsubscribe)
+@shows(requirements_b.b_user_agents, requirements_b.b_subscribe, requirements_b.b_unsubscribe)
 def test_a_user_subscribes_agents_and_lets_them_go(served: Served, program: Caller) -> None:
     one, two = served.agent("x"), served.agent("x")
     ann, bob = program.register("sub-ann"), program.register("sub-bob")
@@ -120,7 +125,7 @@ def test_a_user_subscribes_agents_and_lets_them_go(served: Served, program: Call
     assert good(program.get(MINE, openId=ann)) == []
 
 
-@shows(behaviours_b.b_subscribe, behaviours_b.b_unknown_user, behaviours_b.b_user_before_agent)
+@shows(requirements_b.b_subscribe, requirements_b.b_unknown_user, requirements_b.b_user_before_agent)
 def test_what_cannot_be_subscribed(served: Served, program: Caller) -> None:
     agent, off = served.agent("x"), served.agent("x", enabled=False)
     ann = program.register("refused-ann")

@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.snail.asking import frames
-from dialects.snail.asking_b import CHAT, CONVERSATIONS, EVENTS, MESSAGES, SYNC, B, Caller, good, refused_on_b, spoken
+from dialects.snail.client import frames
+from dialects.snail.client_b import CHAT, CONVERSATIONS, EVENTS, MESSAGES, SYNC, B, Caller, good, refused_on_b, spoken
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent, Variable
-from palaver.dialects.snail import behaviours_b, talk
+from palaver.dialects.snail import chat, requirements_b
 
 NO_AGENT = "智能体不存在或已被禁用"
 SID = "5c0d7f5e-7a40-4b0e-8d0a-3b6a1f2e9c11"
@@ -44,7 +44,7 @@ def error(message: str, status: int = 0) -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("end", [[], [{"fail": "cut"}], [{"finish": "length"}]])
-@shows(behaviours_b.b_event_names, behaviours_b.b_failed_run)
+@shows(requirements_b.b_event_names, requirements_b.b_failed_run)
 def test_there_are_no_other_events(served: Served, program: Caller, ann: str, end: list[Any]) -> None:
     call = {"call": {"name": "search", "arguments": {"query": "x"}}}
     agent = served.agent({"think": "hm"}, "one", call, {"think": " "}, "two", *end)
@@ -54,7 +54,7 @@ def test_there_are_no_other_events(served: Served, program: Caller, ann: str, en
     assert not {"done", "error"} & set(names[:-1])
 
 
-@shows(behaviours_b.b_types_in_order)
+@shows(requirements_b.b_types_in_order)
 def test_the_first_field_of_a_wrong_type_is_named(program: Caller, ann: str) -> None:
     wrong: dict[str, Any] = {"sid": 1, "content": 1, "openId": [], "agentId": {}}
     for path in (CHAT, SYNC):
@@ -64,7 +64,7 @@ def test_the_first_field_of_a_wrong_type_is_named(program: Caller, ann: str) -> 
         wrong = {"sid": 1, "content": 1, "openId": [], "agentId": {}}
 
 
-@shows(behaviours_b.b_frames, behaviours_b.b_sid)
+@shows(requirements_b.b_frames, requirements_b.b_sid)
 def test_the_specifications_example_byte_by_byte(served: Served, program: Caller, ann: str) -> None:
     agent = served.agent({"think": "look it up"}, "根据")
     answer = program.say(agent, ann, conversationId="2f1c9d60-6a0e-4f7b-9b7d-0a1b2c3d4e5f", sid=SID)
@@ -80,7 +80,7 @@ def test_the_specifications_example_byte_by_byte(served: Served, program: Caller
     ]
 
 
-@shows(behaviours_b.b_sid, behaviours_b.b_lengths)
+@shows(requirements_b.b_sid, requirements_b.b_lengths)
 def test_a_sid_is_any_short_text_and_else_a_new_one(program: Caller, agent: Agent, ann: str) -> None:
     odd = '用户"\\\u2028🙂'
     assert {data["sid"] for _, data in spoken(program.say(agent, ann, sid=odd))[:-1]} == {odd}
@@ -92,7 +92,7 @@ def test_a_sid_is_any_short_text_and_else_a_new_one(program: Caller, agent: Agen
     refused_on_b(program.post(CHAT, sid="x" * 256), "agentId agentId is required")
 
 
-@shows(behaviours_b.b_frames)
+@shows(requirements_b.b_frames)
 def test_one_byte_at_a_time_and_all_at_once_are_the_same(served: Served, program: Caller, ann: str) -> None:
     agent = served.agent({"pieces": {"of": "一🙂\n\ndata: x\r\u2028", "size": 1}})
     fields = {"agentId": agent.id, "openId": ann, "content": "hi", "conversationId": "cut", "sid": "s"}
@@ -106,7 +106,7 @@ def test_one_byte_at_a_time_and_all_at_once_are_the_same(served: Served, program
     assert read[0] == read[1] == "一🙂\n\ndata: x\r\u2028"
 
 
-@shows(behaviours_b.b_n14, behaviours_b.b_off)
+@shows(requirements_b.b_n14, requirements_b.b_off)
 def test_n14_the_sdks_body_with_its_nulls(program: Caller, agent: Agent, ann: str) -> None:
     body = (
         f'{{"agentId":{agent.id},"openId":"{ann}","conversationId":"c-9","content":"hi","disabledMcpServerIds":null,'
@@ -118,7 +118,7 @@ def test_n14_the_sdks_body_with_its_nulls(program: Caller, agent: Agent, ann: st
 
 
 @BOTH
-@shows(behaviours_b.b_off, behaviours_b.b_wrong_type)
+@shows(requirements_b.b_off, requirements_b.b_wrong_type)
 def test_what_is_to_be_off_is_taken_and_the_rest_is_ignored(program: Caller, agent: Agent, ann: str, path: str) -> None:
     more: dict[str, Any] = {"deepPlanEnabled": "?", "webSearchEnabled": 7, "timeout": [], "unknown": {}}
     answer = program.say(agent, ann, path=path, disabledMcpServerIds=[3, "4"], disabledSkillIds=[], **more)
@@ -127,7 +127,7 @@ def test_what_is_to_be_off_is_taken_and_the_rest_is_ignored(program: Caller, age
     refused_on_b(program.say(agent, ann, path=path, disabledMcpServerIds=3), "参数格式错误: disabledMcpServerIds")
 
 
-@shows(behaviours_b.b_failed_run)
+@shows(requirements_b.b_failed_run)
 def test_a_failed_run_ends_with_an_error_event_and_normally(served: Served, program: Caller, ann: str) -> None:
     agent = served.agent("so far", {"fail": "cut"})
     answer = program.say(agent, ann, sid="s")
@@ -135,7 +135,7 @@ def test_a_failed_run_ends_with_an_error_event_and_normally(served: Served, prog
     assert answer.writes[-1].startswith(b'event:error\ndata:{"message":"\\u7cfb')
 
 
-@shows(behaviours_b.b_stopped_run)
+@shows(requirements_b.b_stopped_run)
 def test_a_stopped_run_is_done_with_the_text_so_far(served: Served, program: Caller) -> None:
     agent = served.agent("so far", HOLD)
     program.register("stopper")
@@ -153,7 +153,7 @@ def test_a_stopped_run_is_done_with_the_text_so_far(served: Served, program: Cal
 # Refusals -----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_n15, behaviours_b.b_unknown_open_id)
+@shows(requirements_b.b_n15, requirements_b.b_unknown_open_id)
 def test_n15_an_unknown_open_id_is_one_error_frame(program: Caller, agent: Agent) -> None:
     for accept in ("text/event-stream", "application/json, Text/Event-Stream;q=0.9", "text/event-stream, */*"):
         answer = program.say(agent, "nobody", headers={"Accept": accept})
@@ -162,7 +162,7 @@ def test_n15_an_unknown_open_id_is_one_error_frame(program: Caller, agent: Agent
     refused_on_b(program.say(agent, "nobody", path=SYNC, headers=EVENTS), "OpenId 无效: nobody", status=5001)
 
 
-@shows(behaviours_b.b_refusal_frames, behaviours_b.b_auth_in_order)
+@shows(requirements_b.b_refusal_frames, requirements_b.b_auth_in_order)
 def test_whatever_goes_wrong_before_the_run_is_a_frame_there(served: Served, agent: Agent) -> None:
     program = Caller(served)
     assert spoken(program.ask("POST", CHAT, b"{", headers=EVENTS)) == error("请求体不是合法的 JSON")
@@ -175,7 +175,7 @@ def test_whatever_goes_wrong_before_the_run_is_a_frame_there(served: Served, age
 
 
 @BOTH
-@shows(behaviours_b.b_chat_required, behaviours_b.b_field_rules, behaviours_b.b_blank_is_absent)
+@shows(requirements_b.b_chat_required, requirements_b.b_field_rules, requirements_b.b_blank_is_absent)
 def test_what_a_message_needs(program: Caller, agent: Agent, ann: str, path: str) -> None:
     whole = {"agentId": agent.id, "openId": ann, "content": "hi"}
     for missing in (None, "", " \n"):
@@ -187,8 +187,8 @@ def test_what_a_message_needs(program: Caller, agent: Agent, ann: str, path: str
 
 
 @BOTH
-@shows(behaviours_b.b_chat_unknown_agent, behaviours_b.b_user_before_agent, behaviours_b.b_conversation_id_form)
-@shows(behaviours_b.b_other_agents_conversation)
+@shows(requirements_b.b_chat_unknown_agent, requirements_b.b_user_before_agent, requirements_b.b_conversation_id_form)
+@shows(requirements_b.b_other_agents_conversation)
 def test_agents_and_conversations_that_will_not_do(
     served: Served, program: Caller, agent: Agent, ann: str, path: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_agents_and_conversations_that_will_not_do(
     refused_on_b(answer, "conversationId 与 agentId 不匹配")
 
 
-@shows(behaviours_b.b_busy)
+@shows(requirements_b.b_busy)
 def test_too_many_waiting_messages_are_busy(served: Served, program: Caller) -> None:
     agent = served.agent(HOLD)
     program.register("busy")
@@ -222,7 +222,7 @@ def test_too_many_waiting_messages_are_busy(served: Served, program: Caller) -> 
 # The whole answer ---------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_sync)
+@shows(requirements_b.b_sync)
 def test_a_blocking_call_answers_with_the_whole_text(served: Served, program: Caller, ann: str) -> None:
     agent = served.agent({"think": "hm"}, "一\n", {"think": "hm"}, {"wait": 0.05}, {"pieces": {"of": "二三"}})
     answer = program.say(agent, ann, path=SYNC, conversationId="whole")
@@ -237,18 +237,18 @@ def test_a_blocking_call_answers_with_the_whole_text(served: Served, program: Ca
 
 
 @pytest.mark.parametrize("reason", ["connect", "timeout", "refused", "configuration"])
-@shows(behaviours_b.b_sync_failed, behaviours_b.b_sync_reason)
+@shows(requirements_b.b_sync_failed, requirements_b.b_sync_reason)
 def test_a_failed_run_is_told_with_its_reason(served: Served, program: Caller, ann: str, reason: str) -> None:
     agent = served.agent("so far", {"fail": reason})
     refused_on_b(program.say(agent, ann, path=SYNC), f"系统异常: {reason}")
 
 
-@shows(behaviours_b.b_sync_time)
+@shows(requirements_b.b_sync_time)
 def test_who_has_waited_long_enough_is_told_and_the_run_goes_on(
     served: Served, program: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert talk.WAIT_S == 300
-    monkeypatch.setattr(talk, "WAIT_S", 0.05)
+    assert chat.WAIT_S == 300
+    monkeypatch.setattr(chat, "WAIT_S", 0.05)
     agent = served.agent("so far", HOLD)
     program.register("patient")
     refused_on_b(program.say(agent, "patient", path=SYNC, conversationId="long"), "对话超时")
@@ -258,7 +258,7 @@ def test_who_has_waited_long_enough_is_told_and_the_run_goes_on(
 # Idempotency --------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_replayed_stream, behaviours_b.b_sid_of_replay)
+@shows(requirements_b.b_replayed_stream, requirements_b.b_sid_of_replay)
 def test_a_replayed_stream_is_the_same_run_with_the_same_sid(program: Caller, agent: Agent, ann: str) -> None:
     key = {"Idempotency-Key": f"chat-{ann}"}
     first, second = (program.say(agent, ann, headers=key) for _ in range(2))
@@ -268,7 +268,7 @@ def test_a_replayed_stream_is_the_same_run_with_the_same_sid(program: Caller, ag
     assert len(good(program.get(CONVERSATIONS, agentId=agent.id, openId=ann))) == 1
 
 
-@shows(behaviours_b.b_replayed_answers, behaviours_b.b_register_key)
+@shows(requirements_b.b_replayed_answers, requirements_b.b_register_key)
 def test_whole_answers_are_given_again_byte_for_byte(program: Caller, agent: Agent, ann: str) -> None:
     key = {"Idempotency-Key": f"answer-{ann}"}
     for path, fields in (
@@ -287,7 +287,7 @@ def test_whole_answers_are_given_again_byte_for_byte(program: Caller, agent: Age
     assert good(made)["created"]
 
 
-@shows(behaviours_b.b_conflict)
+@shows(requirements_b.b_conflict)
 def test_a_key_is_for_one_request(program: Caller, agent: Agent, ann: str) -> None:
     message = "Idempotency-Key already used with a different request"
     for path, fields in (
@@ -312,7 +312,7 @@ def test_a_key_is_for_one_request(program: Caller, agent: Agent, ann: str) -> No
     assert json.loads(framed.body.split(b"data:")[1])["status"] == 0
 
 
-@shows(behaviours_b.b_required_variables)
+@shows(requirements_b.b_required_variables)
 def test_a_variable_that_the_agent_requires_is_named_and_nothing_is_stored(
     served: Served, program: Caller, ann: str
 ) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.snail import asking
-from dialects.snail.asking_b import CONVERSATIONS, MESSAGES, B, Caller, good, page_of, refused_on_b, spoken
+from dialects.snail import client
+from dialects.snail.client_b import CONVERSATIONS, MESSAGES, B, Caller, good, page_of, refused_on_b, spoken
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours_b
+from palaver.dialects.snail import requirements_b
 
 SETTINGS = {"timezone": "Asia/Shanghai"}
 
@@ -46,7 +46,7 @@ def texts(program: Caller, agent: Agent, user: str, conversation: str) -> list[s
 # Making and listing -------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_create, behaviours_b.b_conversation_members)
+@shows(requirements_b.b_create, requirements_b.b_conversation_members)
 def test_a_conversation_is_made_with_its_title(served: Served, program: Caller, agent: Agent, ann: str) -> None:
     made = good(program.post(CONVERSATIONS, agentId=agent.id, openId=ann, title="  年度🙂 "))
     assert list(made) == ["conversationId", "agentId", "title", "createDt", "updateDt"]
@@ -61,7 +61,7 @@ def test_a_conversation_is_made_with_its_title(served: Served, program: Caller, 
     assert shown == {**made, "createDt": "2026-02-01T00:00:00", "updateDt": "2026-06-01T08:00:01"}
 
 
-@shows(behaviours_b.b_n16, behaviours_b.b_field_rules, behaviours_b.b_unknown_agent_has_none)
+@shows(requirements_b.b_n16, requirements_b.b_field_rules, requirements_b.b_unknown_agent_has_none)
 def test_n16_what_a_new_conversation_needs(served: Served, program: Caller, agent: Agent, ann: str) -> None:
     for title in ({}, {"title": None}, {"title": " "}):
         refused_on_b(program.post(CONVERSATIONS, agentId=agent.id, openId=ann, **title), "title title is required")
@@ -73,7 +73,7 @@ def test_n16_what_a_new_conversation_needs(served: Served, program: Caller, agen
         refused_on_b(program.post(CONVERSATIONS, **fields), "智能体不存在或已被禁用")
 
 
-@shows(behaviours_b.b_title)
+@shows(requirements_b.b_title)
 def test_until_a_title_is_set_the_first_messages_beginning_is_it(program: Caller, agent: Agent, ann: str) -> None:
     program.say(agent, ann, "一二三四五六七八九十一二三四五🙂七八", conversationId="long")
     program.say(agent, ann, "second", conversationId="long")
@@ -81,7 +81,7 @@ def test_until_a_title_is_set_the_first_messages_beginning_is_it(program: Caller
     assert shown["title"] == "一二三四五六七八九十一二三四五🙂"
 
 
-@shows(behaviours_b.b_list, behaviours_b.b_pages, behaviours_b.b_page_rules)
+@shows(requirements_b.b_list, requirements_b.b_pages, requirements_b.b_page_rules)
 def test_conversations_are_listed_changed_last_first(served: Served, program: Caller, agent: Agent, ann: str) -> None:
     for name in ("one", "two", "three", "one"):
         program.say(agent, ann, conversationId=name)
@@ -112,7 +112,7 @@ def test_conversations_are_listed_changed_last_first(served: Served, program: Ca
         (["so far", {"fail": "cut"}], None, "so far"),
     ],
 )
-@shows(behaviours_b.b_failed_message)
+@shows(requirements_b.b_failed_message)
 def test_a_failed_turn_reads_back_as_one(
     served: Served, program: Caller, ann: str, script: list[Any], thinking: str | None, content: str
 ) -> None:
@@ -124,7 +124,7 @@ def test_a_failed_turn_reads_back_as_one(
     assert (answer["content"], answer["thinking"], answer["status"]) == (content, thinking, 0)
 
 
-@shows(behaviours_b.b_failed_message)
+@shows(requirements_b.b_failed_message)
 def test_a_turn_that_the_servers_death_ended_is_a_failed_one(
     served: Served, program: Caller, agent: Agent, ann: str
 ) -> None:
@@ -140,7 +140,7 @@ def test_a_turn_that_the_servers_death_ended_is_a_failed_one(
     assert answer["content"].startswith("系统异常")
 
 
-@shows(behaviours_b.b_messages, behaviours_b.b_message_members)
+@shows(requirements_b.b_messages, requirements_b.b_message_members)
 def test_messages_come_oldest_first_and_all_of_them(program: Caller, agent: Agent, ann: str) -> None:
     said = [f"message {number}" for number in range(12)]
     for content in said:
@@ -155,7 +155,7 @@ def test_messages_come_oldest_first_and_all_of_them(program: Caller, agent: Agen
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", answer["createDt"])
 
 
-@shows(behaviours_b.b_messages, behaviours_b.b_messages_of_other_agent, behaviours_b.b_conversation_id_form)
+@shows(requirements_b.b_messages, requirements_b.b_messages_of_other_agent, requirements_b.b_conversation_id_form)
 def test_what_is_not_there_has_no_messages(served: Served, program: Caller, agent: Agent, ann: str) -> None:
     program.say(agent, ann, conversationId="mine")
     other = served.agent("x")
@@ -170,7 +170,7 @@ def test_what_is_not_there_has_no_messages(served: Served, program: Caller, agen
     refused_on_b(unknown, "OpenId 无效: nobody", status=5001)
 
 
-@shows(behaviours_b.b_being_written)
+@shows(requirements_b.b_being_written)
 def test_an_answer_is_in_the_history_from_its_end_on(served: Served, program: Caller, ann: str) -> None:
     slow = served.agent("so far", HOLD)
     fields = {"agentId": slow.id, "openId": ann, "content": "go", "conversationId": "slow"}
@@ -188,7 +188,7 @@ def test_an_answer_is_in_the_history_from_its_end_on(served: Served, program: Ca
 # Removing -----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_delete, behaviours_b.b_blank_is_not_all, behaviours_b.b_unknown_agent_has_none)
+@shows(requirements_b.b_delete, requirements_b.b_blank_is_not_all, requirements_b.b_unknown_agent_has_none)
 def test_one_conversation_is_deleted_and_a_blank_name_is_not_all(
     served: Served, program: Caller, agent: Agent, ann: str
 ) -> None:
@@ -210,7 +210,7 @@ def test_one_conversation_is_deleted_and_a_blank_name_is_not_all(
     assert texts(program, agent, ann, "one") == []
 
 
-@shows(behaviours_b.b_n17, behaviours_b.b_clear)
+@shows(requirements_b.b_n17, requirements_b.b_clear)
 def test_n17_clear_then_list(served: Served, program: Caller, agent: Agent, ann: str) -> None:
     other = served.agent("x")
     for name in ("one", "two"):
@@ -225,7 +225,7 @@ def test_n17_clear_then_list(served: Served, program: Caller, agent: Agent, ann:
 # Whose they are -----------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_isolation)
+@shows(requirements_b.b_isolation)
 def test_somebody_elses_conversation_is_one_that_is_not_there(
     served: Served, program: Caller, agent: Agent, ann: str
 ) -> None:
@@ -238,27 +238,27 @@ def test_somebody_elses_conversation_is_one_that_is_not_there(
     assert listed(program, agent, bob) == []
 
 
-@shows(behaviours_b.b_shared, behaviours_b.b_external_ids)
+@shows(requirements_b.b_shared, requirements_b.b_external_ids)
 def test_a_conversation_goes_on_from_surface_to_surface(served: Served, program: Caller, agent: Agent) -> None:
-    on_a = asking.Caller(served, program.key)
-    said = asking.done(on_a.say(agent, "on A", user="walker", conversationId="walk"))
+    on_a = client.Caller(served, program.key)
+    said = client.done(on_a.say(agent, "on A", user="walker", conversationId="walk"))
     assert said["conversationId"] == "walk"
     name, data = spoken(program.say(agent, "walker", "on B", conversationId="walk"))[-1]
     assert (name, data["conversationId"]) == ("done", "walk")
     assert texts(program, agent, "walker", "walk")[::2] == ["on A", "on B"]
     good(program.delete(CONVERSATIONS, agentId=agent.id, openId="walker", conversationId="walk"))
-    asking.done(on_a.say(agent, "anew", user="walker", conversationId="walk"))
+    client.done(on_a.say(agent, "anew", user="walker", conversationId="walk"))
     assert texts(program, agent, "walker", "walk") == ["anew", "You said: anew"]
 
 
-@shows(behaviours_b.b_n12)
+@shows(requirements_b.b_n12)
 def test_n12_who_leaves_a_after_one_line_finds_the_whole_answer_here(served: Served, program: Caller) -> None:
     agent = served.agent({"think": "hm"}, {"pieces": {"of": "the whole answer", "size": 4}})
-    on_a = asking.Caller(served, program.key)
+    on_a = client.Caller(served, program.key)
     exchange = on_a.begin(agent, user="leaver", conversationId="left")
     assert exchange.head().status == 200
     assert exchange.write()
     exchange.hang_up()
     # A second message waits for the first one's end.
-    asking.done(on_a.say(agent, "still there?", user="leaver", conversationId="left"))
+    client.done(on_a.say(agent, "still there?", user="leaver", conversationId="left"))
     assert texts(program, agent, "leaver", "left")[:2] == ["hi", "the whole answer"]

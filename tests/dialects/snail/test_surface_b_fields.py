@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail.asking_b import SEARCH, B, Caller
+from dialects.snail.client_b import SEARCH, B, Caller
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.app import all_dialects
-from palaver.dialects.snail import behaviours_b
+from palaver.dialects.snail import requirements_b
 
 FIELDS = (
     *("agentId", "openId", "content", "conversationId", "title", "page", "size", "ttlSeconds", "trustedCredential"),
@@ -51,7 +51,7 @@ def program(served: Served) -> Caller:
     fields=st.dictionaries(st.sampled_from(FIELDS), values, max_size=6),
     known=st.booleans(),
 )
-@shows(behaviours_b.b_any_fields)
+@shows(requirements_b.b_any_fields)
 def test_whatever_the_fields_hold_the_answer_is_one_of_the_vendors(
     program: Caller, call: tuple[str, str], fields: dict[str, Any], known: bool
 ) -> None:

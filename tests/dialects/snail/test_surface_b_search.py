@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.manifest import shows
-from dialects.serving import APPLICATION, Served
-from dialects.snail.asking import FAR, jwt, refused
-from dialects.snail.asking_b import SEARCH, good
+from dialects.snail.client import FAR, jwt, refused
+from dialects.snail.client_b import SEARCH, good
+from support.http_clients import Answer, Ask
+from support.live_server import APPLICATION, Served
+from support.requirements import shows
 
-from palaver.core.types import Key
-from palaver.dialects.snail import behaviours_b
+from palaver.core.types import ApiKey
+from palaver.dialects.snail import requirements_b
 from palaver.knowledge.ingest import ingest
 
 MISSING = "ragId 和 query 为必填参数"
@@ -29,7 +29,7 @@ Search = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module")
-def key(served: Served) -> Key:
+def key(served: Served) -> ApiKey:
     return served.key("snail")
 
 
@@ -55,7 +55,7 @@ def filled(served: Served, folder: Path, application: str, texts: dict[str, str]
 
 
 @pytest.fixture
-def search(served: Served, key: Key) -> Search:
+def search(served: Served, key: ApiKey) -> Search:
     def ask(body: bytes | None = None, *, auth: str | None = key.secret, accept: str = "*/*", **fields: Any) -> Answer:
         headers = [("Accept", accept), *([] if auth is None else [("Snail-Ai-Auth", auth)])]
         said = json.dumps(fields).encode() if body is None else body
@@ -64,7 +64,7 @@ def search(served: Served, key: Key) -> Search:
     return ask
 
 
-@shows(behaviours_b.rag_results, behaviours_b.rag_ten)
+@shows(requirements_b.rag_results, requirements_b.rag_ten)
 def test_the_best_passages_come_first(search: Search, base: int) -> None:
     data = good(search(ragId=base, query="How long does an apple keep in the cellar?"))
     assert list(data) == ["results", "metrics"]
@@ -80,7 +80,7 @@ def test_the_best_passages_come_first(search: Search, base: int) -> None:
     assert chinese["documentName"] == "报销.md"
 
 
-@shows(behaviours_b.rag_results, behaviours_b.rag_metrics)
+@shows(requirements_b.rag_results, requirements_b.rag_metrics)
 def test_metrics_come_with_debug_alone(search: Search, base: int) -> None:
     for more in ({}, {"debug": False}, {"debug": None}):
         assert good(search(ragId=base, query="zebra", **more)) == {"results": [], "metrics": None}
@@ -100,7 +100,7 @@ def test_metrics_come_with_debug_alone(search: Search, base: int) -> None:
     assert all(type(value) is int and value >= 0 for value in metrics.values())
 
 
-@shows(behaviours_b.rag_missing)
+@shows(requirements_b.rag_missing)
 def test_n18_base_and_query_are_required(search: Search, base: int) -> None:
     for fields in ({}, {"ragId": base}, {"query": "x"}, {"ragId": base, "query": " "}, {"ragId": "", "query": "x"}):
         refused(search(**fields), MISSING)
@@ -110,22 +110,22 @@ def test_n18_base_and_query_are_required(search: Search, base: int) -> None:
     refused(search(b"[]"), "请求体不是合法的 JSON")
 
 
-@shows(behaviours_b.rag_unknown)
+@shows(requirements_b.rag_unknown)
 def test_another_applications_base_is_unknown(served: Served, search: Search, base: int, tmp_path: Path) -> None:
     foreign = filled(served, tmp_path, "somebody-else", {"a.md": "An apple."})
     for number in (foreign, 0, -1, 10**30):
         refused(search(ragId=number, query="apple"), UNKNOWN)
 
 
-@shows(behaviours_b.rag_known)
+@shows(requirements_b.rag_known)
 def test_a_base_of_agents_that_the_caller_may_not_use_is_unknown(served: Served, base: int) -> None:
     key = served.key("snail", agents=[served.agent("yes").name])
     body = json.dumps({"ragId": base, "query": "apple"}).encode()
     refused(served.ask(Ask(path=SEARCH, headers=[("Snail-Ai-Auth", key.secret)], body=body)), UNKNOWN)
 
 
-@shows(behaviours_b.rag_is_a)
-def test_it_takes_what_the_chat_takes_and_never_answers_with_events(search: Search, key: Key, base: int) -> None:
+@shows(requirements_b.rag_is_a)
+def test_it_takes_what_the_chat_takes_and_never_answers_with_events(search: Search, key: ApiKey, base: int) -> None:
     token = jwt({"appId": key.id, "exp": FAR}, key.secret)
     assert good(search(ragId=base, query="pear", auth=f"Bearer {token}", accept="text/event-stream"))["results"]
     refused(search(ragId=base, query="x", auth=None), "缺少认证信息，请提供 Snail-Ai-Auth", status=5001)

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail import asking
-from dialects.snail.asking_b import CONVERSATIONS, B, Caller, good, refused_on_b
+from dialects.snail import client
+from dialects.snail.client_b import CONVERSATIONS, B, Caller, good, refused_on_b
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.snail import behaviours_b
+from palaver.dialects.snail import requirements_b
 
 REGISTER, USER, TOKEN = f"{B}/user/register", f"{B}/user", f"{B}/embed-token"
 
@@ -32,7 +32,7 @@ def claims(token: str) -> dict[str, Any]:
 # Registering --------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_register, behaviours_b.b_user_members, behaviours_b.b_query_or_body)
+@shows(requirements_b.b_register, requirements_b.b_user_members, requirements_b.b_query_or_body)
 def test_the_same_external_id_is_the_same_user(program: Caller) -> None:
     first = good(program.post(REGISTER, externalId="emp-1", nickname="Ann", avatarUrl=None))
     assert list(first) == ["openId", "externalId", "nickname", "avatarUrl", "created"]
@@ -43,14 +43,14 @@ def test_the_same_external_id_is_the_same_user(program: Caller) -> None:
     assert good(program.get(USER, openId=first["openId"])) == again
 
 
-@shows(behaviours_b.b_register, behaviours_b.b_blank_is_absent)
+@shows(requirements_b.b_register, requirements_b.b_blank_is_absent)
 def test_without_an_external_id_every_user_is_new(program: Caller) -> None:
     made = [good(program.post(REGISTER, externalId=name)) for name in (None, "", " ")]
     assert len({user["openId"] for user in made}) == 3
     assert all(user["externalId"] is None and user["created"] for user in made)
 
 
-@shows(behaviours_b.b_lengths, behaviours_b.b_wrong_type)
+@shows(requirements_b.b_lengths, requirements_b.b_wrong_type)
 def test_names_have_a_type_and_a_length(program: Caller) -> None:
     assert good(program.post(REGISTER, externalId="用" * 255))["created"]
     refused_on_b(program.post(REGISTER, externalId="用" * 256), "参数格式错误: externalId")
@@ -59,7 +59,7 @@ def test_names_have_a_type_and_a_length(program: Caller) -> None:
     refused_on_b(program.get(USER, openId="x" * 256), "参数格式错误: openId")
 
 
-@shows(behaviours_b.b_user, behaviours_b.b_unknown_user, behaviours_b.b_external_ids)
+@shows(requirements_b.b_user, requirements_b.b_unknown_user, requirements_b.b_external_ids)
 def test_a_user_is_found_by_either_name_and_only_in_its_application(served: Served, program: Caller) -> None:
     open_id = program.register("emp 2/ü")
     for name in (open_id, open_id.upper(), "emp 2/ü"):
@@ -71,7 +71,7 @@ def test_a_user_is_found_by_either_name_and_only_in_its_application(served: Serv
         refused_on_b(stranger.get(USER, openId=name), f"用户不存在: {name}")
 
 
-@shows(behaviours_b.b_auto_register, behaviours_b.b_unknown_user)
+@shows(requirements_b.b_auto_register, requirements_b.b_unknown_user)
 def test_auto_register_takes_any_open_id(served: Served, program: Caller) -> None:
     agent = served.agent("yes")
     refused_on_b(program.say(agent, "new-1"), "OpenId 无效: new-1", status=5001)
@@ -87,16 +87,16 @@ def test_auto_register_takes_any_open_id(served: Served, program: Caller) -> Non
 # The same people on A -----------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_n13, behaviours_b.b_same_people, behaviours_b.b_shared)
+@shows(requirements_b.b_n13, requirements_b.b_same_people, requirements_b.b_shared)
 def test_n13_as_users_and_their_conversations_are_bs(served: Served, program: Caller) -> None:
     agent = served.agent("yes")
-    on_a = asking.Caller(served, program.key)
-    said = asking.done(on_a.say(agent, user="external-user-001"))
+    on_a = client.Caller(served, program.key)
+    said = client.done(on_a.say(agent, user="external-user-001"))
     user = good(program.post(REGISTER, externalId="external-user-001"))
     assert not user["created"]
     listed = good(program.get(CONVERSATIONS, agentId=agent.id, openId=user["openId"]))
     assert [one["conversationId"] for one in listed] == [said["conversationId"]]
-    again = asking.done(on_a.say(agent, user=user["openId"], conversationId=said["conversationId"]))
+    again = client.done(on_a.say(agent, user=user["openId"], conversationId=said["conversationId"]))
     assert again["conversationId"] == said["conversationId"]
     twice = [good(program.post(REGISTER, externalId="external-user-002"))["created"] for _ in range(2)]
     assert twice == [True, False]
@@ -105,7 +105,7 @@ def test_n13_as_users_and_their_conversations_are_bs(served: Served, program: Ca
 # Tokens -------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_b.b_embed_token, behaviours_b.b_embed_jwt, behaviours_b.b_agent_dates)
+@shows(requirements_b.b_embed_token, requirements_b.b_embed_jwt, requirements_b.b_agent_dates)
 def test_an_embed_token_has_its_members_and_claims(program: Caller) -> None:
     open_id = program.register("embed", nickname="Em", avatarUrl="a.png")
     begun = int(time.time())
@@ -128,11 +128,11 @@ def test_an_embed_token_has_its_members_and_claims(program: Caller) -> None:
     assert (said["aud"], said["appId"], said["openId"]) == (f'{{"username":"{open_id}"}}', program.key.id, open_id)
     assert begun + 3600 <= said["exp"] <= ended + 3600
     assert made["expiresAt"] == datetime.fromtimestamp(said["exp"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-    assert made["token"] == asking.jwt(said, program.key.secret)
+    assert made["token"] == client.jwt(said, program.key.secret)
     assert made["token"].startswith("eyJhbGciOiJIUzI1NiJ9.")
 
 
-@shows(behaviours_b.b_embed_token, behaviours_b.b_embed_ttl, behaviours_b.b_query_or_body)
+@shows(requirements_b.b_embed_token, requirements_b.b_embed_ttl, requirements_b.b_query_or_body)
 def test_a_token_lives_as_long_as_it_is_asked_to_within_a_day(program: Caller) -> None:
     open_id = program.register("ttl")
     for ask in (program.get, program.post):
@@ -149,13 +149,13 @@ def test_a_token_lives_as_long_as_it_is_asked_to_within_a_day(program: Caller) -
     assert claims(made["token"])["trustedCredential"] == "t-1"
 
 
-@shows(behaviours_b.b_embed_on_a)
+@shows(requirements_b.b_embed_on_a)
 def test_an_embed_token_speaks_a_for_its_user_alone(served: Served, program: Caller) -> None:
     agent = served.agent("yes")
     open_id = program.register("browser")
-    on_a = asking.Caller(served, program.key)
+    on_a = client.Caller(served, program.key)
     on_a.auth = f"Bearer {good(program.post(TOKEN, openId=open_id))['token']}"
-    said = asking.done(on_a.say(agent, user=open_id))
-    asking.refused(on_a.say(agent, user="somebody"), "OpenId 无效: somebody", status=5001)
+    said = client.done(on_a.say(agent, user=open_id))
+    client.refused(on_a.say(agent, user="somebody"), "OpenId 无效: somebody", status=5001)
     listed = good(program.get(CONVERSATIONS, agentId=agent.id, openId="browser"))
     assert [one["conversationId"] for one in listed] == [said["conversationId"]]

@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail import asking_b
-from dialects.snail.asking import error_frame, frames, jwt
-from dialects.snail.asking_b import B, Caller, good, page_of, refused_on_b, spoken
-from dialects.snail.asking_c import COMPLETIONS, CONVERSATIONS, SESSION, Browser, C, token
-from kit import run, until
+from dialects.snail import client_b
+from dialects.snail.client import error_frame, frames, jwt
+from dialects.snail.client_b import B, Caller, good, page_of, refused_on_b, spoken
+from dialects.snail.client_c import COMPLETIONS, CONVERSATIONS, SESSION, Browser, C, token
+from support.kit import run, until
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.app import all_dialects
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours_b, behaviours_c
+from palaver.dialects.snail import requirements_b, requirements_c
 
 WRONG, EXPIRED = "Token 验证失败", "登录已过期，请重新登录"
 SIGNED_IN = [
@@ -63,7 +63,7 @@ def refused(browser: Browser, method: str, path: str, message: str, *, status: i
 # Signing in ---------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_c.c_config, behaviours_c.c_envelope)
+@shows(requirements_c.c_config, requirements_c.c_envelope)
 def test_anybody_gets_the_configuration(served: Served) -> None:
     expected = {"gatewayPath": C, "pageTitle": "Chat", "logo": "", "resourceBaseUrl": ""}
     stranger = Browser(served, None)
@@ -72,7 +72,7 @@ def test_anybody_gets_the_configuration(served: Served) -> None:
     assert good(stranger.ask("GET", f"{C}/config", headers={"Origin": "http://test"})) == expected
 
 
-@shows(behaviours_c.c_config_elsewhere)
+@shows(requirements_c.c_config_elsewhere)
 def test_a_page_from_elsewhere_is_told_the_servers_name(served: Served) -> None:
     answer = Browser(served, None).ask("GET", f"{C}/config", headers={"Origin": "https://shop.example"})
     said = good(answer)
@@ -80,7 +80,7 @@ def test_a_page_from_elsewhere_is_told_the_servers_name(served: Served) -> None:
     assert answer.header("Access-Control-Allow-Origin") == "https://shop.example"
 
 
-@shows(behaviours_c.c_session, behaviours_c.c_session_proof, behaviours_b.b_embed_token)
+@shows(requirements_c.c_session, requirements_c.c_session_proof, requirements_b.b_embed_token)
 def test_an_embed_token_is_exchanged_for_a_session(served: Served, program: Caller, agent: Agent) -> None:
     user = program.register(served.new_name("ann"), nickname="Ann", avatarUrl="https://example.com/a.png")
     embed = good(program.post(f"{B}/embed-token", openId=user, ttlSeconds=86400))
@@ -94,7 +94,7 @@ def test_an_embed_token_is_exchanged_for_a_session(served: Served, program: Call
     assert spoken(browser.post(COMPLETIONS, agentId=agent.id, content="hi"))[-1][1]["fullText"] == "Turn 1: hi"
 
 
-@shows(behaviours_c.c_session_proof)
+@shows(requirements_c.c_session_proof)
 def test_a_session_ends_no_later_than_what_it_was_given_for(served: Served, program: Caller, ann: Browser) -> None:
     name = served.new_name("bob")
     program.register(name)
@@ -108,7 +108,7 @@ def test_a_session_ends_no_later_than_what_it_was_given_for(served: Served, prog
         refused_on_b(answer, EXPIRED, status=5001)
 
 
-@shows(behaviours_c.c_session_proof)
+@shows(requirements_c.c_session_proof)
 def test_a_session_is_for_the_tokens_user_alone(served: Served, program: Caller) -> None:
     ann, bob = served.new_name("ann"), served.new_name("bob")
     program.register(ann)
@@ -134,7 +134,7 @@ def test_a_session_is_for_the_tokens_user_alone(served: Served, program: Caller)
     refused_on_b(Browser(served, None).post(SESSION, openId=" "), "openId openId is required")
 
 
-@shows(behaviours_c.c_session_proof)
+@shows(requirements_c.c_session_proof)
 def test_a_token_of_before_a_rotation_is_good_for_a_session_while_the_old_secret_is(
     served: Served, program: Caller
 ) -> None:
@@ -147,18 +147,18 @@ def test_a_token_of_before_a_rotation_is_good_for_a_session_while_the_old_secret
     assert said["token"] == jwt(claims, key.secret), "what it comes from ends with the old secret, and so does it"
 
 
-@shows(behaviours_c.c_session_proof, behaviours_b.b_auto_register)
+@shows(requirements_c.c_session_proof, requirements_b.b_auto_register)
 def test_who_proves_a_new_user_is_registered_where_the_credential_says_so(served: Served) -> None:
     key, user = served.key("snail", auto_register=True), served.new_name("new")
     said = good(Browser(served, None).post(SESSION, openId=user, trustedCredential=token(key, user)))
     assert good(Browser(served, said["token"]).get(f"{C}/my-agents")) == []
 
 
-@shows(behaviours_c.c_open_session)
+@shows(requirements_c.c_open_session)
 def test_anybody_is_signed_in_only_where_one_credential_says_so(served: Served, agent: Agent) -> None:
     stranger, missing = Browser(served, None), "缺少认证信息，请提供 trustedCredential"
     user = served.new_name("ann")
-    asking_b.Caller(served).register(user)
+    client_b.Caller(served).register(user)
     refused_on_b(stranger.post(SESSION, openId=user), missing, status=5001)
     key = served.key("snail", open_sessions=True, auto_register=True)
     try:
@@ -177,7 +177,12 @@ def test_anybody_is_signed_in_only_where_one_credential_says_so(served: Served, 
 
 
 @pytest.mark.parametrize(("method", "path"), SIGNED_IN)
-@shows(behaviours_c.c_token_refused, behaviours_c.c_token_only, behaviours_c.c_refusal_frames, behaviours_c.c_envelope)
+@shows(
+    requirements_c.c_token_refused,
+    requirements_c.c_token_only,
+    requirements_c.c_refusal_frames,
+    requirements_c.c_envelope,
+)
 def test_every_call_wants_a_users_token(served: Served, program: Caller, method: str, path: str) -> None:
     key = program.key
     for auth, message in (
@@ -193,7 +198,7 @@ def test_every_call_wants_a_users_token(served: Served, program: Caller, method:
         refused(Browser(served, auth), method, path, message)
 
 
-@shows(behaviours_c.c_token_refused)
+@shows(requirements_c.c_token_refused)
 def test_a_disabled_credentials_tokens_are_worth_nothing(served: Served) -> None:
     key = served.key("snail")
     served.sql("UPDATE credential SET enabled = false WHERE id = $1", key.id)
@@ -201,12 +206,12 @@ def test_a_disabled_credentials_tokens_are_worth_nothing(served: Served) -> None
     refused(Browser(served, token(key, "ann")), "GET", f"{C}/agents", f"应用已禁用: {key.id}")
 
 
-@shows(behaviours_c.c_token)
+@shows(requirements_c.c_token)
 def test_bearer_may_stand_before_the_token(served: Served, ann: Browser, agent: Agent) -> None:
     assert good(Browser(served, f"Bearer {ann.auth}").get(f"{C}/agent", agentId=agent.id))["id"] == agent.id
 
 
-@shows(behaviours_c.c_refusal_frames)
+@shows(requirements_c.c_refusal_frames)
 def test_limits_are_a_frame_on_completions_and_429_elsewhere(served: Served) -> None:
     key = served.key("snail", rpm=1)
     browser = Browser(served, token(key, "ann"))
@@ -217,7 +222,7 @@ def test_limits_are_a_frame_on_completions_and_429_elsewhere(served: Served) -> 
     refused(browser, "POST", COMPLETIONS, "请求过于频繁，请稍后再试", status=0)
 
 
-@shows(behaviours_c.c_refusal_frames, behaviours_c.c_envelope)
+@shows(requirements_c.c_refusal_frames, requirements_c.c_envelope)
 def test_what_the_page_sees_by_the_status_stays_an_envelope(served: Served, ann: Browser) -> None:
     refused_on_b(ann.get(f"{C}/nothing"), "接口不存在", http=404)
     refused_on_b(ann.get(COMPLETIONS), "请求方法不支持", http=405)
@@ -227,7 +232,7 @@ def test_what_the_page_sees_by_the_status_stays_an_envelope(served: Served, ann:
 # Agents -------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_c.c_agents, behaviours_c.c_subscribe)
+@shows(requirements_c.c_agents, requirements_c.c_subscribe)
 def test_agents_say_whether_the_user_has_them(served: Served, program: Caller, ann: Browser) -> None:
     one = served.agent("x")
 
@@ -248,7 +253,7 @@ def test_agents_say_whether_the_user_has_them(served: Served, program: Caller, a
     assert page_of(ann.get(f"{C}/agents", page=1, size=1))[:2] == (1, 1)
 
 
-@shows(behaviours_c.c_agents, behaviours_c.c_subscribe)
+@shows(requirements_c.c_agents, requirements_c.c_subscribe)
 def test_agents_there_are_not_are_told_as_on_b(ann: Browser) -> None:
     refused_on_b(ann.get(f"{C}/agent", agentId=999_999), "Agent 不存在: 999999")
     refused_on_b(ann.get(f"{C}/agent"), "agentId agentId is required")
@@ -257,7 +262,7 @@ def test_agents_there_are_not_are_told_as_on_b(ann: Browser) -> None:
     assert good(ann.delete(f"{C}/agent/subscribe", agentId=999_999)) is None
 
 
-@shows(behaviours_c.c_agents)
+@shows(requirements_c.c_agents)
 def test_a_user_whom_nobody_registered_sees_agents_and_has_none(served: Served, program: Caller, agent: Agent) -> None:
     stranger = Browser(served, token(program.key, "never-registered"))
     assert {each["subscribed"] for each in good(stranger.get(f"{C}/agents"))} == {False}
@@ -270,7 +275,7 @@ def test_a_user_whom_nobody_registered_sees_agents_and_has_none(served: Served, 
 # Conversations and chat ---------------------------------------------------------------------------------------------
 
 
-@shows(behaviours_c.c_conversations, behaviours_c.c_messages, behaviours_c.c_completions, behaviours_b.b_shared)
+@shows(requirements_c.c_conversations, requirements_c.c_messages, requirements_c.c_completions, requirements_b.b_shared)
 def test_a_conversation_from_its_beginning_to_its_end(program: Caller, ann: Browser, agent: Agent) -> None:
     made = good(ann.post(CONVERSATIONS, agentId=agent.id, title="年度 报告"))
     place: dict[str, Any] = {"agentId": agent.id, "conversationId": made["conversationId"]}
@@ -293,7 +298,7 @@ def test_a_conversation_from_its_beginning_to_its_end(program: Caller, ann: Brow
     assert good(ann.get(CONVERSATIONS, agentId=agent.id)) == []
 
 
-@shows(behaviours_c.c_token_replaces)
+@shows(requirements_c.c_token_replaces)
 def test_the_tokens_user_acts_whoever_else_is_named(
     served: Served, program: Caller, ann: Browser, agent: Agent
 ) -> None:
@@ -308,7 +313,7 @@ def test_the_tokens_user_acts_whoever_else_is_named(
     assert len(good(ann.get(CONVERSATIONS, agentId=agent.id))) == 2
 
 
-@shows(behaviours_c.c_refusal_frames, behaviours_c.c_event_names)
+@shows(requirements_c.c_refusal_frames, requirements_c.c_event_names)
 def test_the_page_sees_every_failure(served: Served, ann: Browser, agent: Agent) -> None:
     for members, message in (
         ({"agentId": agent.id}, "content content is required"),
@@ -322,7 +327,7 @@ def test_the_page_sees_every_failure(served: Served, ann: Browser, agent: Agent)
     assert [name for name, _ in said] == ["thinking", "text", "error"]
 
 
-@shows(behaviours_c.c_replay)
+@shows(requirements_c.c_replay)
 def test_a_repeated_call_is_answered_once(ann: Browser, agent: Agent) -> None:
     for path, members in (
         (CONVERSATIONS, {"agentId": agent.id, "title": "once"}),
@@ -335,7 +340,7 @@ def test_a_repeated_call_is_answered_once(ann: Browser, agent: Agent) -> None:
     assert len(good(ann.get(CONVERSATIONS, agentId=agent.id))) == 2
 
 
-@shows(behaviours_b.b_embed_ends)
+@shows(requirements_b.b_embed_ends)
 def test_an_embed_token_ends_for_good_and_a_token_of_the_secrets_owner_does_not(served: Served) -> None:
     program = Caller(served)
     user = program.register()

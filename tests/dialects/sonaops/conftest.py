@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from dialects.serving import Served
-from dialects.sonaops.asking import Caller
+from dialects.sonaops.client import Caller
+from support.live_server import Served
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.sonaops.asking import (
+from dialects.sonaops.client import (
     CREATE,
     HEX,
     IMAGE,
@@ -27,10 +24,13 @@ from dialects.sonaops.asking import (
     named,
     refused,
 )
-from kit import until
+from support.http_clients import Answer, Ask
+from support.kit import until
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
-from palaver.core.types import Agent, Key
-from palaver.dialects.sonaops import behaviours
+from palaver.core.types import Agent, ApiKey
+from palaver.dialects.sonaops import requirements
 
 TOO_MANY = "Too many requests, please try again later"
 
@@ -50,12 +50,12 @@ def both(caller: Caller, later: Caller) -> list[tuple[Caller, int]]:
 
 
 @shows(
-    behaviours.r1,
-    behaviours.create_is_posted,
-    behaviours.success_envelope,
-    behaviours.id_is_a_bare_uuid,
-    behaviours.trace_id_is_32_letters,
-    behaviours.new_id_each_call,
+    requirements.r1,
+    requirements.create_is_posted,
+    requirements.success_envelope,
+    requirements.id_is_a_bare_uuid,
+    requirements.trace_id_is_32_letters,
+    requirements.new_id_each_call,
 )
 def test_each_call_makes_a_conversation(served: Served, both: list[tuple[Caller, int]], agent: Agent) -> None:
     for caller, _ in both:
@@ -69,14 +69,14 @@ def test_each_call_makes_a_conversation(served: Served, both: list[tuple[Caller,
         assert [row["agent"] for row in rows] == [agent.id] * 2
 
 
-@shows(behaviours.r2, behaviours.user_header, behaviours.content_type_unchecked, behaviours.row_before_answer)
+@shows(requirements.r2, requirements.user_header, requirements.content_type_unchecked, requirements.row_before_answer)
 def test_a_sha256_call_may_say_as_little_as_the_documented_client(served: Served, caller: Caller, agent: Agent) -> None:
     bare = {"X-Timestamp": None, "X-User-ID": None, "Content-Type": "text/plain"}
     name = caller.create(agent, headers=bare)
     assert served.history(caller.key, "default", name) == []
 
 
-@shows(behaviours.agent_id_comes_from_the_list, behaviours.values_are_trimmed, behaviours.list_first_alias)
+@shows(requirements.agent_id_comes_from_the_list, requirements.values_are_trimmed, requirements.list_first_alias)
 def test_an_agent_is_named_by_alias_or_uuid_in_either_form_and_not_by_its_number(caller: Caller, agent: Agent) -> None:
     for name in ("agent-uuid", "second", str(agent.uid), agent.uid.hex, agent.uid.hex.upper(), " \u3000agent-uuid\n"):
         assert HEX.fullmatch(
@@ -86,7 +86,7 @@ def test_an_agent_is_named_by_alias_or_uuid_in_either_form_and_not_by_its_number
         refused(caller.post(CREATE, {"agentId": name}), 10404, "Agent not found")
 
 
-@shows(behaviours.r3, behaviours.r4, behaviours.r5, behaviours.e_expired, behaviours.c_json_always)
+@shows(requirements.r3, requirements.r4, requirements.r5, requirements.e_expired, requirements.c_json_always)
 def test_r3_to_r5_are_envelopes(caller: Caller) -> None:
     members = {"agentId": "agent-uuid"}
     old = str(int(time.time()) - 302)
@@ -96,13 +96,13 @@ def test_r3_to_r5_are_envelopes(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"{}", b'{"agentId":null}', b'{"agentId":" "}', b'{"agentId":"\\u3000"}'])
-@shows(behaviours.r6, behaviours.agent_id_missing, behaviours.agent_id_is_required, behaviours.e_required)
+@shows(requirements.r6, requirements.agent_id_missing, requirements.agent_id_is_required, requirements.e_required)
 def test_r6_an_agent_is_required(both: list[tuple[Caller, int]], body: bytes) -> None:
     for caller, _ in both:
         refused(caller.post(CREATE, body, signed=""), 10400, "agentId is required")
 
 
-@shows(behaviours.r7, behaviours.r8, behaviours.r9, behaviours.e_agent, behaviours.e_wrong_type)
+@shows(requirements.r7, requirements.r8, requirements.r9, requirements.e_agent, requirements.e_wrong_type)
 def test_r7_to_r9(both: list[tuple[Caller, int]]) -> None:
     for caller, status in both:
         refused(caller.post(CREATE, b'{"agentId":', signed=""), 10400, "Invalid request body", http=status)
@@ -110,7 +110,7 @@ def test_r7_to_r9(both: list[tuple[Caller, int]]) -> None:
         refused(caller.post(CREATE, {"agentId": "ghost"}), 10404, "Agent not found")
 
 
-@shows(behaviours.e_agent)
+@shows(requirements.e_agent)
 def test_disabled_foreign_and_forbidden_agents_are_not_found(served: Served, caller: Caller, agent: Agent) -> None:
     other = served.agent("x", application="another", alias=("theirs",))
     off = served.agent("x", enabled=False)
@@ -122,7 +122,7 @@ def test_disabled_foreign_and_forbidden_agents_are_not_found(served: Served, cal
     refused(narrow.post(CREATE, {"agentId": str(agent.uid)}), 10404, "Agent not found")
 
 
-@shows(behaviours.r13, behaviours.r14, behaviours.e_conflict, behaviours.e_bad_idempotency_key)
+@shows(requirements.r13, requirements.r14, requirements.e_conflict, requirements.e_bad_idempotency_key)
 def test_an_idempotency_key_gives_the_same_bytes(served: Served, both: list[tuple[Caller, int]]) -> None:
     served.agent("x", alias=("agent-b",))
     for caller, status in both:
@@ -140,7 +140,7 @@ def test_an_idempotency_key_gives_the_same_bytes(served: Served, both: list[tupl
 # Keys and limits ----------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.r15, behaviours.too_often, behaviours.e_rate, behaviours.e_order)
+@shows(requirements.r15, requirements.too_often, requirements.e_rate, requirements.e_order)
 def test_a_rate_is_said_on_http_200_with_retry_after(served: Served) -> None:
     caller = Caller(served, served.key("sonaops", rpm=1))
     assert caller.create("agent-uuid")
@@ -150,7 +150,7 @@ def test_a_rate_is_said_on_http_200_with_retry_after(served: Served) -> None:
     refused(caller.post(CREATE, b"{", signed=""), 10400, "Invalid request body", http=400)
 
 
-@shows(behaviours.r16, behaviours.used_up, behaviours.e_total)
+@shows(requirements.r16, requirements.used_up, requirements.e_total)
 def test_a_lifetime_count_is_said_on_http_200(served: Served) -> None:
     caller = Caller(served, served.key("sonaops", total=1))
     assert caller.create("agent-uuid")
@@ -159,14 +159,14 @@ def test_a_lifetime_count_is_said_on_http_200(served: Served) -> None:
     assert answer.header("Retry-After") is None
 
 
-@shows(behaviours.e_disabled_key, behaviours.key_invalid)
+@shows(requirements.e_disabled_key, requirements.key_invalid)
 def test_a_disabled_key_is_an_invalid_one(served: Served) -> None:
     for settings, status in (({}, 200), ({"signature": "hmac-sha256"}, 401)):
         caller = Caller(served, _disabled(served, served.key("sonaops", **settings)))
         refused(caller.post(CREATE, {"agentId": "agent-uuid"}), 10401, "Invalid API key", http=status)
 
 
-def _disabled(served: Served, key: Key) -> Key:
+def _disabled(served: Served, key: ApiKey) -> ApiKey:
     served.do(served.core.store.keys.enable(key.id, enabled=False))
 
     async def known() -> bool | None:
@@ -177,7 +177,7 @@ def _disabled(served: Served, key: Key) -> Key:
     return key
 
 
-@shows(behaviours.repeated_request_id, behaviours.request_id_echoed)
+@shows(requirements.repeated_request_id, requirements.request_id_echoed)
 def test_a_request_id_is_good_once_where_the_key_says_so(served: Served, caller: Caller) -> None:
     strict = Caller(served, served.key("sonaops", reject_repeated_request_id=True))
     sent = {"X-Request-ID": "5f2d"}
@@ -190,7 +190,7 @@ def test_a_request_id_is_good_once_where_the_key_says_so(served: Served, caller:
         assert data(strict.post(CREATE, {"agentId": "agent-uuid"}))
 
 
-@shows(behaviours.e_unknown_route, behaviours.e_too_large, behaviours.c_json_always)
+@shows(requirements.e_unknown_route, requirements.e_too_large, requirements.c_json_always)
 def test_no_route_no_method_and_too_much_need_no_credential(served: Served) -> None:
     for path in ("/v1/chat/history", "/v1/", "/saas/x"):
         refused(served.ask(Ask(path=path)), 10404, "Not found", http=404)
@@ -200,7 +200,7 @@ def test_no_route_no_method_and_too_much_need_no_credential(served: Served) -> N
         refused(served.ask(Ask(path=path, body=b"x" * 1_048_577)), 10413, "Request body too large", http=413)
 
 
-@shows(behaviours.c_cors)
+@shows(requirements.c_cors)
 def test_a_browser_may_call_and_read_the_request_id(served: Served, caller: Caller) -> None:
     asked = [("Origin", "https://app"), ("Access-Control-Request-Headers", "x-signature,x-user-id")]
     preflight = served.ask(Ask(method="OPTIONS", path=CREATE, headers=asked))
@@ -229,7 +229,7 @@ OPTIONAL: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 @pytest.mark.parametrize("path", TABLES)
-@shows(behaviours.e_wrong_type, behaviours.e_required, behaviours.e_order)
+@shows(requirements.e_wrong_type, requirements.e_required, requirements.e_order)
 def test_types_come_before_requirements_each_in_the_tables_order(both: list[tuple[Caller, int]], path: str) -> None:
     required = TABLES[path]
     for caller, status in both:
@@ -244,7 +244,11 @@ def test_types_come_before_requirements_each_in_the_tables_order(both: list[tupl
 
 
 @shows(
-    behaviours.e_order, behaviours.e_agent, behaviours.e_conversation, behaviours.e_other_agent, behaviours.e_conflict
+    requirements.e_order,
+    requirements.e_agent,
+    requirements.e_conversation,
+    requirements.e_other_agent,
+    requirements.e_conflict,
 )
 def test_agent_conversation_their_bond_and_the_idempotency_key_are_looked_at_in_this_order(
     served: Served, caller: Caller, agent: Agent
@@ -278,7 +282,7 @@ def shop(served: Served) -> Caller:
     return Caller(served, served.key("sonaops", application="list", agents=["a", "b", "c", "hidden"]))
 
 
-@shows(behaviours.list_members, behaviours.list_order, behaviours.list_first_alias, behaviours.list_by_get)
+@shows(requirements.list_members, requirements.list_order, requirements.list_first_alias, requirements.list_by_get)
 def test_the_list_shows_enabled_agents_by_name(shop: Caller) -> None:
     for answer in (shop.post(LIST), shop.post(LIST, {}), shop.get(LIST), shop.get(LIST, "pageNum=1&pageSize=20")):
         said = data(answer)
@@ -291,7 +295,7 @@ def test_the_list_shows_enabled_agents_by_name(shop: Caller) -> None:
         assert (second["voiceId"], third["name"], said["total"]) == ("v1", "c", 3)
 
 
-@shows(behaviours.list_pages, behaviours.list_by_get)
+@shows(requirements.list_pages, requirements.list_by_get)
 def test_the_list_is_cut_into_pages(shop: Caller) -> None:
     def names(answer: Answer) -> tuple[list[str], int]:
         said = data(answer)
@@ -316,7 +320,7 @@ def test_the_list_is_cut_into_pages(shop: Caller) -> None:
         ({"language": 1}, "language must be a string"),
     ],
 )
-@shows(behaviours.e_wrong_type)
+@shows(requirements.e_wrong_type)
 def test_pages_out_of_range_are_refused(shop: Caller, members: dict[str, Any], message: str) -> None:
     refused(shop.post(LIST, members), 10400, message, http=400)
     if members != {"language": 1} and True not in members.values():
@@ -327,7 +331,7 @@ def test_pages_out_of_range_are_refused(shop: Caller, members: dict[str, Any], m
 # Inspiration --------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.inspiration_replies, behaviours.one_id_for_the_dialogue)
+@shows(requirements.inspiration_replies, requirements.one_id_for_the_dialogue)
 def test_without_an_endpoint_an_agents_questions_that_were_not_asked_are_suggested(
     served: Served, caller: Caller
 ) -> None:
@@ -343,7 +347,7 @@ def test_without_an_endpoint_an_agents_questions_that_were_not_asked_are_suggest
 
 
 @pytest.mark.parametrize("path", [STREAM, INSPIRATION, IMAGE])
-@shows(behaviours.r11, behaviours.e_conversation, behaviours.e_other_agent, behaviours.both_uuid_forms)
+@shows(requirements.r11, requirements.e_conversation, requirements.e_other_agent, requirements.both_uuid_forms)
 def test_a_conversation_is_its_end_users_and_its_agents(
     served: Served, caller: Caller, agent: Agent, path: str
 ) -> None:
@@ -358,7 +362,7 @@ def test_a_conversation_is_its_end_users_and_its_agents(
         refused(answer, 10400, "agentId does not match the conversation")
 
 
-@shows(behaviours.image_unconfigured, behaviours.tts_unconfigured, behaviours.r10)
+@shows(requirements.image_unconfigured, requirements.tts_unconfigured, requirements.r10)
 def test_without_an_endpoint_there_is_neither_picture_nor_voice(served: Served, caller: Caller, agent: Agent) -> None:
     conversation = caller.create(agent)
     members = {"agentId": "agent-uuid", "conversationId": conversation, "text": "a cat"}
@@ -369,7 +373,7 @@ def test_without_an_endpoint_there_is_neither_picture_nor_voice(served: Served, 
         refused(answer, 10400, "Agent missing voice config")
 
 
-@shows(behaviours.tts_message)
+@shows(requirements.tts_message)
 def test_a_message_is_its_end_users(served: Served, both: list[tuple[Caller, int]], agent: Agent) -> None:
     caller, _ = both[0]
     message = frames(caller.say(agent, caller.create(agent)).body)[-1][1]["messageId"]
@@ -380,7 +384,7 @@ def test_a_message_is_its_end_users(served: Served, both: list[tuple[Caller, int
             refused(answer, 10404, "Message not found", http=status)
 
 
-@shows(behaviours.e_waiting)
+@shows(requirements.e_waiting)
 def test_too_many_waiting_messages_are_too_many_requests(served: Served, caller: Caller) -> None:
     agent = served.agent(HOLD)
     conversation = caller.create(agent)
@@ -392,7 +396,7 @@ def test_too_many_waiting_messages_are_too_many_requests(served: Served, caller:
         exchange.rest()
 
 
-@shows(behaviours.e_overload)
+@shows(requirements.e_overload)
 def test_a_server_that_stops_takes_no_more_messages(
     served: Served, both: list[tuple[Caller, int]], agent: Agent
 ) -> None:
@@ -408,7 +412,7 @@ def test_a_server_that_stops_takes_no_more_messages(
         assert frames(one.say(agent, conversation).body)
 
 
-@shows(behaviours.e_internal, behaviours.c_json_always)
+@shows(requirements.e_internal, requirements.c_json_always)
 def test_while_the_database_is_away_there_is_an_envelope(served: Served, both: list[tuple[Caller, int]]) -> None:
     for one, _ in both:  # their keys are known
         data(one.post(LIST))
@@ -424,7 +428,7 @@ def test_while_the_database_is_away_there_is_an_envelope(served: Served, both: l
         assert one.create("agent-uuid")
 
 
-@shows(behaviours.full)
+@shows(requirements.full)
 def test_a_quota_that_is_used_up_is_said_on_http_200(served: Served) -> None:
     agent = served.agent("so be it")
     with served.full("conversations"):

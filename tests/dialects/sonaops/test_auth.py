@@ -6,24 +6,24 @@ import json
 from typing import Any, cast
 
 import pytest
-from dialects.manifest import shows
-from dialects.sonaops.asking import NOW, USER, call, canonical, stringified
+from dialects.sonaops.client import NOW, USER, call, canonical, stringified
 from hypothesis import given
 from hypothesis import strategies as st
+from support.requirements import shows
 
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
-from palaver.core.types import Key, Principal
-from palaver.dialects.sonaops import DIALECT, behaviours
+from palaver.core.types import ApiKey, Principal
+from palaver.dialects.sonaops import DIALECT, requirements
 from palaver.dialects.sonaops.auth import hmac_signature, signature
 from palaver.dialects.sonaops.canonical import BLANK, canonical_body, canonical_query
-from palaver.wire.contract import Call, Claim, request_id
+from palaver.wire.contract import CredentialClaim, Request, request_id
 
 SECRET = "test-secret"
 CONVERSATION = "/v1/chat/conversation"
 
 
-def key(*, enabled: bool = True, **settings: Any) -> Key:
-    return Key(app=1, number=1, dialect="sonaops", id="k1", secret=SECRET, enabled=enabled, settings=settings)
+def key(*, enabled: bool = True, **settings: Any) -> ApiKey:
+    return ApiKey(app=1, number=1, dialect="sonaops", id="k1", secret=SECRET, enabled=enabled, settings=settings)
 
 
 SEED, LATER = key(), key(signature="hmac-sha256")
@@ -99,18 +99,18 @@ def headers(digest: str = S1_DIGEST, **more: str | None) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def verified(sent: dict[str, str], body: bytes = S1, found: Key | None = SEED, **how: Any) -> Principal:
+def verified(sent: dict[str, str], body: bytes = S1, found: ApiKey | None = SEED, **how: Any) -> Principal:
     request = call(sent, body, **how)
-    assert DIALECT.claim(request) == Claim(id="k1")
+    assert DIALECT.claim(request) == CredentialClaim(id="k1")
     return DIALECT.verify(request, found, None)
 
 
-def _let_in(request: Call, found: Key | None) -> None:
+def _let_in(request: Request, found: ApiKey | None) -> None:
     DIALECT.claim(request)
     DIALECT.verify(request, found, None)
 
 
-def said(sent: dict[str, str], body: bytes = S1, found: Key | None = SEED, **how: Any) -> tuple[int, int, str]:
+def said(sent: dict[str, str], body: bytes = S1, found: ApiKey | None = SEED, **how: Any) -> tuple[int, int, str]:
     """HTTP status, code and message of the refusal."""
     request = call(sent, body, **how)
     with pytest.raises(Problem) as refusal:
@@ -124,8 +124,10 @@ def said(sent: dict[str, str], body: bytes = S1, found: Key | None = SEED, **how
 
 
 @pytest.mark.parametrize(("body", "text", "digest"), SEEDS)
-@shows(behaviours.vectors_sha256, behaviours.sha256_rule, behaviours.signed_example, behaviours.no_body_is_empty)
-@shows(behaviours.signature_case)
+@shows(
+    requirements.vectors_sha256, requirements.sha256_rule, requirements.signed_example, requirements.no_body_is_empty
+)
+@shows(requirements.signature_case)
 def test_the_seeds_digests(body: str, text: str, digest: str) -> None:
     assert canonical_body(body.encode()) == text
     assert verified(headers(digest), body.encode()).user == USER
@@ -133,13 +135,13 @@ def test_the_seeds_digests(body: str, text: str, digest: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "query", "body", "digest"), LATERS)
-@shows(behaviours.vectors_hmac, behaviours.hmac_rule, behaviours.setting_signature)
+@shows(requirements.vectors_hmac, requirements.hmac_rule, requirements.setting_signature)
 def test_the_later_generations_digests(method: str, path: str, query: str, body: str, digest: str) -> None:
     who = verified(headers(digest), body.encode(), LATER, method=method, path=path, query=query)
     assert who == Principal(key=LATER, user=USER)
 
 
-@shows(behaviours.vectors_refused, behaviours.e_bad_signature)
+@shows(requirements.vectors_refused, requirements.e_bad_signature)
 def test_a_digest_is_good_for_what_it_was_made_for_alone() -> None:
     wrong = (401, 10401, "Invalid signature")
     assert said(headers(), b'{"agentId":"agent-uuid2"}') == wrong
@@ -162,7 +164,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(members=st.dictionaries(texts, json_values, max_size=5), indent=st.sampled_from([None, 1]))
-@shows(behaviours.values_are_compact, behaviours.sorted_by_name, behaviours.empty_containers_count)
+@shows(requirements.values_are_compact, requirements.sorted_by_name, requirements.empty_containers_count)
 def test_a_body_is_signed_as_json_stringify_writes_it_however_it_is_spaced(members: Any, indent: int | None) -> None:
     plain = {name: value.strip(BLANK) if isinstance(value, str) else value for name, value in members.items()}
     kept = {name: value for name, value in plain.items() if value is not None and value != ""}
@@ -174,7 +176,7 @@ def test_a_body_is_signed_as_json_stringify_writes_it_however_it_is_spaced(membe
 
 
 @given(body=st.binary(max_size=60) | st.text(max_size=40).map(str.encode) | st.sampled_from([b'{"a":1e999}', b'{"a"']))
-@shows(behaviours.e_bad_body)
+@shows(requirements.e_bad_body)
 def test_whatever_is_sent_is_signed_or_an_invalid_body(body: bytes) -> None:
     try:
         assert isinstance(canonical_body(body), str)
@@ -199,19 +201,19 @@ def test_whatever_is_sent_is_signed_or_an_invalid_body(body: bytes) -> None:
         ('{"a":false,"b":0}', "a=false&b=0"),
     ],
 )
-@shows(behaviours.values_are_compact, behaviours.repeated_members, behaviours.empty_containers_count)
+@shows(requirements.values_are_compact, requirements.repeated_members, requirements.empty_containers_count)
 def test_literals_places_and_escapes(body: str, text: str) -> None:
     assert canonical_body(body.encode()) == text
 
 
-@shows(behaviours.strings_are_trimmed, behaviours.blank_members_drop)
+@shows(requirements.strings_are_trimmed, requirements.blank_members_drop)
 def test_strings_are_trimmed_as_javascript_trims() -> None:
     assert canonical_body(stringified({"a": BLANK, "b": f"{BLANK}x y{BLANK}", "c": None, "d": ""}).encode()) == "b=x y"
     kept = "\x1c\x1d\x1e\x1f\x85\u180e\u200b"
     assert canonical_body(stringified({"a": kept}).encode()) == f"a={kept}"
 
 
-@shows(behaviours.query_of_get, behaviours.hmac_rule)
+@shows(requirements.query_of_get, requirements.hmac_rule)
 def test_a_query_is_signed_decoded_and_sorted_by_name_alone() -> None:
     assert canonical_query("b=2&a=%E4%BD%A0+x&a=1&c=&d=%20&e") == "a=你 x&a=1&b=2"
     seed = call(method="GET", path="/v1/agent/list", query="pageSize=20&pageNum=1", body=b"not looked at")
@@ -221,7 +223,7 @@ def test_a_query_is_signed_decoded_and_sorted_by_name_alone() -> None:
     assert hmac_signature(one, SECRET) != hmac_signature(other, SECRET)
 
 
-@shows(behaviours.multipart_body)
+@shows(requirements.multipart_body)
 def test_a_multipart_body_is_no_json_object() -> None:
     empty = "9caf06bb4436cdbfa20af9121a626bc1093c4f54b31c0fa937957856135345b6"
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -230,7 +232,7 @@ def test_a_multipart_body_is_no_json_object() -> None:
 
 
 @given(members=st.dictionaries(texts, json_values, max_size=4))
-@shows(behaviours.c_member_order, behaviours.sorted_by_name)
+@shows(requirements.c_member_order, requirements.sorted_by_name)
 def test_the_order_of_members_does_not_matter(members: dict[str, Any]) -> None:
     turned = dict(reversed(members.items()))
     assert canonical_body(stringified(members).encode()) == canonical_body(stringified(turned).encode())
@@ -240,24 +242,24 @@ def test_the_order_of_members_does_not_matter(members: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer k1", "bearer k1", "BEARER  k1"])
-@shows(behaviours.bearer_scheme)
+@shows(requirements.bearer_scheme)
 def test_the_scheme_is_read_in_any_case(scheme: str) -> None:
     assert verified(headers(Authorization=scheme)).user == USER
 
 
 @pytest.mark.parametrize("value", [None, "", "Bearer", "Bearer ", "Basic k1", "k1", "Bearerk1"])
-@shows(behaviours.e_no_key, behaviours.http_401, behaviours.e_order)
+@shows(requirements.e_no_key, requirements.http_401, requirements.e_order)
 def test_without_a_bearer_there_is_no_key(value: str | None) -> None:
     assert said(headers(Authorization=value, X_Signature=None), b"{") == (401, 10401, "Missing API key")
 
 
 @pytest.mark.parametrize("key", ["' or 1=1 --", "a b", '"', "k1 k1", "k\tx", "\xa0", "键", ";", "k1;"])
-@shows(behaviours.any_key_is_a_key, behaviours.e_unknown_key)
+@shows(requirements.any_key_is_a_key, requirements.e_unknown_key)
 def test_an_odd_key_is_an_unknown_one(key: str) -> None:
     assert said(headers(Authorization=f"Bearer {key}"), b"{", None) == (200, 10401, "Invalid API key")
 
 
-@shows(behaviours.e_unknown_key, behaviours.e_disabled_key, behaviours.key_invalid, behaviours.e_order)
+@shows(requirements.e_unknown_key, requirements.e_disabled_key, requirements.key_invalid, requirements.e_order)
 def test_an_unknown_key_comes_before_everything_and_a_disabled_one_next() -> None:
     bare = headers(X_Signature=None)
     assert said(bare, b"{", None) == (200, 10401, "Invalid API key")
@@ -265,7 +267,7 @@ def test_an_unknown_key_comes_before_everything_and_a_disabled_one_next() -> Non
     assert said(bare, b"{", key(enabled=False, signature="hmac-sha256")) == (401, 10401, "Invalid API key")
 
 
-@shows(behaviours.e_no_signature, behaviours.e_no_headers, behaviours.e_order)
+@shows(requirements.e_no_signature, requirements.e_no_headers, requirements.e_order)
 def test_signature_then_time_then_user_are_missed() -> None:
     nothing = headers(X_Signature=None, X_Timestamp=None, X_User_ID=None)
     for found in (SEED, LATER):
@@ -276,19 +278,19 @@ def test_signature_then_time_then_user_are_missed() -> None:
 
 
 @pytest.mark.parametrize("off", [-300, -1, 0, 300])
-@shows(behaviours.timestamp_window)
+@shows(requirements.timestamp_window)
 def test_up_to_300_seconds_off_are_taken(off: int) -> None:
     assert verified(headers(X_Timestamp=str(int(NOW) + off)), now=NOW + 0.9).user == USER
 
 
 @pytest.mark.parametrize("stamp", ["1741999699", "1742000301", "0", "-1", "1742000000.0", "1742000000000", "now", "٣"])
-@shows(behaviours.e_expired, behaviours.timestamp_window)
+@shows(requirements.e_expired, requirements.timestamp_window)
 def test_another_time_or_none_at_all_is_expired_also_for_a_sha256_key(stamp: str) -> None:
     for found in (SEED, LATER):
         assert said(headers(X_Timestamp=stamp), b"{", found) == (401, 10401, "Request expired")
 
 
-@shows(behaviours.e_bad_body, behaviours.e_order, behaviours.http_400)
+@shows(requirements.e_bad_body, requirements.e_order, requirements.http_400)
 def test_the_body_is_looked_at_before_the_digest() -> None:
     deep = b'{"a":' * 65 + b"1" + b"}" * 65
     for body in (
@@ -307,21 +309,21 @@ def test_the_body_is_looked_at_before_the_digest() -> None:
         assert said(headers("0" * 64), body, LATER) == (200, 10400, "Invalid request body")
 
 
-@shows(behaviours.many_members)
+@shows(requirements.many_members)
 def test_a_body_of_too_many_members_is_refused_before_its_signature() -> None:
     few, many = (b'{"agentId":"a","more":[' + b"[]," * times + b"0]}" for times in (19_996, 20_001))
     assert said(headers("0" * 64), few) == (401, 10401, "Invalid signature")
     assert said(headers("0" * 64), many) == (400, 10400, "Invalid request body")
 
 
-@shows(behaviours.user_header, behaviours.timestamp_window, behaviours.r2)
+@shows(requirements.user_header, requirements.timestamp_window, requirements.r2)
 def test_a_sha256_call_needs_neither_time_nor_user() -> None:
     bare = headers(X_Timestamp=None, X_User_ID=None)
     assert verified(bare).user == "default"
     assert verified(bare, found=key(default_user="clerk")).user == "clerk"
 
 
-@shows(behaviours.header_user_is_decoded, behaviours.user_header)
+@shows(requirements.header_user_is_decoded, requirements.user_header)
 def test_a_users_name_is_signed_as_sent_and_then_decoded() -> None:
     for sent, user in (("%E7%94%A8%E6%88%B7", "用户"), ("用户", "用户"), ("a%00b", "a\ufffdb")):
         request = call(headers(X_User_ID=sent), S1)
@@ -330,20 +332,20 @@ def test_a_users_name_is_signed_as_sent_and_then_decoded() -> None:
     assert verified({**headers(), "X-User-ID": "%20"}).user == "default"
 
 
-@shows(behaviours.user_has_a_length)
+@shows(requirements.user_has_a_length)
 def test_a_users_name_has_an_end() -> None:
     assert verified(headers(X_User_ID="x" * 255)).user == "x" * 255
     assert said(headers(X_User_ID="x" * 256)) == (400, 10400, "X-User-ID is too long")
 
 
-@shows(behaviours.user_is_utf8)
+@shows(requirements.user_is_utf8)
 def test_a_users_name_that_is_not_utf_8_is_refused_behind_a_good_signature_alone() -> None:
     for sent in ("%FF", "Jos%E9"):
         assert said(headers(X_User_ID=sent)) == (400, 10400, "X-User-ID must be UTF-8")
         assert said(headers("0" * 64, X_User_ID=sent)) == (401, 10401, "Invalid signature")
 
 
-@shows(behaviours.repeated_request_id)
+@shows(requirements.repeated_request_id)
 def test_a_request_id_is_handed_on_where_the_key_wants_it_once() -> None:
     sent = headers(X_Request_ID="r-1")
     assert verified(sent).nonce is None
@@ -354,13 +356,13 @@ def test_a_request_id_is_handed_on_where_the_key_wants_it_once() -> None:
     assert (reply.status, json.loads(reply.body)["message"]) == (401, "Request repeated")
 
 
-@shows(behaviours.request_id_echoed)
+@shows(requirements.request_id_echoed)
 def test_a_request_id_comes_back_as_it_was_sent() -> None:
     for sent, own in (("r" * 128, "r" * 128), ("r" * 129, None), ("", None), ("请求", "请求"), ("a\tb", None)):
         assert request_id(call({"X-Request-ID": sent}).headers) == own
 
 
-@shows(behaviours.e_internal, behaviours.http_500)
+@shows(requirements.e_internal, requirements.http_500)
 def test_an_internal_failure_is_500_and_200_for_the_later_generation() -> None:
     problem = Internal(reason="unforeseen", detail="a secret")
     for found, status in ((None, 500), (SEED, 500), (LATER, 200)):
@@ -369,7 +371,7 @@ def test_an_internal_failure_is_500_and_200_for_the_later_generation() -> None:
         assert b"secret" not in reply.body
 
 
-@shows(behaviours.trace_id_is_32_letters)
+@shows(requirements.trace_id_is_32_letters)
 def test_a_trace_id_is_made_of_the_requests_own() -> None:
     ids = {
         json.loads(DIALECT.refuse(NotFound(noun="route"), call(trace=f"{n:032x}"), None).body)["traceId"]
@@ -379,12 +381,12 @@ def test_a_trace_id_is_made_of_the_requests_own() -> None:
     assert all(len(one) == 32 and one.isalnum() and one.isascii() for one in ids)
 
 
-@shows(behaviours.c_header_names)
+@shows(requirements.c_header_names)
 def test_header_names_may_be_written_in_any_case() -> None:
     assert verified({name.title(): value for name, value in headers().items()}).user == USER
 
 
-@shows(behaviours.sha256_rule)
+@shows(requirements.sha256_rule)
 def test_the_documented_clients_text_is_ours() -> None:
     members = {"text": " 你好 ", "agentId": "a", "metadata": {"z": [1, None]}, "language": None}
     assert canonical(members) == canonical_body(stringified(members).encode())

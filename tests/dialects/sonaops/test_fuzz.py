@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.sonaops.asking import CREATE, LIST, POSTED, STREAM, Caller, envelope, stringified
+from dialects.sonaops.client import CREATE, LIST, POSTED, STREAM, Caller, envelope, stringified
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.problems import Invalid
-from palaver.dialects.sonaops import behaviours
+from palaver.dialects.sonaops import requirements
 from palaver.dialects.sonaops.canonical import canonical_body
 
 NAMES = (
@@ -38,7 +38,7 @@ visible = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_
 
 @settings(max_examples=80, deadline=None)
 @given(path=st.sampled_from(POSTED), members=st.dictionaries(st.sampled_from(NAMES), anything, max_size=6))
-@shows(behaviours.fuzz, behaviours.c_json_always)
+@shows(requirements.fuzz, requirements.c_json_always)
 def test_whatever_a_signed_body_holds_the_answer_is_no_5xx(caller: Caller, path: str, members: dict[str, Any]) -> None:
     body = stringified(members).encode()
     try:
@@ -60,7 +60,7 @@ def test_whatever_a_signed_body_holds_the_answer_is_no_5xx(caller: Caller, path:
         max_size=3,
     ),
 )
-@shows(behaviours.fuzz, behaviours.c_json_always)
+@shows(requirements.fuzz, requirements.c_json_always)
 def test_whatever_is_sent_as_a_signature_the_answer_is_no_5xx(
     caller: Caller, later: Caller, path: str, body: bytes, sent: dict[str, bytes]
 ) -> None:
@@ -73,7 +73,7 @@ def test_whatever_is_sent_as_a_signature_the_answer_is_no_5xx(
 
 @settings(max_examples=40, deadline=None)
 @given(query=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), max_size=30))
-@shows(behaviours.fuzz, behaviours.e_bad_signature)
+@shows(requirements.fuzz, requirements.e_bad_signature)
 def test_whatever_a_query_holds_the_answer_is_no_5xx(served: Served, caller: Caller, later: Caller, query: str) -> None:
     for one in (caller, later):
         answer = one.get(LIST, query, headers={"X-Signature": "0" * 64})

@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
-from dialects.exchange import Answer, Ask
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.sonaops.asking import IMAGE, INSPIRATION, TTS, USER, Caller, data, frames, named, refused
-from models.upstream import Upstream, begin, speech
+from dialects.sonaops.client import IMAGE, INSPIRATION, TTS, USER, Caller, data, frames, named, refused
+from support.http_clients import Answer, Ask
+from support.live_server import Served
+from support.model_endpoint import Upstream, begin, speech
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.sonaops import behaviours
+from palaver.dialects.sonaops import requirements
 
 SETTINGS = {"image_model": "openai:img-1", "speech_model": "openai:tts-1", "site_url": "https://agents.example/"}
 PNG = b"\x89PNG\r\n\x1a\n\x00\xff"
@@ -90,7 +90,7 @@ def sound(served: Served, url: str, **how: Any) -> Answer:
 # Pictures -----------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.image_data_uri, behaviours.one_id_for_the_dialogue)
+@shows(requirements.image_data_uri, requirements.one_id_for_the_dialogue)
 def test_a_picture_is_a_data_uri_beside_the_metadata_that_came(
     caller: Caller, later: Caller, agent: Agent, endpoint: Endpoint
 ) -> None:
@@ -107,7 +107,7 @@ def test_a_picture_is_a_data_uri_beside_the_metadata_that_came(
     assert [(asked["model"], asked["prompt"]) for asked in endpoint.asked] == [("img-1", " a cat ")] * 4
 
 
-@shows(behaviours.image_once)
+@shows(requirements.image_once)
 def test_a_picture_is_painted_once_for_one_idempotency_key(caller: Caller, agent: Agent, endpoint: Endpoint) -> None:
     members = {"agentId": named(agent), "conversationId": caller.create(agent), "text": "a cat"}
     endpoint.status = 500
@@ -120,7 +120,7 @@ def test_a_picture_is_painted_once_for_one_idempotency_key(caller: Caller, agent
     assert len(endpoint.asked) == 2
 
 
-@shows(behaviours.upstream_failure, behaviours.e_internal)
+@shows(requirements.upstream_failure, requirements.e_internal)
 def test_an_endpoint_that_fails_is_an_internal_failure(
     caller: Caller, later: Caller, agent: Agent, endpoint: Endpoint
 ) -> None:
@@ -138,7 +138,7 @@ def test_an_endpoint_that_fails_is_an_internal_failure(
         endpoint.status = 200
 
 
-@shows(behaviours.image_unconfigured, behaviours.tts_unconfigured)
+@shows(requirements.image_unconfigured, requirements.tts_unconfigured)
 def test_a_model_that_neither_paints_nor_speaks_is_none(served: Served, caller: Caller, endpoint: Endpoint) -> None:
     agent = served.agent("x", image_model="extract", speech_model="nonsense")
     members = {"agentId": named(agent), "conversationId": caller.create(agent), "text": "a cat"}
@@ -151,7 +151,7 @@ def test_a_model_that_neither_paints_nor_speaks_is_none(served: Served, caller: 
 # Spoken messages ----------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.tts_url, behaviours.tts_once, behaviours.tts_voice, behaviours.tts_file, behaviours.r10)
+@shows(requirements.tts_url, requirements.tts_once, requirements.tts_voice, requirements.tts_file, requirements.r10)
 def test_a_message_is_spoken_once_whatever_later_calls_say(
     served: Served, caller: Caller, later: Caller, agent: Agent, endpoint: Endpoint
 ) -> None:
@@ -170,7 +170,7 @@ def test_a_message_is_spoken_once_whatever_later_calls_say(
 
 
 @pytest.mark.parametrize("more", [{}, {"voiceTimbreId": None}, {"voiceTimbreId": " "}])
-@shows(behaviours.tts_voice)
+@shows(requirements.tts_voice)
 def test_without_a_voice_it_is_the_documented_one(
     caller: Caller, agent: Agent, endpoint: Endpoint, more: dict[str, Any]
 ) -> None:
@@ -178,7 +178,7 @@ def test_without_a_voice_it_is_the_documented_one(
     assert endpoint.asked[0]["voice"] == "English_radiant_girl"
 
 
-@shows(behaviours.tts_file, behaviours.tts_message)
+@shows(requirements.tts_file, requirements.tts_message)
 def test_an_address_that_nobody_was_given_is_not_found(
     served: Served, caller: Caller, agent: Agent, endpoint: Endpoint
 ) -> None:
@@ -207,7 +207,7 @@ def test_an_address_that_nobody_was_given_is_not_found(
         ("lines=0-1", 200, slice(0, None)),
     ],
 )
-@shows(behaviours.tts_ranges)
+@shows(requirements.tts_ranges)
 def test_a_stretch_of_a_spoken_file(
     served: Served, caller: Caller, agent: Agent, endpoint: Endpoint, wanted: str, status: int, part: slice
 ) -> None:
@@ -220,7 +220,7 @@ def test_a_stretch_of_a_spoken_file(
     assert answer.header("Content-Range") == said
 
 
-@shows(behaviours.tts_any_message)
+@shows(requirements.tts_any_message)
 def test_any_message_of_the_user_is_spoken_whichever_agents_the_key_may_use(
     served: Served, caller: Caller, agent: Agent, endpoint: Endpoint
 ) -> None:
@@ -228,7 +228,7 @@ def test_any_message_of_the_user_is_spoken_whichever_agents_the_key_may_use(
     assert data(narrow.post(TTS, {"messageId": spoken(caller, agent), "processedText": "x"}))
 
 
-@shows(behaviours.tts_once)
+@shows(requirements.tts_once)
 def test_two_calls_at_the_same_time_give_one_address(
     served: Served, caller: Caller, agent: Agent, endpoint: Endpoint
 ) -> None:
@@ -239,7 +239,7 @@ def test_two_calls_at_the_same_time_give_one_address(
     assert sound(served, urls.pop()).body == MP3
 
 
-@shows(behaviours.tts_counts)
+@shows(requirements.tts_counts)
 def test_repeated_calls_do_not_count_towards_total(served: Served, agent: Agent, endpoint: Endpoint) -> None:
     caller = Caller(served, served.key("sonaops", total=4))
     members = {"messageId": spoken(caller, agent), "processedText": "x"}
@@ -252,7 +252,7 @@ def test_repeated_calls_do_not_count_towards_total(served: Served, agent: Agent,
 # Suggestions --------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.inspiration_replies)
+@shows(requirements.inspiration_replies)
 def test_an_agents_own_model_suggests_three_replies(served: Served, caller: Caller, endpoint: Endpoint) -> None:
     agent = served.agent(model="openai:m", instructions="x")
     conversation = caller.create(agent)
@@ -261,7 +261,7 @@ def test_an_agents_own_model_suggests_three_replies(served: Served, caller: Call
     assert served.history(caller.key, USER, conversation) == []
 
 
-@shows(behaviours.inspiration_failure)
+@shows(requirements.inspiration_failure)
 def test_a_model_that_fails_suggests_nothing(served: Served, caller: Caller, endpoint: Endpoint) -> None:
     agent = served.agent(model="openai:m", instructions="x", suggested_questions=("Why?",))
     endpoint.status = 400

@@ -7,15 +7,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.sonaops.asking import USER, Caller, frames, joined, refused
+from dialects.sonaops.client import USER, Caller, frames, joined, refused
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
-from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.problems import Internal, Upstream
-from palaver.core.types import Ended, Status, Text, Thinking, ToolCall
-from palaver.dialects.sonaops import behaviours
-from palaver.dialects.sonaops.stream import Frames
+from palaver.core.types import RunEnded, Status, Text, Thinking, ToolCall
+from palaver.dialects.sonaops import requirements
+from palaver.dialects.sonaops.stream import SonaopsEncoder
 
 PING = b": ping\n\n"
 CONVERSATION = UUID("a1b2c3d4e5f64a7b8c9d0e1f2a3b4c5d")
@@ -42,49 +42,54 @@ data: {"event":"message_saved","messageId":"0b9f8e7d6c5b4a3f92e1d0c9b8a79685",\
 
 
 def encoded(*events: Event) -> list[bytes]:
-    frame = Frames(CONVERSATION, RUN)
+    frame = SonaopsEncoder(CONVERSATION, RUN)
     return [write for event in events for write in frame.encode(event, 0.0)]
 
 
 # The encoder --------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.stream_example, behaviours.stream_heartbeat)
+@shows(requirements.stream_example, requirements.stream_heartbeat)
 def test_the_specifications_example_byte_by_byte() -> None:
-    frame = Frames(CONVERSATION, RUN)
+    frame = SonaopsEncoder(CONVERSATION, RUN)
     events = (
-        Opened(part=Thinking()),
-        Grew(text="greet"),
-        Added(part=ToolCall(call_id="1", name="x", arguments={})),
-        Opened(part=Text()),
-        Grew(text="Hel"),
-        Grew(text="lo"),
-        Ended(status=Status.COMPLETE),
+        PartStarted(part=Thinking()),
+        TextDelta(text="greet"),
+        PartAdded(part=ToolCall(call_id="1", name="x", arguments={})),
+        PartStarted(part=Text()),
+        TextDelta(text="Hel"),
+        TextDelta(text="lo"),
+        RunEnded(status=Status.COMPLETE),
     )
     writes = [write for event in events for write in frame.encode(event, 0.0)]
     assert b"".join([writes[0], frame.heartbeat, *writes[1:]]) == EXAMPLE
     assert len(writes) == 5
-    assert (frame.breaks_off, frame.steady, frame.due, frame.flush(0.0)) == (False, False, None, [])
+    assert (frame.aborts_on_failure, frame.always_heartbeat, frame.flush_at, frame.flush(0.0)) == (
+        False,
+        False,
+        None,
+        [],
+    )
 
 
-@shows(behaviours.stream_ascii)
+@shows(requirements.stream_ascii)
 def test_the_streams_json_is_ascii() -> None:
-    (write,) = encoded(Opened(part=Text()), Grew(text="你好\u2028\x7f🙂"))
+    (write,) = encoded(PartStarted(part=Text()), TextDelta(text="你好\u2028\x7f🙂"))
     assert write.endswith(b'"answer":"\\u4f60\\u597d\\u2028\\u007f\\ud83d\\ude42"}\n\n')
 
 
 @pytest.mark.parametrize(
     ("ended", "reason"),
     [
-        (Ended(status=Status.COMPLETE), "stop"),
-        (Ended(status=Status.COMPLETE, reason="length"), "length"),
-        (Ended(status=Status.COMPLETE, reason="content_filter"), "stop"),
-        (Ended(status=Status.STOPPED), "cancelled"),
-        (Ended(status=Status.STOPPED, reason="length"), "cancelled"),
+        (RunEnded(status=Status.COMPLETE), "stop"),
+        (RunEnded(status=Status.COMPLETE, reason="length"), "length"),
+        (RunEnded(status=Status.COMPLETE, reason="content_filter"), "stop"),
+        (RunEnded(status=Status.STOPPED), "cancelled"),
+        (RunEnded(status=Status.STOPPED, reason="length"), "cancelled"),
     ],
 )
-@shows(behaviours.stream_finish, behaviours.stream_order)
-def test_a_finish_reason_is_one_of_three(ended: Ended, reason: str) -> None:
+@shows(requirements.stream_finish, requirements.stream_order)
+def test_a_finish_reason_is_one_of_three(ended: RunEnded, reason: str) -> None:
     end, saved = encoded(ended)
     assert f'"finishReason":"{reason}"'.encode() in end
     assert saved.startswith(b"event: message_saved\n")
@@ -93,18 +98,18 @@ def test_a_finish_reason_is_one_of_three(ended: Ended, reason: str) -> None:
 @pytest.mark.parametrize(
     ("ended", "code", "message"),
     [
-        (Ended(status=Status.FAILED, problem=Upstream(reason="cut")), 10500, "Internal server error"),
-        (Ended(status=Status.INTERRUPTED, problem=Internal(reason="interrupted")), 10500, "Internal server error"),
-        (Ended(status=Status.FAILED), 10500, "Internal server error"),
+        (RunEnded(status=Status.FAILED, problem=Upstream(reason="cut")), 10500, "Internal server error"),
+        (RunEnded(status=Status.INTERRUPTED, problem=Internal(reason="interrupted")), 10500, "Internal server error"),
+        (RunEnded(status=Status.FAILED), 10500, "Internal server error"),
         (
-            Ended(status=Status.FAILED, problem=Upstream(reason="limit")),
+            RunEnded(status=Status.FAILED, problem=Upstream(reason="limit")),
             10429,
             "Too many requests, please try again later",
         ),
     ],
 )
-@shows(behaviours.stream_error, behaviours.stream_interrupted)
-def test_a_failure_is_one_event(ended: Ended, code: int, message: str) -> None:
+@shows(requirements.stream_error, requirements.stream_interrupted)
+def test_a_failure_is_one_event(ended: RunEnded, code: int, message: str) -> None:
     assert encoded(ended) == [
         b'event: error\ndata: {"event":"error","conversationId":"a1b2c3d4e5f64a7b8c9d0e1f2a3b4c5d",'
         b'"code":%d,"message":"%s"}\n\n' % (code, message.encode())
@@ -114,7 +119,7 @@ def test_a_failure_is_one_event(ended: Ended, code: int, message: str) -> None:
 # The served stream --------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.stream_headers, behaviours.stream_order, behaviours.stream_saved_last, behaviours.r10)
+@shows(requirements.stream_headers, requirements.stream_order, requirements.stream_saved_last, requirements.r10)
 def test_thinking_and_text_come_in_order_then_the_end_then_the_id(
     served: Served, caller: Caller, later: Caller
 ) -> None:
@@ -139,10 +144,10 @@ def test_thinking_and_text_come_in_order_then_the_end_then_the_id(
 
 
 @shows(
-    behaviours.stream_text_untrimmed,
-    behaviours.one_conversation,
-    behaviours.id_stays_valid,
-    behaviours.one_id_for_the_dialogue,
+    requirements.stream_text_untrimmed,
+    requirements.one_conversation,
+    requirements.id_stays_valid,
+    requirements.one_id_for_the_dialogue,
 )
 def test_a_dialogue_goes_on_under_its_id_and_is_stored_as_it_was_said(served: Served, caller: Caller) -> None:
     agent = served.agent("${turn}: ${content}")
@@ -153,7 +158,7 @@ def test_a_dialogue_goes_on_under_its_id_and_is_stored_as_it_was_said(served: Se
     assert [message.text for message in said] == [" \n用户 ", "1:  \n用户 ", "b", "2: b"]
 
 
-@shows(behaviours.stream_metadata)
+@shows(requirements.stream_metadata)
 def test_metadata_and_language_are_the_runs_variables(served: Served, caller: Caller) -> None:
     agent = served.agent(model="scripted", instructions='- text: "{{name}} {{language}} {{gone}}."')
     conversation = caller.create(agent)
@@ -162,7 +167,7 @@ def test_metadata_and_language_are_the_runs_variables(served: Served, caller: Ca
     assert joined(frames(caller.say(agent, conversation).body)) == "  ."
 
 
-@shows(behaviours.stream_heartbeat, behaviours.stream_finish)
+@shows(requirements.stream_heartbeat, requirements.stream_finish)
 def test_an_idle_stream_pings_until_it_is_stopped(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", HOLD)
     conversation = caller.create(agent)
@@ -177,7 +182,7 @@ def test_an_idle_stream_pings_until_it_is_stopped(served: Served, caller: Caller
     assert b"message_saved" in saved
 
 
-@shows(behaviours.stream_waiting, behaviours.stream_finish)
+@shows(requirements.stream_waiting, requirements.stream_finish)
 def test_a_second_message_waits_and_ends_whole_when_it_is_stopped(served: Served, caller: Caller) -> None:
     agent = served.agent("first", HOLD)
     conversation = caller.create(agent)
@@ -193,7 +198,7 @@ def test_a_second_message_waits_and_ends_whole_when_it_is_stopped(served: Served
         assert [name for name, _ in frames(b"".join(writes))] == ["message_end", "message_saved"]
 
 
-@shows(behaviours.stream_finish)
+@shows(requirements.stream_finish)
 def test_a_deleted_conversations_stream_is_cancelled(served: Served, caller: Caller) -> None:
     agent = served.agent("first", HOLD)
     conversation = caller.create(agent)
@@ -206,7 +211,7 @@ def test_a_deleted_conversations_stream_is_cancelled(served: Served, caller: Cal
     assert said[0][1]["finishReason"] == "cancelled"
 
 
-@shows(behaviours.stream_error)
+@shows(requirements.stream_error)
 def test_a_failure_in_mid_stream_is_the_last_event_and_a_normal_end(served: Served, caller: Caller) -> None:
     for fail, code in (("cut", 10500), ("limit", 10429)):
         agent = served.agent("so far", {"fail": fail})
@@ -218,7 +223,7 @@ def test_a_failure_in_mid_stream_is_the_last_event_and_a_normal_end(served: Serv
         assert (answer.status, answer.complete) == (200, True)
 
 
-@shows(behaviours.stream_order)
+@shows(requirements.stream_order)
 def test_an_answer_without_text_has_no_message(served: Served, caller: Caller) -> None:
     agent = served.agent({"finish": "length"})
     said = frames(caller.say(agent, caller.create(agent)).body)
@@ -226,7 +231,7 @@ def test_an_answer_without_text_has_no_message(served: Served, caller: Caller) -
     assert said[0][1]["finishReason"] == "length"
 
 
-@shows(behaviours.r12, behaviours.stream_goes_on)
+@shows(requirements.r12, requirements.stream_goes_on)
 def test_a_client_that_leaves_after_the_first_event_finds_the_whole_answer(served: Served, caller: Caller) -> None:
     agent = served.agent("one ", {"wait": 0.2}, "two")
     conversation = caller.create(agent)
@@ -242,7 +247,7 @@ def test_a_client_that_leaves_after_the_first_event_finds_the_whole_answer(serve
     assert served.history(caller.key, USER, conversation)[-1].text == "one two"
 
 
-@shows(behaviours.r11, behaviours.stream_failure_before)
+@shows(requirements.r11, requirements.stream_failure_before)
 def test_a_strangers_conversation_is_refused_as_json(served: Served, caller: Caller) -> None:
     agent = served.agent("x")
     stranger = Caller(served, caller.key, user="somebody else")
@@ -251,7 +256,7 @@ def test_a_strangers_conversation_is_refused_as_json(served: Served, caller: Cal
     assert answer.header("Content-Type") == "application/json"
 
 
-@shows(behaviours.stream_replay)
+@shows(requirements.stream_replay)
 def test_a_replayed_stream_has_the_same_events(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "a"}, {"pieces": {"of": "abcdef"}})
     conversation = caller.create(agent)
@@ -265,7 +270,7 @@ def test_a_replayed_stream_has_the_same_events(served: Served, caller: Caller) -
     refused(conflict, 10422, "Idempotency-Key already used with a different request", http=422)
 
 
-@shows(behaviours.read_any_way, behaviours.stream_ascii)
+@shows(requirements.read_any_way, requirements.stream_ascii)
 def test_one_byte_at_a_time_or_all_at_once_the_events_are_the_same(served: Served, caller: Caller) -> None:
     agent = served.agent(
         {"think": "用户"}, "你好🙂\u2028", {"wait": 0.15}, "\n\n}", {"repeat": {"text": "é", "times": 9}}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.sonaops import asking as sonaops
+from dialects.sonaops import client as sonaops
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent, Variable
-from palaver.dialects.sonaops import behaviours
+from palaver.dialects.sonaops import requirements
 
 NOTHING: tuple[dict[str, str | None] | None, ...] = (None, {}, {"city": None}, {"city": " "}, {"town": "Bern"})
 GIVEN = {"city": "Bern"}
@@ -19,7 +19,7 @@ def agent(served: Served) -> Agent:
     return served.agent("It is sunny.", name="weather man", variables=(Variable(name="city", required=True),))
 
 
-@shows(behaviours.required_metadata)
+@shows(requirements.required_metadata)
 def test_sonaops_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
     caller = sonaops.Caller(served)
     conversation = caller.create(agent)
@@ -31,7 +31,7 @@ def test_sonaops_refuses_a_message_without_a_required_variable(served: Served, a
     assert sonaops.joined(sonaops.frames(caller.say(agent, conversation, metadata=GIVEN).body)) == "It is sunny."
 
 
-@shows(behaviours.named_by_name)
+@shows(requirements.named_by_name)
 def test_an_agent_is_named_by_its_name_too(served: Served, agent: Agent) -> None:
     caller = sonaops.Caller(served)
     assert len(caller.create(agent.name)) == 32

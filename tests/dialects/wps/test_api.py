@@ -10,17 +10,17 @@ from urllib.parse import quote
 from uuid import UUID
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.wps.asking import CURL_TIMEOUT, USER, Caller, agents, chat, data, invalid, merged, now, refused, spoken
+from dialects.wps.client import CURL_TIMEOUT, USER, Caller, agents, chat, data, invalid, merged, now, refused, spoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kit import until
+from support.http_clients import Answer, Ask
+from support.kit import until
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent, Variable
-from palaver.dialects.wps import DIALECT, behaviours
-from palaver.wire.contract import Sample
+from palaver.dialects.wps import DIALECT, requirements
+from palaver.wire.contract import CurlSample
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,12 @@ def finished(caller: Caller, agent: Agent, session: str) -> list[Any]:
 
 
 @shows(
-    behaviours.chat_is_posted,
-    behaviours.envelope,
-    behaviours.new_session_without_id,
-    behaviours.no_text_without_stream,
-    behaviours.chat_headers,
-    behaviours.app_id_in_the_path,
+    requirements.chat_is_posted,
+    requirements.envelope,
+    requirements.new_session_without_id,
+    requirements.no_text_without_stream,
+    requirements.chat_headers,
+    requirements.app_id_in_the_path,
 )
 def test_w1_a_chat_that_is_not_streamed(caller: Caller, agent: Agent) -> None:
     answer = caller.say(agent)
@@ -63,7 +63,7 @@ def test_w1_a_chat_that_is_not_streamed(caller: Caller, agent: Agent) -> None:
     assert {item["chat_id"] for item in items} == {said["chat_id"]}
 
 
-@shows(behaviours.long_history)
+@shows(requirements.long_history)
 def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) -> None:
     session = data(caller.say(agent, "0" + "x" * 1_000_000))["session_id"]
     finished(caller, agent, session)
@@ -84,7 +84,7 @@ def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) ->
     assert len({one["id"] for one in found}) == len(found) == 8
 
 
-@shows(behaviours.goes_on_in_a_session)
+@shows(requirements.goes_on_in_a_session)
 def test_w2_a_session_goes_on(caller: Caller, agent: Agent) -> None:
     first = data(caller.say(agent))
     second = data(caller.say(agent, "more", session_id=first["session_id"]))
@@ -95,19 +95,19 @@ def test_w2_a_session_goes_on(caller: Caller, agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("blank", [None, "", " "])
-@shows(behaviours.new_session_without_id)
+@shows(requirements.new_session_without_id)
 def test_a_blank_session_id_is_none(caller: Caller, agent: Agent, blank: str | None) -> None:
     assert data(caller.say(agent, session_id=blank))["session_id"]
 
 
 @pytest.mark.parametrize("spelling", ["app/{}/chat/create", "apps/{}/chats/create"])
-@shows(behaviours.twins)
+@shows(requirements.twins)
 def test_w4_both_spellings_are_one_call(caller: Caller, agent: Agent, spelling: str) -> None:
     for ref in (agent.uid, agent.uid.hex, agent.uid.hex.upper(), "helper"):
         assert data(caller.post(f"/v7/devhub/{spelling.format(ref)}", {"text": "hi"}))
 
 
-@shows(behaviours.sse_twin)
+@shows(requirements.sse_twin)
 def test_w4_the_sse_twin_streams_unless_told_otherwise(caller: Caller, agent: Agent) -> None:
     path = f"/v7/sse/devhub/apps/{agent.uid}/chats/create"
     assert merged(spoken(caller.post(path, {"text": "hi"}).writes))[-1] == "end"
@@ -115,7 +115,7 @@ def test_w4_the_sse_twin_streams_unless_told_otherwise(caller: Caller, agent: Ag
     assert data(caller.post(path, {"text": "hi", "stream": False}))
 
 
-@shows(behaviours.the_page_s_body, behaviours.files_are_kept)
+@shows(requirements.the_page_s_body, requirements.files_are_kept)
 def test_w5_the_page_s_whole_body(caller: Caller, agent: Agent) -> None:
     session = data(caller.say(agent))["session_id"]
     body = {
@@ -131,14 +131,14 @@ def test_w5_the_page_s_whole_body(caller: Caller, agent: Agent) -> None:
     assert [item["files"] for item in caller.items(agent, session)[2:]] == [body["files"], []]
 
 
-@shows(behaviours.variables_fill_in)
+@shows(requirements.variables_fill_in)
 def test_variables_reach_the_agent(served: Served, caller: Caller) -> None:
     agent = served.agent(instructions="- text: '{{city}}|{{day}}|{{none}}'")
     variables = [{"key": "city", "value": "a"}, {"key": "day", "value": "用"}, {"key": "city", "value": "b"}]
     assert agents(caller.hear(agent, variables=variables))[-1]["text"] == "b|用|"
 
 
-@shows(behaviours.aliases_come_back)
+@shows(requirements.aliases_come_back)
 def test_an_alias_is_what_the_client_sees_again(served: Served, caller: Caller, agent: Agent) -> None:
     who = served.principal(caller.key, USER)
     served.do(served.core.store.conversations.create(who, served.do(served.core.chat.user(who)), agent, alias="my 1"))
@@ -151,7 +151,7 @@ def test_an_alias_is_what_the_client_sees_again(served: Served, caller: Caller, 
 # Exactly once -------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.idempotency, behaviours.twins)
+@shows(requirements.idempotency, requirements.twins)
 def test_w16_one_key_is_one_run(caller: Caller, agent: Agent) -> None:
     headers = {"Idempotency-Key": "once-1"}
     first = caller.say(agent, headers=headers)
@@ -163,7 +163,7 @@ def test_w16_one_key_is_one_run(caller: Caller, agent: Agent) -> None:
     assert len(finished(caller, agent, data(first)["session_id"])) == 2
 
 
-@shows(behaviours.idempotency, behaviours.twins)
+@shows(requirements.idempotency, requirements.twins)
 @pytest.mark.parametrize("call", ["chat/create", "session/create"])
 def test_one_key_is_one_call_however_the_agent_is_spelt(caller: Caller, agent: Agent, call: str) -> None:
     headers = {"Idempotency-Key": "once-spelt"}
@@ -173,7 +173,7 @@ def test_one_key_is_one_call_however_the_agent_is_spelt(caller: Caller, agent: A
     assert [answer.header("Idempotency-Replayed") for answer in answers] == [None, *["true"] * 4]
 
 
-@shows(behaviours.idempotency_conflict)
+@shows(requirements.idempotency_conflict)
 def test_w16_another_request_under_the_key_is_a_conflict(caller: Caller, agent: Agent) -> None:
     headers = {"Idempotency-Key": "once-2"}
     caller.say(agent, headers=headers)
@@ -181,7 +181,7 @@ def test_w16_another_request_under_the_key_is_a_conflict(caller: Caller, agent: 
     refused(caller.say(agent, "other", headers=headers), 422, 422000001, message)
 
 
-@shows(behaviours.idempotency)
+@shows(requirements.idempotency)
 def test_a_streamed_call_answers_its_twin_as_that_one_wants(caller: Caller, agent: Agent) -> None:
     headers = {"Idempotency-Key": "once-3"}
     first = data(caller.say(agent, headers=headers))
@@ -195,7 +195,7 @@ def test_a_streamed_call_answers_its_twin_as_that_one_wants(caller: Caller, agen
 
 
 @pytest.mark.parametrize("how", ["path", "body", "query"])
-@shows(behaviours.cancel_by_body_or_query, behaviours.twins, behaviours.cancel_is_idempotent)
+@shows(requirements.cancel_by_body_or_query, requirements.twins, requirements.cancel_is_idempotent)
 def test_a_chat_is_cancelled_by_path_body_or_query(served: Served, caller: Caller, how: str) -> None:
     agent = served.agent(HOLD)
     made = data(caller.say(agent))
@@ -215,7 +215,7 @@ def test_a_chat_is_cancelled_by_path_body_or_query(served: Served, caller: Calle
     assert data(cancel()) == {}
 
 
-@shows(behaviours.cancel_is_idempotent, behaviours.isolation)
+@shows(requirements.cancel_is_idempotent, requirements.isolation)
 def test_what_cannot_be_cancelled_goes_on(served: Served, caller: Caller, agent: Agent) -> None:
     busy = served.agent(HOLD)
     made = data(caller.say(busy))
@@ -230,7 +230,7 @@ def test_what_cannot_be_cancelled_goes_on(served: Served, caller: Caller, agent:
     caller.cancel(busy, made["chat_id"])
 
 
-@shows(behaviours.cancel_by_body_or_query, behaviours.wrong_types)
+@shows(requirements.cancel_by_body_or_query, requirements.wrong_types)
 def test_a_cancel_without_chat_id_is_refused(caller: Caller, agent: Agent) -> None:
     path = f"/v7/devhub/apps/{agent.uid}/chats/cancel"
     invalid(caller.post(path), "chat_id is required")
@@ -242,7 +242,7 @@ def test_a_cancel_without_chat_id_is_refused(caller: Caller, agent: Agent) -> No
 # What an agent is ---------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.app_detail, behaviours.twins)
+@shows(requirements.app_detail, requirements.twins)
 def test_app_detail(served: Served, caller: Caller) -> None:
     variables = (Variable(name="city"), Variable(name="day", required=True, description="which"))
     name = served.new_name("detail")
@@ -259,7 +259,7 @@ def test_app_detail(served: Served, caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("members", [{}, {"text": None}, {"text": " "}, {"text": "", "stream": "x"}])
-@shows(behaviours.text_is_required, behaviours.failures_have_no_data, behaviours.errors_are_in_order)
+@shows(requirements.text_is_required, requirements.failures_have_no_data, requirements.errors_are_in_order)
 def test_w6_text_is_required(caller: Caller, agent: Agent, members: dict[str, Any]) -> None:
     answer = caller.post(chat(agent), members)
     invalid(answer, "text is required")
@@ -281,25 +281,25 @@ def test_w6_text_is_required(caller: Caller, agent: Agent, members: dict[str, An
         ({"variables": [{"key": "a", "value": 5}]}, "variables"),
     ],
 )
-@shows(behaviours.wrong_types)
+@shows(requirements.wrong_types)
 def test_a_wrong_type_is_named_by_its_member(caller: Caller, agent: Agent, members: dict[str, Any], field: str) -> None:
     invalid(caller.post(chat(agent), {"text": "hi", **members}), f"invalid {field}")
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"[]", b"{", b"\xff", b"\xef\xbb\xbf{}", b'{"text":"\\ud800"}'])
-@shows(behaviours.no_json_object)
+@shows(requirements.no_json_object)
 def test_a_body_that_is_no_object(caller: Caller, agent: Agent, body: bytes) -> None:
     invalid(caller.post(chat(agent), body), "invalid request body")
 
 
-@shows(behaviours.many_members)
+@shows(requirements.many_members)
 def test_a_body_of_too_many_members(caller: Caller, agent: Agent) -> None:
     few, many = (b'{"text":"hi","more":[' + b"[]," * times + b"0]}" for times in (19_996, 20_001))
     data(caller.post(chat(agent), few))
     invalid(caller.post(chat(agent), many), "invalid request body")
 
 
-@shows(behaviours.errors_are_in_order, behaviours.app_not_found, behaviours.session_not_found)
+@shows(requirements.errors_are_in_order, requirements.app_not_found, requirements.session_not_found)
 def test_errors_come_in_order(caller: Caller, agent: Agent) -> None:
     nobody = "/v7/devhub/app/none/chat/create"
     bad_key = {"Idempotency-Key": "a b"}
@@ -311,7 +311,7 @@ def test_errors_come_in_order(caller: Caller, agent: Agent) -> None:
     refused(caller.say(agent, session_id="x"), 404, 404000002, "kso: NotFound err: session not found")
 
 
-@shows(behaviours.app_not_found, behaviours.isolation)
+@shows(requirements.app_not_found, requirements.isolation)
 def test_agents_that_are_not_there_disabled_or_not_the_credential_s(served: Served, caller: Caller) -> None:
     off = served.agent("x", enabled=False)
     other = served.agent("x")
@@ -328,7 +328,7 @@ def test_agents_that_are_not_there_disabled_or_not_the_credential_s(served: Serv
     assert len({answer.body for answer in answers}) == 1
 
 
-@shows(behaviours.session_not_found, behaviours.isolation)
+@shows(requirements.session_not_found, requirements.isolation)
 def test_w7_sessions_of_others_are_not_found(served: Served, caller: Caller, agent: Agent) -> None:
     session = data(caller.say(agent))["session_id"]
     stranger, elsewhere = caller.of("stranger"), served.agent("x")
@@ -342,7 +342,7 @@ def test_w7_sessions_of_others_are_not_found(served: Served, caller: Caller, age
         refused(answer, 404, 404000002, "kso: NotFound err: session not found")
 
 
-@shows(behaviours.missing_signature, behaviours.signature_mismatch, behaviours.date_out_of_range)
+@shows(requirements.missing_signature, requirements.signature_mismatch, requirements.date_out_of_range)
 def test_w8_unsigned_wrong_and_late(caller: Caller, agent: Agent) -> None:
     unsigned = caller.say(agent, headers={"X-Kso-Authorization": "", "X-Kso-Date": ""})
     refused(unsigned, 401, 401000001, "kso: Unauthenticated err: missing signature")
@@ -354,7 +354,7 @@ def test_w8_unsigned_wrong_and_late(caller: Caller, agent: Agent) -> None:
     refused(unknown, 401, 401000001, "kso: Unauthenticated err: invalid access key")
 
 
-@shows(behaviours.needs_the_chat_scope, behaviours.token_needs_scope, behaviours.token_must_be_good)
+@shows(requirements.needs_the_chat_scope, requirements.token_needs_scope, requirements.token_must_be_good)
 def test_w9_and_w10_tokens(served: Served, caller: Caller, agent: Agent) -> None:
     narrow = Caller(served, caller.key, token=caller.issue("ann", "kso.devhub_session.readwrite"))
     scope = "kso: PermissionDenied access_token verify err: invalid_scope"
@@ -363,7 +363,7 @@ def test_w9_and_w10_tokens(served: Served, caller: Caller, agent: Agent) -> None
     refused(expired.say(agent), 401, 400001001, "kso: Unauthenticated access_token invalid or expired")
 
 
-@shows(behaviours.token_without_signature, behaviours.token_names_the_user, behaviours.token_can_be_required)
+@shows(requirements.token_without_signature, requirements.token_names_the_user, requirements.token_can_be_required)
 def test_a_token_alone(served: Served, agent: Agent) -> None:
     free = Caller(served, served.key("wps", require_signature=False))
     unsigned = {"X-Kso-Authorization": "", "X-Kso-Date": ""}
@@ -377,13 +377,13 @@ def test_a_token_alone(served: Served, agent: Agent) -> None:
     refused(signed.say(agent, headers=unsigned), 401, 401000001, missing)
 
 
-@shows(behaviours.unknown_route)
+@shows(requirements.unknown_route)
 def test_w14_unknown_routes_and_methods(caller: Caller, agent: Agent) -> None:
     for answer in (caller.get("/v7/devhub/none"), caller.get(chat(agent)), caller.get("/oauth2/none")):
         refused(answer, 404, 404000001, "404 Route Not Found")
 
 
-@shows(behaviours.size_before_route, behaviours.unknown_route, behaviours.too_large)
+@shows(requirements.size_before_route, requirements.unknown_route, requirements.too_large)
 def test_a_body_that_is_too_large_is_refused_whether_a_route_serves_it_or_not(served: Served, agent: Agent) -> None:
     for method, path in (("POST", "/v7/devhub/none"), ("DELETE", chat(agent)), ("POST", "/oauth2/none")):
         large = served.ask(Ask(method=method, path=path, body=b"x" * 1_048_577))
@@ -393,7 +393,7 @@ def test_a_body_that_is_too_large_is_refused_whether_a_route_serves_it_or_not(se
 
 @pytest.mark.parametrize("query", ["?", "??", "?&", "?a=", "?a=%7E&a=%7e", "?q=%E4%BD%A0+", "?a#b"])
 @pytest.mark.parametrize("proxied", ["", "http://gateway.example"])
-@shows(behaviours.target_as_sent)
+@shows(requirements.target_as_sent)
 def test_the_address_is_signed_as_it_was_sent(served: Served, agent: Agent, proxied: str, query: str) -> None:
     path = f"/v7/devhub/app/{agent.uid}/detail{query}"
     ask = Caller(served).request("GET", path)
@@ -404,13 +404,13 @@ def test_the_address_is_signed_as_it_was_sent(served: Served, agent: Agent, prox
         refused(connection.answer(), 401, 401000001, "kso: Unauthenticated err: signature mismatch")
 
 
-@shows(behaviours.too_large)
+@shows(requirements.too_large)
 def test_a_body_that_is_too_large(served: Served, agent: Agent) -> None:
     answer = served.ask(Ask(path=chat(agent), body=b"x" * 1_048_577))
     refused(answer, 413, 413000001, "kso: InvalidArgument err: request body too large")
 
 
-@shows(behaviours.limits)
+@shows(requirements.limits)
 def test_rate_and_lifetime_limits(served: Served, agent: Agent) -> None:
     message = "kso: ResourceExhausted err: too many requests"
     hurried, counted = Caller(served, served.key("wps", rpm=1)), Caller(served, served.key("wps", total=1))
@@ -434,7 +434,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     members=st.dictionaries(st.sampled_from(["text", "stream", "files", "session_id", "variables"]), json_values),
     query=st.sampled_from(["", "page_size=%00", "chat_id=%ff&next_page_token=x", "&&==", "page_size=9&session_id=%F0"]),
 )
-@shows(behaviours.wrong_types, behaviours.no_json_object)
+@shows(requirements.wrong_types, requirements.no_json_object)
 def test_whatever_is_sent_it_is_no_failure_of_ours(
     caller: Caller, agent: Agent, members: dict[str, Any], query: str
 ) -> None:
@@ -444,9 +444,9 @@ def test_whatever_is_sent_it_is_no_failure_of_ours(
     assert caller.get(f"/v7/devhub/app/{agent.uid}/session/messages", query).status in {200, 400, 404}
 
 
-@shows(behaviours.curl_sample)
+@shows(requirements.curl_sample)
 def test_the_sample_that_newcomers_paste_works(served: Served, caller: Caller, agent: Agent) -> None:
-    sample = Sample(
+    sample = CurlSample(
         base_url=served.base_url,
         id=caller.key.id,
         secret=caller.key.secret,
@@ -459,7 +459,7 @@ def test_the_sample_that_newcomers_paste_works(served: Served, caller: Caller, a
     assert agents(said)[-1]["text"] == "Turn 1: How do I configure a model?"
 
 
-@shows(behaviours.full)
+@shows(requirements.full)
 def test_a_quota_that_is_used_up_is_told_without_a_time(served: Served, agent: Agent) -> None:
     with served.full("conversations"):
         answer = Caller(served, served.key("wps")).say(agent)

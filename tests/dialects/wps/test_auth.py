@@ -8,15 +8,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dialects.manifest import shows
 from hypothesis import given
 from hypothesis import strategies as st
+from support.requirements import shows
 
 from palaver.core.problems import Forbidden, Unauthenticated
-from palaver.core.types import Key, Principal, Token
-from palaver.dialects.wps import DIALECT, behaviours
+from palaver.core.types import ApiKey, Principal, Token
+from palaver.dialects.wps import DIALECT, requirements
 from palaver.dialects.wps.auth import APP, CHAT, SCOPES, SESSION, signature
-from palaver.wire.contract import Call, Claim, Headers
+from palaver.wire.contract import CredentialClaim, Headers, Request
 
 APPID, APPKEY = "AK123456", "sk098765"
 DATE = "Mon, 02 Jan 2006 15:04:05 GMT"
@@ -70,8 +70,8 @@ VECTORS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def key(*, enabled: bool = True, number: int = 1, **settings: Any) -> Key:
-    return Key(app=1, number=number, dialect="wps", id=APPID, secret=APPKEY, enabled=enabled, settings=settings)
+def key(*, enabled: bool = True, number: int = 1, **settings: Any) -> ApiKey:
+    return ApiKey(app=1, number=number, dialect="wps", id=APPID, secret=APPKEY, enabled=enabled, settings=settings)
 
 
 def token(*scopes: str, number: int = 1) -> Token:
@@ -100,14 +100,14 @@ def call(
     bearer: str | None = None,
     route: str = SAY,
     now: float = NOW,
-) -> Call:
+) -> Request:
     given = {
         "X-Kso-Date": date,
         "Content-Type": media_type,
         "X-Kso-Authorization": authorization,
         "Authorization": None if bearer is None else f"Bearer {bearer}",
     }
-    return Call(
+    return Request(
         method=method,
         path=path,
         target=f"{path}?{query}" if query else path,
@@ -120,29 +120,29 @@ def call(
     )
 
 
-def signed(signature: str, **members: Any) -> Call:
+def signed(signature: str, **members: Any) -> Request:
     return call(authorization=f"KSO-1 {APPID}:{signature}", **members)
 
 
-def good(**members: Any) -> Call:
+def good(**members: Any) -> Request:
     """A call that is signed as it should be."""
     return signed(signature(call(**members), APPKEY), **members)
 
 
-def admitted(request: Call, found: Key | None = None, bearer: Token | None = None) -> Principal:
+def admitted(request: Request, found: ApiKey | None = None, bearer: Token | None = None) -> Principal:
     """Who is let in when ``found`` is the key that the call claims."""
     DIALECT.claim(request)
     return DIALECT.verify(request, found or key(), bearer)
 
 
-def reason(request: Call, found: Key | None = None, bearer: Token | None = None) -> tuple[str, str]:
+def reason(request: Request, found: ApiKey | None = None, bearer: Token | None = None) -> tuple[str, str]:
     """Why a call is refused, and what about."""
     with pytest.raises(Unauthenticated) as refusal:
         admitted(request, found, bearer)
     return refusal.value.reason, refusal.value.subject
 
 
-def missing(request: Call) -> tuple[str, str]:
+def missing(request: Request) -> tuple[str, str]:
     """Why a call is refused whose key there is not."""
 
     def ask() -> None:
@@ -158,11 +158,11 @@ def missing(request: Call) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", VECTORS)
-@shows(behaviours.vectors, behaviours.kso_1_signs, behaviours.date_forms, behaviours.any_media_type)
+@shows(requirements.vectors, requirements.kso_1_signs, requirements.date_forms, requirements.any_media_type)
 def test_a_vector_is_accepted_as_it_stands(name: str) -> None:
     members, expected = VECTORS[name]
     request = signed(expected, **members)
-    assert DIALECT.claim(request) == Claim(id=APPID)
+    assert DIALECT.claim(request) == CredentialClaim(id=APPID)
     assert admitted(request) == Principal(key=key(), user="default")
 
 
@@ -175,12 +175,12 @@ def test_a_vector_is_accepted_as_it_stands(name: str) -> None:
         (VECTORS["K10"][1], {"method": "GET", "path": LIST, "query": "x=1&page_size=20"}),
     ],
 )
-@shows(behaviours.must_be_refused, behaviours.signature_mismatch)
+@shows(requirements.must_be_refused, requirements.signature_mismatch)
 def test_what_must_be_refused_is(signature: str, members: dict[str, Any]) -> None:
     assert reason(signed(signature, **members)) == ("wrong", "")
 
 
-@shows(behaviours.must_be_refused)
+@shows(requirements.must_be_refused)
 def test_a_query_is_signed_in_the_order_it_was_sent_in() -> None:
     sent: dict[str, Any] = {"method": "GET", "path": LIST, "query": "page_size=20&next_page_token=a%2Fb"}
     turned: dict[str, Any] = {**sent, "query": "next_page_token=a%2Fb&page_size=20"}
@@ -190,7 +190,7 @@ def test_a_query_is_signed_in_the_order_it_was_sent_in() -> None:
     assert reason(signed(right, **{**sent, "query": "page_size=20&next_page_token=a/b"})) == ("wrong", "")
 
 
-@shows(behaviours.hex_of_either_case)
+@shows(requirements.hex_of_either_case)
 def test_hex_may_be_upper_case() -> None:
     members, expected = VECTORS["K4"]
     admitted(signed(expected.upper(), **members))
@@ -212,19 +212,19 @@ def test_hex_may_be_upper_case() -> None:
         "é",
     ],
 )
-@shows(behaviours.header_form, behaviours.invalid_access_key)
+@shows(requirements.header_form, requirements.invalid_access_key)
 def test_a_header_of_another_form_names_no_key(authorization: str) -> None:
     assert missing(call(authorization=authorization)) == ("unknown", "")
 
 
-@shows(behaviours.invalid_access_key)
+@shows(requirements.invalid_access_key)
 def test_an_unknown_or_disabled_key_comes_before_its_date_and_signature() -> None:
     assert missing(signed("00", date="never")) == ("unknown", "")
     assert reason(signed("00", date="never"), key(enabled=False)) == ("disabled", "")
 
 
 @pytest.mark.parametrize("members", [{"authorization": None}, {"date": None}, {"date": None, "bearer": "x"}])
-@shows(behaviours.missing_signature)
+@shows(requirements.missing_signature)
 def test_without_authorization_or_date_a_signature_is_missing(members: dict[str, Any]) -> None:
     given: dict[str, Any] = {"authorization": f"KSO-1 {APPID}:00", **members}
     assert reason(call(**given)) == ("missing", "")
@@ -243,12 +243,12 @@ def test_without_authorization_or_date_a_signature_is_missing(members: dict[str,
         "1136214245",
     ],
 )
-@shows(behaviours.date_out_of_range)
+@shows(requirements.date_out_of_range)
 def test_a_date_of_another_form_is_out_of_range(date: str) -> None:
     assert reason(good(date=date)) == ("expired", "")
 
 
-@shows(behaviours.date_window, behaviours.date_out_of_range)
+@shows(requirements.date_window, requirements.date_out_of_range)
 def test_a_date_may_be_off_by_the_window() -> None:
     for off in (-900, 900):
         admitted(good(now=NOW + off))
@@ -260,7 +260,7 @@ def test_a_date_may_be_off_by_the_window() -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\0\r\n", max_codepoint=0xFF), max_size=40))
-@shows(behaviours.header_form, behaviours.date_out_of_range)
+@shows(requirements.header_form, requirements.date_out_of_range)
 def test_whatever_stands_in_the_headers_it_is_a_refusal(text: str) -> None:
     assert reason(good(date=text or "x"))[0] in {"expired", "missing"}
     assert missing(call(authorization=text))[0] in {"unknown", "missing"}
@@ -270,42 +270,42 @@ def test_whatever_stands_in_the_headers_it_is_a_refusal(text: str) -> None:
 # User tokens --------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.tokens_are_optional, behaviours.token_names_the_user)
+@shows(requirements.tokens_are_optional, requirements.token_names_the_user)
 def test_the_end_user_is_the_token_s_or_the_credential_s() -> None:
     assert admitted(good()).user == "default"
     assert admitted(good(), key(default_user="shop")).user == "shop"
-    assert DIALECT.claim(good(bearer="t")) == Claim(id=APPID, token="t")
+    assert DIALECT.claim(good(bearer="t")) == CredentialClaim(id=APPID, token="t")
     assert admitted(good(bearer="t"), key(default_user="shop"), token(CHAT)).user == "ann"
 
 
-@shows(behaviours.empty_token_is_none)
+@shows(requirements.empty_token_is_none)
 @pytest.mark.parametrize("sent", ["Bearer", "Bearer  ", "bearer \t"])
 def test_a_token_that_got_lost_is_not_the_credential_s_own_user(sent: str) -> None:
     lost = replace(good(), headers=Headers([*_raw(good()), (b"authorization", sent.encode())]))
-    assert DIALECT.claim(lost) == Claim(id=APPID)
+    assert DIALECT.claim(lost) == CredentialClaim(id=APPID)
     assert reason(lost) == ("missing", "token")
     assert admitted(replace(good(), headers=Headers([*_raw(good()), (b"authorization", b"Basic x")]))).user == "default"
 
 
-def _raw(call: Call) -> list[tuple[bytes, bytes]]:
+def _raw(call: Request) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in call.headers.items()]
 
 
-@shows(behaviours.token_can_be_required)
+@shows(requirements.token_can_be_required)
 def test_a_token_can_be_required() -> None:
     assert reason(good(), key(user_token="required")) == ("missing", "token")
     admitted(good(bearer="t"), key(user_token="required"), token(CHAT))
     assert reason(signed("00"), key(user_token="required")) == ("wrong", "")
 
 
-@shows(behaviours.token_must_be_good)
+@shows(requirements.token_must_be_good)
 def test_a_token_that_is_sent_must_be_good() -> None:
     assert reason(good(bearer="t")) == ("expired", "token")
     assert reason(good(bearer="t"), key(), token(*SCOPES, number=2)) == ("expired", "token")
 
 
 @pytest.mark.parametrize("route", [route for route in DIALECT.routes if not route.public])
-@shows(behaviours.token_needs_scope, behaviours.needs_the_chat_scope)
+@shows(requirements.token_needs_scope, requirements.needs_the_chat_scope)
 def test_a_token_needs_the_scope_of_the_call(route: Any) -> None:
     scope = CHAT if "/chat" in route.path else SESSION if "/session" in route.path else APP
     request = good(bearer="t", method=route.method, route=route.path)
@@ -314,35 +314,35 @@ def test_a_token_needs_the_scope_of_the_call(route: Any) -> None:
         admitted(request, key(), token(*(other for other in SCOPES if other != scope)))
 
 
-@shows(behaviours.token_without_signature, behaviours.unknown_token_alone)
+@shows(requirements.token_without_signature, requirements.unknown_token_alone)
 def test_a_token_alone_is_enough_where_no_signature_is_required() -> None:
     free = key(require_signature=False)
     alone = call(bearer="t", date=None)
-    assert DIALECT.claim(alone) == Claim(token="t")
+    assert DIALECT.claim(alone) == CredentialClaim(token="t")
     good = token(CHAT)
     assert admitted(alone, free, good) == Principal(key=free, user="ann", until=good.expires.timestamp())
     assert reason(alone, key(), token(CHAT)) == ("missing", "")
     assert missing(alone) == ("expired", "token")
 
 
-@shows(behaviours.token_without_signature)
+@shows(requirements.token_without_signature)
 def test_signature_headers_then_only_name_the_key() -> None:
     free = key(require_signature=False)
     named = call(authorization=f"KSO-1 {APPID}:nonsense", date="never", bearer="t")
-    assert DIALECT.claim(named) == Claim(id=APPID, token="t")
+    assert DIALECT.claim(named) == CredentialClaim(id=APPID, token="t")
     admitted(named, free, token(CHAT))
     assert reason(named, free) == ("expired", "token")
     assert reason(signed("nonsense", date=None), free) == ("missing", "token")
 
 
-@shows(behaviours.disabled_credential_s_token)
+@shows(requirements.disabled_credential_s_token)
 def test_a_disabled_credential_s_token_is_invalid() -> None:
     off = key(require_signature=False, enabled=False)
     assert reason(call(bearer="t", date=None), off, token(CHAT)) == ("expired", "token")
     assert reason(call(bearer="t", date=None), key(enabled=False), token(CHAT)) == ("missing", "")
 
 
-@shows(behaviours.new_credentials)
+@shows(requirements.new_credentials)
 def test_a_new_credential_has_the_vendor_s_look() -> None:
     name, secret = DIALECT.new_credential(bytes(range(32)))
     assert (name, secret) == ("AK0001020304050607", "101112131415161718191a1b1c1d1e1f")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.wps.asking import Caller, spoken
+from dialects.wps.client import Caller, spoken
 from dialects.wps.test_tokens import BACK, code, exchange, failed, granted
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 
 
-@shows(behaviours.chat_id_is_last)
+@shows(requirements.chat_id_is_last)
 def test_every_message_of_a_stream_ends_with_its_chat_id(served: Served, caller: Caller) -> None:
     answer = caller.begin(served.agent("one two three")).answer()
     said = [one["data"] for one in spoken(answer.writes) if one["event"] in {"add_message", "token"}]
@@ -19,7 +19,7 @@ def test_every_message_of_a_stream_ends_with_its_chat_id(served: Served, caller:
     assert {message["chat_id"] for message in said} == {answer.header("X-Chat-Id")}
 
 
-@shows(behaviours.no_later_form)
+@shows(requirements.no_later_form)
 def test_no_spelling_of_the_call_streams_the_later_form(served: Served, caller: Caller) -> None:
     agent = served.agent("one two three")
     for path in ("/v7/devhub/apps/{}/chats/create", "/v7/sse/devhub/apps/{}/chats/create"):
@@ -28,7 +28,7 @@ def test_no_spelling_of_the_call_streams_the_later_form(served: Served, caller: 
         assert [one for one in said if {"role", "type"} & set(one["data"])] == []
 
 
-@shows(behaviours.members_without_effect)
+@shows(requirements.members_without_effect)
 def test_a_ticket_and_a_company_change_nothing_of_a_token(served: Served) -> None:
     key = served.key("wps", default_user="shop")
     plain = granted(exchange(served, key, grant_type="client_credentials"))
@@ -37,7 +37,7 @@ def test_a_ticket_and_a_company_change_nothing_of_a_token(served: Served) -> Non
     assert plain == more
 
 
-@shows(behaviours.tried_codes_are_used_up)
+@shows(requirements.tried_codes_are_used_up)
 def test_a_code_that_somebody_else_tried_is_used_up(served: Served) -> None:
     key, other = (served.key("wps", redirect_uris=[BACK], auto_approve_user="ann") for _ in range(2))
     for caller, address in ((other, BACK), (key, "http://127.0.0.1:9/other")):

@@ -9,15 +9,15 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from dialects.manifest import shows
-from dialects.wps.asking import agents, chunks, merged, names, spoken
-from dialects.wps.people import CHAT, ENDED_MS, FLOW, NOW, QUESTION, SESSION, encoder
+from dialects.wps.client import agents, chunks, merged, names, spoken
+from dialects.wps.tokens import CHAT, ENDED_MS, FLOW, NOW, QUESTION, SESSION, encoder
+from support.requirements import shows
 
-from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.problems import Internal, Upstream
-from palaver.core.types import Ended, Status, Text, Thinking, ToolCall, ToolResult
-from palaver.dialects.wps import behaviours
-from palaver.dialects.wps.stream import Form, Messages, duration
+from palaver.core.types import RunEnded, Status, Text, Thinking, ToolCall, ToolResult
+from palaver.dialects.wps import requirements
+from palaver.dialects.wps.stream import WpsEncoder, WpsStreamOptions, duration
 
 SAMPLE = """{"timestamp": "2025-05-09T15:03:47.532881", "sender": "Machine", "sender_name": "Agent", "session_id":
  "7038a190-c4e9-44c3-9305-f560266be942", "text": "\\u4e2d\\u56fd", "files": [], "error": false, "edit": false,
@@ -29,7 +29,7 @@ SAMPLE = """{"timestamp": "2025-05-09T15:03:47.532881", "sender": "Machine", "se
  "allow_markdown": true, "media_url": null}], "id": "a550de06-0198-4a57-a5cd-75000522bf1d",
  "flow_id": "72cdefc1-940c-428d-bd8e-198386f3de5c"}"""
 """The page's sample of an agent's message, its texts shortened."""
-DONE = Ended(status=Status.COMPLETE, at=ENDED_MS)
+DONE = RunEnded(status=Status.COMPLETE, at=ENDED_MS)
 ALL = [
     "vertices_sorted",
     "User complete",
@@ -49,33 +49,39 @@ PROPERTIES = (
 
 
 def text(*pieces: str) -> list[Event]:
-    return [Opened(part=Text()), *(Grew(text=piece) for piece in pieces)]
+    return [PartStarted(part=Text()), *(TextDelta(text=piece) for piece in pieces)]
 
 
-def written(events: list[Event], form: Form | None = None, *, step: float = 0.0, **more: Any) -> list[bytes]:
+def written(
+    events: list[Event], form: WpsStreamOptions | None = None, *, step: float = 0.0, **more: Any
+) -> list[bytes]:
     """What an encoder writes when ``step`` seconds lie between two events, what it holds back in its time."""
     return [write for _, write in timed(events, form, step=step, **more)]
 
 
 def timed(
-    events: list[Event], form: Form | None = None, *, step: float = 0.0, **more: Any
+    events: list[Event], form: WpsStreamOptions | None = None, *, step: float = 0.0, **more: Any
 ) -> list[tuple[float, bytes]]:
     """The same, each write with its moment."""
     made = encoder(form, **more)
     writes: list[tuple[float, bytes]] = []
     for at, event in enumerate(events):
         now = NOW + at * step
-        while made.due is not None and made.due <= now:
-            due = max(NOW, made.due)
+        while made.flush_at is not None and made.flush_at <= now:
+            due = max(NOW, made.flush_at)
             writes += [(due, write) for write in made.flush(due)]
         writes += [(now, write) for write in made.encode(event, now)]
-    while isinstance(events[-1], Ended) and (due := made.due) is not None:
+    while isinstance(events[-1], RunEnded) and (due := made.flush_at) is not None:
         writes += [(due, write) for write in made.flush(due)]
     return writes
 
 
 @shows(
-    behaviours.order, behaviours.each_stream_message, behaviours.user_message, behaviours.vertices, behaviours.one_write
+    requirements.order,
+    requirements.each_stream_message,
+    requirements.user_message,
+    requirements.vertices,
+    requirements.one_write,
 )
 def test_the_beginning_byte_by_byte() -> None:
     made = encoder(files=("f-1", "文"))
@@ -115,9 +121,14 @@ def _agent_message(said: str, entry: str) -> bytes:
     )
 
 
-@shows(behaviours.order, behaviours.ascii_form, behaviours.partial_after_every_token, behaviours.durations_are_stored)
+@shows(
+    requirements.order,
+    requirements.ascii_form,
+    requirements.partial_after_every_token,
+    requirements.durations_are_stored,
+)
 def test_a_token_and_the_message_after_it_byte_by_byte() -> None:
-    _, _, _, _, token, message = written(text("你"), Form(partial_every_s=0))
+    _, _, _, _, token, message = written(text("你"), WpsStreamOptions(partial_every_s=0))
     assert (
         token
         == (
@@ -128,7 +139,7 @@ def test_a_token_and_the_message_after_it_byte_by_byte() -> None:
     assert message == _agent_message("\\u4f60", 'Input", "icon": "MessageSquare"}, "text": "**Input**: hi"}')
 
 
-@shows(behaviours.order, behaviours.vertices, behaviours.end_is_last, behaviours.durations)
+@shows(requirements.order, requirements.vertices, requirements.end_is_last, requirements.durations)
 def test_the_end_byte_by_byte() -> None:
     *_, message, agent, output, end = written([*text("你好"), DONE])
     said = json.loads(message)["data"]
@@ -150,7 +161,9 @@ def test_the_end_byte_by_byte() -> None:
     assert end == b'{"event": "end", "data": {}}\n\n'
 
 
-@shows(behaviours.sample_message, behaviours.event_names, behaviours.message_id, behaviours.reply_is_in_add_message)
+@shows(
+    requirements.sample_message, requirements.event_names, requirements.message_id, requirements.reply_is_in_add_message
+)
 def test_the_last_message_has_the_members_of_the_page_s_sample_in_its_order() -> None:
     sample = json.loads(SAMPLE)
     said = spoken(written([*text("中国", "的"), DONE]))
@@ -166,13 +179,18 @@ def test_the_last_message_has_the_members_of_the_page_s_sample_in_its_order() ->
     assert {message["id"] for message in agents(said)} == {CHAT}
 
 
-@shows(behaviours.text_is_cumulative, behaviours.partial_after_every_token)
+@shows(requirements.text_is_cumulative, requirements.partial_after_every_token)
 @pytest.mark.parametrize("step", [0, 0.001, 0.011, 0.1])
 def test_a_message_says_what_the_tokens_before_it_said(step: float) -> None:
-    for form in (Form(), Form(partial_every_s=0), Form(partial_every_s=0.3), Form(token_gap_s=0)):
+    for form in (
+        WpsStreamOptions(),
+        WpsStreamOptions(partial_every_s=0),
+        WpsStreamOptions(partial_every_s=0.3),
+        WpsStreamOptions(token_gap_s=0),
+    ):
         said = spoken(
             written(
-                [*text("a", "b\n", "🙂", '"'), Opened(part=Thinking()), Grew(text="x"), *text("c"), DONE],
+                [*text("a", "b\n", "🙂", '"'), PartStarted(part=Thinking()), TextDelta(text="x"), *text("c"), DONE],
                 form,
                 step=step,
             )
@@ -187,24 +205,24 @@ def test_a_message_says_what_the_tokens_before_it_said(step: float) -> None:
         assert merged(said)[:5] == ALL[:5]
 
 
-@shows(behaviours.partials_are_merged)
+@shows(requirements.partials_are_merged)
 def test_partials_are_apart_and_a_pending_one_goes_out_in_time() -> None:
-    made = encoder(Form(partial_every_s=0.1, token_gap_s=0))
+    made = encoder(WpsStreamOptions(partial_every_s=0.1, token_gap_s=0))
     made.flush(NOW)
     opened, first, second = text("a", "b")
     assert made.encode(opened, NOW + 0.01) == []
     assert names(spoken(made.encode(first, NOW + 0.02))) == ["token"]
     assert names(spoken(made.encode(second, NOW + 0.05))) == ["token"]
-    assert made.due == pytest.approx(NOW + 0.1)
+    assert made.flush_at == pytest.approx(NOW + 0.1)
     assert made.flush(NOW + 0.09) == []
     (partial,) = spoken(made.flush(NOW + 0.11))
     assert partial["data"]["text"] == "ab"
-    assert made.due is None
+    assert made.flush_at is None
     assert made.flush(NOW + 9) == []
-    assert names(spoken(made.encode(Grew(text="c"), NOW + 0.3))) == ["token", "Agent partial"]
-    assert names(spoken(made.encode(Grew(text="d"), NOW + 0.31))) == ["token"]
+    assert names(spoken(made.encode(TextDelta(text="c"), NOW + 0.3))) == ["token", "Agent partial"]
+    assert names(spoken(made.encode(TextDelta(text="d"), NOW + 0.31))) == ["token"]
     assert names(spoken(made.encode(DONE, NOW + 0.32))) == ALL[-4:]
-    assert made.due is None
+    assert made.flush_at is None
 
 
 def repeated(writes: list[tuple[float, bytes]]) -> list[float]:
@@ -219,7 +237,7 @@ def repeated(writes: list[tuple[float, bytes]]) -> list[float]:
 
 
 @pytest.mark.parametrize("step", [0, 0.001, 0.007, 0.029, 0.031, 0.05, 0.11])
-@shows(behaviours.messages_keep_away_from_tokens, behaviours.page_pause)
+@shows(requirements.messages_keep_away_from_tokens, requirements.page_pause)
 def test_no_message_comes_soon_after_a_token_that_it_repeats(step: float) -> None:
     for pieces in (1, 2, 40, 400):
         events = [*text(*"x" * pieces), DONE]
@@ -230,12 +248,12 @@ def test_no_message_comes_soon_after_a_token_that_it_repeats(step: float) -> Non
         started = NOW + 0.45
         assert all(at > started + 0.0299 for at, write in writes if b'"text": "x' in write and b"Machine" in write)
         assert tokens[0] == NOW + step, "the words themselves are not late"
-        for form in (Form(partial_every_s=0), Form(token_gap_s=0)):
+        for form in (WpsStreamOptions(partial_every_s=0), WpsStreamOptions(token_gap_s=0)):
             assert min(repeated(timed(events, form, step=step))) < step + 0.001
 
 
 @pytest.mark.parametrize("late", [0.005, 0.04, 0.5])
-@shows(behaviours.messages_keep_away_from_tokens, behaviours.page_pause)
+@shows(requirements.messages_keep_away_from_tokens, requirements.page_pause)
 def test_the_gap_begins_when_a_token_was_written(late: float) -> None:
     made = encoder()
     made.flush(NOW)
@@ -251,16 +269,16 @@ def test_the_gap_begins_when_a_token_was_written(late: float) -> None:
     assert_due(made, NOW + 2 + late + 0.03, ALL[-4:])
 
 
-def assert_due(made: Messages, at: float, said: list[str]) -> None:
+def assert_due(made: WpsEncoder, at: float, said: list[str]) -> None:
     """That it gives these events then, and no sooner."""
-    due = made.due
+    due = made.flush_at
     assert due == pytest.approx(at)
     assert due is not None
     assert made.flush(due - 0.001) == []
     assert names(spoken(made.flush(due))) == said
 
 
-@shows(behaviours.messages_keep_away_from_tokens)
+@shows(requirements.messages_keep_away_from_tokens)
 def test_text_that_comes_in_the_gap_is_one_token_after_the_message() -> None:
     made = encoder()
     made.flush(NOW)
@@ -268,34 +286,34 @@ def test_text_that_comes_in_the_gap_is_one_token_after_the_message() -> None:
     made.encode(opened, NOW + 0.5)
     assert names(spoken(made.encode(first, NOW + 0.5))) == ["token"]
     assert [made.encode(event, NOW + 0.51) for event in more] == [[], []]
-    assert made.due == pytest.approx(NOW + 0.53)
+    assert made.flush_at == pytest.approx(NOW + 0.53)
     message, token = spoken(made.flush(NOW + 0.531))
     assert (message["data"]["text"], token["data"]["chunk"]) == ("a", "bc")
-    assert made.due == pytest.approx(NOW + 0.631)
+    assert made.flush_at == pytest.approx(NOW + 0.631)
 
 
-@shows(behaviours.streams_without_tokens)
+@shows(requirements.streams_without_tokens)
 def test_a_stream_without_tokens_has_the_messages_alone() -> None:
     events = [*text("a", "b", "c"), DONE]
-    writes = timed(events, Form(tokens=False), step=0.06)
+    writes = timed(events, WpsStreamOptions(tokens=False), step=0.06)
     assert [at - NOW for at, _ in writes] == pytest.approx([0, 0, 0, 0, 0.1, 0.2, 0.24, 0.24, 0.24, 0.24])
     said = spoken([write for _, write in writes])
     assert merged(said) == [name for name in ALL if name != "token"]
     assert [message["text"] for message in agents(said)] == ["", "a", "abc", "abc"]
 
 
-@shows(behaviours.reasoning_is_a_step)
+@shows(requirements.reasoning_is_a_step)
 def test_reasoning_has_no_tokens_and_is_one_entry() -> None:
     events = [
-        Opened(part=Thinking()),
-        Grew(text="look "),
+        PartStarted(part=Thinking()),
+        TextDelta(text="look "),
         *text("a"),
-        Opened(part=Thinking()),
-        Grew(text="it up"),
+        PartStarted(part=Thinking()),
+        TextDelta(text="it up"),
         *text("b"),
         DONE,
     ]
-    said = spoken(written(events, Form(partial_every_s=0)))
+    said = spoken(written(events, WpsStreamOptions(partial_every_s=0)))
     assert chunks(said) == "ab"
     shown = [[entry["text"] for entry in message["content_blocks"][0]["contents"]] for message in agents(said)]
     asked = "**Input**: hi"
@@ -304,15 +322,15 @@ def test_reasoning_has_no_tokens_and_is_one_entry() -> None:
     assert thinking["header"] == {"title": "Thinking", "icon": "Brain"}
 
 
-@shows(behaviours.tool_calls_are_steps)
+@shows(requirements.tool_calls_are_steps)
 def test_a_tool_call_is_an_entry_when_it_has_ended() -> None:
     calls: list[Event] = [
-        Added(part=ToolCall(call_id="1", name="find", arguments={"q": "用户"}, at=1000)),
-        Added(part=ToolCall(call_id="2", name="add", arguments={}, at=1000)),
-        Added(part=ToolResult(call_id="2", name="add", content="no", error=True, at=1012)),
-        Added(part=ToolResult(call_id="1", name="find", content="found", data=[1], at=3400)),
+        PartAdded(part=ToolCall(call_id="1", name="find", arguments={"q": "用户"}, at=1000)),
+        PartAdded(part=ToolCall(call_id="2", name="add", arguments={}, at=1000)),
+        PartAdded(part=ToolResult(call_id="2", name="add", content="no", error=True, at=1012)),
+        PartAdded(part=ToolResult(call_id="1", name="find", content="found", data=[1], at=3400)),
     ]
-    said = spoken(written([*calls, DONE], Form(partial_every_s=0)))
+    said = spoken(written([*calls, DONE], WpsStreamOptions(partial_every_s=0)))
     assert [len(message["content_blocks"][0]["contents"]) for message in agents(said)] == [1, 2, 3, 4]
     (add, find) = agents(said)[-1]["content_blocks"][0]["contents"][1:3]
     assert json.dumps(add) == (
@@ -332,9 +350,9 @@ def test_a_tool_call_is_an_entry_when_it_has_ended() -> None:
         (None, Status.FAILED, "internal error"),
     ],
 )
-@shows(behaviours.failed_run)
+@shows(requirements.failed_run)
 def test_a_failure_has_a_form_of_its_own(problem: Any, status: Status, reason: str) -> None:
-    ended = Ended(status=status, reason="error", problem=problem, at=ENDED_MS)
+    ended = RunEnded(status=status, reason="error", problem=problem, at=ENDED_MS)
     said = spoken(written([*text("so far"), ended]))
     assert names(said)[-4:] == ["token", "Agent complete", "end Agent", "end"]
     message = agents(said)[-1]
@@ -354,56 +372,56 @@ def test_a_failure_has_a_form_of_its_own(problem: Any, status: Status, reason: s
     }
 
 
-@shows(behaviours.error_event)
+@shows(requirements.error_event)
 def test_an_error_event_is_the_message_with_the_reason_as_its_text_and_an_id_of_its_own() -> None:
-    ended = Ended(status=Status.FAILED, reason="error", problem=Upstream(reason="cut"), at=ENDED_MS)
-    said = spoken(written([*text("x"), ended], Form(error_event=True)))
+    ended = RunEnded(status=Status.FAILED, reason="error", problem=Upstream(reason="cut"), at=ENDED_MS)
+    said = spoken(written([*text("x"), ended], WpsStreamOptions(error_event=True)))
     assert names(said)[-4:] == ["Agent complete", "error", "end Agent", "end"]
     message, error = said[-4]["data"], said[-3]["data"]
     assert error == {**message, "id": error["id"], "text": "the model failed to answer"}
     assert list(error) == list(message)
     assert UUID(error["id"]) not in (UUID(CHAT), UUID(QUESTION))
-    again = spoken(written([*text("x"), ended], Form(error_event=True)))[-3]["data"]
+    again = spoken(written([*text("x"), ended], WpsStreamOptions(error_event=True)))[-3]["data"]
     assert again["id"] == error["id"], "a replay has the same ids"
-    assert "error" not in names(spoken(written([*text("x"), DONE], Form(error_event=True))))
+    assert "error" not in names(spoken(written([*text("x"), DONE], WpsStreamOptions(error_event=True))))
 
 
-@shows(behaviours.cancelled_run, behaviours.cancelled_while_waiting)
+@shows(requirements.cancelled_run, requirements.cancelled_while_waiting)
 def test_a_stopped_run_ends_like_a_complete_one() -> None:
-    stopped = Ended(status=Status.STOPPED, at=ENDED_MS)
+    stopped = RunEnded(status=Status.STOPPED, at=ENDED_MS)
     assert merged(spoken(written([*text("so f"), stopped]))) == ALL
     made = encoder(waiting=True)
-    assert made.due is None
+    assert made.flush_at is None
     said = spoken(made.encode(stopped, NOW))
     assert names(said) == [name for name in ALL if name != "token"]
     assert agents(said)[-1]["text"] == ""
 
 
-@shows(behaviours.times_have_the_server_s_zone)
+@shows(requirements.times_have_the_server_s_zone)
 def test_a_message_has_the_time_of_the_server_s_zone() -> None:
-    said = spoken(written([DONE], Form(zone=ZoneInfo("Asia/Shanghai"))))
+    said = spoken(written([DONE], WpsStreamOptions(zone=ZoneInfo("Asia/Shanghai"))))
     assert said[1]["data"]["timestamp"] == "2025-05-09T15:03:43.100000"
     assert {message["timestamp"] for message in agents(said)} == {"2025-05-09T15:03:43.200000"}
     assert said[2]["data"]["build_data"]["timestamp"] == "2025-05-09T07:03:43.100000Z"
 
 
-@shows(behaviours.data_prefix, behaviours.heartbeat)
+@shows(requirements.data_prefix, requirements.heartbeat)
 def test_data_lines_for_standard_readers() -> None:
-    prefixed, plain = written([*text("x"), DONE], Form(data_prefix=True)), written([*text("x"), DONE])
+    prefixed, plain = written([*text("x"), DONE], WpsStreamOptions(data_prefix=True)), written([*text("x"), DONE])
     assert prefixed == [b"data: " + write for write in plain]
-    assert (encoder(Form(data_prefix=True)).heartbeat, encoder().heartbeat) == (b": ping\n\n", b"\n\n")
+    assert (encoder(WpsStreamOptions(data_prefix=True)).heartbeat, encoder().heartbeat) == (b": ping\n\n", b"\n\n")
 
 
-@shows(behaviours.ascii_form, behaviours.one_write)
+@shows(requirements.ascii_form, requirements.one_write)
 def test_a_message_is_ascii_in_one_line_however_odd_its_text() -> None:
     odd = '~\x7f\x80\x85\xa0é用\u2028\u2029\ufeff\uffff🙂\U0010ffff "\\/\b\f\n\r\t\x01 %s {}'
-    writes = written([Opened(part=Thinking()), Grew(text=odd), *text(odd), DONE], text=odd, files=(odd,))
+    writes = written([PartStarted(part=Thinking()), TextDelta(text=odd), *text(odd), DONE], text=odd, files=(odd,))
     assert chunks(spoken(writes)) == odd
     for write in writes:
         assert re.fullmatch(rb"\{[\x20-\x7e]+\}\n\n", write)
 
 
-@shows(behaviours.vertices)
+@shows(requirements.vertices)
 def test_a_node_s_text_is_cut_at_2000_characters() -> None:
     said = spoken(written([*text("用" * 3000), DONE], text="x" * 2500))
     ends = [
@@ -428,6 +446,6 @@ def test_a_node_s_text_is_cut_at_2000_characters() -> None:
         (180_000, "3 minutes, 0.0 seconds"),
     ],
 )
-@shows(behaviours.durations)
+@shows(requirements.durations)
 def test_durations_in_words(milliseconds: int, words: str) -> None:
     assert duration(milliseconds) == words

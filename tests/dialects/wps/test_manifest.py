@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dialects.manifest import audit, rows
+from support.requirements import audit, rows
 
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 
 
 def test_every_row_has_a_test_and_every_test_a_row() -> None:
-    assert audit(Path(__file__).parent, behaviours) == []
+    assert audit(Path(__file__).parent, requirements) == []
 
 
 def test_no_two_rows_say_the_same() -> None:
-    said = [(row.kind, row.source, row.words) for row in rows(behaviours).values()]
+    said = [(row.kind, row.source, row.words) for row in rows(requirements).values()]
     assert len(said) == len(set(said))

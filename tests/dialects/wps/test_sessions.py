@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.wps.asking import USER, Caller, agents, data, invalid, refused, spoken
+from dialects.wps.client import USER, Caller, agents, data, invalid, refused, spoken
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 
 SESSION_NOT_FOUND = "kso: NotFound err: session not found"
 
@@ -32,7 +32,7 @@ def listed(caller: Caller, agent: Agent, query: str = "page_size=100") -> Any:
 # Made and named -----------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.sessions_are_made, behaviours.session_names, behaviours.twins)
+@shows(requirements.sessions_are_made, requirements.session_names, requirements.twins)
 def test_a_session_is_made_with_a_name_or_without(caller: Caller, agent: Agent) -> None:
     for path in (f"/v7/devhub/app/{agent.uid}/session/create", f"/v7/devhub/apps/{agent.uid}/sessions/create"):
         for body, name in ((b"", ""), (b"{}", ""), ({"name": "报告"}, "报告"), ({"name": " "}, "")):
@@ -48,7 +48,7 @@ def test_a_session_is_made_with_a_name_or_without(caller: Caller, agent: Agent) 
     invalid(caller.post(path, b"["), "invalid request body")
 
 
-@shows(behaviours.session_names)
+@shows(requirements.session_names)
 def test_a_session_without_a_title_is_called_by_its_first_words(served: Served, caller: Caller, agent: Agent) -> None:
     session = make(caller, agent)
     path = f"/v7/devhub/session/{session}/name"
@@ -58,7 +58,7 @@ def test_a_session_without_a_title_is_called_by_its_first_words(served: Served, 
     assert data(caller.get(path))["name"] == "A title"
 
 
-@shows(behaviours.idempotency, behaviours.idempotency_conflict)
+@shows(requirements.idempotency, requirements.idempotency_conflict)
 def test_one_key_makes_one_session(caller: Caller, agent: Agent) -> None:
     path, headers = f"/v7/devhub/app/{agent.uid}/session/create", {"Idempotency-Key": "session-1"}
     first, again = (caller.post(path, {"name": "a"}, headers=headers) for _ in range(2))
@@ -71,7 +71,7 @@ def test_one_key_makes_one_session(caller: Caller, agent: Agent) -> None:
 # Listed -------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.sessions_are_listed, behaviours.page_tokens, behaviours.twins)
+@shows(requirements.sessions_are_listed, requirements.page_tokens, requirements.twins)
 def test_sessions_are_listed_page_by_page(served: Served, caller: Caller) -> None:
     agent, mine = served.agent("x"), caller.of("lister")
     made = [make(mine, agent, name=f"n{at}") for at in range(5)]
@@ -108,12 +108,12 @@ def test_sessions_are_listed_page_by_page(served: Served, caller: Caller) -> Non
         ("page_size=2&next_page_token=AAAAAAAAAAAAAAAAMTox", "invalid next_page_token"),
     ],
 )
-@shows(behaviours.sessions_are_listed, behaviours.page_tokens)
+@shows(requirements.sessions_are_listed, requirements.page_tokens)
 def test_a_list_s_query_is_checked(caller: Caller, agent: Agent, query: str, reason: str) -> None:
     invalid(caller.get(f"/v7/devhub/app/{agent.uid}/session/list", query), reason)
 
 
-@shows(behaviours.page_tokens)
+@shows(requirements.page_tokens)
 def test_a_token_is_good_for_its_own_list_alone(served: Served, caller: Caller, agent: Agent) -> None:
     for _ in range(2):
         make(caller, agent)
@@ -130,7 +130,7 @@ def test_a_token_is_good_for_its_own_list_alone(served: Served, caller: Caller, 
 # Read ---------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.messages, behaviours.twins)
+@shows(requirements.messages, requirements.twins)
 def test_messages_come_oldest_first_with_the_example_s_members(caller: Caller, agent: Agent) -> None:
     said = caller.hear(agent, "hi", files=["f"])
     user = said[1]["data"]
@@ -168,7 +168,7 @@ def test_messages_come_oldest_first_with_the_example_s_members(caller: Caller, a
         assert [" ".join(item) for item in page["items"]] == [order, order]
 
 
-@shows(behaviours.messages, behaviours.page_tokens, behaviours.message_events)
+@shows(requirements.messages, requirements.page_tokens, requirements.message_events)
 def test_messages_come_page_by_page_with_their_events(caller: Caller, agent: Agent) -> None:
     streams = [caller.hear(agent, "one")]
     session = streams[0][1]["data"]["session_id"]
@@ -199,7 +199,7 @@ def test_messages_come_page_by_page_with_their_events(caller: Caller, agent: Age
         ("session_id={}&next_page_token=x", "invalid next_page_token"),
     ],
 )
-@shows(behaviours.messages, behaviours.errors_are_in_order)
+@shows(requirements.messages, requirements.errors_are_in_order)
 def test_a_query_for_messages_is_checked(caller: Caller, agent: Agent, query: str, reason: str) -> None:
     session = make(caller, agent)
     invalid(caller.get(f"/v7/devhub/app/{agent.uid}/session/messages", query.format(session)), reason)
@@ -209,7 +209,7 @@ def test_a_query_for_messages_is_checked(caller: Caller, agent: Agent, query: st
 
 
 @pytest.mark.parametrize("spelling", ["session", "sessions"])
-@shows(behaviours.sessions_are_deleted, behaviours.twins)
+@shows(requirements.sessions_are_deleted, requirements.twins)
 def test_a_deleted_session_is_gone_and_what_runs_in_it_ends(served: Served, caller: Caller, spelling: str) -> None:
     agent = served.agent("so far", HOLD)
     exchange = caller.begin(agent)
@@ -225,7 +225,7 @@ def test_a_deleted_session_is_gone_and_what_runs_in_it_ends(served: Served, call
 # Somebody else's ----------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.isolation, behaviours.session_not_found)
+@shows(requirements.isolation, requirements.session_not_found)
 def test_what_is_somebody_else_s_is_like_what_does_not_exist(served: Served, caller: Caller, agent: Agent) -> None:
     mine = data(caller.say(agent))["session_id"]
     limited = Caller(served, served.key("wps", agents=[str(served.agent("x").uid)]))

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from dialects.exchange import Exchange
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.wps.asking import BEAT, USER, Caller, Event, agents, chat, chunks, data, merged, names, refused, spoken
-from kit import until
+from dialects.wps.client import BEAT, USER, Caller, Event, agents, chat, chunks, data, merged, names, refused, spoken
+from support.http_clients import Exchange
+from support.kit import until
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 
 ALL = [
     "vertices_sorted",
@@ -47,7 +47,11 @@ def agent(served: Served) -> Agent:
 
 
 @shows(
-    behaviours.order, behaviours.end_is_last, behaviours.stream_headers, behaviours.chat_headers, behaviours.one_write
+    requirements.order,
+    requirements.end_is_last,
+    requirements.stream_headers,
+    requirements.chat_headers,
+    requirements.one_write,
 )
 def test_w3_a_streamed_chat(caller: Caller, agent: Agent) -> None:
     answer = caller.begin(agent, "你好").answer()
@@ -64,7 +68,12 @@ def test_w3_a_streamed_chat(caller: Caller, agent: Agent) -> None:
     assert (answer.header("X-Chat-Id"), answer.header("X-Session-Id")) == (first["chat_id"], first["session_id"])
 
 
-@shows(behaviours.beginning_before_words, behaviours.chat_id_cancels, behaviours.cancelled_run, behaviours.heartbeat)
+@shows(
+    requirements.beginning_before_words,
+    requirements.chat_id_cancels,
+    requirements.cancelled_run,
+    requirements.heartbeat,
+)
 def test_w11_a_chat_is_cancelled_by_its_second_message_s_chat_id(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", HOLD)
     exchange = caller.begin(agent)
@@ -83,7 +92,7 @@ def test_w11_a_chat_is_cancelled_by_its_second_message_s_chat_id(served: Served,
     assert [item["text"] for item in caller.items(agent, said[1]["data"]["session_id"])] == ["hi", "so far"]
 
 
-@shows(behaviours.beginning_before_words)
+@shows(requirements.beginning_before_words)
 def test_the_beginning_comes_while_the_model_is_still_silent(served: Served, caller: Caller) -> None:
     agent = served.agent(HOLD)
     exchange = caller.begin(agent)
@@ -94,7 +103,7 @@ def test_the_beginning_comes_while_the_model_is_still_silent(served: Served, cal
     assert names(spoken(exchange.rest())) == ALL[5:]
 
 
-@shows(behaviours.cancelled_while_waiting, behaviours.waiting_answers)
+@shows(requirements.cancelled_while_waiting, requirements.waiting_answers)
 def test_a_waiting_chat_sends_nothing_and_ends_in_the_whole_form(served: Served, caller: Caller) -> None:
     agent = served.agent(HOLD)
     first = caller.begin(agent, "one")
@@ -116,7 +125,7 @@ def test_a_waiting_chat_sends_nothing_and_ends_in_the_whole_form(served: Served,
     first.rest()
 
 
-@shows(behaviours.failed_run)
+@shows(requirements.failed_run)
 def test_w13_a_failing_model(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", {"fail": "cut"})
     said = caller.hear(agent)
@@ -127,7 +136,7 @@ def test_w13_a_failing_model(served: Served, caller: Caller) -> None:
     assert item["events"] == agents(said)[-1]["content_blocks"]
 
 
-@shows(behaviours.leaving_cancels_nothing)
+@shows(requirements.leaving_cancels_nothing)
 def test_w12_who_leaves_reads_the_whole_answer_later(served: Served, caller: Caller) -> None:
     agent = served.agent("a", {"wait": 0.05}, "b")
     exchange = caller.begin(agent)
@@ -144,7 +153,7 @@ def test_w12_who_leaves_reads_the_whole_answer_later(served: Served, caller: Cal
     assert [item["text"] for item in caller.items(agent, session)] == ["hi", "ab"]
 
 
-@shows(behaviours.streams_are_replayed, behaviours.idempotency, behaviours.durations_are_stored)
+@shows(requirements.streams_are_replayed, requirements.idempotency, requirements.durations_are_stored)
 def test_a_replay_has_the_same_ids_and_times(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "t"}, {"call": {"name": "none"}}, "a", {"wait": 0.01}, "b")
     headers = {"Idempotency-Key": "stream-1"}
@@ -163,7 +172,7 @@ def test_a_replay_has_the_same_ids_and_times(served: Served, caller: Caller) -> 
 
 
 @pytest.mark.parametrize("at_once", [1, 65_536])
-@shows(behaviours.readers_of_any_pace, behaviours.one_write, behaviours.each_stream_message)
+@shows(requirements.readers_of_any_pace, requirements.one_write, requirements.each_stream_message)
 def test_a_reader_of_any_pace_reads_the_same(served: Served, caller: Caller, agent: Agent, at_once: int) -> None:
     body = {"text": "用户🙂\u2028", "stream": True}
     with served.connection(at_once=at_once) as connection:
@@ -176,7 +185,7 @@ def test_a_reader_of_any_pace_reads_the_same(served: Served, caller: Caller, age
     assert pieces == said
 
 
-@shows(behaviours.data_prefix, behaviours.media_types)
+@shows(requirements.data_prefix, requirements.media_types)
 def test_w15_a_standard_reader_gets_each_message(served: Served, agent: Agent) -> None:
     key = served.key("wps", sse_data_prefix=True, stream_media_type="application/x-ndjson", partial_every_ms=0)
     answer = Caller(served, key).begin(agent).answer()
@@ -186,7 +195,7 @@ def test_w15_a_standard_reader_gets_each_message(served: Served, agent: Agent) -
     assert merged(spoken([frame.removeprefix(b"data: ") for frame in frames])) == ALL
 
 
-@shows(behaviours.partials_are_merged)
+@shows(requirements.partials_are_merged)
 def test_a_pending_partial_goes_out_while_the_model_is_silent(served: Served, agent: Agent) -> None:
     patient = Caller(served, served.key("wps", partial_every_ms=200))
     silent = served.agent("so far", HOLD)
@@ -200,13 +209,13 @@ def test_a_pending_partial_goes_out_while_the_model_is_silent(served: Served, ag
     exchange.rest()
 
 
-@shows(behaviours.error_event)
+@shows(requirements.error_event)
 def test_an_error_event_where_the_credential_wants_one(served: Served) -> None:
     caller = Caller(served, served.key("wps", error_event=True))
     assert "error" in names(caller.hear(served.agent({"fail": "cut"})))
 
 
-@shows(behaviours.limits)
+@shows(requirements.limits)
 def test_too_many_waiting_messages_are_refused(served: Served, caller: Caller) -> None:
     agent = served.agent(HOLD)
     chats = [data(caller.say(agent))]
@@ -223,7 +232,7 @@ GAP_S = 0.03
 """The default of ``token_gap_ms``."""
 
 
-@shows(behaviours.messages_keep_away_from_tokens)
+@shows(requirements.messages_keep_away_from_tokens)
 def test_a_message_keeps_away_from_when_a_token_was_written(served: Served, caller: Caller) -> None:
     """A socket that is full takes a token later than it was made."""
     agent = served.agent(*(step for _ in range(6) for step in ("x", {"wait": 0.2})))

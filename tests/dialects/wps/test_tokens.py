@@ -7,13 +7,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.wps.asking import Caller, data
+from dialects.wps.client import Caller, data
+from support.http_clients import Answer, Ask
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.core.types import Key
-from palaver.dialects.wps import behaviours
+from palaver.core.types import ApiKey
+from palaver.dialects.wps import requirements
 from palaver.dialects.wps.auth import SCOPES
 
 BACK = "http://127.0.0.1:9/callback?app=1"
@@ -21,17 +21,17 @@ SCOPE = "kso.devhub_chat.readwrite,kso.devhub_session.readwrite"
 
 
 @pytest.fixture(scope="module")
-def key(served: Served) -> Key:
+def key(served: Served) -> ApiKey:
     return served.key("wps", redirect_uris=[BACK], auto_approve_user="ann", default_user="shop")
 
 
-def exchange(served: Served, key: Key, **fields: str) -> Answer:
+def exchange(served: Served, key: ApiKey, **fields: str) -> Answer:
     form = urlencode({"client_id": key.id, "client_secret": key.secret, **fields}).encode()
     headers = [("Content-Type", "application/x-www-form-urlencoded")]
     return served.ask(Ask(path="/oauth2/token", headers=headers, body=form))
 
 
-def consent(served: Served, key: Key, **changes: str) -> Answer:
+def consent(served: Served, key: ApiKey, **changes: str) -> Answer:
     query = {"client_id": key.id, "response_type": "code", "redirect_uri": BACK, "scope": SCOPE, "state": "s 1&"}
     return served.ask(Ask(method="GET", path="/oauth2/auth", query=urlencode({**query, **changes})))
 
@@ -47,7 +47,7 @@ def led_back(answer: Answer) -> dict[str, str]:
     return fields
 
 
-def code(served: Served, key: Key) -> str:
+def code(served: Served, key: ApiKey) -> str:
     fields = led_back(consent(served, key))
     assert list(fields) == ["code"]
     return fields["code"]
@@ -68,8 +68,8 @@ def failed(answer: Answer, error: str, http: int = 400) -> None:
     assert said["error_description"] == said["debug"]["desc"] != ""
 
 
-@shows(behaviours.grants, behaviours.consent_redirects, behaviours.token_answers_are_not_kept)
-def test_a_code_becomes_tokens_that_work(served: Served, key: Key) -> None:
+@shows(requirements.grants, requirements.consent_redirects, requirements.token_answers_are_not_kept)
+def test_a_code_becomes_tokens_that_work(served: Served, key: ApiKey) -> None:
     said = granted(exchange(served, key, grant_type="authorization_code", code=code(served, key), redirect_uri=BACK))
     assert list(said) == ["access_token", "expires_in", "refresh_token", "refresh_expires_in", "token_type"]
     assert (said["expires_in"], said["refresh_expires_in"], said["token_type"]) == (7200, 2_592_000, "bearer")
@@ -82,8 +82,8 @@ def test_a_code_becomes_tokens_that_work(served: Served, key: Key) -> None:
     assert narrow.status == 403
 
 
-@shows(behaviours.refresh_token_stays, behaviours.grants)
-def test_a_refresh_gives_a_new_access_token_and_the_same_refresh_token(served: Served, key: Key) -> None:
+@shows(requirements.refresh_token_stays, requirements.grants)
+def test_a_refresh_gives_a_new_access_token_and_the_same_refresh_token(served: Served, key: ApiKey) -> None:
     first = granted(exchange(served, key, grant_type="authorization_code", code=code(served, key), redirect_uri=BACK))
     again = granted(exchange(served, key, grant_type="refresh_token", refresh_token=first["refresh_token"]))
     assert list(again) == list(first)
@@ -95,8 +95,8 @@ def test_a_refresh_gives_a_new_access_token_and_the_same_refresh_token(served: S
         data(Caller(served, key, token=said["access_token"]).say(agent))
 
 
-@shows(behaviours.grants, behaviours.token_answers_are_not_kept)
-def test_the_credential_itself_becomes_a_token_of_its_default_user(served: Served, key: Key) -> None:
+@shows(requirements.grants, requirements.token_answers_are_not_kept)
+def test_the_credential_itself_becomes_a_token_of_its_default_user(served: Served, key: ApiKey) -> None:
     said = granted(exchange(served, key, grant_type="client_credentials", app_ticket="x", company_id="y"))
     assert list(said) == ["access_token", "expires_in", "token_type"]
     caller, agent = Caller(served, key, token=said["access_token"]), served.agent("x")
@@ -106,8 +106,8 @@ def test_the_credential_itself_becomes_a_token_of_its_default_user(served: Serve
     assert data(caller.get(f"/v7/devhub/session/{session}/name"))
 
 
-@shows(behaviours.codes_are_used_once)
-def test_a_code_is_good_once_for_its_address_and_its_credential(served: Served, key: Key) -> None:
+@shows(requirements.codes_are_used_once)
+def test_a_code_is_good_once_for_its_address_and_its_credential(served: Served, key: ApiKey) -> None:
     fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
     said = granted(exchange(served, key, **fields))
     data(Caller(served, key, token=said["access_token"]).say(served.agent("x")))
@@ -118,8 +118,8 @@ def test_a_code_is_good_once_for_its_address_and_its_credential(served: Served, 
     failed(exchange(served, served.key("wps"), **fields), "invalid_grant")
 
 
-@shows(behaviours.reuse_revokes)
-def test_who_uses_a_code_again_revokes_all_that_came_from_it(served: Served, key: Key) -> None:
+@shows(requirements.reuse_revokes)
+def test_who_uses_a_code_again_revokes_all_that_came_from_it(served: Served, key: ApiKey) -> None:
     agent = served.agent("x")
     fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
     said = granted(exchange(served, key, **fields))
@@ -134,8 +134,8 @@ def test_who_uses_a_code_again_revokes_all_that_came_from_it(served: Served, key
     failed(exchange(served, key, **fields), "invalid_grant")
 
 
-@shows(behaviours.reuse_revokes)
-def test_a_code_used_by_many_at_once_leaves_nobody_a_token(served: Served, key: Key) -> None:
+@shows(requirements.reuse_revokes)
+def test_a_code_used_by_many_at_once_leaves_nobody_a_token(served: Served, key: ApiKey) -> None:
     agent = served.agent("x")
     for _ in range(5):
         fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
@@ -148,8 +148,8 @@ def test_a_code_used_by_many_at_once_leaves_nobody_a_token(served: Served, key: 
             assert Caller(served, key, token=token).say(agent).json()["code"] == 400001001
 
 
-@shows(behaviours.token_failures)
-def test_failures_say_which_in_both_forms(served: Served, key: Key) -> None:
+@shows(requirements.token_failures)
+def test_failures_say_which_in_both_forms(served: Served, key: ApiKey) -> None:
     failed(exchange(served, key), "invalid_request")
     failed(exchange(served, key, grant_type="password"), "unsupported_grant_type")
     failed(exchange(served, key, grant_type="client_credentials", client_id=""), "invalid_request")
@@ -172,14 +172,16 @@ def test_failures_say_which_in_both_forms(served: Served, key: Key) -> None:
 @pytest.mark.parametrize(
     "changes", [{"client_id": "x"}, {"client_id": ""}, {"redirect_uri": ""}, {"redirect_uri": BACK + "2"}]
 )
-@shows(behaviours.consent_without_redirect)
-def test_nobody_is_led_to_an_address_that_is_not_registered(served: Served, key: Key, changes: dict[str, str]) -> None:
+@shows(requirements.consent_without_redirect)
+def test_nobody_is_led_to_an_address_that_is_not_registered(
+    served: Served, key: ApiKey, changes: dict[str, str]
+) -> None:
     answer = consent(served, key, **changes)
     failed(answer, "invalid_request")
     assert answer.header("Location") is None
 
 
-@shows(behaviours.consent_without_redirect)
+@shows(requirements.consent_without_redirect)
 def test_a_credential_without_addresses_leads_nowhere(served: Served) -> None:
     failed(consent(served, served.key("wps", auto_approve_user="ann")), "invalid_request")
 
@@ -194,9 +196,9 @@ def test_a_credential_without_addresses_leads_nowhere(served: Served) -> None:
         ({"response_type": ""}, "unsupported_response_type"),
     ],
 )
-@shows(behaviours.consent_errors_redirect)
+@shows(requirements.consent_errors_redirect)
 def test_any_other_fault_is_told_to_the_application(
-    served: Served, key: Key, changes: dict[str, str], error: str
+    served: Served, key: ApiKey, changes: dict[str, str], error: str
 ) -> None:
     fields = led_back(consent(served, key, **changes))
     assert list(fields) == ["error", "error_description"]
@@ -204,12 +206,12 @@ def test_any_other_fault_is_told_to_the_application(
 
 
 @pytest.mark.parametrize("scope", [",".join(SCOPES), " ".join(SCOPES), f"{SCOPES[0]}, {SCOPES[0]},"])
-@shows(behaviours.consent_redirects)
-def test_scopes_are_separated_by_commas_or_spaces(served: Served, key: Key, scope: str) -> None:
+@shows(requirements.consent_redirects)
+def test_scopes_are_separated_by_commas_or_spaces(served: Served, key: ApiKey, scope: str) -> None:
     assert list(led_back(consent(served, key, scope=scope))) == ["code"]
 
 
-@shows(behaviours.consent_redirects)
+@shows(requirements.consent_redirects)
 def test_an_address_that_does_not_go_into_a_header_is_encoded(served: Served) -> None:
     odd = "http://127.0.0.1:9/回来#x y"
     key = served.key("wps", redirect_uris=[odd], auto_approve_user="ann")
@@ -218,7 +220,7 @@ def test_an_address_that_does_not_go_into_a_header_is_encoded(served: Served) ->
     assert location.endswith("&state=s+1%26#x%20y")
 
 
-@shows(behaviours.consent_without_user)
+@shows(requirements.consent_without_user)
 def test_without_a_user_to_consent_a_page_says_what_to_do(served: Served) -> None:
     key = served.key("wps", redirect_uris=[BACK])
     answer = consent(served, key, state="<script>")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.wps import asking as wps
+from dialects.wps import client as wps
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent, Variable
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +16,12 @@ def agent(served: Served) -> Agent:
     return served.agent("It is sunny.", name="weather man", variables=(Variable(name="city", required=True),))
 
 
-@shows(behaviours.required_is_information)
+@shows(requirements.required_is_information)
 def test_wps_takes_a_chat_without_it(served: Served, agent: Agent) -> None:
     assert wps.chunks(wps.Caller(served).hear(agent)) == "It is sunny."
 
 
-@shows(behaviours.app_by_name)
+@shows(requirements.app_by_name)
 def test_an_agent_is_named_by_its_name_too(served: Served, agent: Agent) -> None:
     caller = wps.Caller(served)
     assert wps.data(caller.get("/v7/devhub/app/weather%20man/detail"))["name"] == agent.name
@@ -30,7 +30,7 @@ def test_an_agent_is_named_by_its_name_too(served: Served, agent: Agent) -> None
     assert "UUID, alias or name" in unknown.json()["debug"]["desc"]
 
 
-@shows(behaviours.user_header)
+@shows(requirements.user_header)
 def test_one_credential_speaks_for_many_end_users_where_it_may(served: Served) -> None:
     agent = served.agent("turn ${turn}")
     many = wps.Caller(served, served.key("wps", user_header=True))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from dialects.serving import Served
-from dialects.xspace.asking import Caller
+from dialects.xspace.client import Caller
+from support.live_server import Served
 
 
 @pytest.fixture(scope="module")

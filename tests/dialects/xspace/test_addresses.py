@@ -5,13 +5,13 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
-from dialects.exchange import Answer, Ask
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace.asking import Caller, data, refused
+from dialects.xspace.client import Caller, data, refused
 from dialects.xspace.test_files import send
+from support.http_clients import Answer, Ask
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 
 AK = "/api/v1/file/ak"
 
@@ -26,7 +26,7 @@ def address(caller: Caller, url: str, more: str = "") -> str:
     return data(caller.get(AK, query=f"fileUrl={quote(url, safe='')}{more}"))
 
 
-@shows(behaviours.file_addresses)
+@shows(requirements.file_addresses)
 @pytest.mark.parametrize("host", ["", "http://test", "https://elsewhere.example"])
 def test_an_address_with_a_token_needs_no_key(served: Served, caller: Caller, host: str) -> None:
     record = data(send(caller, b"0123456789"))
@@ -42,7 +42,7 @@ def test_an_address_with_a_token_needs_no_key(served: Served, caller: Caller, ho
     assert opened(served, plain).status == 403
 
 
-@shows(behaviours.file_addresses)
+@shows(requirements.file_addresses)
 def test_a_download_says_so(caller: Caller) -> None:
     url = data(send(caller, b"x"))["url"]
     made = address(caller, f"{url}?ak=old#top", "&download=true")
@@ -51,7 +51,7 @@ def test_a_download_says_so(caller: Caller) -> None:
     assert "download" not in address(caller, url, "&download=false")
 
 
-@shows(behaviours.file_addresses)
+@shows(requirements.file_addresses)
 def test_a_download_is_saved_where_a_picture_is_shown(served: Served, caller: Caller) -> None:
     url: str = data(send(caller, b"x"))["url"]
     shown, saved = address(caller, url), address(caller, url, "&download=true")
@@ -63,7 +63,7 @@ def test_a_download_is_saved_where_a_picture_is_shown(served: Served, caller: Ca
     assert (by_key.header("Content-Disposition") or "").startswith("attachment;")
 
 
-@shows(behaviours.file_addresses)
+@shows(requirements.file_addresses)
 def test_a_token_is_good_for_its_file_alone_and_as_it_was_given(served: Served, caller: Caller) -> None:
     first, second = data(send(caller, b"one"))["url"], data(send(caller, b"two"))["url"]
     token = address(caller, first).partition("ak=")[2]
@@ -91,16 +91,16 @@ def _damaged(token: str) -> list[str]:
     ]
 
 
-@shows(behaviours.file_addresses)
+@shows(requirements.file_addresses)
 def test_a_token_is_good_for_an_hour(served: Served, caller: Caller) -> None:
     record = data(send(caller, b"one"))
-    people = served.core.room.people
+    people = served.core.services.users
     for life_s, status in ((3600, 200), (-1, 403)):
-        token = people.sign(caller.key, "file", "default", (record["key"],), life_s=life_s)
+        token = people.sign_token(caller.key, "file", "default", (record["key"],), life_s=life_s)
         assert opened(served, f"{record['url']}?ak={token}").status == status
 
 
-@shows(behaviours.file_addresses)
+@shows(requirements.file_addresses)
 def test_somebody_elses_file_has_no_address(served: Served, caller: Caller) -> None:
     url = data(send(caller, b"mine"))["url"]
     bob = Caller(served, default_user="bob")
@@ -115,7 +115,7 @@ def test_somebody_elses_file_has_no_address(served: Served, caller: Caller) -> N
     refused(nobody.get(AK, query="fileUrl=x"), "4030", "Missing API Key.")
 
 
-@shows(behaviours.file_addresses)
+@shows(requirements.file_addresses)
 def test_the_log_knows_no_token(served: Served, caller: Caller, capsys: pytest.CaptureFixture[str]) -> None:
     made = address(caller, data(send(caller, b"mine"))["url"])
     token = made.partition("ak=")[2]

@@ -8,21 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace.asking import NOW, Caller, call, data, refused
+from dialects.xspace.client import NOW, Caller, call, data, refused
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.problems import Invalid, Unauthenticated
-from palaver.core.types import Key
-from palaver.dialects.xspace import DIALECT, behaviours
+from palaver.core.types import ApiKey
+from palaver.dialects.xspace import DIALECT, requirements
 from palaver.dialects.xspace.auth import claim, new_credential, user_number, verify
 from palaver.wire.settings import read_settings
 
 K = "ak-d1f2129c4ba24629b8448af3354f9dd0"
 
 
-def key(*, enabled: bool = True, **settings: Any) -> Key:
-    return Key(app=1, number=1, dialect="xspace", id="key-1", secret=K, enabled=enabled, settings=settings)
+def key(*, enabled: bool = True, **settings: Any) -> ApiKey:
+    return ApiKey(app=1, number=1, dialect="xspace", id="key-1", secret=K, enabled=enabled, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def key(*, enabled: bool = True, **settings: Any) -> Key:
         f"Bearer{K}",
     ],
 )
-@shows(behaviours.bearer_key, behaviours.schemes)
+@shows(requirements.bearer_key, requirements.schemes)
 def test_a_key_is_found_behind_any_scheme_or_none(given: str) -> None:
     asked = call({"Authorization": given})
     assert claim(asked).secret == K
@@ -45,29 +45,29 @@ def test_a_key_is_found_behind_any_scheme_or_none(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer ", "x", "Bearer x", f"Token {K}", "AK-1", f"x{K}"])
-@shows(behaviours.not_a_key)
+@shows(requirements.not_a_key)
 def test_what_does_not_begin_as_a_key_counts_as_none(given: str | None) -> None:
     with pytest.raises(Unauthenticated) as caught:
         claim(call({} if given is None else {"Authorization": given}))
     assert caught.value.reason == "missing"
 
 
-@shows(behaviours.not_a_key, behaviours.schemes)
+@shows(requirements.not_a_key, requirements.schemes)
 def test_what_follows_the_prefix_is_opaque() -> None:
     for given in ("ck-1", "ak-xxxxeyJhbGciOiJIUzI1NiJ9", "ak-é"):
         assert claim(call({"Authorization": f"Bearer {given}".encode("latin-1")})).secret == given
 
 
-@shows(behaviours.new_keys)
+@shows(requirements.new_keys)
 def test_a_new_key_has_the_documented_form() -> None:
     _, secret = new_credential(bytes(range(32)))
     assert re.fullmatch(r"ak-[0-9a-f]{32}", secret)
 
 
-@shows(behaviours.key_states, behaviours.expire_setting)
+@shows(requirements.key_states, requirements.expire_setting)
 def test_a_key_is_unknown_disabled_wrong_or_expired() -> None:
     asked = call({"Authorization": K})
-    cases: list[tuple[Key | None, str]] = [
+    cases: list[tuple[ApiKey | None, str]] = [
         (None, "unknown"),
         (key(enabled=False), "disabled"),
         (key(enabled=False, expire="2000-01-01T00:00:00Z"), "disabled"),
@@ -83,7 +83,7 @@ def test_a_key_is_unknown_disabled_wrong_or_expired() -> None:
     assert round(NOW) == 1_776_085_674
 
 
-@shows(behaviours.expire_setting, behaviours.kinds)
+@shows(requirements.expire_setting, requirements.kinds)
 def test_settings_are_read_as_the_command_line_gives_them() -> None:
     given = {"kind": "agent", "agent": 7, "expire": "2026-12-31T00:00:00Z", "rpd": 5, "act_for_users": True}
     assert read_settings(given, DIALECT.settings) == {**given, "agent": "7"}
@@ -113,7 +113,7 @@ def test_settings_are_read_as_the_command_line_gives_them() -> None:
         ({"nuwax-user-id": "7"}, None),
     ],
 )
-@shows(behaviours.act_for_users)
+@shows(requirements.act_for_users)
 def test_a_key_that_may_acts_for_the_user_that_is_named(headers: dict[str, str], user: str | None) -> None:
     asked = call({"Authorization": K, **headers})
     may, may_not = key(act_for_users=True, default_user="me"), key(default_user="me")
@@ -123,14 +123,14 @@ def test_a_key_that_may_acts_for_the_user_that_is_named(headers: dict[str, str],
     assert user_number(asked, may) == (7 if "nuwax-user-id" in headers else None)
 
 
-@shows(behaviours.act_for_users)
+@shows(requirements.act_for_users)
 def test_a_user_that_is_no_number_or_too_long_is_refused() -> None:
     for headers in ({"nuwax-user-id": "x"}, {"nuwax-user-uid": "x" * 256}):
         with pytest.raises(Invalid):
             verify(call({"Authorization": K, **headers}), key(act_for_users=True))
 
 
-@shows(behaviours.users_are_utf8)
+@shows(requirements.users_are_utf8)
 @pytest.mark.parametrize("header", ["nuwax-user-uid", "X-User-ID"])
 def test_a_user_whose_name_is_not_utf_8_is_refused(served: Served, header: str) -> None:
     caller = Caller(served, act_for_users=True, user_header=True)
@@ -141,7 +141,7 @@ def test_a_user_whose_name_is_not_utf_8_is_refused(served: Served, header: str) 
 # Served -------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.key_states, behaviours.languages, behaviours.status_200)
+@shows(requirements.key_states, requirements.languages, requirements.status_200)
 def test_x9_the_refusals_of_a_key_in_both_languages(served: Served) -> None:
     caller = Caller(served)
     disabled = served.key("xspace")
@@ -164,14 +164,14 @@ def test_x9_the_refusals_of_a_key_in_both_languages(served: Served) -> None:
         refused(caller.get(path, headers={"Accept-Language": "fr"}), code, english)
 
 
-@shows(behaviours.languages)
+@shows(requirements.languages)
 def test_who_says_nothing_reads_the_language_of_the_server() -> None:
     for headers, message in (({}, "缺少 API Key"), ({"Accept-Language": "en"}, "Missing API Key.")):
         reply = DIALECT.refuse(Unauthenticated(reason="missing"), replace(call(headers), language="zh-CN"), None)
         assert json.loads(reply.body)["message"] == message
 
 
-@shows(behaviours.act_for_users, behaviours.users_of_keys)
+@shows(requirements.act_for_users, requirements.users_of_keys)
 def test_conversations_belong_to_the_user_that_the_call_is_for(served: Served) -> None:
     agent = served.agent("yes")
     caller = Caller(served, act_for_users=True)

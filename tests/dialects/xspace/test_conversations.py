@@ -8,12 +8,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.xspace.asking import ADD, LIST, USER, Caller, data, done, events, refused, update_path
+from dialects.xspace.client import ADD, LIST, USER, Caller, data, done, events, refused, update_path
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 
 DTO = [
     *("id", "tenantId", "userId", "uid", "agentId", "topic", "summary", "icon", "variables", "modified", "created"),
@@ -38,11 +38,11 @@ def made(caller: Caller, agent: Agent) -> int:
 
 
 @shows(
-    behaviours.update_is_posted,
-    behaviours.topic_from_first_message,
-    behaviours.topic_as_given,
-    behaviours.envelope_members,
-    behaviours.untouched,
+    requirements.update_is_posted,
+    requirements.topic_from_first_message,
+    requirements.topic_as_given,
+    requirements.envelope_members,
+    requirements.untouched,
 )
 def test_x1_x2_the_pages_test_cases(caller: Caller, made: int) -> None:
     for body, topic in (
@@ -54,7 +54,7 @@ def test_x1_x2_the_pages_test_cases(caller: Caller, made: int) -> None:
         assert shown == caller.detail(made)
 
 
-@shows(behaviours.conversation_members, behaviours.agent_member, behaviours.uid_in_paths)
+@shows(requirements.conversation_members, requirements.agent_member, requirements.uid_in_paths)
 def test_the_answer_is_the_samples_byte_by_byte_but_for_its_values(caller: Caller, made: int, agent: Agent) -> None:
     answer = caller.update(made, {"topic": "自定义会话主题"})
     shown = data(answer)
@@ -95,13 +95,13 @@ def test_the_answer_is_the_samples_byte_by_byte_but_for_its_values(caller: Calle
         ({"topic": "x", "id": 5, "unknown": []}, "x"),
     ],
 )
-@shows(behaviours.topic_exactly, behaviours.first_message_rule, behaviours.scalars)
+@shows(requirements.topic_exactly, requirements.first_message_rule, requirements.scalars)
 def test_x3_to_x6_the_topic_is_what_was_given(caller: Caller, made: int, body: dict[str, Any], topic: str) -> None:
     shown = data(caller.update(made, body))
     assert (shown["id"], shown["topic"]) == (made, topic)
 
 
-@shows(behaviours.scalars)
+@shows(requirements.scalars)
 def test_a_number_is_its_literal_text(caller: Caller, made: int) -> None:
     for literal in ("1.50", "1e2", "-0", "12345678901234567890123"):
         assert data(caller.update(made, f'{{"topic":{literal}}}'.encode()))["topic"] == literal
@@ -118,20 +118,20 @@ def test_a_number_is_its_literal_text(caller: Caller, made: int) -> None:
         ({"topic": "x", "icon": "i" * 501}, "icon is too long"),
     ],
 )
-@shows(behaviours.one_of_the_two, behaviours.topic_exactly, behaviours.icon_rule)
+@shows(requirements.one_of_the_two, requirements.topic_exactly, requirements.icon_rule)
 def test_x7_what_breaks_a_rule_changes_nothing(caller: Caller, made: int, body: dict[str, Any], message: str) -> None:
     before = caller.detail(made)
     refused(caller.update(made, body), "4000", message)
     assert caller.detail(made) == before
 
 
-@shows(behaviours.icon_rule)
+@shows(requirements.icon_rule)
 def test_an_icon_is_stored_with_the_topic(caller: Caller, made: int) -> None:
     assert data(caller.update(made, {"topic": "x", "icon": "i" * 500}))["icon"] == "i" * 500
     assert data(caller.update(made, {"topic": "y"}))["icon"] == "i" * 500
 
 
-@shows(behaviours.ownership_first, behaviours.users_of_keys, behaviours.status_200)
+@shows(requirements.ownership_first, requirements.users_of_keys, requirements.status_200)
 def test_x8_a_conversation_that_is_not_the_callers_is_refused_first(served: Served, caller: Caller, made: int) -> None:
     theirs = Caller(served, default_user="somebody else").add(served.agent("x"))
     for ref in (999_999_999, theirs, "x", "0", "9" * 19, "1" * 40, "%00", f"{made}x", "01-1"):
@@ -140,28 +140,28 @@ def test_x8_a_conversation_that_is_not_the_callers_is_refused_first(served: Serv
             refused(caller.update(ref, body, headers={"Accept-Language": "zh-CN"}), *NONE)
 
 
-@shows(behaviours.bearer_key, behaviours.schemes)
+@shows(requirements.bearer_key, requirements.schemes)
 def test_x10_the_bare_key_is_enough(served: Served, made: int, caller: Caller) -> None:
     bare = Caller(served, caller.key)
     bare.auth = caller.key.secret
     assert data(bare.update(made, {"topic": "x"}))["topic"] == "x"
 
 
-@shows(behaviours.uid_in_paths)
+@shows(requirements.uid_in_paths)
 def test_x11_the_uid_works_in_place_of_the_number(caller: Caller, made: int) -> None:
     uid = UUID(caller.detail(made)["uid"])
     for form in (uid.hex, str(uid), uid.hex.upper()):
         assert data(caller.update(form, {"topic": form}))["id"] == made
 
 
-@shows(behaviours.routing_errors, behaviours.status_200)
+@shows(requirements.routing_errors, requirements.status_200)
 def test_x12_a_path_or_method_there_is_not(caller: Caller, made: int) -> None:
     refused(caller.get(update_path(made)), "4050", "Request method 'GET' is not supported")
     refused(caller.get("/api/v1/none"), "4040", "No static resource api/v1/none.")
     refused(caller.post(LIST), "4050", "Request method 'POST' is not supported")
 
 
-@shows(behaviours.routing_order)
+@shows(requirements.routing_order)
 def test_who_has_no_key_does_not_learn_what_paths_there_are(served: Served, caller: Caller, made: int) -> None:
     nobody = Caller(served, caller.key)
     nobody.auth = None
@@ -178,7 +178,7 @@ def test_who_has_no_key_does_not_learn_what_paths_there_are(served: Served, call
     "body",
     [b"{", b"[]", b"1", b'"x"', b'{"topic":{}}', b'{"firstMessage":["a"]}', b'\xef\xbb\xbf{"topic":"x"}', b"\xff"],
 )
-@shows(behaviours.body_errors)
+@shows(requirements.body_errors)
 def test_x13_a_malformed_body_is_refused(caller: Caller, made: int, body: bytes) -> None:
     answer = caller.update(made, body)
     said = answer.json()
@@ -187,20 +187,20 @@ def test_x13_a_malformed_body_is_refused(caller: Caller, made: int, body: bytes)
     assert caller.update(999_999, body).json()["code"] == "4000"
 
 
-@shows(behaviours.many_members)
+@shows(requirements.many_members)
 def test_a_body_of_too_many_members_is_refused(caller: Caller, made: int) -> None:
     few, many = (b'{"topic":"t","more":[' + b"[]," * times + b"0]}" for times in (19_996, 20_001))
     assert data(caller.update(made, few))["topic"] == "t"
     refused(caller.update(made, many), "4000", "JSON parse error")
 
 
-@shows(behaviours.body_errors)
+@shows(requirements.body_errors)
 def test_an_empty_body_is_refused(caller: Caller, made: int) -> None:
     for path in (update_path(made), ADD, f"/api/v1/chat/{made}"):
         refused(caller.post(path, b" \n"), "4000", "Required request body is missing")
 
 
-@shows(behaviours.auto_title)
+@shows(requirements.auto_title)
 def test_a_model_that_has_no_title_leaves_the_first_message(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent({"fail": "connect"}, auto_title="model"))
     assert data(caller.update(made, {"firstMessage": " a  b "}))["topic"] == "a b"
@@ -210,7 +210,7 @@ def test_a_model_that_has_no_title_leaves_the_first_message(served: Served, call
 # Making -------------------------------------------------------------------------------------------------------------
 
 
-@shows(behaviours.add_rules, behaviours.untitled, behaviours.list_rules)
+@shows(requirements.add_rules, requirements.untitled, requirements.list_rules)
 def test_x14_x15_a_new_conversation_is_listed_once_it_has_a_topic(served: Served, caller: Caller) -> None:
     agent = served.agent("x", name="天气 Agent of a long name")
     refused(caller.post(ADD, {}), "4000", "Agent id cannot be null")
@@ -229,7 +229,7 @@ def test_x14_x15_a_new_conversation_is_listed_once_it_has_a_topic(served: Served
     assert listed == {**caller.detail(made), "variables": None}
 
 
-@shows(behaviours.add_rules, behaviours.topic_exactly, behaviours.scalars)
+@shows(requirements.add_rules, requirements.topic_exactly, requirements.scalars)
 def test_add_takes_a_topic_and_digits(caller: Caller, agent: Agent) -> None:
     made = data(caller.post(ADD, {"agentId": str(agent.id), "topic": " t "}))
     assert (caller.detail(made)["topic"], caller.detail(made)["topicUpdated"]) == (" t ", 1)
@@ -239,7 +239,7 @@ def test_add_takes_a_topic_and_digits(caller: Caller, agent: Agent) -> None:
         assert caller.post(ADD, {"agentId": wrong}).json()["message"].startswith("JSON parse error")
 
 
-@shows(behaviours.add_agents)
+@shows(requirements.add_agents)
 def test_add_refuses_agents_that_are_not_to_be_had(served: Served, caller: Caller, agent: Agent) -> None:
     gone = ("4000", "Agent does not exist or has been taken offline.")
     off = served.agent("x", enabled=False)
@@ -252,7 +252,7 @@ def test_add_refuses_agents_that_are_not_to_be_had(served: Served, caller: Calle
     refused(narrow.post(ADD, {"agentId": 999_999_999}), *gone)
 
 
-@shows(behaviours.creating_once, behaviours.idempotency_form)
+@shows(requirements.creating_once, requirements.idempotency_form)
 def test_x24_add_twice_with_one_idempotency_key(caller: Caller, agent: Agent) -> None:
     key = {"Idempotency-Key": "once"}
     first, second = (caller.post(ADD, {"agentId": agent.id}, headers=key) for _ in range(2))
@@ -268,7 +268,7 @@ def test_x24_add_twice_with_one_idempotency_key(caller: Caller, agent: Agent) ->
 # Showing, listing, removing -----------------------------------------------------------------------------------------
 
 
-@shows(behaviours.list_rules)
+@shows(requirements.list_rules)
 def test_x16_a_list_needs_its_agent(caller: Caller) -> None:
     missing = "Required request parameter 'agentId' for method parameter type Long is not present"
     for query in ("", "agentId=", "limit=3"):
@@ -277,7 +277,7 @@ def test_x16_a_list_needs_its_agent(caller: Caller) -> None:
     assert data(caller.get(LIST, "agentId=999999999")) == []
 
 
-@shows(behaviours.list_rules)
+@shows(requirements.list_rules)
 def test_a_list_is_read_stretch_by_stretch(served: Served, caller: Caller) -> None:
     agent = served.agent("x")
     ids = [caller.add(agent, topic=f"Topic {number}") for number in range(5)]
@@ -301,7 +301,7 @@ def test_a_list_is_read_stretch_by_stretch(served: Served, caller: Caller) -> No
     assert listed("&limit=1") == [ids[0]]
 
 
-@shows(behaviours.delete_rules, behaviours.messages_of_success)
+@shows(requirements.delete_rules, requirements.messages_of_success)
 def test_x17_what_is_deleted_is_gone(caller: Caller, made: int) -> None:
     path = f"/api/v1/chat/conversation/{made}"
     done(caller.post(f"{path}/delete"))
@@ -312,7 +312,7 @@ def test_x17_what_is_deleted_is_gone(caller: Caller, made: int) -> None:
     refused(caller.stop(made), *NONE)
 
 
-@shows(behaviours.disabled_agent)
+@shows(requirements.disabled_agent)
 def test_a_conversation_whose_agent_is_off_is_not_there(served: Served, caller: Caller) -> None:
     agent = served.agent("x")
     made = caller.add(agent)
@@ -323,7 +323,7 @@ def test_a_conversation_whose_agent_is_off_is_not_there(served: Served, caller: 
     assert said[-1]["error"] == "Agent does not exist or has been taken offline."
 
 
-@shows(behaviours.task_status, behaviours.untouched)
+@shows(requirements.task_status, requirements.untouched)
 def test_the_task_status_follows_the_turns(served: Served, caller: Caller) -> None:
     good, bad, long = served.agent("x"), served.agent({"fail": "connect"}), served.agent(HOLD)
     for agent, status in ((good, "COMPLETE"), (bad, "FAILED")):
@@ -340,7 +340,7 @@ def test_the_task_status_follows_the_turns(served: Served, caller: Caller) -> No
     assert caller.detail(made)["taskStatus"] == "COMPLETE"
 
 
-@shows(behaviours.users_of_keys)
+@shows(requirements.users_of_keys)
 def test_another_applications_key_sees_nothing(served: Served, made: int) -> None:
     stranger = Caller(served, served.key("xspace", application="another", default_user=USER))
     absent = json.loads(stranger.get("/api/v1/chat/conversation/999999999").body)

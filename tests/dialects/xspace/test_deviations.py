@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace.asking import Caller, chat_path, data, enveloped, frames
+from dialects.xspace.client import Caller, chat_path, data, enveloped, frames
 from dialects.xspace.test_events import encode
 from dialects.xspace.test_files import send
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.core.events import Added
-from palaver.core.turn import SEARCH
+from palaver.core.events import PartAdded
+from palaver.core.turn import SEARCH_TOOL
 from palaver.core.types import ToolCall
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 
 
-@shows(behaviours.refused_in_an_envelope)
+@shows(requirements.refused_in_an_envelope)
 def test_a_route_that_streams_refuses_in_an_envelope(served: Served) -> None:
     caller = Caller(served, rpm=3)
     path = chat_path(caller.add(served.agent("x")))
@@ -25,14 +25,14 @@ def test_a_route_that_streams_refuses_in_an_envelope(served: Served) -> None:
     assert enveloped(caller.post(path, {"message": "hi"}, headers=wants_a_stream))["code"] == "4000"
 
 
-@shows(behaviours.types_of_steps)
+@shows(requirements.types_of_steps)
 def test_a_step_has_no_target_and_one_of_two_types() -> None:
-    calls = [ToolCall(call_id=name, name=name, arguments={}) for name in (SEARCH, "weather")]
-    steps = [frames(write)[0]["data"] for call in calls for write in encode(Added(part=call))]
+    calls = [ToolCall(call_id=name, name=name, arguments={}) for name in (SEARCH_TOOL, "weather")]
+    steps = [frames(write)[0]["data"] for call in calls for write in encode(PartAdded(part=call))]
     assert [(step["targetId"], step["type"]) for step in steps] == [(None, "Knowledge"), (None, "ToolCall")]
 
 
-@shows(behaviours.several_ranges)
+@shows(requirements.several_ranges)
 def test_several_ranges_in_one_header_are_not_heeded(caller: Caller) -> None:
     path = f"/api/f/{data(send(caller, b'0123456789'))['key']}"
     answer = caller.get(path, headers={"Range": "bytes=0-1,4-5"})

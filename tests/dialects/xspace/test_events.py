@@ -7,26 +7,26 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 from uuid import UUID
 
-from dialects.manifest import shows
-from dialects.xspace.asking import TRACE, call, frames
+from dialects.xspace.client import TRACE, call, frames
 from hypothesis import given
 from hypothesis import strategies as st
+from support.requirements import shows
 
-from palaver.core.events import Added, Event, Grew, Opened
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.problems import Internal, Upstream
-from palaver.core.turn import SEARCH
-from palaver.core.types import AnyPart, Ended, File, Status, Text, Thinking, ToolCall, ToolResult, Usage
-from palaver.dialects.xspace import behaviours
-from palaver.dialects.xspace.steps import finished, text_with_steps
-from palaver.dialects.xspace.stream import Frames, refusal
-from palaver.dialects.xspace.words import envelope, tid
+from palaver.core.turn import SEARCH_TOOL
+from palaver.core.types import AnyPart, File, RunEnded, Status, Text, Thinking, ToolCall, ToolResult, Usage
+from palaver.dialects.xspace import requirements
+from palaver.dialects.xspace.errors import envelope, tid
+from palaver.dialects.xspace.stream import XSpaceEncoder, refusal
+from palaver.dialects.xspace.tool_steps import finished, text_with_steps
 
 RUN = UUID("5b1f0a9c-3d7e-4c21-a6b8-f0e1d2c3b4a5")
 SORRY = "\\u7cfb\\u7edf\\u5f00\\u5c0f\\u5dee\\u5566\\uff0c\\u8bf7\\u7a0d\\u540e\\u91cd\\u8bd5"
 
 
 def encode(*events: Event) -> list[bytes]:
-    encoder = Frames(RUN, 1_776_085_640_000)
+    encoder = XSpaceEncoder(RUN, 1_776_085_640_000)
     return [write for event in events for write in encoder.encode(event, 0)]
 
 
@@ -53,26 +53,26 @@ def final(text: str, *, error: str | None = None, tokens: str = '"completionToke
     ).encode()
 
 
-def ended(status: Status = Status.COMPLETE, reason: str = "stop", usage: Usage | None = None) -> Ended:
+def ended(status: Status = Status.COMPLETE, reason: str = "stop", usage: Usage | None = None) -> RunEnded:
     problem = Upstream(reason="cut") if status is Status.FAILED else None
     given = Usage(prompt=31, completion=5) if usage is None else usage
-    return Ended(status=status, reason=reason, usage=given, problem=problem, at=1_776_085_642_000)
+    return RunEnded(status=status, reason=reason, usage=given, problem=problem, at=1_776_085_642_000)
 
 
 @shows(
-    behaviours.stream_form,
-    behaviours.message_members,
-    behaviours.final_result,
-    behaviours.order,
-    behaviours.finish_reasons,
+    requirements.stream_form,
+    requirements.message_members,
+    requirements.final_result,
+    requirements.order,
+    requirements.finish_reasons,
 )
 def test_the_specifications_example_byte_by_byte() -> None:
     writes = encode(
-        Opened(part=Thinking()),
-        Grew(text="look"),
-        Opened(part=Text()),
-        Grew(text="It is"),
-        Grew(text=" 用🙂"),
+        PartStarted(part=Thinking()),
+        TextDelta(text="look"),
+        PartStarted(part=Text()),
+        TextDelta(text="It is"),
+        TextDelta(text=" 用🙂"),
         ended(),
     )
     assert writes == [
@@ -85,23 +85,23 @@ def test_the_specifications_example_byte_by_byte() -> None:
     assert encode(ended(reason="length"))[0] == message("", finish="length")
 
 
-@shows(behaviours.heartbeats, behaviours.stream_form)
+@shows(requirements.heartbeats, requirements.stream_form)
 def test_a_heartbeat_is_an_event_of_its_own() -> None:
-    encoder = Frames(RUN, 0)
-    assert encoder.steady
+    encoder = XSpaceEncoder(RUN, 0)
+    assert encoder.always_heartbeat
     assert encoder.heartbeat == (
         b'data:{"requestId":"5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5","eventType":"HEART_BEAT","error":null,"data":null,'
         b'"completed":false}\n\n'
     )
 
 
-@shows(behaviours.processing)
+@shows(requirements.processing)
 def test_a_step_byte_by_byte() -> None:
     call_, result = (
         ToolCall(call_id="e1", name="Search", arguments={"q": "weather"}, at=1_776_085_640_000),
         ToolResult(call_id="e1", name="Search", content="sun", at=1_776_085_641_000),
     )
-    begun, over = encode(Added(part=call_), Added(part=result))
+    begun, over = encode(PartAdded(part=call_), PartAdded(part=result))
     assert begun == (
         b'data:{"requestId":"5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5","eventType":"PROCESSING","error":null,'
         b'"data":{"targetId":null,"name":"Search","originalTitle":null,"type":"ToolCall","status":"EXECUTING",'
@@ -118,7 +118,7 @@ def test_a_step_byte_by_byte() -> None:
     assert finished((call_, result)) == [event["data"]]
 
 
-@shows(behaviours.processing)
+@shows(requirements.processing)
 def test_steps_never_share_an_id_and_a_failed_one_says_so() -> None:
     parts = [
         ToolCall(call_id="e", name="knowledge_search", arguments={}, at=1),
@@ -127,7 +127,7 @@ def test_steps_never_share_an_id_and_a_failed_one_says_so() -> None:
         ToolResult(call_id="e", name="x", content="no", error=True),
         ToolResult(call_id="", name="y", content=""),
     ]
-    events = [frames(write)[0]["data"] for write in encode(*(Added(part=part) for part in parts))]
+    events = [frames(write)[0]["data"] for write in encode(*(PartAdded(part=part) for part in parts))]
     ids = [event["result"]["executeId"] for event in events]
     assert ids[0] == ids[1] != ids[2] == ids[3]
     assert len(set(ids)) == 3
@@ -136,34 +136,34 @@ def test_steps_never_share_an_id_and_a_failed_one_says_so() -> None:
     assert [event["status"] for event in events][1:4] == ["FINISHED", "EXECUTING", "FAILED"]
     assert events[1]["result"]["data"] == [1]
     assert events[3]["result"]["error"] == "no"
-    assert encode(Added(part=File(ref="f"))) == []
+    assert encode(PartAdded(part=File(ref="f"))) == []
 
 
-@shows(behaviours.failed_run, behaviours.reason_of_failures)
+@shows(requirements.failed_run, requirements.reason_of_failures)
 def test_a_failure_says_why_where_nothing_was_said() -> None:
     for status in (Status.FAILED, Status.INTERRUPTED):
         fence = f"```\\n{SORRY}\\n```"
-        assert encode(Opened(part=Thinking()), Grew(text="x"), ended(status))[1:] == [
+        assert encode(PartStarted(part=Thinking()), TextDelta(text="x"), ended(status))[1:] == [
             message(fence, finish="ERROR"),
             final(fence, error=SORRY),
         ]
-        assert encode(Opened(part=Text()), Grew(text="so"), ended(status))[1:] == [
+        assert encode(PartStarted(part=Text()), TextDelta(text="so"), ended(status))[1:] == [
             message("", finish="ERROR"),
             final("so", error=SORRY),
         ]
 
 
-@shows(behaviours.stopped_run, behaviours.finish_reasons)
+@shows(requirements.stopped_run, requirements.finish_reasons)
 def test_a_stop_is_a_success_with_the_text_so_far() -> None:
     nothing = '"completionTokens":null,"promptTokens":null,'
-    assert encode(Opened(part=Text()), Grew(text="so"), ended(Status.STOPPED, usage=Usage()))[1:] == [
+    assert encode(PartStarted(part=Text()), TextDelta(text="so"), ended(Status.STOPPED, usage=Usage()))[1:] == [
         message("", finish="CANCEL"),
         final("so", tokens=nothing),
     ]
     assert encode(ended(Status.STOPPED, usage=Usage())) == [message("", finish="CANCEL"), final("", tokens=nothing)]
 
 
-@shows(behaviours.refused_before)
+@shows(requirements.refused_before)
 def test_a_refusal_is_two_events() -> None:
     first, second = frames(b"".join(refusal("为什么")))
     assert all(event.isascii() for event in refusal("为什么"))
@@ -177,7 +177,7 @@ def test_a_refusal_is_two_events() -> None:
     assert not second["data"]["success"]
 
 
-@shows(behaviours.tid_form, behaviours.envelope_members)
+@shows(requirements.tid_form, requirements.envelope_members)
 def test_a_tid_is_a_number_below_a_million_and_the_time() -> None:
     asked = call()
     assert tid(asked)[-13:] == "1776085673993"
@@ -186,10 +186,10 @@ def test_a_tid_is_a_number_below_a_million_and_the_time() -> None:
     assert list(envelope(asked, "0000", "success")) == ["code", "displayCode", "message", "data", "tid", "success"]
 
 
-@shows(behaviours.failed_run)
+@shows(requirements.failed_run)
 def test_every_failure_of_ours_reads_the_same() -> None:
     problem = Internal(reason="timeout", detail="postgresql://secret")
-    (_, last) = encode(Ended(status=Status.FAILED, reason="error", problem=problem, at=0))
+    (_, last) = encode(RunEnded(status=Status.FAILED, reason="error", problem=problem, at=0))
     assert b"secret" not in last
 
 
@@ -224,11 +224,11 @@ def step(id: str, name: str, *, error: bool = False) -> list[AnyPart]:
     return [ToolCall(call_id=id, name=name, arguments={}), ToolResult(call_id=id, name=name, content="x", error=error)]
 
 
-@shows(behaviours.history_steps)
+@shows(requirements.history_steps)
 def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
     parts: list[AnyPart] = [
         Text(text="Let me see."),
-        *step("e1", SEARCH),
+        *step("e1", SEARCH_TOOL),
         Text(text="And now"),
         *step("e2", "查 天气/x", error=True),
         *step("e2", "twice"),
@@ -237,7 +237,7 @@ def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
     text = text_with_steps(parts)
     assert text == (
         "Let me see."
-        f'\n\n<div><markdown-custom-process executeId="e1" type="Knowledge" status="FINISHED" name="{SEARCH}">'
+        f'\n\n<div><markdown-custom-process executeId="e1" type="Knowledge" status="FINISHED" name="{SEARCH_TOOL}">'
         "</markdown-custom-process></div>\n\n"
         "And now"
         '\n\n<div><markdown-custom-process executeId="e2" type="ToolCall" status="FAILED"'
@@ -251,7 +251,7 @@ def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.just("\n"), max_size=20), st.text(max_size=20))
-@shows(behaviours.history_steps)
+@shows(requirements.history_steps)
 def test_a_marker_holds_whatever_a_model_calls_its_steps(id: str, name: str) -> None:
     (marker,), (kept,) = drawn(text_with_steps(step(id, name))), finished(step(id, name))
     assert unquote(marker["name"]) == name

@@ -7,13 +7,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
-from dialects.exchange import Answer
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace.asking import Caller, chat_path, data, enveloped, events, refused
+from dialects.xspace.client import Caller, chat_path, data, enveloped, events, refused
 from dialects.xspace.test_multipart import TYPE, form
+from support.http_clients import Answer
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 
 UPLOAD = "/api/v1/file/upload"
 SETTINGS: dict[str, Any] = {"max_upload_bytes": 2_000_000, "max_body_bytes": 1000}
@@ -31,7 +31,7 @@ def send(
     return caller.post(UPLOAD, form(file, boundary=boundary), headers=given)
 
 
-@shows(behaviours.upload_record, behaviours.size_limit)
+@shows(requirements.upload_record, requirements.size_limit)
 def test_an_upload_is_answered_with_its_record(caller: Caller) -> None:
     content = bytes(range(256)) * 5000
     fields = (
@@ -53,7 +53,7 @@ def test_an_upload_is_answered_with_its_record(caller: Caller) -> None:
     assert (answer.status, answer.body, answer.header("Content-Type")) == (200, content, "text/plain")
 
 
-@shows(behaviours.upload_record)
+@shows(requirements.upload_record)
 def test_what_an_upload_does_not_say_has_its_default(caller: Caller) -> None:
     record = data(caller.post(UPLOAD, form(("; name=file; filename=x", b"")), headers={"Content-Type": TYPE}))
     assert re.fullmatch(r"local/default/\d{8}/[0-9a-f]{32}", record["key"])
@@ -61,7 +61,7 @@ def test_what_an_upload_does_not_say_has_its_default(caller: Caller) -> None:
     assert (record["mimeType"], record["fileExtension"], record["size"]) == ("application/octet-stream", "", 0)
 
 
-@shows(behaviours.upload_errors, behaviours.size_limit, behaviours.strict_forms)
+@shows(requirements.upload_errors, requirements.size_limit, requirements.strict_forms)
 def test_an_upload_that_breaks_a_rule_is_refused(caller: Caller) -> None:
     missing = ("4000", "Required part 'file' is not present.")
     refused(caller.post(UPLOAD, {}), *missing)
@@ -76,7 +76,7 @@ def test_an_upload_that_breaks_a_rule_is_refused(caller: Caller) -> None:
         refused(caller.post(UPLOAD, form(*fields), headers={"Content-Type": TYPE}), "4000", f"Invalid value of {name}")
 
 
-@shows(behaviours.creating_once, behaviours.idempotency_form)
+@shows(requirements.creating_once, requirements.idempotency_form)
 def test_an_upload_under_one_key_is_made_once_whatever_its_boundary(caller: Caller) -> None:
     key = {"Idempotency-Key": "file"}
     first, second = (send(caller, b"x", boundary=mark, headers=key) for mark in ("b1", "b2"))
@@ -85,7 +85,7 @@ def test_an_upload_under_one_key_is_made_once_whatever_its_boundary(caller: Call
     assert send(caller, b"y", headers=key).json()["code"] == "4220"
 
 
-@shows(behaviours.stored_file, behaviours.users_of_keys)
+@shows(requirements.stored_file, requirements.users_of_keys)
 def test_a_file_is_its_owners(served: Served, caller: Caller) -> None:
     key = data(send(caller, b"mine"))["key"]
     path = f"/api/f/{key}"
@@ -105,7 +105,7 @@ def test_a_file_is_its_owners(served: Served, caller: Caller) -> None:
     refused(caller.post(path), "4050", "Request method 'POST' is not supported")
 
 
-@shows(behaviours.ranges)
+@shows(requirements.ranges)
 def test_a_file_is_read_in_ranges(caller: Caller) -> None:
     path = f"/api/f/{data(send(caller, b'0123456789'))['key']}"
     whole = caller.get(path)
@@ -123,7 +123,7 @@ def test_a_file_is_read_in_ranges(caller: Caller) -> None:
     assert caller.get(path, headers={"Range": "bytes=2-4", "If-Range": '"x"'}).body == b"0123456789"
 
 
-@shows(behaviours.conversation_files, behaviours.ranges)
+@shows(requirements.conversation_files, requirements.ranges)
 def test_a_conversations_files_have_names_of_their_own(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("ok"))
     keys = [data(send(caller, content))["key"] for content in (b"one", b"two", b"three")]
@@ -144,7 +144,7 @@ def test_a_conversations_files_have_names_of_their_own(served: Served, caller: C
         assert caller.get(one["fileProxyUrl"], headers={"Range": "bytes=0-1"}).body == content[:2]
 
 
-@shows(behaviours.files_elsewhere)
+@shows(requirements.files_elsewhere)
 @pytest.mark.parametrize(
     ("url", "target"),
     [
@@ -165,7 +165,7 @@ def test_the_way_to_a_file_that_lies_elsewhere_is_shown(served: Served, caller: 
 
 
 @pytest.mark.parametrize(("path", "status"), [("nothing.txt", 404), ("", 400)])
-@shows(behaviours.conversation_files)
+@shows(requirements.conversation_files)
 def test_a_file_there_is_not_has_a_status_of_its_own(served: Served, caller: Caller, path: str, status: int) -> None:
     made = caller.add(served.agent("ok"))
     answer = caller.get(f"{chat_path(made)}/file/{path}")
@@ -173,7 +173,7 @@ def test_a_file_there_is_not_has_a_status_of_its_own(served: Served, caller: Cal
     assert not answer.json()["success"]
 
 
-@shows(behaviours.conversation_files, behaviours.users_of_keys)
+@shows(requirements.conversation_files, requirements.users_of_keys)
 def test_somebody_elses_conversation_has_no_files(served: Served, caller: Caller) -> None:
     bob = Caller(served, default_user="bob")
     made = caller.add(served.agent("ok"))

@@ -7,15 +7,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace.asking import ADD, LIST, Caller, call, chat_path, data, refused, update_path
+from dialects.xspace.client import ADD, LIST, Caller, call, chat_path, data, refused, update_path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.problems import Busy, Internal, NotFound, Upstream
-from palaver.dialects.xspace import behaviours
-from palaver.dialects.xspace.words import CONVERSATION_FILES, refuse
+from palaver.dialects.xspace import requirements
+from palaver.dialects.xspace.errors import CONVERSATION_FILES, refuse
 
 DAILY = "Exceeded daily request frequency limit."
 MINUTE = "Exceeded per-minute request frequency limit."
@@ -25,7 +25,7 @@ MINUTE = "Exceeded per-minute request frequency limit."
     ("setting", "english", "chinese"),
     [("rpm", MINUTE, "每分钟请求次数超限"), ("rpd", DAILY, "每日请求次数超限"), ("total", DAILY, "每日请求次数超限")],
 )
-@shows(behaviours.limits, behaviours.languages, behaviours.status_200)
+@shows(requirements.limits, requirements.languages, requirements.status_200)
 def test_a_limit_is_counted_and_refuses_what_is_above_it(
     served: Served, setting: str, english: str, chinese: str
 ) -> None:
@@ -42,7 +42,7 @@ def test_a_limit_is_counted_and_refuses_what_is_above_it(
     assert int(raw.header("Retry-After") or "") >= 1
 
 
-@shows(behaviours.unforeseen)
+@shows(requirements.unforeseen)
 def test_what_nobody_foresaw_says_so() -> None:
     for problem in (Internal(reason="database", detail="secret"), Upstream(reason="cut"), NotFound(noun="model")):
         reply = refuse(problem, call())
@@ -83,7 +83,7 @@ _texts = st.text(max_size=8).map(quote) | st.sampled_from(["%00", "%ff", "..", "
 
 @given(body=_bodies, ref=_texts, query=_texts)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@shows(behaviours.unforeseen, behaviours.body_errors)
+@shows(requirements.unforeseen, requirements.body_errors)
 def test_no_request_is_unforeseen(served: Served, body: bytes, ref: str, query: str) -> None:
     caller = Caller(served, served.key("xspace", kind="agent", agent="nobody"))
     ref = ref or "x"
@@ -111,7 +111,7 @@ def test_no_request_is_unforeseen(served: Served, body: bytes, ref: str, query: 
         assert b'"code":"9999"' not in answer.body
 
 
-@shows(behaviours.list_rules)
+@shows(requirements.list_rules)
 def test_a_topic_is_looked_for_whatever_is_in_it(served: Served) -> None:
     agent = served.agent("x")
     caller = Caller(served)

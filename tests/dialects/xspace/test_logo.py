@@ -6,15 +6,15 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 import pytest
-from dialects.exchange import Ask
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace.asking import Caller
+from dialects.xspace.client import Caller
+from support.http_clients import Ask
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 
 
-@shows(behaviours.default_icon)
+@shows(requirements.default_icon)
 @pytest.mark.parametrize(("name", "letter"), [("weather", "W"), ("天气助手", "天"), ("<&>", "?"), ("ß", "S")])
 def test_the_address_that_a_conversation_shows_is_a_picture_for_everybody(
     served: Served, caller: Caller, name: str, letter: str

@@ -8,14 +8,14 @@ from email.parser import BytesParser
 from typing import Any
 
 import pytest
-from dialects.manifest import shows
 from hypothesis import given
 from hypothesis import strategies as st
+from support.requirements import shows
 
 from palaver.core.problems import Invalid
-from palaver.dialects.xspace import behaviours
-from palaver.dialects.xspace.multipart import MAX_PARTS, Part, digest, parts
-from palaver.wire.ranges import NoSuchRange, wanted
+from palaver.dialects.xspace import requirements
+from palaver.dialects.xspace.multipart import MAX_PARTS, FormPart, digest, parts
+from palaver.wire.ranges import RangeNotSatisfiable, requested_range
 
 
 class Bytes:
@@ -29,7 +29,7 @@ class Bytes:
         return self._content[start:end]
 
 
-def read(content_type: str, body: bytes) -> list[Part]:
+def read(content_type: str, body: bytes) -> list[FormPart]:
     """The parts of a form that is in memory."""
     return parts(content_type, Bytes(body))
 
@@ -47,7 +47,7 @@ def form(*fields: tuple[str, bytes], boundary: str = "b0") -> bytes:
     return b"".join(pieces) + mark + b"--\r\n"
 
 
-@shows(behaviours.strict_forms)
+@shows(requirements.strict_forms)
 def test_fields_and_files_are_read() -> None:
     body = form(
         ('; name="file"; filename="a.txt"\r\nContent-Type: text/plain; charset=utf-8', b"one\r\n--b\r\n--b01\r\n"),
@@ -75,7 +75,7 @@ def test_fields_and_files_are_read() -> None:
         ('; name="file"; filename="a;b.txt"', "a;b.txt"),
     ],
 )
-@shows(behaviours.strict_forms)
+@shows(requirements.strict_forms)
 def test_a_files_name_is_its_own_without_folders(head: str, name: str) -> None:
     (file,) = read(TYPE, form((head, b"x")))
     assert (file.name, file.filename) == ("file", name)
@@ -102,14 +102,14 @@ def test_a_files_name_is_its_own_without_folders(head: str, name: str) -> None:
         (TYPE, form(*[("; name=a", b"")] * (MAX_PARTS + 1))),
     ],
 )
-@shows(behaviours.strict_forms)
+@shows(requirements.strict_forms)
 def test_what_is_not_well_formed_is_refused(content_type: str, body: bytes) -> None:
     with pytest.raises(Invalid) as caught:
         read(content_type, body)
     assert caught.value.field == "multipart"
 
 
-@shows(behaviours.strict_forms)
+@shows(requirements.strict_forms)
 def test_what_is_no_form_has_no_parts_and_text_is_utf_8() -> None:
     assert read("application/json", b"{}") == []
     assert read("", b"") == []
@@ -124,7 +124,7 @@ def test_what_is_no_form_has_no_parts_and_text_is_utf_8() -> None:
         st.sampled_from([b"--b0", b"\r\n", b"--", b" ", b"Content-Disposition: form-data; name=a", b"x"]), max_size=12
     ).map(b"".join)
 )
-@shows(behaviours.strict_forms)
+@shows(requirements.strict_forms)
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     with suppress(Invalid):
         assert all(part.content in body for part in read(TYPE, body))
@@ -137,7 +137,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         max_size=4,
     )
 )
-@shows(behaviours.strict_forms)
+@shows(requirements.strict_forms)
 def test_the_standard_librarys_reader_agrees(contents: list[bytes]) -> None:
     body = form(
         *(
@@ -153,7 +153,7 @@ def test_the_standard_librarys_reader_agrees(contents: list[bytes]) -> None:
     ]
 
 
-@shows(behaviours.strict_forms, behaviours.creating_once)
+@shows(requirements.strict_forms, requirements.creating_once)
 def test_a_digest_does_not_depend_on_the_boundary() -> None:
     fields = [('; name="file"; filename="a"', b"x"), ("; name=b", b"y")]
     one, two = (read(f"multipart/form-data; boundary={mark}", form(*fields, boundary=mark)) for mark in ("b1", "b2"))
@@ -184,15 +184,15 @@ def test_a_digest_does_not_depend_on_the_boundary() -> None:
         ("bytes= 9-9 ", (9, 1)),
     ],
 )
-@shows(behaviours.ranges)
+@shows(requirements.ranges)
 def test_a_range_is_start_and_length(header: str | None, span: tuple[int, int] | None) -> None:
-    assert wanted(header, 10) == span
+    assert requested_range(header, 10) == span
 
 
 @pytest.mark.parametrize(
     "header", ["bytes=10-", "bytes=5-4", "bytes=-0", "bytes=", "bytes=x", "bytes=1", "bytes=--1", "bytes=0-1,x"]
 )
-@shows(behaviours.ranges)
+@shows(requirements.ranges)
 def test_a_range_that_cannot_be_had_is_none(header: str) -> None:
-    with pytest.raises(NoSuchRange):
-        wanted(header, 10)
+    with pytest.raises(RangeNotSatisfiable):
+        requested_range(header, 10)

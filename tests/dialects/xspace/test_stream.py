@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 import pytest
-from dialects.exchange import Exchange
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.xspace.asking import USER, Caller, chat_path, data, done, events, frames, joined, refused
+from dialects.xspace.client import USER, Caller, chat_path, data, done, events, frames, joined, refused
+from support.http_clients import Exchange
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
 from palaver.core.types import File
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 
 BUSY = "Agent正在执行任务，请等待当前任务完成后再发送新请求"
 SORRY = "系统开小差啦，请稍后重试"
@@ -33,11 +33,11 @@ def first_message(exchange: Exchange) -> None:
 
 
 @shows(
-    behaviours.order,
-    behaviours.final_result,
-    behaviours.message_members,
-    behaviours.history_members,
-    behaviours.finish_reasons,
+    requirements.order,
+    requirements.final_result,
+    requirements.message_members,
+    requirements.history_members,
+    requirements.finish_reasons,
 )
 def test_x18_a_turn_from_its_beginning_to_its_end(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "look it up"}, "It is ", "sunny.", {"usage": {"prompt": 31, "completion": 5}})
@@ -67,7 +67,7 @@ def test_x18_a_turn_from_its_beginning_to_its_end(served: Served, caller: Caller
     assert question["index"] < answer["index"]
 
 
-@shows(behaviours.refused_before, behaviours.languages, behaviours.refusal_in_two_writes)
+@shows(requirements.refused_before, requirements.languages, requirements.refusal_in_two_writes)
 def test_x19_a_conversation_there_is_not_is_told_in_the_stream(served: Served, caller: Caller) -> None:
     theirs = Caller(served, default_user="bob").add(served.agent("x"))
     for ref in (999_999_999, theirs, "x"):
@@ -83,7 +83,7 @@ def test_x19_a_conversation_there_is_not_is_told_in_the_stream(served: Served, c
     assert events(chinese)[-1]["error"] == "会话不存在"
 
 
-@shows(behaviours.chat_body, behaviours.body_errors)
+@shows(requirements.chat_body, requirements.body_errors)
 def test_what_is_wrong_with_a_message_is_told_before_the_stream(caller: Caller) -> None:
     nothing: list[dict[str, Any]] = [{}, {"message": " "}, {"message": None, "attachments": []}, {"attachments": [{}]}]
     for body in nothing:
@@ -100,7 +100,7 @@ def test_what_is_wrong_with_a_message_is_told_before_the_stream(caller: Caller) 
     )
 
 
-@shows(behaviours.chat_body, behaviours.scalars, behaviours.uid_in_paths)
+@shows(requirements.chat_body, requirements.scalars, requirements.uid_in_paths)
 def test_variables_reach_the_run_and_other_members_do_not_matter(served: Served, caller: Caller) -> None:
     agent = served.agent("{{who}}: ${content}")
     made = caller.add(agent, variables={"who": "nobody"})
@@ -118,7 +118,7 @@ def test_variables_reach_the_run_and_other_members_do_not_matter(served: Served,
     assert joined(events(caller.post(chat_path(made), {"message": 7, **more}))) == "ann: 7"
 
 
-@shows(behaviours.stopped_run, behaviours.messages_of_success)
+@shows(requirements.stopped_run, requirements.messages_of_success)
 def test_x20_a_stop_ends_the_turn_and_a_second_one_changes_nothing(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("so far", HOLD, "never"))
     exchange = caller.begin(made)
@@ -133,7 +133,7 @@ def test_x20_a_stop_ends_the_turn_and_a_second_one_changes_nothing(served: Serve
     assert caller.messages(made)[-1]["finishReason"] == "CANCEL"
 
 
-@shows(behaviours.waiting_turns, behaviours.refused_before)
+@shows(requirements.waiting_turns, requirements.refused_before)
 def test_messages_wait_a_stop_drops_them_and_too_many_are_refused(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("x", HOLD))
     running = caller.begin(made)
@@ -151,7 +151,7 @@ def test_messages_wait_a_stop_drops_them_and_too_many_are_refused(served: Served
     assert len(caller.messages(made)) == 4
 
 
-@shows(behaviours.growing_messages)
+@shows(requirements.growing_messages)
 def test_a_message_being_written_is_not_finished(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent(HOLD))
     exchange = caller.begin(made)
@@ -162,7 +162,7 @@ def test_a_message_being_written_is_not_finished(served: Served, caller: Caller)
     exchange.rest()
 
 
-@shows(behaviours.failed_run, behaviours.reason_of_failures)
+@shows(requirements.failed_run, requirements.reason_of_failures)
 def test_a_failing_turn_ends_in_order_and_is_kept(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent({"fail": "connect"}))
     said = events(caller.say(made))
@@ -174,7 +174,7 @@ def test_a_failing_turn_ends_in_order_and_is_kept(served: Served, caller: Caller
     assert (kept["text"], kept["finishReason"]) == (fence, "ERROR")
 
 
-@shows(behaviours.processing, behaviours.history_members, behaviours.history_steps)
+@shows(requirements.processing, requirements.history_members, requirements.history_steps)
 def test_a_tool_call_is_shown_as_a_step_and_kept(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("so", {"call": {"name": "nothing", "arguments": {"q": "x"}}}, "done"))
     said = events(caller.say(made))
@@ -192,7 +192,7 @@ def test_a_tool_call_is_shown_as_a_step_and_kept(served: Served, caller: Caller)
     assert data(bound.get(f"/api/v1/conversation/{made}"))["messageList"][-1]["text"] == kept["text"]
 
 
-@shows(behaviours.history_pages)
+@shows(requirements.history_pages)
 def test_x21_history_is_read_backwards(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("to ${content}"))
     for number in range(3):
@@ -207,7 +207,7 @@ def test_x21_history_is_read_backwards(served: Served, caller: Caller) -> None:
     refused(caller.get(f"{chat_path(made)}/messages", "limit=x"), "4000", "Invalid value of limit")
 
 
-@shows(behaviours.heartbeats)
+@shows(requirements.heartbeats)
 def test_heartbeats_come_whether_or_not_something_else_does(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent({"repeat": {"text": ".", "times": 200, "every": 0.01}}))
     answer = caller.say(made)
@@ -217,7 +217,7 @@ def test_heartbeats_come_whether_or_not_something_else_does(served: Served, call
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 65_536])
-@shows(behaviours.any_pace, behaviours.ascii_stream, behaviours.stream_form)
+@shows(requirements.any_pace, requirements.ascii_stream, requirements.stream_form)
 def test_a_reader_of_any_pace_hears_the_same(served: Served, caller: Caller, at_once: int) -> None:
     made = caller.add(served.agent({"think": "用户"}, {"wait": 0.15}, "${content}", {"wait": 0.01}, "data"))
     ask = caller.request(
@@ -233,7 +233,7 @@ def test_a_reader_of_any_pace_hears_the_same(served: Served, caller: Caller, at_
     assert joined(events(answer)) == "根据🙂\u2028\n\x7fdata"
 
 
-@shows(behaviours.replay, behaviours.creating_once, behaviours.idempotency_form)
+@shows(requirements.replay, requirements.creating_once, requirements.idempotency_form)
 def test_the_same_message_under_one_key_is_one_run(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("a", {"call": {"name": "x"}}, "b"))
     key = {"Idempotency-Key": "k"}
@@ -250,7 +250,7 @@ def test_the_same_message_under_one_key_is_one_run(served: Served, caller: Calle
     assert len(caller.messages(made)) == 2
 
 
-@shows(behaviours.chat_body)
+@shows(requirements.chat_body)
 def test_attachments_stay_with_the_message(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("ok"))
     key = "local/default/20261121/0123456789abcdef0123456789abcdef.txt"
@@ -278,7 +278,7 @@ def test_attachments_stay_with_the_message(served: Served, caller: Caller) -> No
     assert data(caller.get(f"{chat_path(made)}/files"))["files"][2]["name"] == "b.png"
 
 
-@shows(behaviours.full)
+@shows(requirements.full)
 def test_a_quota_that_is_used_up_is_told(served: Served, caller: Caller) -> None:
     agent = served.agent("so be it")
     with served.full("conversations"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace import asking as xspace
+from dialects.xspace import client as xspace
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent, Variable
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 
 NOTHING: tuple[dict[str, str | None] | None, ...] = (None, {}, {"city": None}, {"city": " "}, {"town": "Bern"})
 GIVEN = {"city": "Bern"}
@@ -19,7 +19,7 @@ def agent(served: Served) -> Agent:
     return served.agent("It is sunny.", name="weather man", variables=(Variable(name="city", required=True),))
 
 
-@shows(behaviours.required_variables)
+@shows(requirements.required_variables)
 def test_xspace_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
     caller = xspace.Caller(served)
     bare, kept = caller.add(agent), caller.add(agent, variables=GIVEN)
@@ -33,7 +33,7 @@ def test_xspace_refuses_a_message_without_a_required_variable(served: Served, ag
     assert xspace.joined(xspace.events(caller.say(bare, variableParams=GIVEN))) == "It is sunny."
 
 
-@shows(behaviours.user_header)
+@shows(requirements.user_header)
 def test_one_key_speaks_for_many_end_users_where_it_may(served: Served) -> None:
     agent = served.agent("here")
     many, one = xspace.Caller(served, user_header=True), xspace.Caller(served)

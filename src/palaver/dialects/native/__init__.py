@@ -4,13 +4,13 @@ need no vendor's. Its streams go on from any character of an answer.
 Source: ``docs/native.md``.
 """
 
-from palaver.dialects.native import behaviours
+from palaver.dialects.native import requirements
 from palaver.dialects.native.api import ROUTES
 from palaver.dialects.native.auth import SETTINGS, claim, new_credential, verify
-from palaver.dialects.native.described import ABOUT
-from palaver.dialects.native.words import curl, refuse
+from palaver.dialects.native.errors import curl, refuse
+from palaver.dialects.native.openapi import ABOUT
 from palaver.wire.contract import Dialect
-from palaver.wire.manifest import gathered
+from palaver.wire.requirements import collect_requirements
 
 DIALECT = Dialect(
     name="native",
@@ -23,6 +23,6 @@ DIALECT = Dialect(
     curl=curl,
     exposed=("Location", "Retry-After", "Preference-Applied"),
     settings=SETTINGS,
-    behaviours=gathered(behaviours),
-    about=ABOUT,
+    requirements=collect_requirements(requirements),
+    info=ABOUT,
 )

@@ -9,14 +9,14 @@ import hmac
 import re
 
 from palaver.core.problems import Unauthenticated
-from palaver.core.types import Key, Principal, Token
-from palaver.wire.contract import Call, Claim, Setting
-from palaver.wire.settings import COMMON, count
-from palaver.wire.users import user_of
+from palaver.core.types import ApiKey, Principal, Token
+from palaver.wire.contract import CredentialClaim, KeySetting, Request
+from palaver.wire.settings import COMMON_SETTINGS, count
+from palaver.wire.user_header import user_header
 
 _BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 
-SETTINGS = (*COMMON, Setting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"))
+SETTINGS = (*COMMON_SETTINGS, KeySetting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"))
 
 
 def new_credential(random: bytes) -> tuple[str, str]:
@@ -24,11 +24,11 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"key-{random[:8].hex()}", f"pv-{random[16:32].hex()}"
 
 
-def claim(call: Call) -> Claim:
-    return Claim(secret=_secret(call))
+def claim(call: Request) -> CredentialClaim:
+    return CredentialClaim(secret=_secret(call))
 
 
-def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
+def verify(call: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
     """The caller. Its user is ``None`` where neither the call nor the credential names one."""
     if key is None:
         raise Unauthenticated(reason="unknown")
@@ -36,10 +36,10 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
         raise Unauthenticated(reason="disabled")
     if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
-    return Principal(key=key, user=user_of(call) or key.setting("default_user"))
+    return Principal(key=key, user=user_header(call) or key.setting("default_user"))
 
 
-def _secret(call: Call) -> str:
+def _secret(call: Request) -> str:
     given = _BEARER.fullmatch(call.headers.get("authorization", ""))
     if given is None:
         raise Unauthenticated(reason="missing")

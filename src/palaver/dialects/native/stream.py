@@ -9,51 +9,51 @@ from typing import Any, assert_never
 
 import msgspec
 
-from palaver.core.events import Added, Event, Grew, Opened
-from palaver.core.types import Ended, Text
-from palaver.dialects.native.shown import SentShown, end_shown, part_shown
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.types import RunEnded, Text
+from palaver.dialects.native.responses import TurnResponse, part_response, run_end_response
 from palaver.wire.framing import ascii_json, ascii_text
 
 RETRY = b"retry: 1000\n"
 """Milliseconds after which an EventSource connects again; goes out once, with the first event."""
 
 
-class Events:
+class NativeEncoder:
     """One reader's stream from ``cursor`` on. ``sent`` opens the stream of a message just sent, before its run says
     anything: a run may have to wait, and its reader wants to know its name."""
 
     heartbeat = b": alive\n\n"
-    breaks_off = False
-    steady = False
+    aborts_on_failure = False
+    always_heartbeat = False
 
-    def __init__(self, cursor: int, sent: SentShown | None = None) -> None:
+    def __init__(self, cursor: int, sent: TurnResponse | None = None) -> None:
         self._cursor = cursor
         self._sent = sent
         self._head = RETRY
-        self.due: float | None = None if sent is None else 0.0
+        self.flush_at: float | None = None if sent is None else 0.0
 
     def encode(self, event: Event, now: float) -> list[bytes]:
         held = self.flush(now)
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 self._cursor += len(text)
                 return [*held, self._frame(b"grew", b'{"text":%s}' % ascii_text(text).encode())]
-            case Opened(part=part):
+            case PartStarted(part=part):
                 self._cursor += 1
                 return [*held, self._frame(b"opened", _OPENED[isinstance(part, Text)])]
-            case Added(part=part):
+            case PartAdded(part=part):
                 self._cursor += 1
-                return [*held, self._frame(b"added", _json({"part": part_shown(part)}))]
-            case Ended():
+                return [*held, self._frame(b"added", _json({"part": part_response(part)}))]
+            case RunEnded():
                 self._cursor += 1
-                return [*held, self._frame(b"ended", _json(end_shown(event)))]
+                return [*held, self._frame(b"ended", _json(run_end_response(event)))]
             case _:
                 assert_never(event)
 
     def flush(self, now: float) -> list[bytes]:  # noqa: ARG002  what is held back has no time
         if self._sent is None:
             return []
-        data, self._sent, self.due = self._sent, None, None
+        data, self._sent, self.flush_at = self._sent, None, None
         return [self._frame(b"sent", _json(data))]
 
     def _frame(self, name: bytes, data: bytes) -> bytes:

@@ -5,32 +5,32 @@ and the gateway of the vendor's chat page (surface C, ``/api/snail/chat/``).
 Source: the vendor's page "对话接口" and the wire specification ``snail.md``.
 """
 
-from palaver.dialects.snail import agents, api, behaviours, gateway, talk, users
+from palaver.dialects.snail import agents, api, chat, gateway, requirements, users
 from palaver.dialects.snail.auth import claim, new_credential, verify
-from palaver.dialects.snail.described import ABOUT
-from palaver.dialects.snail.words import curl, refuse
-from palaver.wire.contract import Dialect, Setting
-from palaver.wire.manifest import gathered
-from palaver.wire.settings import COMMON, boolean
+from palaver.dialects.snail.errors import curl, refuse
+from palaver.dialects.snail.openapi import ABOUT
+from palaver.wire.contract import Dialect, KeySetting
+from palaver.wire.requirements import collect_requirements
+from palaver.wire.settings import COMMON_SETTINGS, boolean
 
 DIALECT = Dialect(
     name="snail",
     prefixes=("/snail-ai/", "/api/snail/chat/"),
-    routes=(*api.ROUTES, *agents.ROUTES, *users.ROUTES, *talk.ROUTES, *gateway.ROUTES),
+    routes=(*api.ROUTES, *agents.ROUTES, *users.ROUTES, *chat.ROUTES, *gateway.ROUTES),
     claim=claim,
     verify=verify,
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,
     settings=(
-        *COMMON,
-        Setting(name="auto_register", read=boolean, meaning="surfaces B and C: an unknown openId is a new end user"),
-        Setting(
+        *COMMON_SETTINGS,
+        KeySetting(name="auto_register", read=boolean, meaning="surfaces B and C: an unknown openId is a new end user"),
+        KeySetting(
             name=gateway.OPEN,
             read=boolean,
             meaning="surface C: whoever names a registered openId is signed in, without proof",
         ),
     ),
-    behaviours=gathered(behaviours),
-    about=ABOUT,
+    requirements=collect_requirements(requirements),
+    info=ABOUT,
 )

@@ -15,10 +15,10 @@ from typing import Any, cast
 import msgspec
 
 from palaver.core.problems import Unauthenticated
-from palaver.core.types import Key, Principal, Token, clean
-from palaver.dialects.snail.words import on_b, on_c
-from palaver.wire.contract import Call, Claim
-from palaver.wire.framing import compact
+from palaver.core.types import ApiKey, Principal, Token, clean
+from palaver.dialects.snail.errors import on_b, on_c
+from palaver.wire.contract import CredentialClaim, Request
+from palaver.wire.framing import compact_json
 
 HEADER = "snail-ai-auth"
 APP_ID, APP_TOKEN = "snail-ai-app-id", "snail-ai-token"
@@ -35,13 +35,13 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"app-{random[:8].hex()}", f"SAI_{random[16:32].hex()}"
 
 
-def claim(call: Call) -> Claim:
+def claim(call: Request) -> CredentialClaim:
     if on_b(call):
-        return Claim(id=_pair(call)[0])
+        return CredentialClaim(id=_pair(call)[0])
     token = _token(call)
     if token.count(".") != 2 and not on_c(call):
-        return Claim(secret=token)
-    return Claim(id=issuer(token))
+        return CredentialClaim(secret=token)
+    return CredentialClaim(id=issuer(token))
 
 
 def issuer(token: str) -> str:
@@ -55,7 +55,7 @@ def issuer(token: str) -> str:
     return named[0]
 
 
-def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
+def verify(call: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
     """The caller, for the end user its token is bound to, if it is. In the specification's order: unknown, disabled,
     wrong, expired."""
     if key is None:
@@ -77,7 +77,7 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
     return Principal(key=key, user=user, until=float(min(ends + LEEWAY_S, _FOREVER)))
 
 
-def verified(token: str, versions: tuple[Key, ...], now: float) -> tuple[Key, str | None, float]:
+def verified(token: str, versions: tuple[ApiKey, ...], now: float) -> tuple[ApiKey, str | None, float]:
     """(which of the key's versions has signed it, the end user it is bound to, when it ends) of a JWT whose time it
     is. One that we issued ends with its version's generation; one that the calling system made itself has none."""
     key, claims = _signed_claims(token, versions)
@@ -92,10 +92,10 @@ def verified(token: str, versions: tuple[Key, ...], now: float) -> tuple[Key, st
     return key, None if user is None else clean(user), ends
 
 
-def embed_token(key: Key, open_id: str, expires: int, trusted: str | None) -> str:
+def embed_token(key: ApiKey, open_id: str, expires: int, trusted: str | None) -> str:
     """A token of surfaces A and C for a browser, good for that user alone until ``expires`` (Unix seconds)."""
     claims: dict[str, Any] = {
-        "aud": compact({"username": open_id}).decode(),
+        "aud": compact_json({"username": open_id}).decode(),
         "exp": expires,
         "appId": key.id,
         "openId": open_id,
@@ -107,7 +107,7 @@ def embed_token(key: Key, open_id: str, expires: int, trusted: str | None) -> st
     return f"{signed}.{_base64url(_digest(signed, key.secret))}"
 
 
-def _pair(call: Call) -> tuple[str, str]:
+def _pair(call: Request) -> tuple[str, str]:
     """(id, secret) of surface B."""
     app, token = call.headers.get(APP_ID, ""), call.headers.get(APP_TOKEN, "")
     if not app or not token:
@@ -115,7 +115,7 @@ def _pair(call: Call) -> tuple[str, str]:
     return app, token
 
 
-def _token(call: Call) -> str:
+def _token(call: Request) -> str:
     token = call.headers.get(HEADER, "")
     if token[:7].lower() == "bearer ":
         token = token[7:].strip(" \t")
@@ -124,7 +124,7 @@ def _token(call: Call) -> str:
     return token
 
 
-def _signed_claims(token: str, versions: tuple[Key, ...]) -> tuple[Key, dict[str, Any]]:
+def _signed_claims(token: str, versions: tuple[ApiKey, ...]) -> tuple[ApiKey, dict[str, Any]]:
     head, body, signature = token.split(".")
     header = _json_segment(head)
     if header.get("alg") != "HS256" or "crit" in header:
@@ -174,7 +174,7 @@ def _base64url(data: bytes) -> str:
 
 def _written(value: Any) -> str:
     """``value`` as a part of a token."""
-    return _base64url(compact(value))
+    return _base64url(compact_json(value))
 
 
 def _json_segment(text: str) -> dict[str, Any]:

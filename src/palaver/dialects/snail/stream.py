@@ -5,44 +5,44 @@ from __future__ import annotations
 from typing import assert_never
 from uuid import UUID
 
-from palaver.core.events import Added, Event, Grew, Opened
-from palaver.core.types import Ended, Status, Text
-from palaver.dialects.snail.words import error_event, error_line
-from palaver.wire.framing import Escaped, ascii_json, ascii_text, line, sse, writes
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.types import RunEnded, Status, Text
+from palaver.dialects.snail.errors import error_event, error_line
+from palaver.wire.framing import EscapedText, ascii_json, ascii_text, ndjson_line, split_writes, sse
 
 FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
 """How a run ends that has no whole answer."""
 
 
-class Lines:
+class SnailNdjsonEncoder:
     """Surface A: one JSON object a line; a failed run's stream is broken off after its ``error`` line, which is how
     the documented clients notice."""
 
     heartbeat = b"\n"
-    breaks_off = True
-    steady = False
-    due: float | None = None
+    aborts_on_failure = True
+    always_heartbeat = False
+    flush_at: float | None = None
 
     def __init__(self, conversation: str) -> None:
         self._conversation = conversation
         self._kind = b"text"
-        self._answer = Escaped()
+        self._answer = EscapedText()
 
     def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 content = self._answer.add(text) if self._kind == b"text" else ascii_text(text).encode()
                 return [b'{"type":"%s","content":%s}\n' % (self._kind, content)]
-            case Opened(part=part):
+            case PartStarted(part=part):
                 self._kind = b"text" if isinstance(part, Text) else b"thinking"
                 return []
-            case Added():
+            case PartAdded():
                 return []
-            case Ended(status=status):
+            case RunEnded(status=status):
                 if status in FAILED:
-                    return [line(error_line())]
+                    return [ndjson_line(error_line())]
                 head = b'{"type":"done","conversationId":%s,"fullText":"' % ascii_text(self._conversation).encode()
-                return writes(head, self._answer, b'"}\n')
+                return split_writes(head, self._answer, b'"}\n')
             case _:
                 assert_never(event)
 
@@ -50,36 +50,36 @@ class Lines:
         return []
 
 
-class Frames:
+class SnailSseEncoder:
     """The same run as server-sent events with names, as surface B has them; a failed run's stream ends normally."""
 
     heartbeat = b": ping\n\n"
-    breaks_off = False
-    steady = False
-    due: float | None = None
+    aborts_on_failure = False
+    always_heartbeat = False
+    flush_at: float | None = None
 
     def __init__(self, conversation: str, sid: UUID | str) -> None:
         self._conversation = conversation
         self._sid = ascii_text(str(sid)).encode()
         self._kind = "text"
         self._blank = ""
-        self._answer = Escaped()
+        self._answer = EscapedText()
 
     def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 return self._grew(text)
-            case Opened(part=part):
+            case PartStarted(part=part):
                 self._kind = "text" if isinstance(part, Text) else "thinking"
                 self._blank = ""
                 return []
-            case Added():
+            case PartAdded():
                 return []
-            case Ended(status=status):
+            case RunEnded(status=status):
                 if status in FAILED:
                     return [sse("error", ascii_json(error_event()))]
                 data = b'{"conversationId":%s,"fullText":"' % ascii_text(self._conversation).encode()
-                return writes(b"event:done\ndata:" + data, self._answer, b'"}\n\n')
+                return split_writes(b"event:done\ndata:" + data, self._answer, b'"}\n\n')
             case _:
                 assert_never(event)
 

@@ -3,14 +3,14 @@
 Source: the vendor's page "创建会话" and the wire specification ``sonaops.md``.
 """
 
-from palaver.dialects.sonaops import behaviours
+from palaver.dialects.sonaops import requirements
 from palaver.dialects.sonaops.api import ROUTES
 from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256, claim, new_credential, verify
-from palaver.dialects.sonaops.described import ABOUT
-from palaver.dialects.sonaops.words import curl, refuse, trace_id
-from palaver.wire.contract import Dialect, Setting
-from palaver.wire.manifest import gathered
-from palaver.wire.settings import COMMON, boolean, choice
+from palaver.dialects.sonaops.errors import curl, refuse, trace_id
+from palaver.dialects.sonaops.openapi import ABOUT
+from palaver.wire.contract import Dialect, KeySetting
+from palaver.wire.requirements import collect_requirements
+from palaver.wire.settings import COMMON_SETTINGS, boolean, choice
 
 DIALECT = Dialect(
     name="sonaops",
@@ -24,18 +24,18 @@ DIALECT = Dialect(
     curl=curl,
     traced_as=lambda call: {"traceId": trace_id(call)},
     settings=(
-        *COMMON,
-        Setting(
+        *COMMON_SETTINGS,
+        KeySetting(
             name="signature",
             read=choice(SHA256, HMAC_SHA256),
             meaning="how calls are signed: sha256, or the later generation's hmac-sha256",
         ),
-        Setting(
+        KeySetting(
             name="reject_repeated_request_id",
             read=boolean,
             meaning="true refuses an X-Request-ID that the key has used within 300 seconds",
         ),
     ),
-    behaviours=gathered(behaviours),
-    about=ABOUT,
+    requirements=collect_requirements(requirements),
+    info=ABOUT,
 )

@@ -5,72 +5,76 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from palaver.core.chat import Said
+from palaver.core.chat import NewMessage
 from palaver.core.problems import Conflict, NotFound, Upstream
 from palaver.core.types import Agent, Conversation, Principal, Text, as_uid
-from palaver.dialects.sonaops import described
+from palaver.dialects.sonaops import openapi
 from palaver.dialects.sonaops.canonical import fields, trimmed
+from palaver.dialects.sonaops.errors import EVENT_STREAM, succeeded
 from palaver.dialects.sonaops.media import audio_key, data_uri, spoken, stretch
-from palaver.dialects.sonaops.shapes import (
+from palaver.dialects.sonaops.requests import (
     DEFAULT_VOICE,
-    CreateRequest,
+    AgentListRequest,
+    ChatStreamRequest,
     ImageRequest,
     InspirationRequest,
-    ListRequest,
+    SonaopsCreateRequest,
     SpeechRequest,
-    StreamRequest,
     asked,
     posted,
     required,
 )
-from palaver.dialects.sonaops.stream import Frames
-from palaver.dialects.sonaops.words import EVENT_STREAM, succeeded
-from palaver.wire.bodies import idempotency
-from palaver.wire.contract import Call, Reply, Room, Route, Stream
+from palaver.dialects.sonaops.stream import SonaopsEncoder
+from palaver.wire.bodies import idempotency_key
+from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
 from palaver.wire.downloads import download_headers
-from palaver.wire.once import Subject, once
+from palaver.wire.idempotent import Subject, answer_once
 
 
-async def create(call: Call, who: Principal, room: Room) -> Reply:
+async def create(call: Request, who: Principal, room: Services) -> Response:
     """Make a conversation with an agent."""
-    claim = idempotency(call, "POST /v1/chat/conversation")
-    request = posted(call, CreateRequest)
+    claim = idempotency_key(call, "POST /v1/chat/conversation")
+    request = posted(call, SonaopsCreateRequest)
     agent = await _agent(who, room, required("agentId", request.agentId))
 
-    async def work() -> tuple[Reply, Subject]:
+    async def work() -> tuple[Response, Subject]:
         conversation = await room.chat.create(who, agent)
         return succeeded(call, {"conversationId": conversation.uid.hex}), conversation
 
-    return await once(room, who, claim, work)
+    return await answer_once(room, who, claim, work)
 
 
-async def agents(call: Call, who: Principal, room: Room) -> Reply:
+async def agents(call: Request, who: Principal, room: Services) -> Response:
     """A page of the agents that the key may use."""
     is_get = call.method != "POST"
-    request = asked(dict(fields(call.query)), ListRequest) if is_get else posted(call, ListRequest)
+    request = asked(dict(fields(call.query)), AgentListRequest) if is_get else posted(call, AgentListRequest)
     found = await room.chat.agents(who)
     start = (request.pageNum - 1) * request.pageSize
     page = [_shown(agent) for agent in found[start : start + request.pageSize]]
     return succeeded(call, {"list": page, "total": len(found)})
 
 
-async def stream(call: Call, who: Principal, room: Room) -> Stream:
+async def stream(call: Request, who: Principal, room: Services) -> StreamingResponse:
     """Say something in a conversation and follow the answer."""
-    claim = idempotency(call, "POST /v1/chat/stream")
-    request = posted(call, StreamRequest)
+    claim = idempotency_key(call, "POST /v1/chat/stream")
+    request = posted(call, ChatStreamRequest)
     ref, name, text = _asked_in(request)
     agent = await _agent(who, room, ref)
     hints = {} if request.language is None else {"language": request.language}
     variables: dict[str, Any] = {**hints, **(request.metadata or {})}
-    said = Said(
-        parts=(Text(text=text),), variables=variables, variables_field="metadata", claim=claim, trace=call.trace
+    said = NewMessage(
+        parts=(Text(text=text),),
+        variables=variables,
+        variables_field="metadata",
+        idempotency_key=claim,
+        trace=call.trace,
     )
     sent = await room.chat.send(who, agent, said, conversation=trimmed(name))
-    encoder = Frames(sent.conversation.uid, sent.run)
-    return Stream(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM)
+    encoder = SonaopsEncoder(sent.conversation.uid, sent.run)
+    return StreamingResponse(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM)
 
 
-async def inspiration(call: Call, who: Principal, room: Room) -> Reply:
+async def inspiration(call: Request, who: Principal, room: Services) -> Response:
     """What the user might say next."""
     request = posted(call, InspirationRequest)
     ref, name = required("agentId", request.agentId), required("conversationId", request.conversationId)
@@ -79,24 +83,24 @@ async def inspiration(call: Call, who: Principal, room: Room) -> Reply:
     return succeeded(call, {"replies": replies})
 
 
-async def image(call: Call, who: Principal, room: Room) -> Reply:
+async def image(call: Request, who: Principal, room: Services) -> Response:
     """Paint a picture inside a conversation."""
-    claim = idempotency(call, "POST /v1/chat/image")
+    claim = idempotency_key(call, "POST /v1/chat/image")
     request = posted(call, ImageRequest)
     ref, name, text = _asked_in(request)
     agent, conversation = await _place(who, room, ref, name)
 
-    async def work() -> tuple[Reply, Subject]:
-        if not room.studio.paints(agent):
+    async def work() -> tuple[Response, Subject]:
+        if not room.media.can_generate_images(agent):
             raise Upstream(reason="configuration")
-        picture = await room.studio.paint(agent, text)
+        picture = await room.media.generate_image(agent, text)
         body = {"base64Image": data_uri(picture), "metadata": request.metadata or {}}
         return succeeded(call, body), conversation
 
-    return await once(room, who, claim, work)
+    return await answer_once(room, who, claim, work)
 
 
-async def tts(call: Call, who: Principal, room: Room) -> Reply:
+async def tts(call: Request, who: Principal, room: Services) -> Response:
     """Speak a stored message; what was spoken once is not spoken again."""
     request = posted(call, SpeechRequest)
     named, text = required("messageId", request.messageId), required("processedText", request.processedText)
@@ -110,29 +114,29 @@ async def tts(call: Call, who: Principal, room: Room) -> Reply:
     return replace(succeeded(call, {"audioUrl": address}), charged=made)
 
 
-async def voice_broadcast(call: Call, _who: Principal, room: Room) -> Reply:
+async def voice_broadcast(call: Request, _who: Principal, room: Services) -> Response:
     """A spoken message, for whoever has its address."""
     name = call.params["name"]
     uid = as_uid(name.removesuffix(".mp3")) if name.endswith(".mp3") else None
     if uid is None:
         raise NotFound(noun="file", ref=name)
-    file = await room.drawer.open_to_all(audio_key(uid))
+    file = await room.files.open_to_all(audio_key(uid))
     headers = (("Accept-Ranges", "bytes"), *download_headers(file))
     part = stretch(call.headers.get("range"), file.size)
     if part is None:
-        pieces = room.drawer.pieces(file)
-        return Reply(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
+        pieces = room.files.pieces(file)
+        return Response(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = part
-    pieces = room.drawer.pieces(file, start=start, length=length)
+    pieces = room.files.pieces(file, start=start, length=length)
     where = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
-    return Reply(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(where, *headers))
+    return Response(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(where, *headers))
 
 
-async def _agent(who: Principal, room: Room, ref: str) -> Agent:
+async def _agent(who: Principal, room: Services, ref: str) -> Agent:
     return await room.chat.agent(who, trimmed(ref))
 
 
-async def _place(who: Principal, room: Room, agent: str, conversation: str) -> tuple[Agent, Conversation]:
+async def _place(who: Principal, room: Services, agent: str, conversation: str) -> tuple[Agent, Conversation]:
     """The agent and the conversation that belong together. Raises ``NotFound``, ``Conflict``."""
     found = await _agent(who, room, agent)
     place = await room.chat.conversation(who, trimmed(conversation))
@@ -141,7 +145,7 @@ async def _place(who: Principal, room: Room, agent: str, conversation: str) -> t
     return found, place
 
 
-def _asked_in(request: StreamRequest) -> tuple[str, str, str]:
+def _asked_in(request: ChatStreamRequest) -> tuple[str, str, str]:
     """Agent, conversation and text, none of which may be missing."""
     return (
         required("agentId", request.agentId),
@@ -168,41 +172,43 @@ ROUTES = (
         path="/v1/chat/conversation",
         handle=create,
         purpose="create a conversation for an agent",
-        creating=True,
-        told=described.CREATE,
+        idempotent=True,
+        operation=openapi.CREATE,
     ),
-    Route(method="POST", path="/v1/agent/list", handle=agents, purpose="agents the key may use", told=described.LIST),
+    Route(
+        method="POST", path="/v1/agent/list", handle=agents, purpose="agents the key may use", operation=openapi.LIST
+    ),
     Route(
         method="GET",
         path="/v1/agent/list",
         handle=agents,
         purpose="agents the key may use",
-        told=described.LIST_BY_QUERY,
+        operation=openapi.LIST_BY_QUERY,
     ),
     Route(
         method="POST",
         path="/v1/chat/stream",
         handle=stream,
         purpose="send a message, read the answer as server-sent events",
-        creating=True,
-        told=described.STREAM,
+        idempotent=True,
+        operation=openapi.STREAM,
     ),
     Route(
         method="POST",
         path="/v1/chat/inspiration",
         handle=inspiration,
         purpose="three suggestions for the user's next message",
-        told=described.INSPIRATION,
+        operation=openapi.INSPIRATION,
     ),
     Route(
         method="POST",
         path="/v1/chat/image",
         handle=image,
         purpose="a picture inside a conversation",
-        creating=True,
-        told=described.IMAGE,
+        idempotent=True,
+        operation=openapi.IMAGE,
     ),
-    Route(method="POST", path="/v1/chat/tts", handle=tts, purpose="speak one stored message", told=described.SPEECH),
+    Route(method="POST", path="/v1/chat/tts", handle=tts, purpose="speak one stored message", operation=openapi.SPEECH),
     Route(
         method="GET",
         path="/saas/voice-broadcast/{name}",
@@ -210,6 +216,6 @@ ROUTES = (
         purpose="the spoken file",
         public=True,
         capability=True,
-        told=described.SOUND,
+        operation=openapi.SOUND,
     ),
 )

@@ -10,10 +10,10 @@ import hmac
 import re
 
 from palaver.core.problems import Unauthenticated
-from palaver.core.types import Key, Principal, Token
+from palaver.core.types import ApiKey, Principal, Token
 from palaver.dialects.sonaops.canonical import canonical_body, canonical_query
-from palaver.wire.contract import Call, Claim, request_id
-from palaver.wire.users import USER, user_of
+from palaver.wire.contract import CredentialClaim, Request, request_id
+from palaver.wire.user_header import USER, user_header
 
 SHA256 = "sha256"
 HMAC_SHA256 = "hmac-sha256"
@@ -27,14 +27,14 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"sona-{random[:16].hex()}", hashlib.sha256(b"sonaops" + random).hexdigest()
 
 
-def claim(call: Call) -> Claim:
+def claim(call: Request) -> CredentialClaim:
     named = _BEARER.fullmatch(call.headers.get("authorization", ""))
     if named is None:
         raise Unauthenticated(reason="missing")
-    return Claim(id=named[1])
+    return CredentialClaim(id=named[1])
 
 
-def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Principal:
+def verify(call: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
     """The caller and its end user. In the specification's order: key, signature there, user there, time, body,
     digest."""
     if key is None:
@@ -53,22 +53,22 @@ def verify(call: Call, key: Key | None, _bearer: Token | None = None) -> Princip
     if not hmac.compare_digest(sent, expected.encode()):
         raise Unauthenticated(reason="wrong")
     nonce = request_id(call.headers) if key.setting("reject_repeated_request_id", False) else None
-    user = user_of(call) or key.setting("default_user") or "default"
+    user = user_header(call) or key.setting("default_user") or "default"
     return Principal(key=key, user=user, nonce=nonce)
 
 
-def wants_hmac(key: Key | None) -> bool:
+def wants_hmac(key: ApiKey | None) -> bool:
     """Whether the credential is of the later generation; without a credential the seed's rules go."""
     return key is not None and key.setting("signature", SHA256) == HMAC_SHA256
 
 
-def signature(call: Call, secret: str) -> str:
+def signature(call: Request, secret: str) -> str:
     """The seed's digest: of the canonical body and the secret, and nothing else."""
     said = canonical_query(call.query) if _is_get(call) else canonical_body(call.body)
     return hashlib.sha256((said + secret).encode()).hexdigest()
 
 
-def hmac_signature(call: Call, secret: str) -> str:
+def hmac_signature(call: Request, secret: str) -> str:
     """The later generation's digest: also of method, path, time, user and query, header texts as they were sent."""
     lines = (
         call.method.encode(),
@@ -81,11 +81,11 @@ def hmac_signature(call: Call, secret: str) -> str:
     return hmac.new(secret.encode(), b"\n".join(lines), hashlib.sha256).hexdigest()
 
 
-def _is_get(call: Call) -> bool:
+def _is_get(call: Request) -> bool:
     return call.method in {"GET", "HEAD"}
 
 
-def _check_time(call: Call) -> None:
+def _check_time(call: Request) -> None:
     sent = call.headers.get("x-timestamp", "")
     if not sent:
         return

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import assert_never
 from uuid import UUID
 
-from palaver.core.events import Added, Event, Grew, Opened
-from palaver.core.types import Ended, Status, Text
-from palaver.dialects.sonaops.words import failure
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.types import RunEnded, Status, Text
+from palaver.dialects.sonaops.errors import failure
 from palaver.wire.framing import ascii_json, ascii_text
 
 
-class Frames:
+class SonaopsEncoder:
     """Server-sent events that carry their name twice: on a line of its own and in the data."""
 
     heartbeat = b": ping\n\n"
-    breaks_off = False
-    steady = False
-    due: float | None = None
+    aborts_on_failure = False
+    always_heartbeat = False
+    flush_at: float | None = None
 
     def __init__(self, conversation: UUID, message: UUID) -> None:
         self._conversation = conversation.hex
@@ -26,14 +26,14 @@ class Frames:
 
     def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 return [self._grew(text)] if text else []
-            case Opened(part=part):
+            case PartStarted(part=part):
                 self._thinks = not isinstance(part, Text)
                 return []
-            case Added():
+            case PartAdded():
                 return []
-            case Ended():
+            case RunEnded():
                 return self._ended(event)
             case _:
                 assert_never(event)
@@ -51,7 +51,7 @@ class Frames:
             ascii_text(text).encode(),
         )
 
-    def _ended(self, ended: Ended) -> list[bytes]:
+    def _ended(self, ended: RunEnded) -> list[bytes]:
         where = {"conversationId": self._conversation}
         if ended.status in {Status.FAILED, Status.INTERRUPTED}:
             code, message = failure(ended.problem)
@@ -66,7 +66,7 @@ def _frame(name: str, members: dict[str, str | int]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), ascii_json({"event": name, **members}))
 
 
-def _reason(ended: Ended) -> str:
+def _reason(ended: RunEnded) -> str:
     if ended.status is Status.STOPPED:
         return "cancelled"
     return "length" if ended.reason == "length" else "stop"

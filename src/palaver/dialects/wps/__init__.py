@@ -3,14 +3,14 @@
 Source: the vendor's page "创建对话" and the wire specification ``wps.md``.
 """
 
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 from palaver.dialects.wps.api import ROUTES
 from palaver.dialects.wps.auth import claim, new_credential, verify
-from palaver.dialects.wps.described import ABOUT
+from palaver.dialects.wps.errors import curl, refuse
+from palaver.dialects.wps.openapi import ABOUT
 from palaver.dialects.wps.settings import SETTINGS
-from palaver.dialects.wps.words import curl, refuse
 from palaver.wire.contract import Dialect
-from palaver.wire.manifest import gathered
+from palaver.wire.requirements import collect_requirements
 
 DIALECT = Dialect(
     name="wps",
@@ -24,6 +24,6 @@ DIALECT = Dialect(
     curl=curl,
     unrouted="after size",
     settings=SETTINGS,
-    behaviours=gathered(behaviours),
-    about=ABOUT,
+    requirements=collect_requirements(requirements),
+    info=ABOUT,
 )

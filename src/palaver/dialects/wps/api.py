@@ -6,31 +6,31 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from palaver.core.chat import Said
-from palaver.core.history import Page
-from palaver.core.ports import Listing
+from palaver.core.chat import NewMessage
+from palaver.core.history import HistoryPage
+from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import NotFound
-from palaver.core.types import Agent, Conversation, File, Key, Message, Principal, Text, as_uid
-from palaver.dialects.wps import described, paging
+from palaver.core.types import Agent, ApiKey, Conversation, File, Message, Principal, Text, as_uid
+from palaver.dialects.wps import openapi, paging
+from palaver.dialects.wps.content_blocks import FAILED, blocks
+from palaver.dialects.wps.errors import local_time, name, session, success
 from palaver.dialects.wps.oauth import consent, tokens
-from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS, TOKEN_GAP_MS
-from palaver.dialects.wps.shapes import (
-    CreateChat,
+from palaver.dialects.wps.requests import (
+    CreateChatRequest,
     cancelled_chat,
     create_chat,
     create_session,
     messages_query,
     sessions_query,
 )
-from palaver.dialects.wps.steps import FAILED, blocks
-from palaver.dialects.wps.stream import Form, Messages
-from palaver.dialects.wps.words import local_time, name, session, success
-from palaver.wire.bodies import idempotency, json_object
-from palaver.wire.contract import Call, Handler, Method, Reply, Room, Route, Stream
-from palaver.wire.describe import Operation
-from palaver.wire.framing import in_header
-from palaver.wire.lists import around, listed
-from palaver.wire.once import REPLAYED, Subject, once
+from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS, TOKEN_GAP_MS
+from palaver.dialects.wps.stream import WpsEncoder, WpsStreamOptions
+from palaver.wire.bodies import idempotency_key, json_object
+from palaver.wire.contract import Handler, Method, Request, Response, Route, Services, StreamingResponse
+from palaver.wire.framing import header_value
+from palaver.wire.idempotent import REPLAYED, Subject, answer_once
+from palaver.wire.list_response import list_response, split_around
+from palaver.wire.operation import Operation
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -39,42 +39,42 @@ _MICROSECOND = timedelta(microseconds=1)
 # Chats --------------------------------------------------------------------------------------------------------------
 
 
-async def say(call: Call, who: Principal, room: Room) -> Reply | Stream:
+async def say(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
     """Say something to an agent; follow the answer, or read it later with the messages call."""
     members = json_object(call.body)
-    idempotency(call, "")
+    idempotency_key(call, "")
     request = create_chat(members)
     agent = await room.chat.agent(who, call.params["app_id"])
-    said = Said(
+    said = NewMessage(
         parts=_parts(request),
         variables=request.values,
         variables_field=None,  # "information only", says the vendor's page
-        claim=idempotency(call, f"POST /v7/devhub/app/{agent.uid}/chat/create"),
+        idempotency_key=idempotency_key(call, f"POST /v7/devhub/app/{agent.uid}/chat/create"),
         trace=call.trace,
     )
     sent = await room.chat.send(who, agent, said, conversation=request.session)
     chat, shown = str(sent.run), session(sent.conversation, request.session)
-    headers = (("X-Chat-Id", chat), ("X-Session-Id", in_header(shown)))
+    headers = (("X-Chat-Id", chat), ("X-Session-Id", header_value(shown)))
     streamed = call.route.startswith("/v7/sse/") if request.stream is None else request.stream
     if streamed:
-        encoder = Messages(shown, sent.agent, sent.question, sent.answer, _form(who.key, room))
+        encoder = WpsEncoder(shown, sent.agent, sent.question, sent.answer, _form(who.key, room))
         media_type = who.key.setting("stream_media_type", EVENT_STREAM)
-        return Stream(
+        return StreamingResponse(
             reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=media_type, headers=headers
         )
     sent.reader.close()
     body = success({"session_id": shown, "chat_id": chat})
-    return Reply(body=body, headers=(*headers, REPLAYED) if sent.replayed else headers)
+    return Response(body=body, headers=(*headers, REPLAYED) if sent.replayed else headers)
 
 
-def _parts(request: CreateChat) -> tuple[Text | File, ...]:
+def _parts(request: CreateChatRequest) -> tuple[Text | File, ...]:
     files = (File(ref=ref) for ref in request.files or ())
     return (Text(text=request.text or ""), *files)
 
 
-def _form(key: Key, room: Room) -> Form:
-    return Form(
-        zone=room.site.timezone,
+def _form(key: ApiKey, room: Services) -> WpsStreamOptions:
+    return WpsStreamOptions(
+        zone=room.settings.timezone,
         partial_every_s=key.setting("partial_every_ms", PARTIAL_EVERY_MS) / 1000,
         data_prefix=key.setting("sse_data_prefix", False),
         error_event=key.setting("error_event", False),
@@ -83,7 +83,7 @@ def _form(key: Key, room: Room) -> Form:
     )
 
 
-async def cancel(call: Call, who: Principal, room: Room) -> Reply:
+async def cancel(call: Request, who: Principal, room: Services) -> Response:
     """Stop one chat, or drop it while it waits. A chat that cannot be stopped is no error."""
     chat = call.params.get("chat_id")
     if chat is None:
@@ -92,35 +92,35 @@ async def cancel(call: Call, who: Principal, room: Room) -> Reply:
     run = as_uid(chat)
     if run is not None:
         await room.chat.stop_run(who, run, agent=agent)
-    return Reply(body=success({}))
+    return Response(body=success({}))
 
 
 # Sessions -----------------------------------------------------------------------------------------------------------
 
 
-async def create(call: Call, who: Principal, room: Room) -> Reply:
+async def create(call: Request, who: Principal, room: Services) -> Response:
     """Make an empty session."""
     members = json_object(call.body, empty_is_object=True)
-    idempotency(call, "")
+    idempotency_key(call, "")
     request = create_session(members)
     agent = await room.chat.agent(who, call.params["app_id"])
-    claim = idempotency(call, f"POST /v7/devhub/app/{agent.uid}/session/create")
+    claim = idempotency_key(call, f"POST /v7/devhub/app/{agent.uid}/session/create")
     title = request.name if request.name is not None and request.name.strip() else None
 
-    async def work() -> tuple[Reply, Subject]:
+    async def work() -> tuple[Response, Subject]:
         made = await room.chat.create(who, agent, title=title)
-        return Reply(body=success({"session_id": session(made)})), made
+        return Response(body=success({"session_id": session(made)})), made
 
-    return await once(room, who, claim, work)
+    return await answer_once(room, who, claim, work)
 
 
-async def sessions(call: Call, who: Principal, room: Room) -> Reply:
+async def sessions(call: Request, who: Principal, room: Services) -> Response:
     """The user's sessions with the agent, the one changed last first."""
     query = sessions_query(call.query)
     size = query.page_size
     agent = await room.chat.agent(who, call.params["app_id"])
     place = _after(paging.place(who, _list_of(agent), query.next_page_token, numbers=2))
-    found = await room.chat.conversations(who, Listing(agent=agent.id, after=place, limit=size + 1))
+    found = await room.chat.conversations(who, ConversationQuery(agent=agent.id, after=place, limit=size + 1))
     token = ""
     if len(found) > size:
         last = found[size - 1]
@@ -134,7 +134,7 @@ async def sessions(call: Call, who: Principal, room: Room) -> Reply:
         }
         for one in found[:size]
     ]
-    return Reply(body=success({"items": items, "next_page_token": token}))
+    return Response(body=success({"items": items, "next_page_token": token}))
 
 
 def _list_of(agent: Agent) -> str:
@@ -146,7 +146,7 @@ def _after(place: Sequence[int]) -> tuple[datetime, int] | None:
     return (_EPOCH + place[0] * _MICROSECOND, place[1]) if place else None
 
 
-async def messages(call: Call, who: Principal, room: Room) -> Reply:
+async def messages(call: Request, who: Principal, room: Services) -> Response:
     """What was said in a session, oldest first; an answer that is being written with its text so far."""
     query = messages_query(call.query)
     ref, size = query.session_id, query.page_size
@@ -159,18 +159,18 @@ async def messages(call: Call, who: Principal, room: Room) -> Reply:
     async with room.chat.page(who, found.id, after=place[0] if place else 0, limit=size) as page:
         asked = await _question(who, room, found, page.messages) if query.with_event else None
         token = "" if page.next is None else paging.token(who, of, page.messages[-1].id)
-        ends = around(success({"items": [], "next_page_token": token}))
-        return await listed(_items(page, shown=session(found, ref), room=room, asked=asked), *ends)
+        ends = split_around(success({"items": [], "next_page_token": token}))
+        return await list_response(_items(page, shown=session(found, ref), room=room, asked=asked), *ends)
 
 
-async def _question(who: Principal, room: Room, found: Conversation, history: Sequence[Message]) -> str:
+async def _question(who: Principal, room: Services, found: Conversation, history: Sequence[Message]) -> str:
     """What was asked before a page that begins with an answer."""
     if not history or history[0].role == "user":
         return ""
     return "".join(message.text for message in await room.chat.history(who, found.id, before=history[0].id, limit=1))
 
 
-def _items(page: Page, *, shown: str, room: Room, asked: str | None) -> Iterator[dict[str, Any]]:
+def _items(page: HistoryPage, *, shown: str, room: Services, asked: str | None) -> Iterator[dict[str, Any]]:
     """A page of messages; with ``asked``, the question before the first one, also with their blocks. A question and
     its answer are stored together, so that the message behind a question is what answers it."""
     following = [*(one.uid for one in page.messages), page.next][1:]
@@ -188,7 +188,7 @@ def _items(page: Page, *, shown: str, room: Room, asked: str | None) -> Iterator
             "files": [file.ref for file in message.files],
             "state": "partial" if message.role == "assistant" and ended is None else "complete",
             "error": ended is not None and ended.status in FAILED,
-            "timestamp": local_time(message.created, room.site.timezone),
+            "timestamp": local_time(message.created, room.settings.timezone),
         }
         if asked is not None:
             item["events"] = blocks(asked, message) if message.role == "assistant" else []
@@ -196,20 +196,20 @@ def _items(page: Page, *, shown: str, room: Room, asked: str | None) -> Iterator
         yield item
 
 
-async def title(call: Call, who: Principal, room: Room) -> Reply:
+async def title(call: Request, who: Principal, room: Services) -> Response:
     """A session's name."""
     found = await _own(call, who, room)
-    return Reply(body=success({"session_id": session(found, call.params["session_id"]), "name": name(found)}))
+    return Response(body=success({"session_id": session(found, call.params["session_id"]), "name": name(found)}))
 
 
-async def delete(call: Call, who: Principal, room: Room) -> Reply:
+async def delete(call: Request, who: Principal, room: Services) -> Response:
     """Remove a session with its messages; what runs in it ends."""
     found = await _own(call, who, room)
     await room.chat.delete(who, found.id)
-    return Reply(body=success({}))
+    return Response(body=success({}))
 
 
-async def _own(call: Call, who: Principal, room: Room) -> Conversation:
+async def _own(call: Request, who: Principal, room: Services) -> Conversation:
     """The session of the path, if its agent is one that the credential may use."""
     ref = call.params["session_id"]
     found = await room.chat.conversation(who, ref)
@@ -223,7 +223,7 @@ async def _own(call: Call, who: Principal, room: Room) -> Conversation:
 # Apps ---------------------------------------------------------------------------------------------------------------
 
 
-async def detail(call: Call, who: Principal, room: Room) -> Reply:
+async def detail(call: Request, who: Principal, room: Services) -> Response:
     """What an agent is called and which variables it takes."""
     agent = await room.chat.agent(who, call.params["app_id"])
     variables = [
@@ -236,7 +236,7 @@ async def detail(call: Call, who: Principal, room: Room) -> Reply:
         "icon": agent.spec.icon,
         "variables": variables,
     }
-    return Reply(body=success(data))
+    return Response(body=success(data))
 
 
 def _twins(
@@ -244,7 +244,7 @@ def _twins(
 ) -> tuple[Route, ...]:
     """One call under all its spellings."""
     return tuple(
-        Route(method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, creating=creating, told=told)
+        Route(method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, idempotent=creating, operation=told)
         for path in paths
     )
 
@@ -257,49 +257,49 @@ ROUTES = (
         (f"{_APP}/chat/create", f"{_APPS}/chats/create", f"sse/{_APPS}/chats/create"),
         say,
         "say something to an agent",
-        described.SAY,
+        openapi.SAY,
         creating=True,
     ),
-    *_twins("POST", (f"{_APP}/chat/{{chat_id}}/cancel",), cancel, "stop a chat", described.CANCEL),
-    *_twins("POST", (f"{_APPS}/chats/cancel",), cancel, "stop a chat", described.CANCEL_NAMED),
+    *_twins("POST", (f"{_APP}/chat/{{chat_id}}/cancel",), cancel, "stop a chat", openapi.CANCEL),
+    *_twins("POST", (f"{_APPS}/chats/cancel",), cancel, "stop a chat", openapi.CANCEL_NAMED),
     *_twins(
         "POST",
         (f"{_APP}/session/create", f"{_APPS}/sessions/create"),
         create,
         "make a session",
-        described.CREATE,
+        openapi.CREATE,
         creating=True,
     ),
-    *_twins("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions", described.SESSIONS),
+    *_twins("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions", openapi.SESSIONS),
     *_twins(
         "GET",
         (f"{_APP}/session/messages", f"{_APPS}/sessions/messages"),
         messages,
         "read a session",
-        described.MESSAGES,
+        openapi.MESSAGES,
     ),
     *_twins(
         "GET",
         ("devhub/session/{session_id}/name", "devhub/sessions/{session_id}/name"),
         title,
         "a session's name",
-        described.NAME,
+        openapi.NAME,
     ),
     *_twins(
         "POST",
         ("devhub/session/{session_id}/delete", "devhub/sessions/{session_id}/delete"),
         delete,
         "remove a session",
-        described.DELETE,
+        openapi.DELETE,
     ),
-    *_twins("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "what an agent is", described.DETAIL),
+    *_twins("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "what an agent is", openapi.DETAIL),
     Route(
         method="POST",
         path="/oauth2/token",
         handle=tokens,
         purpose="get a user token",
         public=True,
-        told=described.TOKENS,
+        operation=openapi.TOKENS,
     ),
     Route(
         method="GET",
@@ -307,6 +307,6 @@ ROUTES = (
         handle=consent,
         purpose="ask for consent",
         public=True,
-        told=described.CONSENT,
+        operation=openapi.CONSENT,
     ),
 )

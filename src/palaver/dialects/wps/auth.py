@@ -11,10 +11,10 @@ import re
 from datetime import UTC, datetime
 
 from palaver.core.problems import Forbidden, Unauthenticated
-from palaver.core.types import Key, Principal, Token
+from palaver.core.types import ApiKey, Principal, Token
 from palaver.dialects.wps.settings import DATE_WINDOW_S, DEFAULT_USER
-from palaver.wire.contract import Call, Claim
-from palaver.wire.users import user_of
+from palaver.wire.contract import CredentialClaim, Request
+from palaver.wire.user_header import user_header
 
 AUTHORIZATION = "x-kso-authorization"
 DATE = "x-kso-date"
@@ -40,20 +40,20 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"AK{random[:8].hex()}", random[16:32].hex()
 
 
-def claim(call: Call) -> Claim:
+def claim(call: Request) -> CredentialClaim:
     """The access key that signs, the token beside it, or the token alone."""
     token = bearer(call)
     if AUTHORIZATION not in call.headers:
         if token is None:
             raise Unauthenticated(reason="missing")
-        return Claim(token=token)
+        return CredentialClaim(token=token)
     form = _FORM.fullmatch(call.headers[AUTHORIZATION])
     if form is None:
         raise Unauthenticated(reason="unknown" if DATE in call.headers or token else "missing")
-    return Claim(id=form[1], token=token)
+    return CredentialClaim(id=form[1], token=token)
 
 
-def verify(call: Call, key: Key | None, token: Token | None) -> Principal:
+def verify(call: Request, key: ApiKey | None, token: Token | None) -> Principal:
     """The caller, for the token's end user; without a token for the one that ``X-User-ID`` names, where the credential
     heeds it, or the credential's own. In the specification's order: signature missing, key unknown or disabled, date,
     signature; token missing, invalid, without the scope."""
@@ -67,7 +67,7 @@ def verify(call: Call, key: Key | None, token: Token | None) -> Principal:
     if bearer(call) is None:
         if needed or _is_bearer(call):  # whoever lost its token is not to be somebody else
             raise Unauthenticated(reason="missing", subject=TOKEN)
-        named = user_of(call) if key.setting("user_header", False) else None
+        named = user_header(call) if key.setting("user_header", False) else None
         return Principal(key=key, user=named or default_user(key))
     if token is None or (token.app, token.credential) != (key.app, key.number) or not key.enabled:
         raise Unauthenticated(reason="expired", subject=TOKEN)
@@ -77,7 +77,7 @@ def verify(call: Call, key: Key | None, token: Token | None) -> Principal:
     return Principal(key=key, user=token.user, until=token.expires.timestamp())
 
 
-def default_user(key: Key) -> str:
+def default_user(key: ApiKey) -> str:
     return key.setting("default_user", DEFAULT_USER)
 
 
@@ -91,17 +91,17 @@ def scope_of(route: str) -> str:
     return APP
 
 
-def bearer(call: Call) -> str | None:
+def bearer(call: Request) -> str | None:
     """The user token that the call carries."""
     token = call.headers.get("authorization", "").partition(" ")[2]
     return token.strip(" \t") or None if _is_bearer(call) else None
 
 
-def _is_bearer(call: Call) -> bool:
+def _is_bearer(call: Request) -> bool:
     return call.headers.get("authorization", "").partition(" ")[0].lower() == "bearer"
 
 
-def signature(call: Call, secret: str) -> str:
+def signature(call: Request, secret: str) -> str:
     """What the call has to be signed with."""
     target = call.target[max(call.raw_path.find("/v7/"), 0) :]
     body = hashlib.sha256(call.body).hexdigest() if call.body else ""
@@ -110,14 +110,14 @@ def signature(call: Call, secret: str) -> str:
     return hmac.new(secret.encode(), signed.encode("latin-1"), hashlib.sha256).hexdigest()
 
 
-def _unknown(call: Call) -> Unauthenticated:
+def _unknown(call: Request) -> Unauthenticated:
     """Why a call that names no credential of ours is refused."""
     if AUTHORIZATION not in call.headers:
         return Unauthenticated(reason="expired", subject=TOKEN)
     return Unauthenticated(reason="unknown" if DATE in call.headers else "missing")
 
 
-def _check_signature(call: Call, key: Key) -> None:
+def _check_signature(call: Request, key: ApiKey) -> None:
     form = _FORM.fullmatch(call.headers.get(AUTHORIZATION, ""))
     date = call.headers.get(DATE)
     if form is None or not date:

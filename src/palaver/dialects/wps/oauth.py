@@ -12,11 +12,11 @@ from typing import TypeVar
 from urllib.parse import urlencode
 
 from palaver.core.problems import Invalid, Unauthenticated
-from palaver.core.types import Key, Principal, Token, clean
+from palaver.core.types import ApiKey, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
-from palaver.dialects.wps.shapes import ConsentRequest, TokenRequest, form
-from palaver.wire.contract import Call, Reply, Room
-from palaver.wire.framing import address, compact
+from palaver.dialects.wps.requests import ConsentRequest, TokenRequest, form
+from palaver.wire.contract import Request, Response, Services
+from palaver.wire.framing import address, compact_json
 
 DIALECT = "wps"
 REFRESH_PREFIX = "kso_rt_"
@@ -47,7 +47,7 @@ _PAGE_HEADERS = (
 S = TypeVar("S", TokenRequest, ConsentRequest)
 
 
-class Refused(Exception):  # noqa: N818  an answer of the protocol
+class TokenRefused(Exception):  # noqa: N818  an answer of the protocol
     """Why no token is given: the protocol's word, and a plain reason."""
 
     def __init__(self, error: str, reason: str) -> None:
@@ -55,7 +55,7 @@ class Refused(Exception):  # noqa: N818  an answer of the protocol
         self.error = error
         self.reason = reason
 
-    def reply(self) -> Reply:
+    def reply(self) -> Response:
         """Both forms that clients read, in one object."""
         body = {
             "code": _CODES[self.error],
@@ -64,97 +64,97 @@ class Refused(Exception):  # noqa: N818  an answer of the protocol
             "error": self.error,
             "error_description": self.reason,
         }
-        return Reply(status=401 if self.error == "invalid_client" else 400, body=compact(body), headers=_FRESH)
+        return Response(status=401 if self.error == "invalid_client" else 400, body=compact_json(body), headers=_FRESH)
 
 
 # Tokens -------------------------------------------------------------------------------------------------------------
 
 
-async def tokens(call: Call, _who: Principal, room: Room) -> Reply:
+async def tokens(call: Request, _who: Principal, room: Services) -> Response:
     """Exchange a code, a refresh token or the credential itself for an access token."""
     try:
         fields = _fields(TokenRequest, call.body.decode("utf-8", "replace"))
         grant = _required(fields, "grant_type")
         if grant not in {"authorization_code", "refresh_token", "client_credentials"}:
-            raise Refused("unsupported_grant_type", "grant_type is not supported")  # noqa: TRY301
+            raise TokenRefused("unsupported_grant_type", "grant_type is not supported")  # noqa: TRY301
         key = await _client(call, fields, room)
         if grant == "authorization_code":
             return await _by_code(fields, key, room)
         if grant == "refresh_token":
             return await _by_refresh(call, fields, key, room)
         return await _answer(key, default_user(key), SCOPES, room)
-    except Refused as refusal:
+    except TokenRefused as refusal:
         return refusal.reply()
     except Unauthenticated:
-        return Refused("invalid_grant", "it has been revoked").reply()
+        return TokenRefused("invalid_grant", "it has been revoked").reply()
 
 
-async def _client(call: Call, fields: TokenRequest, room: Room) -> Key:
+async def _client(call: Request, fields: TokenRequest, room: Services) -> ApiKey:
     name, secret = _required(fields, "client_id"), _required(fields, "client_secret")
-    key = await room.people.key(DIALECT, clean(name))
+    key = await room.users.key(DIALECT, clean(name))
     for version in () if key is None or not key.enabled else key.versions(call.now):
         if hmac.compare_digest(version.secret.encode(), clean(secret).encode()):
-            await room.people.count(version)
+            await room.users.count(version)
             return version
-    raise Refused("invalid_client", "client_id or client_secret is wrong")
+    raise TokenRefused("invalid_client", "client_id or client_secret is wrong")
 
 
-async def _by_code(fields: TokenRequest, key: Key, room: Room) -> Reply:
+async def _by_code(fields: TokenRequest, key: ApiKey, room: Services) -> Response:
     text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
-    life = room.site.refresh_token_ttl_s
-    code = await room.people.use_code(text, remember_s=life)
+    life = room.settings.refresh_token_ttl_s
+    code = await room.users.redeem_code(text, remember_s=life)
     if code is None or not _belongs(code, key):
-        raise Refused("invalid_grant", "code is unknown, used or expired")
+        raise TokenRefused("invalid_grant", "code is unknown, used or expired")
     if code.redirect != redirect:
-        raise Refused("invalid_grant", "redirect_uri is not the one of the consent")
+        raise TokenRefused("invalid_grant", "redirect_uri is not the one of the consent")
     under = (code, text)
-    refresh = await room.people.issue(
+    refresh = await room.users.issue_token(
         key, "refresh", code.user, code.scopes, life_s=life, prefix=REFRESH_PREFIX, under=under
     )
     return await _answer(key, code.user, code.scopes, room, refresh=refresh, left=life, under=under)
 
 
-async def _by_refresh(call: Call, fields: TokenRequest, key: Key, room: Room) -> Reply:
+async def _by_refresh(call: Request, fields: TokenRequest, key: ApiKey, room: Services) -> Response:
     """A new access token; the refresh token stays, with what is left of its life."""
     text = _required(fields, "refresh_token")
-    token = await room.people.token(text, "refresh")
+    token = await room.users.find_token(text, "refresh")
     if token is None or not _belongs(token, key):
-        raise Refused("invalid_grant", "refresh_token is unknown or expired")
+        raise TokenRefused("invalid_grant", "refresh_token is unknown or expired")
     left = max(0.0, token.expires.timestamp() - call.now)
     return await _answer(key, token.user, token.scopes, room, refresh=text, left=left, under=(token, text))
 
 
 async def _answer(
-    key: Key,
+    key: ApiKey,
     user: str,
     scopes: tuple[str, ...],
-    room: Room,
+    room: Services,
     *,
     refresh: str | None = None,
     left: float = 0,
     under: tuple[Token, str] | None = None,
-) -> Reply:
-    life = room.site.token_ttl_s
-    access = await room.people.issue(key, "access", user, scopes, life_s=life, under=under)
+) -> Response:
+    life = room.settings.token_ttl_s
+    access = await room.users.issue_token(key, "access", user, scopes, life_s=life, under=under)
     body: dict[str, str | int] = {"access_token": access, "expires_in": int(life)}
     if refresh is not None:
         body |= {"refresh_token": refresh, "refresh_expires_in": int(left)}
-    return Reply(body=compact(body | {"token_type": "bearer"}), headers=_FRESH)
+    return Response(body=compact_json(body | {"token_type": "bearer"}), headers=_FRESH)
 
 
-def _belongs(token: Token, key: Key) -> bool:
+def _belongs(token: Token, key: ApiKey) -> bool:
     return (token.app, token.credential) == (key.app, key.number)
 
 
 # Consent ------------------------------------------------------------------------------------------------------------
 
 
-async def consent(call: Call, _who: Principal, room: Room) -> Reply:
+async def consent(call: Request, _who: Principal, room: Services) -> Response:
     """Lead a browser back to the application with a code, for the credential's ``auto_approve_user``."""
     try:
         query = _fields(ConsentRequest, call.query)
         key, redirect = await _registered(query, room)
-    except Refused as refusal:
+    except TokenRefused as refusal:
         return refusal.reply()
     if query.response_type != "code":
         return _back(redirect, query, error="unsupported_response_type", error_description="response_type must be code")
@@ -163,43 +163,43 @@ async def consent(call: Call, _who: Principal, room: Room) -> Reply:
         return _back(redirect, query, error="invalid_scope", error_description="scope is missing or unknown")
     user: str | None = key.setting("auto_approve_user")
     if user is None:
-        return Reply(status=403, body=_NOBODY.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
-    life = room.site.code_ttl_s
-    code = await room.people.issue(key, "code", user, scopes, life_s=life, redirect=redirect)
+        return Response(status=403, body=_NOBODY.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
+    life = room.settings.code_ttl_s
+    code = await room.users.issue_token(key, "code", user, scopes, life_s=life, redirect=redirect)
     return _back(redirect, query, code=code)
 
 
-async def _registered(query: ConsentRequest, room: Room) -> tuple[Key, str]:
+async def _registered(query: ConsentRequest, room: Services) -> tuple[ApiKey, str]:
     """The credential, and the address of its own to go back to."""
     name, redirect = _required(query, "client_id"), _required(query, "redirect_uri")
-    key = await room.people.key(DIALECT, clean(name))
+    key = await room.users.key(DIALECT, clean(name))
     if key is None or not key.enabled:
-        raise Refused("invalid_request", "client_id is unknown")
+        raise TokenRefused("invalid_request", "client_id is unknown")
     if redirect not in (key.setting("redirect_uris") or ()):
-        raise Refused("invalid_request", "redirect_uri is not registered")
+        raise TokenRefused("invalid_request", "redirect_uri is not registered")
     return key, redirect
 
 
-def _back(redirect: str, query: ConsentRequest, **members: str) -> Reply:
+def _back(redirect: str, query: ConsentRequest, **members: str) -> Response:
     """A redirect with ``members``, and the caller's ``state``, added to the address's query."""
     if query.state is not None:
         members["state"] = query.state
     place, mark, fragment = redirect.partition("#")
     joint = "" if place.endswith(("?", "&")) else "&" if "?" in place else "?"
     target = address(place + joint) + urlencode(members) + mark + address(fragment)
-    return Reply(status=302, media_type="", headers=(("Location", target), *_FRESH))
+    return Response(status=302, media_type="", headers=(("Location", target), *_FRESH))
 
 
 def _fields(shape: type[S], encoded: str) -> S:
     try:
         given = form(encoded)
     except Invalid as problem:
-        raise Refused("invalid_request", "too many fields") from problem
+        raise TokenRefused("invalid_request", "too many fields") from problem
     return shape(**{name: given[name] for name in shape.__struct_fields__ if name in given})
 
 
 def _required(fields: TokenRequest | ConsentRequest, name: str) -> str:
     value: str | None = getattr(fields, name)
     if value is None or not value.strip():
-        raise Refused("invalid_request", f"{name} is required")
+        raise TokenRefused("invalid_request", f"{name} is required")
     return value

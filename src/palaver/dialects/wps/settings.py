@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from palaver.wire.contract import Setting
-from palaver.wire.settings import COMMON, boolean, choice, text, texts
-from palaver.wire.users import USER_HEADER
+from palaver.wire.contract import KeySetting
+from palaver.wire.settings import COMMON_SETTINGS, boolean, choice, text, texts
+from palaver.wire.user_header import USER_HEADER
 
 DEFAULT_USER = "default"
 DATE_WINDOW_S = 900
@@ -32,25 +32,25 @@ def _user(value: Any) -> str | None:
 
 
 SETTINGS = (
-    *COMMON,
-    Setting(name="require_signature", read=boolean, meaning="false: a user token alone is enough"),
-    Setting(name="date_window_s", read=_number, meaning="how far X-Kso-Date may be off, in seconds"),
-    Setting(name="user_token", read=choice("optional", "required"), meaning="whether a call needs a user token"),
+    *COMMON_SETTINGS,
+    KeySetting(name="require_signature", read=boolean, meaning="false: a user token alone is enough"),
+    KeySetting(name="date_window_s", read=_number, meaning="how far X-Kso-Date may be off, in seconds"),
+    KeySetting(name="user_token", read=choice("optional", "required"), meaning="whether a call needs a user token"),
     USER_HEADER,
-    Setting(name="sse_data_prefix", read=boolean, meaning="true: stream as standard server-sent events"),
-    Setting(name="stream_media_type", read=choice(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
-    Setting(name="error_event", read=boolean, meaning="true: a failed run's stream also has an error event"),
-    Setting(
+    KeySetting(name="sse_data_prefix", read=boolean, meaning="true: stream as standard server-sent events"),
+    KeySetting(name="stream_media_type", read=choice(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
+    KeySetting(name="error_event", read=boolean, meaning="true: a failed run's stream also has an error event"),
+    KeySetting(
         name="partial_every_ms",
         read=_number,
         meaning="the least time between two messages that repeat the growing answer; 0: one after every token",
     ),
-    Setting(
+    KeySetting(
         name="token_gap_ms",
         read=_number,
         meaning="how long after a token no message repeats it, for pages that append tokens late; 0: not at all",
     ),
-    Setting(name="tokens", read=boolean, meaning="false: streams have no token events, the messages alone"),
-    Setting(name="redirect_uris", read=_address_list, meaning="addresses that consent may return to"),
-    Setting(name="auto_approve_user", read=_user, meaning="the end user that consent is given for; null: nobody's"),
+    KeySetting(name="tokens", read=boolean, meaning="false: streams have no token events, the messages alone"),
+    KeySetting(name="redirect_uris", read=_address_list, meaning="addresses that consent may return to"),
+    KeySetting(name="auto_approve_user", read=_user, meaning="the end user that consent is given for; null: nobody's"),
 )

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Literal, assert_never
 
-from palaver.core.events import Added, Event, Grew, Opened
-from palaver.core.types import Agent, Ended, Message, Text, derived_uid
-from palaver.dialects.wps.steps import FAILED, Steps, dumps, joined, milliseconds
-from palaver.dialects.wps.words import failure, local_time
-from palaver.wire.framing import Escaped, ascii_text
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.types import Agent, Message, RunEnded, Text, derived_uid
+from palaver.dialects.wps.content_blocks import FAILED, WpsContentBlocks, dumps, joined, milliseconds
+from palaver.dialects.wps.errors import failure, local_time
+from palaver.wire.framing import EscapedText, ascii_text
 
 OUTPUT_LENGTH = 2000
 PAGE_PAUSE_S = 0.45
@@ -33,7 +33,7 @@ _PROPERTIES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class WpsStreamOptions:
     """How a credential wants its streams."""
 
     zone: tzinfo = UTC
@@ -44,13 +44,13 @@ class Form:
     token_gap_s: float = 0.03
 
 
-class Messages:
+class WpsEncoder:
     """Encodes one run. ``session`` is the conversation as the caller is to see it."""
 
-    breaks_off = False
-    steady = False
+    aborts_on_failure = False
+    always_heartbeat = False
 
-    def __init__(self, session: str, agent: Agent, question: Message, answer: Message, form: Form) -> None:
+    def __init__(self, session: str, agent: Agent, question: Message, answer: Message, form: WpsStreamOptions) -> None:
         self._prefix = "data: " if form.data_prefix else ""
         self._form = form
         self._session = ascii_text(session)
@@ -59,9 +59,9 @@ class Messages:
         self._began = milliseconds(answer)
         self._answer = answer.uid
         self._chat = str(answer.uid)
-        self._text = Escaped()
+        self._text = EscapedText()
         self._shown = ""
-        self._steps = Steps(question.text, self._began)
+        self._steps = WpsContentBlocks(question.text, self._began)
         self._head = self._message_head(answer, "Machine", "Agent")
         self._tail = f', "id": "{self._chat}", "flow_id": "{agent.uid}", "chat_id": "{self._chat}"}}'
         self._answering = True
@@ -73,10 +73,10 @@ class Messages:
         self._quiet_until = 0.0
         self._unwritten: set[Literal["beginning", "token"]] = set()
         self._held: list[str] = []
-        self._ended: Ended | None = None
+        self._ended: RunEnded | None = None
         self._second = (0, "")
         # A run that need not wait shows its beginning, and the chat_id to cancel it by, before its model says a word.
-        self.due: float | None = None if answer.waiting else 0.0
+        self.flush_at: float | None = None if answer.waiting else 0.0
 
     @property
     def heartbeat(self) -> bytes:
@@ -85,24 +85,24 @@ class Messages:
     def encode(self, event: Event, now: float) -> list[bytes]:
         writes = self.flush(now)
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 if not self._answering:
                     self._steps.thinking.add(text)
                     return writes
                 return [*writes, *self._grown(text, now)]
-            case Opened(part=part):
+            case PartStarted(part=part):
                 self._answering = isinstance(part, Text)
                 return writes
-            case Added(part=part):
+            case PartAdded(part=part):
                 return [*writes, *self._partial(now)] if self._steps.took(part) else writes
-            case Ended():
+            case RunEnded():
                 return [*writes, *self._ending(event, now)]
             case _:
                 assert_never(event)
 
     def flush(self, now: float) -> list[bytes]:
         writes = self._beginning(now)
-        if self.due is None or self.due > now:
+        if self.flush_at is None or self.flush_at > now:
             return writes
         if self._ended is not None:
             return [*writes, *self._end(self._ended)]
@@ -114,8 +114,8 @@ class Messages:
             self._began_at = now
         if "token" in self._unwritten:
             self._quiet_until = self._quiet_after(now)
-            if self.due is not None:
-                self.due = max(self.due, self._quiet_until)
+            if self.flush_at is not None:
+                self.flush_at = max(self.flush_at, self._quiet_until)
         self._unwritten.clear()
 
     # The beginning --------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Messages:
 
     def _grown(self, text: str, now: float) -> list[bytes]:
         """More of the answer: a token, unless a message is so close that it has to go out first."""
-        if self._pending and self.due is not None and self._quiet_after(now) > self.due:
+        if self._pending and self.flush_at is not None and self._quiet_after(now) > self.flush_at:
             self._held.append(text)
             return []
         return [*self._token(text, now), *self._partial(now)]
@@ -184,23 +184,23 @@ class Messages:
     def _partial(self, now: float) -> list[bytes]:
         """The message as it is now, or a note that it is to be said when the time has come."""
         self._pending = True
-        self.due = max(self._partial_at + self._form.partial_every_s, self._quiet_until)
-        return self._growing(now) if self.due <= now or not self._form.partial_every_s else []
+        self.flush_at = max(self._partial_at + self._form.partial_every_s, self._quiet_until)
+        return self._growing(now) if self.flush_at <= now or not self._form.partial_every_s else []
 
     def _growing(self, now: float) -> list[bytes]:
-        self._pending, self.due, self._partial_at = False, None, now
+        self._pending, self.flush_at, self._partial_at = False, None, now
         return self._write("add_message", *self._message("partial", self._steps.written()))
 
     # The end --------------------------------------------------------------------------------------------------------
 
-    def _ending(self, ended: Ended, now: float) -> list[bytes]:
+    def _ending(self, ended: RunEnded, now: float) -> list[bytes]:
         """The end, now or when the last token is old enough."""
         writes = self._released(now)
-        self._pending, self._ended, self.due = False, ended, self._quiet_until
+        self._pending, self._ended, self.flush_at = False, ended, self._quiet_until
         return writes if now < self._quiet_until else [*writes, *self._end(ended)]
 
-    def _end(self, ended: Ended) -> list[bytes]:
-        self.due = None
+    def _end(self, ended: RunEnded) -> list[bytes]:
+        self.flush_at = None
         failed = ended.status in FAILED
         message = self._message("complete", self._steps.ended(self._text, ended), failed=failed)
         took = max(0, ended.at - self._began)
@@ -216,7 +216,7 @@ class Messages:
 
     # Forms ----------------------------------------------------------------------------------------------------------
 
-    def _write(self, event: str, *data: str | Escaped) -> list[bytes]:
+    def _write(self, event: str, *data: str | EscapedText) -> list[bytes]:
         return joined((f'{self._prefix}{{"event": "{event}", "data": ', *data, "}\n\n"))
 
     def _message_head(self, message: Message, sender: str, name: str) -> str:
@@ -227,8 +227,8 @@ class Messages:
         )
 
     def _message(
-        self, state: str, blocks: Iterable[str | Escaped], *, failed: bool = False
-    ) -> tuple[str | Escaped, ...]:
+        self, state: str, blocks: Iterable[str | EscapedText], *, failed: bool = False
+    ) -> tuple[str | EscapedText, ...]:
         written = self._state(state, icon="Bot", failed=failed)
         return (self._head, self._text, f'", "files": [], {written}', *blocks, self._tail)
 
@@ -241,7 +241,7 @@ class Messages:
             f'"error": {error}, "edit": false, "properties": {properties}, "category": "{category}", "content_blocks": '
         )
 
-    def _problem(self, ended: Ended) -> tuple[str | Escaped, ...]:
+    def _problem(self, ended: RunEnded) -> tuple[str | EscapedText, ...]:
         """A failed run's message once more, as a message of its own whose text is the reason."""
         written = self._state("complete", icon="Bot", failed=True)
         blocks = self._steps.ended(self._text, ended)

@@ -4,13 +4,13 @@ turns as server-sent events.
 Source: the vendor's page "更新会话主题" and the wire specification ``xspace.md``.
 """
 
-from palaver.dialects.xspace import behaviours
+from palaver.dialects.xspace import requirements
 from palaver.dialects.xspace.api import ROUTES
 from palaver.dialects.xspace.auth import SETTINGS, claim, new_credential, verify
-from palaver.dialects.xspace.described import ABOUT
-from palaver.dialects.xspace.words import curl, refuse, tid
+from palaver.dialects.xspace.errors import curl, refuse, tid
+from palaver.dialects.xspace.openapi import ABOUT
 from palaver.wire.contract import Dialect
-from palaver.wire.manifest import gathered
+from palaver.wire.requirements import collect_requirements
 
 DIALECT = Dialect(
     name="xspace",
@@ -24,6 +24,6 @@ DIALECT = Dialect(
     unrouted="after rate",
     traced_as=lambda call: {"tid": tid(call)},
     settings=SETTINGS,
-    behaviours=gathered(behaviours),
-    about=ABOUT,
+    requirements=collect_requirements(requirements),
+    info=ABOUT,
 )

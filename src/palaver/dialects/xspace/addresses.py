@@ -9,19 +9,19 @@ from urllib.parse import unquote, urlsplit
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import Principal
 from palaver.dialects.xspace.auth import AK
-from palaver.dialects.xspace.shapes import address_query
-from palaver.dialects.xspace.words import STORED_FILES, success
-from palaver.wire.contract import Call, Reply, Room
+from palaver.dialects.xspace.errors import STORED_FILES, success
+from palaver.dialects.xspace.requests import address_query
+from palaver.wire.contract import Request, Response, Services
 
 LIFE_S = 3600
 LONGEST = 2048
 
 
-async def address(call: Call, who: Principal, room: Room) -> Reply:
+async def address(call: Request, who: Principal, room: Services) -> Response:
     """The address of a file of the caller's end user, with a token that is good for that file alone."""
     query = address_query(call)
-    file = await room.drawer.get(who, _key(query.fileUrl))
-    token = room.people.sign(who.key, "file", who.user or "", (file.key,), life_s=LIFE_S)
+    file = await room.files.get(who, _key(query.fileUrl))
+    token = room.users.sign_token(who.key, "file", who.user or "", (file.key,), life_s=LIFE_S)
     plain = query.fileUrl.partition("#")[0].partition("?")[0]
     download = "&download=true" if query.download else ""
     return success(call, f"{plain}?{AK}={token}{download}")

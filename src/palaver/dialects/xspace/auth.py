@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from palaver.core.problems import Invalid, Unauthenticated
-from palaver.core.types import Key, Principal, Token
-from palaver.dialects.xspace.words import STORED_FILE, STORED_FILES
-from palaver.wire.contract import Call, Claim, Setting
-from palaver.wire.settings import COMMON, boolean, choice, count, text
-from palaver.wire.users import USER_HEADER, user_of
+from palaver.core.types import ApiKey, Principal, Token
+from palaver.dialects.xspace.errors import STORED_FILE, STORED_FILES
+from palaver.wire.contract import CredentialClaim, KeySetting, Request
+from palaver.wire.settings import COMMON_SETTINGS, boolean, choice, count, text
+from palaver.wire.user_header import USER_HEADER, user_header
 
 USER_NAME = "nuwax-user-uid"
 USER_NUMBER = "nuwax-user-id"
@@ -44,12 +44,14 @@ def _moment(value: str) -> datetime | None:
 
 
 SETTINGS = (
-    *COMMON,
-    Setting(name="kind", read=choice("personal", "agent"), meaning="agent: for the older, agent-bound paths as well"),
-    Setting(name="agent", read=text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
-    Setting(name="expire", read=expiry, meaning="when the key ends, 2026-12-31T00:00:00Z; null: never"),
-    Setting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"),
-    Setting(name="act_for_users", read=boolean, meaning=f"heed the headers {USER_NAME} and {USER_NUMBER}"),
+    *COMMON_SETTINGS,
+    KeySetting(
+        name="kind", read=choice("personal", "agent"), meaning="agent: for the older, agent-bound paths as well"
+    ),
+    KeySetting(name="agent", read=text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
+    KeySetting(name="expire", read=expiry, meaning="when the key ends, 2026-12-31T00:00:00Z; null: never"),
+    KeySetting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"),
+    KeySetting(name="act_for_users", read=boolean, meaning=f"heed the headers {USER_NAME} and {USER_NUMBER}"),
     USER_HEADER,
 )
 
@@ -59,12 +61,12 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"key-{random[:8].hex()}", f"ak-{random[16:32].hex()}"
 
 
-def claim(call: Call) -> Claim:
+def claim(call: Request) -> CredentialClaim:
     token = _file_token(call)
-    return Claim(secret=_secret(call)) if token is None else Claim(token=token, signed=True)
+    return CredentialClaim(secret=_secret(call)) if token is None else CredentialClaim(token=token, signed=True)
 
 
-def verify(call: Call, key: Key | None, token: Token | None = None) -> Principal:
+def verify(call: Request, key: ApiKey | None, token: Token | None = None) -> Principal:
     """The caller. Its user is ``None`` where a header names the user by number, which is looked up later."""
     if key is None or not key.enabled:
         raise Unauthenticated(reason="unknown" if key is None else "disabled")
@@ -74,21 +76,21 @@ def verify(call: Call, key: Key | None, token: Token | None = None) -> Principal
     if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
     _not_expired(call, key)
-    named = user_of(call, USER_NAME) if key.setting("act_for_users", False) else None
+    named = user_header(call, USER_NAME) if key.setting("act_for_users", False) else None
     if named is not None:
         return Principal(key=key, user=named)
     if user_number(call, key) is not None:
         return Principal(key=key)
-    named = user_of(call) if key.setting("user_header", False) else None
+    named = user_header(call) if key.setting("user_header", False) else None
     return Principal(key=key, user=named or str(key.setting("default_user", "default")))
 
 
-def _not_expired(call: Call, key: Key) -> None:
+def _not_expired(call: Request, key: ApiKey) -> None:
     if key.until <= call.now:
         raise Unauthenticated(reason="expired")
 
 
-def _reader(call: Call, key: Key, token: Token | None) -> Principal:
+def _reader(call: Request, key: ApiKey, token: Token | None) -> Principal:
     """Whoever has an address with a token: as the file's owner, for that file."""
     if token is None or token.kind != "file" or token.scopes != (call.path.removeprefix(STORED_FILES),):
         raise Unauthenticated(reason="wrong")
@@ -96,14 +98,14 @@ def _reader(call: Call, key: Key, token: Token | None) -> Principal:
     return Principal(key=key, user=token.user, until=token.expires.timestamp())
 
 
-def _file_token(call: Call) -> str | None:
+def _file_token(call: Request) -> str | None:
     """The token in the address of a stored file, unless the call has a key as well."""
     if call.route != STORED_FILE or _key_in_header(call) is not None:
         return None
     return dict(parse_qsl(call.query)).get(AK)
 
 
-def user_number(call: Call, key: Key) -> int | None:
+def user_number(call: Request, key: ApiKey) -> int | None:
     """The end user's number, where the key may act for users and the call names one by number alone."""
     given = call.headers.get(USER_NUMBER, "")
     if not given or not key.setting("act_for_users", False):
@@ -113,14 +115,14 @@ def user_number(call: Call, key: Key) -> int | None:
     return int(given)
 
 
-def _secret(call: Call) -> str:
+def _secret(call: Request) -> str:
     given = _key_in_header(call)
     if given is None:
         raise Unauthenticated(reason="missing")
     return given
 
 
-def _key_in_header(call: Call) -> str | None:
+def _key_in_header(call: Request) -> str | None:
     """What is left of the header without its scheme. A value that begins otherwise counts as none."""
     given = _SCHEME.sub("", call.headers.get("authorization", ""), count=1) if "authorization" in call.headers else ""
     given = given.strip()

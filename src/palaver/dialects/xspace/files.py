@@ -13,17 +13,17 @@ import msgspec
 
 from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Conversation, File, Principal, StoredFile
-from palaver.dialects.xspace.callers import own_conversation
-from palaver.dialects.xspace.multipart import Part, digest, parts
-from palaver.dialects.xspace.shapes import INT64, TARGET, Upload, conversation_ref, stored_query
-from palaver.dialects.xspace.views import file_item, file_record, is_elsewhere, named_files
-from palaver.dialects.xspace.words import envelope, success
-from palaver.wire.bodies import idempotency
-from palaver.wire.contract import Call, Reply, Room
+from palaver.dialects.xspace.access import own_conversation
+from palaver.dialects.xspace.errors import envelope, success
+from palaver.dialects.xspace.multipart import FormPart, digest, parts
+from palaver.dialects.xspace.requests import INT64, TARGET, UploadForm, conversation_ref, stored_query
+from palaver.dialects.xspace.responses import file_item, file_record, is_elsewhere, named_files
+from palaver.wire.bodies import idempotency_key
+from palaver.wire.contract import Request, Response, Services
 from palaver.wire.downloads import download_headers
-from palaver.wire.framing import address, compact
-from palaver.wire.once import Subject, once
-from palaver.wire.ranges import NoSuchRange, wanted
+from palaver.wire.framing import address, compact_json
+from palaver.wire.idempotent import Subject, answer_once
+from palaver.wire.ranges import RangeNotSatisfiable, requested_range
 
 UNKNOWN_TYPE = "application/octet-stream"
 MAX_MEDIA_TYPE = 255
@@ -33,21 +33,21 @@ _ENDING = re.compile(r".+(\.[A-Za-z0-9]{1,16})", re.ASCII | re.DOTALL)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII | re.IGNORECASE)
 
 
-async def upload(call: Call, who: Principal, room: Room) -> Reply:
+async def upload(call: Request, who: Principal, room: Services) -> Response:
     """Keep a file for its user; a message attaches it by its key."""
     content_type = call.headers.get("content-type", "")
     form = [] if call.upload is None else await call.upload.examine(partial(parts, content_type))
-    claim = idempotency(call, "POST /api/v1/file/upload")
+    claim = idempotency_key(call, "POST /api/v1/file/upload")
     if claim is not None:
         claim = msgspec.structs.replace(claim, digest=sha256(call.query.encode() + b"\0" + digest(form)).digest())
     file = next((part for part in form if part.name == "file" and part.filename is not None), None)
     if file is None:
         raise Invalid(field="file", rule="required")
     details = _details(form)
-    key = _key(call, file, str(details["targetType"]), datetime.fromtimestamp(call.now, room.site.timezone))
+    key = _key(call, file, str(details["targetType"]), datetime.fromtimestamp(call.now, room.settings.timezone))
 
-    async def work() -> tuple[Reply, Subject]:
-        kept = await room.drawer.add(
+    async def work() -> tuple[Response, Subject]:
+        kept = await room.files.add(
             who,
             key=key,
             name=file.filename or "file",
@@ -57,12 +57,12 @@ async def upload(call: Call, who: Principal, room: Room) -> Reply:
         )
         return success(call, file_record(kept, call)), kept
 
-    return await once(room, who, claim, work)
+    return await answer_once(room, who, claim, work)
 
 
-def _details(form: list[Part]) -> dict[str, Any]:
+def _details(form: list[FormPart]) -> dict[str, Any]:
     fields = {part.name: part.text for part in form if part.filename is None}
-    given = Upload(**{name: fields[name] for name in Upload.__struct_fields__ if name in fields})
+    given = UploadForm(**{name: fields[name] for name in UploadForm.__struct_fields__ if name in fields})
     target, number = given.targetType or "Default", (given.targetId or "-1").strip()
     if not _TARGET.fullmatch(target):
         raise Invalid(field="targetType", rule="range", detail="letters, digits, - and _")
@@ -71,7 +71,7 @@ def _details(form: list[Part]) -> dict[str, Any]:
     return {"targetType": target, "targetId": int(number), "metadata": given.metadata}
 
 
-def _key(call: Call, file: Part, target: str, today: datetime) -> str:
+def _key(call: Request, file: FormPart, target: str, today: datetime) -> str:
     ending = _ENDING.fullmatch(file.filename or "")
     name = sha256(call.trace.encode() + file.digest).hexdigest()[:32]
     return f"local/{target.lower()}/{today:%Y%m%d}/{name}{'' if ending is None else ending[1]}"
@@ -81,42 +81,42 @@ def _media_type(given: str) -> str:
     return given if len(given) <= MAX_MEDIA_TYPE and _MEDIA_TYPE.fullmatch(given) else UNKNOWN_TYPE
 
 
-async def produced(call: Call, who: Principal, room: Room) -> Reply:
+async def produced(call: Request, who: Principal, room: Services) -> Response:
     """The files of a conversation: what its messages attach and what its runs made."""
     found, _ = await own_conversation(call, who, room)
     named = named_files(await _files(who, room, found))
     return success(call, {"files": [file_item(one, found) for one in named]})
 
 
-async def attached(call: Call, who: Principal, room: Room) -> Reply:
+async def attached(call: Request, who: Principal, room: Services) -> Response:
     """The bytes of one of a conversation's files, by the name it has there; of one elsewhere, the way there."""
     found = await room.chat.conversation(who, conversation_ref(call.params["conversationId"]))
     name = call.params["path"]
     for one in named_files(await _files(who, room, found)):
         if one.name == name:
             if is_elsewhere(one.file):
-                return Reply(status=302, media_type="", headers=(("Location", address(one.file.ref)),))
-            return await _bytes(call, room, await room.drawer.get(who, one.file.ref))
+                return Response(status=302, media_type="", headers=(("Location", address(one.file.ref)),))
+            return await _bytes(call, room, await room.files.get(who, one.file.ref))
     raise NotFound(noun="file", ref=name[:80])
 
 
-async def empty_path(_call: Call, _who: Principal, _room: Room) -> Reply:
+async def empty_path(_call: Request, _who: Principal, _room: Services) -> Response:
     raise Invalid(field="path", rule="required")
 
 
-async def stored(call: Call, who: Principal, room: Room) -> Reply:
+async def stored(call: Request, who: Principal, room: Services) -> Response:
     """The bytes of an uploaded file, shown or, with ``download=true``, saved. One that is another's is forbidden; its
     key cannot be guessed."""
     key = "/".join(call.params[name] for name in ("storage", "target", "day", "name"))
     try:
-        file = await room.drawer.get(who, key)
+        file = await room.files.get(who, key)
     except NotFound:
-        await room.drawer.open_to_all(key)
+        await room.files.open_to_all(key)
         raise Forbidden(reason="file") from None
     return await _bytes(call, room, file, inline=not stored_query(call).download)
 
 
-async def _files(who: Principal, room: Room, found: Conversation) -> list[File]:
+async def _files(who: Principal, room: Services, found: Conversation) -> list[File]:
     """What the messages attach: of all else that they say nothing is kept."""
     said = await room.chat.told(who, found.id)
     files = [file for message in said.first for file in message.files]
@@ -126,7 +126,7 @@ async def _files(who: Principal, room: Room, found: Conversation) -> list[File]:
     return files
 
 
-async def _bytes(call: Call, room: Room, file: StoredFile, *, inline: bool = True) -> Reply:
+async def _bytes(call: Request, room: Services, file: StoredFile, *, inline: bool = True) -> Response:
     """The file, or the range of it that is asked for."""
     tag = f'"{file.digest.hex()[:32]}"'
     headers = (
@@ -137,14 +137,14 @@ async def _bytes(call: Call, room: Room, file: StoredFile, *, inline: bool = Tru
     )
     current = call.headers.get("if-range", tag) in {tag, headers[2][1]}
     try:
-        span = wanted(call.headers.get("range"), file.size) if current else None
-    except NoSuchRange:
-        body = compact(envelope(call, "4160", "Requested range not satisfiable"))
-        return Reply(status=416, body=body, headers=(*headers, ("Content-Range", f"bytes */{file.size}")))
+        span = requested_range(call.headers.get("range"), file.size) if current else None
+    except RangeNotSatisfiable:
+        body = compact_json(envelope(call, "4160", "Requested range not satisfiable"))
+        return Response(status=416, body=body, headers=(*headers, ("Content-Range", f"bytes */{file.size}")))
     if span is None:
-        pieces = room.drawer.pieces(file)
-        return Reply(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
+        pieces = room.files.pieces(file)
+        return Response(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = span
-    pieces = room.drawer.pieces(file, start=start, length=length)
+    pieces = room.files.pieces(file, start=start, length=length)
     whole = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
-    return Reply(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(*headers, whole))
+    return Response(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(*headers, whole))

@@ -8,16 +8,16 @@ from hashlib import sha256
 from xml.sax.saxutils import escape
 
 from palaver.core.types import Principal
-from palaver.wire.contract import Call, Reply, Room
+from palaver.wire.contract import Request, Response, Services
 
 SVG = "image/svg+xml"
 _COLOURS = ("#2563eb", "#0f766e", "#b45309", "#9333ea", "#be123c", "#4d7c0f", "#0369a1", "#475569")
 _FOR_A_DAY = (("Cache-Control", "public, max-age=86400"), ("X-Content-Type-Options", "nosniff"))
 
 
-async def logo(call: Call, _: Principal, __: Room) -> Reply:
+async def logo(call: Request, _: Principal, __: Services) -> Response:
     """A tile with the name's first letter. It says nothing of whether there is such an agent."""
-    return Reply(body=tile(call.params["name"]).encode(), media_type=SVG, headers=_FOR_A_DAY)
+    return Response(body=tile(call.params["name"]).encode(), media_type=SVG, headers=_FOR_A_DAY)
 
 
 def tile(name: str) -> str:

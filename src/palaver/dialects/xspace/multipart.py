@@ -27,7 +27,7 @@ _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9_-]+\*?)[ \t]*=[ \t]*(?:"((?:[^"\\]|
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
-class Source(Protocol):
+class FormSource(Protocol):
     """Where a form is read from."""
 
     @property
@@ -37,13 +37,13 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class FormPart:
     """One field of a form; a file has a ``filename``, which may be empty. Its bytes stay where they are."""
 
     name: str
     filename: str | None
     media_type: str
-    source: Source
+    source: FormSource
     start: int
     end: int
     digest: bytes
@@ -71,7 +71,7 @@ class Part:
         return _pieces(self.source, self.start, self.end, size)
 
 
-def parts(content_type: str, body: Source) -> list[Part]:
+def parts(content_type: str, body: FormSource) -> list[FormPart]:
     """The parts of ``body``; none where ``content_type`` is not a form's. Raises ``Invalid(field="multipart")``."""
     kind, _, _ = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
@@ -79,7 +79,7 @@ def parts(content_type: str, body: Source) -> list[Part]:
     boundary = _parameters(content_type[len(kind) :]).get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
         raise _malformed("no boundary")
-    found: list[Part] = []
+    found: list[FormPart] = []
     for start, end in _spans(body, b"--" + boundary.encode()):
         if len(found) == MAX_PARTS:
             raise _malformed(f"more than {MAX_PARTS} parts")
@@ -87,7 +87,7 @@ def parts(content_type: str, body: Source) -> list[Part]:
     return found
 
 
-def digest(found: list[Part]) -> bytes:
+def digest(found: list[FormPart]) -> bytes:
     """The same for equal names and contents, whatever the boundary was."""
     whole = sha256()
     for part in found:
@@ -97,7 +97,7 @@ def digest(found: list[Part]) -> bytes:
     return whole.digest()
 
 
-def _spans(body: Source, delimiter: bytes) -> Iterator[tuple[int, int]]:
+def _spans(body: FormSource, delimiter: bytes) -> Iterator[tuple[int, int]]:
     """Where each part begins and ends."""
     start = -1
     for at, after, closing in _delimiters(body, delimiter):
@@ -109,7 +109,7 @@ def _spans(body: Source, delimiter: bytes) -> Iterator[tuple[int, int]]:
     raise _malformed("the closing boundary is missing")
 
 
-def _delimiters(body: Source, delimiter: bytes) -> Iterator[tuple[int, int, bool]]:
+def _delimiters(body: FormSource, delimiter: bytes) -> Iterator[tuple[int, int, bool]]:
     """(where a delimiter's line begins, where what is behind it does, whether it is the closing one) of each. One may
     stand at the very beginning, as if behind the end of a line."""
     pattern = re.compile(rb"\r\n" + re.escape(delimiter) + rb"(?:(--)|[ \t]{0,%d}\r\n)" % MAX_PADDING)
@@ -124,11 +124,11 @@ def _delimiters(body: Source, delimiter: bytes) -> Iterator[tuple[int, int, bool
         kept, base = window[seen:], base + seen
 
 
-def _pieces(source: Source, start: int, end: int, size: int) -> Iterator[bytes]:
+def _pieces(source: FormSource, start: int, end: int, size: int) -> Iterator[bytes]:
     return (source.read(at, min(end, at + size)) for at in range(start, end, size))
 
 
-def _part(body: Source, start: int, end: int) -> Part:
+def _part(body: FormSource, start: int, end: int) -> FormPart:
     head, there, _ = body.read(start, min(end, start + MAX_HEAD)).partition(b"\r\n\r\n")
     if not there:
         raise _malformed("a part has no head")
@@ -141,7 +141,7 @@ def _part(body: Source, start: int, end: int) -> Part:
     whole, first = sha256(), start + len(head) + 4
     for piece in _pieces(body, first, end, WINDOW):
         whole.update(piece)
-    return Part(
+    return FormPart(
         name=fields["name"],
         filename=_filename(fields),
         media_type=headers.get("content-type", ""),

@@ -5,50 +5,50 @@ from __future__ import annotations
 from typing import Any, assert_never
 from uuid import UUID
 
-from palaver.core.events import Added, Event, Grew, Opened
-from palaver.core.types import Ended, Status, Text, ToolCall, ToolResult
-from palaver.dialects.xspace.steps import Steps
-from palaver.dialects.xspace.words import UNFORESEEN
-from palaver.wire.framing import Escaped, ascii_json, ascii_text, writes
+from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.types import RunEnded, Status, Text, ToolCall, ToolResult
+from palaver.dialects.xspace.errors import UNFORESEEN
+from palaver.dialects.xspace.tool_steps import ToolStepTracker
+from palaver.wire.framing import EscapedText, ascii_json, ascii_text, split_writes
 
 FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
 _TEXT = b'"text":'
 _WHOLE = b'"outputText":"'
 
 
-class Frames:
+class XSpaceEncoder:
     """One turn. Heartbeats come at their interval in any case: the vendor's client gives up after a minute of none."""
 
-    breaks_off = False
-    steady = True
-    due: float | None = None
+    aborts_on_failure = False
+    always_heartbeat = True
+    flush_at: float | None = None
 
     def __init__(self, run: UUID, started: int) -> None:
         """``started`` is when the turn was accepted, in epoch milliseconds."""
         self._run = run.hex
         self._started = started
-        self._steps = Steps()
-        self._answer = Escaped()
+        self._steps = ToolStepTracker()
+        self._answer = EscapedText()
         self._frames = {kind: self._halves(kind) for kind in ("CHAT", "THINK")}
         self._kind = "CHAT"
         self.heartbeat = frame(self._run, "HEART_BEAT", None)
 
     def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 head, tail = self._frames[self._kind]
                 written = self._answer.add(text) if self._kind == "CHAT" else ascii_text(text).encode()
                 return [head + written + tail]
-            case Opened(part=part):
+            case PartStarted(part=part):
                 self._kind = "CHAT" if isinstance(part, Text) else "THINK"
                 return []
-            case Added(part=ToolCall() as call):
+            case PartAdded(part=ToolCall() as call):
                 return [frame(self._run, "PROCESSING", self._steps.began(call))]
-            case Added(part=ToolResult() as result):
+            case PartAdded(part=ToolResult() as result):
                 return [frame(self._run, "PROCESSING", self._steps.ended(result))]
-            case Added():
+            case PartAdded():
                 return []
-            case Ended():
+            case RunEnded():
                 return self._end(event)
             case _:
                 assert_never(event)
@@ -61,7 +61,7 @@ class Frames:
         head, tail = frame(self._run, "MESSAGE", message(self._run, "", kind=kind)).split(_TEXT + b'""', 1)
         return head + _TEXT, tail
 
-    def _end(self, ended: Ended) -> list[bytes]:
+    def _end(self, ended: RunEnded) -> list[bytes]:
         failed = ended.status in FAILED
         last = fenced(UNFORESEEN) if failed and not self._answer else ""
         self._answer.add(last)
@@ -80,10 +80,10 @@ class Frames:
         error = UNFORESEEN if failed else None
         final = frame(self._run, "FINAL_RESULT", totals, error=error, completed=True)
         head, tail = final.split(_WHOLE, 1)
-        return [frame(self._run, "MESSAGE", data), *writes(head + _WHOLE, self._answer, tail)]
+        return [frame(self._run, "MESSAGE", data), *split_writes(head + _WHOLE, self._answer, tail)]
 
 
-def finish_reason(ended: Ended) -> str:
+def finish_reason(ended: RunEnded) -> str:
     """The last message's ``finishReason``."""
     match ended.status:
         case Status.STOPPED:
@@ -150,6 +150,6 @@ def message(run: str | None, text: str, *, kind: str = "CHAT", finish: str | Non
     }
 
 
-def _total(ended: Ended) -> int | None:
+def _total(ended: RunEnded) -> int | None:
     prompt, completion = ended.usage.prompt, ended.usage.completion
     return None if prompt is None or completion is None else prompt + completion

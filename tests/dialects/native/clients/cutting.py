@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from typing import Self
 
-from dialects.exchange import GUARD
+from support.http_clients import GUARD
 
 
 class Cutting:

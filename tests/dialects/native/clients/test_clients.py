@@ -11,14 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dialects.exchange import GUARD
-from dialects.manifest import shows
-from dialects.native.asking import LATER, Caller, Document, good
+from dialects.native.client import LATER, Caller, Document, good
 from dialects.native.clients.cutting import Cutting
 from dialects.native.page import code
-from dialects.serving import Served, Step
+from support.http_clients import GUARD
+from support.live_server import Served, Step
+from support.requirements import shows
 
-from palaver.dialects.native import behaviours
+from palaver.dialects.native import requirements
 
 NODE = shutil.which("node")
 USER = "用户 ann"
@@ -73,7 +73,7 @@ def caller(served: Served) -> Caller:
 
 @each_client
 @pytest.mark.parametrize("size", [250, 420, 611])
-@shows(behaviours.clients, behaviours.live_resume)
+@shows(requirements.clients, requirements.live_resume)
 def test_a_run_is_read_to_its_end_whatever_becomes_of_the_connection(
     served: Served, caller: Caller, client: Client, size: int, tmp_path: Path
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_run_is_read_to_its_end_whatever_becomes_of_the_connection(
 
 
 @each_client
-@shows(behaviours.clients, behaviours.nothing_behind)
+@shows(requirements.clients, requirements.nothing_behind)
 def test_a_client_stops_where_nothing_comes(served: Served, caller: Caller, client: Client, tmp_path: Path) -> None:
     agent = served.agent("whole")
     parts, ended = client(served.base_url, caller.key.secret, caller.begin(agent)["answer"]["uid"], tmp_path)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialects.exchange import GUARD
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.snail.asking import FAR, USER, Caller, jwt
+from dialects.snail.client import FAR, USER, Caller, jwt
 from dialects.snail.clients.chat import Shown, chat_with_agent
+from support.http_clients import GUARD
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.snail import behaviours
+from palaver.dialects.snail import requirements
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
@@ -61,7 +61,7 @@ each_client = pytest.mark.parametrize("client", [javascript, python])
 
 
 @each_client
-@shows(behaviours.javascript_client_works, behaviours.python_client_works, behaviours.conversation_id_comes_back)
+@shows(requirements.javascript_client_works, requirements.python_client_works, requirements.conversation_id_comes_back)
 def test_a_conversation_of_two_turns_that_the_server_names(served: Served, caller: Caller, client: Client) -> None:
     agent = served.agent({"think": "用户 asks ${content}"}, TALKS)
     one, two = client(served, caller, agent, "", ["你好", "再见"])
@@ -75,7 +75,7 @@ def test_a_conversation_of_two_turns_that_the_server_names(served: Served, calle
 
 
 @each_client
-@shows(behaviours.javascript_client_works, behaviours.python_client_works, behaviours.n2)
+@shows(requirements.javascript_client_works, requirements.python_client_works, requirements.n2)
 def test_a_conversation_of_two_turns_that_the_client_names(served: Served, caller: Caller, client: Client) -> None:
     agent = served.agent("Turn ${turn}")
     answers = client(served, caller, agent, f"conv-{client.__name__}", ["one", "two"])
@@ -84,7 +84,7 @@ def test_a_conversation_of_two_turns_that_the_client_names(served: Served, calle
 
 
 @each_client
-@shows(behaviours.samples_use_a_bare_token, behaviours.j1)
+@shows(requirements.samples_use_a_bare_token, requirements.j1)
 def test_a_token_that_is_signed_is_as_good_as_the_secret(served: Served, client: Client) -> None:
     caller = Caller(served)
     caller.auth = jwt({"appId": caller.key.id, "exp": FAR}, caller.key.secret)
@@ -94,7 +94,7 @@ def test_a_token_that_is_signed_is_as_good_as_the_secret(served: Served, client:
 
 
 @each_client
-@shows(behaviours.n10, behaviours.clients_skip_blank_lines, behaviours.heartbeats)
+@shows(requirements.n10, requirements.clients_skip_blank_lines, requirements.heartbeats)
 def test_heartbeats_are_not_shown(served: Served, caller: Caller, client: Client) -> None:
     agent = served.agent("before ", {"wait": 0.35}, "after")
     (answer,) = client(served, caller, agent, "", ["hi"])
@@ -102,7 +102,7 @@ def test_heartbeats_are_not_shown(served: Served, caller: Caller, client: Client
 
 
 @each_client
-@shows(behaviours.n9, behaviours.failure_breaks_the_connection)
+@shows(requirements.n9, requirements.failure_breaks_the_connection)
 def test_a_failure_is_noticed_by_the_read_and_nothing_of_it_is_shown(
     served: Served, caller: Caller, client: Client
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_failure_is_noticed_by_the_read_and_nothing_of_it_is_shown(
 
 
 @each_client
-@shows(behaviours.every_line_has_a_type, behaviours.failures_have_a_type)
+@shows(requirements.every_line_has_a_type, requirements.failures_have_a_type)
 def test_a_refusal_has_a_type_and_is_not_shown_as_an_answer(served: Served, caller: Caller, client: Client) -> None:
     stranger = Caller(served, caller.key)
     stranger.auth = "nonsense"
@@ -137,7 +137,7 @@ def curl(served: Served, caller: Caller, members: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines() if line]
 
 
-@shows(behaviours.curl_samples_work, behaviours.n1, behaviours.n2, behaviours.n4)
+@shows(requirements.curl_samples_work, requirements.n1, requirements.n2, requirements.n4)
 def test_the_three_curl_samples(served: Served, caller: Caller) -> None:
     agent = served.agent("${turn}: ${content}")
     who = f'"agentId": {agent.id},\n"openId": "external-user-001",\n'

@@ -17,13 +17,13 @@ from typing import Any, Self, cast
 from urllib.parse import quote
 
 import pytest
-from dialects.exchange import GUARD
-from dialects.manifest import shows
-from dialects.serving import HOLD, Served
-from dialects.snail.asking_b import B, Caller, good
-from dialects.snail.asking_c import C
+from dialects.snail.client_b import B, Caller, good
+from dialects.snail.client_c import C
+from support.http_clients import GUARD
+from support.live_server import HOLD, Served
+from support.requirements import shows
 
-from palaver.dialects.snail import behaviours, behaviours_c
+from palaver.dialects.snail import requirements, requirements_c
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
@@ -138,7 +138,7 @@ def check_visit(served: Served, see: See) -> dict[str, Any]:
     return seen
 
 
-@shows(behaviours_c.c_page, behaviours_c.c_session, behaviours_c.c_event_names)
+@shows(requirements_c.c_page, requirements_c.c_session, requirements_c.c_event_names)
 def test_a_visit(served: Served) -> None:
     seen = check_visit(served, partial(in_node, served))
     assert seen["config"]["gatewayPath"] == C
@@ -146,13 +146,13 @@ def test_a_visit(served: Served) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-@shows(behaviours_c.c_page_browser, behaviours_c.c_config_elsewhere)
+@shows(requirements_c.c_page_browser, requirements_c.c_config_elsewhere)
 def test_a_visit_in_a_browser(served: Served, tmp_path: Path) -> None:
     seen = check_visit(served, partial(in_browser, served, tmp_path))
     assert seen["config"]["gatewayPath"] == f"{served.base_url}{C}"
 
 
-@shows(behaviours_c.c_page_stop, behaviours.abandoned_runs_are_stopped)
+@shows(requirements_c.c_page_stop, requirements.abandoned_runs_are_stopped)
 def test_after_its_stop_the_next_message_is_answered_at_once(served: Served) -> None:
     agent = served.agent("turn ${turn}", HOLD)
     _, given = embedded(served, agent.id)

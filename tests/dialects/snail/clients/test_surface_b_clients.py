@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from dialects.manifest import shows
-from dialects.serving import Served
 from dialects.snail.clients.java import Client, Event, SnailAiError
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.core.types import Key
-from palaver.dialects.snail import behaviours_b
+from palaver.core.types import ApiKey
+from palaver.dialects.snail import requirements_b
 
 
 @pytest.fixture(scope="module")
-def key(served: Served) -> Key:
+def key(served: Served) -> ApiKey:
     return served.key("snail")
 
 
 @pytest.fixture(scope="module")
-def client(served: Served, key: Key) -> Client:
+def client(served: Served, key: ApiKey) -> Client:
     return Client(served.base_url, key.id, key.secret)
 
 
-@shows(behaviours_b.b_java_client, behaviours_b.b_query_or_body)
+@shows(requirements_b.b_java_client, requirements_b.b_query_or_body)
 def test_it_manages_users_agents_and_conversations(served: Served, client: Client) -> None:
     agent = served.agent("yes", suggested_questions=("a?",))
     user = client.post("/user/register", externalId="java-1", nickname=None, avatarUrl=None)["openId"]
@@ -36,7 +36,7 @@ def test_it_manages_users_agents_and_conversations(served: Served, client: Clien
     assert client.post("/embed-token", openId=user, trustedCredential=None, ttlSeconds=None)["ttlSeconds"] == 3600
 
 
-@shows(behaviours_b.b_java_reader, behaviours_b.b_java_client, behaviours_b.b_n14)
+@shows(requirements_b.b_java_reader, requirements_b.b_java_client, requirements_b.b_n14)
 def test_it_reads_an_answer_with_pauses(served: Served, client: Client) -> None:
     agent = served.agent({"think": "用户"}, {"wait": 0.25}, "Turn ${turn}: ${content}\n\n🙂")
     user = client.post("/user/register", externalId="java-2")["openId"]
@@ -50,8 +50,8 @@ def test_it_reads_an_answer_with_pauses(served: Served, client: Client) -> None:
     assert sync["content"].startswith("Turn 3: x")
 
 
-@shows(behaviours_b.b_java_reader, behaviours_b.b_java_client, behaviours_b.b_n15)
-def test_it_learns_of_every_failure(served: Served, key: Key, client: Client) -> None:
+@shows(requirements_b.b_java_reader, requirements_b.b_java_client, requirements_b.b_n15)
+def test_it_learns_of_every_failure(served: Served, key: ApiKey, client: Client) -> None:
     agent = served.agent("so far", {"fail": "cut"})
     user = client.post("/user/register", externalId="java-3")["openId"]
     assert [event.name for event in client.chat(agent.id, user, None, "x")] == ["text", "error"]

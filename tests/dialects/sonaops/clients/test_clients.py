@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialects.exchange import GUARD
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.sonaops.asking import HEX, USER, Caller, frames
+from dialects.sonaops.client import HEX, USER, Caller, frames
+from support.http_clients import GUARD
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.sonaops import DIALECT, behaviours
+from palaver.dialects.sonaops import DIALECT, requirements
 from palaver.dialects.sonaops.canonical import canonical_body
-from palaver.wire.contract import Sample
+from palaver.wire.contract import CurlSample
 
 NODE = shutil.which("node")
 SHELL = shutil.which("bash")
@@ -34,11 +34,11 @@ def javascript(caller: Caller, *agents: str, secret: str | None = None) -> list[
 
 
 @shows(
-    behaviours.javascript_client,
-    behaviours.c_json_always,
-    behaviours.c_header_names,
-    behaviours.c_member_order,
-    behaviours.values_are_compact,
+    requirements.javascript_client,
+    requirements.c_json_always,
+    requirements.c_header_names,
+    requirements.c_member_order,
+    requirements.values_are_compact,
 )
 def test_the_client_creates_talks_and_throws_what_failed(served: Served, caller: Caller, later: Caller) -> None:
     agent = served.agent("You said${content}🙂")
@@ -71,7 +71,7 @@ console.log(JSON.stringify([JSON.stringify(body), text]));
 """
 
 
-@shows(behaviours.values_are_compact, behaviours.strings_are_trimmed, behaviours.sorted_by_name)
+@shows(requirements.values_are_compact, requirements.strings_are_trimmed, requirements.sorted_by_name)
 def test_what_javascript_signs_of_a_difficult_body_is_what_is_signed_here() -> None:
     if NODE is None:
         pytest.skip("there is no Node here")
@@ -81,18 +81,18 @@ def test_what_javascript_signs_of_a_difficult_body_is_what_is_signed_here() -> N
     assert '"b":"\\u0000\\u001f\x7f\u2028 \\"\\\\/é🙂"' in text
 
 
-@shows(behaviours.javascript_client, behaviours.http_401)
+@shows(requirements.javascript_client, requirements.http_401)
 def test_the_client_throws_the_message_of_a_wrong_signature(served: Served, caller: Caller, later: Caller) -> None:
     for one in (caller, later):
         assert javascript(one, "ghost", secret="wrong") == [{"thrown": "创建会话失败:Invalid signature"}]
 
 
-@shows(behaviours.signed_example, behaviours.r1)
+@shows(requirements.signed_example, requirements.r1)
 def test_the_curl_sample_of_a_new_credential_creates_a_conversation(served: Served, caller: Caller) -> None:
     if SHELL is None or shutil.which("curl") is None or shutil.which("openssl") is None:
         pytest.skip("there is no shell, no curl or no openssl here")
     agent = served.agent("x")
-    sample = Sample(
+    sample = CurlSample(
         base_url=served.base_url,
         id=caller.key.id,
         secret=caller.key.secret,

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialects.exchange import GUARD
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.wps.asking import Caller
+from dialects.wps.client import Caller
 from dialects.wps.clients.listen import Client, Shown
-from kit import run, until
+from support.http_clients import GUARD
+from support.kit import run, until
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
@@ -55,10 +55,10 @@ each_client = pytest.mark.parametrize(
 
 @each_client
 @shows(
-    behaviours.documented_client_works,
-    behaviours.reply_is_in_add_message,
-    behaviours.message_id,
-    behaviours.goes_on_in_a_session,
+    requirements.documented_client_works,
+    requirements.reply_is_in_add_message,
+    requirements.message_id,
+    requirements.goes_on_in_a_session,
 )
 def test_a_conversation_of_two_turns(served: Served, caller: Caller, listen: Listener) -> None:
     agent = served.agent(
@@ -73,13 +73,13 @@ def test_a_conversation_of_two_turns(served: Served, caller: Caller, listen: Lis
 
 
 @each_client
-@shows(behaviours.documented_client_works, behaviours.failed_run)
+@shows(requirements.documented_client_works, requirements.failed_run)
 def test_a_failure_leaves_what_was_said(served: Served, caller: Caller, listen: Listener) -> None:
     (shown,) = listen(caller, served.agent("so far", {"fail": "cut"}), ["hi"])
     assert (shown.reply, shown.last) == ("so far", "end")
 
 
-@shows(behaviours.no_text_without_stream, behaviours.messages)
+@shows(requirements.no_text_without_stream, requirements.messages)
 def test_a_client_that_does_not_stream_polls_for_the_answer(served: Served, caller: Caller) -> None:
     agent = served.agent("a", {"wait": 0.05}, "b")
     client = Client(served.base_url, caller.key.id, caller.key.secret, str(agent.uid))

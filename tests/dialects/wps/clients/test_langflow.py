@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from dialects.exchange import GUARD
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.wps.asking import Caller
+from dialects.wps.client import Caller
+from support.http_clients import GUARD
+from support.live_server import Served
+from support.requirements import shows
 
 from palaver.core.types import Agent
-from palaver.dialects.wps import behaviours
+from palaver.dialects.wps import requirements
 
 PAGE = Path(__file__).parent / "langflow.mjs"
 NODE = shutil.which("node")
@@ -66,7 +66,7 @@ ANSWERS = [
 
 @pytest.mark.parametrize("answers", [ANSWERS[at::4] for at in range(4)])
 @pytest.mark.parametrize("store", ["replace", "append"])
-@shows(behaviours.langflow_pages)
+@shows(requirements.langflow_pages)
 def test_an_answer_of_any_length_and_pace_is_shown_once(
     served: Served, caller: Caller, store: Store, answers: list[tuple[int, int, float]]
 ) -> None:
@@ -91,7 +91,7 @@ def _once(page: Shown, text: str, store: Store) -> bool:
 
 
 @pytest.mark.parametrize("store", ["replace", "append"])
-@shows(behaviours.streams_without_tokens, behaviours.langflow_pages)
+@shows(requirements.streams_without_tokens, requirements.langflow_pages)
 def test_a_stream_without_tokens_is_shown_once_however_late_the_page_is(served: Served, store: Store) -> None:
     caller = Caller(served, served.key("wps", tokens=False))
     text, script = paced(150, 7, 0.03)
@@ -99,7 +99,7 @@ def test_a_stream_without_tokens_is_shown_once_however_late_the_page_is(served: 
     assert (page.answers, page.complete) == ([text], True)
 
 
-@shows(behaviours.langflow_failures, behaviours.error_event)
+@shows(requirements.langflow_failures, requirements.error_event)
 def test_the_reason_of_a_failure_is_shown(served: Served) -> None:
     agent = served.agent("so far", {"fail": "cut"})
     (page,) = pages(Caller(served, served.key("wps")), [agent])

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dialects.exchange import GUARD
-from dialects.manifest import shows
-from dialects.serving import Served
-from dialects.xspace.asking import Caller, frames, joined
+from dialects.xspace.client import Caller, frames, joined
+from support.http_clients import GUARD
+from support.live_server import Served
+from support.requirements import shows
 
-from palaver.dialects.xspace import DIALECT, behaviours
-from palaver.wire.contract import Sample
+from palaver.dialects.xspace import DIALECT, requirements
+from palaver.wire.contract import CurlSample
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
@@ -31,7 +31,7 @@ def node(script: str, *arguments: str) -> list[Any]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-@shows(behaviours.typescript_client, behaviours.topic_from_first_message, behaviours.topic_as_given)
+@shows(requirements.typescript_client, requirements.topic_from_first_message, requirements.topic_as_given)
 def test_the_pages_function_sets_topics(served: Served, caller: Caller) -> None:
     made = caller.add(served.agent("x"))
     bodies = [
@@ -48,7 +48,7 @@ def test_the_pages_function_sets_topics(served: Served, caller: Caller) -> None:
     assert printed[0]["types"] == ["number", "string", "number", "string"]
 
 
-@shows(behaviours.stream_form, behaviours.order, behaviours.processing, behaviours.any_pace)
+@shows(requirements.stream_form, requirements.order, requirements.processing, requirements.any_pace)
 def test_a_web_client_reads_a_turn(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "用户"}, {"call": {"name": "x"}}, "根据🙂", {"wait": 0.8}, "\n\ndata: ${content}")
     made = caller.add(agent)
@@ -60,13 +60,13 @@ def test_a_web_client_reads_a_turn(served: Served, caller: Caller) -> None:
     assert (shown["completed"], shown["after"], shown["rest"], shown["error"]) == (True, 0, "", None)
 
 
-@shows(behaviours.refused_before)
+@shows(requirements.refused_before)
 def test_a_web_client_is_told_that_there_is_no_such_conversation(served: Served, caller: Caller) -> None:
     (shown,) = node("turn.mjs", served.base_url, caller.key.secret, "999999999", "x")
     assert shown["error"] == shown["text"] == "Conversation does not exist."
 
 
-@shows(behaviours.curl_sample, behaviours.bearer_key)
+@shows(requirements.curl_sample, requirements.bearer_key)
 def test_the_pages_curl_command_works(served: Served, caller: Caller) -> None:
     if CURL is None:
         pytest.skip("there is no curl here")
@@ -80,12 +80,12 @@ def test_the_pages_curl_command_works(served: Served, caller: Caller) -> None:
     assert (said["code"], said["data"]["topic"]) == ("0000", "你好,请问今天天气怎么样?")
 
 
-@shows(behaviours.curl_sample, behaviours.upload_record)
+@shows(requirements.curl_sample, requirements.upload_record)
 def test_a_newcomers_command_and_an_upload_with_curl_work(served: Served, caller: Caller, tmp_path: Path) -> None:
     if CURL is None:
         pytest.skip("there is no curl here")
     agent = served.agent("x")
-    sample = Sample(
+    sample = CurlSample(
         base_url=served.base_url, id="", secret=caller.key.secret, agent_id=agent.id, agent_uid=agent.uid.hex
     )
     ran = subprocess.run(["bash", "-c", DIALECT.curl(sample)], check=True, capture_output=True, timeout=GUARD)

@@ -1,0 +1,119 @@
+"""End users as a calling system manages them: profiles, subscriptions, tokens."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from palaver.core.admit import Admission
+from palaver.core.ports.store import ApiKeyRepository, Store
+from palaver.core.problems import NotFound, Unauthenticated
+from palaver.core.types import Agent, ApiKey, Principal, Ref, Token, User, clean, new_uid
+
+
+class Users:
+    """What may be done with end users."""
+
+    def __init__(self, store: Store, keys: ApiKeyRepository, admission: Admission) -> None:
+        self._store = store
+        self._keys = keys
+        self._admission = admission
+
+    async def find(self, who: Principal, ref: Ref) -> User:
+        """An end user by number, issued uid or name. Raises ``NotFound``."""
+        user = await self._store.users.find(who.app, ref)
+        if user is None:
+            raise NotFound(noun="user", ref=str(ref))
+        return user
+
+    async def register(
+        self, who: Principal, name: str | None, *, nickname: str | None = None, avatar: str | None = None
+    ) -> tuple[User, bool]:
+        """The end user of that name with this profile, and whether it was made just now; without a name a new one."""
+        return await self._store.users.register(
+            who.app,
+            None if name is None else clean(name),
+            None if nickname is None else clean(nickname),
+            None if avatar is None else clean(avatar),
+        )
+
+    async def subscribe(self, who: Principal, user: User, agent: Agent, *, on: bool) -> None:
+        await self._store.users.subscribe(who.app, user.id, agent.id, on=on)
+
+    async def subscribed(self, who: Principal, user: User) -> set[int]:
+        """Ids of the agents the user subscribed."""
+        return await self._store.users.subscribed(who.app, user.id)
+
+    async def issue_token(
+        self,
+        key: ApiKey,
+        kind: Literal["access", "refresh", "code"],
+        user: str,
+        scopes: tuple[str, ...],
+        *,
+        life_s: float,
+        prefix: str = "",
+        redirect: str | None = None,
+        under: tuple[Token, str] | None = None,
+    ) -> str:
+        """A new token for the user; its text, which nobody can ask for again. ``under`` is the token that it comes
+        from, and its text: raises ``Unauthenticated`` where that has been revoked."""
+        secret = prefix + secrets.token_urlsafe(32)
+        token = _token(key, kind, user, scopes, life_s, redirect=redirect, family=under[0].family if under else None)
+        if not await self._store.tokens.issue(token, secret, under=under[1] if under else None):
+            raise Unauthenticated(reason="expired")
+        return secret
+
+    def sign_token(
+        self, key: ApiKey, kind: Literal["file"], user: str, scopes: tuple[str, ...], *, life_s: float
+    ) -> str:
+        """A token that is not stored: for addresses that a page shows many of."""
+        return self._store.tokens.sign(_token(key, kind, user, scopes, life_s))
+
+    async def find_token(self, secret: str, kind: Literal["access", "refresh"]) -> Token | None:
+        """An unexpired token by its text."""
+        return await self._store.tokens.find(secret, kind)
+
+    async def redeem_code(self, secret: str, *, remember_s: float) -> Token | None:
+        """A code, which is used up with this. Whoever uses it again revokes what came from it."""
+        return await self._store.tokens.use(secret, "code", remember_s=remember_s)
+
+    async def key(self, dialect: str, id: str) -> ApiKey | None:
+        """A credential by its id: for routes whose callers prove themselves in the body."""
+        return await self._keys.by_id(dialect, id)
+
+    async def count(self, key: ApiKey) -> None:
+        """Count the call, whose credential the route has found itself, against that one's limits. Raises ``Busy``."""
+        await self._admission.count(key)
+
+    async def keys_with_setting(self, dialect: str, setting: str) -> list[ApiKey]:
+        """The enabled credentials of a dialect for which a setting is true."""
+        return await self._keys.with_setting(dialect, setting)
+
+    async def key_of(self, token: Token) -> ApiKey | None:
+        return await self._keys.by_number(token.app, token.credential)
+
+
+def _token(
+    key: ApiKey,
+    kind: Literal["access", "refresh", "code", "file"],
+    user: str,
+    scopes: tuple[str, ...],
+    life_s: float,
+    *,
+    redirect: str | None = None,
+    family: UUID | None = None,
+) -> Token:
+    return Token(
+        app=key.app,
+        credential=key.number,
+        generation=key.generation,
+        family=family or new_uid(),
+        kind=kind,
+        user=clean(user),
+        scopes=scopes,
+        redirect=redirect,
+        expires=datetime.now(UTC) + timedelta(seconds=life_s),
+    )

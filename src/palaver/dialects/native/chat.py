@@ -1,0 +1,202 @@
+"""Messages and runs: say something, follow the answer from any place of it, stop it. Source: ``docs/native.md``,
+sections 6 and 7."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from palaver.core.chat import NewMessage, Turn
+from palaver.core.events import Event, fold
+from palaver.core.files import shorten_name
+from palaver.core.problems import Invalid, NotFound
+from palaver.core.runs import collect
+from palaver.core.types import AnyPart, File, Message, Principal, Text
+from palaver.dialects.native import openapi
+from palaver.dialects.native.access import agent_ref, own_conversation, own_run, route
+from palaver.dialects.native.errors import EVENT_STREAM, ROOT
+from palaver.dialects.native.requests import (
+    MAX_FILE_NAME,
+    MAX_FILES,
+    SendMessageRequest,
+    blank,
+    cursor_of,
+    patience,
+    run_of,
+    wants_events,
+)
+from palaver.dialects.native.responses import (
+    ConversationRef,
+    StoppedResponse,
+    TurnResponse,
+    answer_response,
+    question_response,
+)
+from palaver.dialects.native.stream import NativeEncoder
+from palaver.wire.bodies import idempotency_key, json_object, parse
+from palaver.wire.contract import Request, Response, Services, StreamingResponse
+from palaver.wire.framing import compact_json
+from palaver.wire.idempotent import REPLAYED
+
+STOP_WAIT_S = 10.0
+"""How long a stop waits until the run's end is stored, which may be another process's business."""
+_ADDRESS = ("http://", "https://")
+
+# Saying something ---------------------------------------------------------------------------------------------------
+
+
+async def send(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+    """Begin a conversation by saying something. ``variables`` stay with the conversation."""
+    request = _request(call)
+    agent = await room.chat.agent(who, agent_ref(request.agent))
+    said = NewMessage(
+        parts=await _parts(request, who, room),
+        conversation_variables=request.variables,
+        idempotency_key=idempotency_key(call, f"POST {ROOT}/messages"),
+        trace=call.trace,
+    )
+    return await _answered(call, who, room, request, await room.chat.send(who, agent, said))
+
+
+async def send_into(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+    """Say something in a conversation. ``variables`` are this message's alone, and come before the conversation's."""
+    request = _request(call)
+    found, agent = await own_conversation(call.params["conversation"], who, room)
+    if not agent.spec.enabled:
+        raise NotFound(noun="agent", ref=agent.uid.hex)
+    said = NewMessage(
+        parts=await _parts(request, who, room),
+        variables=request.variables or {},
+        idempotency_key=idempotency_key(call, f"POST {ROOT}/conversations/{found.uid.hex}/messages"),
+        trace=call.trace,
+    )
+    return await _answered(call, who, room, request, await room.chat.send(who, agent, said, conversation=found.id))
+
+
+def _request(call: Request) -> SendMessageRequest:
+    """Raises ``Invalid`` for the first rule broken."""
+    request = parse(SendMessageRequest, json_object(call.body))
+    files = request.files or []
+    if blank(request.content) and not files:
+        raise Invalid(field="content", rule="required")
+    if len(files) > MAX_FILES or any(map(blank, files)):
+        raise Invalid(field="files", rule="length", detail=f"more than {MAX_FILES}, or a blank one")
+    return request
+
+
+async def _parts(request: SendMessageRequest, who: Principal, room: Services) -> tuple[AnyPart, ...]:
+    """What the user says. Raises ``NotFound`` for the key of a file that is not the user's."""
+    parts: list[AnyPart] = [] if request.content is None or blank(request.content) else [Text(text=request.content)]
+    for ref in request.files or ():
+        if ref.startswith(_ADDRESS):
+            parts.append(File(ref=ref, name=_name_in(ref)))
+        else:
+            file = await room.files.get(who, ref)
+            parts.append(File(ref=file.key, name=file.name, media_type=file.media_type))
+    return tuple(parts)
+
+
+def _name_in(address: str) -> str:
+    """The last segment of the address's path, as a file's name; empty where it is not UTF-8."""
+    try:
+        path = urlsplit(address).path
+    except ValueError as error:
+        raise Invalid(field="files", rule="type", detail=str(error)) from error
+    name = unquote(PurePosixPath(path).name)
+    return "" if "\ufffd" in name else shorten_name(name, MAX_FILE_NAME)
+
+
+async def _answered(
+    call: Request, who: Principal, room: Services, request: SendMessageRequest, sent: Turn
+) -> Response | StreamingResponse:
+    """The answer in the form that was asked for: followed, as a whole, or as it stands when the wait is over."""
+    place = ("Location", f"{ROOT}/runs/{sent.run.hex}")
+    if wants_events(call, request):
+        opening = _sent(sent, msgspec.structs.replace(sent.answer, parts=(), ended=None))
+        encoder = NativeEncoder(sent.reader.cursor, opening)
+        return StreamingResponse(
+            reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=(place,)
+        )
+    seconds, applied = patience(call)
+    events = await collect(sent.reader, seconds)
+    answer = await _as_it_stands(sent.answer, who, room) if events is None else _writing(sent.answer, events)
+    headers = ((("Preference-Applied", applied),) if applied else ()) + ((REPLAYED,) if sent.replayed else ())
+    status = 202 if answer.ended is None else 200
+    return Response(status=status, body=compact_json(_sent(sent, answer)), headers=(place, *headers))
+
+
+def _sent(sent: Turn, answer: Message) -> TurnResponse:
+    here = sent.conversation
+    return TurnResponse(
+        conversation=ConversationRef(id=here.id, uid=here.uid.hex),
+        question=question_response(sent.question, here),
+        answer=answer_response(answer, here),
+    )
+
+
+def _writing(answer: Message, events: list[Event]) -> Message:
+    """The answer as ``events``, its run's first ones, write it."""
+    parts, ended = fold(events)
+    return msgspec.structs.replace(answer, parts=parts, ended=ended, waiting=answer.waiting and not events)
+
+
+async def _as_it_stands(answer: Message, who: Principal, room: Services) -> Message:
+    """The answer as far as this process knows it: of a run of its own that is more than was saved."""
+    reader = await room.chat.resume(who, answer.uid)
+    try:
+        return _writing(answer, reader.take())
+    finally:
+        reader.close()
+
+
+# Runs ---------------------------------------------------------------------------------------------------------------
+
+
+async def show(call: Request, who: Principal, room: Services) -> Response:
+    answer, conversation = await own_run(run_of(call), who, room)
+    return Response(body=compact_json(answer_response(await _as_it_stands(answer, who, room), conversation)))
+
+
+async def follow(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+    """The run's events from a cursor on. 204 where there are none: it makes an EventSource stop connecting again."""
+    cursor = cursor_of(call)
+    answer, _ = await own_run(run_of(call), who, room)
+    reader = await room.chat.resume(who, answer.uid, cursor)
+    if reader.done:
+        reader.close()
+        return Response(status=204)
+    return StreamingResponse(reader=reader, encoder=NativeEncoder(reader.cursor), media_type=EVENT_STREAM)
+
+
+async def stop(call: Request, who: Principal, room: Services) -> Response:
+    """Stop a run, or drop it while it waits; the answer says how far it came. One that has ended stays as it is."""
+    answer, conversation = await own_run(run_of(call), who, room)
+    await room.chat.stop_run(who, answer.uid, within=0)
+    stopped = await room.chat.wait_for_end(who, answer.uid, STOP_WAIT_S)
+    return Response(
+        status=202 if stopped.ended is None else 200, body=compact_json(answer_response(stopped, conversation))
+    )
+
+
+async def stop_all(call: Request, who: Principal, room: Services) -> Response:
+    """Stop the conversation's running turn and drop those that wait."""
+    found, _ = await own_conversation(call.params["conversation"], who, room)
+    return Response(body=compact_json(StoppedResponse(stopped=await room.chat.stop(who, found.id))))
+
+
+ROUTES = (
+    route("POST", "messages", send, "begin a conversation with a message", openapi.BEGIN, creating=True),
+    route("POST", "conversations/{conversation}/messages", send_into, "send a message", openapi.SEND, creating=True),
+    route(
+        "POST",
+        "conversations/{conversation}/stop",
+        stop_all,
+        "stop the running turn and drop the waiting ones",
+        openapi.STOP_ALL,
+    ),
+    route("GET", "runs/{uid}", show, "a run and what it wrote", openapi.RUN),
+    route("GET", "runs/{uid}/events", follow, "follow a run from any place on", openapi.EVENTS),
+    route("POST", "runs/{uid}/stop", stop, "stop a run", openapi.STOP),
+)

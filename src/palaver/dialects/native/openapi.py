@@ -1,0 +1,234 @@
+"""What the OpenAPI document says of palaver's own API. Source: ``docs/native.md``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from palaver.dialects.native.errors import EVENT_STREAM, ProblemShown
+from palaver.dialects.native.requests import (
+    CreateConversationRequest,
+    EventsQuery,
+    NativeConversationsQuery,
+    NativeMessagesQuery,
+    SendMessageRequest,
+    SetTitleRequest,
+    UploadQuery,
+)
+from palaver.dialects.native.responses import (
+    AgentListResponse,
+    AgentResponse,
+    AnswerResponse,
+    ConversationListResponse,
+    ConversationRef,
+    ConversationResponse,
+    FileResponse,
+    MessageListResponse,
+    ProblemCodesResponse,
+    QuestionResponse,
+    StepCounts,
+    StoppedResponse,
+    TextPartResponse,
+    TurnResponse,
+    UsageResponse,
+)
+from palaver.dialects.native.stream import NativeEncoder
+from palaver.wire.operation import (
+    BodySpec,
+    DialectInfo,
+    Operation,
+    Parameter,
+    QuerySpec,
+    ResponseSpec,
+    SecurityScheme,
+    example_run,
+)
+from palaver.wire.user_header import MAX_USER, USER
+
+PAGE = "`docs/native.md`, section"
+_CONVERSATION, _QUESTION = "0199a3c1b6f27c1e8a6d0c5b4a392817", "0199a3c1b6f27c1e8a6d0c5b4a392818"
+_RUN, _THEN = "0199a3c1b6f27c1e8a6d0c5b4a392819", "2026-01-01T09:30:00.000Z"
+_SENT = TurnResponse(
+    conversation=ConversationRef(id=7, uid=_CONVERSATION),
+    question=QuestionResponse(
+        id=12,
+        uid=_QUESTION,
+        conversation=_CONVERSATION,
+        created=_THEN,
+        text="What is the weather like?",
+        parts=(TextPartResponse(text="What is the weather like?"),),
+    ),
+    answer=AnswerResponse(
+        id=13,
+        uid=_RUN,
+        conversation=_CONVERSATION,
+        created=_THEN,
+        text="",
+        parts=(),
+        status="live",
+        reason=None,
+        problem=None,
+        usage=UsageResponse(),
+        steps=StepCounts(begun=0, done=0),
+        position=0,
+        cursor=0,
+        ended=None,
+    ),
+)
+
+
+def _turn(encoder: NativeEncoder) -> dict[str, Any]:
+    """The example of a stream, as its encoder writes it."""
+    return {"a turn": b"".join(piece for event in example_run() for piece in encoder.encode(event, 0)).decode()}
+
+
+_PLACE = Parameter(name="Location", meaning="Where it is.")
+_APPLIED = Parameter(name="Preference-Applied", meaning="What of `Prefer` was heeded.")
+_AS_IT_STANDS = ResponseSpec(
+    meaning="The run goes on: its answer as it stands.", status=202, shape=TurnResponse, headers=(_PLACE, _APPLIED)
+)
+_SAID = (
+    ResponseSpec(
+        meaning="The run has ended: question and answer.",
+        shape=TurnResponse,
+        examples={"as it began": msgspec.to_builtins(_SENT)},
+        headers=(_PLACE, _APPLIED),
+    ),
+    ResponseSpec(
+        meaning="Or server-sent events, where they were asked for: `sent`, then `opened`, `grew`, `added`, `ended`.",
+        media_type=EVENT_STREAM,
+        examples=_turn(NativeEncoder(0, _SENT)),
+        headers=(_PLACE,),
+    ),
+    _AS_IT_STANDS,
+)
+_MESSAGE = {"content": "What is the weather like?"}
+
+PROBLEMS = Operation(source=f"{PAGE} 3", responses=(ResponseSpec(meaning="Every code.", shape=ProblemCodesResponse),))
+AGENTS = Operation(source=f"{PAGE} 5", responses=(ResponseSpec(meaning="Agents, by name.", shape=AgentListResponse),))
+AGENT = Operation(
+    source=f"{PAGE} 5", responses=(ResponseSpec(meaning="The agent.", shape=AgentResponse),), not_found=("agent",)
+)
+CREATE = Operation(
+    source=f"{PAGE} 5",
+    body=BodySpec(
+        shape=CreateConversationRequest,
+        required=("agent",),
+        examples={"a conversation": {"agent": 1, "title": "Sundays"}},
+    ),
+    responses=(
+        ResponseSpec(meaning="The new conversation.", status=201, shape=ConversationResponse, headers=(_PLACE,)),
+    ),
+    not_found=("agent",),
+)
+CONVERSATIONS = Operation(
+    source=f"{PAGE} 5",
+    query=QuerySpec(shape=NativeConversationsQuery),
+    responses=(ResponseSpec(meaning="Conversations, the one changed last first.", shape=ConversationListResponse),),
+    not_found=("agent",),
+)
+_THE_CONVERSATION = ResponseSpec(meaning="The conversation.", shape=ConversationResponse)
+CONVERSATION = Operation(source=f"{PAGE} 5", responses=(_THE_CONVERSATION,), not_found=("conversation",))
+TITLE = Operation(
+    source=f"{PAGE} 5",
+    body=BodySpec(shape=SetTitleRequest, required=("title",), examples={"a title": {"title": "Sundays"}}),
+    responses=(_THE_CONVERSATION,),
+    not_found=("conversation",),
+)
+DELETE = Operation(
+    source=f"{PAGE} 5",
+    responses=(ResponseSpec(meaning="Deleted.", status=204, media_type=""),),
+    not_found=("conversation",),
+)
+MESSAGES = Operation(
+    source=f"{PAGE} 5",
+    query=QuerySpec(shape=NativeMessagesQuery),
+    responses=(ResponseSpec(meaning="Messages, oldest first.", shape=MessageListResponse),),
+    not_found=("conversation",),
+)
+BEGIN = Operation(
+    source=f"{PAGE} 6",
+    body=BodySpec(shape=SendMessageRequest, required=("agent",), examples={"a message": {"agent": 1, **_MESSAGE}}),
+    responses=_SAID,
+    more="`content`, files, or both. `Prefer: respond-async` and `Prefer: wait=10` say how long to wait for the end.",
+    not_found=("agent", "file"),
+)
+SEND = Operation(
+    source=f"{PAGE} 6",
+    body=BodySpec(shape=SendMessageRequest, examples={"a message": _MESSAGE}),
+    responses=_SAID,
+    more=BEGIN.more,
+    not_found=("agent", "conversation", "file"),
+)
+STOP_ALL = Operation(
+    source=f"{PAGE} 7",
+    responses=(ResponseSpec(meaning="How many runs were told to stop.", shape=StoppedResponse),),
+    not_found=("conversation",),
+)
+_THE_RUN = ResponseSpec(meaning="The run: the answer that it writes.", shape=AnswerResponse)
+RUN = Operation(source=f"{PAGE} 4", responses=(_THE_RUN,), not_found=("run",))
+EVENTS = Operation(
+    source=f"{PAGE} 7",
+    query=QuerySpec(shape=EventsQuery),
+    responses=(
+        ResponseSpec(
+            meaning="Server-sent events: `opened`, `grew`, `added`, `ended`. An `id` is the cursor behind the event.",
+            media_type=EVENT_STREAM,
+            examples=_turn(NativeEncoder(0)),
+        ),
+        ResponseSpec(meaning="Nothing comes behind the cursor: the run has ended.", status=204, media_type=""),
+    ),
+    more="The header `Last-Event-ID` comes before `after`.",
+    not_found=("run",),
+)
+STOP = Operation(
+    source=f"{PAGE} 7",
+    responses=(
+        ResponseSpec(meaning="The receipt: how far the run came.", shape=AnswerResponse),
+        ResponseSpec(meaning="Told to stop; its end is not stored yet.", status=202, shape=AnswerResponse),
+    ),
+    not_found=("run",),
+)
+UPLOAD = Operation(
+    source=f"{PAGE} 8",
+    query=QuerySpec(shape=UploadQuery, example={"name": "menu.txt"}),
+    body=BodySpec(media_type="application/octet-stream"),
+    responses=(ResponseSpec(meaning="The file.", status=201, shape=FileResponse, headers=(_PLACE,)),),
+    more="The body is the file, whatever it is; `Content-Type` is the file's.",
+)
+DOWNLOAD = Operation(
+    source=f"{PAGE} 8",
+    responses=(ResponseSpec(meaning="The file's bytes.", media_type="*/*"),),
+    not_found=("file",),
+)
+
+DELETE_FILE = Operation(
+    source=f"{PAGE} 8",
+    responses=(ResponseSpec(meaning="Deleted.", status=204, media_type=""),),
+    not_found=("file",),
+)
+
+ABOUT = DialectInfo(
+    title="palaver's own API",
+    meaning="For callers who need no vendor's. A run is followed from any character of its answer on, and stopped with"
+    " a receipt.",
+    refusal=ProblemShown,
+    schemes=(SecurityScheme(name="secret", kind="bearer", meaning="The credential's secret, `pv-…`."),),
+    needs=(("secret",),),
+    path=(
+        Parameter(name="agent", meaning="The agent's `id`, `uid`, alias or name.", example="1"),
+        Parameter(name="conversation", meaning="The conversation's `id`, `uid` or alias.", example="7"),
+        Parameter(name="uid", meaning="The run's `uid`.", example=_RUN),
+        Parameter(name="key", meaning="The file's `key`.", example="5f2b1c0d9e8a7f6b5c4d3e2f1a0b9c8d"),
+    ),
+    headers=(
+        Parameter(
+            name=USER,
+            meaning="The end user, percent-encoded where need be; without it the credential's `default_user`.",
+            shape=Annotated[str, Meta(max_length=MAX_USER)],
+            example="ann",
+        ),
+    ),
+)

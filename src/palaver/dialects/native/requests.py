@@ -1,0 +1,232 @@
+"""What callers send. Source: ``docs/native.md``, sections 3 and 5 to 8."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from palaver.core.problems import Invalid, NotFound, Noun
+from palaver.core.types import Conversation, Ref, as_number, as_uid, clean
+from palaver.wire.bodies import as_id
+from palaver.wire.contract import Request
+
+MAX_TITLE = 255
+MAX_FILES = 20
+MAX_FILE_NAME = 255
+MAX_PAGE = 100
+PAGE = 20
+MAX_CURSOR = 2**53 - 1
+"""The largest whole number that JavaScript reads exactly."""
+WAIT_S = 300
+"""How long a call that is answered as a whole waits for a run's end, unless it says ``Prefer: wait=``."""
+_DIGITS = re.compile(r"[0-9]{1,16}", re.ASCII)
+_BEHIND = re.compile(r"([0-9]{1,17})-([0-9]{1,16})", re.ASCII)
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII | re.IGNORECASE)
+_PREFERS = re.compile(r"(respond-async|wait)(?:[ \t]*=[ \t]*\"?([0-9]{1,9})\"?)?", re.ASCII | re.IGNORECASE)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+AnAgent = Annotated[int | str | None, Meta(description="An agent's `id`, `uid` or alias.")]
+Values = Annotated[dict[str, Any] | None, Meta(description="Values for `{{name}}` in the agent's instructions.")]
+Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE, description="How many.")]
+Place = Annotated[int, Meta(ge=0, le=MAX_CURSOR)]
+
+
+class CreateConversationRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST conversations``, in the order its fields are checked in."""
+
+    agent: AnAgent = None
+    title: Annotated[str | None, Meta(extra_json_schema={"maxLength": MAX_TITLE})] = None
+    variables: Values = None
+
+
+class SendMessageRequest(msgspec.Struct, kw_only=True):
+    """The body of both calls that send a message; ``agent`` is read by ``POST messages`` alone."""
+
+    agent: Annotated[int | str | None, Meta(description="For a new conversation: an agent's `id`, `uid` or alias.")] = (
+        None
+    )
+    content: Annotated[str | None, Meta(description="What the user says; needed unless there are files.")] = None
+    files: Annotated[
+        list[str] | None,
+        Meta(description="Keys of uploaded files, or addresses.", extra_json_schema={"maxItems": MAX_FILES}),
+    ] = None
+    variables: Values = None
+    stream: Annotated[bool | None, Meta(description="Answer with events; without it `Accept` decides.")] = None
+
+
+class SetTitleRequest(msgspec.Struct, kw_only=True):
+    """The body of ``PUT conversations/{conversation}/title``."""
+
+    title: Annotated[str | None, Meta(extra_json_schema={"maxLength": MAX_TITLE})] = None
+
+
+class NativeConversationsQuery(msgspec.Struct, kw_only=True):
+    """The query of ``GET conversations``."""
+
+    agent: Annotated[str | None, Meta(description="With this agent.")] = None
+    q: Annotated[str | None, Meta(description="What the title contains.")] = None
+    limit: Limit = PAGE
+    after: Annotated[str | None, Meta(description="The `next` of the page before.")] = None
+
+
+class NativeMessagesQuery(msgspec.Struct, kw_only=True):
+    """The query of ``GET conversations/{conversation}/messages``."""
+
+    limit: Limit = PAGE
+    before: Annotated[Place | None, Meta(description="A message's `id`: the ones before it.")] = None
+    after: Annotated[Place | None, Meta(description="A message's `id`: the ones after it.")] = None
+
+
+class EventsQuery(msgspec.Struct, kw_only=True):
+    """The query of ``GET runs/{uid}/events``."""
+
+    after: Annotated[Place | None, Meta(description="The cursor behind which to begin.")] = None
+
+
+class UploadQuery(msgspec.Struct, kw_only=True):
+    """The query of ``POST files``."""
+
+    name: Annotated[str, Meta(description="The file's name.", extra_json_schema={"maxLength": MAX_FILE_NAME})] = "file"
+
+
+def blank(text: str | None) -> bool:
+    return text is None or not text.strip()
+
+
+def ref_of(given: int | str, noun: Noun) -> Ref:
+    """How a caller names an agent or a conversation: digits are its ``id``, all else is its ``uid`` or an alias.
+
+    Raises ``NotFound`` for a number that is nobody's.
+    """
+    if isinstance(given, str):
+        return as_number(given) or given
+    number = as_id(given)
+    if number is None:
+        raise NotFound(noun=noun)
+    return number
+
+
+def run_of(call: Request) -> UUID:
+    """The run that the path names. Raises ``NotFound`` for what is no uid."""
+    uid = as_uid(call.params["uid"])
+    if uid is None:
+        raise NotFound(noun="run")
+    return uid
+
+
+def title_of(given: str | None) -> str | None:
+    """A title as it is kept; ``None`` for a blank one. Raises ``Invalid`` for one that is too long."""
+    if given is None or blank(given):
+        return None
+    if len(given) > MAX_TITLE:
+        raise Invalid(field="title", rule="length", detail=f"more than {MAX_TITLE} characters")
+    return given
+
+
+# Queries and headers ------------------------------------------------------------------------------------------------
+
+
+def query_of(call: Request) -> dict[str, str]:
+    """The query's parameters; of a repeated one the last counts, an empty one counts as absent."""
+    query = call.query.encode("latin-1").decode("utf-8", "replace")  # not everybody escapes
+    pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
+    return {name: clean(value) for name, value in dict(pairs).items() if value}
+
+
+def conversations_query(call: Request) -> NativeConversationsQuery:
+    """Raises ``Invalid``."""
+    query = query_of(call)
+    return NativeConversationsQuery(
+        agent=query.get("agent"), q=query.get("q"), limit=_limit_in(query), after=query.get("after")
+    )
+
+
+def messages_query(call: Request) -> NativeMessagesQuery:
+    """Raises ``Invalid``."""
+    query = query_of(call)
+    before, after = _number_in(query, "before"), _number_in(query, "after")
+    if before is not None and after is not None:
+        raise Invalid(field="before", rule="choice", detail="not together with after")
+    return NativeMessagesQuery(limit=_limit_in(query), before=before, after=after)
+
+
+def upload_query(call: Request) -> UploadQuery:
+    """Raises ``Invalid``."""
+    name = query_of(call).get("name", "file")
+    if "\ufffd" in name:
+        raise Invalid(field="name", rule="type", detail="not UTF-8")
+    if len(name) > MAX_FILE_NAME:
+        raise Invalid(field="name", rule="length", detail=f"more than {MAX_FILE_NAME} characters")
+    return UploadQuery(name=name)
+
+
+def cursor_of(call: Request) -> int:
+    """Where the reader stands. ``Last-Event-ID`` comes before ``after``: an EventSource that connects again repeats
+    the address it was made with. Raises ``Invalid``."""
+    last = call.headers.get("last-event-id", "")
+    asked = EventsQuery(after=_whole(last, "Last-Event-ID") if last else _number_in(query_of(call), "after"))
+    return asked.after or 0
+
+
+def _limit_in(query: dict[str, str]) -> int:
+    given = _number_in(query, "limit")
+    if given is None:
+        return PAGE
+    if not 1 <= given <= MAX_PAGE:
+        raise Invalid(field="limit", rule="range", detail=f"not in 1 to {MAX_PAGE}")
+    return given
+
+
+def _number_in(query: dict[str, str], name: str) -> int | None:
+    return None if name not in query else _whole(query[name], name)
+
+
+def _whole(text: str, name: str) -> int:
+    if not _DIGITS.fullmatch(text) or int(text) > MAX_CURSOR:
+        raise Invalid(field=name, rule="range", detail="not a whole number below 2**53")
+    return int(text)
+
+
+def place_behind(conversation: Conversation) -> str:
+    """``after`` of the page that begins behind the conversation."""
+    return f"{(conversation.modified - _EPOCH) // timedelta(microseconds=1)}-{conversation.id}"
+
+
+def behind(after: str | None) -> tuple[datetime, int] | None:
+    """What ``place_behind`` wrote; ``None`` for the first page. Raises ``Invalid``."""
+    if after is None:
+        return None
+    match = _BEHIND.fullmatch(after)
+    if match is None:
+        raise Invalid(field="after", rule="range", detail="not a 'next' of this list")
+    return _EPOCH + timedelta(microseconds=int(match[1])), int(match[2])
+
+
+def wants_events(call: Request, request: SendMessageRequest) -> bool:
+    """Whether the answer is to be streamed: as the body says, else as ``Accept`` does."""
+    if request.stream is not None:
+        return request.stream
+    return "text/event-stream" in call.headers.get("accept", "").lower()
+
+
+def patience(call: Request) -> tuple[int, str]:
+    """How many seconds the caller waits for the whole answer, and what of its ``Prefer`` (RFC 7240) is heeded."""
+    found = [_PREFERS.fullmatch(one.strip(" \t")) for one in call.headers.get("prefer", "").split(",")]
+    said = {match[1].lower(): match[2] for match in found if match}
+    applied = ["respond-async"] if "respond-async" in said else []
+    if said.get("wait") is None:
+        return (0 if applied else WAIT_S), ", ".join(applied)
+    seconds = min(WAIT_S, int(said["wait"]))
+    return seconds, ", ".join([*applied, f"wait={seconds}"])
+
+
+def media_type_of(call: Request) -> str:
+    given = call.headers.get("content-type", "")
+    return given if len(given) <= MAX_FILE_NAME and _MEDIA_TYPE.fullmatch(given) else "application/octet-stream"

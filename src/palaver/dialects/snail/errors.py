@@ -1,0 +1,244 @@
+"""What the vendor calls things: its envelopes, its messages, its example.
+
+Source: the vendor's page, and the wire specification ``snail.md``, sections 2.3, 3, 6 and 7.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, assert_never
+
+from palaver.core.problems import (
+    AnyProblem,
+    Busy,
+    Cancelled,
+    Conflict,
+    Forbidden,
+    Internal,
+    Invalid,
+    NotFound,
+    Problem,
+    Unauthenticated,
+    Upstream,
+)
+from palaver.core.types import ApiKey
+from palaver.wire.contract import CurlSample, Request, Response
+from palaver.wire.framing import ascii_json, compact_json, sse
+
+CHAT = "/snail-ai/open-api/chat"
+SEARCH = "/snail-ai/open-api/rag/search"
+B = "/snail-ai/openapi/v1"
+"""Below this lies surface B."""
+C = "/api/snail/chat"
+"""Below this lies surface C."""
+COMPLETIONS, SESSION = f"{C}/completions", f"{C}/session"
+NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream;charset=UTF-8"
+NOT_SIGNED_IN = 5001
+UNFORESEEN = "系统异常"
+NO_TIME = "对话超时"
+
+
+NO_AGENT = "智能体不存在或已被禁用"
+_RULES = {
+    ("page", "range"): "must be greater than 0",
+    ("size", "range"): "must be greater than 0",
+    ("ttlSeconds", "range"): "must be greater than or equal to 60",
+    ("ttlSeconds", "size"): "must be less than or equal to 86400",
+}
+"""What the vendor's server says of a field of surface B that is there and breaks a rule."""
+_SUBSCRIPTIONS = frozenset((f"{B}/user/agent", f"{C}/agent/subscribe"))
+_OF_A_USER = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"}
+"""Calls that are about an end user, and say of an unknown one that it is not there."""
+
+
+def on_b(call: Request) -> bool:
+    return call.path.startswith(f"{B}/")
+
+
+def on_c(call: Request) -> bool:
+    return call.path.startswith(f"{C}/")
+
+
+def wants_events(call: Request) -> bool:
+    """Whether the caller of surface A's chat asked for server-sent events instead of lines."""
+    accept = call.headers.get("accept", "").lower()
+    return "text/event-stream" in accept and NDJSON not in accept
+
+
+def refuse(problem: AnyProblem, call: Request, _key: ApiKey | None = None) -> Response:
+    """The problem as the caller's surface answers it, always one line; as one ``error`` frame where events were asked
+    for."""
+    http, status, message = _as_answered(problem, call)
+    if _reads_frames(call) and http not in {404, 405, 413}:
+        return Response(body=sse("error", ascii_json(error_event(message, status))), media_type=EVENT_STREAM)
+    body = failure(message, status) if on_b(call) or on_c(call) else envelope(message, status)
+    return Response(status=http, body=compact_json(body), headers=_retry(problem))
+
+
+def _reads_frames(call: Request) -> bool:
+    if on_b(call):  # the vendor's reader of streams sees nothing at all in a JSON body
+        return call.path == f"{B}/agent/chat" and "text/event-stream" in call.headers.get("accept", "").lower()
+    if on_c(call):  # the vendor's page sends no Accept, and drops a JSON body
+        return call.path == COMPLETIONS
+    return call.path != SEARCH and wants_events(call)
+
+
+def success(data: Any, *, headers: tuple[tuple[str, str], ...] = (), **page: int) -> Response:
+    """A good answer; ``page`` are the members that lists have beside ``data``."""
+    body = {"code": 1, "msg": "success", "data": data, "status": 1, "message": "success", **page}
+    return Response(body=compact_json(body), headers=headers)
+
+
+def failed(message: str, headers: tuple[tuple[str, str], ...]) -> Response:
+    """What surface B's blocking chat answers when there is no whole answer."""
+    return Response(body=compact_json(failure(message)), headers=headers)
+
+
+def why(problem: Problem | None) -> str:
+    """Why a run failed, as far as it is the caller's business."""
+    match problem:
+        case Upstream(reason=reason) | Internal(reason=reason):
+            return f"{UNFORESEEN}: {reason}"
+        case _:
+            return UNFORESEEN
+
+
+def failure(message: str, status: int = 0) -> dict[str, Any]:
+    """A failure of surfaces B and C: the documented members, then the implemented ones."""
+    return {"code": 0, "msg": message, "data": None, "status": status, "message": message}
+
+
+def envelope(message: str, status: int = 0) -> dict[str, Any]:
+    """A failure of surface A: the same, then the ``type`` that readers of lines want."""
+    return {**failure(message, status), "type": "error"}
+
+
+def error_line(message: str = UNFORESEEN) -> dict[str, Any]:
+    """A failure in mid-stream."""
+    return {"type": "error", "code": 0, "msg": message, "data": None, "status": 0, "message": message}
+
+
+def error_event(message: str = UNFORESEEN, status: int = 0) -> dict[str, Any]:
+    """The same as data of an ``error`` event."""
+    return {"message": message, "code": 0, "msg": message, "data": None, "status": status}
+
+
+def _as_answered(problem: AnyProblem, call: Request) -> tuple[int, int, str]:
+    """(HTTP status, the envelope's status, message), on the caller's surface."""
+    if on_b(call):
+        match problem:
+            case Unauthenticated(reason="missing"):
+                return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 Snail-Ai-App-Id 和 Snail-Ai-Token"
+            case Unauthenticated(reason="unknown", subject=app):
+                return 200, NOT_SIGNED_IN, f"应用认证失败: {app}"
+            case _:
+                return _said_of_fields(problem, call)
+    if on_c(call):
+        match problem:
+            case Unauthenticated(reason="missing") if call.path == SESSION:
+                return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 trustedCredential"
+            case _:
+                return _said_of_fields(problem, call)
+    return _said(problem)
+
+
+def _said_of_fields(problem: AnyProblem, call: Request) -> tuple[int, int, str]:
+    """The same on surfaces B and C, where a message depends on the call."""
+    match problem:
+        case NotFound(noun="user", ref=open_id):
+            if call.path in _OF_A_USER:
+                return 200, 0, f"用户不存在: {open_id}"
+            return 200, NOT_SIGNED_IN, f"OpenId 无效: {open_id}"
+        case NotFound(noun="agent", ref=number) if call.path in {f"{B}/agent", f"{C}/agent"}:
+            return 200, 0, f"Agent 不存在: {number}"
+        case NotFound(noun="agent", ref=number) if call.path in _SUBSCRIPTIONS:
+            return 200, 0, f"Agent 不存在或不可用: {number}"
+        case Invalid(field=field, rule="required") if field != "body":
+            return 200, 0, f"{field} {field} is required"
+        case Invalid(field=field, rule=rule) if (field, rule) in _RULES:
+            return 200, 0, f"{field} {field} {_RULES[field, rule]}"
+        case _:
+            return _said(problem)
+
+
+def _said(problem: AnyProblem) -> tuple[int, int, str]:
+    """The same on surface A, and of what is alike on all."""
+    match problem:
+        case Unauthenticated():
+            return 200, NOT_SIGNED_IN, _not_signed_in(problem)
+        case NotFound(noun="route"):
+            return 404, 0, "接口不存在"
+        case NotFound(noun="method"):
+            return 405, 0, "请求方法不支持"
+        case NotFound(noun="agent"):
+            return 200, 0, NO_AGENT
+        case NotFound(noun="knowledge"):
+            return 200, 0, "知识库不存在"
+        case NotFound(noun=noun):
+            return 200, 0, f"不存在: {noun}"
+        case Invalid():
+            return _invalid(problem)
+        case Conflict(reason="idempotency"):
+            return 422, 0, "Idempotency-Key already used with a different request"
+        case Conflict():
+            return 200, 0, "conversationId 与 agentId 不匹配"
+        case Busy(reason="rate" | "day" | "usage"):
+            return 429, 0, "请求过于频繁，请稍后再试"
+        case Busy(reason="full"):
+            return 200, 0, "存储配额已用完"
+        case Busy():
+            return 200, 0, "会话繁忙，请稍后再试"
+        case Forbidden() | Upstream() | Cancelled() | Internal():
+            return 200, 0, UNFORESEEN
+        case _:
+            assert_never(problem)
+
+
+def _not_signed_in(problem: Unauthenticated) -> str:
+    match problem.reason:
+        case "missing":
+            return "缺少认证信息，请提供 Snail-Ai-Auth"
+        case "disabled":
+            return f"应用已禁用: {problem.subject}"
+        case "expired":
+            return "登录已过期，请重新登录"
+        case "user":
+            return f"OpenId 无效: {problem.subject}" if problem.subject else "Token 缺少 openId"
+        case "unknown" | "wrong" | "repeated":
+            return "Token 验证失败"
+
+
+def _invalid(problem: Invalid) -> tuple[int, int, str]:
+    match problem.field, problem.rule:
+        case "body", "size":
+            return 413, 0, "请求体过大"
+        case "body", _:
+            return 200, 0, "请求体不是合法的 JSON"
+        case "Idempotency-Key", _:
+            return 200, 0, "Idempotency-Key 格式错误"
+        case "agentId", "required":
+            return 200, 0, "agentId 和 content 为必填参数"
+        case "ragId", "required":
+            return 200, 0, "ragId 和 query 为必填参数"
+        case field, "required":
+            return 200, 0, f"{field} 为必填参数"
+        case field, _:
+            return 200, 0, f"参数格式错误: {field}"
+
+
+def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
+    match problem:
+        case Busy(reason="rate" | "day", retry_after=seconds):
+            return (("Retry-After", str(max(1, math.ceil(60 if seconds is None else seconds)))),)
+        case Busy(reason="usage"):
+            return (("Retry-After", "86400"),)
+        case _:
+            return ()
+
+
+def curl(sample: CurlSample) -> str:
+    return f"""curl -N '{sample.base_url}/snail-ai/open-api/chat' \\
+  -H 'Content-Type: application/json' \\
+  -H 'Snail-Ai-Auth: {sample.secret}' \\
+  -d '{{"agentId": {sample.agent_id}, "openId": "me", "content": "How do I configure a model?"}}'"""

@@ -1,0 +1,284 @@
+"""What the OpenAPI document says of this dialect. Examples are the vendor's where its page has one.
+
+Source: the vendor's page "创建会话", and the wire specification ``sonaops.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256
+from palaver.dialects.sonaops.errors import EVENT_STREAM, OK
+from palaver.dialects.sonaops.media import MP3
+from palaver.dialects.sonaops.requests import (
+    DEFAULT_VOICE,
+    AgentListRequest,
+    ChatStreamRequest,
+    ImageRequest,
+    InspirationRequest,
+    SonaopsCreateRequest,
+    SpeechRequest,
+)
+from palaver.dialects.sonaops.stream import SonaopsEncoder
+from palaver.wire.contract import MAX_REQUEST_ID
+from palaver.wire.operation import (
+    BodySpec,
+    DialectInfo,
+    Operation,
+    Parameter,
+    QuerySpec,
+    ResponseSpec,
+    SecurityScheme,
+    example_run,
+)
+from palaver.wire.user_header import MAX_USER, USER
+
+T = TypeVar("T")
+SPEC = "wire specification `sonaops.md`, section"
+
+
+# What answers look like ---------------------------------------------------------------------------------------------
+
+
+class SonaopsEnvelope(msgspec.Struct, Generic[T], kw_only=True):
+    """What is around every answer but streams and sounds."""
+
+    code: Annotated[int, Meta(description="10200 for success.")]
+    success: bool
+    message: str
+    data: T
+    traceId: Annotated[str, Meta(pattern="^[A-Za-z0-9]{32}$", description="New in every answer.")]  # noqa: N815
+    timestamp: Annotated[str, Meta(pattern="^[0-9]+$", description="Epoch milliseconds.")]
+
+
+class ConversationCreated(msgspec.Struct, kw_only=True):
+    conversationId: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="A UUID without hyphens.")]  # noqa: N815
+
+
+class SonaopsAgent(msgspec.Struct, kw_only=True):
+    agentId: str  # noqa: N815
+    name: str
+    avatar: str | None
+    description: str
+    greeting: str
+    voiceId: str | None  # noqa: N815
+
+
+class SonaopsAgentList(msgspec.Struct, kw_only=True):
+    agents: list[SonaopsAgent] = msgspec.field(name="list")
+    total: Annotated[int, Meta(ge=0, description="Of all pages.")]
+
+
+class SuggestedReplies(msgspec.Struct, kw_only=True):
+    replies: Annotated[list[str], Meta(max_length=3)]
+
+
+class ImageResponse(msgspec.Struct, kw_only=True):
+    base64Image: Annotated[str, Meta(description="A `data:` address.")]  # noqa: N815
+    metadata: dict[str, Any]
+
+
+class SpeechResponse(msgspec.Struct, kw_only=True):
+    audioUrl: str  # noqa: N815
+
+
+class SonaopsError(msgspec.Struct, kw_only=True):
+    """A refusal."""
+
+    code: int
+    success: bool
+    message: str
+    data: None
+    traceId: str  # noqa: N815
+    timestamp: str
+
+
+def _given(meaning: str, shape: Any, data: dict[str, Any]) -> ResponseSpec:
+    said = {
+        "code": OK,
+        "success": True,
+        "message": "OK",
+        "data": data,
+        "traceId": "9fU0kfWy3E8YFGjS5S8bLPlAXG8xhdTH",
+        "timestamp": "1773298769366",
+    }
+    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": said})
+
+
+# The calls ----------------------------------------------------------------------------------------------------------
+
+_AGENT, _CONVERSATION = "72cdefc1-940c-428d-bd8e-198386f3de5c", "a1b2c3d4e5f60718293a4b5c6d7e8f90"
+_PLACE = {"agentId": _AGENT, "conversationId": _CONVERSATION}
+_STREAM = SonaopsEncoder(UUID(_CONVERSATION), UUID(int=0x5B1F0A9C3D7E4C21A6B8F0E1D2C3B4A5))
+
+CREATE = Operation(
+    source=f'the vendor\'s page "创建会话"; {SPEC} 5.1',
+    body=BodySpec(
+        shape=SonaopsCreateRequest,
+        required=("agentId",),
+        examples={"the vendor's": {"agentId": "agent-uuid"}},
+    ),
+    responses=(
+        _given("The new conversation.", SonaopsEnvelope[ConversationCreated], {"conversationId": _CONVERSATION}),
+    ),
+    not_found=("agent",),
+)
+_FOUND = _given(
+    "A page of the agents.",
+    SonaopsEnvelope[SonaopsAgentList],
+    {
+        "list": [
+            {
+                "agentId": _AGENT,
+                "name": "Weather",
+                "avatar": None,
+                "description": "",
+                "greeting": "",
+                "voiceId": None,
+            }
+        ],
+        "total": 1,
+    },
+)
+LIST = Operation(
+    source=f"{SPEC} 5.2",
+    body=BodySpec(shape=AgentListRequest, examples={"second page": {"pageNum": 2, "pageSize": 20}}, empty=True),
+    responses=(_FOUND,),
+)
+LIST_BY_QUERY = Operation(
+    source=f"{SPEC} 5.2",
+    query=QuerySpec(shape=AgentListRequest, example={"pageNum": 1}),
+    responses=(_FOUND,),
+)
+STREAM = Operation(
+    source=f"{SPEC}s 5.3 and 6",
+    body=BodySpec(
+        shape=ChatStreamRequest,
+        required=("agentId", "conversationId", "text"),
+        examples={"a message": {**_PLACE, "text": "What is the weather like?"}},
+    ),
+    responses=(
+        ResponseSpec(
+            meaning="Server-sent events: `message`, `thinking`, then `message_end` and `message_saved`, or `error`.",
+            media_type=EVENT_STREAM,
+            examples={
+                "a turn": b"".join(piece for event in example_run() for piece in _STREAM.encode(event, 0)).decode()
+            },
+        ),
+    ),
+    not_found=("agent", "conversation"),
+)
+INSPIRATION = Operation(
+    source=f"{SPEC} 5.4",
+    body=BodySpec(
+        shape=InspirationRequest, required=("agentId", "conversationId"), examples={"for a conversation": {**_PLACE}}
+    ),
+    responses=(
+        _given("At most three suggestions.", SonaopsEnvelope[SuggestedReplies], {"replies": ["And tomorrow?"]}),
+    ),
+    not_found=("agent", "conversation"),
+)
+IMAGE = Operation(
+    source=f"{SPEC} 5.5",
+    body=BodySpec(
+        shape=ImageRequest,
+        required=("agentId", "conversationId", "text"),
+        examples={"a picture": {**_PLACE, "text": "a lighthouse in the rain"}},
+    ),
+    responses=(
+        _given(
+            "The picture.",
+            SonaopsEnvelope[ImageResponse],
+            {"base64Image": "data:image/png;base64,iVBORw0KGgo=", "metadata": {}},
+        ),
+    ),
+    more="Painting may take a minute or more.",
+    not_found=("agent", "conversation"),
+)
+SPEECH = Operation(
+    source=f"{SPEC} 5.6",
+    body=BodySpec(
+        shape=SpeechRequest,
+        required=("messageId", "processedText"),
+        examples={
+            "a message": {
+                "messageId": "5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5",
+                "processedText": "It is sunny.",
+                "voiceTimbreId": DEFAULT_VOICE,
+            }
+        },
+    ),
+    responses=(
+        _given(
+            "Where the sound is.",
+            SonaopsEnvelope[SpeechResponse],
+            {"audioUrl": "https://example.com/saas/voice-broadcast/5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3"},
+        ),
+    ),
+    more="A message is spoken once; later calls get the same address, whatever text they bring.",
+    not_found=("message",),
+)
+SOUND = Operation(
+    source=f"{SPEC}s 1 and 5.6",
+    responses=(
+        ResponseSpec(
+            meaning="The sound.",
+            media_type=MP3,
+            headers=(Parameter(name="Accept-Ranges", meaning="`bytes`."),),
+        ),
+        ResponseSpec(
+            meaning="The part of it that a `Range` header asks for.",
+            status=206,
+            media_type=MP3,
+            headers=(Parameter(name="Content-Range", meaning="Which part it is."),),
+        ),
+    ),
+    not_found=("file",),
+)
+
+
+# What all have in common --------------------------------------------------------------------------------------------
+
+ABOUT = DialectInfo(
+    title="Sonaops Open API",
+    meaning="Every call is signed: `X-Signature` is made of its fields and the credential's secret. "
+    f"A credential's setting `signature` says by which rule: `{SHA256}`, or `{HMAC_SHA256}` of the later generation.",
+    refusal=SonaopsError,
+    schemes=(
+        SecurityScheme(name="key", kind="bearer", meaning="The credential's id (`apiKey`)."),
+        SecurityScheme(
+            name="signature",
+            header="X-Signature",
+            meaning="64 hex digits: SHA-256 of the canonical fields and the secret, or HMAC-SHA256 with the secret.",
+        ),
+    ),
+    needs=(("key", "signature"),),
+    path=(
+        Parameter(
+            name="name",
+            meaning="A message's id and `.mp3`.",
+            example="5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3",
+        ),
+    ),
+    headers=(
+        Parameter(
+            name=USER,
+            meaning=f"The end user, percent-encoded where need be; without it the credential's `default_user`. Needed,"
+            f" and signed, with `{HMAC_SHA256}`.",
+            shape=Annotated[str, Meta(max_length=MAX_USER)],
+            example="user-123",
+        ),
+        Parameter(
+            name="X-Timestamp",
+            meaning=f"Unix seconds, at most 300 off. Needed, and signed, with `{HMAC_SHA256}`.",
+        ),
+        Parameter(
+            name="X-Request-ID", meaning=f"Comes back with the answer, if it has at most {MAX_REQUEST_ID} characters."
+        ),
+    ),
+    keys=({"signature": SHA256}, {"signature": HMAC_SHA256}),
+)

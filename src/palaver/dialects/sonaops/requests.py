@@ -1,0 +1,106 @@
+"""What callers send. Source: wire specification ``sonaops.md``, section 5.
+
+Fields stand in the order they are checked in.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from palaver.core.problems import Invalid
+from palaver.dialects.sonaops.canonical import trimmed
+from palaver.wire.bodies import json_object, parse
+from palaver.wire.contract import Request
+
+RANGED = ("pageNum", "pageSize")
+"""Fields that are numbers with bounds: of a wrong type is one thing, out of its range another."""
+DEFAULT_VOICE = "English_radiant_girl"
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+Agent = Annotated[str | None, Meta(description="The agent's id, from `/v1/agent/list`.")]
+Conversation = Annotated[str | None, Meta(description="A `conversationId` that `/v1/chat/conversation` gave.")]
+Language = Annotated[str | None, Meta(description="The language that is wished for, `zh`, `en`, …")]
+
+
+class SonaopsCreateRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/conversation``."""
+
+    agentId: Agent = None  # noqa: N815
+
+
+class AgentListRequest(msgspec.Struct, kw_only=True):
+    """The body or the query of ``/v1/agent/list``."""
+
+    pageNum: Annotated[int, Meta(ge=1)] = 1  # noqa: N815
+    pageSize: Annotated[int, Meta(ge=1, le=100)] = 20  # noqa: N815
+    language: Language = None
+
+
+class ChatStreamRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/stream``."""
+
+    agentId: Agent = None  # noqa: N815
+    conversationId: Conversation = None  # noqa: N815
+    text: Annotated[str | None, Meta(description="What the user says.")] = None
+    language: Language = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="Values for the agent's instructions.")] = None
+
+
+class InspirationRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/inspiration``."""
+
+    agentId: Agent = None  # noqa: N815
+    conversationId: Conversation = None  # noqa: N815
+    language: Language = None
+
+
+class ImageRequest(ChatStreamRequest, kw_only=True):
+    """The body of ``POST /v1/chat/image``."""
+
+    text: Annotated[str | None, Meta(description="What the picture shows.")] = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="Returned as it is.")] = None
+
+
+class SpeechRequest(msgspec.Struct, kw_only=True):
+    """The body of ``POST /v1/chat/tts``."""
+
+    messageId: Annotated[str | None, Meta(description="From the event `message_saved`.")] = None  # noqa: N815
+    processedText: Annotated[str | None, Meta(description="What is spoken, without Markdown.")] = None  # noqa: N815
+    voiceTimbreId: Annotated[str | None, Meta(description=f"A voice; without it `{DEFAULT_VOICE}`.")] = None  # noqa: N815
+
+
+def posted(call: Request, shape: type[S]) -> S:
+    """The call's body. Raises ``Invalid`` for the first field of a wrong type or out of its range."""
+    return _read(shape, json_object(call.body, empty_is_object=True))
+
+
+def asked(query: dict[str, str], shape: type[S]) -> S:
+    """A query's fields, where numbers are texts and a blank one is none."""
+    return _read(shape, {name: value for name, value in query.items() if trimmed(value)}, digits_are_numbers=True)
+
+
+def required(field: str, value: str | None) -> str:
+    """``value`` as it is. Raises ``Invalid`` where there is none, or a blank one."""
+    if value is None or not trimmed(value):
+        raise Invalid(field=field, rule="required")
+    return value
+
+
+def _read(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
+    try:
+        return parse(shape, members, digits_are_numbers=digits_are_numbers)
+    except Invalid as problem:
+        if problem.field in RANGED and _is_whole(members[problem.field], digits_are_numbers=digits_are_numbers):
+            raise Invalid(field=problem.field, rule="range", detail=problem.detail) from problem
+        raise
+
+
+def _is_whole(value: Any, *, digits_are_numbers: bool) -> bool:
+    if isinstance(value, str):
+        text = value.strip().removeprefix("-")
+        return digits_are_numbers and text.isascii() and text.isdigit()
+    return isinstance(value, int) and not isinstance(value, bool)

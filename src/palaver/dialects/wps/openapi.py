@@ -1,0 +1,402 @@
+"""What the OpenAPI document says of this dialect. Examples are the vendor's where its page has one.
+
+Source: the vendor's page "创建对话", and the wire specification ``wps.md``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from palaver.core.types import Agent, AgentSpec, Message, Text
+from palaver.dialects.wps.auth import SCOPES
+from palaver.dialects.wps.requests import (
+    CancelChatRequest,
+    ConsentRequest,
+    CreateChatRequest,
+    CreateSessionRequest,
+    TokenRequest,
+    WpsMessagesQuery,
+    WpsSessionsQuery,
+)
+from palaver.dialects.wps.settings import DATE_WINDOW_S, EVENT_STREAM, NDJSON
+from palaver.dialects.wps.stream import WpsEncoder, WpsStreamOptions
+from palaver.wire.operation import (
+    BodySpec,
+    DialectInfo,
+    Operation,
+    Parameter,
+    QuerySpec,
+    ResponseSpec,
+    SecurityScheme,
+    example_run,
+)
+
+T = TypeVar("T")
+SPEC = "wire specification `wps.md`, section"
+
+
+# What answers look like ---------------------------------------------------------------------------------------------
+
+
+class WpsEnvelope(msgspec.Struct, Generic[T], kw_only=True):
+    """What is around every answer but streams and tokens."""
+
+    code: Annotated[int, Meta(description="0 for success.")]
+    msg: str
+    data: T
+
+
+class ChatCreated(msgspec.Struct, kw_only=True):
+    session_id: str
+    chat_id: Annotated[str, Meta(description="For cancel chat.")]
+
+
+class SessionId(msgspec.Struct, kw_only=True):
+    session_id: str
+
+
+class SessionResponse(SessionId, kw_only=True):
+    name: str
+
+
+class SessionListItem(SessionResponse, kw_only=True):
+    ctime: Annotated[int, Meta(description="When it was made, Unix seconds.")]
+    mtime: Annotated[int, Meta(description="When it was changed last, Unix seconds.")]
+
+
+class WpsPage(msgspec.Struct, Generic[T], kw_only=True):
+    items: list[T]
+    next_page_token: Annotated[str, Meta(description="Empty on the last page.")]
+
+
+class SessionMessage(msgspec.Struct, kw_only=True):
+    """A question or an answer."""
+
+    id: str
+    chat_id: str
+    session_id: str
+    role: Literal["user", "assistant"]
+    text: str
+    files: list[str]
+    state: Annotated[Literal["partial", "complete"], Meta(description="`partial` while the answer grows.")]
+    error: bool
+    timestamp: Annotated[str, Meta(description="Without a zone: the server's `timezone`.")]
+    events: Annotated[list[Any], Meta(description="The steps, with `with_event`.")] = []
+
+
+class WpsVariable(msgspec.Struct, kw_only=True):
+    key: str
+    required: bool
+    description: str
+
+
+class AppDetail(msgspec.Struct, kw_only=True):
+    app_id: Annotated[str, Meta(description="As in the path.")]
+    name: str
+    description: str
+    icon: str | None
+    variables: list[WpsVariable]
+
+
+class EmptyObject(msgspec.Struct, kw_only=True):
+    """No members."""
+
+
+class DebugInfo(msgspec.Struct, kw_only=True):
+    desc: str
+
+
+class WpsError(msgspec.Struct, kw_only=True):
+    """A refusal."""
+
+    code: int
+    msg: str
+    debug: DebugInfo
+
+
+class TokenError(WpsError, kw_only=True):
+    """A refusal of the token calls, for readers of both forms."""
+
+    error: Literal["invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type"]
+    error_description: str
+
+
+class TokenResponse(msgspec.Struct, kw_only=True):
+    access_token: str
+    expires_in: Annotated[int, Meta(description="Seconds.")]
+    token_type: Literal["bearer"]
+    refresh_token: str | msgspec.UnsetType = msgspec.UNSET
+    refresh_expires_in: Annotated[int, Meta(description="Seconds.")] | msgspec.UnsetType = msgspec.UNSET
+
+
+def _given(meaning: str, shape: Any, data: dict[str, Any], *, headers: tuple[Parameter, ...] = ()) -> ResponseSpec:
+    said = {"code": 0, "msg": "success", "data": data}
+    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": said}, headers=headers)
+
+
+# The calls ----------------------------------------------------------------------------------------------------------
+
+_SESSION, _CHAT = "7038a190-c4e9-44c3-9305-f560266be942", "a550de06-0198-4a57-a5cd-75000522bf1d"
+_WHEN = datetime(2025, 5, 9, 7, 3, 47, 532881, UTC)
+
+
+def _example_stream() -> str:
+    agent = Agent(app=1, id=1, uid=UUID(int=1), spec=AgentSpec(name="Weather"), created=_WHEN, modified=_WHEN)
+    asked = (Text(text="What is the weather like?"),)
+    question = Message(app=1, id=1, uid=UUID(int=2), conversation=1, role="user", parts=asked, created=_WHEN)
+    answer = Message(app=1, id=2, uid=UUID(_CHAT), conversation=1, role="assistant", created=_WHEN)
+    encoder = WpsEncoder(_SESSION, agent, question, answer, WpsStreamOptions())
+    now = _WHEN.timestamp()
+    return b"".join(piece for event in example_run() for piece in encoder.encode(event, now)).decode()
+
+
+_PLACES = (
+    Parameter(name="X-Chat-Id", meaning="As `chat_id`."),
+    Parameter(name="X-Session-Id", meaning="As `session_id`, percent-encoded where need be."),
+)
+_EVENTS = "The answer as it grows: one JSON object and an empty line for each event."
+
+SAY = Operation(
+    source=f'the vendor\'s page "创建对话"; {SPEC}s 4 and 5',
+    body=BodySpec(
+        shape=CreateChatRequest,
+        required=("text",),
+        examples={
+            "the vendor's": {
+                "files": ["string"],
+                "session_id": "string",
+                "stream": True,
+                "text": "string",
+                "variables": [{"key": "string", "value": "string"}],
+            },
+            "a message": {"text": "What is the weather like?", "stream": True},
+        },
+    ),
+    responses=(
+        _given(
+            "Accepted; the answer is read with the messages call.",
+            WpsEnvelope[ChatCreated],
+            {"session_id": _SESSION, "chat_id": _CHAT},
+            headers=_PLACES,
+        ),
+        ResponseSpec(meaning=_EVENTS, media_type=EVENT_STREAM, examples={"a turn": _example_stream()}),
+        ResponseSpec(meaning=_EVENTS, media_type=NDJSON),
+    ),
+    more=f"One question and the answer to it. With `stream` the answer is followed; as `{EVENT_STREAM}`, or as"
+    f" `{NDJSON}` where the credential's `stream_media_type` says so.",
+    not_found=("agent", "conversation"),
+)
+CANCEL = Operation(
+    source=f"{SPEC} 6.1",
+    responses=(_given("Stopped, or not at work any more.", WpsEnvelope[EmptyObject], {}),),
+    not_found=("agent",),
+)
+CANCEL_NAMED = Operation(
+    source=f"{SPEC} 6.1",
+    body=BodySpec(shape=CancelChatRequest, examples={"a chat": {"chat_id": _CHAT}}, empty=True),
+    query=QuerySpec(shape=CancelChatRequest),
+    responses=CANCEL.responses,
+    more="`chat_id` stands in the body or in the query.",
+    not_found=("agent",),
+)
+CREATE = Operation(
+    source=f"{SPEC} 6.1",
+    body=BodySpec(shape=CreateSessionRequest, examples={"with a name": {"name": "Weather"}}, empty=True),
+    responses=(_given("The new session.", WpsEnvelope[SessionId], {"session_id": _SESSION}),),
+    not_found=("agent",),
+)
+SESSIONS = Operation(
+    source=f"{SPEC} 6.1",
+    query=QuerySpec(shape=WpsSessionsQuery, required=("page_size",), example={"page_size": 20}),
+    responses=(
+        _given(
+            "The end user's sessions with the agent, the one changed last first.",
+            WpsEnvelope[WpsPage[SessionListItem]],
+            {
+                "items": [{"session_id": _SESSION, "name": "Weather", "ctime": 1746774227, "mtime": 1746774230}],
+                "next_page_token": "",
+            },
+        ),
+    ),
+    not_found=("agent",),
+)
+MESSAGES = Operation(
+    source=f"{SPEC} 6.2",
+    query=QuerySpec(shape=WpsMessagesQuery, required=("session_id",), example={"session_id": _SESSION}),
+    responses=(
+        _given(
+            "What was said, oldest first.",
+            WpsEnvelope[WpsPage[SessionMessage]],
+            {
+                "items": [
+                    {
+                        "id": _CHAT,
+                        "chat_id": _CHAT,
+                        "session_id": _SESSION,
+                        "role": "assistant",
+                        "text": "It is sunny.",
+                        "files": [],
+                        "state": "complete",
+                        "error": False,
+                        "timestamp": "2025-05-09T07:03:47.532881",
+                    }
+                ],
+                "next_page_token": "",
+            },
+        ),
+    ),
+    not_found=("agent", "conversation"),
+)
+NAME = Operation(
+    source=f"{SPEC} 6.1",
+    responses=(
+        _given("The session's name.", WpsEnvelope[SessionResponse], {"session_id": _SESSION, "name": "Weather"}),
+    ),
+    more="While none is set, the beginning of the first message.",
+    not_found=("conversation",),
+)
+DELETE = Operation(
+    source=f"{SPEC} 6.1",
+    responses=(_given("Gone, with its messages.", WpsEnvelope[EmptyObject], {}),),
+    not_found=("conversation",),
+)
+DETAIL = Operation(
+    source=f"{SPEC} 6.1",
+    responses=(
+        _given(
+            "The agent.",
+            WpsEnvelope[AppDetail],
+            {
+                "app_id": "72cdefc1-940c-428d-bd8e-198386f3de5c",
+                "name": "Weather",
+                "description": "",
+                "icon": None,
+                "variables": [{"key": "city", "required": False, "description": ""}],
+            },
+        ),
+    ),
+    not_found=("agent",),
+)
+
+
+def _no_token(error: str, code: int, reason: str) -> dict[str, Any]:
+    return {
+        "code": code,
+        "msg": error,
+        "debug": {"desc": reason},
+        "error": error,
+        "error_description": reason,
+    }
+
+
+TOKENS = Operation(
+    source=f"{SPEC} 2.3",
+    body=BodySpec(
+        shape=TokenRequest,
+        required=("grant_type", "client_id", "client_secret"),
+        media_type="application/x-www-form-urlencoded",
+        examples={
+            "for the credential itself": {
+                "grant_type": "client_credentials",
+                "client_id": "AK0123456789abcdef",
+                "client_secret": "0123456789abcdef0123456789abcdef",
+            }
+        },
+    ),
+    responses=(
+        ResponseSpec(
+            meaning="A token.",
+            shape=TokenResponse,
+            examples={"success": {"access_token": "kso_at_0123", "expires_in": 7200, "token_type": "bearer"}},
+        ),
+        ResponseSpec(
+            meaning="No token.",
+            status=400,
+            shape=TokenError,
+            examples={"a used code": _no_token("invalid_grant", 40000005, "code is unknown, used or expired")},
+        ),
+        ResponseSpec(
+            meaning="The credential is not known.",
+            status=401,
+            shape=TokenError,
+            examples={"a wrong secret": _no_token("invalid_client", 40000002, "client_id or client_secret is wrong")},
+        ),
+    ),
+)
+CONSENT = Operation(
+    source=f"{SPEC} 2.4",
+    query=QuerySpec(
+        shape=ConsentRequest,
+        required=("client_id", "redirect_uri", "response_type", "scope"),
+        example={
+            "client_id": "AK0123456789abcdef",
+            "redirect_uri": "https://example.com/callback",
+            "response_type": "code",
+            "scope": SCOPES[0],
+        },
+    ),
+    responses=(
+        ResponseSpec(
+            meaning="Back to the application, with `code` or `error` in the query.",
+            status=302,
+            media_type="",
+            headers=(Parameter(name="Location", meaning="The `redirect_uri`, longer."),),
+        ),
+        ResponseSpec(
+            meaning="The credential or the address is not known.",
+            status=400,
+            shape=TokenError,
+            examples={"another address": _no_token("invalid_request", 40000001, "redirect_uri is not registered")},
+        ),
+        ResponseSpec(
+            meaning="The credential has no `auto_approve_user`: a page that says so.",
+            status=403,
+            media_type="text/html",
+        ),
+    ),
+    more=f"Scopes: {', '.join(f'`{scope}`' for scope in SCOPES)}.",
+)
+
+
+# What all have in common --------------------------------------------------------------------------------------------
+
+ABOUT = DialectInfo(
+    title="WPS open platform, agent chat",
+    meaning="Calls are signed by KSO-1; a user token beside the signature names the end user. The vendor's paths are"
+    " served in every spelling it published.",
+    refusal=WpsError,
+    schemes=(
+        SecurityScheme(
+            name="signature",
+            header="X-Kso-Authorization",
+            meaning="`KSO-1 APPID:SIGNATURE`: HMAC-SHA256, with APPKEY, of `KSO-1`, method, address with query,"
+            " `Content-Type`, `X-Kso-Date` and the body's SHA-256 (nothing for no body), one behind the other.",
+        ),
+        SecurityScheme(
+            name="date",
+            header="X-Kso-Date",
+            meaning=f"When the call was signed, `Mon, 02 Jan 2006 15:04:05 GMT`; at most {DATE_WINDOW_S} s off.",
+        ),
+        SecurityScheme(
+            name="token",
+            kind="bearer",
+            meaning="A user token of `/oauth2/token`. Alone it is enough where the credential's `require_signature` is"
+            " false, and it is needed where its `user_token` is `required`.",
+        ),
+    ),
+    needs=(("signature", "date"), ("signature", "date", "token"), ("token",)),
+    path=(
+        Parameter(
+            name="app_id",
+            meaning="The agent: its UUID, an alias or its name.",
+            example="72cdefc1-940c-428d-bd8e-198386f3de5c",
+        ),
+        Parameter(name="chat_id", meaning="From create chat.", example=_CHAT),
+        Parameter(name="session_id", meaning="The session: its UUID or an alias.", example=_SESSION),
+    ),
+)

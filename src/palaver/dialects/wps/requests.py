@@ -1,0 +1,176 @@
+"""What callers send. Source: the vendor's page, and the wire specification ``wps.md``, sections 4.1 and 6."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Meta
+
+from palaver.core.problems import Invalid
+from palaver.wire.bodies import json_object, parse
+from palaver.wire.contract import Request
+
+MAX_NAME = 255
+MAX_PAGE = 100
+PAGE = 20
+MAX_FIELDS = 1000
+
+
+class RunVariable(msgspec.Struct, kw_only=True):
+    """A run variable."""
+
+    key: str
+    value: str | None = None
+
+
+class CreateChatRequest(msgspec.Struct, kw_only=True):
+    """The body of create chat."""
+
+    text: Annotated[str | None, Meta(description="What the user says.")] = None
+    stream: Annotated[
+        bool | None, Meta(description="Whether to follow the answer; without it the path says: below `/v7/sse/` yes.")
+    ] = None
+    session_id: Annotated[str | None, Meta(description="Without it a new session is made.")] = None
+    files: Annotated[list[str] | None, Meta(description="Ids or addresses of files, kept with the message.")] = None
+    variables: Annotated[list[RunVariable] | None, Meta(description="Values for the agent's instructions.")] = None
+
+    @property
+    def session(self) -> str | None:
+        return self.session_id if self.session_id is not None and self.session_id.strip() else None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The run's variables; of a repeated key the last counts."""
+        return {pair.key: pair.value for pair in self.variables or () if pair.value is not None}
+
+
+class CreateSessionRequest(msgspec.Struct, kw_only=True):
+    """The body of create session."""
+
+    name: Annotated[str | None, Meta(description="Its title.", extra_json_schema={"maxLength": MAX_NAME})] = None
+
+
+class CancelChatRequest(msgspec.Struct, kw_only=True):
+    """The body or the query of cancel chat, where the path does not name it."""
+
+    chat_id: Annotated[str | None, Meta(description="From create chat.")] = None
+
+
+Size = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
+Next = Annotated[str, Meta(description="From the page before; without it the first page.")]
+
+
+class WpsSessionsQuery(msgspec.Struct, kw_only=True):
+    """The query of list sessions."""
+
+    page_size: Size
+    next_page_token: Next = ""
+
+
+class WpsMessagesQuery(msgspec.Struct, kw_only=True):
+    """The query of a session's messages."""
+
+    session_id: str
+    page_size: Size = PAGE
+    with_event: Annotated[bool, Meta(description="Whether answers come with their steps.")] = False
+    next_page_token: Next = ""
+
+
+class TokenRequest(msgspec.Struct, kw_only=True):
+    """The form of ``/oauth2/token``."""
+
+    grant_type: Annotated[
+        str | None,
+        Meta(extra_json_schema={"enum": ["authorization_code", "refresh_token", "client_credentials"]}),
+    ] = None
+    client_id: Annotated[str | None, Meta(description="APPID.")] = None
+    client_secret: Annotated[str | None, Meta(description="APPKEY.")] = None
+    code: Annotated[str | None, Meta(description="From the consent, for `authorization_code`.")] = None
+    redirect_uri: Annotated[str | None, Meta(description="The one of the consent, for `authorization_code`.")] = None
+    refresh_token: Annotated[str | None, Meta(description="For `refresh_token`.")] = None
+
+
+class ConsentRequest(msgspec.Struct, kw_only=True):
+    """The query of ``/oauth2/auth``."""
+
+    client_id: Annotated[str | None, Meta(description="APPID.")] = None
+    redirect_uri: Annotated[str | None, Meta(description="One that the credential has.")] = None
+    response_type: Annotated[str | None, Meta(description="`code`.")] = None
+    scope: Annotated[str | None, Meta(description="Scopes with commas between them.")] = None
+    state: Annotated[str | None, Meta(description="Comes back as it is.")] = None
+
+
+def create_chat(members: dict[str, Any]) -> CreateChatRequest:
+    """Raises ``Invalid``: what is missing comes before what is wrong."""
+    required(members, "text")
+    return parse(CreateChatRequest, members)
+
+
+def create_session(members: dict[str, Any]) -> CreateSessionRequest:
+    request = parse(CreateSessionRequest, members)
+    if request.name is not None and len(request.name) > MAX_NAME:
+        raise Invalid(field="name", rule="length", detail=f"more than {MAX_NAME} characters")
+    return request
+
+
+def cancelled_chat(call: Request) -> str:
+    """The chat that the body names, else the query."""
+    said = parse(CancelChatRequest, json_object(call.body, empty_is_object=True)).chat_id
+    return required(form(call.query) if said is None else {"chat_id": said}, "chat_id")
+
+
+def sessions_query(encoded: str) -> WpsSessionsQuery:
+    query = form(encoded)
+    return WpsSessionsQuery(page_size=page_size(query), next_page_token=query.get("next_page_token", "").strip())
+
+
+def messages_query(encoded: str) -> WpsMessagesQuery:
+    query = form(encoded)
+    return WpsMessagesQuery(
+        session_id=required(query, "session_id"),
+        page_size=page_size(query, PAGE),
+        with_event=flag(query, "with_event"),
+        next_page_token=query.get("next_page_token", "").strip(),
+    )
+
+
+def required(members: Mapping[str, Any], name: str) -> Any:
+    """The member of that name. Raises ``Invalid`` where it is absent, null or blank."""
+    value = members.get(name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise Invalid(field=name, rule="required")
+    return value
+
+
+def form(encoded: str) -> dict[str, str]:
+    """The members of a query or a form; of a repeated one the last counts. Raises ``Invalid`` for too many."""
+    try:
+        pairs = parse_qsl(encoded, keep_blank_values=True, errors="replace", max_num_fields=MAX_FIELDS)
+    except ValueError as error:
+        raise Invalid(field="query", rule="length", detail=str(error)) from error
+    return {name: value.replace("\0", "\ufffd") for name, value in pairs}
+
+
+def page_size(query: Mapping[str, str], default: int | None = None) -> int:
+    """How many items a page has. Raises ``Invalid``, also where there is none and no ``default``."""
+    text = query.get("page_size", "").strip()
+    if not text and default is not None:
+        return default
+    required(query, "page_size")
+    if not text.isascii() or not text.isdigit() or len(text) > 3 or not 1 <= int(text) <= MAX_PAGE:
+        raise Invalid(field="page_size", rule="range", detail=f"1 to {MAX_PAGE}")
+    return int(text)
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A member that is ``true`` or ``false``, and false where it is absent."""
+    match query.get(name, "").strip().lower():
+        case "true":
+            return True
+        case "" | "false":
+            return False
+        case text:
+            raise Invalid(field=name, rule="choice", detail=f"{text[:40]!r} is neither true nor false")

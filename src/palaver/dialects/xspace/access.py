@@ -1,0 +1,71 @@
+"""For whom a call is, and what it may reach. Every look-up is by the caller's end user."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from palaver.core.problems import Conflict, Forbidden, NotFound
+from palaver.core.types import Agent, Conversation, Principal
+from palaver.dialects.xspace.auth import user_number
+from palaver.dialects.xspace.requests import conversation_ref
+from palaver.wire.contract import Handler, Request, Response, Services, StreamingResponse
+
+Handle = Callable[[Request, Principal, Services], Awaitable[Response | StreamingResponse]]
+
+
+def personal(handle: Handle) -> Handler:
+    """``handle`` for every key, once its end user is known."""
+
+    async def handled(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+        return await handle(call, await _for_user(call, who, room), room)
+
+    return handled
+
+
+def agent_bound(who: Principal) -> None:
+    """Raises ``Forbidden`` for a key that is bound to no agent."""
+    if who.key.setting("kind") != "agent":
+        raise Forbidden(reason="kind")
+
+
+async def _for_user(call: Request, who: Principal, room: Services) -> Principal:
+    number = None if who.user is not None else user_number(call, who.key)
+    if number is None:
+        return who
+    return who.acting_for((await room.users.find(who, number)).name)
+
+
+def unrestricted(who: Principal) -> Principal:
+    """The same caller without the key's ``agents`` setting."""
+    settings = {name: value for name, value in who.key.settings.items() if name != "agents"}
+    return msgspec.structs.replace(who, key=msgspec.structs.replace(who.key, settings=settings))
+
+
+async def own_conversation(call: Request, who: Principal, room: Services) -> tuple[Conversation, Agent]:
+    """The conversation that the path names, and its enabled agent; without either there is no conversation."""
+    ref = call.params.get("conversationId") or call.params["id"]
+    found = await room.chat.conversation(who, conversation_ref(ref))
+    try:
+        return found, await room.chat.agent(who, found.agent)
+    except NotFound as problem:
+        raise NotFound(noun="conversation", ref=ref[:80]) from problem
+
+
+async def bound_agent(who: Principal, room: Services) -> Agent:
+    """The agent the key is bound to. Raises ``NotFound``, for a disabled one as well."""
+    ref = str(who.key.setting("agent", ""))
+    for agent in await room.chat.agents(who):
+        if ref in agent.names:
+            return agent
+    raise NotFound(noun="agent", ref=ref)
+
+
+async def bound_conversation(ref: str | int, who: Principal, room: Services) -> tuple[Conversation, Agent]:
+    """A conversation of the user's with the key's agent, as the older paths find it."""
+    found = await room.chat.conversation(who, conversation_ref(str(ref)))
+    agent = await room.chat.agent(who, found.agent)
+    if str(who.key.setting("agent", "")) not in agent.names:
+        raise Conflict(reason="agent")
+    return found, agent

@@ -1,0 +1,268 @@
+"""What the vendor calls things: its envelope, its messages in two languages, its example.
+
+Source: the vendor's page, and the wire specification ``xspace.md``, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, assert_never
+
+from palaver.core.problems import (
+    AnyProblem,
+    Busy,
+    Cancelled,
+    Conflict,
+    Forbidden,
+    Internal,
+    Invalid,
+    NotFound,
+    Unauthenticated,
+    Upstream,
+)
+from palaver.core.types import ApiKey
+from palaver.wire.contract import CurlSample, Request, Response
+from palaver.wire.framing import compact_json
+
+EVENT_STREAM = "text/event-stream;charset=UTF-8"
+OK = "0000"
+DONE = "成功"
+UNFORESEEN = "系统开小差啦，请稍后重试"
+FULL, FULL_IN_CHINESE = "Storage quota exceeded.", "存储配额已用完"
+BUSY = "Agent正在执行任务，请等待当前任务完成后再发送新请求"
+
+CONVERSATION_FILES = "/api/v1/chat/{conversationId}/files"
+CONVERSATION_FILE = "/api/v1/chat/{conversationId}/file/{path}"
+NO_FILE = "/api/v1/chat/{conversationId}/file/"
+STORED_FILES = "/api/f/"
+STORED_FILE = STORED_FILES + "{storage}/{target}/{day}/{name}"
+RAW = frozenset((CONVERSATION_FILE, NO_FILE, STORED_FILE))
+"""Routes that answer bytes, and refuse with a status of their own."""
+
+AGENT = "/api/v1/agent"
+CREATE = "/api/v1/conversation/create"
+OF_RELATED = frozenset(
+    (
+        "/api/v1/conversation/{id}",
+        "/api/v1/conversation/{id}/delete",
+        "/api/v1/chat",
+        "/api/v1/chat/stop/{conversationId}",
+        "/api/v1/chat/suggest/{conversationId}",
+    )
+)
+"""The older paths that name a conversation."""
+
+_REQUIRED = {
+    "body": "Required request body is missing",
+    "agentId": "Agent id cannot be null",
+    "firstMessage": "User first message is required",
+    "file": "Required part 'file' is not present.",
+}
+
+Said = tuple[str, str]
+
+
+def speaks_chinese(call: Request) -> bool:
+    """The language of messages: the cookie ``lang``, else the first of ``Accept-Language``, else the
+    server's."""
+    cookies = (pair.partition("=") for pair in call.headers.get("cookie", "").split(";"))
+    chosen = [value.strip().strip('"') for name, _, value in cookies if name.strip() == "lang"]
+    accepted = call.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
+    language = next((one for one in (*chosen, accepted) if one), call.language)
+    return language.lower().replace("_", "-") == "zh-cn"
+
+
+def envelope(call: Request, code: str, message: str, data: Any = None) -> dict[str, Any]:
+    return {
+        "code": code,
+        "displayCode": code,
+        "message": message,
+        "data": data,
+        "tid": tid(call),
+        "success": code == OK,
+    }
+
+
+def tid(call: Request) -> str:
+    """A number from 100 to 999998 and the time in milliseconds."""
+    return f"{int(call.trace, 16) % 999_899 + 100}{int(call.now * 1000):013d}"
+
+
+def success(call: Request, data: Any) -> Response:
+    return Response(body=compact_json(envelope(call, OK, "success", data)))
+
+
+def done(call: Request) -> Response:
+    """The answer of calls that have nothing to tell."""
+    return Response(body=compact_json(envelope(call, OK, DONE)))
+
+
+def refuse(problem: AnyProblem, call: Request, _key: ApiKey | None = None) -> Response:
+    """The problem in an envelope of HTTP status 200; with a status of its own where bytes were asked for."""
+    code, message = said(problem, call)
+    body = compact_json(envelope(call, code, message))
+    if call.route not in RAW:
+        return Response(body=body)
+    status = _status(problem)
+    return Response(status=status, body=body, headers=_retry(problem) if status == 429 else ())
+
+
+def said(problem: AnyProblem, call: Request) -> Said:
+    """(code, message) of a problem."""
+    code, english, chinese = _words(problem, call)
+    return code, chinese if speaks_chinese(call) else english
+
+
+def _words(problem: AnyProblem, call: Request) -> tuple[str, str, str]:
+    match problem:
+        case Unauthenticated():
+            return _not_signed_in(problem)
+        case Forbidden(reason="kind"):
+            return "4030", "API not found or permission denied.", "API 不存在或无权限"
+        case Forbidden():
+            return _same("0001", "Permission denied")
+        case NotFound():
+            return _not_found(problem, call)
+        case Invalid():
+            return _same("4000", _invalid(problem, call))
+        case Conflict(reason="idempotency"):
+            return _same("4220", "Idempotency-Key already used with a different request")
+        case Conflict(reason="agent") if call.route in OF_RELATED:
+            return "4000", "Invalid conversationId.", "错误的conversationId"
+        case Conflict(reason="agent"):
+            return _same("0001", "Invalid conversationId")
+        case Busy():
+            return _busy(problem)
+        case Internal() if call.route == CONVERSATION_FILES:
+            return _same("9999", "Failed to query file list")
+        case Conflict() | Upstream() | Cancelled() | Internal():
+            return _same("5000", UNFORESEEN)
+        case _:
+            assert_never(problem)
+
+
+def _same(code: str, message: str) -> tuple[str, str, str]:
+    return code, message, message
+
+
+def _not_signed_in(problem: Unauthenticated) -> tuple[str, str, str]:
+    match problem.reason:
+        case "missing":
+            return "4030", "Missing API Key.", "缺少 API Key"
+        case "expired":
+            return "4030", "API Key expired.", "API Key 已过期"
+        case "unknown" | "disabled" | "wrong" | "user" | "repeated":
+            return "4000", "Invalid API Key.", "无效的 API Key"
+
+
+def _not_found(problem: NotFound, call: Request) -> tuple[str, str, str]:
+    match problem.noun:
+        case "route":
+            return _same("4040", f"No static resource {problem.ref.removeprefix('/')}.")
+        case "method":
+            return _same("4050", f"Request method '{problem.ref}' is not supported")
+        case "conversation" if call.route in OF_RELATED:
+            return "4000", "Conversation does not exist.", "会话不存在"
+        case "conversation":
+            return _same("0001", "Invalid conversationId")
+        case "agent" if call.route in OF_RELATED:
+            return "4000", "Related agent does not exist or is offline.", "相关智能体不存在或已下架"
+        case "agent":
+            return "4000", "Agent does not exist or has been taken offline.", "智能体不存在或已下架"
+        case "user":
+            return "4000", "User does not exist.", "用户不存在"
+        case "file":
+            return "4040", "File does not exist.", "文件不存在"
+        case "message" | "run" | "knowledge" | "model" | "key" | "document" | "application":
+            return _same("5000", UNFORESEEN)
+
+
+def _invalid(problem: Invalid, call: Request) -> str:
+    match problem.field, problem.rule:
+        case "body", "size":
+            return "Request body too large"
+        case "Idempotency-Key", _:
+            return "Invalid Idempotency-Key"
+        case ("agentId" | "fileUrl") as field, "required" if call.method == "GET":
+            kind = {"agentId": "Long", "fileUrl": "String"}[field]
+            return f"Required request parameter '{field}' for method parameter type {kind} is not present"
+        case "file", "size":
+            return "File quota exceeded"
+        case "multipart", _:
+            return "Failed to parse multipart servlet request"
+        case field, "required":
+            return _REQUIRED.get(field, f"{field} is required")
+        case field, "length":
+            return f"{field} is too long"
+        case ("X-User-ID" | "nuwax-user-uid") as header, "type":
+            return f"{header} is not UTF-8"
+        case field, "json" | "type":
+            return "JSON parse error" if field == "body" else f"JSON parse error: {field}"
+        case field, _:
+            return f"Invalid value of {field}"
+
+
+def _busy(problem: Busy) -> tuple[str, str, str]:
+    match problem:
+        case Busy(reason="rate"):
+            return "4290", "Exceeded per-minute request frequency limit.", "每分钟请求次数超限"
+        case Busy(reason="day" | "usage"):
+            return "4290", "Exceeded daily request frequency limit.", "每日请求次数超限"
+        case Busy(reason="full"):
+            return "4290", FULL, FULL_IN_CHINESE
+        case Busy():
+            return _same("4290", BUSY)
+
+
+def reason(problem: NotFound | Busy, call: Request) -> str:
+    """Why a message was not accepted, as a stream says it."""
+    chinese = speaks_chinese(call)
+    match problem:
+        case NotFound(noun="agent"):
+            return "智能体不存在或已下架" if chinese else "Agent does not exist or has been taken offline."
+        case NotFound():
+            return "会话不存在" if chinese else "Conversation does not exist."
+        case Busy(reason="full"):
+            return FULL_IN_CHINESE if chinese else FULL
+        case Busy():
+            return BUSY
+
+
+def _status(problem: AnyProblem) -> int:
+    match problem:
+        case Unauthenticated() | Forbidden():
+            return 403
+        case NotFound(noun="method"):
+            return 405
+        case NotFound():
+            return 404
+        case Invalid(field="body", rule="size"):
+            return 413
+        case Invalid(field="Range"):
+            return 416
+        case Invalid():
+            return 400
+        case Conflict():
+            return 409
+        case Busy(reason="rate" | "day" | "usage" | "full"):
+            return 429
+        case Busy():
+            return 503
+        case Upstream() | Cancelled() | Internal():
+            return 500
+        case _:
+            assert_never(problem)
+
+
+def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
+    waits = problem.retry_after if isinstance(problem, Busy) else None
+    return (("Retry-After", str(max(1, math.ceil(60 if waits is None else waits)))),)
+
+
+def curl(sample: CurlSample) -> str:
+    """Creates a conversation and says something in it."""
+    call = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.secret}'"
+    return f"""C=$(curl -s '{sample.base_url}/api/v1/chat/conversation/add' {call} \\
+  -d '{{"agentId": {sample.agent_id}}}' | sed 's/.*"data":\\([0-9]*\\).*/\\1/')
+curl -N "{sample.base_url}/api/v1/chat/$C" {call} \\
+  -d '{{"message": "How do I configure a model?"}}'"""

@@ -1,0 +1,282 @@
+"""Text to lexemes: which words a passage is found by, and which words a question asks for. Pure.
+
+Every text is folded (NFKC, case, accents) and read as tokens of two kinds. Chinese, Japanese and Korean have no
+spaces to go by: a run of n characters gives its n characters and its n - 1 pairs, so every word of two characters is
+found without a dictionary. Everything else is words; one with signs inside (``openai:gpt-4o``, ``max_body_bytes``,
+``maxBodyBytes``) gives its pieces and the whole with the signs left out, so that any spelling of it finds any other.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any, Literal, Protocol, cast
+
+import snowballstemmer  # pyright: ignore[reportMissingTypeStubs]
+
+from palaver.core.stopwords import CHINESE, ENGLISH, PARTICLES, STRONG_PARTICLES
+from palaver.core.types import Value, clean
+
+INDEX_VERSION = 1
+"""To be raised with every change of what is read, split or indexed: documents are then indexed anew when re-added."""
+
+Label = Literal["A", "B", "C", "D"]
+"""What a word stands in: A title, B heading, C the file's name, D text. PostgreSQL's four weights."""
+
+MAX_LEXEME = 120
+"""Characters of a lexeme; PostgreSQL takes 2,046 bytes. Longer words are cut, in texts and questions alike."""
+MAX_POSITION = 16_383
+MAX_POSITIONS = 255
+MAX_INDEX = 900_000
+"""Bytes of a tsvector's words and places; PostgreSQL takes 1 MB."""
+MAX_ASKED = 64
+"""Distinct lexemes of a question."""
+MAX_QUESTION = 8_000
+"""Characters of a question that are looked at: half from its beginning, half from its end."""
+KEPT = 40
+"""Characters of a word that is remembered with what it is found by, so that what is remembered has a limit."""
+MAX_PIECES = 8
+"""Pieces that a word with signs inside may have to be found as a whole too; an address of a web page has more."""
+
+_PAIRED = (
+    "\u1100-\u11ff\u3005\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3100-\u318f\u31a0-\u31bf\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+"""Han, kana, bopomofo, Hangul: what is written without spaces, or inflected so that pairs serve it better."""
+_LETTER = rf"[^\W_{_PAIRED}]"
+_TOKEN = re.compile(
+    rf"(?P<run>[{_PAIRED}](?:[ \t]*\n[ \t]*(?=[{_PAIRED}])|[{_PAIRED}])*)"
+    rf"|(?P<word>{_LETTER}+(?:[-_.:/@\\'’]{{1,3}}{_LETTER}+)*(?:[+#]{{1,2}}(?!\w))?)"
+)
+_PAIR = re.compile(rf"[{_PAIRED}]{{2}}")
+_BREAK = re.compile(r"[ \t]*\n[ \t]*")
+_JOINTS = re.compile(r"[:/@\\]+")
+_SIGNS = re.compile(r"[-_.]+")
+_SPELLED = re.compile(r"(?<!\d)[-_.:/@\\]+|[-_.:/@\\]+(?!\d)")
+"""Signs that make no difference. Between digits they do: 3.11 is not 311."""
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_ACCENTS = dict.fromkeys(range(0x300, 0x370))
+_HUMPS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+_KANA = re.compile(r"[\u3041-\u309f]{2}")
+_STOPS = re.compile("|".join(sorted(CHINESE, key=len, reverse=True)))
+
+
+class _Stemmer(Protocol):
+    def stemWord(self, word: str) -> str: ...  # noqa: N802  snowball's name
+
+
+class PassageIndex(Value, frozen=True, kw_only=True):
+    """What a passage is found by. ``literal`` is a ``tsvector`` as PostgreSQL reads it; ``length`` counts the words
+    of label D, a pair of characters counting as one."""
+
+    literal: str
+    length: int
+
+
+class QueryLexeme(Value, frozen=True, kw_only=True):
+    """A lexeme that a question asks for. How much it matters: ``weight`` (0 to 1) where it is found, ``missed`` where
+    nothing at all is indexed under it.
+
+    A word that is not there takes two or three pairs with it, the ones across its borders too, so a pair is missed
+    half, and so is a piece of a word. ``beside`` are the places (in the question's list) of two other lexemes that
+    cover the same characters. When something is indexed under both of those, this one was no word at all: the pair
+    across the border of two words, or one spelling of several. It is then not missed.
+    """
+
+    lexeme: str
+    weight: float
+    missed: float
+    beside: tuple[int, int] | None = None
+
+
+class _Word(Value, frozen=True, kw_only=True):
+    """A word and what it is found by: ``pieces`` one after the other, ``wholes`` each spanning pieces from … to."""
+
+    pieces: tuple[str, ...]
+    wholes: tuple[tuple[str, int, int], ...] = ()
+
+
+def index(parts: Iterable[tuple[str, Label]]) -> PassageIndex:
+    """The words of ``parts``, each with where it stands."""
+    places: dict[str, list[str]] = {}
+    position = 0
+    length = 0
+    for text, label in parts:
+        mark = "" if label == "D" else label
+        for lexemes in _stations(text):
+            position += 1
+            length += label == "D"
+            for lexeme in lexemes:
+                found = places.setdefault(lexeme, [])
+                if len(found) < MAX_POSITIONS and position <= MAX_POSITION:
+                    found.append(f"{position}{mark}")
+    return PassageIndex(literal=_literal(places), length=length)
+
+
+def _literal(places: dict[str, list[str]]) -> str:
+    written: list[str] = []
+    room = MAX_INDEX
+    for lexeme, found in places.items():
+        room -= len(lexeme.encode()) + 2 * len(found) + 4
+        if room < 0:
+            break
+        quoted = lexeme.replace("\\", "\\\\").replace("'", "''")
+        written.append(f"'{quoted}':{','.join(found)}" if found else f"'{quoted}'")
+    return " ".join(written)
+
+
+def _stations(text: str) -> Iterator[list[str]]:
+    """The lexemes at each place of ``text``."""
+    for token in tokenize(text):
+        if isinstance(token, str):
+            for place, character in enumerate(token):
+                pair = token[place : place + 2]
+                yield [character, pair] if len(pair) == 2 else [character]
+        else:
+            stations = [[piece] for piece in token.pieces]
+            for whole, first, _ in token.wholes:
+                stations[first].append(whole)
+            yield from stations
+
+
+def tokenize(text: str) -> Iterator[str | _Word]:
+    """Runs of characters without spaces as ``str``, words as ``_Word``, in the order of ``text``."""
+    text = unicodedata.normalize("NFKC", clean(text))
+    for found in _TOKEN.finditer(_THOUSANDS.sub("", text)):
+        if found.lastgroup == "run":
+            yield _BREAK.sub("", found.group())
+        else:
+            yield _word(found.group())
+
+
+def _word(written: str) -> _Word:
+    return _kept_word(written) if len(written) <= KEPT else _new_word(written)
+
+
+@lru_cache(maxsize=65_536)
+def _kept_word(written: str) -> _Word:
+    return _new_word(written)
+
+
+def _new_word(written: str) -> _Word:
+    written = written.replace("’", "'")
+    bare = written.rstrip("+#")
+    pieces: list[str] = []
+    wholes: list[tuple[str, int, int]] = []
+    parts = _JOINTS.split(bare)
+    for part in parts:
+        first = len(pieces)
+        pieces += [_lexeme(piece) for sign in _SIGNS.split(part) for piece in _humps(sign.strip("'")) if piece]
+        if 1 < len(pieces) - first <= MAX_PIECES:
+            wholes.append((_lexeme(_SPELLED.sub("", part)), first, len(pieces) - 1))
+    if 1 < len(parts) <= len(pieces) <= MAX_PIECES:
+        wholes.append((_lexeme(_SPELLED.sub("", bare)), 0, len(pieces) - 1))
+    if bare != written:
+        wholes.append((_fold(written)[:MAX_LEXEME], 0, len(pieces) - 1))
+    return _Word(pieces=tuple(pieces), wholes=tuple(wholes))
+
+
+def _humps(word: str) -> list[str]:
+    """``maxBodyBytes`` in pieces. A name like GitHub or JavaScript is one word, or "java" would find it."""
+    humps = _HUMPS.findall(word)
+    if "".join(humps) != word or len(humps) < (2 if word[:1].islower() else 3) or min(map(len, humps)) < 2:
+        return [word]
+    return humps
+
+
+def _lexeme(word: str) -> str:
+    folded = _fold(word)
+    return _stem(folded) if folded.isascii() and folded.replace("'", "").isalpha() else folded[:MAX_LEXEME]
+
+
+def _fold(word: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFD", word.casefold()).translate(_ACCENTS)) or word
+
+
+def _stem(word: str) -> str:
+    # A stemmer has state and documents are read in threads, so each word gets its own: it is made in no time.
+    english = cast("_Stemmer", cast("Any", snowballstemmer).stemmer("english"))
+    return english.stemWord(word[:MAX_LEXEME]).strip("'") or word[:MAX_LEXEME]
+
+
+def asked(question: str) -> list[QueryLexeme]:
+    """The lexemes to look for, at most ``MAX_ASKED``. Words that are in every question ("how", 怎么) are left out,
+    unless one of them is the whole question."""
+    if len(question) > MAX_QUESTION:
+        question = f"{question[: MAX_QUESTION // 2]}\n{question[-MAX_QUESTION // 2 :]}"
+    found = list(tokenize(question))
+    wanted = _Question()
+    for token in found:
+        if isinstance(token, str):
+            wanted.run(token)
+        else:
+            wanted.word(token)
+    if not wanted.weights and len(found) == 1:
+        wanted.verbatim(found[0])
+    return wanted.asked()
+
+
+class _Question:
+    """Collects a question's lexemes, each once, in their order."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, float] = {}
+        self._beside: dict[str, tuple[str, str]] = {}
+        self._parts: set[str] = set()
+
+    def run(self, run: str) -> None:
+        """Characters: the pairs of what lies between stop words."""
+        for segment in _STOPS.split(run):
+            if len(segment) == 1 and (segment == run or segment not in PARTICLES):
+                self.weights.setdefault(segment, 1 if segment == run else 0.5)
+            pairs = [segment[place : place + 2] for place in range(len(segment) - 1)]
+            for pair in pairs:
+                self.weights.setdefault(pair, _pair_weight(pair))
+            for before, pair, after in zip(pairs, pairs[1:], pairs[2:], strict=False):
+                self._beside.setdefault(pair, (before, after))
+
+    def word(self, word: _Word) -> None:
+        """A word: its wholes count full, its pieces half as much."""
+        for piece in word.pieces:
+            if piece not in _ENGLISH_STEMS:
+                self.weights.setdefault(piece, 0.5 if word.wholes else 1)
+        if word.wholes:
+            self._parts.update(word.pieces)
+        for whole, first, last in word.wholes:
+            self.weights.setdefault(whole, 1)
+            self._beside.setdefault(whole, (word.pieces[first], word.pieces[last]))
+
+    def verbatim(self, token: str | _Word) -> None:
+        """A question of one stop word: somebody looks for just that."""
+        if isinstance(token, str) and token not in CHINESE:
+            return
+        lexemes = (
+            token.pieces if isinstance(token, _Word) else [token[place : place + 2] for place in range(len(token) - 1)]
+        )
+        self.weights.update(dict.fromkeys(lexemes, 1))
+
+    def asked(self) -> list[QueryLexeme]:
+        """The first and the last of many: long questions say at one of their ends what they want."""
+        kept = list(self.weights)
+        if len(kept) > MAX_ASKED:
+            kept = [*kept[: MAX_ASKED // 2], *kept[-MAX_ASKED // 2 :]]
+        places = {lexeme: place for place, lexeme in enumerate(kept)}
+        result: list[QueryLexeme] = []
+        for lexeme in kept:
+            before, after = self._beside.get(lexeme, ("", ""))
+            beside = (places[before], places[after]) if before in places and after in places else None
+            weight = self.weights[lexeme]
+            missed = weight / 2 if lexeme in self._parts or _PAIR.fullmatch(lexeme) else weight
+            result.append(QueryLexeme(lexeme=lexeme, weight=weight, missed=missed, beside=beside))
+        return result
+
+
+def _pair_weight(pair: str) -> float:
+    if not STRONG_PARTICLES.isdisjoint(pair):
+        return 0.1
+    return 0.3 if _KANA.fullmatch(pair) or not PARTICLES.isdisjoint(pair) else 1.0
+
+
+_ENGLISH_STEMS = frozenset(_lexeme(word) for word in ENGLISH)

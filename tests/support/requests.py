@@ -1,0 +1,33 @@
+"""A request as http hands it to a dialect, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from palaver.wire.contract import Headers, Request
+
+NOW = 1_750_000_000.0
+
+
+def call(
+    headers: Mapping[str, str | bytes] | None = None,
+    body: bytes = b"",
+    *,
+    method: str = "POST",
+    path: str = "/",
+    query: str = "",
+    now: float = NOW,
+) -> Request:
+    pairs = (headers or {}).items()
+    raw = [(name.encode("latin-1"), value if isinstance(value, bytes) else value.encode()) for name, value in pairs]
+    return Request(
+        method=method,
+        path=path,
+        target=f"{path}?{query}" if query else path,
+        headers=Headers(raw),
+        route="",
+        params={},
+        body=body,
+        now=now,
+        trace="0" * 32,
+    )

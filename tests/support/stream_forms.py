@@ -1,0 +1,200 @@
+"""Every form of stream there is, asked for and read in one way: what was said, however it was cut on its way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from dialects.native import client as native
+from dialects.snail import client as snail
+from dialects.snail import client_b as snail_b
+from dialects.snail import client_c as snail_c
+from dialects.sonaops import client as sonaops
+from dialects.wps import client as wps
+from dialects.xspace import client as xspace
+from support.http_clients import Ask
+from support.live_server import Served, Step
+
+from palaver.core.types import Agent
+
+USER = "ann"
+QUESTION = "苹果放多久？🍎"
+SAID = "苹果\u2028放\n\n一个月 🍏🧑‍🌾！data: x\n"
+SPOKEN: tuple[Step, ...] = (
+    {"think": "想一想 🤔\n"},
+    {"text": SAID},
+    {"call": {"name": "尺子", "arguments": {"长": "一米"}}},
+    {"pieces": {"of": "再说一遍：🍎🍏。", "size": 1}},
+)
+FAILING: tuple[Step, ...] = (*SPOKEN, {"fail": "cut"})
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamForm:
+    """One form of stream. ``aborts_on_failure``: a failed one does not end as HTTP wants it."""
+
+    name: str
+    ask: Callable[[Served, Agent], Ask]
+    mark: bytes = b"\n\n"
+    aborts_on_failure: bool = False
+
+
+def split(pieces: Iterable[bytes], mark: bytes) -> list[bytes]:
+    """The blocks of a stream, found while its pieces come."""
+    found: list[bytes] = []
+    buffer = b""
+    for piece in pieces:
+        buffer += piece
+        while mark in buffer:
+            block, _, buffer = buffer.partition(mark)
+            if block:
+                found.append(block)
+    assert not buffer, "the stream ends between two events"
+    return found
+
+
+def said(blocks: Iterable[bytes]) -> list[Event]:
+    """The events, without heartbeats and whatever is new in every run, neighbouring deltas joined."""
+    found: list[Event] = []
+    for block in blocks:
+        event = _event(block.decode("ascii"))
+        if event is None or (_is_partial(event) and any(_is_partial(one) for one in found)):
+            continue
+        if not (found and _joined(found[-1], event)):
+            found.append(event)
+    return found
+
+
+def _event(block: str) -> Event | None:
+    name, data = None, block
+    if not block.startswith("{"):
+        parts = [line.partition(":") for line in block.split("\n")]
+        lines = {field: said for field, _, said in parts if field}
+        if not lines:
+            return None
+        name, data = lines.get("event", "").strip(), lines["data"]
+    event: Event = _without_new(json.loads(data))
+    return None if event.get("eventType") == "HEART_BEAT" else {"name": name, "data": event}
+
+
+_ID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
+_TIMES = {"timestamp", "duration", "timedelta", "startTime", "endTime", "created", "at", "ended"}
+
+
+def _without_new(value: Any, name: str = "") -> Any:
+    match value:
+        case dict():
+            members = cast("dict[str, Any]", value)
+            return {key: _without_new(member, key) for key, member in members.items()}
+        case list():
+            return [_without_new(member) for member in cast("list[Any]", value)]
+        case str() | int() | float() if name in _TIMES:
+            return type(value).__name__
+        case int() if name == "id":
+            return "ID"
+        case str():
+            return _ID.sub("ID", value)
+        case _:
+            return value
+
+
+def _is_partial(event: Event) -> bool:
+    match event["data"]:
+        case {"event": "add_message", "data": {"properties": {"state": "partial"}}}:
+            return True
+        case _:
+            return False
+
+
+_DELTAS = ("answer", "thought", "chunk", "content", "text")
+
+
+def _joined(last: Event, event: Event) -> bool:
+    """Whether both are pieces of one text; then ``last`` has become both."""
+    before, after = _inmost(last), _inmost(event)
+    name = next((one for one in _DELTAS if one in before and one in after), None)
+    if name is None:
+        return False
+    first, second = before[name], after[name]
+    before[name] = after[name] = ""
+    alike = last == event
+    before[name], after[name] = (first + second if alike else first), second
+    return alike
+
+
+def _inmost(event: Event) -> Event:
+    data = event["data"]
+    return data["data"] if isinstance(data.get("data"), dict) else data
+
+
+# The forms ----------------------------------------------------------------------------------------------------------
+
+
+def _sonaops(served: Served, agent: Agent) -> Ask:
+    caller = sonaops.Caller(served, user=USER)
+    return caller.asks(agent, caller.create(agent), QUESTION)
+
+
+def _wps(path: str, body: Mapping[str, Any], **settings: Any) -> Callable[[Served, Agent], Ask]:
+    def ask(served: Served, agent: Agent) -> Ask:
+        caller = wps.Caller(served, served.key("wps", default_user=USER, **settings))
+        return caller.request("POST", path.format(agent.uid), {"text": QUESTION, **body})
+
+    return ask
+
+
+def _xspace(served: Served, agent: Agent) -> Ask:
+    caller = xspace.Caller(served, default_user=USER)
+    return caller.request("POST", xspace.chat_path(caller.add(agent)), {"message": QUESTION})
+
+
+def _older_xspace(served: Served, agent: Agent) -> Ask:
+    caller = xspace.Caller(served, default_user=USER, kind="agent", agent=str(agent.uid))
+    return caller.request("POST", "/api/v1/chat", {"message": QUESTION, "conversationId": caller.add(agent)})
+
+
+def _snail(served: Served, agent: Agent) -> Ask:
+    return snail.Caller(served).request(snail.Caller.members(agent, QUESTION))
+
+
+def _snail_frames(served: Served, agent: Agent) -> Ask:
+    ask = _snail(served, agent)
+    return replace(ask, headers=[*ask.headers, ("Accept", "text/event-stream")])
+
+
+def _snail_b(served: Served, agent: Agent) -> Ask:
+    caller = snail_b.Caller(served)
+    fields = {"agentId": agent.id, "openId": caller.register(), "content": QUESTION}
+    return caller.request("POST", snail_b.CHAT, fields, headers=snail_b.EVENTS)
+
+
+def _snail_c(served: Served, agent: Agent) -> Ask:
+    program = snail_b.Caller(served)
+    user = program.register()
+    browser = snail_c.Browser(served, snail_c.token(program.key, user))
+    return browser.request("POST", snail_c.COMPLETIONS, body={"agentId": agent.id, "content": QUESTION})
+
+
+def _native(served: Served, agent: Agent) -> Ask:
+    body = {"agent": agent.uid.hex, "content": QUESTION}
+    return native.Caller(served, user=USER).request("POST", "messages", body, headers=native.EVENTS)
+
+
+CHAT = "/v7/devhub/app/{}/chat/create"
+FORMS = (
+    StreamForm(name="sonaops", ask=_sonaops),
+    StreamForm(name="wps", ask=_wps(CHAT, {"stream": True})),
+    StreamForm(name="wps, every token", ask=_wps("/v7/sse/devhub/apps/{}/chats/create", {}, partial_every_ms=0)),
+    StreamForm(name="wps, data lines", ask=_wps(CHAT, {"stream": True}, sse_data_prefix=True, error_event=True)),
+    StreamForm(name="xspace", ask=_xspace),
+    StreamForm(name="xspace, older path", ask=_older_xspace),
+    StreamForm(name="snail A", ask=_snail, mark=b"\n", aborts_on_failure=True),
+    StreamForm(name="snail A as events", ask=_snail_frames),
+    StreamForm(name="snail B", ask=_snail_b),
+    StreamForm(name="snail C", ask=_snail_c),
+    StreamForm(name="native", ask=_native),
+)
