@@ -43,7 +43,7 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 def _with(*rows: Requirement) -> Dialect:
     """A dialect of which nothing but its rows matters."""
-    return replace(all_dialects()[0], name="fifth", behaviours=rows)
+    return replace(all_dialects()[0], name="fifth", requirements=rows)
 
 
 def test_json_is_one_line_with_every_row_of_every_dialect(said: Said) -> None:

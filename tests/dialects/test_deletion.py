@@ -142,7 +142,7 @@ def test_of_a_forgotten_end_user_no_table_knows_anything(served: Served, tmp_pat
     caller, conversation = planted(served, agent, WORD)
     live = caller.stream(served.agent(HOLD), WORD)
     assert live.head().status == 200
-    assert b"sent" in (live.write() or b"")
+    assert b"run.created" in (live.write() or b"")
     registered = snail.Caller(served)
     snail.good(registered.post("/snail-ai/openapi/v1/user/register", externalId=USER, nickname=WORD, avatarUrl=WORD))
     store, key = served.core.store, served.key("wps")

@@ -168,9 +168,9 @@ def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_
 
     route = Route(method="POST", path="/fifth/{agent}/say", handle=handle, purpose="talk", idempotent=True)
     told = Operation(source="a page", responses=(ResponseSpec(meaning="How many.", shape=dict[str, int]),))
-    silent, speaking = route, replace(route, path="/fifth/count", told=told)
+    silent, speaking = route, replace(route, path="/fifth/count", operation=told)
     fifth = replace(
-        DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(silent, speaking), refuse=refuse, about=None
+        DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(silent, speaking), refuse=refuse, info=None
     )
     content = document([*DIALECTS.values(), fifth])
     one = operation(content, route)

@@ -1,6 +1,6 @@
 """Which tests show the rows of a dialect's manifest.
 
-A test says ``@shows(behaviours.name, …)``. A row that no test shows fails, and so does a test that shows none:
+A test says ``@shows(requirements.name, …)``. A row that no test shows fails, and so does a test that shows none:
 ``audit`` finds both without running anything.
 """
 
@@ -27,14 +27,14 @@ def shows(*rows: Requirement) -> Callable[[F], F]:
     return mark
 
 
-def rows(behaviours: ModuleType) -> dict[str, Requirement]:
+def rows(module: ModuleType) -> dict[str, Requirement]:
     """The manifest's rows by name, in their order."""
-    return {row.id: row for row in collect_requirements(behaviours)}
+    return {row.id: row for row in collect_requirements(module)}
 
 
-def audit(folder: Path, behaviours: ModuleType) -> list[str]:
+def audit(folder: Path, module: ModuleType) -> list[str]:
     """What is wrong between the rows and the tests in ``folder``: nothing, when all is well."""
-    known = rows(behaviours)
+    known = rows(module)
     shown: set[str] = set()
     wrong: list[str] = []
     for path in sorted(folder.rglob("test_*.py")):
@@ -48,11 +48,11 @@ def audit(folder: Path, behaviours: ModuleType) -> list[str]:
 
 
 def _tests(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(test, names of the rows it shows) of every test of the file, ``test_manifest`` aside."""
+    """(test, names of the rows it shows) of every test of the file, ``test_requirements`` aside."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             names = [name for decorator in node.decorator_list for name in _named(decorator)]
-            if path.name != "test_manifest.py":
+            if path.name != "test_requirements.py":
                 yield node.name, names
 
 

@@ -19,7 +19,7 @@ _SPECIAL = re.compile(r"([\\`*<\[])")
 _WORD = re.compile(r"[a-z]+(?=[ ,:'])")
 _LISTS: tuple[tuple[Kind, str], ...] = (
     ("open point", "Where the vendor's documentation is silent or contradictory, palaver interprets it as follows:"),
-    ("differs", "Known differences:"),
+    ("deviation", "Known differences:"),
 )
 
 

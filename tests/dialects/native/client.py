@@ -52,14 +52,14 @@ def folded(heard: Sequence[Frame], onto: Sequence[Document] = ()) -> list[Docume
     parts = [dict(part) for part in onto]
     for frame in heard:
         match frame.name:
-            case "opened":
+            case "part.started":
                 parts.append({**frame.data, "text": ""})
-            case "grew":
+            case "text.delta":
                 parts[-1]["text"] += frame.data["text"]
-            case "added":
+            case "part.added":
                 parts.append(frame.data["part"])
             case _:
-                assert frame.name in {"sent", "ended"}
+                assert frame.name in {"run.created", "run.ended"}
     return parts
 
 

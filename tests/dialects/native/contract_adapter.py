@@ -42,21 +42,21 @@ def _read(writes: Sequence[bytes]) -> list[Heard]:
     found: list[Heard] = []
     kind = "text"
     for frame in frames(writes):
-        kind = frame.data["type"] if frame.name == "opened" else kind
+        kind = frame.data["type"] if frame.name == "part.started" else kind
         found.append(_said(frame, kind))
     return found
 
 
 def _said(frame: Frame, kind: str) -> Heard:
     match frame.name:
-        case "grew" if kind == "thinking":
+        case "text.delta" if kind == "thinking":
             return Heard(thinking=frame.data["text"])
-        case "grew":
+        case "text.delta":
             return Heard(text=frame.data["text"])
-        case "ended":
+        case "run.ended":
             return Heard(last=True, failure=frame.data["status"] in {"failed", "interrupted"})
         case _:
-            assert frame.name in {"sent", "opened", "added"}
+            assert frame.name in {"run.created", "part.started", "part.added"}
             return Heard()
 
 

@@ -154,7 +154,7 @@ def test_accept_or_the_body_asks_for_events(
         return
     first, *rest = heard(answer)
     sent = first.data
-    assert (first.name, first.id) == ("sent", 0)
+    assert (first.name, first.id) == ("run.created", 0)
     assert answer.header("Location") == f"{ROOT}/runs/{sent['answer']['uid']}"
     assert (sent["answer"]["status"], sent["answer"]["parts"], sent["answer"]["cursor"]) == ("live", [], 0)
     assert folded(rest) == [{"type": "text", "text": "turn 1: hi"}]
@@ -189,7 +189,7 @@ def test_a_waiting_message_is_named_at_once_and_above_the_limit_refused(served: 
     second = served.exchange(caller.request("POST", path, {"content": "2"}, headers=EVENTS))
     second.head()
     (sent,) = frames([second.write() or b""])
-    assert (sent.name, sent.data["answer"]["status"]) == ("sent", "waiting")
+    assert (sent.name, sent.data["answer"]["status"]) == ("run.created", "waiting")
     answer = caller.ask("POST", path, {"content": "3"})
     assert problem(answer, 429, "busy")["retry_after"] == 1
     assert answer.header("Retry-After") == "1"

@@ -73,7 +73,7 @@ def test_what_follows_any_cursor_completes_what_was_before_it(served: Served, ca
         ids = [event.id for event in events]
         assert ids == sorted(set(ids))
         assert ids[0] > cursor
-        assert (events[-1].name, ids[-1]) == ("ended", end)
+        assert (events[-1].name, ids[-1]) == ("run.ended", end)
         for event in events[:-1]:
             assert folded(heard(caller.follow(uid, event.id).answer()), cut(parts, event.id)) == parts
     for cursor in (end, end + 1, 2**53 - 1):
@@ -91,10 +91,10 @@ def test_a_run_that_lives_is_taken_up_where_the_connection_broke(served: Served,
     second = caller.follow(uid, rest[-1].id - 4)
     assert second.head().status == 200
     (more,) = taken(second, 1)
-    assert (more.name, more.id, more.data, more.retry) == ("grew", rest[-1].id, {"text": " two"}, 1000)
+    assert (more.name, more.id, more.data, more.retry) == ("text.delta", rest[-1].id, {"text": " two"}, 1000)
     receipt = stopped(caller, uid)
     (last,) = frames(second.rest())
-    assert (last.name, last.id, last.data["status"]) == ("ended", receipt["cursor"], "stopped")
+    assert (last.name, last.id, last.data["status"]) == ("run.ended", receipt["cursor"], "stopped")
 
 
 @shows(requirements.ahead)
@@ -142,7 +142,7 @@ def test_an_idle_stream_shows_that_it_lives(served: Served, caller: Caller) -> N
 def test_a_failed_runs_stream_ends_normally_with_its_problem(served: Served, caller: Caller) -> None:
     answer = caller.stream(served.agent("so far", {"fail": "limit"})).answer()
     last = heard(answer)[-1]
-    assert (last.name, last.data["status"], last.data["problem"]["code"]) == ("ended", "failed", "upstream_busy")
+    assert (last.name, last.data["status"], last.data["problem"]["code"]) == ("run.ended", "failed", "upstream_busy")
     assert answer.complete
 
 
@@ -250,7 +250,7 @@ def test_a_run_is_followed_and_stopped_from_another_process(two: tuple[Served, S
     second = elsewhere.follow(uid, seen[-1].id - 1)
     second.head()
     (event,) = taken(second, 1)
-    assert (event.name, event.id, event.data) == ("grew", seen[-1].id, {"text": "o"})
+    assert (event.name, event.id, event.data) == ("text.delta", seen[-1].id, {"text": "o"})
     receipt = stopped(elsewhere, uid)
     assert (receipt["status"], receipt["text"]) == ("stopped", "one two")
     for exchange in (first, second):
@@ -266,5 +266,5 @@ def test_a_run_is_followed_and_stopped_from_another_process(two: tuple[Served, S
 def test_every_write_is_one_event_in_ascii(served: Served, caller: Caller) -> None:
     answer = caller.stream(served.agent(*RICH)).answer()
     first, *others = [write for write in answer.writes if not write.startswith(b":")]
-    assert re.fullmatch(rb"retry: 1000\nid: 0\nevent: sent\ndata: \{[\x20-\x7e]*\}\n\n", first)
-    assert all(re.fullmatch(rb"id: \d+\nevent: [a-z]+\ndata: \{[\x20-\x7e]*\}\n\n", write) for write in others)
+    assert re.fullmatch(rb"retry: 1000\nid: 0\nevent: run\.created\ndata: \{[\x20-\x7e]*\}\n\n", first)
+    assert all(re.fullmatch(rb"id: \d+\nevent: [a-z]+\.[a-z]+\ndata: \{[\x20-\x7e]*\}\n\n", write) for write in others)

@@ -8,7 +8,7 @@ from palaver.dialects.native import requirements
 from palaver.dialects.native.api import ROUTES
 from palaver.dialects.native.auth import SETTINGS, claim, new_credential, verify
 from palaver.dialects.native.errors import curl, refuse
-from palaver.dialects.native.openapi import ABOUT
+from palaver.dialects.native.openapi import INFO
 from palaver.wire.contract import Dialect
 from palaver.wire.requirements import collect_requirements
 
@@ -24,5 +24,5 @@ DIALECT = Dialect(
     exposed=("Location", "Retry-After", "Preference-Applied"),
     settings=SETTINGS,
     requirements=collect_requirements(requirements),
-    info=ABOUT,
+    info=INFO,
 )

@@ -97,7 +97,8 @@ _SAID = (
         headers=(_PLACE, _APPLIED),
     ),
     ResponseSpec(
-        meaning="Or server-sent events, where they were asked for: `sent`, then `opened`, `grew`, `added`, `ended`.",
+        meaning="Or server-sent events, where they were asked for: `run.created`, then `part.started`, `text.delta`,"
+        " `part.added`, `run.ended`.",
         media_type=EVENT_STREAM,
         examples=_turn(NativeEncoder(0, _SENT)),
         headers=(_PLACE,),
@@ -174,7 +175,8 @@ EVENTS = Operation(
     query=QuerySpec(shape=EventsQuery),
     responses=(
         ResponseSpec(
-            meaning="Server-sent events: `opened`, `grew`, `added`, `ended`. An `id` is the cursor behind the event.",
+            meaning="Server-sent events: `part.started`, `text.delta`, `part.added`, `run.ended`. An `id` is the cursor"
+            " behind the event.",
             media_type=EVENT_STREAM,
             examples=_turn(NativeEncoder(0)),
         ),
@@ -210,7 +212,7 @@ DELETE_FILE = Operation(
     not_found=("file",),
 )
 
-ABOUT = DialectInfo(
+INFO = DialectInfo(
     title="palaver's own API",
     meaning="For callers who need no vendor's. A run is followed from any character of its answer on, and stopped with"
     " a receipt.",

@@ -51,10 +51,10 @@ agent_by_name = choice("an agent is named by its name too; an alias goes before 
 variables = spec("6", "variables of POST /messages stay with the conversation, a later message's come before them")
 attached = spec("6", "files are keys of the user's files or addresses, at most 20")
 failed_run = spec("6", "a message whose run fails is 200, its answer failed, with the problem")
-streamed = spec("6", "with stream or Accept the answer is events, sent first; stream comes before Accept")
+streamed = spec("6", "with stream or Accept the answer is events, run.created first; stream comes before Accept")
 respond_async = spec("6", "Prefer: respond-async is answered 202 with the run's Location, wait= after that time")
 turns = spec("6", "one run at a time in a conversation; others wait, above the limit 429 busy")
-sent_at_once = spec("7", "sent comes at once, also where the run has to wait")
+sent_at_once = spec("7", "run.created comes at once, also where the run has to wait")
 
 # 7: events ----------------------------------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ bad_cursor = spec("7", "a cursor that is no whole number from 0 to 2^53 - 1 is 4
 nothing_behind = spec("7", "where nothing comes behind a cursor: 204, also past the end")
 ahead = spec("7", "a cursor ahead of a run that lives is waited for")
 heartbeat = spec("7", "an idle stream sends ': alive' and an empty line")
-failed_stream = spec("7", "a failed run's stream ends normally, with ended and its problem")
+failed_stream = spec("7", "a failed run's stream ends normally, with run.ended and its problem")
 any_process = spec("7", "a run is followed and stopped from every process on the database")
 clients = spec("7", "the page's Python and JavaScript clients read a run to its end through a connection that breaks")
 receipt = spec("7", "a stop answers with the receipt: status, usage, steps, position, cursor, once the end is stored")

@@ -19,8 +19,8 @@ RETRY = b"retry: 1000\n"
 
 
 class NativeEncoder:
-    """One reader's stream from ``cursor`` on. ``sent`` opens the stream of a message just sent, before its run says
-    anything: a run may have to wait, and its reader wants to know its name."""
+    """One reader's stream from ``cursor`` on. ``run.created`` opens the stream of a message just sent, before its run
+    says anything: a run may have to wait, and its reader wants to know its name."""
 
     heartbeat = b": alive\n\n"
     aborts_on_failure = False
@@ -37,16 +37,16 @@ class NativeEncoder:
         match event:
             case TextDelta(text=text):
                 self._cursor += len(text)
-                return [*held, self._frame(b"grew", b'{"text":%s}' % ascii_text(text).encode())]
+                return [*held, self._frame(b"text.delta", b'{"text":%s}' % ascii_text(text).encode())]
             case PartStarted(part=part):
                 self._cursor += 1
-                return [*held, self._frame(b"opened", _OPENED[isinstance(part, Text)])]
+                return [*held, self._frame(b"part.started", _OPENED[isinstance(part, Text)])]
             case PartAdded(part=part):
                 self._cursor += 1
-                return [*held, self._frame(b"added", _json({"part": part_response(part)}))]
+                return [*held, self._frame(b"part.added", _json({"part": part_response(part)}))]
             case RunEnded():
                 self._cursor += 1
-                return [*held, self._frame(b"ended", _json(run_end_response(event)))]
+                return [*held, self._frame(b"run.ended", _json(run_end_response(event)))]
             case _:
                 assert_never(event)
 
@@ -54,7 +54,7 @@ class NativeEncoder:
         if self._sent is None:
             return []
         data, self._sent, self.flush_at = self._sent, None, None
-        return [self._frame(b"sent", _json(data))]
+        return [self._frame(b"run.created", _json(data))]
 
     def _frame(self, name: bytes, data: bytes) -> bytes:
         head, self._head = self._head, b""

@@ -8,7 +8,7 @@ Source: the vendor's page "对话接口" and the wire specification ``snail.md``
 from palaver.dialects.snail import agents, api, chat, gateway, requirements, users
 from palaver.dialects.snail.auth import claim, new_credential, verify
 from palaver.dialects.snail.errors import curl, refuse
-from palaver.dialects.snail.openapi import ABOUT
+from palaver.dialects.snail.openapi import INFO
 from palaver.wire.contract import Dialect, KeySetting
 from palaver.wire.requirements import collect_requirements
 from palaver.wire.settings import COMMON_SETTINGS, boolean
@@ -32,5 +32,5 @@ DIALECT = Dialect(
         ),
     ),
     requirements=collect_requirements(requirements),
-    info=ABOUT,
+    info=INFO,
 )

@@ -512,7 +512,7 @@ C_TALK = _on_c(
 
 # What all have in common --------------------------------------------------------------------------------------------
 
-ABOUT = DialectInfo(
+INFO = DialectInfo(
     title="Snail AI",
     meaning="Three surfaces: A, `/snail-ai/open-api/`, is the documented one; B, `/snail-ai/openapi/v1/`, is what the"
     " vendor's released server and its Java client speak; C, `/api/snail/chat/`, is the gateway of its chat page.",

@@ -7,7 +7,7 @@ from palaver.dialects.sonaops import requirements
 from palaver.dialects.sonaops.api import ROUTES
 from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256, claim, new_credential, verify
 from palaver.dialects.sonaops.errors import curl, refuse, trace_id
-from palaver.dialects.sonaops.openapi import ABOUT
+from palaver.dialects.sonaops.openapi import INFO
 from palaver.wire.contract import Dialect, KeySetting
 from palaver.wire.requirements import collect_requirements
 from palaver.wire.settings import COMMON_SETTINGS, boolean, choice
@@ -37,5 +37,5 @@ DIALECT = Dialect(
         ),
     ),
     requirements=collect_requirements(requirements),
-    info=ABOUT,
+    info=INFO,
 )

@@ -243,7 +243,7 @@ SOUND = Operation(
 
 # What all have in common --------------------------------------------------------------------------------------------
 
-ABOUT = DialectInfo(
+INFO = DialectInfo(
     title="Sonaops Open API",
     meaning="Every call is signed: `X-Signature` is made of its fields and the credential's secret. "
     f"A credential's setting `signature` says by which rule: `{SHA256}`, or `{HMAC_SHA256}` of the later generation.",

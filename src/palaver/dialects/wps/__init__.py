@@ -7,7 +7,7 @@ from palaver.dialects.wps import requirements
 from palaver.dialects.wps.api import ROUTES
 from palaver.dialects.wps.auth import claim, new_credential, verify
 from palaver.dialects.wps.errors import curl, refuse
-from palaver.dialects.wps.openapi import ABOUT
+from palaver.dialects.wps.openapi import INFO
 from palaver.dialects.wps.settings import SETTINGS
 from palaver.wire.contract import Dialect
 from palaver.wire.requirements import collect_requirements
@@ -25,5 +25,5 @@ DIALECT = Dialect(
     unrouted="after size",
     settings=SETTINGS,
     requirements=collect_requirements(requirements),
-    info=ABOUT,
+    info=INFO,
 )

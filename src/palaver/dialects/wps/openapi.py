@@ -365,7 +365,7 @@ CONSENT = Operation(
 
 # What all have in common --------------------------------------------------------------------------------------------
 
-ABOUT = DialectInfo(
+INFO = DialectInfo(
     title="WPS open platform, agent chat",
     meaning="Calls are signed by KSO-1; a user token beside the signature names the end user. The vendor's paths are"
     " served in every spelling it published.",

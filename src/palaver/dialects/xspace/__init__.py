@@ -8,7 +8,7 @@ from palaver.dialects.xspace import requirements
 from palaver.dialects.xspace.api import ROUTES
 from palaver.dialects.xspace.auth import SETTINGS, claim, new_credential, verify
 from palaver.dialects.xspace.errors import curl, refuse, tid
-from palaver.dialects.xspace.openapi import ABOUT
+from palaver.dialects.xspace.openapi import INFO
 from palaver.wire.contract import Dialect
 from palaver.wire.requirements import collect_requirements
 
@@ -25,5 +25,5 @@ DIALECT = Dialect(
     traced_as=lambda call: {"tid": tid(call)},
     settings=SETTINGS,
     requirements=collect_requirements(requirements),
-    info=ABOUT,
+    info=INFO,
 )

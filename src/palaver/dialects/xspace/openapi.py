@@ -516,7 +516,7 @@ SUGGEST = Operation(
 
 _REF = "A conversation: its number, or its `uid`."
 
-ABOUT = DialectInfo(
+INFO = DialectInfo(
     title="Nuwax / XSpaceAGI, open conversation API",
     meaning="Every answer but streams and files has HTTP status 200; `code` says what came of the call.",
     refusal=XSpaceError,

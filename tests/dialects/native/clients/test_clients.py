@@ -37,10 +37,10 @@ const [base, secret, user, run] = process.argv.slice(2);
 const parts = [];
 let ended = null;
 for await (const { name, data } of follow(base, secret, user, run, 5)) {
-  if (name === "opened") parts.push({ ...data, text: "" });
-  else if (name === "grew") parts.at(-1).text += data.text;
-  else if (name === "added") parts.push(data.part);
-  else if (name === "ended") ended = data;
+  if (name === "part.started") parts.push({ ...data, text: "" });
+  else if (name === "text.delta") parts.at(-1).text += data.text;
+  else if (name === "part.added") parts.push(data.part);
+  else if (name === "run.ended") ended = data;
 }
 console.log(JSON.stringify([parts, ended]));
 """
