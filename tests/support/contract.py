@@ -21,7 +21,6 @@ from palaver.core.problems import (
     AnyProblem,
     AuthReason,
     Busy,
-    Cancelled,
     Conflict,
     Forbidden,
     Internal,
@@ -108,7 +107,6 @@ def problems() -> list[AnyProblem]:
             for reason in reasons(Upstream)
             for status, wait in ((None, None), (429, 3.5), (500, 0))
         ),
-        Cancelled(),
         *(Internal(reason=reason, detail=SUBJECTS[2]) for reason in reasons(Internal)),
     ]
 

@@ -10,7 +10,6 @@ from palaver.config import Settings
 from palaver.core.problems import (
     AnyProblem,
     Busy,
-    Cancelled,
     Conflict,
     Forbidden,
     Internal,
@@ -51,8 +50,6 @@ def describe_problem(problem: Problem) -> str:
             return f"this took too long: {detail}; the limit is the setting run_timeout_s"
         case Internal(reason=reason, detail=detail):
             return detail or reason
-        case Cancelled():
-            return "stopped"
         case Unauthenticated(reason=reason):
             return f"not authorized ({reason})"
         case Forbidden(reason=reason):

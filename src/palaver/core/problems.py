@@ -8,7 +8,6 @@ Problem
 ├─ Conflict(reason)                   Idempotency-Key reused, an agent that is not the conversation's
 ├─ Busy(reason, retry_after)          rate, day, usage, waiting messages, overload, shutting down, quota of rows
 ├─ Upstream(reason, status, detail)   the model's endpoint failed
-├─ Cancelled()                        stopped before it began
 └─ Internal(reason, detail)           ours: interrupted run, database away, anything unforeseen
    └─ Unstorable                      … a value that the database refuses
 """
@@ -149,10 +148,6 @@ class Upstream(Problem):
         self.retry_after = retry_after
 
 
-class Cancelled(Problem):
-    kind = "cancelled"
-
-
 class Internal(Problem):
     kind = "internal"
 
@@ -168,10 +163,9 @@ class Unstorable(Internal):
     """The database is there and refuses what it was given: to try again would not help."""
 
 
-AnyProblem = Unauthenticated | Forbidden | NotFound | Invalid | Conflict | Busy | Upstream | Cancelled | Internal
+AnyProblem = Unauthenticated | Forbidden | NotFound | Invalid | Conflict | Busy | Upstream | Internal
 """The kinds, for a ``match`` that ends in ``assert_never``."""
 
 _KINDS: dict[str, type[Any]] = {
-    kind.kind: kind
-    for kind in (Unauthenticated, Forbidden, NotFound, Invalid, Conflict, Busy, Upstream, Cancelled, Internal)
+    kind.kind: kind for kind in (Unauthenticated, Forbidden, NotFound, Invalid, Conflict, Busy, Upstream, Internal)
 }

@@ -297,6 +297,11 @@ class Status(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
 
+    @property
+    def failed(self) -> bool:
+        """Whether the answer is incomplete although nobody stopped it: it failed, or its process died."""
+        return self in {Status.FAILED, Status.INTERRUPTED}
+
 
 class Usage(Value, frozen=True, kw_only=True):
     """Tokens, as far as the model told; ``None`` is unknown, not zero."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from palaver.core.events import Event
 from palaver.core.runs import RunReader
-from palaver.core.types import RunEnded, Status
+from palaver.core.types import RunEnded
 from palaver.wire.contract import Encoder, Punctual
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -108,7 +108,7 @@ class EventStream:
 
 def _failed(events: list[Event]) -> bool:
     last = events[-1] if events else None
-    return isinstance(last, RunEnded) and last.status in {Status.FAILED, Status.INTERRUPTED}
+    return isinstance(last, RunEnded) and last.status.failed
 
 
 class HeartbeatTimer:

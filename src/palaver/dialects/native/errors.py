@@ -11,7 +11,6 @@ import msgspec
 from palaver.core.problems import (
     AnyProblem,
     Busy,
-    Cancelled,
     Conflict,
     Forbidden,
     Internal,
@@ -49,7 +48,6 @@ CODES: dict[str, Code] = {
         status=405, title="Method not allowed", meaning="the path has other methods, `Allow` names them"
     ),
     "conflict": Code(status=409, title="Conflict", meaning="it does not go with what is there"),
-    "cancelled": Code(status=409, title="Cancelled", meaning="it was stopped before it began"),
     "malformed": Code(status=400, title="Malformed body", meaning="the body is not a JSON object"),
     "invalid": Code(status=400, title="Invalid request", meaning="`field` breaks `rule`"),
     "too_large": Code(status=413, title="Body too large", meaning="the body is larger than the server takes"),
@@ -180,8 +178,6 @@ def _said(problem: AnyProblem) -> tuple[str, str, dict[str, Any]]:
             return _busy(problem)
         case Upstream():
             return _upstream(problem)
-        case Cancelled():
-            return "cancelled", "", {}
         case Internal(reason=reason):
             return _INTERNAL[reason], "", {"retry_after": 1} if reason == "database" else {}
         case _:

@@ -32,7 +32,7 @@ from palaver.dialects.snail.requests import (
     switched_off,
 )
 from palaver.dialects.snail.responses import conversation_shown, message_shown, name_of
-from palaver.dialects.snail.stream import FAILED, SnailSseEncoder
+from palaver.dialects.snail.stream import SnailSseEncoder
 from palaver.dialects.snail.users import person
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
@@ -178,7 +178,7 @@ async def chat_sync(call: Request, who: Principal, room: Services) -> Response:
         return failed(NO_TIME, headers)
     parts, ended = fold(events)
     assert ended is not None, "collected to its end"
-    if ended.status in FAILED:
+    if ended.status.failed:
         return failed(why(ended.problem), headers)
     answer = {
         "conversationId": name_of(sent.conversation),

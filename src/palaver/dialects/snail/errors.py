@@ -11,7 +11,6 @@ from typing import Any, assert_never
 from palaver.core.problems import (
     AnyProblem,
     Busy,
-    Cancelled,
     Conflict,
     Forbidden,
     Internal,
@@ -189,7 +188,7 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
             return 200, 0, "存储配额已用完"
         case Busy():
             return 200, 0, "会话繁忙，请稍后再试"
-        case Forbidden() | Upstream() | Cancelled() | Internal():
+        case Forbidden() | Upstream() | Internal():
             return 200, 0, UNFORESEEN
         case _:
             assert_never(problem)

@@ -8,7 +8,6 @@ from typing import Any
 
 from palaver.core.types import Agent, Conversation, Message, Passage, User
 from palaver.dialects.snail.errors import why
-from palaver.dialects.snail.stream import FAILED
 
 QUESTIONS = 8
 TITLE = 16
@@ -77,7 +76,7 @@ def conversation_shown(conversation: Conversation, zone: tzinfo) -> dict[str, An
 
 def message_shown(message: Message, zone: tzinfo) -> dict[str, Any]:
     """A failed turn says so; one without words has the reason in their place."""
-    failed = message.ended is not None and message.ended.status in FAILED
+    failed = message.ended is not None and message.ended.status.failed
     return {
         "role": message.role,
         "content": why(message.ended.problem)

@@ -6,12 +6,9 @@ from typing import assert_never
 from uuid import UUID
 
 from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
-from palaver.core.types import RunEnded, Status, Text
+from palaver.core.types import RunEnded, Text
 from palaver.dialects.snail.errors import error_event, error_line
 from palaver.wire.framing import EscapedText, ascii_json, ascii_text, ndjson_line, split_writes, sse
-
-FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
-"""How a run ends that has no whole answer."""
 
 
 class SnailNdjsonEncoder:
@@ -39,7 +36,7 @@ class SnailNdjsonEncoder:
             case PartAdded():
                 return []
             case RunEnded(status=status):
-                if status in FAILED:
+                if status.failed:
                     return [ndjson_line(error_line())]
                 head = b'{"type":"done","conversationId":%s,"fullText":"' % ascii_text(self._conversation).encode()
                 return split_writes(head, self._answer, b'"}\n')
@@ -76,7 +73,7 @@ class SnailSseEncoder:
             case PartAdded():
                 return []
             case RunEnded(status=status):
-                if status in FAILED:
+                if status.failed:
                     return [sse("error", ascii_json(error_event()))]
                 data = b'{"conversationId":%s,"fullText":"' % ascii_text(self._conversation).encode()
                 return split_writes(b"event:done\ndata:" + data, self._answer, b'"}\n\n')

@@ -12,7 +12,6 @@ from typing import Any, assert_never
 from palaver.core.problems import (
     AnyProblem,
     Busy,
-    Cancelled,
     Conflict,
     Forbidden,
     Internal,
@@ -111,7 +110,7 @@ def _said(problem: AnyProblem, call: Request) -> Said:
             return 200, 200, 10400, _NOT_CONFIGURED[call.route]
         case Upstream(reason="limit"):
             return 200, 200, 10429, TOO_MANY
-        case Upstream() | Cancelled() | Internal():
+        case Upstream() | Internal():
             return 500, 200, 10500, UNFORESEEN
         case _:
             assert_never(problem)

@@ -53,7 +53,7 @@ class SonaopsEncoder:
 
     def _ended(self, ended: RunEnded) -> list[bytes]:
         where = {"conversationId": self._conversation}
-        if ended.status in {Status.FAILED, Status.INTERRUPTED}:
+        if ended.status.failed:
             code, message = failure(ended.problem)
             return [_frame("error", {**where, "code": code, "message": message})]
         return [

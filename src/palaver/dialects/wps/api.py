@@ -12,7 +12,7 @@ from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import NotFound
 from palaver.core.types import Agent, ApiKey, Conversation, File, Message, Principal, Text, as_uid
 from palaver.dialects.wps import openapi, paging
-from palaver.dialects.wps.content_blocks import FAILED, blocks
+from palaver.dialects.wps.content_blocks import blocks
 from palaver.dialects.wps.errors import local_time, name, session, success
 from palaver.dialects.wps.oauth import consent, tokens
 from palaver.dialects.wps.requests import (
@@ -187,7 +187,7 @@ def _items(page: HistoryPage, *, shown: str, room: Services, asked: str | None) 
             "text": message.text,
             "files": [file.ref for file in message.files],
             "state": "partial" if message.role == "assistant" and ended is None else "complete",
-            "error": ended is not None and ended.status in FAILED,
+            "error": ended is not None and ended.status.failed,
             "timestamp": local_time(message.created, room.settings.timezone),
         }
         if asked is not None:

@@ -10,11 +10,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from palaver.core.types import AnyPart, Message, RunEnded, Status, Text, Thinking, ToolCall, ToolResult
+from palaver.core.types import AnyPart, Message, RunEnded, Text, Thinking, ToolCall, ToolResult
 from palaver.dialects.wps.errors import failure
 from palaver.wire.framing import EscapedText, ascii_text, split_writes
 
-FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
 _BLOCK_ENDS = '], "allow_markdown": true, "media_url": null}'
 
 
@@ -54,7 +53,7 @@ class WpsContentBlocks:
     def ended(self, answer: EscapedText, ended: RunEnded) -> Iterator[str | EscapedText]:
         """The blocks of an answer that has ended."""
         yield from self._steps()
-        if ended.status in FAILED:
+        if ended.status.failed:
             yield f"{_BLOCK_ENDS}, {_error(failure(ended.problem))}]"
             return
         took = max(0, ended.at - self._began)

@@ -14,7 +14,6 @@ from typing import Any, assert_never
 from palaver.core.problems import (
     AnyProblem,
     Busy,
-    Cancelled,
     Conflict,
     Forbidden,
     Internal,
@@ -71,7 +70,7 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
             return 429, 429000001, "kso: ResourceExhausted err: storage quota exceeded"
         case Busy():
             return 429, 429000001, "kso: ResourceExhausted err: too many requests"
-        case Upstream() | Cancelled() | Internal():
+        case Upstream() | Internal():
             return 500, 500000001, "kso: Internal err: internal error"
         case _:
             assert_never(problem)

@@ -18,7 +18,7 @@ from typing import Literal, assert_never
 
 from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.types import Agent, Message, RunEnded, Text, derived_uid
-from palaver.dialects.wps.content_blocks import FAILED, WpsContentBlocks, dumps, joined, milliseconds
+from palaver.dialects.wps.content_blocks import WpsContentBlocks, dumps, joined, milliseconds
 from palaver.dialects.wps.errors import failure, local_time
 from palaver.wire.framing import EscapedText, ascii_text
 
@@ -201,7 +201,7 @@ class WpsEncoder:
 
     def _end(self, ended: RunEnded) -> list[bytes]:
         self.flush_at = None
-        failed = ended.status in FAILED
+        failed = ended.status.failed
         message = self._message("complete", self._steps.ended(self._text, ended), failed=failed)
         took = max(0, ended.at - self._began)
         writes = self._write("add_message", *message)

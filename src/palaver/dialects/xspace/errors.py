@@ -11,7 +11,6 @@ from typing import Any, assert_never
 from palaver.core.problems import (
     AnyProblem,
     Busy,
-    Cancelled,
     Conflict,
     Forbidden,
     Internal,
@@ -135,7 +134,7 @@ def _words(problem: AnyProblem, call: Request) -> tuple[str, str, str]:
             return _busy(problem)
         case Internal() if call.route == CONVERSATION_FILES:
             return _same("9999", "Failed to query file list")
-        case Conflict() | Upstream() | Cancelled() | Internal():
+        case Conflict() | Upstream() | Internal():
             return _same("5000", UNFORESEEN)
         case _:
             assert_never(problem)
@@ -248,7 +247,7 @@ def _status(problem: AnyProblem) -> int:
             return 429
         case Busy():
             return 503
-        case Upstream() | Cancelled() | Internal():
+        case Upstream() | Internal():
             return 500
         case _:
             assert_never(problem)

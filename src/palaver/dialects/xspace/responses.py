@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from palaver.core.types import Agent, Conversation, File, Message, Status, StoredFile
 from palaver.dialects.xspace.errors import UNFORESEEN, speaks_chinese
-from palaver.dialects.xspace.stream import FAILED, fenced, finish_reason
+from palaver.dialects.xspace.stream import fenced, finish_reason
 from palaver.dialects.xspace.tool_steps import finished, text_with_steps
 from palaver.wire.contract import Request
 
@@ -168,7 +168,7 @@ def opening_dto(agent: Agent, found: Conversation, at: str) -> dict[str, Any]:
 
 def shown_text(said: Message) -> str:
     """The text as a page is to draw it: with the steps in their places, and a failure before the first word."""
-    failed = said.ended is not None and said.ended.status in FAILED
+    failed = said.ended is not None and said.ended.status.failed
     text = text_with_steps(said.parts)
     return text + fenced(UNFORESEEN) if failed and not said.text else text
 

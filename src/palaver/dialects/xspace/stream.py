@@ -11,7 +11,6 @@ from palaver.dialects.xspace.errors import UNFORESEEN
 from palaver.dialects.xspace.tool_steps import ToolStepTracker
 from palaver.wire.framing import EscapedText, ascii_json, ascii_text, split_writes
 
-FAILED = frozenset((Status.FAILED, Status.INTERRUPTED))
 _TEXT = b'"text":'
 _WHOLE = b'"outputText":"'
 
@@ -62,7 +61,7 @@ class XSpaceEncoder:
         return head + _TEXT, tail
 
     def _end(self, ended: RunEnded) -> list[bytes]:
-        failed = ended.status in FAILED
+        failed = ended.status.failed
         last = fenced(UNFORESEEN) if failed and not self._answer else ""
         self._answer.add(last)
         data = message(self._run, last, finish=finish_reason(ended))
