@@ -17,21 +17,21 @@ from palaver import app, dialects
 SOURCE = '''
 """A vendor that nobody has heard of: plain text in, plain text out."""
 
-from palaver.core.chat import Said
-from palaver.core.events import Grew
+from palaver.core.chat import NewMessage
+from palaver.core.events import TextDelta
 from palaver.core.problems import Unauthenticated
-from palaver.core.types import Ended, Principal, Text
-from palaver.wire.contract import Claim, Dialect, Reply, Route, Stream
+from palaver.core.types import Principal, RunEnded, Text
+from palaver.wire.contract import CredentialClaim, Dialect, Response, Route, StreamingResponse
 
 
-class Words:
-    breaks_off, steady, due, heartbeat = False, False, None, b"."
+class TextEncoder:
+    aborts_on_failure, always_heartbeat, flush_at, heartbeat = False, False, None, b"."
 
     def encode(self, event, now):
         match event:
-            case Grew(text=text):
+            case TextDelta(text=text):
                 return [text.encode()]
-            case Ended(status=status):
+            case RunEnded(status=status):
                 return [f"<{status}>".encode()]
             case _:
                 return []
@@ -41,7 +41,7 @@ class Words:
 
 
 def claim(call):
-    return Claim(secret=call.headers.get("x-word", ""))
+    return CredentialClaim(secret=call.headers.get("x-word", ""))
 
 
 def verify(call, key, token):
@@ -51,17 +51,18 @@ def verify(call, key, token):
 
 
 def refuse(problem, call, key=None):
-    return Reply(status=418, body=str(problem.kind).encode(), media_type="text/plain")
+    return Response(status=418, body=str(problem.kind).encode(), media_type="text/plain")
 
 
-async def agents(call, who, room):
-    return Reply(body=",".join(one.name for one in await room.chat.agents(who)).encode(), media_type="text/plain")
+async def agents(call, who, services):
+    names = ",".join(one.name for one in await services.chat.agents(who))
+    return Response(body=names.encode(), media_type="text/plain")
 
 
-async def talk(call, who, room):
-    agent = await room.chat.agent(who, call.params["agent"])
-    sent = await room.chat.send(who, agent, Said(parts=(Text(text=call.body.decode()),), trace=call.trace))
-    return Stream(reader=sent.reader, replayed=sent.replayed, encoder=Words(), media_type="text/plain")
+async def chat(call, who, services):
+    agent = await services.chat.agent(who, call.params["agent"])
+    turn = await services.chat.send(who, agent, NewMessage(parts=(Text(text=call.body.decode()),), trace=call.trace))
+    return StreamingResponse(reader=turn.reader, replayed=turn.replayed, encoder=TextEncoder(), media_type="text/plain")
 
 
 DIALECT = Dialect(
@@ -69,7 +70,7 @@ DIALECT = Dialect(
     prefixes=("/fifth/",),
     routes=(
         Route(method="GET", path="/fifth/agents", handle=agents, purpose="list agents"),
-        Route(method="POST", path="/fifth/{agent}", handle=talk, purpose="talk"),
+        Route(method="POST", path="/fifth/{agent}", handle=chat, purpose="chat"),
     ),
     claim=claim,
     verify=verify,

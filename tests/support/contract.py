@@ -61,7 +61,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class ContractAdapter:
     """What the contract has to know of a dialect. ``wrong_credentials`` are headers nobody may be let in with."""
 
     forms: tuple[Form, ...]
@@ -71,8 +71,8 @@ class Subject:
 DIALECTS = {dialect.name: dialect for dialect in app.all_dialects()}
 
 
-def subject(name: str) -> Subject:
-    return importlib.import_module(f"dialects.{name}.contract_adapter").SUBJECT
+def subject(name: str) -> ContractAdapter:
+    return importlib.import_module(f"dialects.{name}.contract_adapter").ADAPTER
 
 
 # Problems -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dialects.native.client import Frame, frames
-from support.contract import Form, Heard, Subject
+from support.contract import ContractAdapter, Form, Heard
 
 from palaver.dialects.native.responses import (
     AnswerResponse,
@@ -60,7 +60,7 @@ def _said(frame: Frame, kind: str) -> Heard:
             return Heard()
 
 
-SUBJECT = Subject(
+ADAPTER = ContractAdapter(
     forms=(
         Form(name="a message sent", encoder=lambda: NativeEncoder(0, _SENT), read=_read),
         Form(name="a run followed", encoder=lambda: NativeEncoder(0), read=_read),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from dialects.snail.client import frames
-from support.contract import Form, Heard, Subject
+from support.contract import ContractAdapter, Form, Heard
 
 from palaver.dialects.snail.stream import SnailNdjsonEncoder, SnailSseEncoder
 
@@ -45,7 +45,7 @@ def _said(event: dict[str, str]) -> Heard:
             raise AssertionError(f"an event there should not be: {event}")
 
 
-SUBJECT = Subject(
+ADAPTER = ContractAdapter(
     forms=(
         Form(name="lines", encoder=lambda: SnailNdjsonEncoder("conv-abc123"), read=_lines),
         Form(name="frames", encoder=lambda: SnailSseEncoder("conv-abc123", _RUN), read=_frames),

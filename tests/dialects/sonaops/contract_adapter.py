@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from dialects.sonaops.client import frames
-from support.contract import Form, Heard, Subject
+from support.contract import ContractAdapter, Form, Heard
 
 from palaver.dialects.sonaops.stream import SonaopsEncoder
 
@@ -34,7 +34,7 @@ def _frames(writes: Sequence[bytes]) -> list[Heard]:
     return heard
 
 
-SUBJECT = Subject(
+ADAPTER = ContractAdapter(
     forms=(Form(name="frames", encoder=lambda: SonaopsEncoder(_CONVERSATION, _RUN), read=_frames),),
     wrong_credentials=(
         {},

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from dialects.wps.client import spoken
 from dialects.wps.tokens import encoder
+from support.contract import ContractAdapter, Heard
 from support.contract import Form as ContractForm
-from support.contract import Heard, Subject
 
 from palaver.dialects.wps.stream import WpsEncoder, WpsStreamOptions
 
@@ -41,7 +41,7 @@ def _encoder(form: WpsStreamOptions) -> Callable[[], WpsEncoder]:
     return lambda: encoder(form)
 
 
-SUBJECT = Subject(
+ADAPTER = ContractAdapter(
     forms=(
         ContractForm(name="messages", encoder=_encoder(WpsStreamOptions()), read=_heard),
         ContractForm(name="every token", encoder=_encoder(WpsStreamOptions(partial_every_s=0)), read=_heard),

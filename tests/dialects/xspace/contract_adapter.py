@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from dialects.xspace.client import Event, frames
-from support.contract import Form, Heard, Subject
+from support.contract import ContractAdapter, Form, Heard
 
 from palaver.dialects.xspace.stream import XSpaceEncoder
 
@@ -37,7 +37,7 @@ def _heard(event: Event) -> Heard:
             raise AssertionError(f"an event there should not be: {event}")
 
 
-SUBJECT = Subject(
+ADAPTER = ContractAdapter(
     forms=(Form(name="frames", encoder=lambda: XSpaceEncoder(_RUN, 1_776_085_640_000), read=_read),),
     wrong_credentials=(
         {},
