@@ -33,7 +33,7 @@ OWN_WORD = {
     "tools/guard.py": "whatever somebody else names, guarded",
     "cli/serve.py": "makes the loop",
     "cli/errors.py": "knows the errors by their classes",
-    "app.py": "has the listening socket",
+    "server.py": "has the listening socket",
     "supervisor.py": "has the listening socket",
     "http/uvicorn_server.py": "listens",
     "http/connections.py": "resets the connections of answers that broke",

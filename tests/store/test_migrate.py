@@ -115,11 +115,11 @@ def test_nothing_but_a_server_and_the_command_upgrades() -> None:
         )
     }
     assert upgrading == {
-        ("app.py", "opened"),  # hands on what it was asked for
-        ("app.py", "migrated"),
-        ("app.py", "serve"),
+        ("app.py", "open_core"),  # hands on what it was asked for
+        ("installation.py", "migrate_database"),
+        ("server.py", "serve"),
         ("store/dump.py", "restore"),  # what it has just put there
-        ("app.py", "_serve_together"),
+        ("server.py", "_serve_together"),
     }
 
 
