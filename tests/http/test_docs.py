@@ -135,7 +135,7 @@ def test_the_page_s_address_with_a_slash_leads_to_the_one_without(served: Served
     assert (answer.status, answer.header("Location"), answer.body) == (308, "../docs", b"")
 
 
-@pytest.mark.parametrize("path", ["/docs/nothing.js", "/docs/../front.py", "/docs/%2e%2e/front.py", "/docs/index.html"])
+@pytest.mark.parametrize("path", ["/docs/nothing.js", "/docs/../app.py", "/docs/%2e%2e/app.py", "/docs/index.html"])
 def test_nothing_else_is_there(served: Served, path: str) -> None:
     assert get(served, path).status == 404
 
