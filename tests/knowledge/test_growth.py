@@ -17,7 +17,7 @@ from palaver.knowledge.words import asked
 SIZE = 20_000
 """Characters of the smaller one."""
 GROWTH = 2.5
-UNNOTICED = 0.02
+UNNOTICED = 0.04
 """Seconds below which a time says nothing."""
 TRIES = 5
 
