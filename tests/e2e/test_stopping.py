@@ -254,15 +254,17 @@ def unread(place: Installation, secret: str, agent: int) -> socket.socket:
 @pytest.mark.parametrize("state", [as_it_is, hanging])
 @pytest.mark.parametrize("reader", ["not reading", "gone", "waiting for the whole"])
 def test_whatever_the_reader_does(database: Database, state: Callable[[Database], Any], reader: str) -> None:
-    with served(database, endless(chunk({"content": "word " * 20_000}))) as (place, secret, agent):
-        with ExitStack() as calls:
-            for _ in range(3):
-                assert calls.enter_context(unread(place, secret, agent)).recv(1)
-            time.sleep(1)  # more has been said than fits into the sockets' buffers
-            if reader == "gone":
-                calls.close()
-            with state(database):
-                stop(place)
+    with (
+        served(database, endless(chunk({"content": "word " * 20_000}))) as (place, secret, agent),
+        ExitStack() as calls,
+    ):
+        for _ in range(3):
+            assert calls.enter_context(unread(place, secret, agent)).recv(1)
+        time.sleep(1)  # more has been said than fits into the sockets' buffers
+        if reader == "gone":
+            calls.close()
+        with state(database):
+            stop(place)
 
 
 @pytest.mark.parametrize("state", ["stopped", "hanging", "killed"])
