@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 import uvloop
 
 from palaver.http.server import Server, listen
@@ -13,8 +14,8 @@ from palaver.http.stream import Receive, Send
 CHUNKS = 200_000
 
 
-async def _answers(sent: bytes) -> tuple[bytes, list[int]]:
-    """All that a server answers to ``sent``, and how many bytes of bodies it had at a time."""
+async def _answers(*sent: bytes) -> tuple[bytes, list[int]]:
+    """All that a server answers to the pieces ``sent``, and how many bytes of bodies it had at a time."""
     pieces: list[int] = []
 
     async def application(_: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -36,7 +37,10 @@ async def _answers(sent: bytes) -> tuple[bytes, list[int]]:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         await up.wait()
         reader, writer = await asyncio.open_connection(*listening.getsockname())
-        writer.write(sent)
+        for piece in sent:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.02)  # each is a read of its own
         async with asyncio.timeout(30):
             answers = await reader.read(-1)
         writer.close()
@@ -53,3 +57,18 @@ def test_very_many_chunks_are_parsed_a_few_at_a_time_and_what_follows_is_served(
         answers, pieces = runner.run(_answers(chunked + last))
     assert [answer[-12:].split(b"\r\n")[-1] for answer in answers.split(b" bytes")[:2]] == [b"200000", b"3"]
     assert max(pieces) < 25_000  # of the 40,000 and more that come in one read
+
+
+BODY = b"5\r\na\r\n\r\n\r\n2;x=y\r\nzz\r\n0\r\nX-Trailer: t\r\n\r\n"
+"""Seven bytes, with what looks like an end of it in the middle."""
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+NEXT = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
+
+
+@pytest.mark.parametrize("cut", range(1, len(BODY + NEXT), 3))
+def test_a_request_behind_a_chunked_body_is_served_however_the_bytes_are_cut(cut: int) -> None:
+    sent = BODY + NEXT
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers, _ = runner.run(_answers(HEAD + sent[:cut], sent[cut:]))
+    assert [answer[-1:] for answer in answers.split(b" bytes")[:2]] == [b"7", b"3"]
+    assert answers.count(b"HTTP/1.1 200") == 2

@@ -49,6 +49,7 @@ HALF_CLOSED_S = 1.0
 
 log = structlog.get_logger("palaver.http")
 
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _REQUEST_LINE = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]{1,32}) ([^\x00-\x20\x7f]+) HTTP/(1)\.([01])")
 
 
@@ -69,13 +70,13 @@ class HttpProtocol(HttpToolsProtocol):
         """How many of them are counted as pipelined."""
         self._scanned = 0
         self._body_left = 0
-        """Bytes of the body that are to come, where its head says it; where chunks end the parser says."""
+        """Bytes of the body that are to come, where its head says it; 0 for a chunked one."""
         self._rest: tuple[bytes, int] | None = None
         """What has been read of a body in chunks, and from where on it is to be parsed in a later pass of the loop."""
         self._in_body = False
         """A request's head is complete and its body is not."""
-        self._ended = False
-        """A body's end was among what was parsed last."""
+        self._tail = b""
+        """The last bytes parsed of a chunked body: an empty line may begin with them."""
         self._discarding = False
         """What comes is nobody's any more."""
         self._line: re.Match[bytes] | None = None
@@ -174,14 +175,24 @@ class HttpProtocol(HttpToolsProtocol):
             at = end
 
     def _take_body(self, data: bytes, at: int) -> int:
-        """How far the body that goes on at ``at`` was parsed, and what stands behind the end of one in chunks: the
-        parser, which alone knows where that is, may be in the next head."""
-        chunked, self._ended = not self._body_left, False
+        """Parse the body that continues at ``at``; where parsing goes on."""
         end = min(len(data), at + (self._body_left or CHUNKED_BYTES))
+        if self._body_left:
+            self._feed(data[at:end])
+            return end
+        while at < end and self._in_body and not self._discarding:
+            at = self._take_chunks(data, at, end)
+        return at
+
+    def _take_chunks(self, data: bytes, at: int, end: int) -> int:
+        """The same for a chunked body. It ends with an empty line, but only the parser knows which one ends it: give it
+        no more than up to the next, so that it never sees the following head."""
+        window = self._tail + data[at:end]
+        empty_line = _EMPTY_LINE.search(window)
+        if empty_line is not None:
+            end = at + empty_line.end() - len(self._tail)
+        self._tail = window[-2:] if empty_line is None else b"\n"
         self._feed(data[at:end])
-        if chunked and self._ended and end < len(data) and not self._discarding:
-            self._feed(data[end:])
-            end = len(data)
         return end
 
     def _put_off(self, data: bytes, at: int) -> None:
@@ -278,8 +289,7 @@ class HttpProtocol(HttpToolsProtocol):
         length = next((value for name, value in self.headers if name == b"content-length"), b"0")
         chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
         self._body_left = int(length) if length.isdigit() and not chunked else 0
-        if self._line is None:  # it came in one piece with the chunked body of the request before
-            self._line = _REQUEST_LINE.fullmatch(b"%s %s HTTP/%s" % (method.encode(), self.url, version.encode()))
+        self._tail = b""
         wrong = wrong_host([value for name, value in self.headers if name == b"host"], version)
         malformed = (400, wrong) if wrong else None
         self._start(
@@ -295,7 +305,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        self._in_body, self._ended = False, True
+        self._in_body = False
         self._line = None
         if self.cycle.response_complete:  # the rest of a body that nobody wanted
             self._clear_timer()
