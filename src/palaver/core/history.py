@@ -6,14 +6,15 @@ each credential, and few at a time in all, so that their memory is bounded in su
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+from palaver.core.caller import unless_left
 from palaver.core.ports import Conversations, Stretch
-from palaver.core.singleflight import SingleFlight
+from palaver.core.problems import Busy
+from palaver.core.turns import NoTurn, Turns
 from palaver.core.types import Message, Principal
 
 FREE_BYTES = 262_144
@@ -50,8 +51,7 @@ class History:
         self._store = store
         self._max = max_page_bytes
         self._free = min(FREE_BYTES, max_page_bytes)
-        self._turns = SingleFlight[None]()
-        self._making = asyncio.Semaphore(LONG_AT_ONCE)
+        self._turns = Turns(LONG_AT_ONCE, 1, of_app=LONG_AT_ONCE)
 
     @asynccontextmanager
     async def page(
@@ -65,8 +65,19 @@ class History:
         if begun.next is None or len(begun.messages) == limit:
             yield Page(messages=begun.messages, next=begun.next)
             return
-        async with self._turns.turn((who.app, who.key.number), TURN_WITHIN), self._making:
+        async with self._turn(who):
             yield await self._longer(who.app, conversation, begun, before, after, limit)
+
+    @asynccontextmanager
+    async def _turn(self, who: Principal) -> AsyncGenerator[None]:
+        """The caller's turn at a long page. Raises ``Busy``, and ``CallerLeft`` when its caller leaves before."""
+        async with AsyncExitStack() as turn:
+            try:
+                async with unless_left():
+                    await turn.enter_async_context(self._turns.turn((who.app, who.key.number), TURN_WITHIN))
+            except NoTurn as none:
+                raise Busy(reason="waiting", retry_after=1) from none
+            yield
 
     async def _longer(
         self, app: int, conversation: int, begun: Stretch, before: int | None, after: int | None, limit: int
