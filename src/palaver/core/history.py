@@ -6,14 +6,15 @@ each credential, and few at a time in all, so that their memory is bounded in su
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+from palaver.core.disconnect import unless_disconnected
+from palaver.core.fair_queue import FairQueue, QueueTimeout
 from palaver.core.ports.store import ConversationRepository, Stretch
-from palaver.core.singleflight import SingleFlight
+from palaver.core.problems import Busy
 from palaver.core.types import Message, Principal
 
 SMALL_PAGE_BYTES = 262_144
@@ -50,8 +51,7 @@ class History:
         self._store = store
         self._max = max_page_bytes
         self._free = min(SMALL_PAGE_BYTES, max_page_bytes)
-        self._turns = SingleFlight[None]()
-        self._making = asyncio.Semaphore(MAX_CONCURRENT_LONG_READS)
+        self._turns = FairQueue(MAX_CONCURRENT_LONG_READS, 1, of_app=MAX_CONCURRENT_LONG_READS)
 
     @asynccontextmanager
     async def page(
@@ -65,8 +65,19 @@ class History:
         if begun.next is None or len(begun.messages) == limit:
             yield HistoryPage(messages=begun.messages, next=begun.next)
             return
-        async with self._turns.turn((who.app, who.key.number), TURN_TIMEOUT_S), self._making:
+        async with self._turn(who):
             yield await self._longer(who.app, conversation, begun, before, after, limit)
+
+    @asynccontextmanager
+    async def _turn(self, who: Principal) -> AsyncGenerator[None]:
+        """Wait for a turn to read a long page. Raises ``Busy`` and ``CallerDisconnected``."""
+        async with AsyncExitStack() as turn:
+            try:
+                async with unless_disconnected():
+                    await turn.enter_async_context(self._turns.turn((who.app, who.key.number), TURN_TIMEOUT_S))
+            except QueueTimeout as none:
+                raise Busy(reason="waiting", retry_after=1) from none
+            yield
 
     async def _longer(
         self, app: int, conversation: int, begun: Stretch, before: int | None, after: int | None, limit: int

@@ -8,7 +8,7 @@ import msgspec
 
 from palaver.core.problems import Conflict
 from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, as_number, as_uid, clean, new_uid
-from palaver.store.conversations import GOES_WITH, HELD_FILES
+from palaver.store.conversations import deletion
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 
@@ -110,19 +110,18 @@ class AgentTable:
 
     async def delete(self, agent: Agent) -> None:
         """Remove the agent with its conversations."""
-        held = (
-            "WITH held AS (SELECT c.app, c.id FROM conversation c WHERE c.app = $1 AND c.agent = $2"
-            " ORDER BY c.app, c.id FOR UPDATE)"
+        await self._db.together(
+            deletion(
+                "c.app = $1 AND c.agent = $2",
+                " live AS (SELECT m.uid FROM held h JOIN message m ON m.app = h.app AND m.conversation = h.id"
+                " WHERE m.status = 'live'),"
+                " gone AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
+                f" SELECT {_CHANGED} FROM gone"
+                " UNION ALL SELECT pg_notify('palaver', 'stop ' || replace(uid::text, '-', '')) FROM live",
+                agent.app,
+                agent.id,
+            )
         )
-        delete = (
-            f"{held},{GOES_WITH}"
-            " live AS (SELECT m.uid FROM held h JOIN message m ON m.app = h.app AND m.conversation = h.id"
-            " WHERE m.status = 'live'),"
-            " gone AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
-            f" SELECT {_CHANGED} FROM gone"
-            " UNION ALL SELECT pg_notify('palaver', 'stop ' || replace(uid::text, '-', '')) FROM live"
-        )
-        await self._db.together([(held + HELD_FILES, (agent.app, agent.id)), (delete, (agent.app, agent.id))])
 
 
 def _agent(row: Row) -> Agent:

@@ -119,16 +119,16 @@ class ConversationTable:
         return await self._delete("c.app = $1 AND c.end_user = $2 AND c.agent = $3", app, user, agent) or []
 
     async def _delete(self, which: str, *parameters: Any) -> list[UUID] | None:
-        # Locked in the order in which ends of runs lock them, see store/runs.py.
-        held = f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {which} ORDER BY c.app, c.id FOR UPDATE)"
-        delete = (
-            f"{held},{GOES_WITH}"
-            " gone AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
-            " RETURNING c.app, c.id)"
-            " SELECT m.uid FROM gone LEFT JOIN message m"
-            " ON m.app = gone.app AND m.conversation = gone.id AND m.status = 'live' ORDER BY m.id DESC"
+        rows = await self._db.together(
+            deletion(
+                which,
+                " gone AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
+                " RETURNING c.app, c.id)"
+                " SELECT m.uid FROM gone LEFT JOIN message m"
+                " ON m.app = gone.app AND m.conversation = gone.id AND m.status = 'live' ORDER BY m.id DESC",
+                *parameters,
+            )
         )
-        rows = await self._db.together([(held + HELD_FILES, parameters), (delete, parameters)])
         return [row["uid"] for row in rows if row["uid"] is not None] if rows else None
 
     async def history(
@@ -170,13 +170,13 @@ class ConversationTable:
         )
 
 
-HELD_FILES = """
+_HELD_FILES = """
 SELECT 1 FROM file f WHERE (f.app, f.id) IN (
     SELECT a.app, a.file FROM attachment a JOIN held h ON h.app = a.app AND h.id = a.conversation
 ) ORDER BY f.app, f.id FOR UPDATE"""
-"""A statement of its own before one with ``GOES_WITH``: locks the files that the conversations ``held`` attach. Of
+"""A statement of its own before one with ``_GOES_WITH``: locks the files that the conversations ``held`` attach. Of
 two who delete conversations with the same file the second one waits here, and sees then what the first one left."""
-GOES_WITH = """
+_GOES_WITH = """
 loose AS (
     DELETE FROM file f WHERE (f.app, f.id) IN (SELECT a.app, a.file FROM attachment a JOIN held h
             ON h.app = a.app AND h.id = a.conversation)
@@ -194,6 +194,14 @@ _LISTED = (
     "app = $1 AND end_user = $2 AND ($3::bigint IS NULL OR agent = $3) AND (NOT $4::boolean OR title IS NOT NULL)"
     " AND ($5::text IS NULL OR position(lower($5) IN lower(title)) > 0)"
 )
+
+
+def deletion(which: str, then: str, *parameters: Any) -> list[tuple[str, tuple[Any, ...]]]:
+    """The statements, for one transaction, that remove what goes with the conversations ``c`` for which ``which``
+    holds, and do ``then``, which knows them as ``held``. They are locked in the order in which ends of runs lock them,
+    see store/runs.py."""
+    held = f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {which} ORDER BY c.app, c.id FOR UPDATE)"
+    return [(held + _HELD_FILES, parameters), (f"{held},{_GOES_WITH}{then}", parameters)]
 
 
 def _listed(app: int, user: int, listing: ConversationQuery) -> tuple[Any, ...]:
