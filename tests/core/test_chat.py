@@ -193,11 +193,11 @@ def test_an_equal_call_gets_the_same_run_while_it_lives_and_afterwards(database_
         async with stage(database_url, tmp_path) as on:
             claim = IdempotencyKey(scope="POST /x", key="k", digest=b"1")
             agent = await on.agent("- repeat: {text: x, times: 20, every: 0.005}")
-            sent = await on.say(agent, claim=claim)
-            live = await on.say(agent, claim=claim)
+            sent = await on.say(agent, idempotency_key=claim)
+            live = await on.say(agent, idempotency_key=claim)
             assert (live.run, live.replayed, sent.replayed) == (sent.run, True, False)
             assert (await read(live.reader))[1] == (await read(sent.reader))[1]
-            late = await on.say(agent, claim=claim)
+            late = await on.say(agent, idempotency_key=claim)
             assert (await read(late.reader))[1][0] == (Text(text="x" * 20),)
             assert late.conversation.id == sent.conversation.id
 
@@ -211,7 +211,7 @@ def test_equal_calls_for_a_live_run_cost_no_statements(database_url: str, tmp_pa
             agent = await on.agent("- text: begun\n- wait: 1\n- text: '!'")
             await on.core.chat.user(on.who)
             before = on.core.store.db.statements
-            sent = await asyncio.gather(*(on.say(agent, claim=claim) for _ in range(300)))
+            sent = await asyncio.gather(*(on.say(agent, idempotency_key=claim) for _ in range(300)))
             assert on.core.store.db.statements - before < 12
             assert len({one.run for one in sent}) == 1
             assert sorted(one.replayed for one in sent) == [False] + [True] * 299
@@ -226,8 +226,8 @@ def test_a_run_of_another_process_can_be_followed(database_url: str, tmp_path: P
         async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
             claim = IdempotencyKey(scope="POST /x", key="k", digest=b"1")
             agent = await here.agent("- text: one\n- wait: 1.5\n- text: ' two'")
-            sent = await here.say(agent, claim=claim)
-            replay = await there.say(agent, claim=claim)
+            sent = await here.say(agent, idempotency_key=claim)
+            replay = await there.say(agent, idempotency_key=claim)
             assert replay.replayed
             events, content = await read(replay.reader)
             assert content == (await read(sent.reader))[1]
@@ -272,10 +272,10 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
             assert not stored.first
             await on.core.chat.stop_run(on.who, first.run)
             await on.ended(first)
-            scene = TurnContext(
+            context = TurnContext(
                 agent=agent, user=user.id, conversation=first.conversation.id, question=stored.question, variables={}
             )
-            live = ActiveRun(app=on.who.app, run=stored.answer.id, uid=opening.run, scene=scene)
+            live = ActiveRun(app=on.who.app, run=stored.answer.id, uid=opening.run, context=context)
             reader = RunReader(live)
             on.core.runs.add(live, start=stored.first)
             assert (await read(reader))[1][0] == (Text(text="begun"),)

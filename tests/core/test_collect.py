@@ -24,24 +24,24 @@ def test_an_answer_that_is_over_is_collected_at_once() -> None:
 
 def test_an_answer_is_collected_while_it_is_written() -> None:
     async def story() -> None:
-        watched = Feed(Draft())
-        collecting = asyncio.create_task(collect(RunReader(watched), 5))
+        feed = Feed(Draft())
+        collecting = asyncio.create_task(collect(RunReader(feed), 5))
         for event in (PartStarted(part=Text()), TextDelta(text="a"), TextDelta(text="b"), ENDED):
             await asyncio.sleep(0)
-            watched.draft.apply(event)
-            watched.changed()
+            feed.draft.apply(event)
+            feed.changed()
         events = await collecting
         assert events is not None
         assert fold(events) == ((Text(text="ab"),), ENDED)
-        assert not watched.readers
+        assert not feed.readers
 
     run(story())
 
 
 def test_who_waits_too_long_gets_nothing_and_reads_no_longer() -> None:
     async def story() -> None:
-        watched = Feed(Draft())
-        assert await collect(RunReader(watched), 0.01) is None
-        assert not watched.readers
+        feed = Feed(Draft())
+        assert await collect(RunReader(feed), 0.01) is None
+        assert not feed.readers
 
     run(story())

@@ -17,7 +17,7 @@ READERS = 1000
 
 def test_others_have_their_turn_between_a_few_readers() -> None:
     async def scene() -> None:
-        watched = Feed(Draft())
+        feed = Feed(Draft())
         served = most = 0
 
         async def follow(reader: RunReader) -> str:
@@ -36,16 +36,16 @@ def test_others_have_their_turn_between_a_few_readers() -> None:
                 most, served = max(most, served), 0
                 await asyncio.sleep(0)
 
-        following = [asyncio.create_task(follow(RunReader(watched))) for _ in range(READERS)]
+        following = [asyncio.create_task(follow(RunReader(feed))) for _ in range(READERS)]
         other = asyncio.create_task(somebody_else())
         await asyncio.sleep(0)
-        watched.draft.apply(PartStarted(part=Text()))
+        feed.draft.apply(PartStarted(part=Text()))
         for _ in range(20):
-            watched.draft.apply(TextDelta(text="some words "))
-            watched.changed()
+            feed.draft.apply(TextDelta(text="some words "))
+            feed.changed()
             await asyncio.sleep(0.01)
-        watched.draft.apply(RunEnded(status=Status.COMPLETE))
-        watched.changed()
+        feed.draft.apply(RunEnded(status=Status.COMPLETE))
+        feed.changed()
         assert set(await asyncio.gather(*following)) == {"some words " * 20}
         other.cancel()
         assert 0 < most <= 2 * WAKE_BATCH
@@ -55,15 +55,15 @@ def test_others_have_their_turn_between_a_few_readers() -> None:
 
 def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
     async def scene() -> None:
-        watched = Feed(Draft((Text(text="a"),)))
-        collecting = [asyncio.create_task(collect(RunReader(watched), 5)) for _ in range(READERS)]
+        feed = Feed(Draft((Text(text="a"),)))
+        collecting = [asyncio.create_task(collect(RunReader(feed), 5)) for _ in range(READERS)]
         await asyncio.sleep(0)
         for text in ("b", "c"):
-            watched.draft.apply(TextDelta(text=text))
-            watched.changed()
+            feed.draft.apply(TextDelta(text=text))
+            feed.changed()
             await asyncio.sleep(0)
-        watched.draft.apply(RunEnded(status=Status.COMPLETE))
-        watched.changed()
+        feed.draft.apply(RunEnded(status=Status.COMPLETE))
+        feed.changed()
         for events in await asyncio.gather(*collecting):
             assert events is not None
             assert fold(events)[0] == (Text(text="abc"),)
@@ -73,13 +73,13 @@ def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
 
 def test_what_was_read_is_gone_with_its_last_reader() -> None:
     async def scene() -> None:
-        watched = Feed(Draft((Text(text="a"),)))
-        gone = weakref.ref(watched)
-        collecting = [asyncio.create_task(collect(RunReader(watched), 5)) for _ in range(WAKE_BATCH + 1)]
+        feed = Feed(Draft((Text(text="a"),)))
+        gone = weakref.ref(feed)
+        collecting = [asyncio.create_task(collect(RunReader(feed), 5)) for _ in range(WAKE_BATCH + 1)]
         await asyncio.sleep(0)
-        watched.draft.apply(RunEnded(status=Status.COMPLETE))
-        watched.changed()
-        del watched
+        feed.draft.apply(RunEnded(status=Status.COMPLETE))
+        feed.changed()
+        del feed
         await asyncio.gather(*collecting)
         collecting.clear()
         await asyncio.sleep(0)

@@ -55,7 +55,7 @@ def test_a_stop_answers_when_the_end_is_stored(database_url: str, tmp_path: Path
 def test_a_stop_says_when_the_end_is_not_stored_yet(
     database_url: str, tmp_path: Path, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("palaver.core.chat.STOPPED_WITHIN", 0.1)
+    monkeypatch.setattr("palaver.core.chat.STOP_TIMEOUT_S", 0.1)
 
     async def scene() -> None:
         async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:

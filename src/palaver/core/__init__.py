@@ -1,5 +1,5 @@
-"""The product: agents, conversations, messages, runs and what may be done with them.
+"""The domain and its use cases: agents, conversations, messages and runs.
 
-Knows no socket, no driver and no vendor; what it needs from outside are the Protocols of ``ports``. Imports nothing
-of palaver but itself.
+Independent of sockets, drivers and vendors; external dependencies are the Protocols in ``ports``. Imports no other
+package of palaver.
 """

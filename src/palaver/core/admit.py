@@ -1,4 +1,4 @@
-"""May this call happen: whose key it is, and what the key has left."""
+"""Admission: looking up credentials, and enforcing their rate limits."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from palaver.core.problems import Busy, Problem, Unauthenticated
 from palaver.core.types import NONCE_S, ApiKey, Principal, Token
 
 LIMITS = ("rpm", "rpd", "total")
-"""Settings of a credential that make its calls be counted."""
+"""The credential settings that require its calls to be counted."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """Calls of one key that came while its row was being counted: they are counted together next."""
+    """Calls of one key that arrived while its row was being updated; they are counted together next."""
 
     calls: list[asyncio.Future[None]] = field(default_factory=list["asyncio.Future[None]"])
     task: asyncio.Task[None] | None = None
 
 
 class Admission:
-    """Looks keys up and counts their calls. A busy key costs one statement at a time, however many calls it makes."""
+    """Looks up keys and counts their calls. Concurrent calls of one key are batched into one statement at a time."""
 
     def __init__(self, keys: ApiKeyRepository, usages: UsageRepository, tokens: TokenRepository) -> None:
         self._keys = keys
@@ -31,27 +31,27 @@ class Admission:
         self._waiting: dict[tuple[int, int], _Waiting] = {}
 
     async def key(self, dialect: str, *, id: str | None, secret: str | None) -> ApiKey | None:
-        """The credential with that id, or (where the secret is all a caller sends) with that secret."""
+        """The credential with that id or, if only a secret is sent, with that secret."""
         if id is not None:
             return await self._keys.by_id(dialect, id)
         return None if secret is None else await self._keys.by_secret(dialect, secret)
 
     async def token(self, secret: str, *, signed: bool = False) -> Token | None:
-        """The unexpired access token of that text, or the signed one that the text is."""
+        """The unexpired access token for that text: a stored one or, with ``signed``, a signed one."""
         return await (self._tokens.signed(secret) if signed else self._tokens.find(secret, "access"))
 
     async def key_of(self, token: Token, dialect: str) -> ApiKey | None:
-        """The credential the token stands for, where that is one of the dialect's."""
+        """The credential that the token was issued for, if it belongs to the dialect."""
         key = await self._keys.by_number(token.app, token.credential)
         return key if key is not None and key.dialect == dialect else None
 
     async def first_time(self, who: Principal) -> None:
-        """Raises ``Unauthenticated(reason="repeated")`` for a request id that the key has used just now."""
+        """Raises ``Unauthenticated(reason="repeated")`` if the key used the request id within ``NONCE_S`` seconds."""
         if who.nonce is not None and not await self._usages.first_time(who.key, who.nonce, NONCE_S):
             raise Unauthenticated(reason="repeated", subject=who.nonce)
 
     async def count(self, key: ApiKey) -> None:
-        """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` for one that a limit refuses."""
+        """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` if it exceeds a limit."""
         if all(key.setting(limit) is None for limit in LIMITS):
             self._keys.note_use(key)
             return
@@ -65,7 +65,7 @@ class Admission:
         self._keys.note_use(key)
 
     async def refund(self, key: ApiKey) -> None:
-        """The call that was counted is not to be charged after all."""
+        """Refund a counted call."""
         if key.setting("total") is not None:
             await self._usages.refund(key)
 
@@ -73,26 +73,26 @@ class Admission:
         while calls := waiting.calls:
             waiting.calls = []
             try:
-                counted = await self._usages.count(key, len(calls))
+                admitted = await self._usages.count(key, len(calls))
             except Problem as problem:
                 for call in calls:
                     if not call.done():
                         call.set_exception(problem)
                 continue
-            _answer(calls, counted)
+            _resolve(calls, admitted)
         del self._waiting[key.app, key.number]
 
 
-def _answer(calls: list[asyncio.Future[None]], counted: AdmittedCalls) -> None:
-    admitted = min(counted.by_rate, counted.by_day, counted.by_total)
+def _resolve(calls: list[asyncio.Future[None]], admitted: AdmittedCalls) -> None:
+    limit = min(admitted.by_rate, admitted.by_day, admitted.by_total)
     for number, call in enumerate(calls):
-        if call.done():  # its caller went away
+        if call.done():  # its caller disconnected
             continue
-        if number < admitted:
+        if number < limit:
             call.set_result(None)
-        elif counted.by_rate <= number:
-            call.set_exception(Busy(reason="rate", retry_after=counted.wait))
-        elif counted.by_day <= number:
-            call.set_exception(Busy(reason="day", retry_after=counted.wait_day))
+        elif admitted.by_rate <= number:
+            call.set_exception(Busy(reason="rate", retry_after=admitted.wait))
+        elif admitted.by_day <= number:
+            call.set_exception(Busy(reason="day", retry_after=admitted.wait_day))
         else:
             call.set_exception(Busy(reason="usage"))

@@ -1,8 +1,8 @@
-"""The files beside a conversation's messages, read before the model is asked.
+"""The attachments of a conversation's messages, read before the model is called.
 
-A file is named by an uploaded one's key, uid or number, or by an address, which is fetched through ``Fetcher`` and kept
-with the conversation, so that a later turn reads what this one read. What cannot be read does not end the turn: the
-model is told so, and can say it.
+A file ref is the key, uid or id of an uploaded file, or a URL, which is fetched through ``Fetcher`` and stored with the
+conversation, so that later turns read the same content. An unreadable file does not fail the turn: the model is
+informed, and can mention it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from palaver.core.redaction import redact_url
 from palaver.core.types import File, Message, StoredFile, clean
 
 MAX_FILES = 20
-"""How many files a turn reads, the newest message's first. Others are only named."""
+"""Maximum number of files that a turn reads, newest message first. Of others, the model only sees the names."""
 MAX_CHARACTERS = 60_000
-"""… how many characters of them all,"""
+"""Maximum characters of text from all files of a turn."""
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
-"""… and how many bytes of pictures; no single file may have more."""
+"""Maximum bytes of all images of a turn, and of any single file."""
 CONCURRENCY = 4
-"""How many files of a turn are looked up, or fetched, at the same time."""
+"""Number of files of a turn that are looked up or fetched concurrently."""
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-"""What models look at."""
+"""The image types passed to models."""
 
 log = structlog.get_logger("palaver.attachments")
 
 
 class Attachments:
-    """The files of one conversation, of application ``app``, as its end user may read them."""
+    """Reads the files of one conversation of application ``app``, with the permissions of its end user."""
 
     def __init__(
         self,
@@ -61,28 +61,29 @@ class Attachments:
         self._trace = trace
 
     async def read(self, question: Message, earlier: Sequence[Message]) -> dict[str, Attachment]:
-        """What stands in the files of ``question`` and of the messages before it (oldest first), by their refs."""
-        wanted: dict[str, tuple[int, File]] = {}
+        """The contents of the files of ``question`` and of the earlier messages (oldest first), by ref."""
+        parts: dict[str, tuple[int, File]] = {}
         for message in (question, *reversed(earlier)):
             for part in message.files:
-                if len(wanted) < MAX_FILES:
-                    wanted.setdefault(part.ref, (message.id, part))
-        if not wanted:
+                if len(parts) < MAX_FILES:
+                    parts.setdefault(part.ref, (message.id, part))
+        if not parts:
             return {}
-        at_once = asyncio.Semaphore(CONCURRENCY)
-        files = await asyncio.gather(*(self._file(message, part, at_once) for message, part in wanted.values()))
-        room = _Budget()
-        # One after the other: only then is it known how much of the next one still fits.
+        semaphore = asyncio.Semaphore(CONCURRENCY)
+        files = await asyncio.gather(*(self._file(message, part, semaphore) for message, part in parts.values()))
+        budget = _Budget()
+        # Sequentially: each file reduces the budget for the next one.
         return {
-            part.ref: await self._one(part, file, room) for (_, part), file in zip(wanted.values(), files, strict=True)
+            part.ref: await self._attachment(part, file, budget)
+            for (_, part), file in zip(parts.values(), files, strict=True)
         }
 
-    async def _one(self, part: File, file: StoredFile | FetchError, room: _Budget) -> Attachment:
+    async def _attachment(self, part: File, file: StoredFile | FetchError, budget: _Budget) -> Attachment:
         if isinstance(file, FetchError):
             return self._missing(part, part.name or part.ref, part.media_type, file.reason, file.detail)
         name, kind = part.name or file.name, _kind(file)
         try:
-            return await self._content(name, kind, file, room)
+            return await self._content(name, kind, file, budget)
         except UnreadableDocument as unreadable:
             return self._missing(part, name, kind, "content", unreadable.reason)
 
@@ -98,37 +99,37 @@ class Attachments:
         )
         return Attachment(name=name, media_type=kind, missing=detail)
 
-    async def _content(self, name: str, kind: str, file: StoredFile, room: _Budget) -> Attachment:
+    async def _content(self, name: str, kind: str, file: StoredFile, budget: _Budget) -> Attachment:
         """Raises ``UnreadableDocument``."""
         if file.size > MAX_IMAGE_BYTES:
             raise UnreadableDocument(f"it has more than {MAX_IMAGE_BYTES} bytes")
         if kind in IMAGE_TYPES:
-            if file.size > room.image_bytes:
+            if file.size > budget.image_bytes:
                 raise UnreadableDocument("the pictures are too large")
-            room.image_bytes -= file.size
+            budget.image_bytes -= file.size
             return Attachment(name=name, media_type=kind, image=await self._store.files.content(file))
         load = partial(self._store.files.content, file)
-        read = await self._documents.text(self._app, self._user, name, kind, load, room.characters)
-        room.characters -= len(read.text)
-        rest = f"\n[… {read.more} more characters]" if read.more else ""
-        return Attachment(name=name, media_type=kind, text=f"{read.text}{rest}")
+        document = await self._documents.text(self._app, self._user, name, kind, load, budget.characters)
+        budget.characters -= len(document.text)
+        rest = f"\n[… {document.more} more characters]" if document.more else ""
+        return Attachment(name=name, media_type=kind, text=f"{document.text}{rest}")
 
-    async def _file(self, message: int, part: File, at_once: asyncio.Semaphore) -> StoredFile | FetchError:
-        """The file that ``part`` names; one at an address is fetched and kept."""
-        async with at_once:
+    async def _file(self, message: int, part: File, semaphore: asyncio.Semaphore) -> StoredFile | FetchError:
+        """Look up the file of ``part``, or fetch and store it if its ref is a URL."""
+        async with semaphore:
             try:
-                return await self._found(message, part)
-            except FetchError as reason:
-                return reason
+                return await self._find_or_fetch(message, part)
+            except FetchError as error:
+                return error
 
-    async def _found(self, message: int, part: File) -> StoredFile:
+    async def _find_or_fetch(self, message: int, part: File) -> StoredFile:
         """Raises ``FetchError``."""
-        address = part.ref.startswith(("http://", "https://"))
-        key = f"fetched/{message}/{sha256(clean(part.ref).encode()).hexdigest()}" if address else part.ref
+        is_url = part.ref.startswith(("http://", "https://"))
+        key = f"fetched/{message}/{sha256(clean(part.ref).encode()).hexdigest()}" if is_url else part.ref
         file = await self._store.files.find(self._app, self._user, key)
         if file is not None:
             return file
-        if not address:
+        if not is_url:
             raise FetchError("name", "there is no such file")
         fetched = await self._fetch.get(part.ref)
         try:
@@ -149,14 +150,14 @@ class Attachments:
 
 @dataclass(slots=True)
 class _Budget:
-    """What a turn still takes of its files."""
+    """The remaining budget of a turn for its files."""
 
     characters: int = MAX_CHARACTERS
     image_bytes: int = MAX_IMAGE_BYTES
 
 
 def _kind(file: StoredFile) -> str:
-    """The media type; where it only says "bytes", what the name's ending says."""
+    """The media type; if it is generic, the one guessed from the file name extension."""
     kind = file.media_type.partition(";")[0].strip().lower()
     if kind in {"", "application/octet-stream", "binary/octet-stream"}:
         return guess_type(file.name)[0] or kind

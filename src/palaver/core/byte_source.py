@@ -1,4 +1,4 @@
-"""Bytes that may be too many for memory."""
+"""Binary content that may not fit in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class ByteSource(Protocol):
-    """Bytes that need not be in memory, with their SHA-256; ``pieces`` begins anew at each call."""
+    """Bytes that need not be in memory, and their SHA-256. Each call of ``pieces`` starts from the beginning."""
 
     @property
     def size(self) -> int: ...

@@ -1,6 +1,6 @@
-"""The use cases: what a caller may do with agents and conversations, whoever's API it speaks.
+"""The use cases for agents and conversations, independent of the dialect.
 
-Every look-up is by (application, end user, ref): a thing of somebody else's answers like an absent one.
+Every lookup is by (application, end user, ref): another end user's resources look nonexistent.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from palaver.core.types import (
 )
 
 SUGGESTION_MESSAGES = 40
-"""How many messages are read for what the user might say next."""
+"""Number of messages read to suggest follow-up questions."""
 STOP_TIMEOUT_S = 5.0
-"""Seconds within which the end of a run that is stopped is stored, or the stop says that it is not yet."""
+"""Seconds that a stop waits for the run's end to be stored before it fails."""
 ACCEPT_TIMEOUT_S = 10.0
-"""Seconds that an equal call waits for another one's message to be stored."""
+"""Seconds that a duplicate call waits for the first one's message to be stored."""
 QUEUE_RETRY_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds between the attempts to store a message whose conversation is full of turns that are being stopped."""
+"""Seconds between attempts to store a message while the turns that fill its conversation's queue are being stopped."""
 MAX_OPENING = 255
-"""How much of a conversation's first message is kept with it, for lists that show it as a title."""
+"""Characters of the first message stored with a conversation, for lists that show it as a title."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The server's settings that use cases obey."""
+    """Server settings that limit the use cases."""
 
     max_waiting_turns: int
     idempotency_ttl_s: float
@@ -57,33 +57,33 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMessage:
-    """What a user says, as a dialect read it. ``disabled_tools`` names what is switched off for this message alone, as
+    """A user message, as parsed by a dialect. ``disabled_tools`` lists the tools disabled for this message only, as
     (``mcp`` or ``skill``, id); ``idempotency_key`` is the call's ``Idempotency-Key``."""
 
     parts: tuple[AnyPart, ...]
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     conversation_variables: dict[str, Any] | None = None
-    """Kept with the conversation, if this message opens one."""
+    """Stored with the conversation if this message starts one."""
     variables_field: str | None = "variables"
-    """What the caller's API calls them, for whoever leaves out a required one; ``None``: its API has them all
+    """The request field for variables, named in the error for a missing one; ``None``: the API makes all of them
     optional."""
     disabled_tools: frozenset[tuple[str, int]] = frozenset()
     idempotency_key: IdempotencyKey | None = None
     trace: str = ""
     stop_abandoned: bool = False
-    """Stop the turns before this message that nobody reads, instead of waiting for them: the default of where the
-    message comes from. The credential's setting ``abandoned`` overrules it."""
+    """Stop earlier turns that nobody reads instead of waiting for them: the dialect's default. The credential's
+    setting ``abandoned`` overrides it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A message that was accepted, and a reader of its answer. ``replayed``: the same call had been made before."""
+    """An accepted message and a reader of its answer. ``replayed``: an earlier call with the same key began the run."""
 
     conversation: Conversation
     agent: Agent
     question: Message
     answer: Message
-    """As it was when the reader was made; its uid is the run's."""
+    """Its state when the reader was created; its uid is the run's."""
     reader: RunReader
     replayed: bool = False
 
@@ -93,7 +93,7 @@ class Turn:
 
 
 class Chat:
-    """The front desk of core. ``who.user`` must name the end user."""
+    """The use cases. ``who.user`` must name the end user; otherwise they raise ``NotFound(noun="user")``."""
 
     def __init__(self, ports: TurnServices, runs: RunRegistry, limits: Limits) -> None:
         self._store = ports.store
@@ -104,21 +104,21 @@ class Chat:
         self._flights = SingleFlight[Turn]()
 
     async def agent(self, who: Principal, ref: Ref) -> Agent:
-        """The enabled agent that ``ref`` names, if the key may use it."""
+        """The enabled agent with that ``ref``. Raises ``NotFound``, also if the key may not use it."""
         agent = await self.any_agent(who, ref)
         if not agent.spec.enabled:
             raise NotFound(noun="agent", ref=str(ref))
         return agent
 
     async def any_agent(self, who: Principal, ref: Ref) -> Agent:
-        """The same, disabled or not."""
+        """Like ``agent``, but includes disabled agents."""
         agent = await self._store.agents.get(who.app, ref)
         if agent is None or not who.may_use(agent):
             raise NotFound(noun="agent", ref=str(ref))
         return agent
 
     async def agents(self, who: Principal) -> list[Agent]:
-        """The enabled agents the key may use, by name, then id."""
+        """The enabled agents that the key may use, sorted by name, then id."""
         return [agent for agent in await self._store.agents.of(who.app) if agent.spec.enabled and who.may_use(agent)]
 
     # Messages -------------------------------------------------------------------------------------------------------
@@ -132,15 +132,15 @@ class Chat:
         conversation: Ref | None = None,
         create_as: str | None = None,
     ) -> Turn:
-        """Store what the user says and begin (or queue) the run that answers it.
+        """Store the user's message and start (or queue) the run that answers it.
 
-        ``conversation`` ``None`` is a new one; an unknown one is *not found*, unless ``create_as`` gives the alias it
-        is then made under. Raises ``NotFound``, ``Conflict``, ``Busy``, and ``Invalid(rule="required")`` for a
-        variable that the agent requires; nothing is stored when it does.
+        ``conversation=None`` creates a new one. An unknown one raises ``NotFound``, unless ``create_as`` gives the
+        alias to create it under. Raises ``NotFound``, ``Conflict``, ``Busy``, and ``Invalid(rule="required")`` for a
+        missing required variable; nothing is stored in these cases.
         """
         if message.idempotency_key is None:
             return await self._send(who, agent, message, conversation, create_as)
-        topic = message.idempotency_key.topic(who, await self._speaker(who, conversation, create_as))
+        topic = message.idempotency_key.topic(who, await self._sender(who, conversation, create_as))
         async with self._flights.turn((topic, message.idempotency_key.digest), ACCEPT_TIMEOUT_S) as flight:
             if flight.result is not None and (live := self._runs.active(flight.result.run)) is not None:
                 return replace(flight.result, reader=RunReader(live), replayed=True)
@@ -150,32 +150,32 @@ class Chat:
     async def _send(
         self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
     ) -> Turn:
-        taken = not self._runs.closing and self._runs.slots.acquire(
+        has_slot = not self._runs.closing and self._runs.slots.acquire(
             who.app, who.key.number, who.key.setting("max_runs")
         )
         try:
-            if not taken and message.idempotency_key is None:
+            if not has_slot and message.idempotency_key is None:
                 raise self._refusal()
-            opening = await self._new_turn(who, agent, message, conversation, create_as)
-            if not taken:  # what was answered before needs no room
-                stored = await self._store.runs.find_replayed(opening)
+            turn = await self._new_turn(who, agent, message, conversation, create_as)
+            if not has_slot:  # a replay needs no slot
+                stored = await self._store.runs.find_replayed(turn)
                 if stored is None:
                     raise self._refusal()
             else:
-                stored = await self._open(opening, stop_abandoned=_stops_abandoned(who, message))
+                stored = await self._open(turn, stop_abandoned=_stops_abandoned(who, message))
             if isinstance(stored, ReplayedRun):
                 return await self._replay(who, stored.run)
-            taken = False  # it is the run's from now on
-            return await self._begin(opening, stored, message)
+            has_slot = False  # the run owns the slot from here on
+            return await self._begin(turn, stored, message)
         finally:
-            if taken:
+            if has_slot:
                 self._runs.slots.release(who.app, who.key.number)
 
     async def _new_turn(
         self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
     ) -> NewTurn:
         await self._require_variables(who, agent, message, conversation)
-        user = await self._speaker(who, conversation, create_as)
+        user = await self._sender(who, conversation, create_as)
         parts = tuple(_cleaned(part) for part in message.parts)
         return NewTurn(
             who=who,
@@ -194,9 +194,9 @@ class Chat:
         )
 
     async def _begin(self, turn: NewTurn, stored: StoredTurn, message: NewMessage) -> Turn:
-        """Begin the run of a turn that is stored."""
+        """Start the run of a stored turn."""
         who, agent = turn.who, turn.agent
-        scene = TurnContext(
+        context = TurnContext(
             agent=agent,
             user=turn.user.id,
             conversation=stored.conversation.id,
@@ -205,11 +205,11 @@ class Chat:
             disabled_tools=message.disabled_tools,
             trace=message.trace,
         )
-        live = ActiveRun(app=who.app, run=stored.answer.id, uid=turn.run, scene=scene, credential=who.key.number)
+        live = ActiveRun(app=who.app, run=stored.answer.id, uid=turn.run, context=context, credential=who.key.number)
         self._runs.add(live, start=stored.first)
         reader = RunReader(live)
         if stored.ahead and _stops_abandoned(who, message):
-            with suppress(Problem):  # the message is stored, and waits if need be
+            with suppress(Problem):  # the message is stored already, and can wait
                 await self._stop_abandoned(stored.ahead)
         return Turn(
             conversation=stored.conversation, agent=agent, question=stored.question, answer=stored.answer, reader=reader
@@ -218,19 +218,19 @@ class Chat:
     async def _require_variables(
         self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None
     ) -> None:
-        given = {**(message.conversation_variables or {}), **message.variables}
-        lacking = [one.name for one in agent.spec.variables if one.required and _is_nothing(given.get(one.name))]
-        if not lacking or message.variables_field is None:
+        values = {**(message.conversation_variables or {}), **message.variables}
+        missing = [item.name for item in agent.spec.variables if item.required and _is_blank(values.get(item.name))]
+        if not missing or message.variables_field is None:
             return
-        found = None if conversation is None else await self._find(who, conversation)
-        kept = {} if found is None or found.variables is None else found.variables
-        for name in lacking:
-            if _is_nothing(kept.get(name)):
+        stored = None if conversation is None else await self._find(who, conversation)
+        stored_values = {} if stored is None or stored.variables is None else stored.variables
+        for name in missing:
+            if _is_blank(stored_values.get(name)):
                 detail = f"the agent {agent.name!r} requires the variable {name!r}"
                 raise Invalid(field=f"{message.variables_field}.{name}", rule="required", detail=detail)
 
     async def _open(self, turn: NewTurn, *, stop_abandoned: bool) -> StoredTurn | ReplayedRun:
-        """Store the turn; where abandoned ones leave it no room, once these have ended."""
+        """Store the turn. If abandoned turns fill the queue, stop them and retry. Raises ``Busy``."""
         try:
             return await self._store.runs.open(turn)
         except Busy as busy:
@@ -246,8 +246,7 @@ class Chat:
         return await self._store.runs.open(turn)
 
     async def _stop_abandoned(self, runs: Sequence[int]) -> bool:
-        """Stop those of ``runs`` that nobody reads, in whichever process they are, the last one first; whether any
-        may end by that."""
+        """Stop those of ``runs`` that nobody reads, in any process, newest first. Returns whether any may end."""
         stopped = [self._runs.stop_abandoned(run) for run in reversed(runs)]
         elsewhere = [run for run in reversed(runs) if not self._runs.knows(run)]
         if elsewhere:
@@ -255,7 +254,7 @@ class Chat:
         return any(stopped) or bool(elsewhere)
 
     def _refusal(self) -> Busy:
-        """Why no new run is taken."""
+        """The reason why no new run is accepted."""
         return Busy(reason="closing" if self._runs.closing else "overload", retry_after=1)
 
     async def _replay(self, who: Principal, run: UUID) -> Turn:
@@ -273,7 +272,7 @@ class Chat:
         )
 
     async def resume(self, who: Principal, run: UUID, after: int = 0) -> RunReader:
-        """A reader of the run from cursor ``after``: live, or days later."""
+        """A reader of the run from cursor ``after``: live, or days later. Raises ``NotFound``."""
         message = await self._store.runs.get(who.app, run)
         if message is None or await self._find(who, message.conversation) is None:
             raise NotFound(noun="run", ref=str(run))
@@ -283,28 +282,28 @@ class Chat:
         return reader
 
     async def stop(self, who: Principal, conversation: Ref) -> int:
-        """Stop the running turn of a conversation and drop the waiting ones, in whichever process they are; how many
-        there were."""
-        found = await self.conversation(who, conversation)
-        runs = await self._store.runs.live(who.app, found.id)
+        """Stop the running turn of a conversation and drop the queued ones, in any process. Returns their number.
+        Raises ``Internal`` if their ends are not stored within ``STOP_TIMEOUT_S``."""
+        stored = await self.conversation(who, conversation)
+        runs = await self._store.runs.live(who.app, stored.id)
         await self._stop(runs)
-        await self._stored(who.app, runs, STOP_TIMEOUT_S)
+        await self._wait_until_stored(who.app, runs, STOP_TIMEOUT_S)
         return len(runs)
 
     async def stop_run(
         self, who: Principal, run: UUID, *, agent: Agent | None = None, within: float = STOP_TIMEOUT_S
     ) -> bool:
-        """Stop one run, or drop it while it waits. False, without effect, for one that has ended, is somebody
-        else's, or is not of ``agent``. Raises ``Internal`` when its end is not stored ``within`` so many seconds;
-        with 0 that is not waited for."""
+        """Stop one run, or drop it while it is queued. Returns False, without effect, if it has ended, belongs to
+        another end user, or does not belong to ``agent``. Raises ``Internal`` if its end is not stored ``within`` that
+        many seconds; 0 does not wait."""
         message = await self._store.runs.get(who.app, run)
         if message is None or message.ended is not None:
             return False
-        found = await self._find(who, message.conversation)
-        if found is None or (agent is not None and found.agent != agent.id):
+        conversation = await self._find(who, message.conversation)
+        if conversation is None or (agent is not None and conversation.agent != agent.id):
             return False
         await self._stop([run])
-        await self._stored(who.app, [run], within)
+        await self._wait_until_stored(who.app, [run], within)
         return True
 
     async def _stop(self, runs: Sequence[UUID]) -> None:
@@ -312,8 +311,8 @@ class Chat:
         if elsewhere:
             await self._store.runs.tell_to_stop(elsewhere)
 
-    async def _stored(self, app: int, runs: Sequence[UUID], within: float) -> None:
-        """Wait until the ends of ``runs`` are stored, in whichever process they are. Raises ``Internal``."""
+    async def _wait_until_stored(self, app: int, runs: Sequence[UUID], within: float) -> None:
+        """Wait until the ends of ``runs`` are stored, in any process. Raises ``Internal`` after ``within`` seconds."""
         if not runs or not within:
             return
         here = [live for run in runs if (live := self._runs.active(run)) is not None]
@@ -335,35 +334,34 @@ class Chat:
         self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
     ) -> AsyncGenerator[HistoryPage]:
         """At most ``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above
-        ``after``. They are to be encoded in the block."""
-        found = await self.conversation(who, conversation)
-        async with self._history.page(who, found.id, before=before, after=after, limit=limit) as page:
+        ``after``. Encode them inside the block."""
+        stored = await self.conversation(who, conversation)
+        async with self._history.page(who, stored.id, before=before, after=after, limit=limit) as page:
             yield page
 
     async def history(
         self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
     ) -> Sequence[Message]:
-        """The messages of such a page."""
+        """The messages of such a ``page``."""
         async with self.page(who, conversation, before=before, after=after, limit=limit) as page:
             return page.messages
 
     async def told(
         self, who: Principal, conversation: Ref, *, before: int | None = None, newest: int | None = None
     ) -> FullHistory:
-        """All that was said, or the ``newest`` messages (with an id below ``before``), to be read as it is taken."""
-        found = await self.conversation(who, conversation)
-        return await self._history.read_all(who, found.id, before=before, newest=newest)
+        """All messages, or the ``newest`` ones (with an id below ``before``), loaded lazily."""
+        stored = await self.conversation(who, conversation)
+        return await self._history.read_all(who, stored.id, before=before, newest=newest)
 
     async def message(self, who: Principal, uid: UUID) -> Message:
-        """An answer of the user's own, by its uid."""
-        found = await self._store.runs.get(who.app, uid)
-        if found is None or await self._find(who, found.conversation) is None:
+        """An answer to the calling user, by its uid. Raises ``NotFound``."""
+        message = await self._store.runs.get(who.app, uid)
+        if message is None or await self._find(who, message.conversation) is None:
             raise NotFound(noun="message", ref=str(uid))
-        return found
+        return message
 
     async def wait_for_end(self, who: Principal, run: UUID, within: float) -> Message:
-        """The answer that ``run`` wrote, once that has ended; as it was saved last where ``within`` seconds go by
-        before. Raises ``NotFound``."""
+        """Wait up to ``within`` seconds for ``run`` to end. Returns its answer, as last saved. Raises ``NotFound``."""
         reader = await self.resume(who, run, after=2**62)
         await collect(reader, within)
         return await self.message(who, run)
@@ -394,18 +392,19 @@ class Chat:
         return await self._store.conversations.create(who, user, agent, title=title, variables=variables)
 
     async def conversation(self, who: Principal, ref: Ref) -> Conversation:
-        found = await self._find(who, ref)
-        if found is None:
+        """The user's conversation with that ``ref``. Raises ``NotFound``."""
+        conversation = await self._find(who, ref)
+        if conversation is None:
             raise NotFound(noun="conversation", ref=str(ref))
-        return found
+        return conversation
 
     async def conversations(self, who: Principal, listing: ConversationQuery) -> Sequence[Conversation]:
-        """A stretch of the user's conversations, the one changed last first."""
+        """One page of the user's conversations, most recently modified first."""
         user = await self.known_user(who)
         return [] if user is None else await self._store.conversations.page(who.app, user.id, listing)
 
     async def count(self, who: Principal, listing: ConversationQuery) -> int:
-        """How many conversations all stretches have together."""
+        """The number of conversations on all pages."""
         user = await self.known_user(who)
         return 0 if user is None else await self._store.conversations.count(who.app, user.id, listing)
 
@@ -419,7 +418,7 @@ class Chat:
         return renamed
 
     async def delete(self, who: Principal, conversation: Ref) -> None:
-        """Remove a conversation with its messages; its running turn ends as a stop would end it."""
+        """Delete a conversation and its messages, and stop its runs. Raises ``NotFound``."""
         user = await self.known_user(who)
         live = None if user is None else await self._store.conversations.delete(who.app, user.id, conversation)
         if live is None:
@@ -427,7 +426,7 @@ class Chat:
         await self._stop(live)
 
     async def clear(self, who: Principal, agent: Agent) -> None:
-        """Remove every conversation of the user with the agent."""
+        """Delete every conversation of the user with the agent, and stop their runs."""
         user = await self.known_user(who)
         if user is not None:
             await self._stop(await self._store.conversations.clear(who.app, user.id, agent.id))
@@ -437,13 +436,13 @@ class Chat:
         return None if user is None else await self._store.conversations.get(who.app, user.id, ref)
 
     async def user(self, who: Principal) -> User:
-        """The end user the call is for, made when it is the first one: for what leaves something behind."""
+        """The end user of the call, created if missing; for calls that store something."""
         if who.user is None:
             raise NotFound(noun="user")
         return await self._store.users.named(who.app, who.user)
 
-    async def _speaker(self, who: Principal, conversation: Ref | None, create_as: str | None) -> User:
-        """The end user of a message, made where the message begins a conversation."""
+    async def _sender(self, who: Principal, conversation: Ref | None, create_as: str | None) -> User:
+        """The end user of a message, created if the message starts a conversation."""
         if conversation is None or create_as is not None:
             return await self.user(who)
         user = await self.known_user(who)
@@ -452,18 +451,18 @@ class Chat:
         return user
 
     async def known_user(self, who: Principal) -> User | None:
-        """The end user the call is for, if there has been a call that made one: for what looks up."""
+        """The end user of the call, or ``None`` if it does not exist yet; for read-only calls."""
         if who.user is None:
             raise NotFound(noun="user")
         return await self._store.users.known(who.app, who.user)
 
 
-def _stops_abandoned(who: Principal, said: NewMessage) -> bool:
-    return who.key.setting("abandoned", "stop" if said.stop_abandoned else "wait") == "stop"
+def _stops_abandoned(who: Principal, message: NewMessage) -> bool:
+    return who.key.setting("abandoned", "stop" if message.stop_abandoned else "wait") == "stop"
 
 
-def _is_nothing(value: Any) -> bool:
-    """Whether a variable of this value counts as not given."""
+def _is_blank(value: Any) -> bool:
+    """Whether a variable with this value counts as missing."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 

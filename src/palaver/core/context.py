@@ -1,4 +1,4 @@
-"""What the model gets to see: instructions with their variables, passages, a window of the history."""
+"""The model's context: instructions with variables filled in, passages, and a window of the history."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from palaver.core.ports.models import ModelMessage
 from palaver.core.types import AnyPart, File, Message, Passage, Text
 
 MAX_HISTORY_CHARACTERS = 60_000
-"""How many characters of earlier messages a model sees at most, the newest first; the question itself is never cut."""
+"""Maximum characters of earlier messages sent to a model, newest first; the question itself is never truncated."""
 
 HISTORY_BYTES = 2_097_152
-"""How many bytes of earlier messages are read for that, as they are stored: with what was thought and found."""
+"""Maximum stored bytes of earlier messages loaded for that, including reasoning and tool results."""
 
 _NAME = re.compile(r"\{\{\s*([^{}\s][^{}]*?)\s*\}\}")
 
 
 def fill_template(instructions: str, variables: Mapping[str, Any]) -> str:
-    """``instructions`` with every ``{{name}}`` replaced: text as it is, other JSON compact, a missing one empty."""
+    """``instructions`` with every ``{{name}}`` replaced: strings as is, other values as compact JSON, missing ones
+    empty."""
 
-    def value(match: re.Match[str]) -> str:
-        given = variables.get(match.group(1))
-        if given is None:
+    def replacement(match: re.Match[str]) -> str:
+        value = variables.get(match.group(1))
+        if value is None:
             return ""
-        return given if isinstance(given, str) else msgspec.json.encode(given).decode()
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
-    return _NAME.sub(value, instructions)
+    return _NAME.sub(replacement, instructions)
 
 
 def history_window(messages: Sequence[Message]) -> tuple[ModelMessage, ...]:
-    """The end of ``messages`` (oldest first) that fits, as the model reads it: earlier turns by their words alone."""
+    """The newest of ``messages`` (oldest first) that fit, reduced to their text and files."""
     turns: list[ModelMessage] = []
-    room = MAX_HISTORY_CHARACTERS
+    budget = MAX_HISTORY_CHARACTERS
     for message in reversed(messages):
-        parts = tuple(_spoken(message.parts))
+        parts = tuple(_text_and_files(message.parts))
         if not parts:
             continue
-        room -= sum(len(part.text) for part in parts if isinstance(part, Text))
-        if room < 0 and turns:
+        budget -= sum(len(part.text) for part in parts if isinstance(part, Text))
+        if budget < 0 and turns:
             break
         turns.append(ModelMessage(role=message.role, parts=parts))
     turns.reverse()
@@ -50,7 +51,7 @@ def history_window(messages: Sequence[Message]) -> tuple[ModelMessage, ...]:
     return tuple(turns)
 
 
-def _spoken(parts: Sequence[AnyPart]) -> list[Text | File]:
+def _text_and_files(parts: Sequence[AnyPart]) -> list[Text | File]:
     return [
         part
         for part in parts
@@ -59,18 +60,18 @@ def _spoken(parts: Sequence[AnyPart]) -> list[Text | File]:
 
 
 def alternate_roles(turns: Sequence[ModelMessage]) -> tuple[ModelMessage, ...]:
-    """``turns`` with neighbours of one role joined, for endpoints that refuse two in a row: an answer that failed or
-    was stopped before its first word leaves two questions side by side."""
-    joined: list[ModelMessage] = []
+    """``turns`` with consecutive messages of one role merged, for endpoints that reject them: an answer that failed or
+    was stopped before its first token leaves two questions in a row."""
+    merged: list[ModelMessage] = []
     for turn in turns:
-        if joined and joined[-1].role == turn.role:
-            joined[-1] = ModelMessage(role=turn.role, parts=_joined(joined[-1].parts, turn.parts))
+        if merged and merged[-1].role == turn.role:
+            merged[-1] = ModelMessage(role=turn.role, parts=_merge(merged[-1].parts, turn.parts))
         else:
-            joined.append(turn)
-    return tuple(joined)
+            merged.append(turn)
+    return tuple(merged)
 
 
-def _joined(earlier: tuple[AnyPart, ...], later: tuple[AnyPart, ...]) -> tuple[AnyPart, ...]:
+def _merge(earlier: tuple[AnyPart, ...], later: tuple[AnyPart, ...]) -> tuple[AnyPart, ...]:
     if earlier and later and isinstance(last := earlier[-1], Text) and isinstance(first := later[0], Text):
         return (*earlier[:-1], Text(text=f"{last.text}\n\n{first.text}"), *later[1:])
     return (*earlier, *later)

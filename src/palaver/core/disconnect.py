@@ -1,6 +1,6 @@
-"""Whether a caller still waits for what is done for him.
+"""Detecting whether the caller is still connected.
 
-Work that nobody waits for goes on where it changes something; what only waits is given up.
+After a disconnect, work that changes state continues; code that only waits is cancelled.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 
-_leaving: ContextVar[asyncio.Future[None] | None] = ContextVar("leaving", default=None)
+_disconnect: ContextVar[asyncio.Future[None] | None] = ContextVar("disconnect", default=None)
 
 
-class CallerDisconnected(Exception):  # noqa: N818  not an error of ours
-    """Nobody waits for the answer any more."""
+class CallerDisconnected(Exception):  # noqa: N818  not an error of palaver
+    """The caller has closed the connection."""
 
 
 @contextmanager
 def disconnect_scope(left: asyncio.Future[None]) -> Generator[None]:
-    """What is done in the block is done for a caller who has left when ``left`` is done."""
-    token = _leaving.set(left)
+    """Associate the block with a caller that has disconnected once ``left`` is done."""
+    token = _disconnect.set(left)
     try:
         yield
     finally:
-        _leaving.reset(token)
+        _disconnect.reset(token)
 
 
 @asynccontextmanager
 async def unless_disconnected() -> AsyncGenerator[None]:
-    """Wait in the block no longer than the caller does: raises ``CallerDisconnected``. The block is cancelled then, so
-    it must not hold anything that has to be done."""
-    left = _leaving.get()
-    if left is None:
+    """Cancel the block when the caller disconnects, and raise ``CallerDisconnected``. The block must not contain work
+    that has to be completed."""
+    disconnected = _disconnect.get()
+    if disconnected is None:
         yield
         return
     limit = asyncio.timeout(None)
 
-    def give_up(_: asyncio.Future[None]) -> None:
-        with suppress(RuntimeError):  # the block is over already
+    def cancel_block(_: asyncio.Future[None]) -> None:
+        with suppress(RuntimeError):  # the block has ended already
             limit.reschedule(asyncio.get_running_loop().time())
 
-    left.add_done_callback(give_up)
+    disconnected.add_done_callback(cancel_block)
     try:
         async with limit:
             yield
@@ -50,4 +50,4 @@ async def unless_disconnected() -> AsyncGenerator[None]:
             raise CallerDisconnected from None
         raise
     finally:
-        left.remove_done_callback(give_up)
+        disconnected.remove_done_callback(cancel_block)

@@ -1,10 +1,10 @@
-"""What a run says, and the message it writes: two forms of one thing.
+"""The events of a run and the message they build: two representations of one thing.
 
-A cursor is a place in the message: one step for every part, one more for every character (Unicode code point) of a
-growing part's text, and one for the end. Every event is the suffix of the message after some cursor, so resuming, a
-slow reader, a second viewer, an answer given whole and a replay days later are all ``unfold``.
+A cursor is a position in the message: one step for every part, one more for every character (Unicode code point) of a
+growing part's text, and one for the end. Every event is the suffix of the message after some cursor, so resuming, slow
+readers, concurrent readers, non-streaming responses and replays days later are all ``unfold``.
 
-``fold(unfold(m)) == m`` for every message, from every cursor; tests/core holds it so.
+``fold(unfold(m)) == m`` for every message, from every cursor; tests/core verifies this.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ import msgspec
 from palaver.core.types import AnyPart, RunEnded, StreamedPart, Text, Thinking, ToolResult, Value
 
 BLOCK_CHARACTERS = 16_384
-"""Characters of a growing text that are packed together once newer ones have come."""
+"""Block size, in characters, for compressing the older text of a growing part."""
 
 
 class PartStarted(Value, frozen=True, kw_only=True):
-    """A growing part begins; ``part`` has no text yet."""
+    """A growing part starts; ``part`` has no text yet."""
 
     part: StreamedPart
 
 
 class TextDelta(Value, frozen=True, kw_only=True):
-    """The part opened last has grown by ``text`` (never empty)."""
+    """``text`` (never empty) is appended to the part started last."""
 
     text: str
 
 
 class PartAdded(Value, frozen=True, kw_only=True):
-    """A part that came whole: a tool call, its result, a file."""
+    """A complete part is appended: a tool call, its result, or a file."""
 
     part: AnyPart
 
 
 Event: TypeAlias = PartStarted | TextDelta | PartAdded | RunEnded
 MessageContent = tuple[tuple[AnyPart, ...], RunEnded | None]
-"""What events fold to: a message's ``parts`` and ``ended``."""
+"""The result of folding events: a message's ``parts`` and ``ended``."""
 
 
 class _Block:
-    """A stretch of a long text that is rarely read again, compressed."""
+    """A compressed block of a long text that is rarely read again."""
 
     __slots__ = ("_packed",)
 
@@ -61,20 +61,20 @@ class _Block:
 
 
 class _GrowingText:
-    """A growing part in memory: blocks of ``BLOCK_CHARACTERS`` characters, and the rest in a buffer. Appending and
-    reading a tail take time proportional to that piece alone."""
+    """A growing part in memory: blocks of ``BLOCK_CHARACTERS`` characters, and the rest in a buffer. Appending, or
+    reading a tail, takes time proportional to its length only."""
 
-    __slots__ = ("_base", "_blocks", "_buffer", "held", "length", "part")
+    __slots__ = ("_base", "_blocks", "_buffer", "block_bytes", "length", "part")
 
     def __init__(self, part: StreamedPart) -> None:
         self.part = part
         self.length = 0
-        self.held = 0
-        """Bytes of memory that the blocks take."""
+        self.block_bytes = 0
+        """Compressed size of the blocks, in bytes."""
         self._blocks: list[_Block] = []
         self._buffer = io.StringIO(newline="")
         self._base = 0
-        """Where the buffer begins."""
+        """Offset of the buffer in the text, in characters."""
         if part.text:
             self.write(part.text)
 
@@ -86,21 +86,21 @@ class _GrowingText:
             self._pack()
 
     def _pack(self) -> None:
-        """Leave the newest text, which readers are at, as it is."""
+        """Compress all but the newest text, where readers are."""
         text = self._buffer.getvalue()
         end = (len(text) // BLOCK_CHARACTERS - 1) * BLOCK_CHARACTERS
         for start in range(0, end, BLOCK_CHARACTERS):
             block = _Block(text[start : start + BLOCK_CHARACTERS])
             self._blocks.append(block)
-            self.held += len(block)
+            self.block_bytes += len(block)
         self._base += end
         self._buffer = io.StringIO(text[end:], newline="")
 
-    def tail(self, start: int, most: int) -> str:
+    def tail(self, start: int, limit: int) -> str:
         if start >= self._base:
             self._buffer.seek(start - self._base)
-            return self._buffer.read(most)
-        end = self.length if most < 0 else min(self.length, start + most)
+            return self._buffer.read(limit)
+        end = self.length if limit < 0 else min(self.length, start + limit)
         first = start // BLOCK_CHARACTERS
         text = "".join(block.text() for block in self._blocks[first : -(-min(end, self._base) // BLOCK_CHARACTERS)])
         if end > self._base:
@@ -108,15 +108,15 @@ class _GrowingText:
             text += self._buffer.read(end - self._base)
         return text[start - first * BLOCK_CHARACTERS : end - first * BLOCK_CHARACTERS]
 
-    def frozen(self) -> _TextSnapshot:
+    def snapshot(self) -> _TextSnapshot:
         return _TextSnapshot(self.part, tuple(self._blocks), self._buffer.getvalue())
 
-    def whole(self) -> StreamedPart:
-        return self.frozen().whole()
+    def full_part(self) -> StreamedPart:
+        return self.snapshot().full_part()
 
 
 class _TextSnapshot:
-    """A growing part as it was at one moment; ``whole`` may be called in any thread."""
+    """A growing part at one point in time; ``full_part`` may be called in any thread."""
 
     __slots__ = ("_blocks", "_part", "_rest")
 
@@ -125,15 +125,15 @@ class _TextSnapshot:
         self._blocks = blocks
         self._rest = rest
 
-    def whole(self) -> StreamedPart:
-        text, pocket = "".join((*(block.text() for block in self._blocks), self._rest)), self._part.provider_data
+    def full_part(self) -> StreamedPart:
+        text = "".join((*(block.text() for block in self._blocks), self._rest))
         if isinstance(self._part, Text):
-            return Text(text=text, provider_data=pocket)
-        return Thinking(text=text, provider_data=pocket)
+            return Text(text=text, provider_data=self._part.provider_data)
+        return Thinking(text=text, provider_data=self._part.provider_data)
 
 
 class _FinishedText:
-    """A growing part that grows no more: nothing beside its text."""
+    """A growing part that is complete."""
 
     __slots__ = ("length", "part")
 
@@ -141,13 +141,13 @@ class _FinishedText:
         self.part = part
         self.length = len(part.text)
 
-    def frozen(self) -> _FinishedText:
+    def snapshot(self) -> _FinishedText:
         return self
 
-    def tail(self, start: int, most: int) -> str:
-        return self.part.text[start : None if most < 0 else start + most]
+    def tail(self, start: int, limit: int) -> str:
+        return self.part.text[start : None if limit < 0 else start + limit]
 
-    def whole(self) -> StreamedPart:
+    def full_part(self) -> StreamedPart:
         return self.part
 
 
@@ -155,7 +155,7 @@ _Text = _GrowingText | _FinishedText
 
 
 class Cursor:
-    """A reader's cursor, kept as (part, steps into it) so that reading on costs nothing for what was read."""
+    """A reader's position, kept as (part, steps into it) so that reading on does not rescan earlier parts."""
 
     __slots__ = ("inside", "part", "steps")
 
@@ -166,7 +166,7 @@ class Cursor:
 
 
 class DraftSnapshot:
-    """A draft as it was at one moment. ``parts`` takes time for a long one, and may be called in any thread."""
+    """A draft at one point in time. ``parts`` is slow for long drafts, and may be called in any thread."""
 
     __slots__ = ("_parts",)
 
@@ -174,43 +174,46 @@ class DraftSnapshot:
         self._parts = parts
 
     def parts(self) -> tuple[AnyPart, ...]:
-        return tuple(part.whole() if isinstance(part, _TextSnapshot | _FinishedText) else part for part in self._parts)
+        return tuple(
+            part.full_part() if isinstance(part, _TextSnapshot | _FinishedText) else part for part in self._parts
+        )
 
 
 class Draft:
-    """A message being written: takes events, gives any reader what it has not seen. ``steps`` is its last cursor,
-    ``size`` about how many bytes it has as JSON, ``held`` about how many it takes in memory."""
+    """A message being written: applies events, and returns to each reader the events it has not seen. ``steps`` is the
+    last cursor, ``size`` the approximate size as JSON, ``memory_bytes`` the approximate size in memory, in bytes."""
 
-    __slots__ = ("_closed", "_parts", "ended", "size", "steps")
+    __slots__ = ("_closed_bytes", "_parts", "ended", "size", "steps")
 
     def __init__(self, parts: Iterable[AnyPart] = (), ended: RunEnded | None = None) -> None:
-        kept = _GrowingText if ended is None else _FinishedText
+        text_type = _GrowingText if ended is None else _FinishedText
         self._parts: list[_GrowingText | _FinishedText | AnyPart] = [
-            kept(part) if isinstance(part, StreamedPart) else part for part in parts
+            text_type(part) if isinstance(part, StreamedPart) else part for part in parts
         ]
         self.ended = ended
         self.steps = sum(1 + part.length if isinstance(part, _Text) else 1 for part in self._parts) + (
             ended is not None
         )
         self.size = 0
-        self._closed = 0
-        """Bytes of memory of the parts before the last one."""
+        self._closed_bytes = 0
+        """Memory of the parts before the last one, in bytes."""
         for part in self._parts:
-            self._count(part.part if isinstance(part, _Text) else part)
+            self._add_size(part.part if isinstance(part, _Text) else part)
 
-    def _count(self, part: AnyPart) -> None:
+    def _add_size(self, part: AnyPart) -> None:
         size = _size(part)
         self.size += size
         if not isinstance(part, StreamedPart):
-            self._closed += size
+            self._closed_bytes += size
 
     @property
     def memory_bytes(self) -> int:
         last = self._parts[-1] if self._parts else None
-        return self._closed + (2 * BLOCK_CHARACTERS + last.held if isinstance(last, _GrowingText) else 0)
+        return self._closed_bytes + (2 * BLOCK_CHARACTERS + last.block_bytes if isinstance(last, _GrowingText) else 0)
 
     def apply(self, event: Event) -> None:
-        """Take one event. Nothing may follow ``RunEnded``; ``TextDelta`` needs a growing part at the end."""
+        """Apply one event. Raises ``ValueError`` after ``RunEnded``, and for a ``TextDelta`` without a growing part at
+        the end."""
         if self.ended is not None:
             raise ValueError(f"{event!r} after the end")
         match event:
@@ -222,13 +225,13 @@ class Draft:
                 self.steps += len(text)
                 self.size += _bytes(text)
             case PartStarted(part=part):
-                self._closed = self.memory_bytes
-                self._count(part)
+                self._closed_bytes = self.memory_bytes
+                self._add_size(part)
                 self._parts.append(_GrowingText(part))
                 self.steps += 1 + len(part.text)
             case PartAdded(part=part):
-                self._closed = self.memory_bytes
-                self._count(part)
+                self._closed_bytes = self.memory_bytes
+                self._add_size(part)
                 self._parts.append(part)
                 self.steps += 1
             case RunEnded():
@@ -237,12 +240,13 @@ class Draft:
 
     @property
     def count(self) -> int:
-        """How many parts there are."""
+        """The number of parts."""
         return len(self._parts)
 
     def snapshot(self, first: int = 0) -> DraftSnapshot:
-        """The parts from number ``first`` on, as they are now."""
-        return DraftSnapshot(tuple(part.frozen() if isinstance(part, _Text) else part for part in self._parts[first:]))
+        """A snapshot of the parts from index ``first`` on."""
+        parts = self._parts[first:]
+        return DraftSnapshot(tuple(part.snapshot() if isinstance(part, _Text) else part for part in parts))
 
     def parts(self) -> tuple[AnyPart, ...]:
         return self.snapshot().parts()
@@ -251,8 +255,8 @@ class Draft:
         return self.parts(), self.ended
 
     def read(self, cursor: Cursor, limit: int = -1) -> list[Event]:
-        """The events after ``place``, which moves behind them. Neighbouring text comes joined, ``most`` characters of
-        it at a time (-1: all), so that a reader who is far behind costs no more than that."""
+        """The events after ``cursor``, which moves past them. Consecutive deltas are merged. At most ``limit``
+        characters of text (-1: all) are returned at a time, which bounds the cost of a reader that is far behind."""
         events: list[Event] = []
         parts = self._parts
         while cursor.part < len(parts):
@@ -283,33 +287,33 @@ class Draft:
         return events
 
     def cursor(self, after: int) -> Cursor:
-        """The place ``after`` steps from the beginning; past the end is the end."""
-        place = Cursor()
+        """The cursor ``after`` steps from the beginning, at most at the end."""
+        cursor = Cursor()
         for part in self._parts:
             size = 1 + part.length if isinstance(part, _Text) else 1
-            if place.steps + size > after:
-                place.inside = after - place.steps
-                place.steps = after
-                return place
-            place.steps += size
-            place.part += 1
+            if cursor.steps + size > after:
+                cursor.inside = after - cursor.steps
+                cursor.steps = after
+                return cursor
+            cursor.steps += size
+            cursor.part += 1
         last = self._parts[-1] if self._parts else None
         if isinstance(last, _GrowingText) and self.ended is None:
-            # The last part may still grow: stand at its end, not behind it.
-            place.part -= 1
-            place.inside = 1 + last.length
-        elif self.ended is not None and after > place.steps:
-            place.part += 1
-            place.steps += 1
-        return place
+            # The last part may still grow: stay at its end, not after it.
+            cursor.part -= 1
+            cursor.inside = 1 + last.length
+        elif self.ended is not None and after > cursor.steps:
+            cursor.part += 1
+            cursor.steps += 1
+        return cursor
 
     def read_out(self, place: Cursor) -> bool:
-        """Whether nothing will ever come after ``place``."""
+        """Whether ``place`` is the final end: no more events will follow."""
         return self.ended is not None and place.steps >= self.steps
 
 
 def _bytes(text: str) -> int:
-    """About how many bytes ``text`` has as UTF-8, without looking at it."""
+    """The approximate UTF-8 size of ``text``, without encoding it."""
     return len(text) if text.isascii() else 3 * len(text)
 
 
@@ -318,7 +322,7 @@ def _size(part: AnyPart) -> int:
         return _bytes(part.text) + 64
     try:
         return len(msgspec.json.encode(part))
-    except (TypeError, ValueError, OverflowError, RecursionError):  # told when it is stored
+    except (TypeError, ValueError, OverflowError, RecursionError):  # reported when it is stored
         return _bytes(part.content) if isinstance(part, ToolResult) else 64
 
 
@@ -329,7 +333,7 @@ def _emptied(part: StreamedPart) -> StreamedPart:
 
 
 def fold(events: Iterable[Event], onto: MessageContent = ((), None)) -> MessageContent:
-    """The message that ``events`` write, beginning with what ``onto`` already holds."""
+    """The message content after applying ``events`` to ``onto``."""
     draft = Draft(*onto)
     for event in events:
         draft.apply(event)
@@ -337,6 +341,6 @@ def fold(events: Iterable[Event], onto: MessageContent = ((), None)) -> MessageC
 
 
 def unfold(content: MessageContent, after: int = 0) -> list[Event]:
-    """The events that make ``content`` from its state at cursor ``after``; 0 is the beginning."""
+    """The events that lead from cursor ``after`` (0 is the beginning) to ``content``."""
     draft = Draft(*content)
     return draft.read(draft.cursor(after))

@@ -1,4 +1,4 @@
-"""What stands at an address that somebody names, and why it could not be had."""
+"""Fetching files from caller-supplied URLs, and the errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from palaver.core.types import Value
 
 
 class FetchedFile(Value, frozen=True, kw_only=True):
-    """What stood at an address. ``url`` is the last one after redirects, ``name`` the file's as far as it was said."""
+    """A fetched file. ``url`` is the final URL after redirects, ``name`` the file name, if known."""
 
     url: str
     content: bytes
@@ -17,12 +17,12 @@ class FetchedFile(Value, frozen=True, kw_only=True):
 
 
 FetchErrorReason = Literal["url", "address", "name", "connection", "time", "size", "redirects", "status"]
-"""Not a URL that can be fetched; an address that must not be; a name nobody knows; no connection; too slow; too
-large; too many redirects; an answer that is no success."""
+"""``url``: not fetchable; ``address``: forbidden address; ``name``: host name not resolved; ``connection``: no
+connection; ``time``: too slow; ``size``: too large; ``redirects``: too many; ``status``: not a success status."""
 
 
 class FetchError(Exception):
-    """Why nothing was fetched. ``detail`` may be shown to whoever named the address."""
+    """A fetch failed. ``detail`` may be shown to the caller that supplied the URL."""
 
     def __init__(self, reason: FetchErrorReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -32,5 +32,5 @@ class FetchError(Exception):
 
 class Fetcher(Protocol):
     async def get(self, url: str) -> FetchedFile:
-        """What stands at ``url``, which is somebody else's word. Raises ``FetchError``."""
+        """Fetch ``url``, which is untrusted. Raises ``FetchError``."""
         ...

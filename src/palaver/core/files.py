@@ -1,4 +1,4 @@
-"""Files that callers send with their messages and that agents make."""
+"""Files that callers upload and that agents generate."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from palaver.core.problems import NotFound
 from palaver.core.types import Principal, StoredFile, clean
 
 PIECE_BYTES = 262_144
-"""Bytes of a file that are read at a time."""
+"""Chunk size for reading files, in bytes."""
 MAX_NAME_CHARACTERS = 255
-"""Characters of a file's name."""
+"""Maximum length of a file name, in characters."""
 _MAX_ENDING = 16
 
 
 def shorten_name(name: str, limit: int = MAX_NAME_CHARACTERS) -> str:
-    """``name`` in at most ``limit`` characters, with its ending: that says what the file is."""
+    """``name`` truncated to ``limit`` characters, keeping its extension."""
     stem, dot, ending = name.rpartition(".")
     if len(name) <= limit or not stem or len(ending) > _MAX_ENDING:
         return name[:limit]
@@ -26,7 +26,7 @@ def shorten_name(name: str, limit: int = MAX_NAME_CHARACTERS) -> str:
 
 
 class Files:
-    """The files of an application, each its end user's own."""
+    """The files of an application, each owned by one end user."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -42,8 +42,8 @@ class Files:
         details: dict[str, Any] | None = None,
         conversation: int | None = None,
     ) -> StoredFile:
-        """Keep ``content`` under ``key``, which must be new in the application; with a ``conversation``, as long as
-        that one."""
+        """Store ``content`` under ``key``, which must be new in the application. With a ``conversation``, the file is
+        deleted together with that."""
         user = await self._store.users.named(who.app, who.user or "")
         return await self._store.files.add(
             who.app,
@@ -57,7 +57,7 @@ class Files:
         )
 
     async def get(self, who: Principal, key: str) -> StoredFile:
-        """A file of the caller's end user. Raises ``NotFound``, also for somebody else's."""
+        """A file of the caller's end user. Raises ``NotFound``, also for other end users' files."""
         user = await self._store.users.known(who.app, who.user or "")
         file = None if user is None else await self._store.files.get(who.app, key)
         if file is None or user is None or file.user != user.id:
@@ -65,14 +65,14 @@ class Files:
         return file
 
     async def delete(self, who: Principal, key: str) -> None:
-        """Remove a file of the caller's end user, for good. Messages that attach it name it still. Raises
+        """Permanently delete a file of the caller's end user. Messages keep their references to it. Raises
         ``NotFound``."""
         file = await self.get(who, key)
         if not await self._store.files.delete(who.app, file.user, file.key):
             raise NotFound(noun="file", ref=key)
 
     async def open_to_all(self, key: str) -> StoredFile:
-        """A file by its key alone: for addresses that are secret enough to be public."""
+        """A file by its key alone, for unguessable public URLs. Raises ``NotFound``."""
         file = await self._store.files.by_key(key)
         if file is None:
             raise NotFound(noun="file", ref=key)
@@ -83,10 +83,11 @@ class Files:
         return await self._store.files.content(file, start=start, length=length)
 
     async def pieces(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """The same, ``PIECE_BYTES`` bytes at a time: no more of it is in memory."""
+        """Like ``content``, in chunks of ``PIECE_BYTES`` bytes, which bounds memory use. Raises ``NotFound`` if the
+        file is deleted meanwhile."""
         end = file.size if length is None else min(file.size, start + length)
-        for at in range(start, end, PIECE_BYTES):
-            piece = await self._store.files.content(file, start=at, length=min(PIECE_BYTES, end - at))
+        for offset in range(start, end, PIECE_BYTES):
+            piece = await self._store.files.content(file, start=offset, length=min(PIECE_BYTES, end - offset))
             if not piece:  # deleted meanwhile
                 raise NotFound(noun="file", ref=file.key)
             yield piece

@@ -1,7 +1,7 @@
-"""Reading what was said: a page, bounded by bytes as well as by a number, or all of it, in pieces.
+"""Reading messages: one page, limited in number and bytes, or all messages in batches.
 
-What a call reads at once is short in the ordinary case, and nobody waits for it. Long pages are made one at a time for
-each credential, and few at a time in all, so that their memory is bounded in sum.
+Ordinary pages are short and are read without waiting. Long pages are read one at a time per credential, and few at a
+time in total, which bounds their memory use.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from palaver.core.problems import Busy
 from palaver.core.types import Message, Principal
 
 SMALL_PAGE_BYTES = 262_144
-"""Bytes of messages that every call may read without waiting for its turn."""
+"""Bytes of messages that every call may read without queueing."""
 BATCH_MESSAGES = 200
-"""Messages of a piece, where all of a conversation is read."""
+"""Messages per batch when a whole conversation is read."""
 MAX_CONCURRENT_LONG_READS = 2
-"""Long pages that are made at a time."""
+"""Number of long pages read concurrently."""
 TURN_TIMEOUT_S = 30.0
-"""Seconds after which a call whose turn does not come is refused."""
+"""Seconds after which a queued call is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryPage:
-    """Messages, oldest first. ``next`` is the uid of the one after them in the direction in which they were asked
-    for, if there is one."""
+    """Messages, oldest first. ``next`` is the uid of the following message in the query's direction, if any."""
 
     messages: Sequence[Message]
     next: UUID | None = None
@@ -38,101 +37,102 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullHistory:
-    """Messages, oldest first, of which ``rest`` is read as it is taken; ``None``: ``first`` are all."""
+    """Messages, oldest first: a ``first`` batch, and the ``rest``, loaded lazily (``None``: there are no more)."""
 
     first: Sequence[Message]
     rest: AsyncGenerator[Sequence[Message], None] | None = None
 
 
 class History:
-    """Reads messages of conversations that the caller may read."""
+    """Reads the messages of conversations. Callers check permission first."""
 
     def __init__(self, store: ConversationRepository, *, max_page_bytes: int) -> None:
         self._store = store
-        self._max = max_page_bytes
-        self._free = min(SMALL_PAGE_BYTES, max_page_bytes)
-        self._turns = FairQueue(MAX_CONCURRENT_LONG_READS, 1, of_app=MAX_CONCURRENT_LONG_READS)
+        self._max_bytes = max_page_bytes
+        self._small_bytes = min(SMALL_PAGE_BYTES, max_page_bytes)
+        self._long_reads = FairQueue(MAX_CONCURRENT_LONG_READS, 1, of_app=MAX_CONCURRENT_LONG_READS)
 
     @asynccontextmanager
     async def page(
         self, who: Principal, conversation: int, *, before: int | None, after: int | None, limit: int
     ) -> AsyncGenerator[HistoryPage]:
-        """The newest ``limit`` messages (below id ``before``), or the first ones above ``after``: fewer where they are
-        long, and always one. While the block lasts, a long page is being made: leave it when it is encoded."""
-        begun = await self._store.history(
-            who.app, conversation, before=before, after=after, limit=limit, size=self._free, always_one=False
+        """The newest ``limit`` messages (below id ``before``), or the first ones above ``after``: fewer if they are
+        long, but at least one. The block holds the slot of a long page: leave it once the page is encoded. Raises
+        ``Busy`` and ``CallerDisconnected`` while queued."""
+        start = await self._store.history(
+            who.app, conversation, before=before, after=after, limit=limit, size=self._small_bytes, always_one=False
         )
-        if begun.next is None or len(begun.messages) == limit:
-            yield HistoryPage(messages=begun.messages, next=begun.next)
+        if start.next is None or len(start.messages) == limit:
+            yield HistoryPage(messages=start.messages, next=start.next)
             return
-        async with self._turn(who):
-            yield await self._longer(who.app, conversation, begun, before, after, limit)
+        async with self._long_read(who):
+            yield await self._long_page(who.app, conversation, start, before, after, limit)
 
     @asynccontextmanager
-    async def _turn(self, who: Principal) -> AsyncGenerator[None]:
+    async def _long_read(self, who: Principal) -> AsyncGenerator[None]:
         """Wait for a turn to read a long page. Raises ``Busy`` and ``CallerDisconnected``."""
-        async with AsyncExitStack() as turn:
+        async with AsyncExitStack() as stack:
             try:
                 async with unless_disconnected():
-                    await turn.enter_async_context(self._turns.turn((who.app, who.key.number), TURN_TIMEOUT_S))
-            except QueueTimeout as none:
-                raise Busy(reason="waiting", retry_after=1) from none
+                    await stack.enter_async_context(self._long_reads.turn((who.app, who.key.number), TURN_TIMEOUT_S))
+            except QueueTimeout as error:
+                raise Busy(reason="waiting", retry_after=1) from error
             yield
 
-    async def _longer(
-        self, app: int, conversation: int, begun: Stretch, before: int | None, after: int | None, limit: int
+    async def _long_page(
+        self, app: int, conversation: int, start: Stretch, before: int | None, after: int | None, limit: int
     ) -> HistoryPage:
-        if begun.messages:
-            after = None if after is None else begun.messages[-1].id
-            before = begun.messages[0].id if after is None else before
+        if start.messages:
+            after = None if after is None else start.messages[-1].id
+            before = start.messages[0].id if after is None else before
         rest = await self._store.history(
             app,
             conversation,
             before=before,
             after=after,
-            limit=limit - len(begun.messages),
-            size=self._max - begun.size,
-            always_one=not begun.messages,
+            limit=limit - len(start.messages),
+            size=self._max_bytes - start.size,
+            always_one=not start.messages,
         )
-        older, newer = (rest, begun) if after is None else (begun, rest)
+        older, newer = (rest, start) if after is None else (start, rest)
         return HistoryPage(messages=(*older.messages, *newer.messages), next=rest.next)
 
     async def read_all(
         self, who: Principal, conversation: int, *, before: int | None, newest: int | None
     ) -> FullHistory:
-        """All that was said, or the ``newest`` messages below id ``before``, however long they are."""
+        """All messages, or the ``newest`` ones below id ``before``, regardless of their length."""
         limit = BATCH_MESSAGES if newest is None else newest
-        begun = await self._store.history(
+        start = await self._store.history(
             who.app,
             conversation,
             before=before,
             after=0 if newest is None else None,
             limit=limit,
-            size=self._free,
+            size=self._small_bytes,
             always_one=False,
         )
-        if begun.next is None or len(begun.messages) == newest:
-            return FullHistory(first=begun.messages)
+        if start.next is None or len(start.messages) == newest:
+            return FullHistory(first=start.messages)
         if newest is None:
-            behind = begun.messages[-1].id if begun.messages else 0
-            return FullHistory(first=begun.messages, rest=self._pieces(who.app, conversation, behind, before, None))
-        behind = await self._store.behind(who.app, conversation, before=before, limit=newest)
-        pieces = self._pieces(who.app, conversation, behind, before, newest)
-        return FullHistory(first=await anext(pieces, ()), rest=pieces)
+            after = start.messages[-1].id if start.messages else 0
+            return FullHistory(first=start.messages, rest=self._batches(who.app, conversation, after, before, None))
+        after = await self._store.behind(who.app, conversation, before=before, limit=newest)
+        batches = self._batches(who.app, conversation, after, before, newest)
+        return FullHistory(first=await anext(batches, ()), rest=batches)
 
-    async def _pieces(
-        self, app: int, conversation: int, behind: int, before: int | None, most: int | None
+    async def _batches(
+        self, app: int, conversation: int, after: int, before: int | None, limit: int | None
     ) -> AsyncGenerator[Sequence[Message], None]:
-        """The messages above ``behind``, ``most`` of them, a piece at a time."""
-        left = BATCH_MESSAGES if most is None else most
+        """The messages above id ``after``, at most ``limit`` of them, in batches."""
+        left = BATCH_MESSAGES if limit is None else limit
         while left:
-            piece = await self._store.history(
-                app, conversation, before=before, after=behind, limit=min(BATCH_MESSAGES, left), size=self._free
+            batch = await self._store.history(
+                app, conversation, before=before, after=after, limit=min(BATCH_MESSAGES, left), size=self._small_bytes
             )
-            if not piece.messages:
+            if not batch.messages:
                 return
-            behind = piece.messages[-1].id
-            yield piece.messages
-            if piece.next is None:
+            after = batch.messages[-1].id
+            yield batch.messages
+            if batch.next is None:
                 return
-            left -= 0 if most is None else len(piece.messages)
+            left -= 0 if limit is None else len(batch.messages)

@@ -1,4 +1,4 @@
-"""Answers that are given once for one ``Idempotency-Key``."""
+"""Calls that are executed once per ``Idempotency-Key``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from palaver.core.singleflight import Flight, SingleFlight
 from palaver.core.types import Principal, User
 
 TIMEOUT_S = 150.0
-"""How long an equal call that still works is waited for; a picture takes up to 90 seconds."""
+"""Seconds to wait for an equal call in progress; generating an image takes up to 90 seconds."""
 POLL_INTERVAL_S = 2.0
-"""Seconds between two looks at a call that another process works on, beside those when that one says it is done."""
+"""Seconds between polls for an equal call in another process, in addition to its notification."""
 
 
 class Idempotency:
-    """Exactly once, whichever processes the equal calls reach, and whichever of them dies. In a process one of them
-    looks or works; the others wait for it, and are given what it got."""
+    """Exactly-once execution, across processes and despite crashes. Within a process, one of the equal calls polls or
+    executes; the others wait and receive its response."""
 
     def __init__(self, store: Store, claims: IdempotencyRepository, *, worker: Callable[[], int], ttl: float) -> None:
         self._store = store
@@ -30,15 +30,16 @@ class Idempotency:
         self._flights = SingleFlight[StoredResponse]()
 
     def wake(self, topic: str) -> None:
-        """Another process is done with the claim of that topic; with all, perhaps, where it is empty."""
+        """Another process has finished the call of that topic; an empty topic wakes all."""
         for flight in self._flights.of(topic):
             flight.woken.set()
 
     async def run_once(
         self, who: Principal, claim: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
     ) -> tuple[StoredResponse, bool]:
-        """The answer, and whether an earlier call got it. What ``work`` raises leaves the key free. Who works goes on
-        when its caller leaves; who only waits raises ``CallerDisconnected``."""
+        """The response, and whether it is a replay. An exception from ``work`` releases the key. If the caller
+        disconnects, the executing call continues; a waiting one raises ``CallerDisconnected``. Raises ``Conflict``
+        for a different request under the same key, and ``Busy`` after ``TIMEOUT_S``."""
         user = await self._store.users.named(who.app, who.user or "")
         async with self._flights.turn((claim.topic(who, user), claim.digest), TIMEOUT_S) as flight:
             if flight.result is None:
@@ -51,14 +52,15 @@ class Idempotency:
     async def _earlier(
         self, who: Principal, user: User, claim: IdempotencyKey, flight: Flight[StoredResponse]
     ) -> StoredResponse | None:
-        """What an earlier call got, which may work in another process yet; ``None``: this one is the first."""
+        """The response of an earlier equal call, possibly still in progress in another process. ``None``: this call is
+        the first."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TIMEOUT_S
         while loop.time() < deadline:
             flight.woken.clear()
-            begun = await self._claims.begin(who, user, claim, self._ttl, self._worker())
-            if begun is not False:
-                return begun if isinstance(begun, StoredResponse) else None
+            result = await self._claims.begin(who, user, claim, self._ttl, self._worker())
+            if result is not False:
+                return result if isinstance(result, StoredResponse) else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_INTERVAL_S), unless_disconnected():
                     await flight.woken.wait()
@@ -69,10 +71,10 @@ class Idempotency:
     ) -> StoredResponse:
         settled = False
         try:
-            answer = await work()
-            await self._claims.settle(who, user, claim, answer)
+            response = await work()
+            await self._claims.settle(who, user, claim, response)
             settled = True
-            return answer
+            return response
         finally:
             if not settled:
                 await self._claims.abandon(who, user, claim)

@@ -1,4 +1,4 @@
-"""Searching documents without an agent's turn around it."""
+"""Knowledge base search outside of a turn."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from palaver.core.types import Passage, Principal, Ref
 
 
 class KnowledgeBases:
-    """The knowledge bases as a caller may search them: those that an agent has which the caller may use."""
+    """The knowledge bases that a caller may search: those of the enabled agents that it may use."""
 
     def __init__(self, agents: AgentRepository, knowledge: Knowledge) -> None:
         self._agents = agents
         self._knowledge = knowledge
 
     async def search(self, who: Principal, ref: Ref, query: str, limit: int) -> tuple[list[Passage], int]:
-        """The best passages of one base, and how many milliseconds that took. Raises ``NotFound``."""
+        """The best passages of one knowledge base, and the search time in milliseconds. Raises ``NotFound``."""
         name = await self._knowledge.find(who.app, ref)
-        if name is None or name not in await self._known(who):
+        if name is None or name not in await self._permitted(who):
             raise NotFound(noun="knowledge", ref=str(ref))
-        begun = time.perf_counter()
+        started = time.perf_counter()
         passages = await self._knowledge.search(who.app, [name], query, limit)
-        return passages, round((time.perf_counter() - begun) * 1000)
+        return passages, round((time.perf_counter() - started) * 1000)
 
-    async def _known(self, who: Principal) -> set[str]:
+    async def _permitted(self, who: Principal) -> set[str]:
         agents = await self._agents.of(who.app)
         return {name for agent in agents if agent.spec.enabled and who.may_use(agent) for name in agent.spec.knowledge}

@@ -1,4 +1,4 @@
-"""Pictures and speech, made by the models that the agent or the server names."""
+"""Image generation and text-to-speech with the models configured for the agent or the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from palaver.core.types import Agent
 
 
 class Media:
-    """Asks the endpoints. What no model is named for cannot be done: ``Upstream(reason="configuration")``."""
+    """Calls image and speech models. Raises ``Upstream(reason="configuration")`` if none is configured."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -20,14 +20,16 @@ class Media:
         return self._models.speech_model(agent.spec.speech_model) is not None
 
     async def generate_image(self, agent: Agent, text: str) -> GeneratedImage:
-        painter = self._models.image_model(agent.spec.image_model)
-        if painter is None:
+        configured = self._models.image_model(agent.spec.image_model)
+        if configured is None:
             raise Upstream(reason="configuration", detail="no image model: set PALAVER_IMAGE_MODEL=openai:NAME")
-        return await painter[0].generate(painter[1], text)
+        model, name = configured
+        return await model.generate(name, text)
 
     async def synthesize_speech(self, agent: Agent, text: str, voice: str) -> bytes:
-        """An MP3 file."""
-        speaker = self._models.speech_model(agent.spec.speech_model)
-        if speaker is None:
+        """The speech as an MP3 file."""
+        configured = self._models.speech_model(agent.spec.speech_model)
+        if configured is None:
             raise Upstream(reason="configuration", detail="no speech model: set PALAVER_SPEECH_MODEL=openai:NAME")
-        return await speaker[0].synthesize(speaker[1], text, voice)
+        model, name = configured
+        return await model.synthesize(name, text, voice)

@@ -1,4 +1,4 @@
-"""Who counts what runs do, for figures that core knows nothing of."""
+"""The hook for metrics about runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from palaver.core.types import RunEnded, Value
 
 
 class RunReport(Value, frozen=True, kw_only=True):
-    """A run that has ended, for figures. ``model`` is empty where there was none; ``first_token_s`` are the seconds
-    from the turn's beginning to its first words, ``None`` where there were none."""
+    """Metrics of a run that has ended. ``model`` is empty if none was called; ``first_token_s`` is the time from the
+    start of the turn to the first token in seconds, ``None`` without any."""
 
     app: int
     model: str
@@ -19,17 +19,17 @@ class RunReport(Value, frozen=True, kw_only=True):
 
 
 class Observer(Protocol):
-    """Counts what happens here. Its methods must neither fail nor take time."""
+    """Receives events for metrics. Its methods must not raise or block."""
 
     def run_ended(self, report: RunReport) -> None: ...
 
     def model_failed(self, model: str, problem: Upstream) -> None:
-        """A failure that no run ends with, because a fallback answers."""
+        """Called for a failure that does not end the run, because a fallback answers."""
         ...
 
 
 class NullObserver:
-    """An ``Observer`` where nobody asks for figures."""
+    """An ``Observer`` that does nothing."""
 
     def run_ended(self, report: RunReport) -> None:
         pass

@@ -1,15 +1,15 @@
-"""The one error family: kinds with data. Status codes and vendors' words are the dialects' business.
+"""The error hierarchy: kinds with data. The dialects map them to status codes and vendors' messages.
 
 Problem
-├─ Unauthenticated(reason, subject)   no key, a wrong one, an expired one, a wrong end user
-├─ Forbidden(reason)                  a good key that may not do this
-├─ NotFound(noun, ref)                absent, or somebody else's: the caller cannot tell
-├─ Invalid(field, rule, detail)       a request that breaks a rule, and which
-├─ Conflict(reason)                   Idempotency-Key reused, an agent that is not the conversation's
-├─ Busy(reason, retry_after)          rate, day, usage, waiting messages, overload, shutting down, quota of rows
+├─ Unauthenticated(reason, subject)   missing, wrong or expired key, wrong end user
+├─ Forbidden(reason)                  a valid key without permission
+├─ NotFound(noun, ref)                nonexistent, or not the caller's: indistinguishable for the caller
+├─ Invalid(field, rule, detail)       the request breaks a rule
+├─ Conflict(reason)                   Idempotency-Key reused, agent does not match the conversation
+├─ Busy(reason, retry_after)          rate, day, usage, waiting messages, overload, shutting down, row quota
 ├─ Upstream(reason, status, detail)   the model's endpoint failed
-└─ Internal(reason, detail)           ours: interrupted run, database away, anything unforeseen
-   └─ Unstorable                      … a value that the database refuses
+└─ Internal(reason, detail)           server error: interrupted run, database unavailable, anything unforeseen
+   └─ Unstorable                      … a value that the database rejects
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ AuthReason = Literal["missing", "unknown", "disabled", "wrong", "expired", "user
 Rule = Literal["required", "type", "range", "json", "size", "choice", "length"]
 
 
-class Problem(Exception):  # noqa: N818  the product's word; "ProblemError" would say it twice
-    """Why something cannot be done. Equal when kind and data are equal."""
+class Problem(Exception):  # noqa: N818  the product's term; "ProblemError" would be redundant
+    """The base of all errors. Problems are equal if kind and data are equal."""
 
     kind: ClassVar[str] = "problem"
 
     def data(self) -> dict[str, Any]:
-        """The kind's own members, for storing and logging."""
+        """The data of this kind, for storing and logging."""
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def record(self) -> dict[str, Any]:
-        """A JSON object from which ``recall`` makes an equal problem."""
+        """A JSON object, from which ``recall`` restores an equal problem."""
         return {"kind": self.kind, **self.data()}
 
     @staticmethod
@@ -58,8 +58,8 @@ class Problem(Exception):  # noqa: N818  the product's word; "ProblemError" woul
             return Internal(reason="unforeseen", detail=str(record))
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.data().items() if value not in {None, ""})
-        return f"{self.kind}({shown})"
+        data = ", ".join(f"{name}={value!r}" for name, value in self.data().items() if value not in {None, ""})
+        return f"{self.kind}({data})"
 
     def __repr__(self) -> str:
         return str(self)
@@ -160,7 +160,7 @@ class Internal(Problem):
 
 
 class Unstorable(Internal):
-    """The database is there and refuses what it was given: to try again would not help."""
+    """The database is available but rejects the value: retrying would not help."""
 
 
 AnyProblem = Unauthenticated | Forbidden | NotFound | Invalid | Conflict | Busy | Upstream | Internal

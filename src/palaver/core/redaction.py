@@ -1,6 +1,6 @@
-"""What of an address, or of a text with addresses in it, may stand in a log: nothing that opens anything.
+"""Redaction of URLs, and of text that contains them, for logs: nothing that grants access may be logged.
 
-A log is read by more people than may read what an address leads to, and is kept longer.
+Logs have more readers than the resources behind a URL, and are kept longer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z_.-]{0,30}|v[0-9]{1,2}|[A-Za-z_-]{1,20}\.[a-
 _SECRETS = re.compile(
     r"\b(?:bearer|basic|kso-1)[ \t]+[^\s,;\"']{8,}"  # a header's value
     r"|(?<![\w-])eyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?"  # a JWT
-    r"|(?<![\w-])(?:ak|ck|pa|pv|sk|SAI|kso_rt)[-_][\w-]{8,}"  # a secret that says what it is
+    r"|(?<![\w-])(?:ak|ck|pa|pv|sk|SAI|kso_rt)[-_][\w-]{8,}"  # a secret with a known prefix
     r"|\b[0-9a-f]{32}(?=\.[A-Za-z0-9]{1,16}\b)"  # the name of a stored file
     r"|(?<=/[0-9]{8}/)[0-9a-f]{32}\b",
     re.ASCII | re.IGNORECASE,
@@ -21,8 +21,8 @@ _SECRETS = re.compile(
 
 
 def redact_url(address: str) -> str:
-    """A URL, a path or a file's key: without user and password, without query and fragment, and without every segment
-    that is more than a plain word."""
+    """Redact a URL, a path or a file key: remove user and password, query and fragment, and hide every path segment
+    that is not a plain word."""
     scheme, separator, rest = address.partition("://")
     if not separator:
         return _path(address)
@@ -32,8 +32,8 @@ def redact_url(address: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """The text, with every URL in it as ``redact_url`` has it and without what looks like a secret."""
-    return _SECRETS.sub(HIDDEN, _URL.sub(lambda found: redact_url(found[0]), text))
+    """Redact every URL in the text with ``redact_url``, and hide everything that looks like a secret."""
+    return _SECRETS.sub(HIDDEN, _URL.sub(lambda match: redact_url(match[0]), text))
 
 
 def _path(path: str) -> str:

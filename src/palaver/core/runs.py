@@ -1,8 +1,8 @@
-"""Live runs: each is a task of the server's, not of the caller who began it.
+"""Live runs: each is a task of the server, independent of the request that started it.
 
-A run writes a ``Draft``; any number of readers follow it at their own pace, each with a cursor and no queue. What
-many runs have to store goes out together in one statement: growing text about once a second, ends at once. A reader
-learns of an end only when it is stored.
+A run writes a ``Draft``; any number of readers follow it at their own pace, each with a cursor and no queue. Writes of
+many runs are batched into one statement: growing text about once a second, ends immediately. A reader sees the end
+only after it is stored.
 """
 
 from __future__ import annotations
@@ -31,62 +31,62 @@ from palaver.core.types import Message, RunEnded, Status
 from palaver.core.writeback import PendingEnd, WriteBack
 
 MAX_EARLY_STARTS = 10_000
-"""How many runs that may start are remembered before they are known."""
+"""Maximum number of start notifications remembered for runs not yet registered here."""
 MAX_READ_CHARACTERS = 16_384
-"""Characters that a reader is given at a time: what one that does not read on makes the server hold."""
+"""Characters returned per ``take``; bounds the memory that a stalled reader occupies."""
 WAKE_BATCH = 32
-"""Readers of a run that are woken in one pass of the event loop."""
+"""Readers of a run that are woken in one iteration of the event loop."""
 READER_COST_S = 0.0001
-"""Seconds for each of a run's readers, where there are more, between two rounds in which they are woken."""
+"""Minimum seconds between two wake rounds, per reader, for runs with more than ``WAKE_BATCH`` readers."""
 POLL_INTERVAL_S = 0.5
-"""Seconds between two looks at a run that another process writes."""
+"""Seconds between polls of a run that another process writes."""
 REMOTE_READER_TTL_S = 3.0
-"""Seconds for which a run counts as read after another process has said that somebody reads it there."""
+"""Seconds for which a run counts as read after another process has reported a reader."""
 NOTIFY_INTERVAL_S = 1.0
-"""Seconds between two such words."""
+"""Seconds between two such reports."""
 ABANDON_GRACE_S = 4.0
-"""Seconds within which a run's last reader may leave and the run still counts as abandoned when a message came: a
-closed connection may be noticed after the message that follows it."""
+"""Seconds after a new message within which a run is still stopped as abandoned when its last reader leaves: a closed
+connection may be noticed only after the message that follows it."""
 log = structlog.get_logger("palaver.runs")
 
 
 class RunReader:
-    """One follower of a run. ``take`` gives what it has not seen, of a long text a piece at a time; ``wait`` returns
-    when there may be more."""
+    """One reader of a run. ``take`` returns the events not yet seen, long texts in chunks; ``wait`` returns when there
+    may be more."""
 
-    __slots__ = ("_ahead", "_draft", "_place", "_waiting", "_watched", "_woken")
+    __slots__ = ("_ahead", "_cursor", "_draft", "_feed", "_waiting", "_woken")
 
-    def __init__(self, watched: Feed, after: int = 0) -> None:
-        self._watched = watched
-        self._draft = watched.draft
-        self._place = watched.draft.cursor(after)
-        # The reader may know more than this process does: it saw text that another one has not saved yet.
-        self._ahead = after if after > watched.draft.steps and watched.draft.ended is None else 0
+    def __init__(self, feed: Feed, after: int = 0) -> None:
+        self._feed = feed
+        self._draft = feed.draft
+        self._cursor = feed.draft.cursor(after)
+        # The reader may be ahead of this process: it saw text that another process has not saved yet.
+        self._ahead = after if after > feed.draft.steps and feed.draft.ended is None else 0
         self._waiting: asyncio.Future[None] | None = None
         self._woken = False
-        watched.readers.add(self)
+        feed.readers.add(self)
 
     @property
     def cursor(self) -> int:
-        return max(self._place.steps, self._ahead)
+        return max(self._cursor.steps, self._ahead)
 
     @property
     def done(self) -> bool:
-        """Whether there will be no more events than those taken."""
-        return self._draft.read_out(self._place)
+        """Whether all events have been taken and no more will follow."""
+        return self._draft.read_out(self._cursor)
 
     def take(self) -> list[Event]:
         if self._ahead:
             if self._draft.steps < self._ahead and self._draft.ended is None:
                 return []
-            # An interrupted run may end short of what the reader saw: its end is told all the same.
-            self._place = self._draft.cursor(min(self._ahead, self._draft.steps - (self._draft.ended is not None)))
+            # An interrupted run may end before the reader's cursor: report its end anyway.
+            self._cursor = self._draft.cursor(min(self._ahead, self._draft.steps - (self._draft.ended is not None)))
             self._ahead = 0
-        return self._draft.read(self._place, MAX_READ_CHARACTERS)
+        return self._draft.read(self._cursor, MAX_READ_CHARACTERS)
 
     async def wait(self) -> None:
-        """Until the run goes on, or somebody calls ``wake``; not at all when either has happened already."""
-        if not self._woken and self._draft.steps <= max(self._place.steps, self._ahead):
+        """Wait until the run progresses or ``wake`` is called; return at once if either has happened already."""
+        if not self._woken and self._draft.steps <= max(self._cursor.steps, self._ahead):
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
             self._waiting = None
@@ -98,22 +98,22 @@ class RunReader:
             self._waiting.set_result(None)
 
     def close(self) -> None:
-        self._watched.readers.discard(self)
+        self._feed.readers.discard(self)
 
 
 async def collect(reader: RunReader, limit_s: float) -> list[Event] | None:
-    """Every event from where the reader is to the end; ``None`` when that takes longer. The run goes on regardless,
-    also when the caller who waits for it leaves: that raises ``CallerDisconnected``."""
+    """All events from the reader's cursor to the end, or ``None`` after ``limit_s`` seconds. Raises
+    ``CallerDisconnected`` if the caller disconnects. The run continues in either case."""
     try:
         async with asyncio.timeout(limit_s), unless_disconnected():
-            return await _to_the_end(reader)
+            return await _read_to_end(reader)
     except TimeoutError:
         return None
     finally:
         reader.close()
 
 
-async def _to_the_end(reader: RunReader) -> list[Event]:
+async def _read_to_end(reader: RunReader) -> list[Event]:
     events: list[Event] = []
     while not reader.done:
         await reader.wait()
@@ -122,95 +122,95 @@ async def _to_the_end(reader: RunReader) -> list[Event]:
 
 
 class Feed:
-    """A draft and who reads it."""
+    """A draft and its readers."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
         self.readers: set[RunReader] = set()
-        self._rounds = WakeQueue()
+        self._wake_queue = WakeQueue()
 
     def changed(self) -> None:
         if len(self.readers) > WAKE_BATCH:
-            self._rounds.go(self)
+            self._wake_queue.schedule(self)
             return
         for reader in self.readers:
             reader.wake()
 
 
 class WakeQueue:
-    """Wakes many readers a few at a time, so that everybody else has his turn in between, and the more there are the
-    less often: each of them is given more at once. It does not keep what they read: a cycle of references would keep
-    every answer until the collector comes."""
+    """Wakes many readers in batches, so that other tasks run in between. The more readers, the less often a round
+    starts, and the more each of them reads at once. It holds no reference to the feed: a reference cycle would keep
+    every answer in memory until the garbage collector runs."""
 
-    __slots__ = ("_again", "_begun", "_left")
+    __slots__ = ("_again", "_pending", "_started")
 
     def __init__(self) -> None:
-        self._left: list[RunReader] | None = None
-        """Who is to be woken yet; ``None`` between two rounds."""
+        self._pending: list[RunReader] | None = None
+        """The readers still to be woken; ``None`` between two rounds."""
         self._again = False
-        self._begun = float("-inf")
+        self._started = float("-inf")
 
-    def go(self, watched: Feed) -> None:
-        """There is something to read: at the latest by the end of the next round everybody knows."""
+    def schedule(self, feed: Feed) -> None:
+        """Wake all readers, by the end of the next round at the latest."""
         self._again = True
-        if self._left is None:
-            self._left = []
+        if self._pending is None:
+            self._pending = []
             loop = asyncio.get_running_loop()
-            pause = self._begun + len(watched.readers) * READER_COST_S - loop.time()
-            loop.call_later(max(0.0, pause), self._begin, watched)
+            pause = self._started + len(feed.readers) * READER_COST_S - loop.time()
+            loop.call_later(max(0.0, pause), self._start_round, feed)
 
-    def _begin(self, watched: Feed) -> None:
+    def _start_round(self, feed: Feed) -> None:
         self._again = False
-        self._begun = asyncio.get_running_loop().time()
-        self._left = list(watched.readers)
-        self._wake_some(watched)
+        self._started = asyncio.get_running_loop().time()
+        self._pending = list(feed.readers)
+        self._wake_batch(feed)
 
-    def _wake_some(self, watched: Feed) -> None:
-        assert self._left is not None
-        some, self._left = self._left[-WAKE_BATCH:], self._left[:-WAKE_BATCH]
-        for reader in some:
+    def _wake_batch(self, feed: Feed) -> None:
+        assert self._pending is not None
+        batch, self._pending = self._pending[-WAKE_BATCH:], self._pending[:-WAKE_BATCH]
+        for reader in batch:
             reader.wake()
-        if self._left:
-            asyncio.get_running_loop().call_soon(self._wake_some, watched)
+        if self._pending:
+            asyncio.get_running_loop().call_soon(self._wake_batch, feed)
             return
-        self._left = None
+        self._pending = None
         if self._again:
-            self.go(watched)
+            self.schedule(feed)
 
 
 class ActiveRun(Feed):
-    """A run of this process."""
+    """A live run of this process."""
 
-    def __init__(self, *, app: int, run: int, uid: UUID, scene: TurnContext, credential: int | None = None) -> None:
+    def __init__(self, *, app: int, run: int, uid: UUID, context: TurnContext, credential: int | None = None) -> None:
         super().__init__(Draft())
         self.app = app
         self.run = run
         self.uid = uid
-        self.scene = scene
+        self.context = context
         self.credential = credential
-        """Whose slot it has."""
+        """The row id of the credential whose slot it occupies."""
         self.task: asyncio.Task[None] | None = None
         self.unstorable = False
         self.saved_at = float("-inf")
         self.meter = UsageMeter()
         self.ending: RunEnded | None = None
-        """How to end, said from outside: stopped, interrupted."""
+        """The outcome imposed from outside: stopped or interrupted."""
         self.stored = asyncio.Event()
-        """Set when the end is stored."""
+        """Set once the end is stored."""
         self.read_elsewhere_until = float("-inf")
         self.abandoning: asyncio.Task[None] | None = None
-        """Stops the run as soon as nobody reads it."""
+        """Stops the run once nobody reads it."""
 
     def is_read(self, now: float) -> bool:
         return bool(self.readers) or now < self.read_elsewhere_until
 
     @property
     def conversation(self) -> int:
-        return self.scene.conversation
+        return self.context.conversation
 
 
 class RunRegistry:
-    """The registry of this process's live runs, and what keeps them stored."""
+    """The live runs of this process; starts, stops and stores them."""
 
     def __init__(
         self,
@@ -226,19 +226,19 @@ class RunRegistry:
         self._max_answer_bytes = max_answer_bytes
         self._max_live_bytes = max_live_bytes
         self.slots = slots
-        self._held = 0
-        """Bytes of memory that the live runs' drafts take."""
+        self._draft_bytes = 0
+        """Memory used by the live runs' drafts, in bytes."""
         self._store: Store = ports.store
         self._timeout = timeout
         self.worker = worker
         self._live: dict[UUID, ActiveRun] = {}
         self._by_id: dict[int, ActiveRun] = {}
         self._past: WeakValueDictionary[tuple[int, UUID], Feed] = WeakValueDictionary()
-        """Ended runs that somebody reads: all their readers share one copy."""
+        """Ended runs that are being read: all their readers share one copy."""
         self._remote: dict[UUID, tuple[Feed, asyncio.Task[None]]] = {}
         self._early: OrderedDict[int, None] = OrderedDict()
-        """Runs that may start and are not known here: another process's, or one that is about to be added."""
-        self._back = WriteBack(self._store.runs, settled=self._settled, may_start=self.may_start)
+        """Runs that may start but are unknown here: another process's, or about to be added."""
+        self._write_back = WriteBack(self._store.runs, settled=self._settled, may_start=self.may_start)
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
@@ -251,25 +251,25 @@ class RunRegistry:
 
     @property
     def waiting(self) -> int:
-        """How many of them wait for another one to end."""
+        """The number of live runs queued behind another one."""
         return sum(live.task is None for live in self._live.values())
 
     def knows(self, run: int) -> bool:
-        """Whether the run of that id is one of this process's."""
+        """Whether this process has a live run with that id."""
         return run in self._by_id
 
     def active(self, run: UUID) -> ActiveRun | None:
-        """The run, while it is one of this process's."""
+        """The run, if it is live in this process."""
         return self._live.get(run)
 
     def open(self) -> None:
-        """Begin to keep runs stored; needs a running loop."""
-        self._back.open()
+        """Start storing runs; needs a running event loop."""
+        self._write_back.open()
 
     # Running --------------------------------------------------------------------------------------------------------
 
     def add(self, live: ActiveRun, *, start: bool) -> None:
-        """Take a stored run over. It starts now, or (``start`` false) when ``may_start`` says so."""
+        """Register a stored run. It starts now or, with ``start=False``, when ``may_start`` is called."""
         self._live[live.uid] = live
         self._by_id[live.run] = live
         self._idle.clear()
@@ -277,10 +277,10 @@ class RunRegistry:
             self._start(live)
 
     def may_start(self, run: int) -> None:
-        """The run is first in its conversation. Ids of other processes' runs, and repeats, change nothing.
+        """Start the run, which is now first in its conversation. Repeats and runs of other processes have no effect.
 
-        The word may come before the run is added: the one before it can end between the moment the database has
-        stored a message and the moment this process hears that it did.
+        The call may precede ``add``: the previous run can end after the database has stored the message but before
+        this process receives the result.
         """
         live = self._by_id.get(run)
         if live is not None:
@@ -295,7 +295,7 @@ class RunRegistry:
             live.task = asyncio.create_task(self._run(live), name=f"run {live.run}")
 
     async def _run(self, live: ActiveRun) -> None:
-        set_owner((live.app, live.scene.user))
+        set_owner((live.app, live.context.user))
         ended: RunEnded | None = live.ending
         try:
             if ended is None:
@@ -307,42 +307,42 @@ class RunRegistry:
             ended = _failed(Internal(reason="timeout", detail=f"no end after {self._timeout:g} s"))
         except Problem as problem:
             ended = _failed(problem)
-            log.warning("run failed", run=live.uid.hex, trace=live.scene.trace, problem=problem.record())
+            log.warning("run failed", run=live.uid.hex, trace=live.context.trace, problem=problem.record())
         except Exception as error:
             ended = _failed(Internal(reason="unforeseen", detail=type(error).__name__))
-            log.exception("run failed", run=live.uid.hex, trace=live.scene.trace)
+            log.exception("run failed", run=live.uid.hex, trace=live.context.trace)
         await self._end(live, ended)
 
     async def _execute(self, live: ActiveRun) -> RunEnded:
         async with (
             asyncio.timeout(self._timeout),
-            aclosing(run_turn(live.scene, self._ports, live.meter, live.draft)) as events,
+            aclosing(run_turn(live.context, self._ports, live.meter, live.draft)) as events,
         ):
             async for event in events:
                 if isinstance(event, RunEnded):
                     return event
                 self._apply(live, event)
-                self._back.changed(
-                    live, urgent=isinstance(event, PartAdded)
-                )  # a step is worth more than a second's text
+                # Save a step at once: losing it costs more than losing a second of text.
+                self._write_back.changed(live, urgent=isinstance(event, PartAdded))
                 live.changed()
         raise AssertionError("a turn says how it ended")
 
     def _apply(self, live: ActiveRun, event: Event) -> None:
-        """Raises ``Upstream`` for an answer that is too long, ``Busy`` for one of the longest when all together are."""
+        """Raises ``Upstream`` for an answer that is too long. If all drafts together exceed the memory limit, raises
+        ``Busy`` for one of the longest."""
         draft = live.draft
         before = draft.memory_bytes
         draft.apply(event)
-        self._held += draft.memory_bytes - before
+        self._draft_bytes += draft.memory_bytes - before
         if draft.size > self._max_answer_bytes:
             raise Upstream(reason="cut", detail=f"the answer has more than {self._max_answer_bytes} bytes")
-        if self._held > self._max_live_bytes and draft.memory_bytes * len(self._live) >= self._held:
+        if self._draft_bytes > self._max_live_bytes and draft.memory_bytes * len(self._live) >= self._draft_bytes:
             raise Busy(reason="overload")
 
     async def _end(self, live: ActiveRun, ended: RunEnded) -> None:
-        """Store the end, then let the readers know. Nothing may interrupt this: it is shielded by its future."""
+        """Store the end, then notify the readers. Shielded: cancellation must not interrupt this."""
         ended = msgspec.structs.replace(ended, usage=live.meter.usage, at=time.time_ns() // 1_000_000)
-        stored = self._back.end(live, ended)
+        stored = self._write_back.end(live, ended)
         while not stored.done():
             try:
                 await asyncio.shield(stored)
@@ -352,8 +352,8 @@ class RunRegistry:
     # Stopping -------------------------------------------------------------------------------------------------------
 
     def stop(self, run: UUID) -> bool:
-        """Stop a run of this process: the model's connection is closed, no further step begins, the text stays.
-        False when there is none of that id (it may have ended)."""
+        """Stop a run of this process: close the connection to the model, start no further step, keep the text.
+        Returns False if there is no such live run (it may have ended)."""
         live = self._live.get(run)
         if live is None or live.ending is not None:
             return False
@@ -361,20 +361,20 @@ class RunRegistry:
         return True
 
     def numbers(self) -> set[int]:
-        """The ids of this process's runs."""
+        """The ids of this process's live runs."""
         return set(self._by_id)
 
     def stop_vanished(self, missed: set[int], before: set[int]) -> set[int]:
-        """Stop the runs whose messages were ``missed`` in the database now and ``before``: they were deleted, in
-        whatever way. One that was missed once may just have ended. Those missed now."""
+        """Stop the runs whose messages are missing from the database now (``missed``) and were at the last check
+        (``before``): they were deleted. A run missed only once may just have ended. Returns ``missed``."""
         for run in missed & before:
             if (live := self._by_id.get(run)) is not None and self.stop(live.uid):
                 log.info("stopped a run whose message is gone", run=live.uid.hex)
         return missed
 
     def stop_abandoned(self, run: int) -> bool:
-        """Stop a run of this process if nobody reads it; whether it is being stopped. One that is read is stopped
-        when its last reader leaves within ``ABANDON_GRACE_S``."""
+        """Stop a run of this process if nobody reads it. Returns whether it is being stopped. A run with readers is
+        stopped if the last of them leaves within ``ABANDON_GRACE_S``."""
         live = self._by_id.get(run)
         if live is None or live.ending is not None:
             return live is not None
@@ -395,7 +395,7 @@ class RunRegistry:
         live.abandoning = None
 
     def is_read_elsewhere(self, run: int) -> None:
-        """Another process has said that somebody reads the run there."""
+        """Record another process's report that the run has a reader there."""
         live = self._by_id.get(run)
         if live is not None:
             live.read_elsewhere_until = asyncio.get_running_loop().time() + REMOTE_READER_TTL_S
@@ -408,39 +408,39 @@ class RunRegistry:
             live.task.cancel()
 
     async def close(self, *, drain: float, limit: float = 10.0) -> None:
-        """Let the runs end by themselves for ``drain`` seconds, interrupt the rest, and store everything.
-        After ``limit`` more seconds (the database is away) what could not be stored is left to recovery."""
+        """Wait up to ``drain`` seconds for runs to end, interrupt the rest, and store everything. Whatever is not
+        stored after ``limit`` more seconds (the database is unavailable) is left to recovery."""
         self.closing = True
         if self._closed:
             return
         self._closed = True
-        done = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
-        await asyncio.wait(done, timeout=drain, return_when=asyncio.FIRST_COMPLETED)
-        for waiting in done:
-            waiting.cancel()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
+        await asyncio.wait(waits, timeout=drain, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         for live in list(self._live.values()):
             self._finish_early(live, _interrupted())
         try:
             await asyncio.wait_for(self._idle.wait(), limit)
         except TimeoutError:
             log.error("runs not stored at shutdown", runs=[live.uid.hex for live in self._live.values()])
-            for live in self._live.values():  # their readers need not wait for what does not come
+            for live in self._live.values():  # release the readers: no stored end will arrive
                 if live.draft.ended is None:
                     live.draft.apply(live.ending or _interrupted())
                 live.changed()
         abandoning = [live.abandoning for live in self._live.values() if live.abandoning is not None]
         for task in (*abandoning, *(task for _, task in self._remote.values())):
             task.cancel()
-        await self._back.close(within=0.5)
+        await self._write_back.close(within=0.5)
 
     def skip_drain(self) -> None:
-        """Do not wait for runs to end by themselves any longer."""
+        """Stop waiting for runs to end by themselves."""
         self._hurry.set()
 
     # Following ------------------------------------------------------------------------------------------------------
 
     async def follow(self, app: int, run: UUID, after: int = 0) -> RunReader | None:
-        """A reader of the run, wherever it is written, or of the message it wrote; ``None`` for an unknown one."""
+        """A reader of the run, in whichever process it runs, or of its stored message; ``None`` if unknown."""
         live = self._live.get(run)
         if live is not None and live.app == app:
             return RunReader(live, after)
@@ -452,63 +452,63 @@ class RunRegistry:
             return None
         if message.ended is not None:
             return RunReader(self._past.setdefault((app, run), Feed(Draft(message.parts, message.ended))), after)
-        if run not in self._live and run not in self._remote:  # before its reader is there: nobody may stop it then
-            await self._tell_of_reader(message)
+        if run not in self._live and run not in self._remote:  # report first, so that it is not stopped as abandoned
+            await self._report_reader(message)
         live = self._live.get(run)
         return RunReader(live or self._watch(message), after)
 
     def _watch(self, message: Message) -> Feed:
         if message.uid not in self._remote:
-            watched = Feed(Draft(message.parts))
-            self._remote[message.uid] = (watched, asyncio.create_task(self._poll(message, watched)))
+            feed = Feed(Draft(message.parts))
+            self._remote[message.uid] = (feed, asyncio.create_task(self._poll(message, feed)))
         return self._remote[message.uid][0]
 
-    async def _poll(self, message: Message, watched: Feed) -> None:
-        """Copy what another process saves into ``watched``, while somebody reads it, and tell that process so."""
+    async def _poll(self, message: Message, feed: Feed) -> None:
+        """While ``feed`` has readers, copy what another process saves into it, and report the readers there."""
         loop = asyncio.get_running_loop()
-        told, seen = loop.time(), None
+        reported_at, last_version = loop.time(), None
         try:
             await asyncio.sleep(POLL_INTERVAL_S)
-            while watched.readers and watched.draft.ended is None:
-                if told <= loop.time() - NOTIFY_INTERVAL_S:
-                    told = loop.time()
-                    await self._tell_of_reader(message)
+            while feed.readers and feed.draft.ended is None:
+                if reported_at <= loop.time() - NOTIFY_INTERVAL_S:
+                    reported_at = loop.time()
+                    await self._report_reader(message)
                 with suppress(Problem):
                     version = await self._store.runs.row_version(message.app, message.uid)
-                    if version is not None and version == seen:
+                    if version is not None and version == last_version:
                         pass
                     elif (saved := await self._store.runs.get(message.app, message.uid)) is not None:
-                        self._copy_on(saved, watched)
-                        seen = version
-                    else:  # deleted: it ends for its readers as a stop ends it
-                        watched.draft.apply(RunEnded(status=Status.STOPPED))
-                        watched.changed()
+                        self._copy_new_events(saved, feed)
+                        last_version = version
+                    else:  # deleted: readers see it as stopped
+                        feed.draft.apply(RunEnded(status=Status.STOPPED))
+                        feed.changed()
                         return
                 await asyncio.sleep(POLL_INTERVAL_S)
         finally:
             del self._remote[message.uid]
 
-    async def _tell_of_reader(self, message: Message) -> None:
+    async def _report_reader(self, message: Message) -> None:
         with suppress(Problem):
             await self._store.runs.tell_of_reader(message.id)
 
     @staticmethod
-    def _copy_on(message: Message, watched: Feed) -> None:
-        place = watched.draft.cursor(2**62)
+    def _copy_new_events(message: Message, feed: Feed) -> None:
+        end = feed.draft.cursor(2**62)
         saved = Draft(message.parts, message.ended)
-        for event in saved.read(saved.cursor(place.steps)):
-            watched.draft.apply(event)
-        watched.changed()
+        for event in saved.read(saved.cursor(end.steps)):
+            feed.draft.apply(event)
+        feed.changed()
 
     # Storing --------------------------------------------------------------------------------------------------------
 
     def _settled(self, ending: PendingEnd) -> None:
-        """A run's end is stored: its readers are told, and it is no longer one of the live ones."""
-        live = self._live[ending.writing.uid]
+        """After a run's end is stored: notify its readers and remove it from the live runs."""
+        live = self._live[ending.live.uid]
         if live.draft.ended is None:
             live.draft.apply(ending.ended)
             live.changed()
-        self._held -= live.draft.memory_bytes
+        self._draft_bytes -= live.draft.memory_bytes
         if live.credential is not None:
             self.slots.release(live.app, live.credential)
         live.stored.set()

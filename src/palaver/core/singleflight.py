@@ -1,4 +1,4 @@
-"""Equal calls, one of which works at a time: the others wait in memory, and cost nothing else."""
+"""Single flight: of several equal calls one executes at a time, and the others wait in memory at no other cost."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from palaver.core.disconnect import unless_disconnected
 from palaver.core.problems import Busy
 
 MAX_CALLS = 1000
-"""How many equal calls wait at a time; more are refused."""
+"""Maximum number of concurrent equal calls; further ones are refused."""
 
 T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """Calls of one name. ``result`` is what the one that worked got, ``woken`` is set when it is worth another look."""
+    """The equal calls of one name. ``result`` is the result of the executed one; ``woken`` is set to request a poll."""
 
     def __init__(self) -> None:
         self.result: T | None = None
@@ -27,21 +27,21 @@ class Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """The flights of a process."""
+    """The flights of this process."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, Flight[T]] = {}
 
     def of(self, name: Hashable) -> Iterator[Flight[T]]:
-        """The flights whose name begins with ``name``, or all for an empty one."""
+        """The flights whose name is a tuple starting with ``name``; an empty ``name`` matches all."""
         for key, flight in self._flights.items():
             if not name or (isinstance(key, tuple) and key[0] == name):
                 yield flight
 
     @asynccontextmanager
     async def turn(self, name: Hashable, within: float) -> AsyncGenerator[Flight[T]]:
-        """This call's turn: no other one of that name works. Raises ``Busy`` when it does not come ``within`` so many
-        seconds, or when too many wait for theirs, and ``CallerDisconnected`` when its caller leaves before it comes."""
+        """Execute the block while no other call of that name does. Raises ``Busy`` after waiting ``within`` seconds or
+        if too many calls are waiting, and ``CallerDisconnected`` if the caller disconnects while waiting."""
         flight = self._flights.setdefault(name, Flight())
         if flight.calls >= MAX_CALLS:
             raise Busy(reason="waiting", retry_after=1)

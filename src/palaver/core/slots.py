@@ -1,4 +1,4 @@
-"""How many runs a process works on at a time: in all, of an application, of a credential."""
+"""Limits on the concurrent runs of a process: in total, per application and per credential."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from math import ceil
 
 APPLICATION_SHARE = 7 / 8
 CREDENTIAL_SHARE = 3 / 4
-"""Shares of all slots, where no number is set: whatever one takes, the others have the rest."""
+"""Default shares of all slots, so that no single application or credential can use them all."""
 
 
 class RunSlots:
-    """A run has one from before it is stored until its end is, also while it waits for its turn."""
+    """A run holds a slot from before it is stored until its end is stored, including while it is queued."""
 
     def __init__(self, total: int, *, application: int | None = None, credential: int | None = None) -> None:
         self._total = total
@@ -20,7 +20,7 @@ class RunSlots:
         self._taken = Counter[tuple[int, ...]]()
 
     def acquire(self, app: int, credential: int, own: int | None = None) -> bool:
-        """Whether there was one; ``own`` is the credential's own number."""
+        """Take a slot. Returns whether one was free; ``own`` overrides the limit per credential."""
         limits = {
             (): self._total,
             (app,): self._application,

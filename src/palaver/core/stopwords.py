@@ -1,4 +1,4 @@
-"""Words that say nothing about what is asked for. They are left out of questions only, never of what is searched."""
+"""Stop words for search. They are removed from queries only, never from the indexed text."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _CHINESE = """
 ENGLISH = frozenset(_ENGLISH.split())
 CHINESE = frozenset(_CHINESE.split())
 STRONG_PARTICLES = frozenset("的了吗呢吧啊嘛呀嗎麼么")
-"""Hardly ever part of a word that matters."""
+"""Hardly ever part of a meaningful word."""
 PARTICLES = STRONG_PARTICLES | frozenset(
     "是在有和与及或就都也很把被对从向到不我你您他她它这那之其而但个要会能给让为以该"
 )
-"""Mostly between words, sometimes in one (在线, 有效): pairs with them count, but less."""
+"""Mostly between words, sometimes part of one (在线, 有效): pairs that contain them have a lower weight."""

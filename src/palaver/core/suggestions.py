@@ -1,4 +1,4 @@
-"""What the user might say next: three short suggestions, by the agent's own model."""
+"""Suggestions for the user's next message, from the agent's model."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)、])\s*")
 
 
 async def suggest(models: Models, agent: Agent, history: Sequence[Message]) -> list[str]:
-    """Up to three suggestions; none when the model fails. An agent without a model of its own words offers those of
-    its suggested questions that the user has not asked."""
-    asked = {message.text.strip() for message in history if message.role == "user"}
-    offline = [question for question in agent.spec.suggested_questions if question.strip() not in asked]
+    """Up to ``MAX_SUGGESTIONS`` suggestions; none if the model fails. With a built-in model, which cannot write text,
+    returns the agent's suggested questions that the user has not asked yet."""
+    user_texts = {message.text.strip() for message in history if message.role == "user"}
+    unasked = [question for question in agent.spec.suggested_questions if question.strip() not in user_texts]
     try:
         model, name = models.chat_model(agent.spec.model)
         if not name:
-            return _fitting(offline)
+            return _select(unasked)
         turns = (*history_window(history), ModelMessage(role="user", parts=(Text(text=_ASK),)))
         request = ModelRequest(model=name, instructions=agent.spec.instructions, history=turns)
-        said: list[str] = []
+        chunks: list[str] = []
         async with asyncio.timeout(TIMEOUT_S), aclosing(model.stream(request)) as deltas:
-            said.extend([delta.text async for delta in deltas if isinstance(delta, ContentDelta)])
+            chunks.extend([delta.text async for delta in deltas if isinstance(delta, ContentDelta)])
     except (Problem, TimeoutError):
         return []
-    return _fitting([_BULLET.sub("", line).strip().strip('"“”') for line in "".join(said).splitlines()])
+    return _select([_BULLET.sub("", line).strip().strip('"“”') for line in "".join(chunks).splitlines()])
 
 
-def _fitting(suggestions: Sequence[str]) -> list[str]:
-    kept = [one for one in dict.fromkeys(suggestions) if one.strip() and len(one) <= MAX_CHARACTERS]
-    return kept[:MAX_SUGGESTIONS]
+def _select(suggestions: Sequence[str]) -> list[str]:
+    valid = [text for text in dict.fromkeys(suggestions) if text.strip() and len(text) <= MAX_CHARACTERS]
+    return valid[:MAX_SUGGESTIONS]

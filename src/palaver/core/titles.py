@@ -1,4 +1,4 @@
-"""What a conversation is about, in a few words, by the agent's own model."""
+"""Conversation titles from the agent's model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _ASK = (
 
 
 async def title(models: Models, agent: Agent, first_message: str, summary: str | None) -> str:
-    """A title in one line; empty when the model fails, or the agent has none with words of its own."""
-    about = f"{_ASK}\n\n{first_message}" if summary is None else f"{_ASK}\n\n{first_message}\n\nSo far: {summary}"
-    said: list[str] = []
+    """A title on one line; empty if the model fails, or is a built-in one, which cannot write text."""
+    prompt = f"{_ASK}\n\n{first_message}" if summary is None else f"{_ASK}\n\n{first_message}\n\nSo far: {summary}"
+    chunks: list[str] = []
     try:
         model, name = models.chat_model(agent.spec.model)
         if not name:
             return ""
-        turn = ModelMessage(role="user", parts=(Text(text=about),))
+        turn = ModelMessage(role="user", parts=(Text(text=prompt),))
         request = ModelRequest(model=name, instructions=agent.spec.instructions, history=(turn,))
         async with asyncio.timeout(TIMEOUT_S), aclosing(model.stream(request)) as deltas:
-            said.extend([delta.text async for delta in deltas if isinstance(delta, ContentDelta)])
+            chunks.extend([delta.text async for delta in deltas if isinstance(delta, ContentDelta)])
     except (Problem, TimeoutError):
         return ""
-    return " ".join("".join(said).split()).strip('"“”「」《》 ')
+    return " ".join("".join(chunks).split()).strip('"“”「」《》 ')

@@ -1,4 +1,4 @@
-"""One turn: assemble → model → tools → again, until the model has said its last word. Always streams."""
+"""One turn: assemble the request, call the model, run tools, repeat until the final answer. Always streams."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ from palaver.core.types import (
 )
 
 MAX_STEPS = 8
-"""How often one turn may go back to the model with tool results. The last time it is offered no tools."""
+"""Maximum number of model calls in one turn. The last call offers no tools."""
 PASSAGES = 5
 BUILT_IN = "built-in"
-"""What the models that palaver brings along are called in figures."""
+"""The model name of palaver's built-in models in metrics."""
 SEARCH_TOOL = "knowledge_search"
-"""The name under which retrieval stands in a message, whoever asked for it."""
+"""The tool name of retrieval in a message, whether the model or the turn called it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnServices:
-    """What a turn reaches for."""
+    """The ports that a turn uses."""
 
     store: Store
     models: Models
@@ -65,7 +65,7 @@ class TurnServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnContext:
-    """What a turn begins with. ``disabled_tools`` names what the caller switched off for this message."""
+    """The input of a turn. ``disabled_tools`` lists the tools that the caller disabled for this message."""
 
     agent: Agent
     user: int
@@ -77,16 +77,16 @@ class TurnContext:
 
 
 class UsageMeter:
-    """What a turn has used so far, for whoever ends it before its time: the tokens that the model reported last."""
+    """The token usage of a turn so far, as last reported by the model; valid also if the turn ends early."""
 
-    __slots__ = ("_begun", "_earlier", "_step", "first_token_s", "model")
+    __slots__ = ("_earlier", "_started", "_step", "first_token_s", "model")
 
     def __init__(self) -> None:
         self.model = ""
-        """Who answers; empty before the turn begins, and for a model that cannot be."""
+        """The name of the model; empty before the turn starts, and if the model is not available."""
         self.first_token_s: float | None = None
-        """Seconds from the turn's beginning to the model's first words, thoughts included."""
-        self._begun = time.monotonic()
+        """Seconds from the start of the turn to the model's first token, including reasoning."""
+        self._started = time.monotonic()
         self._earlier = Usage()
         self._step = Usage()
 
@@ -95,7 +95,7 @@ class UsageMeter:
         return self._earlier + self._step
 
     def report(self, usage: Usage) -> None:
-        """What the step has used so far; what is left unknown stays as it was reported before."""
+        """Update the usage of the current step; unknown counts keep their last reported value."""
         self._step = Usage(
             prompt=self._step.prompt if usage.prompt is None else usage.prompt,
             completion=self._step.completion if usage.completion is None else usage.completion,
@@ -103,18 +103,18 @@ class UsageMeter:
 
     def begin(self, model: str) -> None:
         self.model = model
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     def first_token(self) -> None:
         if self.first_token_s is None:
-            self.first_token_s = time.monotonic() - self._begun
+            self.first_token_s = time.monotonic() - self._started
 
     def next_step(self) -> None:
         self._earlier, self._step = self.usage, Usage()
 
 
 class KnowledgeSearchTool:
-    """Retrieval as a tool: what ``knowledge_mode: tool`` offers to the model."""
+    """Retrieval as a tool, offered to the model with ``knowledge_mode: tool``."""
 
     def __init__(self, knowledge: Knowledge, agent: Agent) -> None:
         self._knowledge = knowledge
@@ -138,7 +138,7 @@ class KnowledgeSearchTool:
 
 
 def search_output(passages: Sequence[Passage]) -> ToolOutput:
-    """What a search hands back: text for the model, the passages for programs."""
+    """The tool output of a search: text for the model, and the passages as data."""
     return ToolOutput(
         content=format_passages(passages) or "Nothing was found.",
         data=[msgspec.to_builtins(passage) for passage in passages],
@@ -148,18 +148,18 @@ def search_output(passages: Sequence[Passage]) -> ToolOutput:
 async def run_turn(
     context: TurnContext, ports: TurnServices, meter: UsageMeter, draft: Draft
 ) -> AsyncGenerator[Event, None]:
-    """The events of one turn, ``RunEnded`` last. Raises the ``Problem`` that it fails with. Whoever takes an event
-    applies it to ``draft`` before the next one: what the model said is kept there alone."""
+    """The events of one turn, ``RunEnded`` last. Raises a ``Problem`` if the turn fails. The consumer must apply each
+    event to ``draft`` before it requests the next one: only the draft keeps the model's output."""
     model, name = ports.models.chat_model(context.agent.spec.model, context.agent.spec.fallback_model)
     meter.begin(name or BUILT_IN)
-    read = await ports.store.conversations.history(
+    stretch = await ports.store.conversations.history(
         context.agent.app,
         context.conversation,
         before=context.question.id,
         limit=context.agent.spec.history,
         size=HISTORY_BYTES,
     )
-    earlier = read.messages
+    earlier = stretch.messages
     history = (*history_window(earlier), ModelMessage(role="user", parts=context.question.parts))
     attachments = await _attachments(context, ports).read(context.question, earlier)
     for part in context.question.files:
@@ -173,14 +173,14 @@ async def run_turn(
         call, result, passages = await _retrieve(context, ports)
         yield PartAdded(part=call)
         yield PartAdded(part=result)
-    before = draft.count
+    first_part = draft.count
     instructions = fill_template(context.agent.spec.instructions, context.variables)
     for step in range(MAX_STEPS):
         offered = tuple(tool.spec for tool in tools.values()) if step < MAX_STEPS - 1 else ()
         request = ModelRequest(
             model=name,
             instructions=instructions,
-            history=history if draft.count == before else (*history, _so_far(draft, before)),
+            history=history if draft.count == first_part else (*history, _draft_message(draft, first_part)),
             tools=offered,
             passages=passages,
             attachments=attachments,
@@ -195,18 +195,18 @@ async def run_turn(
             yield RunEnded(status=Status.COMPLETE, reason=reply.reason, usage=meter.usage)
             return
         meter.next_step()
-        async with aclosing(_use(tools, reply.calls)) as results:
+        async with aclosing(_call_all(tools, reply.calls)) as results:
             async for result in results:
                 yield PartAdded(part=result)
     raise AssertionError("the last step ends the turn")
 
 
-def _so_far(draft: Draft, first: int) -> ModelMessage:
+def _draft_message(draft: Draft, first: int) -> ModelMessage:
     return ModelMessage(role="assistant", parts=draft.snapshot(first).parts())
 
 
 class _Step:
-    """One answer of the model: its deltas as events, and what the turn goes on with."""
+    """One response of the model: its deltas as events, its tool calls and its finish reason."""
 
     def __init__(self, meter: UsageMeter) -> None:
         self.calls: list[ToolCall] = []
@@ -222,9 +222,9 @@ class _Step:
                         if self._open is not Text:
                             yield self._begin(Text, None)
                         yield TextDelta(text=clean(text))
-                    case ThinkingDelta(text=text, provider_data=pocket) if text or pocket:
+                    case ThinkingDelta(text=text, provider_data=provider_data) if text or provider_data:
                         if self._open is not Thinking:
-                            yield self._begin(Thinking, pocket)
+                            yield self._begin(Thinking, provider_data)
                         if text:
                             yield TextDelta(text=clean(text))
                     case ToolCallDelta(call=call):
@@ -237,39 +237,39 @@ class _Step:
                     case StepFinished(reason=reason, usage=usage):
                         self.reason = reason
                         self._meter.report(usage)
-                    case ContentDelta() | ThinkingDelta():  # nothing said: no event
+                    case ContentDelta() | ThinkingDelta():  # empty: no event
                         pass
 
-    def _begin(self, kind: type[Text | Thinking], pocket: dict[str, Any] | None) -> PartStarted:
+    def _begin(self, kind: type[Text | Thinking], provider_data: dict[str, Any] | None) -> PartStarted:
         self._open = kind
         self._meter.first_token()
-        return PartStarted(part=kind(provider_data=pocket))
+        return PartStarted(part=kind(provider_data=provider_data))
 
 
-def _attachments(scene: TurnContext, ports: TurnServices) -> Attachments:
+def _attachments(context: TurnContext, ports: TurnServices) -> Attachments:
     return Attachments(
         store=ports.store,
         fetch=ports.fetch,
         documents=ports.documents,
-        app=scene.agent.app,
-        user=scene.user,
-        conversation=scene.conversation,
-        trace=scene.trace,
+        app=context.agent.app,
+        user=context.user,
+        conversation=context.conversation,
+        trace=context.trace,
     )
 
 
-async def _retrieve(scene: TurnContext, ports: TurnServices) -> tuple[ToolCall, ToolResult, tuple[Passage, ...]]:
-    """What ``knowledge_mode: always`` does before the model is asked."""
-    query = " ".join(part.text for part in scene.question.parts if isinstance(part, Text))
+async def _retrieve(context: TurnContext, ports: TurnServices) -> tuple[ToolCall, ToolResult, tuple[Passage, ...]]:
+    """The retrieval of ``knowledge_mode: always``, before the first model call."""
+    query = " ".join(part.text for part in context.question.parts if isinstance(part, Text))
     call = ToolCall(call_id="retrieval", name=SEARCH_TOOL, arguments={"query": query}, at=_now())
-    passages = await ports.knowledge.search(scene.agent.app, scene.agent.spec.knowledge, query, PASSAGES)
+    passages = await ports.knowledge.search(context.agent.app, context.agent.spec.knowledge, query, PASSAGES)
     output = search_output(passages)
     result = ToolResult(call_id=call.call_id, name=SEARCH_TOOL, content=output.content, data=output.data, at=_now())
     return call, result, tuple(passages)
 
 
-async def _use(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> AsyncGenerator[ToolResult, None]:
-    """The calls' results, each as soon as it is there. Closing stops the tools that still work."""
+async def _call_all(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> AsyncGenerator[ToolResult, None]:
+    """Run the calls concurrently and yield each result when it is ready. Closing cancels the tools still running."""
     tasks = [asyncio.create_task(_call(tools.get(call.name), call)) for call in calls]
     try:
         for done in asyncio.as_completed(tasks):

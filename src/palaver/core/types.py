@@ -1,7 +1,7 @@
-"""The nouns everything speaks: values only.
+"""The domain model, shared by every layer: immutable values without behaviour.
 
-Every noun has an ``id`` (int64, below 2**53 so that JavaScript reads it exactly) *and* a ``uid`` (a UUID), because
-vendors disagree on which of them they show. A *ref* is either of them, or an alias, as a caller sent it.
+Every entity has an ``id`` (int64, below 2**53 so that JavaScript reads it exactly) *and* a ``uid`` (a UUID), because
+vendors disagree on which of the two they expose. A *ref* is either of them, or an alias, as the caller sent it.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ import msgspec
 from palaver.core.problems import Problem
 
 Ref = int | UUID | str
-"""How a caller names a thing: its number, its UUID, or an alias."""
+"""How a caller identifies a resource: its id, its UUID, or an alias."""
 
 MAX_ID = 2**63 - 1
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """What all nouns are: immutable, compared by content, written with names."""
+    """The base of all values: immutable, compared by content, keyword arguments only."""
 
 
-# What a message is made of ------------------------------------------------------------------------------------------
+# Message parts ------------------------------------------------------------------------------------------------------
 
 
 class Part(Value, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """One piece of a message. ``provider_data`` is the opaque pocket for what a model wants handed back."""
+    """One piece of a message. ``provider_data`` is opaque data that the model expects back in the next request."""
 
     provider_data: dict[str, Any] | None = None
 
 
 class Text(Part, frozen=True, kw_only=True, tag="text"):
-    """Answer or question, in order, as the reader sees it."""
+    """Text of the answer or question, as the reader sees it."""
 
     text: str = ""
 
 
 class Thinking(Part, frozen=True, kw_only=True, tag="thinking"):
-    """A model's reasoning, shown apart from its answer or not at all."""
+    """A model's reasoning, shown separately from its answer or not at all."""
 
     text: str = ""
 
 
 class ToolCall(Part, frozen=True, kw_only=True, tag="tool_call"):
-    """The model (or the turn itself, for retrieval) asks a tool. ``at`` is epoch milliseconds."""
+    """A tool call by the model, or by the turn itself for retrieval. ``at`` is in epoch milliseconds."""
 
     call_id: str
     name: str
     arguments: dict[str, Any]
     malformed: str = ""
-    """What the model sent instead of a JSON object, ``arguments`` then being empty."""
+    """The raw arguments if they are not a JSON object; ``arguments`` is then empty."""
     at: int = 0
 
 
 class ToolResult(Part, frozen=True, kw_only=True, tag="tool_result"):
-    """What the tool said. ``content`` is the text the model reads, ``data`` the same for programs."""
+    """The output of a tool. ``content`` is the text for the model, ``data`` the machine-readable form."""
 
     call_id: str
     name: str
@@ -72,8 +72,8 @@ class ToolResult(Part, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class File(Part, frozen=True, kw_only=True, tag="file"):
-    """An attachment: ``ref`` is the stored file's key or the address it was given by. In an answer, with a ``problem``:
-    a file of the question that could not be read, and why."""
+    """An attachment: ``ref`` is the stored file's key, or the URL that the caller sent. In an answer, ``problem``
+    explains why a file of the question could not be read."""
 
     ref: str
     name: str = ""
@@ -83,14 +83,14 @@ class File(Part, frozen=True, kw_only=True, tag="file"):
 
 AnyPart = Text | Thinking | ToolCall | ToolResult | File
 StreamedPart = Text | Thinking
-"""The parts that are written piece by piece."""
+"""The parts that grow by deltas."""
 
 
-# Who and what -------------------------------------------------------------------------------------------------------
+# Entities -----------------------------------------------------------------------------------------------------------
 
 
 class User(Value, frozen=True, kw_only=True):
-    """An end user: a person known to the calling system by ``name``, a free string inside one application."""
+    """An end user, identified by ``name``: an arbitrary string, unique within one application."""
 
     id: int
     uid: UUID
@@ -100,13 +100,13 @@ class User(Value, frozen=True, kw_only=True):
 
 
 class Token(Value, frozen=True, kw_only=True):
-    """Something short-lived that stands for an end user: an access or refresh token, a code to get them with, or the
-    right to read one file. ``family`` is shared by all that comes from one code."""
+    """A short-lived token for an end user: an access or refresh token, an authorization code, or permission to read
+    one file. All tokens derived from one code share its ``family``."""
 
     app: int
     credential: int
     generation: int
-    """The credential's when it was issued; with another one the token is worth nothing."""
+    """The credential's generation at issue time; the token is invalid under any other generation."""
     family: UUID
     kind: Literal["access", "refresh", "code", "file"]
     user: str
@@ -116,8 +116,8 @@ class Token(Value, frozen=True, kw_only=True):
 
 
 class StoredFile(Value, frozen=True, kw_only=True):
-    """A file that somebody gave us or that an agent made. ``key`` names it in addresses; ``size`` is in bytes,
-    ``digest`` its SHA-256; ``details`` is what the dialect that took it wants back."""
+    """An uploaded or generated file. ``key`` identifies it in URLs; ``size`` is in bytes, ``digest`` is its SHA-256;
+    ``details`` is private data of the dialect that accepted it."""
 
     app: int
     id: int
@@ -144,7 +144,7 @@ KnowledgeMode = Literal["always", "tool"]
 
 
 class AgentSpec(Value, frozen=True, kw_only=True):
-    """What an operator says of an agent: the front matter of its file, the body as ``instructions``."""
+    """An agent's configuration: the front matter of its file, and the body as ``instructions``."""
 
     name: str
     instructions: str = ""
@@ -163,13 +163,13 @@ class AgentSpec(Value, frozen=True, kw_only=True):
     speech_model: str | None = None
     icon: str | None = None
     history: int = 40
-    """How many earlier messages the model gets to see at most."""
+    """Maximum number of earlier messages sent to the model."""
     extra: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict[str, dict[str, Any]])
-    """What one dialect alone shows, by the dialect's name."""
+    """Dialect-specific fields, keyed by dialect name."""
 
 
 class Agent(Value, frozen=True, kw_only=True):
-    """What answers."""
+    """A configured agent of one application."""
 
     app: int
     id: int
@@ -184,7 +184,7 @@ class Agent(Value, frozen=True, kw_only=True):
 
     @property
     def names(self) -> frozenset[str]:
-        """Every text by which a credential's ``agents`` setting may name this agent."""
+        """Every string that identifies this agent in a credential's ``agents`` setting."""
         return frozenset((str(self.id), str(self.uid), self.uid.hex, self.spec.name, *self.spec.alias))
 
 
@@ -192,7 +192,7 @@ NONCE_S = 300
 
 
 class ApiKey(Value, frozen=True, kw_only=True):
-    """A credential of one dialect, belonging to one application. ``number`` is its row, ``id`` what callers say."""
+    """A credential of one dialect, owned by one application. ``number`` is its row id, ``id`` the one callers send."""
 
     app: int
     number: int
@@ -202,50 +202,50 @@ class ApiKey(Value, frozen=True, kw_only=True):
     enabled: bool
     settings: dict[str, Any]
     label: str = ""
-    """What operators call it."""
+    """The operators' name for it."""
     previous_secret: str | None = None
-    """The secret before the last rotation, good until ``previous_until`` (seconds since 1970)."""
+    """The secret before the last rotation, valid until ``previous_until`` (seconds since 1970)."""
     previous_until: float = 0
     generation: int = 1
-    """Grows with every new secret, and when the credential is disabled; the tokens of the one before end with it."""
+    """Incremented with every new secret and when the credential is disabled; this invalidates earlier tokens."""
     previous_generation: int = 0
-    """That of ``previous_secret``."""
+    """The generation of ``previous_secret``."""
 
     def versions(self, now: float) -> tuple[ApiKey, ...]:
-        """The key as it is, and as it was before its last rotation while that one's overlap lasts."""
+        """The current key and, during the overlap after a rotation, the previous one."""
         if self.previous_secret is None or now >= self.previous_until:
             return (self,)
-        before = msgspec.structs.replace(self, secret=self.previous_secret, generation=self.previous_generation)
-        return (self, before)
+        previous = msgspec.structs.replace(self, secret=self.previous_secret, generation=self.previous_generation)
+        return (self, previous)
 
     def version(self, generation: int, now: float) -> ApiKey | None:
-        """The version of that generation, where it is still good."""
+        """The version with that generation, if it is still valid."""
         return next((key for key in self.versions(now) if key.generation == generation), None)
 
     @property
     def until(self) -> float:
-        """When it ends by itself, in seconds since 1970: with its ``expire``, or with the overlap of a rotation."""
+        """When it expires, in seconds since 1970: at its ``expire`` setting, or at the end of a rotation's overlap."""
         expire = self.settings.get("expire")
-        ends = math.inf if expire is None else datetime.fromisoformat(expire).timestamp()
-        return min(ends, self.previous_until) if self.generation == self.previous_generation else ends
+        expiry = math.inf if expire is None else datetime.fromisoformat(expire).timestamp()
+        return min(expiry, self.previous_until) if self.generation == self.previous_generation else expiry
 
     def setting(self, name: str, default: Any = None) -> Any:
         return self.settings.get(name, default)
 
     def __repr__(self) -> str:
-        """Without the secret: a key may end up in a log."""
+        """Omits the secret: a key may end up in a log."""
         return f"Key({self.dialect}/{self.id} of application {self.app})"
 
 
 class Principal(Value, frozen=True, kw_only=True):
-    """Who asks: a key of an application, for one of its end users (``None`` until the call names one)."""
+    """The authenticated caller: an application's key, acting for one end user (``None`` until the call names one)."""
 
     key: ApiKey
     user: str | None = None
     nonce: str | None = None
-    """A request id that this key must not use twice within ``NONCE_S`` seconds."""
+    """A request id that this key must not reuse within ``NONCE_S`` seconds."""
     until: float = math.inf
-    """When what proves the caller, a token, ends by itself, in seconds since 1970."""
+    """When the caller's token expires, in seconds since 1970."""
 
     @property
     def app(self) -> int:
@@ -255,17 +255,17 @@ class Principal(Value, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, user=user)
 
     def may_use(self, agent: Agent) -> bool:
-        """Whether the key's ``agents`` setting admits this agent; without the setting all of the application's."""
+        """Whether the key's ``agents`` setting allows this agent; without the setting, every agent is allowed."""
         allowed: list[Any] | None = self.key.settings.get("agents")
         return allowed is None or not agent.names.isdisjoint(str(entry) for entry in allowed)
 
 
 ANONYMOUS = Principal(key=ApiKey(app=0, number=0, dialect="", id="", secret="", enabled=False, settings={}))
-"""Who calls a public route: of an application that owns nothing."""
+"""The caller of a public route, in an application that owns nothing."""
 
 
 class Conversation(Value, frozen=True, kw_only=True):
-    """A thread of messages between one end user and one agent. ``alias`` is the caller's own name for it."""
+    """A thread of messages between one end user and one agent. ``alias`` is the caller's own id for it."""
 
     app: int
     id: int
@@ -281,15 +281,15 @@ class Conversation(Value, frozen=True, kw_only=True):
     summary: str | None = None
     variables: dict[str, Any] | None = None
     with_variables: bool = True
-    """Whether its variables were read: in a list not where they are not wanted, nor where those before are large."""
+    """Whether the variables were loaded; lists skip them if not requested, or if those of earlier rows are large."""
     working: bool = False
-    """Whether a turn runs or waits."""
+    """Whether a turn is running or queued."""
     last_status: Status | None = None
-    """How the turn that ended last ended."""
+    """The final status of the most recently ended turn."""
 
 
 class Status(StrEnum):
-    """Where the writing of an assistant's message stands."""
+    """The state of an assistant message."""
 
     LIVE = "live"
     COMPLETE = "complete"
@@ -299,12 +299,12 @@ class Status(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether the answer is incomplete although nobody stopped it: it failed, or its process died."""
+        """Whether the answer is incomplete without having been stopped: it failed, or its process died."""
         return self in {Status.FAILED, Status.INTERRUPTED}
 
 
 class Usage(Value, frozen=True, kw_only=True):
-    """Tokens, as far as the model told; ``None`` is unknown, not zero."""
+    """Token counts reported by the model; ``None`` is unknown, not zero."""
 
     prompt: int | None = None
     completion: int | None = None
@@ -317,7 +317,7 @@ class Usage(Value, frozen=True, kw_only=True):
 
 
 class RunEnded(Value, frozen=True, kw_only=True):
-    """How a run came to its end. ``reason`` is the model's own finish reason (``stop``, ``length``, …)."""
+    """The outcome of a run. ``reason`` is the model's finish reason (``stop``, ``length``, …)."""
 
     status: Status
     reason: str = "stop"
@@ -328,8 +328,8 @@ class RunEnded(Value, frozen=True, kw_only=True):
 
 
 class Message(Value, frozen=True, kw_only=True):
-    """One contribution. An assistant's message is what a run writes: same ``id``, same ``uid``; ``ended`` is
-    ``None`` while the run lives."""
+    """One message of a conversation. An assistant message has the ``id`` and ``uid`` of the run that writes it;
+    ``ended`` is ``None`` while that run is live."""
 
     app: int
     id: int
@@ -340,7 +340,7 @@ class Message(Value, frozen=True, kw_only=True):
     created: datetime
     ended: RunEnded | None = None
     waiting: bool = False
-    """An answer whose run waits for another one to end."""
+    """Whether this is an answer whose run is queued behind another one."""
 
     @property
     def text(self) -> str:
@@ -348,7 +348,7 @@ class Message(Value, frozen=True, kw_only=True):
 
     @property
     def files(self) -> tuple[File, ...]:
-        """What is attached; not what an answer says of files that could not be read."""
+        """The attachments, without the entries in an answer that report unreadable files."""
         return tuple(part for part in self.parts if isinstance(part, File) and not part.problem)
 
     @property
@@ -365,7 +365,7 @@ class Application(Value, frozen=True, kw_only=True):
 
 
 class Passage(Value, frozen=True, kw_only=True):
-    """A piece of a document that answers a question. ``score`` only orders passages of one search."""
+    """A search result: an excerpt of a document. ``score`` is only comparable within one search."""
 
     text: str
     source: str
@@ -377,19 +377,19 @@ class Passage(Value, frozen=True, kw_only=True):
 
 
 def new_uid() -> UUID:
-    """A UUID of version 7: random, and ascending with time, so that index pages are filled one after the other."""
+    """A version 7 UUID: random, but ascending with time, so that index pages fill up sequentially."""
     random = int.from_bytes(urandom(10), "big")
-    head = (time.time_ns() // 1_000_000) << 80
-    return UUID(int=head | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & (1 << 62) - 1)
+    timestamp = (time.time_ns() // 1_000_000) << 80
+    return UUID(int=timestamp | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & (1 << 62) - 1)
 
 
 def derived_uid(uid: UUID, purpose: str) -> UUID:
-    """Another UUID that belongs to ``uid``: always the same one for the same purpose."""
+    """A UUID derived deterministically from ``uid`` and ``purpose``."""
     return uuid5(uid, purpose)
 
 
 def as_uid(ref: str) -> UUID | None:
-    """The UUID that ``ref`` writes, in either of its two text forms (32 hex digits, or with hyphens), else ``None``."""
+    """Parse ``ref`` as a UUID in either text form (32 hex digits, or with hyphens); ``None`` if it is not one."""
     if len(ref) not in {32, 36} or (len(ref) == 36 and ref.count("-") != 4):
         return None
     try:
@@ -400,13 +400,13 @@ def as_uid(ref: str) -> UUID | None:
 
 
 def as_number(ref: str) -> int | None:
-    """The number that ``ref`` writes in plain digits, where it can be an id of ours, else ``None``."""
+    """Parse ``ref`` as a decimal id between 1 and ``MAX_ID``; ``None`` if it is not one."""
     number = int(ref) if ref.isascii() and ref.isdigit() and len(ref) < 20 else 0
     return number if 0 < number <= MAX_ID else None
 
 
 def clean(text: str) -> str:
-    """``text`` as it may be stored: PostgreSQL has no U+0000 and UTF-8 no lone surrogates."""
+    """``text`` in storable form: PostgreSQL rejects U+0000, and UTF-8 cannot encode lone surrogates."""
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     try:

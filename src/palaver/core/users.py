@@ -1,4 +1,4 @@
-"""End users as a calling system manages them: profiles, subscriptions, tokens."""
+"""End users and their profiles, subscriptions and tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from palaver.core.types import Agent, ApiKey, Principal, Ref, Token, User, clean
 
 
 class Users:
-    """What may be done with end users."""
+    """The use cases for end users."""
 
     def __init__(self, store: Store, keys: ApiKeyRepository, admission: Admission) -> None:
         self._store = store
@@ -22,7 +22,7 @@ class Users:
         self._admission = admission
 
     async def find(self, who: Principal, ref: Ref) -> User:
-        """An end user by number, issued uid or name. Raises ``NotFound``."""
+        """An end user by id, issued uid or name. Raises ``NotFound``."""
         user = await self._store.users.find(who.app, ref)
         if user is None:
             raise NotFound(noun="user", ref=str(ref))
@@ -31,7 +31,8 @@ class Users:
     async def register(
         self, who: Principal, name: str | None, *, nickname: str | None = None, avatar: str | None = None
     ) -> tuple[User, bool]:
-        """The end user of that name with this profile, and whether it was made just now; without a name a new one."""
+        """Create the end user or update its profile; without a ``name``, always create one. Returns the end user, and
+        whether it was created."""
         return await self._store.users.register(
             who.app,
             None if name is None else clean(name),
@@ -43,7 +44,7 @@ class Users:
         await self._store.users.subscribe(who.app, user.id, agent.id, on=on)
 
     async def subscribed(self, who: Principal, user: User) -> set[int]:
-        """Ids of the agents the user subscribed."""
+        """The ids of the agents that the user has subscribed to."""
         return await self._store.users.subscribed(who.app, user.id)
 
     async def issue_token(
@@ -58,8 +59,8 @@ class Users:
         redirect: str | None = None,
         under: tuple[Token, str] | None = None,
     ) -> str:
-        """A new token for the user; its text, which nobody can ask for again. ``under`` is the token that it comes
-        from, and its text: raises ``Unauthenticated`` where that has been revoked."""
+        """Issue a token for the user, valid for ``life_s`` seconds. Returns its text, which cannot be retrieved again.
+        ``under`` is the parent token and its text; raises ``Unauthenticated`` if that has been revoked."""
         secret = prefix + secrets.token_urlsafe(32)
         token = _token(key, kind, user, scopes, life_s, redirect=redirect, family=under[0].family if under else None)
         if not await self._store.tokens.issue(token, secret, under=under[1] if under else None):
@@ -69,23 +70,23 @@ class Users:
     def sign_token(
         self, key: ApiKey, kind: Literal["file"], user: str, scopes: tuple[str, ...], *, life_s: float
     ) -> str:
-        """A token that is not stored: for addresses that a page shows many of."""
+        """A signed token that is not stored, for pages with many URLs."""
         return self._store.tokens.sign(_token(key, kind, user, scopes, life_s))
 
     async def find_token(self, secret: str, kind: Literal["access", "refresh"]) -> Token | None:
-        """An unexpired token by its text."""
+        """An unexpired token by its text, or ``None``."""
         return await self._store.tokens.find(secret, kind)
 
     async def redeem_code(self, secret: str, *, remember_s: float) -> Token | None:
-        """A code, which is used up with this. Whoever uses it again revokes what came from it."""
+        """Redeem a single-use code. A second use within ``remember_s`` seconds revokes the tokens issued for it."""
         return await self._store.tokens.use(secret, "code", remember_s=remember_s)
 
     async def key(self, dialect: str, id: str) -> ApiKey | None:
-        """A credential by its id: for routes whose callers prove themselves in the body."""
+        """A credential by its id, for routes that authenticate callers by the request body."""
         return await self._keys.by_id(dialect, id)
 
     async def count(self, key: ApiKey) -> None:
-        """Count the call, whose credential the route has found itself, against that one's limits. Raises ``Busy``."""
+        """Count the call against the limits of a credential that the route itself has looked up. Raises ``Busy``."""
         await self._admission.count(key)
 
     async def keys_with_setting(self, dialect: str, setting: str) -> list[ApiKey]:

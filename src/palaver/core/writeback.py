@@ -1,12 +1,11 @@
-"""What live runs have to store: growing text from time to time, ends at once.
+"""Writing live runs to the store: growing text periodically, ends immediately.
 
-What many runs have to store goes out together, in statements bounded by bytes. A message is saved the less often the
-longer it is, and all messages together at a bounded rate, so that what is written stays in proportion to what was
-said. Ends are stored at once, long ones beside the short ones, which do not wait for them, and of each application in
-turn.
+The writes of many runs are batched into statements bounded by bytes. The longer a message, the less often it is saved,
+and all messages share a bounded rate, so that the bytes written stay proportional to the text produced. Ends are
+stored immediately, taking applications in turn; long ones have their own queue, so that short ones need not wait.
 
-What PostgreSQL refuses is told from PostgreSQL being away: a batch that it refuses is split, down to the one message
-that cannot be stored, which ends *failed*; a batch that does not reach it is tried until it does.
+A rejected write is distinguished from an unavailable database: a rejected batch is split, down to the one message that
+cannot be stored, which ends *failed*; a batch that does not reach the database is retried until it does.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from palaver.core.problems import Internal, Problem, Unstorable
 from palaver.core.types import AnyPart, RunEnded, Status, Text, Thinking, ToolCall, ToolResult, clean
 
 SAVE_INTERVAL_S = 1.0
-"""Seconds between two saves of a growing message; the first one comes within a quarter of that."""
+"""Seconds between two saves of a growing message; the first save follows within a quarter of that."""
 MESSAGE_BYTES_PER_S = 64 * 1024
-"""Bytes a second that are written for one message: a longer one is saved less often."""
+"""Write rate limit per growing message, in bytes per second: longer messages are saved less often."""
 TOTAL_BYTES_PER_S = 4 * 1024 * 1024
-"""Bytes a second that are written for all growing messages."""
+"""Write rate limit for all growing messages together, in bytes per second."""
 BATCH_BYTES = 256 * 1024
-"""Bytes of a statement, unless a single message has more."""
+"""Maximum bytes per statement, unless a single message is larger."""
 LONG_BYTES = 16 * 1024
-"""Bytes of an answer whose end is stored beside the others', and which is put together in a thread."""
+"""Answers larger than this, in bytes, are assembled in a thread, and their ends use a separate queue."""
 RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0)
-"""Seconds to wait before a failed save is tried again; the last one repeats."""
+"""Seconds before each retry of a failed write; the last one repeats."""
 
 log = structlog.get_logger("palaver.runs")
 
@@ -45,7 +44,7 @@ T = TypeVar("T")
 
 
 class WritableRun(Protocol):
-    """A run as far as it is stored."""
+    """The members of a run that are needed to store it."""
 
     app: int
     run: int
@@ -60,16 +59,16 @@ class WritableRun(Protocol):
 
 @dataclass(slots=True, eq=False)
 class PendingEnd:
-    """The end of a run. ``stored`` is done with whether it was stored; without, recovery finds the run."""
+    """The end of a run. ``stored`` resolves to whether it was stored; if it was not, recovery finds the run."""
 
-    writing: WritableRun
+    live: WritableRun
     ended: RunEnded
     stored: asyncio.Future[bool]
 
 
 class WriteBack:
-    """Keeps the store up with the drafts. ``settled`` is told of every end that is stored, and of the runs that may
-    start by it."""
+    """Writes drafts to the store. Calls ``settled`` for every end that is stored, and ``may_start`` for every run that
+    may start as a result."""
 
     def __init__(
         self, store: RunRepository, *, settled: Callable[[PendingEnd], None], may_start: Callable[[int], None]
@@ -85,88 +84,88 @@ class WriteBack:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="palaver-writeback")
 
     def open(self) -> None:
-        """Begin; needs a running loop."""
-        work = (self._save_growth(), self._store_ends(self._short), self._store_ends(self._long))
-        self._tasks = [asyncio.create_task(one) for one in work]
+        """Start the background tasks; needs a running event loop."""
+        loops = (self._save_growth(), self._store_ends(self._short), self._store_ends(self._long))
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
         for task in self._tasks:
             task.add_done_callback(_critical)
 
-    def changed(self, writing: WritableRun, *, urgent: bool = False) -> None:
-        """There is something to save; ``urgent``: in the next round."""
+    def changed(self, live: WritableRun, *, urgent: bool = False) -> None:
+        """Schedule a save; with ``urgent``, in the next round."""
         if urgent:
-            writing.saved_at = float("-inf")
-        self._grown.add(writing)
+            live.saved_at = float("-inf")
+        self._grown.add(live)
 
-    def end(self, writing: WritableRun, ended: RunEnded) -> asyncio.Future[bool]:
-        """Store the end of a run; the future says when that is done."""
-        self._grown.discard(writing)
-        ending = PendingEnd(writing, ended, asyncio.get_running_loop().create_future())
+    def end(self, live: WritableRun, ended: RunEnded) -> asyncio.Future[bool]:
+        """Store the end of a run. The future resolves to whether it was stored."""
+        self._grown.discard(live)
+        ending = PendingEnd(live, ended, asyncio.get_running_loop().create_future())
         if self._closed:
             ending.stored.set_result(False)
             return ending.stored
-        lane = self._long if writing.draft.size > LONG_BYTES else self._short
-        lane.add(ending)
+        queue = self._long if live.draft.size > LONG_BYTES else self._short
+        queue.add(ending)
         return ending.stored
 
     async def close(self, within: float) -> None:
-        """Give up what is not stored, in ``within`` seconds at most, whatever the database does."""
+        """Stop, and abandon pending writes. Takes at most ``within`` seconds, even if the database hangs."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within)
-        for lane in (self._short, self._long):
-            for ending in (*lane.stores, *lane.endings):
+        for queue in (self._short, self._long):
+            for ending in (*queue.in_progress, *queue.queued):
                 if not ending.stored.done():
                     ending.stored.set_result(False)
-            lane.clear()
+            queue.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # Growth ---------------------------------------------------------------------------------------------------------
 
     async def _save_growth(self) -> None:
         loop = asyncio.get_running_loop()
-        room, last = float(TOTAL_BYTES_PER_S), loop.time()
+        budget, last = float(TOTAL_BYTES_PER_S), loop.time()
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S / 4)
             now = loop.time()
-            room, last = min(TOTAL_BYTES_PER_S, room + (now - last) * TOTAL_BYTES_PER_S), now
-            due = [writing for writing in self._grown if _overdue(writing, now) >= 1]
-            due.sort(key=lambda writing: _overdue(writing, now), reverse=True)
-            for batch in _batches(due, lambda writing: writing.draft.size):
-                if room <= 0:
+            budget, last = min(TOTAL_BYTES_PER_S, budget + (now - last) * TOTAL_BYTES_PER_S), now
+            due = [live for live in self._grown if _overdue(live, now) >= 1]
+            due.sort(key=lambda live: _overdue(live, now), reverse=True)
+            for batch in _batches(due, lambda live: live.draft.size):
+                if budget <= 0:
                     break
-                room -= sum(writing.draft.size for writing in batch)
+                budget -= sum(live.draft.size for live in batch)
                 if not await self._save(batch):
                     break
 
     async def _save(self, batch: Sequence[WritableRun]) -> bool:
-        """Whether the database took it, or refused it; false when it is away."""
+        """Save a batch. Returns False only if the database is unavailable; a rejected write returns True."""
         self._grown.difference_update(batch)
         try:
-            await self._store.save([await self._growth(writing) for writing in batch])
+            await self._store.save([await self._checkpoint(live) for live in batch])
         except Unstorable as problem:
             if len(batch) > 1:
                 half = len(batch) // 2
                 return await self._save(batch[:half]) and await self._save(batch[half:])
-            batch[0].unstorable = True  # its end is tried all the same
+            batch[0].unstorable = True  # its end is still attempted
             log.warning("a growing message cannot be stored", run=batch[0].uid.hex, problem=problem.record())
-        except Problem as problem:  # the text is in memory: a later round saves it
+        except Problem as problem:  # the text is still in memory: a later round saves it
             self._grown.update(batch)
             log.warning("could not save growing messages", runs=len(batch), problem=problem.record())
             return False
         now = asyncio.get_running_loop().time()
-        for writing in batch:
-            writing.saved_at = now
+        for live in batch:
+            live.saved_at = now
         return True
 
-    async def _growth(self, writing: WritableRun) -> Checkpoint:
+    async def _checkpoint(self, live: WritableRun) -> Checkpoint:
         return Checkpoint(
-            app=writing.app,
-            conversation=writing.conversation,
-            run=writing.run,
-            parts=await self._parts(writing.draft),
-            size=writing.draft.size,
+            app=live.app,
+            conversation=live.conversation,
+            run=live.run,
+            parts=await self._parts(live.draft),
+            size=live.draft.size,
         )
 
     async def _parts(self, draft: Draft) -> tuple[AnyPart, ...]:
@@ -176,52 +175,52 @@ class WriteBack:
 
     # Ends -----------------------------------------------------------------------------------------------------------
 
-    async def _store_ends(self, lane: _EndQueue) -> None:
+    async def _store_ends(self, queue: _EndQueue) -> None:
         while True:
-            await lane.something.wait()
-            lane.something.clear()
-            while batch := lane.next():
-                await self._store_batch(batch, [await self._outcome(ending) for ending in batch])
-                lane.stores = ()
+            await queue.available.wait()
+            queue.available.clear()
+            while batch := queue.next():
+                await self._store_batch(batch, [await self._result(ending) for ending in batch])
+                queue.in_progress = ()
 
-    async def _store_batch(self, batch: Sequence[PendingEnd], outcomes: Sequence[RunResult]) -> None:
+    async def _store_batch(self, batch: Sequence[PendingEnd], results: Sequence[RunResult]) -> None:
         try:
-            startable = await self._until_reached(outcomes)
+            startable = await self._finish(results)
         except Unstorable as problem:
             if len(batch) == 1:
-                await self._store_failure(batch[0], outcomes[0], problem)
+                await self._store_failure(batch[0], results[0], problem)
                 return
             half = len(batch) // 2
-            await self._store_batch(batch[:half], outcomes[:half])
-            await self._store_batch(batch[half:], outcomes[half:])
+            await self._store_batch(batch[:half], results[:half])
+            await self._store_batch(batch[half:], results[half:])
             return
         self._settle(batch, startable)
 
-    async def _until_reached(self, outcomes: Sequence[RunResult]) -> set[int]:
-        """Try until the database has taken it or refused it. Raises ``Unstorable``."""
+    async def _finish(self, results: Sequence[RunResult]) -> set[int]:
+        """Retry until the database accepts or rejects the write. Raises ``Unstorable`` if it rejects it."""
         attempt = 0
         while True:
             try:
-                return await self._store.finish(outcomes)
+                return await self._store.finish(results)
             except Unstorable:
                 raise
             except Problem as problem:
                 pause = RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)]
                 attempt += 1
-                log.warning("could not store ends", runs=len(outcomes), problem=problem.record(), again_in=pause)
+                log.warning("could not store ends", runs=len(results), problem=problem.record(), again_in=pause)
                 await asyncio.sleep(pause)
 
-    async def _store_failure(self, ending: PendingEnd, outcome: RunResult, refusal: Unstorable) -> None:
-        """The end of an answer that the database refuses: *failed*, with as much of it as can be stored."""
-        log.error("an answer cannot be stored", run=ending.writing.uid.hex, problem=refusal.record())
+    async def _store_failure(self, ending: PendingEnd, result: RunResult, refusal: Unstorable) -> None:
+        """Store an answer that the database rejects as *failed*, with as much of its content as can be stored."""
+        log.error("an answer cannot be stored", run=ending.live.uid.hex, problem=refusal.record())
         problem = Internal(reason="unforeseen", detail="the answer could not be stored")
-        ending.ended = RunEnded(status=Status.FAILED, reason="error", problem=problem, at=outcome.ended.at)
-        for parts in (tuple(_plain(part) for part in outcome.parts), ()):
+        ending.ended = RunEnded(status=Status.FAILED, reason="error", problem=problem, at=result.ended.at)
+        for parts in (tuple(_plain(part) for part in result.parts), ()):
             failure = RunResult(
-                app=outcome.app, run=outcome.run, conversation=outcome.conversation, parts=parts, ended=ending.ended
+                app=result.app, run=result.run, conversation=result.conversation, parts=parts, ended=ending.ended
             )
             try:
-                startable = await self._until_reached([failure])
+                startable = await self._finish([failure])
             except Unstorable:
                 continue
             self._settle([ending], startable)
@@ -235,78 +234,78 @@ class WriteBack:
         for run in startable:
             self._may_start(run)
 
-    async def _outcome(self, ending: PendingEnd) -> RunResult:
-        writing = ending.writing
+    async def _result(self, ending: PendingEnd) -> RunResult:
+        live = ending.live
         return RunResult(
-            app=writing.app,
-            run=writing.run,
-            conversation=writing.conversation,
-            parts=await self._parts(writing.draft),
+            app=live.app,
+            run=live.run,
+            conversation=live.conversation,
+            parts=await self._parts(live.draft),
             ended=ending.ended,
-            size=writing.draft.size,
+            size=live.draft.size,
         )
 
 
 class _EndQueue:
-    """Ends that are stored one batch after the other, of each application in turn."""
+    """Ends to be stored, one batch at a time, taking applications in turn."""
 
     def __init__(self) -> None:
-        self.stores: Sequence[PendingEnd] = ()
-        self.something = asyncio.Event()
+        self.in_progress: Sequence[PendingEnd] = ()
+        self.available = asyncio.Event()
         self._waiting: OrderedDict[int, deque[PendingEnd]] = OrderedDict()
 
     def add(self, ending: PendingEnd) -> None:
-        self._waiting.setdefault(ending.writing.app, deque()).append(ending)
-        self.something.set()
+        self._waiting.setdefault(ending.live.app, deque()).append(ending)
+        self.available.set()
 
     @property
-    def endings(self) -> list[PendingEnd]:
+    def queued(self) -> list[PendingEnd]:
         return [ending for endings in self._waiting.values() for ending in endings]
 
     def next(self) -> Sequence[PendingEnd]:
-        """As many as have ``BATCH_BYTES`` bytes together, at least one where there is any."""
+        """The next batch, of at most ``BATCH_BYTES`` bytes but at least one end; empty if none is queued."""
         batch: list[PendingEnd] = []
-        room = BATCH_BYTES
+        budget = BATCH_BYTES
         while self._waiting:
             app, endings = next(iter(self._waiting.items()))
-            size = endings[0].writing.draft.size
-            if batch and size > room:
+            size = endings[0].live.draft.size
+            if batch and size > budget:
                 break
             batch.append(endings.popleft())
-            room -= size
+            budget -= size
             self._waiting.move_to_end(app)
             if not endings:
                 del self._waiting[app]
-        self.stores = batch
+        self.in_progress = batch
         return batch
 
     def clear(self) -> None:
         self._waiting.clear()
 
 
-def _overdue(writing: WritableRun, now: float) -> float:
-    """How much of the time that may pass between two saves has passed; 0 for what cannot be saved."""
-    if writing.unstorable:
+def _overdue(live: WritableRun, now: float) -> float:
+    """The time since the last save, as a fraction of the save interval; 0 for a message that cannot be stored."""
+    if live.unstorable:
         return 0
-    return (now - writing.saved_at) / (SAVE_INTERVAL_S * max(1.0, writing.draft.size / MESSAGE_BYTES_PER_S))
+    return (now - live.saved_at) / (SAVE_INTERVAL_S * max(1.0, live.draft.size / MESSAGE_BYTES_PER_S))
 
 
-def _batches(things: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """``things`` in their order, as many at a time as have ``BATCH_BYTES`` bytes together, at least one."""
+def _batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """``items`` in order, in batches of at most ``BATCH_BYTES`` bytes but at least one item."""
     batch: list[T] = []
-    room = BATCH_BYTES
-    for thing in things:
-        if batch and size(thing) > room:
+    budget = BATCH_BYTES
+    for item in items:
+        if batch and size(item) > budget:
             yield batch
-            batch, room = [], BATCH_BYTES
-        batch.append(thing)
-        room -= size(thing)
+            batch, budget = [], BATCH_BYTES
+        batch.append(item)
+        budget -= size(item)
     if batch:
         yield batch
 
 
 def _plain(part: AnyPart) -> AnyPart:
-    """``part`` without what only programs read: its words, in the same place."""
+    """``part`` reduced to its text, without provider data, arguments and tool data."""
     match part:
         case Text(text=text):
             return Text(text=clean(text))
@@ -324,6 +323,6 @@ def _plain(part: AnyPart) -> AnyPart:
 
 
 def _critical(task: asyncio.Task[None]) -> None:
-    """These tasks work as long as the process does; one that ends is a fault nobody would see otherwise."""
+    """Log the failure of a background task; they run as long as the process, and it would go unnoticed otherwise."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("no run is stored any more, restart this process", exc_info=error)

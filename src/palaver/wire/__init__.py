@@ -1,5 +1,4 @@
-"""The contract between HTTP and a dialect: what a call is, what an answer may be, how bytes are framed,
-what a row of a dialect's manifest is.
+"""The interface between HTTP and the dialects: requests, responses, framing, and a dialect's requirements.
 
-Knows core and nothing else; in particular no socket, no web framework and no vendor.
+Imports only core; in particular no sockets, no web framework and no vendor.
 """

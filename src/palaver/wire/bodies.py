@@ -1,4 +1,4 @@
-"""Reading requests: the rules that every dialect shares, so that no dialect has a parser of its own.
+"""Parsing requests: the rules shared by all dialects, so that no dialect needs its own parser.
 
 Source: the wire specification, section "Requests, all dialects".
 """
@@ -19,8 +19,8 @@ from palaver.wire.contract import Request
 
 MAX_DEPTH = 64
 MAX_NODES = 20_000
-"""Objects, arrays and members of one body. Each takes up to fifty times the memory that its bytes do, and the
-collector's time."""
+"""Maximum number of objects, arrays and members in one body. Each takes up to 50 times its bytes in memory, and adds
+to garbage collection."""
 _BLANK = b" \t\r\n"
 _decode = msgspec.json.Decoder().decode
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -30,9 +30,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def json_object(body: bytes, *, empty_is_object: bool = False) -> dict[str, Any]:
-    """The JSON object in ``body``: UTF-8, at most 64 deep, with at most 20,000 objects, arrays and members, no lone
-    surrogates; the last of a repeated member counts; U+0000 becomes U+FFFD. Raises
-    ``Invalid(field="body", rule="json")``, ``rule="required"`` where it is empty."""
+    """Parse ``body`` as a JSON object: UTF-8, at most 64 levels deep, at most 20,000 objects, arrays and members, no
+    lone surrogates. The last of repeated members wins; U+0000 becomes U+FFFD. Raises
+    ``Invalid(field="body", rule="json")``, or ``rule="required"`` if it is empty."""
     if not body.strip(_BLANK):
         if empty_is_object:
             return {}
@@ -55,20 +55,20 @@ def _nodes(body: bytes) -> int:
 
 
 def _depth(value: Any) -> int:
-    """How deep ``value`` nests, the outermost container being 1. Goes down one level a round: no recursion."""
+    """The nesting depth of ``value``; the outermost container is level 1. Iterates by level, without recursion."""
     depth = 0
     level: list[Any] = [value]
     while level:
-        inside: list[Any] = []
+        children: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                inside.extend(cast("dict[str, Any]", item).values())
+                children.extend(cast("dict[str, Any]", item).values())
             elif isinstance(item, list):
-                inside.extend(cast("list[Any]", item))
+                children.extend(cast("list[Any]", item))
         if not any(isinstance(item, dict | list) for item in level):
             break
         depth += 1
-        level = inside
+        level = children
     return depth
 
 
@@ -83,14 +83,14 @@ def _without_nul(value: Any) -> Any:
 
 
 fields = cache(msgspec.structs.fields)
-"""The fields of a shape; msgspec puts them together anew each time."""
+"""The fields of a ``Struct``, cached: msgspec recomputes them on every call."""
 
 
 def parse(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
-    """``members`` as a ``shape``, whose fields are checked in the order they are declared in, so that the first
-    wrong one is the one reported. ``null`` equals absent, unknown members are passed over.
+    """Convert ``members`` to a ``shape``. ``null`` equals absent; unknown members are ignored.
 
-    Raises ``Invalid(field, rule="type")``.
+    Fields are checked in the order of their declaration. Raises ``Invalid(field, rule="type")`` for the first wrong
+    one.
     """
     values: dict[str, Any] = {}
     for field in fields(shape):
@@ -103,7 +103,7 @@ def parse(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool =
             values[field.name] = msgspec.convert(value, field.type)
         except msgspec.ValidationError as error:
             if digits_are_numbers and value is not members[field.encode_name]:
-                try:  # the field is a text after all
+                try:  # the field may be a string
                     values[field.name] = msgspec.convert(members[field.encode_name], field.type)
                     continue
                 except msgspec.ValidationError:
@@ -123,7 +123,7 @@ def _from_digits(value: Any) -> Any:
 
 
 def as_id(number: int) -> int | None:
-    """``number`` where it can be an id of ours; larger ones name nothing."""
+    """``number`` if it is in the range of ids, else ``None``."""
     return number if 0 < number <= MAX_ID else None
 
 
@@ -131,8 +131,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
 def idempotency_key(call: Request, scope: str) -> IdempotencyKey | None:
-    """The call's ``Idempotency-Key``, ``None`` where there is none. ``scope`` is method and path, the same text for
-    every spelling of one call. Raises ``Invalid(field="Idempotency-Key")``."""
+    """The call's ``Idempotency-Key``, or ``None`` without one. ``scope`` is the method and path, normalized to one form
+    per call. Raises ``Invalid(field="Idempotency-Key")``."""
     key = call.headers.get("idempotency-key")
     if key is None:
         return None

@@ -1,7 +1,7 @@
-"""What ``http`` hands to a dialect and what it takes back.
+"""The interface between ``http`` and a dialect.
 
-A dialect is values in, values out: ``claim`` and ``verify`` say who calls, a route's ``handle`` does what was asked
-and answers a ``Response`` or a ``StreamingResponse``, ``refuse`` turns any ``Problem`` into the vendor's form, and an
+A dialect maps values to values: ``claim`` and ``verify`` authenticate the caller, a route's ``handle`` returns a
+``Response`` or a ``StreamingResponse``, ``refuse`` turns any ``Problem`` into the vendor's error format, and an
 ``Encoder`` turns a run's events into the vendor's bytes.
 """
 
@@ -33,9 +33,9 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 
 class Headers(Mapping[str, str]):
-    """Request headers: names case-insensitive, values trimmed; of a repeated one the last counts.
+    """Request headers: names are case-insensitive, values trimmed; the last of repeated headers wins.
 
-    Trimmed are spaces and tabs alone: 0x85 and 0xA0 are white space to Python, and here the end of a UTF-8 character.
+    Only spaces and tabs are trimmed: Python also treats 0x85 and 0xA0 as white space, but here they are UTF-8 bytes.
     """
 
     __slots__ = ("_values",)
@@ -54,64 +54,64 @@ class Headers(Mapping[str, str]):
 
 
 def request_id(headers: Headers) -> str | None:
-    """The caller's own ``X-Request-ID`` as it wrote it; ``None`` where it sent none, or none that can be repeated."""
+    """The caller's ``X-Request-ID``, unchanged; ``None`` if it is missing, too long or not printable."""
     header = headers.get("x-request-id", "")
     try:
-        sent = header.encode("latin-1").decode()
+        value = header.encode("latin-1").decode()
     except UnicodeDecodeError:
-        sent = header
-    return sent if 0 < len(sent) <= MAX_REQUEST_ID and sent.isprintable() else None
+        value = header
+    return value if 0 < len(value) <= MAX_REQUEST_ID and value.isprintable() else None
 
 
 class Upload(ByteSource, Protocol):
-    """The body of a route that takes uploads. It need not be in memory."""
+    """The body of an upload route. It need not be in memory."""
 
     def read(self, start: int, end: int) -> bytes: ...
 
     async def examine(self, work: Callable[[Upload], T]) -> T:
-        """What ``work`` makes of it. It is done beside everything else: it may take as long as the upload is large."""
+        """The result of ``work``, run in the background: it may take time proportional to the upload's size."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. ``now`` is Unix seconds, ``trace`` the request's id in logs and in the vendors' trace members."""
+    """One request. ``now`` is in Unix seconds; ``trace`` is the request's id in logs and in vendors' trace fields."""
 
     method: str
     path: str
     """Percent-decoded."""
     target: str
-    """Path and query exactly as sent, for schemes that sign them."""
+    """Path and query exactly as sent, for signature schemes."""
     headers: Headers
     route: str
-    """The path of the route that serves it, with its ``{name}`` segments; empty where none does."""
+    """The path template of the matched route, with its ``{name}`` segments; empty without a match."""
     params: Mapping[str, str]
-    """What the route's ``{name}`` segments matched, percent-decoded."""
+    """The path parameters, percent-decoded."""
     body: bytes
-    """Empty where there is an ``upload``."""
+    """Empty if there is an ``upload``."""
     now: float
     trace: str
     origin: str = ""
-    """``https://host`` the caller used."""
+    """``https://host`` as used by the caller."""
     upload: Upload | None = None
-    """The body of a route with ``upload``."""
+    """The body of a route with ``upload=True``."""
     language: str = "en-US"
-    """The server's, for callers who do not say which one they read."""
+    """The server's default language, for callers that request none."""
 
     @property
     def raw_path(self) -> str:
-        """As sent, without the query."""
+        """The path as sent, without the query."""
         return self.target.partition("?")[0]
 
     @property
     def query(self) -> str:
-        """As sent, without the question mark."""
+        """The query string as sent, without the question mark."""
         return self.target.partition("?")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A whole answer."""
+    """A complete response."""
 
     status: int = 200
     body: bytes = b""
@@ -120,67 +120,66 @@ class Response:
     charged: bool = True
     """Whether the call counts towards the credential's ``total``."""
     pieces: AsyncIterator[bytes] | None = None
-    """What goes out instead of ``body`` as it is taken, ``length`` bytes in all."""
+    """Sent lazily instead of ``body``, ``length`` bytes in total."""
     length: int | None = 0
-    """``None``: it is not known before, and the end of the answer is marked in another way."""
+    """``None``: unknown in advance; the response is sent without ``Content-Length``."""
     held: int = 0
-    """Bytes of memory that an answer in pieces takes until it is taken."""
+    """Memory used by ``pieces`` until they are sent, in bytes."""
     writes: tuple[bytes, ...] = ()
-    """What goes out write by write instead of ``body``: sent as a stream is, without a length, not to be cached."""
+    """Sent instead of ``body``, one write each, like a stream: without a length, not cacheable."""
 
 
 @runtime_checkable
 class Punctual(Protocol):
-    """An encoder whose writes keep a distance in time."""
+    """An encoder that keeps a minimum interval between writes."""
 
     def written(self, now: float) -> None:
-        """All that it gave so far has been handed to the socket, which may have had to wait for the reader."""
+        """Called after all bytes so far have been passed to the socket, possibly delayed by a slow reader."""
         ...
 
 
 class Encoder(Protocol):
-    """Turns one run's events into the vendor's bytes. Each item of what ``encode`` returns goes out as one write.
+    """Turns one run's events into the vendor's bytes. Each item that ``encode`` returns is sent as one write.
 
-    ``encode`` must take any sequence of events that ``Draft`` takes, and owns the state that takes. ``now`` is Unix
+    ``encode`` must accept every sequence of events that ``Draft`` accepts, and keeps its own state. ``now`` is in Unix
     seconds.
     """
 
     aborts_on_failure: bool
-    """Whether a failed run's stream ends abnormally, so that the reader notices the break."""
+    """Whether a failed run's stream is aborted, so that the reader notices the failure."""
     always_heartbeat: bool
-    """Whether heartbeats come at their interval in any case, and not only when nothing else does."""
+    """Whether heartbeats are sent at every interval, rather than only on an idle stream."""
     flush_at: float | None
-    """When (Unix seconds) ``flush`` wants to be called if no event comes before; read after every ``encode``."""
+    """When (Unix seconds) to call ``flush`` if no event arrives first; read after every ``encode``."""
 
     @property
     def heartbeat(self) -> bytes:
-        """What an idle stream sends."""
+        """The bytes sent on an idle stream."""
         ...
 
     def encode(self, event: Event, now: float) -> list[bytes]: ...
 
     def flush(self, now: float) -> list[bytes]:
-        """What was held back and goes out now, without a further event."""
+        """The buffered output that is due now, without a further event."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamingResponse:
-    """An answer that follows a run from where ``reader`` stands to its end."""
+    """A streaming response that follows a run from the cursor of ``reader`` to its end."""
 
     reader: RunReader
     encoder: Encoder
     media_type: str
     headers: tuple[tuple[str, str], ...] = ()
     replayed: bool = False
-    """Whether an equal call before began the run."""
+    """Whether an earlier equal call started the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialClaim:
-    """Which credential a caller says it has: by its id, by the secret (where that is all that is sent), or by an
-    access token that stands for it. A token beside an id is looked up as well. ``signed``: the token is one that was
-    signed, and not stored."""
+    """The credential that a caller claims: by its id, by its secret (if nothing else is sent), or by an access token
+    issued for it. A token sent together with an id is looked up too. ``signed``: the token is signed, not stored."""
 
     id: str | None = None
     secret: str | None = None
@@ -190,7 +189,7 @@ class CredentialClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicSettings:
-    """What dialects show of the server's settings. Life times are in seconds."""
+    """The server settings that dialects use. TTLs are in seconds."""
 
     timezone: tzinfo
     language: str
@@ -201,7 +200,7 @@ class PublicSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What a route's handler may use."""
+    """The services available to route handlers."""
 
     chat: Chat
     users: Users
@@ -217,30 +216,30 @@ Handler = Callable[[Request, Principal, Services], Awaitable[Response | Streamin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One method and path. ``{name}`` matches one segment, literal segments win over it."""
+    """One method and path. ``{name}`` matches one segment; literal segments take precedence."""
 
     method: Method
     path: str
     handle: Handler
     purpose: str
     idempotent: bool = False
-    """Honours ``Idempotency-Key``."""
+    """Supports ``Idempotency-Key``."""
     public: bool = False
-    """Needs no credential. The exception: a route without this is closed."""
+    """Needs no credential; all other routes do."""
     upload: bool = False
-    """Takes a body as large as an upload may be."""
+    """Accepts bodies up to the upload limit."""
     capability: bool = False
-    """Its path is worth as much as a credential, so no log has it."""
+    """Its path grants access like a credential, and is therefore never logged."""
     permit: Callable[[Principal], None] | None = None
-    """Raises ``Forbidden`` for callers who may not use the path, whatever its method."""
+    """Raises ``Forbidden`` for callers that may not use the path, with any method."""
     operation: Operation | None = None
-    """What it takes and gives, for the OpenAPI document."""
+    """Its request and responses, for the OpenAPI document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySetting:
-    """A setting that a credential of the dialect may have. ``read`` turns a JSON value into the stored one or raises
-    ``ValueError`` with what is allowed."""
+    """A setting of the dialect's credentials. ``read`` converts a JSON value to the stored one, or raises
+    ``ValueError`` with a description of the allowed values."""
 
     name: str
     read: Callable[[Any], Any]
@@ -249,7 +248,7 @@ class KeySetting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurlSample:
-    """What a newcomer pastes: made for one credential and one agent."""
+    """The input of a sample curl command, for one credential and one agent."""
 
     base_url: str
     id: str
@@ -264,27 +263,27 @@ class Dialect:
 
     name: str
     prefixes: tuple[str, ...]
-    """Paths below these that no route serves are refused in this dialect's form."""
+    """Unrouted paths under these are refused in this dialect's error format."""
     routes: tuple[Route, ...]
     claim: Callable[[Request], CredentialClaim]
-    """Which credential the call names. Raises ``Unauthenticated(reason="missing")``."""
+    """The credential that the request claims. Raises ``Unauthenticated(reason="missing")``."""
     verify: Callable[[Request, ApiKey | None, Token | None], Principal]
-    """Whether the call proves it; the key is ``None`` when there is none as claimed, the token likewise."""
+    """Authenticates the request; key and token are ``None`` if none matches the claim. Raises ``Unauthenticated``."""
     refuse: Callable[[AnyProblem, Request, ApiKey | None], Response]
-    """The vendor's form of a problem, for a caller of that key if it has shown one. Total: every kind has a form."""
+    """The vendor's error response for a problem; the key is the caller's, if known. Handles every kind of problem."""
     new_credential: Callable[[bytes], tuple[str, str]]
-    """(id, secret) of a new credential, made from 32 random bytes."""
+    """(id, secret) of a new credential, derived from 32 random bytes."""
     curl: Callable[[CurlSample], str]
     unrouted: Literal["first", "after size", "after rate"] = "first"
-    """Where in the vendor's order of checks a call that no route serves is refused."""
+    """The point in the vendor's order of checks at which unrouted requests are refused."""
     traced_as: Callable[[Request], Mapping[str, str]] | None = None
-    """What the vendor's answers call the request, by the member's name: logged, so that it can be found."""
+    """The request's ids in the vendor's responses, by field name; logged, so that they can be searched for."""
     exposed: tuple[str, ...] = ()
-    """Answer headers that pages in a browser may read, beside those of every dialect."""
+    """Response headers exposed to browsers (CORS), in addition to those of every dialect."""
     signs_body: bool = False
-    """Whether ``verify`` needs the body. Elsewhere a body is read for verified callers alone."""
+    """Whether ``verify`` needs the body. Otherwise the body is read only after authentication."""
     settings: tuple[KeySetting, ...] = field(default=())
     requirements: tuple[Requirement, ...] = field(default=())
-    """What it promises, for whoever wants to know."""
+    """The documented promises of the dialect."""
     info: DialectInfo | None = None
-    """What its routes have in common, for the OpenAPI document."""
+    """Properties common to its routes, for the OpenAPI document."""

@@ -1,4 +1,4 @@
-"""How what somebody uploaded is handed out: never so that a browser runs it as a page of this server."""
+"""Headers for serving uploaded files, so that a browser never executes them in this server's origin."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from urllib.parse import quote
 
 from palaver.core.types import StoredFile
 
-_SHOWN = re.compile(
+_DISPLAYABLE = re.compile(
     r"(?:image/(?:png|jpeg|gif|webp|avif|bmp)|audio/[\w.+-]+|video/[\w.+-]+|text/plain)(?:[ \t]*;.*)?",
     re.ASCII | re.IGNORECASE,
 )
-"""Media types that browsers show without running anything in them."""
+"""Media types that browsers display without executing any content."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
 def download_headers(file: StoredFile, *, inline: bool = True) -> tuple[tuple[str, str], ...]:
-    """The headers of the file's bytes. Without ``inline`` every browser saves them, with it what is safe is shown."""
-    kind = "inline" if inline and _SHOWN.fullmatch(file.media_type) else "attachment"
+    """The response headers for a file. With ``inline``, browsers display safe media types; otherwise they download."""
+    kind = "inline" if inline and _DISPLAYABLE.fullmatch(file.media_type) else "attachment"
     return (
         ("Content-Disposition", f"{kind}; filename*=UTF-8''{quote(file.name, safe='')}"),
         ("X-Content-Type-Options", "nosniff"),

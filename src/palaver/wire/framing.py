@@ -1,7 +1,7 @@
-"""Bytes from values: JSON as the dialects write it, one event as one piece.
+"""Serialization: JSON as the dialects write it, and streaming events.
 
-Inside a stream JSON is ASCII: a reader that guesses the charset, cuts inside a character, or breaks lines at U+2028
-cannot be harmed.
+JSON in streams is ASCII: this protects clients that guess the charset, split inside a character, or break lines at
+U+2028.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 WRITE_BYTES = 65_536
-"""Bytes of a long text that go out as one write."""
+"""Bytes of a long text sent as one write."""
 
 _compact = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -25,32 +25,32 @@ _ascii = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def compact_json(value: Any) -> bytes:
-    """``value`` as compact UTF-8 JSON, members in their order, non-ASCII as it is."""
+    """``value`` as compact UTF-8 JSON, with members in order and non-ASCII characters unescaped."""
     return _compact(value)
 
 
 def ascii_text(text: str) -> str:
-    """``text`` as a JSON string in ASCII, quotes included: above U+007E everything is ``\\uXXXX``."""
+    """``text`` as an ASCII JSON string, including quotes: everything above U+007E is escaped as ``\\uXXXX``."""
     quoted: str = _quote(text)
     return quoted.replace("\x7f", "\\u007f") if "\x7f" in quoted else quoted
 
 
 def ascii_json(value: Any) -> bytes:
-    """``value`` as compact JSON in ASCII; half of a surrogate pair stays what it is, as ``ascii_text`` has it."""
+    """``value`` as compact ASCII JSON; lone surrogates are escaped, as in ``ascii_text``."""
     try:
         encoded = _compact(value)
     except UnicodeEncodeError:
-        written = _ascii(value)
+        text = _ascii(value)
     else:
         if encoded.isascii() and b"\x7f" not in encoded:
             return encoded
-        # The standard library escapes in C; it is given plain values, whatever kind ``value`` was of.
-        written = _ascii(_decode(encoded))
-    return written.replace("\x7f", "\\u007f").encode("ascii")
+        # The standard library escapes in C, but only takes plain values: decode whatever type ``value`` has.
+        text = _ascii(_decode(encoded))
+    return text.replace("\x7f", "\\u007f").encode("ascii")
 
 
 class EscapedText:
-    """A text that grows, as the inside of a JSON string in ASCII: written once, however often it is repeated."""
+    """A growing text as the content of an ASCII JSON string: each piece is escaped once, however often it is sent."""
 
     __slots__ = ("_blocks", "_pieces", "_size")
 
@@ -63,12 +63,12 @@ class EscapedText:
         return bool(self._blocks or self._pieces)
 
     def __iter__(self) -> Iterator[bytes]:
-        """All of it in pieces."""
+        """The whole text in pieces."""
         yield from self._blocks
         yield from self._pieces
 
     def add(self, text: str) -> bytes:
-        """Append; what was appended as a whole JSON string."""
+        """Append ``text``, and return it as a complete JSON string."""
         quoted = ascii_text(text).encode("ascii")
         if not text:
             return quoted
@@ -82,22 +82,22 @@ class EscapedText:
 
 
 def split_writes(*parts: bytes | EscapedText) -> list[bytes]:
-    """``parts`` one behind the other: in one write as long as they are short, else in several, so that a long answer
-    is neither copied nor sent at once."""
-    done: list[bytes] = []
-    held: list[bytes] = []
+    """Concatenate ``parts``: one write if they are short, otherwise several, so that a long answer is neither copied
+    nor sent all at once."""
+    writes: list[bytes] = []
+    buffer: list[bytes] = []
     size = 0
     for part in parts:
         for piece in (part,) if isinstance(part, bytes) else part:
-            held.append(piece)
+            buffer.append(piece)
             size += len(piece)
             if size > WRITE_BYTES:
-                done.append(held[0] if len(held) == 1 else b"".join(held))
-                held.clear()
+                writes.append(buffer[0] if len(buffer) == 1 else b"".join(buffer))
+                buffer.clear()
                 size = 0
-    if held:
-        done.append(b"".join(held))
-    return done
+    if buffer:
+        writes.append(b"".join(buffer))
+    return writes
 
 
 def ndjson_line(value: Any) -> bytes:
@@ -106,22 +106,22 @@ def ndjson_line(value: Any) -> bytes:
 
 
 def sse(event: str, data: bytes) -> bytes:
-    """One server-sent event with a name, no space after the colons."""
+    """One named server-sent event, without a space after the colons."""
     return b"event:%s\ndata:%s\n\n" % (event.encode(), data)
 
 
-_ADDRESS = "!#$%&'()*+,/:;=?@[]~"
+_URL_SAFE = "!#$%&'()*+,/:;=?@[]~"
 
 
 def address(text: str) -> str:
-    """An address as a header has it: what may not stand in one is percent-encoded, what is encoded stays so."""
-    return quote(text, safe=_ADDRESS)
+    """A URL as a header value: characters not allowed in URLs are percent-encoded; existing escapes are kept."""
+    return quote(text, safe=_URL_SAFE)
 
 
 _PLAIN = re.compile(r"[\x21-\x7e]+", re.ASCII)
-_KEPT = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+_HEADER_SAFE = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def header_value(text: str) -> str:
-    """``text`` as a header's value: percent-encoded UTF-8 where it has characters that do not go there."""
-    return text if _PLAIN.fullmatch(text) else quote(text, safe=_KEPT)
+    """``text`` as a header value: as percent-encoded UTF-8 if it is not plain visible ASCII."""
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_HEADER_SAFE)

@@ -1,4 +1,4 @@
-"""An answer that is given once for one ``Idempotency-Key``: for creating calls that begin no run."""
+"""Executing a call once per ``Idempotency-Key``, for routes that create something other than a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPLAYED = ("Idempotency-Replayed", "true")
 
 
 Subject = Conversation | StoredFile | None
-"""What an answer is about; ``None``: its end user alone. A kept answer goes when its subject goes."""
+"""The subject of a response; ``None``: only its end user. A stored response is deleted together with its subject."""
 
 
 async def answer_once(
@@ -21,23 +21,23 @@ async def answer_once(
     claim: IdempotencyKey | None,
     work: Callable[[], Awaitable[tuple[Response, Subject]]],
 ) -> Response:
-    """What ``work`` answers, or what it answered to an equal call before, byte for byte; an equal call that still
-    works is waited for. An error that ``work`` raises leaves the key free. Raises ``Conflict``."""
+    """The response of ``work``, or a byte-for-byte replay of an earlier equal call's; waits for an equal call in
+    progress. An error that ``work`` raises releases the key. Raises ``Conflict`` for a different request."""
     if claim is None:
-        reply, _ = await work()
-        return reply
+        response, _ = await work()
+        return response
 
-    async def answer() -> StoredResponse:
-        reply, subject = await work()
+    async def stored_response() -> StoredResponse:
+        response, subject = await work()
         return StoredResponse(
-            status=reply.status,
-            media_type=reply.media_type,
-            headers=reply.headers,
-            body=reply.body,
+            status=response.status,
+            media_type=response.media_type,
+            headers=response.headers,
+            body=response.body,
             conversation=subject.id if isinstance(subject, Conversation) else None,
             file=subject.id if isinstance(subject, StoredFile) else None,
         )
 
-    given, replayed = await room.idempotency.run_once(who, claim, answer)
-    headers = (*given.headers, REPLAYED) if replayed else given.headers
-    return Response(status=given.status, body=given.body, media_type=given.media_type, headers=headers)
+    stored, replayed = await room.idempotency.run_once(who, claim, stored_response)
+    headers = (*stored.headers, REPLAYED) if replayed else stored.headers
+    return Response(status=stored.status, body=stored.body, media_type=stored.media_type, headers=headers)

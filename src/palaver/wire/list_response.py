@@ -1,5 +1,5 @@
-"""JSON of many messages: encoded one at a time, so that others have their turn, and sent as it is read where it may be
-of any length."""
+"""JSON lists of messages: encoded one item at a time, yielding to other tasks, and streamed if the length is
+unbounded."""
 
 from __future__ import annotations
 
@@ -14,72 +14,72 @@ from palaver.wire.contract import Response
 from palaver.wire.framing import compact_json
 
 BATCH_BYTES = 262_144
-"""Bytes that are encoded before others have their turn."""
+"""Bytes encoded before yielding to other tasks."""
 EMPTY = b"[]"
 STREAMED_BYTES = 1_048_576
-"""Bytes that an answer which is sent as it is read counts for, until it is taken."""
+"""Assumed memory use, in bytes, of a response that is streamed while it is read."""
 
 
-async def list_response(shown: Iterable[Any], head: bytes, tail: bytes) -> Response:
-    """The elements of ``shown`` as a JSON array between ``head`` and ``tail``. Each is made when its turn comes."""
+async def list_response(items: Iterable[Any], head: bytes, tail: bytes) -> Response:
+    """``items`` as a JSON array between ``head`` and ``tail``. The iterable is consumed lazily."""
     parts = [head + b"["]
-    at_once = 0
-    for number, one in enumerate(shown):
-        piece = compact_json(one)
+    batch_size = 0
+    for number, item in enumerate(items):
+        piece = compact_json(item)
         parts.append(b"," + piece if number else piece)
-        at_once += len(piece)
-        if at_once > BATCH_BYTES:
-            at_once = 0
+        batch_size += len(piece)
+        if batch_size > BATCH_BYTES:
+            batch_size = 0
             await asyncio.sleep(0)
     parts.append(b"]" + tail)
     size = sum(map(len, parts))
     if size <= BATCH_BYTES:
         return Response(body=b"".join(parts))
-    return Response(pieces=_given_up(parts), length=size, held=size)
+    return Response(pieces=_drain(parts), length=size, held=size)
 
 
-async def _given_up(parts: list[bytes]) -> AsyncGenerator[bytes, None]:
-    """``parts``, of which none is held any longer than it takes to send it."""
+async def _drain(parts: list[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield ``parts``, releasing each once it is sent."""
     parts.reverse()
     while parts:
         yield parts.pop()
 
 
 async def history_response(
-    said: FullHistory, show: Callable[[Message], Any | None], ends: tuple[bytes, bytes], *, first: Sequence[Any] = ()
+    history: FullHistory, show: Callable[[Message], Any | None], ends: tuple[bytes, bytes], *, first: Sequence[Any] = ()
 ) -> Response:
-    """``first`` and what was said as a JSON array between ``ends``, without what ``show`` leaves out: whole, or sent
-    as it is read."""
-    begun = chain(first, _shown(said.first, show))
-    if said.rest is None:
-        return await list_response(begun, *ends)
-    return Response(pieces=_read_on(begun, said.rest, show, ends), length=None, held=STREAMED_BYTES)
+    """``first`` and the messages of ``history``, converted by ``show`` (``None``: skipped), as a JSON array between
+    ``ends``. Streamed if the history has a ``rest``."""
+    items = chain(first, _items(history.first, show))
+    if history.rest is None:
+        return await list_response(items, *ends)
+    return Response(pieces=_stream(items, history.rest, show, ends), length=None, held=STREAMED_BYTES)
 
 
-def _shown(messages: Iterable[Message], show: Callable[[Message], Any | None]) -> Iterator[Any]:
-    return (one for message in messages if (one := show(message)) is not None)
+def _items(messages: Iterable[Message], show: Callable[[Message], Any | None]) -> Iterator[Any]:
+    return (item for message in messages if (item := show(message)) is not None)
 
 
-async def _read_on(
-    begun: Iterable[Any],
+async def _stream(
+    items: Iterable[Any],
     rest: AsyncGenerator[Sequence[Message], None],
     show: Callable[[Message], Any | None],
     ends: tuple[bytes, bytes],
 ) -> AsyncGenerator[bytes, None]:
     head, tail = ends
-    before = head + b"["
-    for one in begun:
-        yield before + compact_json(one)
-        before = b","
-    async for piece in rest:
-        for one in _shown(piece, show):
-            yield before + compact_json(one)
-            before = b","
-    yield (before if before != b"," else b"") + b"]" + tail
+    separator = head + b"["
+    for item in items:
+        yield separator + compact_json(item)
+        separator = b","
+    async for messages in rest:
+        for item in _items(messages, show):
+            yield separator + compact_json(item)
+            separator = b","
+    yield (separator if separator != b"," else b"") + b"]" + tail
 
 
 def split_around(body: bytes, place: bytes = EMPTY) -> tuple[bytes, bytes]:
-    """What stands before and behind the array that is to be in ``body`` where ``place`` is for the first time."""
-    head, found, tail = body.partition(place)
-    assert found, "the array has its place"
+    """The parts of ``body`` before and after the first occurrence of ``place``, to be replaced by the array."""
+    head, separator, tail = body.partition(place)
+    assert separator, "the body contains the placeholder"
     return head, tail

@@ -1,7 +1,7 @@
-"""What routes and dialects say of themselves, so that a document can be made of it: values that serve no call.
+"""Descriptions of routes and dialects for the OpenAPI document; not used to serve requests.
 
-A shape is a type that ``msgspec`` can describe: for requests the very ``Struct`` that the handler reads with, for
-answers one of what it writes.
+A shape is a type that ``msgspec`` can describe: for requests the same ``Struct`` that the handler parses with, for
+responses the type that it returns.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from palaver.core.types import RunEnded, Status, Text, Thinking
 Shape = Any
 """A ``Struct``, or another type that ``msgspec.json.schema`` takes."""
 Examples = Mapping[str, Any]
-"""By the name that a reader sees."""
+"""Examples, by display name."""
 JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A segment of a path, or a header."""
+    """A path or header parameter."""
 
     name: str
     meaning: str
@@ -35,9 +35,9 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodySpec:
-    """What a call brings; without a ``shape`` it is bytes. ``required`` are the members without which it is refused,
-    ``without`` those that its credential says instead; ``empty`` says that no body at all is as good as one without
-    members. ``files`` are the fields of a form that are files."""
+    """The request body; without a ``shape``, raw bytes. ``required`` lists the mandatory members, ``without`` those
+    that the credential determines instead; ``empty``: an empty body equals an empty object. ``files`` lists the form
+    fields that are files."""
 
     shape: type[msgspec.Struct] | None = None
     required: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class BodySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuerySpec:
-    """What a call brings behind its question mark."""
+    """The query parameters; members as in ``BodySpec``."""
 
     shape: type[msgspec.Struct]
     required: tuple[str, ...] = ()
@@ -60,8 +60,8 @@ class QuerySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseSpec:
-    """One answer of a call that went well, or a refusal that is the route's own. ``shape`` is ``None`` for text and
-    bytes; ``media_type`` is empty where there is no body."""
+    """A success response, or an error specific to the route. ``shape`` is ``None`` for text and bytes; ``media_type``
+    is empty if there is no body."""
 
     meaning: str
     status: int = 200
@@ -73,24 +73,24 @@ class ResponseSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What one route takes and gives, beside the refusals that its dialect has for every route."""
+    """The request and responses of one route, except for the error responses common to its dialect."""
 
     source: str
-    """The vendor's page or the section of the wire specification that it comes from."""
+    """The vendor's page or the section of the wire specification that defines it."""
     responses: tuple[ResponseSpec, ...] = ()
     body: BodySpec | None = None
     query: QuerySpec | None = None
     not_found: tuple[Noun, ...] = ()
-    """What it may look for in vain."""
+    """The resources that it may report as not found."""
     more: str = ""
-    """What its purpose leaves open, in Markdown."""
+    """Details in addition to its purpose, in Markdown."""
     needs: tuple[tuple[str, ...], ...] | None = None
-    """Credentials other than the dialect's usual ones; see ``DialectInfo.needs``."""
+    """Overrides the dialect's security requirements; see ``DialectInfo.needs``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityScheme:
-    """One part of a credential: ``Authorization: Bearer …``, or a header of the vendor's own."""
+    """One part of a credential: ``Authorization: Bearer …``, or a vendor-specific header."""
 
     name: str
     meaning: str
@@ -100,25 +100,25 @@ class SecurityScheme:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialectInfo:
-    """What is the same on all routes of a dialect."""
+    """The properties common to all routes of a dialect."""
 
     title: str
     meaning: str
     refusal: Shape
-    """The form of ``Dialect.refuse`` where it is JSON."""
+    """The JSON shape of responses from ``Dialect.refuse``."""
     schemes: tuple[SecurityScheme, ...] = ()
     needs: tuple[tuple[str, ...], ...] = ()
-    """The schemes that let a caller in: one of these groups, every scheme of it. None: all schemes together."""
+    """Alternative groups of required schemes: all schemes of one group. Empty: all schemes together."""
     path: tuple[Parameter, ...] = ()
     """The ``{name}`` segments of its paths."""
     headers: tuple[Parameter, ...] = ()
-    """What calls with a credential may carry beside it."""
+    """Optional headers of authenticated calls."""
     keys: tuple[Mapping[str, Any], ...] = ()
-    """Settings of credentials whose refusals have different statuses."""
+    """Credential settings that change the status of error responses."""
 
 
 def example_run() -> list[Event]:
-    """A short run, for examples of streams that an encoder itself has written."""
+    """A short run, for stream examples generated by the encoders."""
     return [
         PartStarted(part=Thinking()),
         TextDelta(text="look it up"),

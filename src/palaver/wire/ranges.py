@@ -1,4 +1,4 @@
-"""The ``Range`` header, as far as it is heeded: one range of bytes. Source: RFC 9110, section 14."""
+"""The ``Range`` header, limited to a single byte range. Source: RFC 9110, section 14."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ _RANGES = re.compile(r"bytes[ \t]*=[ \t]*(.*)", re.ASCII | re.IGNORECASE)
 _ONE = re.compile(r"([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18})", re.ASCII)
 
 
-class RangeNotSatisfiable(Exception):  # noqa: N818  the caller's error, not ours
-    """The file has no such bytes, or the header is malformed."""
+class RangeNotSatisfiable(Exception):  # noqa: N818  the caller's error, not palaver's
+    """The range is outside of the file, or the header is malformed."""
 
 
 def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """(start, length) of the bytes asked for; ``None`` for all of them: without a header, in another unit, or for
-    several ranges at once. Raises ``RangeNotSatisfiable``."""
+    """(start, length) of the requested range in bytes; ``None`` to send the whole file: without the header, for other
+    units, or for several ranges. Raises ``RangeNotSatisfiable``."""
     match = _RANGES.fullmatch(header or "")
     if match is None:
         return None
-    ranges = [one.strip(" \t") for one in match[1].split(",")]
-    found = [_span(one, size) for one in ranges if one]
-    if not found:
+    ranges = [text.strip(" \t") for text in match[1].split(",")]
+    spans = [_span(text, size) for text in ranges if text]
+    if not spans:
         raise RangeNotSatisfiable
-    return found[0] if len(found) == 1 else None
+    return spans[0] if len(spans) == 1 else None
 
 
 def _span(text: str, size: int) -> tuple[int, int]:

@@ -1,5 +1,5 @@
-"""Every refusal that a route can answer, found by refusing: each kind of problem the route may meet goes through the
-dialect's own ``refuse``, so that what is documented is what is sent."""
+"""The error responses of a route, for its documentation: every problem that the route may raise is passed through the
+dialect's own ``refuse``, so that the documentation matches the actual responses."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ _NOUNS: tuple[Noun, ...] = tuple(noun for noun in get_args(Noun) if noun not in 
 _RULES: tuple[Rule, ...] = ("required", "type", "range", "length")
 _REASONS: tuple[AuthReason, ...] = get_args(AuthReason)
 _ACCEPTS = ("*/*", "text/event-stream")
-"""What decides over the form of a refusal: callers who read events get it as one."""
+"""The ``Accept`` headers that affect the form of a refusal: callers that read events receive it as an event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One refusal, called by the problem it is the answer to."""
+    """One error response, named after its problem."""
 
     name: str
     reply: Response
 
 
 def refusals(dialect: Dialect, route: Route) -> list[Refusal]:
-    """The route's refusals, each text once."""
-    found: dict[tuple[int, str, bytes], Refusal] = {}
-    for call in _calls(route):
+    """The route's distinct error responses."""
+    distinct: dict[tuple[int, str, bytes], Refusal] = {}
+    for request in _requests(route):
         for name, problem in _problems(dialect, route):
             for key in _keys(dialect):
-                reply = dialect.refuse(problem, call, key)
-                found.setdefault((reply.status, reply.media_type, reply.body), Refusal(name=name, reply=reply))
-    return list(found.values())
+                reply = dialect.refuse(problem, request, key)
+                distinct.setdefault((reply.status, reply.media_type, reply.body), Refusal(name=name, reply=reply))
+    return list(distinct.values())
 
 
 def _problems(dialect: Dialect, route: Route) -> Iterator[tuple[str, AnyProblem]]:
-    """What the route may meet, with a name for each."""
+    """The problems that the route may raise, with a name for each."""
     if not route.public:
         for reason in _REASONS:
             yield f"unauthenticated, {reason}", Unauthenticated(reason=reason, subject=_EXAMPLE)
@@ -79,13 +79,13 @@ def _problems(dialect: Dialect, route: Route) -> Iterator[tuple[str, AnyProblem]
 
 def _invalid(dialect: Dialect, route: Route) -> Iterator[tuple[str, Invalid]]:
     yield "invalid, body too large", Invalid(field="body", rule="size")
-    told = route.operation
-    if told is not None and told.body is not None:
-        if told.body.media_type == "multipart/form-data":
+    operation = route.operation
+    if operation is not None and operation.body is not None:
+        if operation.body.media_type == "multipart/form-data":
             yield "invalid, multipart", Invalid(field="multipart", rule="type")
-        elif told.body.media_type == JSON:
+        elif operation.body.media_type == JSON:
             yield "invalid, body", Invalid(field="body", rule="json")
-            if not told.body.empty:
+            if not operation.body.empty:
                 yield "invalid, body missing", Invalid(field="body", rule="required")
     if route.idempotent:
         yield "invalid, Idempotency-Key", Invalid(field="Idempotency-Key", rule="range")
@@ -93,22 +93,22 @@ def _invalid(dialect: Dialect, route: Route) -> Iterator[tuple[str, Invalid]]:
         for header in dialect.info.headers:
             if "maxLength" in msgspec.json.schema(header.shape):
                 yield f"invalid, {header.name}", Invalid(field=header.name, rule="length")
-    for field, required in () if route.public else _members(route):  # a public route says by itself what is wrong
+    for field, required in () if route.public else _members(route):  # public routes document their own errors
         for rule in _RULES:
             if rule != "required" or field in required:
                 yield f"invalid, {field} {rule}", Invalid(field=field, rule=rule)
 
 
 def _members(route: Route) -> Iterator[tuple[str, Sequence[str]]]:
-    """The fields of body and query, each beside the required ones."""
-    for given in () if route.operation is None else (route.operation.body, route.operation.query):
-        if given is not None and given.shape is not None:
-            for field in msgspec.structs.fields(given.shape):
-                yield field.encode_name, given.required
+    """The fields of body and query, each with the names of the required fields."""
+    for spec in () if route.operation is None else (route.operation.body, route.operation.query):
+        if spec is not None and spec.shape is not None:
+            for field in msgspec.structs.fields(spec.shape):
+                yield field.encode_name, spec.required
 
 
-def _calls(route: Route) -> Iterator[Request]:
-    """A call of the route by each kind of reader, at a moment and with a trace that are always the same."""
+def _requests(route: Route) -> Iterator[Request]:
+    """A request to the route with each ``Accept`` header, with a constant time and trace."""
     for accept in _ACCEPTS:
         yield Request(
             method=route.method,
@@ -125,14 +125,20 @@ def _calls(route: Route) -> Iterator[Request]:
 
 
 def _keys(dialect: Dialect) -> list[ApiKey | None]:
-    """No credential, and one of each kind whose refusals have statuses of their own."""
-    kinds = () if dialect.info is None else dialect.info.keys
+    """No credential, and one for each settings variant that changes the status of error responses."""
+    variants = () if dialect.info is None else dialect.info.keys
     return [
         None,
         *(
             ApiKey(
-                app=1, number=1, dialect=dialect.name, id=_EXAMPLE, secret=_EXAMPLE, enabled=True, settings=dict(given)
+                app=1,
+                number=1,
+                dialect=dialect.name,
+                id=_EXAMPLE,
+                secret=_EXAMPLE,
+                enabled=True,
+                settings=dict(variant),
             )
-            for given in kinds
+            for variant in variants
         ),
     ]

@@ -24,7 +24,7 @@ class Requirement:
 
 
 def vendor(page: str, words: str) -> Requirement:
-    """A promise of the vendor's; ``page`` is the heading it stands under."""
+    """A promise of the vendor's; ``page`` is its heading in the vendor's documentation."""
     return Requirement(kind="vendor", source=page, words=words)
 
 
@@ -35,7 +35,7 @@ def spec(section: str, words: str) -> Requirement:
 
 
 def choice(words: str) -> Requirement:
-    """A choice of palaver's where neither vendor nor specification decides."""
+    """A choice of palaver's that neither the vendor nor the specification prescribes."""
     return Requirement(kind="choice", source="", words=words)
 
 

@@ -1,4 +1,4 @@
-"""Settings that a credential of any dialect may have, and how a setting's value is read.
+"""The credential settings common to all dialects, and parsers for their values.
 
 Source: the wire specification, section "Settings named by these files".
 """
@@ -14,7 +14,7 @@ from palaver.wire.contract import KeySetting
 
 def boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("true or false")  # noqa: TRY004  said to a person
+        raise ValueError("true or false")  # noqa: TRY004  the text is shown to the operator
     return value
 
 
@@ -28,7 +28,7 @@ def count(value: Any) -> int | None:
 
 
 def text(value: Any) -> str:
-    """Text that is not blank; on a command line ``7`` is read as a number, and is the text "7" here."""
+    """A non-blank string of at most 255 characters. Integers are converted: the command line parses ``7`` as one."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip() or len(value) > 255:
@@ -37,7 +37,7 @@ def text(value: Any) -> str:
 
 
 def texts(value: Any) -> list[str] | None:
-    """A list of texts (or numbers), or null for no restriction."""
+    """A list of strings (or integers), or null for no restriction."""
     if value is None:
         return None
     entries = cast("list[Any]", value) if isinstance(value, list) else [value]
@@ -72,8 +72,8 @@ COMMON_SETTINGS: tuple[KeySetting, ...] = (
 
 
 def read_settings(given: Mapping[str, Any], known: Sequence[KeySetting]) -> dict[str, Any]:
-    """``given`` as it is stored. Raises ``Invalid`` for a setting there is not, or a value out of its range, with
-    those that there are."""
+    """``given`` in stored form. Raises ``Invalid`` for an unknown setting or a value out of range, listing what is
+    allowed."""
     by_name = {setting.name: setting for setting in known}
     stored: dict[str, Any] = {}
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""Headers that say for which end user a call is: ``X-User-ID``, and a vendor's own."""
+"""Headers that name the end user of a call: ``X-User-ID``, and vendor-specific ones."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MAX_USER = 255
 USER_HEADER = KeySetting(
     name="user_header", read=boolean, meaning=f"true: the header {USER}, which nothing signs, names the end user"
 )
-"""For dialects whose credentials stand for one end user."""
+"""For dialects whose credentials are tied to one end user."""
 
 
 def user_header(call: Request, header: str = USER) -> str | None:
-    """The end user that the header names: UTF-8 as it is (curl sends it so) or percent-encoded (fetch takes nothing
-    else); ``None`` where it names none. What is not UTF-8 is refused: guessed at, two names might become one. Raises
-    ``Invalid`` with the header as its field."""
-    given = unquote_to_bytes(call.headers.get(header, "").encode("latin-1"))
+    """The end user named by the header, as raw UTF-8 (sent by curl) or percent-encoded (the only form that fetch
+    accepts); ``None`` if it is missing or blank. Other encodings are rejected, because guessing might map two names to
+    one. Raises ``Invalid`` with the header as its field."""
+    value = unquote_to_bytes(call.headers.get(header, "").encode("latin-1"))
     try:
-        name = clean(given.decode())
+        name = clean(value.decode())
     except UnicodeDecodeError as error:
         raise Invalid(field=header, rule="type", detail=str(error)) from error
     if len(name) > MAX_USER:

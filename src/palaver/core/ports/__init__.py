@@ -1,1 +1,1 @@
-"""What core needs from outside: small async Protocols, and the values they exchange. One module per kind of need."""
+"""The ports of core: small async Protocols, and the values they exchange. One module per kind of dependency."""

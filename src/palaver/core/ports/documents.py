@@ -1,5 +1,5 @@
-"""What core needs of documents: searching a knowledge base, and the text of one file. ``palaver.knowledge`` implements
-it."""
+"""The port for documents: knowledge base search, and text extraction from a file. Implemented by
+``palaver.knowledge``."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from palaver.core.types import (
 
 
 class Knowledge(Protocol):
-    """Documents that can be searched. Whether somebody may is decided before: by the agent whose turn it is, or in
-    ``core.knowledge``."""
+    """Knowledge base search. Callers check permission first: the turn through its agent, or ``core.knowledge``."""
 
     async def search(self, app: int, names: Sequence[str], query: str, limit: int) -> list[Passage]:
         """The best passages for ``query`` in the application's knowledge bases called ``names``, best first."""
         ...
 
     async def find(self, app: int, ref: Ref) -> str | None:
-        """The name of the application's knowledge base with that number, uid or name; ``None``: there is none."""
+        """The name of the application's knowledge base with that id, uid or name, or ``None``."""
         ...
 
 
 class DocumentText(Value, frozen=True, kw_only=True):
-    """What a file says, as far as it was wanted; ``more`` counts the characters beyond that."""
+    """The text of a file, up to a limit; ``more`` is the number of characters beyond it."""
 
     text: str
     more: int = 0
 
 
-class UnreadableDocument(Exception):  # noqa: N818  said of a document, not an error of ours
-    """Why a document was not read, for a person who can change it."""
+class UnreadableDocument(Exception):  # noqa: N818  describes a document, not an error of palaver
+    """A document could not be read. ``reason`` is a text for the user."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -45,6 +44,6 @@ class DocumentReader(Protocol):
     async def text(
         self, app: int, user: int, name: str, media_type: str, content: Callable[[], Awaitable[bytes]], limit: int
     ) -> DocumentText:
-        """``limit`` characters of what a file says, whose ``content`` is asked for when there is a reader free: end
-        users wait for their turn, so that nobody's files hold up somebody else's. Raises ``UnreadableDocument``."""
+        """At most ``limit`` characters of a file's text. ``content`` is called once a reader process is free; end users
+        are served in turn, so that one user's files do not delay another's. Raises ``UnreadableDocument``."""
         ...

@@ -1,4 +1,4 @@
-"""What core needs of models: chat, images and speech. ``palaver.models`` implements it."""
+"""The port for models: chat, images and speech. Implemented by ``palaver.models``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from palaver.core.types import (
 
 
 class ModelMessage(Value, frozen=True, kw_only=True):
-    """One entry of what a model reads: a user's or an assistant's parts (an assistant's tool results among them)."""
+    """One message for the model: the parts of a user or an assistant message (tool results belong to the latter)."""
 
     role: Literal["user", "assistant"]
     parts: tuple[AnyPart, ...]
 
 
 class Attachment(Value, frozen=True, kw_only=True):
-    """A file beside a message as a model may see it: its text, a picture's bytes, or why there is neither."""
+    """A message attachment for the model: its text, its image bytes, or why there is neither (``missing``)."""
 
     name: str
     media_type: str = ""
@@ -35,17 +35,17 @@ class Attachment(Value, frozen=True, kw_only=True):
 
 
 class ModelRequest(Value, frozen=True, kw_only=True):
-    """Everything a model gets to see for one step."""
+    """The complete input of one model call."""
 
     model: str
-    """The name the endpoint knows the model by: what follows the colon in ``openai:NAME``."""
+    """The endpoint's name for the model: the part after the colon in ``openai:NAME``."""
     instructions: str
     history: tuple[ModelMessage, ...]
     tools: tuple[ToolSpec, ...] = ()
     passages: tuple[Passage, ...] = ()
-    """What retrieval found for this question; ``instructions`` do not repeat them."""
+    """The retrieved passages for this question; ``instructions`` do not repeat them."""
     attachments: dict[str, Attachment] = msgspec.field(default_factory=dict[str, Attachment])
-    """What stands in the history's files, by their ``ref``. One that is not here is only named."""
+    """The contents of the history's files, by ``ref``. Of a file without an entry, the model only sees the name."""
     variables: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     trace: str = ""
     """The request's trace id, for logs and for the endpoint's ``X-Request-ID``."""
@@ -65,21 +65,21 @@ class ThinkingDelta(Value, frozen=True, kw_only=True):
 
 
 class ToolCallDelta(Value, frozen=True, kw_only=True):
-    """The model wants a tool called; sent once its arguments are complete."""
+    """A tool call by the model; sent once its arguments are complete."""
 
     call: ToolCall
 
 
 class UsageDelta(Value, frozen=True, kw_only=True):
-    """The tokens of this step so far, not since the last one: an endpoint that reports them with every piece may be
-    cut off before ``StepFinished``."""
+    """Cumulative token usage of this step: an endpoint that reports it with every chunk may be cut off before
+    ``StepFinished``."""
 
     usage: Usage
 
 
 class StepFinished(Value, frozen=True, kw_only=True):
     """The step is over, always last. ``reason``: ``stop``, ``length``, ``tool_calls``, ``content_filter``, …
-    ``usage`` is unknown where a ``UsageDelta`` has said all there was."""
+    ``usage`` is unknown if it was already reported by ``UsageDelta``."""
 
     reason: str = "stop"
     usage: Usage = Usage()
@@ -118,13 +118,13 @@ class SpeechModel(Protocol):
 
 class Models(Protocol):
     def image_model(self, spec: str | None) -> tuple[ImageModel, str] | None:
-        """Who paints by ``spec`` (``None``: by the server's default), and the model's name; ``None``: nobody does."""
+        """The image model for ``spec`` (``None``: the server's default) and its name, or ``None`` without one."""
         ...
 
     def speech_model(self, spec: str | None) -> tuple[SpeechModel, str] | None: ...
 
     def chat_model(self, spec: str | None, fallback: str | None = None) -> tuple[ChatModel, str]:
-        """The model that ``spec`` (``openai:NAME``, ``extract``, …; ``None``: the server's default) names, and the
-        NAME. Where it fails before its first word, the one that ``fallback`` (``None``: the server's, if any) names
-        answers. Raises ``Upstream(reason="configuration")`` for a spec that cannot work here."""
+        """The chat model for ``spec`` (``openai:NAME``, ``extract``, …; ``None``: the server's default), and the NAME.
+        If it fails before its first token, ``fallback`` (``None``: the server's, if any) answers instead. Raises
+        ``Upstream(reason="configuration")`` for a spec that cannot work on this server."""
         ...

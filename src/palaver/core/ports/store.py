@@ -1,7 +1,7 @@
-"""What core needs of a database: values to store and one repository per noun.
+"""The port for the database: the values to store and one repository per entity.
 
-There is one implementation, ``palaver.store`` on PostgreSQL. The Protocols stand here because core may not know a
-driver, and so that every statement a use case costs is named in one place.
+There is one implementation, ``palaver.store`` on PostgreSQL. The Protocols are here because core must not depend on a
+driver, and so that every statement of a use case is listed in one place.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from palaver.core.types import (
 
 
 class IdempotencyKey(Value, frozen=True, kw_only=True):
-    """An ``Idempotency-Key`` as a run is to remember it. ``digest`` tells one request from another."""
+    """An ``Idempotency-Key`` as stored. ``digest`` identifies the request."""
 
     scope: str
     key: str
     digest: bytes
 
     def topic(self, who: Principal, user: User) -> str:
-        """A short name of the claim, the same in every process."""
+        """A short name of the key, the same in every process."""
         name = repr((who.app, who.key.number, user.id, self.scope, self.key))
         return blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 class NewTurn(Value, frozen=True, kw_only=True):
-    """One user message and the run that answers it, as they are to be stored together."""
+    """One user message and the run that answers it, to be stored together."""
 
     who: Principal
     user: User
@@ -54,38 +54,38 @@ class NewTurn(Value, frozen=True, kw_only=True):
     """Uid of the user's message."""
     parts: tuple[AnyPart, ...]
     conversation: Ref | None
-    """``None``: a new one."""
+    """``None`` creates a new one."""
     variables: dict[str, Any] | None = None
-    """Of the conversation, if this opens one."""
+    """The variables of the conversation, if this turn creates it."""
     create_as: str | None = None
-    """The alias under which an unknown ``conversation`` is made; ``None``: unknown is *not found*."""
+    """The alias under which to create an unknown ``conversation``; ``None`` raises ``NotFound`` instead."""
     max_waiting: int = 4
     worker: int
     idempotency_key: IdempotencyKey | None = None
     idempotency_ttl_s: float = 86_400
-    """Seconds for which the claim is remembered."""
+    """Seconds for which the idempotency key is remembered."""
 
 
 class StoredTurn(Value, frozen=True, kw_only=True):
-    """What ``RunRepository.open`` stored. ``first`` says whether the run may start, or waits for another one to end."""
+    """The result of ``RunRepository.open``. ``first``: the run may start now; otherwise it is queued."""
 
     conversation: Conversation
     question: Message
     answer: Message
-    """Empty yet; its id and uid are the run's."""
+    """Still empty; its id and uid are the run's."""
     first: bool
     ahead: tuple[int, ...] = ()
-    """The runs it waits for, the working one first."""
+    """The ids of the runs ahead of it, the running one first."""
 
 
 class ReplayedRun(Value, frozen=True, kw_only=True):
-    """The claim was made before, by an equal request: this is its run."""
+    """The run that an earlier request with the same idempotency key and content started."""
 
     run: UUID
 
 
 class RunResult(Value, frozen=True, kw_only=True):
-    """The end of a run, as it is to be stored."""
+    """The end of a run, to be stored."""
 
     app: int
     run: int
@@ -93,11 +93,11 @@ class RunResult(Value, frozen=True, kw_only=True):
     parts: tuple[AnyPart, ...]
     ended: RunEnded
     size: int = 0
-    """About how many bytes the parts have as JSON."""
+    """The approximate size of the parts as JSON, in bytes."""
 
 
 class Checkpoint(Value, frozen=True, kw_only=True):
-    """The state of a run that goes on, as it is to be stored."""
+    """The current state of a live run, to be stored."""
 
     app: int
     conversation: int
@@ -107,26 +107,26 @@ class Checkpoint(Value, frozen=True, kw_only=True):
 
 
 class ConversationQuery(Value, frozen=True, kw_only=True):
-    """Which of a user's conversations, in which stretch. Always the one changed last first."""
+    """A filter and a page of a user's conversations, always most recently modified first."""
 
     agent: int | None = None
     titled: bool = False
-    """Only those that somebody gave a title."""
+    """Only conversations with a title."""
     containing: str | None = None
-    """Only those with this in their title."""
+    """Only conversations whose title contains this text."""
     after: tuple[datetime, int] | None = None
-    """Begin behind this (modified, id)."""
+    """Start after this (modified, id)."""
     below: int | None = None
-    """Begin below this id: where the conversation to begin behind is gone."""
+    """Start below this id; used if the conversation to start after no longer exists."""
     offset: int = 0
     limit: int = 20
     variables: int = 0
-    """How many bytes of variables are read, as they are stored, and always one conversation's; 0: none's."""
+    """Limit on the stored bytes of variables to load, at least one conversation's; 0 loads none."""
 
 
 class Stretch(Value, frozen=True, kw_only=True):
-    """Neighbouring messages, oldest first, and how many bytes they have as they are stored. ``next`` is the uid of the
-    one after them in the direction in which they were asked for; ``None``: there is none."""
+    """Consecutive messages, oldest first, and their stored ``size`` in bytes. ``next`` is the uid of the following
+    message in the query's direction, or ``None``."""
 
     messages: tuple[Message, ...] = ()
     size: int = 0
@@ -137,31 +137,32 @@ class AgentRepository(Protocol):
     async def get(self, app: int, ref: Ref) -> Agent | None: ...
 
     async def of(self, app: int) -> tuple[Agent, ...]:
-        """Every agent of the application, by name, then id."""
+        """Every agent of the application, sorted by name, then id."""
         ...
 
 
 class UserRepository(Protocol):
     async def named(self, app: int, name: str) -> User:
-        """The end user of that name (or issued uid), made when there is none."""
+        """The end user with that name (or issued uid), created if missing."""
         ...
 
     async def known(self, app: int, name: str) -> User | None:
-        """The same where there is one."""
+        """The end user with that name (or issued uid), or ``None``."""
         ...
 
     async def find(self, app: int, ref: Ref) -> User | None:
-        """By number, issued uid or name."""
+        """The end user with that id, issued uid or name, or ``None``."""
         ...
 
     async def register(self, app: int, name: str | None, nickname: str | None, avatar: str | None) -> tuple[User, bool]:
-        """The end user of that name (a new one without), with the profile given; whether it was made just now."""
+        """Create the end user or update its profile; without a ``name``, always create one. Returns the end user, and
+        whether it was created."""
         ...
 
     async def subscribe(self, app: int, user: int, agent: int, *, on: bool) -> None: ...
 
     async def subscribed(self, app: int, user: int) -> set[int]:
-        """Ids of the agents the user subscribed."""
+        """The ids of the agents that the user has subscribed to."""
         ...
 
 
@@ -182,7 +183,7 @@ class ConversationRepository(Protocol):
     async def page(self, app: int, user: int, listing: ConversationQuery) -> list[Conversation]: ...
 
     async def count(self, app: int, user: int, listing: ConversationQuery) -> int:
-        """How many there are in all pages."""
+        """The number of conversations on all pages."""
         ...
 
     async def rename(
@@ -190,11 +191,11 @@ class ConversationRepository(Protocol):
     ) -> Conversation | None: ...
 
     async def delete(self, app: int, user: int, ref: Ref) -> list[UUID] | None:
-        """Remove it with its messages. The runs that were live in it; ``None`` when there is no such conversation."""
+        """Delete the conversation and its messages. Returns its live runs, or ``None`` if it does not exist."""
         ...
 
     async def clear(self, app: int, user: int, agent: int) -> list[UUID]:
-        """Remove every conversation of the user with the agent; the runs that were live in them."""
+        """Delete every conversation of the user with the agent. Returns their live runs."""
         ...
 
     async def history(
@@ -208,12 +209,13 @@ class ConversationRepository(Protocol):
         size: int,
         always_one: bool = True,
     ) -> Stretch:
-        """``limit`` messages, oldest first, that have ``size`` bytes together, as they are stored: the newest ones
-        below id ``before``, or the first ones above ``after``. One of more bytes comes alone, if ``always_one``."""
+        """At most ``limit`` messages, oldest first, with at most ``size`` stored bytes together: the newest ones below
+        id ``before``, or the first ones above ``after``. With ``always_one``, a single larger message is returned
+        alone."""
         ...
 
     async def behind(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
-        """The id behind which the newest ``limit`` messages below ``before`` come; less than the first of them."""
+        """An id just below the newest ``limit`` messages before id ``before``, for use as ``after``."""
         ...
 
 
@@ -230,89 +232,89 @@ class FileRepository(Protocol):
         details: dict[str, Any],
         conversation: int | None = None,
     ) -> StoredFile:
-        """With a ``conversation``, the file goes when that one goes."""
+        """Store a file. With a ``conversation``, it is deleted together with that."""
         ...
 
     async def get(self, app: int, key: str) -> StoredFile | None: ...
 
     async def find(self, app: int, user: int, ref: str) -> StoredFile | None:
-        """The end user's file of that key, uid or number."""
+        """The end user's file with that key, uid or id."""
         ...
 
     async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes: ...
 
     async def delete(self, app: int, user: int, key: str) -> bool:
-        """Remove the end user's file of that key. Whether there was one."""
+        """Delete the end user's file with that key. Returns whether it existed."""
         ...
 
     async def by_key(self, key: str) -> StoredFile | None:
-        """Whoever's it is, for addresses that carry nothing but the key."""
+        """The file with that key, regardless of its owner; for URLs that contain only the key."""
         ...
 
 
 class RunRepository(Protocol):
     async def open(self, turn: NewTurn) -> StoredTurn | ReplayedRun:
-        """Store message and run. Raises ``NotFound``, ``Conflict``, ``Busy``; leaves nothing behind when it does."""
+        """Store the message and its run. Raises ``NotFound``, ``Conflict`` or ``Busy``; then nothing is stored."""
         ...
 
     async def find_replayed(self, turn: NewTurn) -> ReplayedRun | None:
-        """The run that an equal call with this claim began before. Raises ``Conflict`` when it was another call."""
+        """The run that an earlier call with this idempotency key started. Raises ``Conflict`` if its request
+        differed."""
         ...
 
     async def get(self, app: int, run: UUID) -> Message | None:
-        """The assistant's message that ``run`` writes, as it was last saved."""
+        """The assistant message that ``run`` writes, as last saved."""
         ...
 
     async def turn(self, app: int, run: UUID) -> tuple[Message, Message] | None:
-        """Question and answer of ``run``."""
+        """The question and the answer of ``run``."""
         ...
 
     async def live(self, app: int, conversation: int) -> list[UUID]:
-        """The runs that work or wait in the conversation, the last one first."""
+        """The running and queued runs of the conversation, newest first."""
         ...
 
     async def any_live(self, app: int, runs: Sequence[UUID]) -> bool:
-        """Whether one of these runs has not ended, by what is stored."""
+        """Whether the end of any of these runs is not stored yet."""
         ...
 
     async def row_version(self, app: int, run: UUID) -> str | None:
-        """Something that changes whenever the run's message is saved; ``None``: there is no such message."""
+        """A version that changes whenever the run's message is saved; ``None`` if there is no such message."""
         ...
 
     async def queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
-        """Ids of the runs that work or wait in the user's conversation, in order; none where there is no such."""
+        """The ids of the running and queued runs of the user's conversation, in order; empty if it does not exist."""
         ...
 
     async def tell_to_stop(self, runs: Sequence[UUID]) -> None:
-        """Tell every process to stop these runs."""
+        """Notify every process to stop these runs."""
         ...
 
     async def tell_to_stop_abandoned(self, runs: Sequence[int]) -> None:
-        """Tell every process to stop those of these runs that nobody reads."""
+        """Notify every process to stop those of these runs that nobody reads."""
         ...
 
     async def tell_of_reader(self, run: int) -> None:
-        """Tell the process that works on the run that somebody reads it in this one."""
+        """Notify the process that executes the run that it has a reader in this one."""
         ...
 
     async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Raises ``Unstorable`` when one of them cannot be stored; then none is."""
+        """Store all of them or none. Raises ``Unstorable`` if one of them cannot be stored."""
         ...
 
     async def finish(self, results: Sequence[RunResult]) -> set[int]:
-        """Store the ends; runs that somebody else had ended already stay as they were. The ids of runs that may
-        start now, because they are first in their conversation. Raises ``Unstorable`` when one of them cannot be
-        stored; then none is."""
+        """Store all of the ends or none; runs that have already ended stay unchanged. Returns the ids of the runs that
+        may start now, because they are first in their conversation. Raises ``Unstorable`` if one cannot be stored."""
         ...
 
     async def interrupt(self, dead: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
-        """End every live run of the workers ``dead`` (or of them those in ``only``) as interrupted, with the text
-        saved; how many there were."""
+        """End the live runs of the ``dead`` workers (with ``only``: those run ids) as interrupted, keeping the saved
+        text. Returns their number."""
         ...
 
 
 class Store(Protocol):
-    """Everything core asks of the database."""
+    """The repositories that core uses."""
 
     @property
     def agents(self) -> AgentRepository: ...
@@ -334,8 +336,8 @@ class Store(Protocol):
 
 
 class AdmittedCalls(Value, frozen=True, kw_only=True):
-    """How many of the calls asked about each limit admits; the smallest of the three were counted. ``wait`` is the
-    time until the exhausted window is over, in seconds."""
+    """The number of calls that each limit admits; the smallest of the three was counted. ``wait`` and ``wait_day`` are
+    the seconds until the exhausted window ends."""
 
     by_rate: int
     by_day: int
@@ -345,14 +347,14 @@ class AdmittedCalls(Value, frozen=True, kw_only=True):
 
 
 class StoredResponse(Value, frozen=True, kw_only=True):
-    """A whole answer as it was given, to be given again."""
+    """A complete HTTP response, stored for replay."""
 
     status: int
     media_type: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     conversation: int | None = None
-    """What it is about: with that, it goes."""
+    """The conversation (or file) it is about; the response is deleted together with it."""
     file: int | None = None
 
 
@@ -368,7 +370,7 @@ class ApiKeyRepository(Protocol):
         ...
 
     async def with_setting(self, dialect: str, name: str) -> list[ApiKey]:
-        """Those enabled for which that setting is true."""
+        """The enabled keys for which that setting is true."""
         ...
 
 
@@ -376,11 +378,11 @@ class UsageRepository(Protocol):
     async def count(self, key: ApiKey, calls: int) -> AdmittedCalls: ...
 
     async def refund(self, key: ApiKey) -> None:
-        """One call less towards the lifetime's limit."""
+        """Give one call back to the ``total`` limit."""
         ...
 
     async def first_time(self, key: ApiKey, request: str, ttl: float) -> bool:
-        """Whether the key did not use this request id within ``ttl`` seconds; it has now."""
+        """Record a request id. Returns whether the key has not used it within the last ``ttl`` seconds."""
         ...
 
 
@@ -388,8 +390,8 @@ class IdempotencyRepository(Protocol):
     async def begin(
         self, who: Principal, user: User, claim: IdempotencyKey, ttl: float, worker: int
     ) -> StoredResponse | bool:
-        """The answer that an equal call got; ``True``: this call is the first and must ``settle`` or ``abandon``;
-        ``False``: another one works on it. Raises ``Conflict`` for another request under the same key."""
+        """The stored response of an equal call. ``True``: this call is the first and must ``settle`` or ``abandon``;
+        ``False``: an equal call is in progress. Raises ``Conflict`` for a different request under the same key."""
         ...
 
     async def settle(self, who: Principal, user: User, claim: IdempotencyKey, answer: StoredResponse) -> None: ...
@@ -398,11 +400,11 @@ class IdempotencyRepository(Protocol):
 
 
 class TokenRepository(Protocol):
-    """Every look-up gives a token only while its credential is enabled, and of the token's generation."""
+    """Lookups return a token only while its credential is enabled and has the token's generation."""
 
     async def issue(self, token: Token, secret: str, *, under: str | None = None) -> bool:
-        """Keep a token under its secret text. False, and nothing is kept, where ``under``, the text of the one that it
-        comes from, has been revoked."""
+        """Store a token under its secret text. Returns False without storing it if its parent token, whose text is
+        ``under``, has been revoked."""
         ...
 
     async def find(self, secret: str, kind: str) -> Token | None:
@@ -410,14 +412,14 @@ class TokenRepository(Protocol):
         ...
 
     async def use(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
-        """The same for what is good once. Using it again within ``remember_s`` seconds gives nothing, and revokes its
-        family."""
+        """Like ``find``, for a single-use token. A second use within ``remember_s`` seconds returns ``None`` and
+        revokes its family."""
         ...
 
     def sign(self, token: Token) -> str:
-        """A text that is the token itself; nothing is stored."""
+        """A signed text that contains the token; nothing is stored."""
         ...
 
     async def signed(self, text: str) -> Token | None:
-        """The unexpired token that ``sign`` gave the text of."""
+        """The unexpired token in a text from ``sign``, or ``None``."""
         ...

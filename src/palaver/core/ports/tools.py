@@ -1,4 +1,4 @@
-"""What core needs of tools."""
+"""The port for tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ToolSpec(Value, frozen=True, kw_only=True):
 
 
 class ToolOutput(Value, frozen=True, kw_only=True):
-    """``content`` is what the model reads; ``data`` the same for programs."""
+    """The output of a tool: ``content`` is the text for the model, ``data`` the machine-readable form."""
 
     content: str
     data: Any = None
@@ -26,7 +26,7 @@ class ToolOutput(Value, frozen=True, kw_only=True):
 
 
 class Tool(Protocol):
-    """What an agent can do. ``call`` answers a failure of the tool's own as ``ToolOutput(error=True)``."""
+    """A tool of an agent. ``call`` reports the tool's own failures as ``ToolOutput(error=True)``."""
 
     @property
     def spec(self) -> ToolSpec: ...
