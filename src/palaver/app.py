@@ -1,4 +1,4 @@
-"""Composes the product: settings in, a working ``Core`` out. The server and every command stand on it."""
+"""The composition root: builds a ``Core`` from the settings. The server and every command use it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ log = structlog.get_logger("palaver")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
-    """The product, put together, on a database: what the server and every command work with."""
+    """All components, wired together on one database."""
 
     settings: Settings
     store: PostgresStore
@@ -63,7 +63,7 @@ class Core:
 
 
 def all_dialects() -> tuple[Dialect, ...]:
-    """Every folder under ``dialects``: that it is there is its registration."""
+    """Every package under ``dialects``: existing registers it."""
     names = sorted(module.name for module in pkgutil.iter_modules(dialects.__path__) if module.ispkg)
     return tuple(importlib.import_module(f"{dialects.__name__}.{name}").DIALECT for name in names)
 
@@ -72,10 +72,10 @@ def all_dialects() -> tuple[Dialect, ...]:
 async def open_core(
     settings: Settings, environment: Mapping[str, str] = os.environ, *, upgrade: bool = False
 ) -> AsyncGenerator[Core]:
-    """The product on its database, which is started and set up if need be; one of an older palaver is migrated with
-    ``upgrade`` alone. Everything is closed at the end.
+    """Build a ``Core``; start and initialize its database if needed. A database of an older palaver is migrated only
+    with ``upgrade``. Everything is closed on exit.
 
-    Raises ``Internal(reason="database")`` and ``SettingsError``, each with what to do.
+    Raises ``Internal(reason="database")`` and ``SettingsError``; both say what to do.
     """
     box = SecretBox(master_key(settings))
     async with locate_database(settings) as (url, embedded):
@@ -85,7 +85,7 @@ async def open_core(
 
 
 def build_models(settings: Settings, environment: Mapping[str, str] = os.environ) -> ModelRegistry:
-    """The models that the settings and the endpoint's own variables name."""
+    """The models configured in the settings and in the ``OPENAI_*`` environment variables."""
     return ModelRegistry(
         default=settings.model,
         fallback=settings.fallback_model,
@@ -96,7 +96,7 @@ def build_models(settings: Settings, environment: Mapping[str, str] = os.environ
         fallback_base_url=settings.fallback_base_url,
         fallback_api_key=settings.fallback_api_key,
         timeouts=Timeouts(first_byte=settings.model_first_byte_timeout_s, idle=settings.model_idle_timeout_s),
-        longest=max(1, settings.max_answer_bytes // 4),  # characters: none has more than four bytes,
+        longest=max(1, settings.max_answer_bytes // 4),  # in characters, of at most four bytes each
     )
 
 
@@ -104,7 +104,7 @@ def build_models(settings: Settings, environment: Mapping[str, str] = os.environ
 async def _compose(
     settings: Settings, url: str, box: SecretBox, embedded: EmbeddedPostgres | None, environment: Mapping[str, str]
 ) -> AsyncGenerator[Core]:
-    async def revive() -> None:
+    async def restart_embedded() -> None:
         if embedded is not None:
             await asyncio.to_thread(embedded.ensure)
 
@@ -115,16 +115,16 @@ async def _compose(
         connections=connections,
         direct=direct,
         keep_master_key=lambda master: keep_master_key(settings, master),
-        revive=revive,
+        revive=restart_embedded,
     )
     store.quotas.limits = quotas(settings)
     store.files.quota = FileQuota(user=settings.max_user_files_bytes, application=settings.max_application_files_bytes)
     models = build_models(settings, environment)
-    library = KnowledgeRetriever(store.knowledge)
+    retriever = KnowledgeRetriever(store.knowledge)
     readers = ReaderPool()
     guard = Guard(allow=settings.fetch_allow, max_bytes=settings.fetch_max_bytes, timeout_s=settings.fetch_timeout_s)
     ports = TurnServices(
-        store=store, models=models, knowledge=library, documents=AttachmentReader(readers), fetch=guard
+        store=store, models=models, knowledge=retriever, documents=AttachmentReader(readers), fetch=guard
     )
     runs = RunRegistry(
         ports,
@@ -153,10 +153,10 @@ async def _compose(
             settings=settings,
             store=store,
             models=models,
-            knowledge=library,
+            knowledge=retriever,
             runs=runs,
             chat=chat,
-            services=_services(settings, store, models, library, chat, admission),
+            services=_services(settings, store, models, retriever, chat, admission),
             admission=admission,
             url=url,
         )
@@ -169,21 +169,21 @@ def _services(
     settings: Settings,
     store: PostgresStore,
     models: ModelRegistry,
-    library: KnowledgeRetriever,
+    retriever: KnowledgeRetriever,
     chat: Chat,
     admission: Admission,
 ) -> Services:
-    """What the dialects' handlers get to use."""
+    """The services that the dialects' handlers use."""
     worker = lambda: store.presence.worker  # noqa: E731
-    answers = Idempotency(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s)
-    store.presence.on("claim", answers.wake)
+    idempotency = Idempotency(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s)
+    store.presence.on("claim", idempotency.wake)
     return Services(
         chat=chat,
         users=Users(store, store.keys, admission),
         files=Files(store),
         media=Media(models),
-        idempotency=answers,
-        knowledge=KnowledgeBases(store.agents, library),
+        idempotency=idempotency,
+        knowledge=KnowledgeBases(store.agents, retriever),
         settings=PublicSettings(
             timezone=ZoneInfo(settings.timezone),
             language=settings.language,
@@ -195,7 +195,7 @@ def _services(
 
 
 def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
-    """A run may start here because another process ended the one before it."""
+    """Subscribe to other processes' notifications about this process's runs: start, stop, abandoned, read."""
 
     def start(run: str) -> None:
         if run:
@@ -238,14 +238,14 @@ def quotas(settings: Settings) -> Mapping[Kind, int]:
 
 
 async def tidy(store: PostgresStore) -> None:
-    """Remove what has run out."""
+    """Delete expired rows."""
     await store.runs.forget_claims()
     await store.tokens.forget()
     await store.usage.forget()
 
 
 def documentation_folder() -> list[Path]:
-    """palaver's documentation: inside the installed package, or beside it in a checkout."""
+    """The documentation: in the installed package, or next to it in a checkout."""
     package = Path(palaver.__file__).parent
     if (package / "guide").is_dir():
         return [package / "guide", package / "dialects"]

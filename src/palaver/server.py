@@ -34,63 +34,63 @@ log = structlog.get_logger("palaver")
 async def serve(
     settings: Settings, *, prepare: Callable[[Core, str], Awaitable[None]], announce: Callable[[], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM, in this process or in as many as the settings say. ``prepare`` gets the address
-    before the first connection is taken, ``announce`` is called when connections are. Raises ``OSError`` when the port
-    cannot be had."""
+    """Serve until SIGINT or SIGTERM, in this process or in ``settings.workers`` processes. ``prepare`` receives the
+    base URL before the first connection is accepted; ``announce`` is called once connections are accepted. Raises
+    ``OSError`` if the port cannot be bound."""
     if settings.workers > 1:
         await _serve_together(settings, prepare, announce)
         return
-    with listen(settings.host, settings.port) as listening:
+    with listen(settings.host, settings.port) as listener:
         async with open_core(settings, upgrade=True) as core:
-            await prepare(core, base_url(settings, listening.getsockname()[1]))
-            await _serve_on(core, listening, announce)
+            await prepare(core, base_url(settings, listener.getsockname()[1]))
+            await _serve_on(core, listener, announce)
 
 
 async def _serve_together(
     settings: Settings, prepare: Callable[[Core, str], Awaitable[None]], announce: Callable[[], None]
 ) -> None:
-    """Watch over the processes that serve."""
+    """Supervise the worker processes."""
     with SharedPort(settings.host, settings.port) as port:
         async with locate_database(settings):
             async with open_core(settings, upgrade=True) as core:
                 await prepare(core, base_url(settings, port.number))
-            crew = Supervisor(settings, port, announce)
-            _on_shutdown_signal(crew.end)
-            await crew.serve()
+            supervisor = Supervisor(settings, port, announce)
+            _on_shutdown_signal(supervisor.end)
+            await supervisor.serve()
 
 
-async def run_worker(orders: WorkerStart, end: socket.socket) -> None:
-    """Serve as one of several processes until SIGTERM, or until the parent, at the other side of ``end``, is gone."""
-    parent = ParentChannel(await Channel.over(end))
-    attending = asyncio.create_task(parent.attend())
+async def run_worker(start: WorkerStart, sock: socket.socket) -> None:
+    """Serve as one of several processes until SIGTERM, or until the parent, at the other end of ``sock``, is gone."""
+    parent = ParentChannel(await Channel.over(sock))
+    messages = asyncio.create_task(parent.attend())
     try:
-        with socket.socket(fileno=orders.listening) as listening:
-            async with open_core(orders.settings) as core:
-                await _serve_on(core, listening, parent.tell_up, parent)
+        with socket.socket(fileno=start.listening) as listener:
+            async with open_core(start.settings) as core:
+                await _serve_on(core, listener, parent.send_ready, parent)
     finally:
-        attending.cancel()
-        await asyncio.gather(attending, return_exceptions=True)
+        messages.cancel()
+        await asyncio.gather(messages, return_exceptions=True)
 
 
 async def _serve_on(
-    core: Core, listening: socket.socket, announce: Callable[[], None], parent: ParentChannel | None = None
+    core: Core, listener: socket.socket, announce: Callable[[], None], parent: ParentChannel | None = None
 ) -> None:
     settings = core.settings
     raise_file_limit()
-    pulse = HeartbeatTimer(settings.heartbeat_s)
+    heartbeats = HeartbeatTimer(settings.heartbeat_s)
     connections = Connections(connection_limits(settings))
     watchdog = Watchdog()
-    metrics = core.runs.observer = core.models.observer = _metrics(core, pulse, connections, watchdog)
-    application: Application = build_app(core, pulse, metrics)
+    metrics = core.runs.observer = core.models.observer = _metrics(core, heartbeats, connections, watchdog)
+    application: Application = build_app(core, heartbeats, metrics)
     if parent is not None:
-        parent.own = metrics.text
+        parent.own_metrics = metrics.text
         application = AggregatedMetrics(application, parent)
-    closing_s = settings.drain_s + settings.stop_s * RESPONSES_SHARE
-    server = Server(application, started=announce, closing_s=closing_s, connections=connections)
+    graceful_s = settings.drain_s + settings.stop_s * RESPONSES_SHARE
+    server = Server(application, started=announce, closing_s=graceful_s, connections=connections)
     closing: list[asyncio.Task[None]] = []
 
-    def end() -> None:
-        if closing:  # asked twice: no more waiting
+    def stop() -> None:
+        if closing:  # second signal: skip the drain
             core.runs.skip_drain()
             server.force_exit = True
             return
@@ -99,33 +99,33 @@ async def _serve_on(
         closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s, limit=settings.stop_s * RUNS_SHARE)))
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
-    _on_shutdown_signal(end)
-    keepers = [
-        asyncio.create_task(work)
-        for work in (keep_house(core, metrics.recovered.inc), save_key_usage(core), trim_when_quiet())
+    _on_shutdown_signal(stop)
+    background = [
+        asyncio.create_task(coroutine)
+        for coroutine in (keep_house(core, metrics.recovered.inc), save_key_usage(core), trim_when_quiet())
     ]
-    pulse.start()
+    heartbeats.start()
     watchdog.start()
     try:
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=[listener])
     finally:
-        for keeper in keepers:
-            keeper.cancel()
+        for task in background:
+            task.cancel()
         await asyncio.gather(*closing, return_exceptions=True)
         watchdog.stop()
-        await wait_at_most(settings.stop_s * TASKS_SHARE, *keepers, pulse.stop())
+        await wait_at_most(settings.stop_s * TASKS_SHARE, *background, heartbeats.stop())
         log.info("stopped")
 
 
-def _on_shutdown_signal(end: Callable[[], None]) -> None:
-    """``end`` is called for every signal that ends a server in order."""
-    for name in (signal.SIGINT, *shutdown_signals()):
-        asyncio.get_running_loop().add_signal_handler(name, end)
+def _on_shutdown_signal(stop: Callable[[], None]) -> None:
+    """Call ``stop`` on every signal that shuts a server down gracefully."""
+    for signum in (signal.SIGINT, *shutdown_signals()):
+        asyncio.get_running_loop().add_signal_handler(signum, stop)
 
 
 def shutdown_signals() -> tuple[signal.Signals, ...]:
-    """The signals that end a process in order, as Ctrl-C does: that of its terminal's closing among them, unless it
-    was started with nohup."""
+    """The signals that, like Ctrl-C, shut a process down gracefully. Includes SIGHUP (the terminal closed) unless the
+    process was started with nohup."""
     closable = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return (signal.SIGTERM, signal.SIGHUP) if closable else (signal.SIGTERM,)
 
@@ -152,14 +152,14 @@ def body_limits(settings: Settings) -> BodyLimits:
     )
 
 
-def _metrics(core: Core, pulse: HeartbeatTimer, connections: Connections, watchdog: Watchdog) -> Metrics:
+def _metrics(core: Core, heartbeats: HeartbeatTimer, connections: Connections, watchdog: Watchdog) -> Metrics:
     def read() -> Gauges:
         pool = core.store.db.usage
         return Gauges(
             live_runs=len(core.runs),
             waiting_runs=core.runs.waiting,
             max_live_runs=core.settings.max_live_runs,
-            open_streams=len(pulse.open),
+            open_streams=len(heartbeats.open),
             stalls=watchdog.stalls,
             stalled_s=watchdog.stalled_s,
             connections=len(connections),
@@ -175,7 +175,7 @@ def _metrics(core: Core, pulse: HeartbeatTimer, connections: Connections, watchd
     return Metrics(read)
 
 
-def build_app(core: Core, pulse: HeartbeatTimer, metrics: Metrics | None = None) -> App:
+def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = None) -> App:
     async def ready() -> str | None:
         if core.runs.closing:
             return "the server is stopping"
@@ -193,8 +193,8 @@ def build_app(core: Core, pulse: HeartbeatTimer, metrics: Metrics | None = None)
         dialects=all_dialects(),
         room=core.services,
         admission=core.admission,
-        metrics=metrics or _metrics(core, pulse, Connections(connection_limits(core.settings)), Watchdog()),
-        pulse=pulse,
+        metrics=metrics or _metrics(core, heartbeats, Connections(connection_limits(core.settings)), Watchdog()),
+        pulse=heartbeats,
         ready=ready,
         bodies=BodyReader(body_limits(core.settings)),
         callers=callers,
@@ -208,7 +208,7 @@ def _record(error: Exception) -> dict[str, Any]:
 
 
 def base_url(settings: Settings, port: int) -> str:
-    """Where a server that listens on ``port`` is reached: at the configured address, else at the one it listens on."""
+    """The base URL of a server that listens on ``port``: the configured one, else the address it listens on."""
     if settings.site_url:
         return settings.site_url.rstrip("/")
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104  an address to show

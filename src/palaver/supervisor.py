@@ -1,9 +1,9 @@
-"""Several server processes behind one port: a parent that starts them, restarts those that die, ends them in order,
-and adds up their figures.
+"""Several server processes behind one port: a parent starts them, restarts those that die, shuts them down gracefully
+and aggregates their metrics.
 
-A worker is a process of its own from the start, not a fork: nothing of the parent's loop, threads or connections is in
-it, and one that is restarted is as fresh as the first. Its standard input is a line to the parent. The settings come
-on it, figures are asked for on it, and its end means that the parent is gone, however that died.
+A worker is spawned, not forked: it inherits nothing of the parent's event loop, threads or connections, and a
+restarted one is as fresh as the first. Its standard input is a socket to the parent. The settings and requests for
+metrics arrive on it, and its end means that the parent is gone, however it died.
 """
 
 from __future__ import annotations
@@ -33,51 +33,51 @@ from palaver.http.uvicorn_server import Application, listen
 from palaver.shutdown import WORKER_SHARE, force_exit_after
 
 RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before a worker that died is started again, by how often it did so in a row; the last one repeats."""
+"""Seconds before a dead worker is restarted, by its number of consecutive deaths; the last value repeats."""
 STABLE_AFTER_S = 30.0
-"""Seconds after which a worker counts as having lived: the next pause is the shortest one again."""
-ANSWERS_WITHIN = 1.0
-"""Seconds a worker has to tell its figures; after that those it told last stand for it."""
+"""Seconds after which a worker counts as stable: its next restart delay is the shortest one again."""
+METRICS_TIMEOUT_S = 1.0
+"""Seconds for a worker to report its metrics; after that its last report is used."""
 COMMAND = ("-P", "-m", "palaver", "worker")
-"""What the interpreter is told to run; ``-P``, or a folder ``palaver`` where the server was started would be run."""
-_ONE_DOOR_EACH = sys.platform == "linux"
+"""Arguments of the interpreter. ``-P`` keeps it from running a folder ``palaver`` in the working directory."""
+_SOCKET_PER_WORKER = sys.platform == "linux"
 log = structlog.get_logger("palaver.supervisor")
 
 
 class SharedPort:
-    """The address that all workers serve. Nobody listens on the socket in here: it only keeps the address theirs.
+    """The address that all workers serve. This socket does not listen: it only reserves the address.
 
-    On Linux each worker gets a socket of its own there (``SO_REUSEPORT``), and the kernel gives every connection to
-    one of them by a hash: streams, which last, are spread evenly. On one socket for all whoever wakes first would
-    accept everything that waits. Elsewhere the kernel does not spread, so there they do share one.
+    On Linux each worker gets its own socket (``SO_REUSEPORT``), and the kernel distributes connections by hash, so
+    long-lived streams are spread evenly. On a shared socket, the first worker to wake would accept every waiting
+    connection. Other kernels do not distribute connections, so there the workers share one socket.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        """Raises ``OSError`` when the port cannot be had."""
-        held = listen(host, port)
-        if _ONE_DOOR_EACH:
-            # Taken once without SO_REUSEPORT: with it, a second server on the same port would go unnoticed.
-            port = held.getsockname()[1]
-            held.close()
-            held = listen(host, port, shared=True)
+        """Raises ``OSError`` if the port cannot be bound."""
+        reservation = listen(host, port)
+        if _SOCKET_PER_WORKER:
+            # Bound once without SO_REUSEPORT: with it, a second server on the same port would go unnoticed.
+            port = reservation.getsockname()[1]
+            reservation.close()
+            reservation = listen(host, port, shared=True)
         self._host = host
-        self._held = held
-        self.number: int = held.getsockname()[1]
+        self._reservation = reservation
+        self.number: int = reservation.getsockname()[1]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        self._reservation.close()
 
     def door(self) -> socket.socket:
-        """A socket for one worker. It is closed here once the worker has it, so that it ends with the worker and new
-        connections go to the others."""
-        return listen(self._host, self.number, shared=True) if _ONE_DOOR_EACH else self._held.dup()
+        """A socket for one worker. The parent closes it once the worker has it, so that it closes when the worker ends
+        and new connections go to the others."""
+        return listen(self._host, self.number, shared=True) if _SOCKET_PER_WORKER else self._reservation.dup()
 
 
 class WorkerStart(msgspec.Struct, frozen=True, kw_only=True, tag="orders"):
-    """The first message to a worker. ``listening`` is the descriptor of its socket."""
+    """The first message to a worker. ``listening`` is the file descriptor of its listening socket."""
 
     number: int
     listening: int
@@ -85,48 +85,48 @@ class WorkerStart(msgspec.Struct, frozen=True, kw_only=True, tag="orders"):
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag="up"):
-    """The worker takes connections."""
+    """The worker accepts connections."""
 
 
 class MetricsRequest(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
-    """To a worker: tell your figures. To the parent: tell those of all."""
+    """To a worker: report your metrics. To the parent: report those of all workers."""
 
     ticket: int
 
 
 class MetricsSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag="figures"):
-    """The answer to the ``MetricsRequest`` with that ticket, in Prometheus' text format."""
+    """The response to the ``MetricsRequest`` with that ticket, in Prometheus' text format."""
 
     ticket: int
     text: bytes
 
 
 Message = WorkerStart | WorkerReady | MetricsRequest | MetricsSnapshot
-_SIZE = 4
+_LENGTH_BYTES = 4
 _decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(Message).decode
 
 
 class Channel:
-    """Messages over a pair of sockets, each behind its length in four bytes."""
+    """Messages over a socket pair, each prefixed with its length in four bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     @staticmethod
-    async def over(end: socket.socket) -> Channel:
-        return Channel(*await asyncio.open_unix_connection(sock=end))
+    async def over(sock: socket.socket) -> Channel:
+        return Channel(*await asyncio.open_unix_connection(sock=sock))
 
     def send(self, message: Message) -> None:
-        """Nothing happens when the other side is gone: whoever receives learns of it."""
+        """Does nothing if the other side is gone: the receiver detects that."""
         if not self._writer.is_closing():
             body = msgspec.msgpack.encode(message)
-            self._writer.write(len(body).to_bytes(_SIZE, "big") + body)
+            self._writer.write(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
 
     async def receive(self) -> Message | None:
-        """The next message; ``None`` when the other side is gone."""
+        """The next message; ``None`` if the other side is gone."""
         try:
-            size = int.from_bytes(await self._reader.readexactly(_SIZE), "big")
+            size = int.from_bytes(await self._reader.readexactly(_LENGTH_BYTES), "big")
             return _decode(await self._reader.readexactly(size))
         except (asyncio.IncompleteReadError, OSError):
             return None
@@ -136,56 +136,56 @@ class Channel:
 
 
 class PendingMetrics:
-    """Questions on a line that wait for their answer."""
+    """The ``MetricsRequest`` messages on a channel that await their response."""
 
-    def __init__(self, line: Channel) -> None:
-        self._line = line
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._tickets = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
 
-    async def figures(self, within: float) -> bytes:
-        """What the other side says. Raises ``TimeoutError``."""
+    async def metrics(self, timeout_s: float) -> bytes:
+        """Request the other side's metrics. Raises ``TimeoutError``."""
         ticket = next(self._tickets)
         self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        self._line.send(MetricsRequest(ticket=ticket))
+        self._channel.send(MetricsRequest(ticket=ticket))
         try:
-            return await asyncio.wait_for(self._waiting[ticket], within)
+            return await asyncio.wait_for(self._waiting[ticket], timeout_s)
         finally:
             del self._waiting[ticket]
 
-    def answered(self, figures: MetricsSnapshot) -> None:
-        waiting = self._waiting.get(figures.ticket)
+    def resolve(self, metrics: MetricsSnapshot) -> None:
+        waiting = self._waiting.get(metrics.ticket)
         if waiting is not None and not waiting.done():
-            waiting.set_result(figures.text)
+            waiting.set_result(metrics.text)
 
 
-def receive_start(end: socket.socket) -> WorkerStart | None:
-    """What the parent wants of this process; ``None`` when there is no parent any more."""
-    size = int.from_bytes(end.recv(_SIZE, socket.MSG_WAITALL), "big")
-    body = end.recv(size, socket.MSG_WAITALL) if size else b""
-    orders = _decode(body) if body and len(body) == size else None
-    return orders if isinstance(orders, WorkerStart) else None
+def receive_start(sock: socket.socket) -> WorkerStart | None:
+    """The parent's first message; ``None`` if the parent is gone."""
+    size = int.from_bytes(sock.recv(_LENGTH_BYTES, socket.MSG_WAITALL), "big")
+    body = sock.recv(size, socket.MSG_WAITALL) if size else b""
+    start = _decode(body) if body and len(body) == size else None
+    return start if isinstance(start, WorkerStart) else None
 
 
 class ParentChannel:
-    """The line to the parent, in a worker. ``own`` tells this process's figures."""
+    """A worker's channel to the parent. ``own_metrics`` returns this process's metrics."""
 
-    def __init__(self, line: Channel) -> None:
-        self._line = line
-        self._asking = PendingMetrics(line)
-        self.own: Callable[[], bytes] = bytes
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._pending = PendingMetrics(channel)
+        self.own_metrics: Callable[[], bytes] = bytes
 
-    def tell_up(self) -> None:
-        self._line.send(WorkerReady())
+    def send_ready(self) -> None:
+        self._channel.send(WorkerReady())
 
     async def attend(self) -> None:
-        """Answer the parent until it is gone; then end this process as SIGTERM would, whatever it is doing."""
-        while (message := await self._line.receive()) is not None:
+        """Handle the parent's messages until it is gone; then terminate this process with SIGTERM."""
+        while (message := await self._channel.receive()) is not None:
             match message:
                 case MetricsRequest(ticket=ticket):
-                    self._line.send(MetricsSnapshot(ticket=ticket, text=self.own()))
+                    self._channel.send(MetricsSnapshot(ticket=ticket, text=self.own_metrics()))
                 case MetricsSnapshot():
-                    self._asking.answered(message)
+                    self._pending.resolve(message)
                 case WorkerStart() | WorkerReady():
                     pass
                 case _:
@@ -193,46 +193,46 @@ class ParentChannel:
         log.warning("the parent process is gone")
         signal.raise_signal(signal.SIGTERM)
 
-    async def figures(self) -> bytes:
-        """The figures of all workers; this one's where the parent does not answer."""
+    async def metrics(self) -> bytes:
+        """The metrics of all workers; only this one's if the parent does not respond."""
         try:
-            return await self._asking.figures(2 * ANSWERS_WITHIN)
+            return await self._pending.metrics(2 * METRICS_TIMEOUT_S)
         except TimeoutError:
-            return self.own()
+            return self.own_metrics()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Worker:
     number: int
     process: Process
-    line: Channel
-    asking: PendingMetrics
-    told: bytes = b""
-    """Its figures, when it was asked last."""
+    channel: Channel
+    pending: PendingMetrics
+    last_metrics: bytes = b""
+    """The last metrics it reported."""
 
 
 class Supervisor:
-    """The workers. ``end`` lets them end, and when it is called again, hurry."""
+    """Runs the workers. ``end`` shuts them down gracefully; a second call makes them skip the drain."""
 
     def __init__(self, settings: Settings, port: SharedPort, announce: Callable[[], None]) -> None:
         self._settings = settings
         self._port = port
         self._announce = announce
         self._workers: dict[int, _Worker] = {}
-        self._up: set[int] = set()
+        self._ready: set[int] = set()
         self._announced = False
         self._ending = asyncio.Event()
-        self._past: list[bytes] = []
-        self._answers: set[asyncio.Task[None]] = set()
+        self._exited_metrics: list[bytes] = []
+        self._metrics_tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Until ``end`` was called and every worker is gone. Raises ``Internal`` when the first ones cannot start."""
-        places = [asyncio.create_task(self._keep(number)) for number in range(1, self._settings.workers + 1)]
+        """Run until ``end`` was called and every worker has exited. Raises ``Internal`` if one never starts."""
+        slots = [asyncio.create_task(self._run_slot(number)) for number in range(1, self._settings.workers + 1)]
         try:
-            await asyncio.gather(*places)
+            await asyncio.gather(*slots)
         except Internal:
             self.end()
-            await asyncio.gather(*places, return_exceptions=True)
+            await asyncio.gather(*slots, return_exceptions=True)
             raise
         finally:
             log.info("stopped")
@@ -250,94 +250,96 @@ class Supervisor:
         for worker in self._workers.values():
             _signal(worker.process, name)
 
-    async def _keep(self, number: int) -> None:
-        """One place in the crew: whoever falls out of it is replaced."""
+    async def _run_slot(self, number: int) -> None:
+        """Keep one worker running: restart it whenever it exits."""
         deaths = 0
         while not self._ending.is_set():
-            begun = time.monotonic()
-            how = await self._live(number)
+            started = time.monotonic()
+            how = await self._run_worker(number)
             if self._ending.is_set():
                 return
             if not self._announced:
                 raise Internal(reason="unforeseen", detail=f"worker {number} did not start ({how})")
-            deaths = 0 if time.monotonic() - begun > STABLE_AFTER_S else deaths + 1
-            pause = RESTART_DELAYS_S[min(deaths, len(RESTART_DELAYS_S) - 1)]
-            log.warning("a worker ended", worker=number, how=how, again_in=pause)
+            deaths = 0 if time.monotonic() - started > STABLE_AFTER_S else deaths + 1
+            delay = RESTART_DELAYS_S[min(deaths, len(RESTART_DELAYS_S) - 1)]
+            log.warning("a worker ended", worker=number, how=how, again_in=delay)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), pause)
+                await asyncio.wait_for(self._ending.wait(), delay)
 
-    async def _live(self, number: int) -> str:
-        """A worker's life; how it ended."""
+    async def _run_worker(self, number: int) -> str:
+        """Run one worker until it exits. Returns how it ended."""
         try:
             worker = await self._start(number)
         except OSError as error:  # the system is out of processes, descriptors or memory
             return str(error)
         try:
-            await self._attend(worker)
+            await self._handle_messages(worker)
             return f"exit {await worker.process.wait()}"
         finally:
-            self._lose(worker)
+            self._remove(worker)
 
     async def _start(self, number: int) -> _Worker:
-        mine, theirs = socket.socketpair()
-        with ExitStack() as failed, theirs, self._port.door() as door:
-            failed.callback(mine.close)
+        parent_end, worker_end = socket.socketpair()
+        with ExitStack() as cleanup, worker_end, self._port.door() as door:
+            cleanup.callback(parent_end.close)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *COMMAND,
-                stdin=theirs.fileno(),
+                stdin=worker_end.fileno(),
                 pass_fds=(door.fileno(),),
-                start_new_session=True,  # a terminal's Ctrl-C comes here first, and from here to them
+                start_new_session=True,  # a terminal's Ctrl-C reaches the parent, which forwards it
             )
-            line = await Channel.over(mine)
-            line.send(WorkerStart(number=number, listening=door.fileno(), settings=self._settings))
-            failed.pop_all()
-        worker = _Worker(number=number, process=process, line=line, asking=PendingMetrics(line))
+            channel = await Channel.over(parent_end)
+            channel.send(WorkerStart(number=number, listening=door.fileno(), settings=self._settings))
+            cleanup.pop_all()
+        worker = _Worker(number=number, process=process, channel=channel, pending=PendingMetrics(channel))
         self._workers[number] = worker
-        if self._ending.is_set():  # it was told before it could hear
+        if self._ending.is_set():  # the signal was sent before this worker existed
             _signal(process, signal.SIGTERM)
         return worker
 
-    async def _attend(self, worker: _Worker) -> None:
-        """Hear a worker until it is gone."""
-        while (message := await worker.line.receive()) is not None:
+    async def _handle_messages(self, worker: _Worker) -> None:
+        """Handle a worker's messages until it is gone."""
+        while (message := await worker.channel.receive()) is not None:
             match message:
                 case WorkerReady():
-                    self._has_come_up(worker)
+                    self._on_ready(worker)
                 case MetricsRequest(ticket=ticket):
-                    answer = asyncio.create_task(self._tell_all(worker, ticket))
-                    self._answers.add(answer)
-                    answer.add_done_callback(self._answers.discard)
+                    task = asyncio.create_task(self._send_all_metrics(worker, ticket))
+                    self._metrics_tasks.add(task)
+                    task.add_done_callback(self._metrics_tasks.discard)
                 case MetricsSnapshot(text=text):
-                    worker.told = text
-                    worker.asking.answered(message)
+                    worker.last_metrics = text
+                    worker.pending.resolve(message)
                 case WorkerStart():
                     pass
                 case _:
                     assert_never(message)
 
-    def _has_come_up(self, worker: _Worker) -> None:
+    def _on_ready(self, worker: _Worker) -> None:
         log.info("a worker is up", worker=worker.number, pid=worker.process.pid)
-        self._up.add(worker.number)
-        if not self._announced and len(self._up) == self._settings.workers:
+        self._ready.add(worker.number)
+        if not self._announced and len(self._ready) == self._settings.workers:
             self._announced = True
             self._announce()
 
-    def _lose(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker) -> None:
         del self._workers[worker.number]
-        self._up.discard(worker.number)
-        worker.line.close()
-        self._past = [merge_metrics([*self._past, without_gauges(worker.told)])]
+        self._ready.discard(worker.number)
+        worker.channel.close()
+        self._exited_metrics = [merge_metrics([*self._exited_metrics, without_gauges(worker.last_metrics)])]
 
-    async def _tell_all(self, asker: _Worker, ticket: int) -> None:
-        await asyncio.gather(*map(_ask, list(self._workers.values())))
-        told = (worker.told for worker in self._workers.values())
-        asker.line.send(MetricsSnapshot(ticket=ticket, text=merge_metrics([*self._past, *told])))
+    async def _send_all_metrics(self, requester: _Worker, ticket: int) -> None:
+        await asyncio.gather(*map(_request_metrics, list(self._workers.values())))
+        last_metrics = (worker.last_metrics for worker in self._workers.values())
+        requester.channel.send(
+            MetricsSnapshot(ticket=ticket, text=merge_metrics([*self._exited_metrics, *last_metrics]))
+        )
 
 
-async def _ask(worker: _Worker) -> None:
+async def _request_metrics(worker: _Worker) -> None:
     with suppress(TimeoutError):
-        await worker.asking.figures(ANSWERS_WITHIN)
+        await worker.pending.metrics(METRICS_TIMEOUT_S)
 
 
 def _signal(process: Process, name: signal.Signals) -> None:
@@ -346,7 +348,7 @@ def _signal(process: Process, name: signal.Signals) -> None:
 
 
 class AggregatedMetrics:
-    """``application`` as one of several: asked for its figures it tells those of all, whichever of them is asked."""
+    """Wraps a worker's ``application``: ``GET /metrics`` returns the metrics of all workers."""
 
     def __init__(self, application: Application, parent: ParentChannel) -> None:
         self._application = application
@@ -356,7 +358,7 @@ class AggregatedMetrics:
         if (scope["type"], scope.get("method"), scope.get("path")) != ("http", "GET", "/metrics"):
             await self._application(scope, receive, send)
             return
-        body = await self._parent.figures()
+        body = await self._parent.metrics()
         headers = [
             (b"Content-Type", MEDIA_TYPE.encode()),
             (b"Content-Length", str(len(body)).encode()),

@@ -1,4 +1,4 @@
-"""The ASGI application: one request from its first byte to its last."""
+"""The ASGI application: serves one request from its first byte to its last."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Scope = dict[str, Any]
 
 
 class App:
-    """Routes, admits, answers. ``ready`` says what keeps the server from working, ``None`` when nothing does."""
+    """Routes, admits and responds. ``ready`` returns why the server is not ready, ``None`` if it is."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class App:
     ) -> None:
         self._dialects = dialects
         self._router = Router(dialects)
-        self._handbook = Docs(dialects, site_url)
-        self._room = room
+        self._docs = Docs(dialects, site_url)
+        self._services = room
         self._admission = admission
         self._metrics = metrics
-        self._pulse = pulse
+        self._heartbeats = pulse
         self._ready = ready
-        self._bodies = bodies
-        self._callers = callers
-        self._pace = RequestPacer()
+        self._body_reader = bodies
+        self._revocations = callers
+        self._pacer = RequestPacer()
         self._site_url = site_url
         self._language = language
         self._process = structlog.contextvars.get_contextvars()
@@ -73,277 +73,280 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request = _Exchange(scope, receive, send)
-        if request.method == "OPTIONS" and request.malformed is None:
-            await request.reply(Response(status=204, headers=(("Allow", _METHODS),)))
+        exchange = _Exchange(scope, receive, send)
+        if exchange.method == "OPTIONS" and exchange.malformed is None:
+            await exchange.reply(Response(status=204, headers=(("Allow", _METHODS),)))
             return
-        if (probe := await self._probe(request)) is not None:
-            await request.reply(probe)
+        if (probe := await self._probe(exchange)) is not None:
+            await exchange.reply(probe)
             return
-        match = self._router.match(request.method, request.raw_path)
-        request.exposed = () if match.dialect is None else match.dialect.exposed
+        match = self._router.match(exchange.method, exchange.raw_path)
+        exchange.exposed = () if match.dialect is None else match.dialect.exposed
         set_owner(None)
-        structlog.contextvars.clear_contextvars()  # a pipelined request begins in its forerunner's context
-        structlog.contextvars.bind_contextvars(**self._process, trace=request.trace)
-        if request.id != request.trace:
-            structlog.contextvars.bind_contextvars(request_id=request.id)
+        structlog.contextvars.clear_contextvars()  # a pipelined request starts in its predecessor's context
+        structlog.contextvars.bind_contextvars(**self._process, trace=exchange.trace)
+        if exchange.id != exchange.trace:
+            structlog.contextvars.bind_contextvars(request_id=exchange.id)
         try:
-            await self._serve(request, match)
+            await self._serve(exchange, match)
         except (IncompleteBody, CallerDisconnected):
             return
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is None or not request.left.done():
+            if task is None or not exchange.disconnected.done():
                 raise
             task.uncancel()
         finally:
-            self._note(request, match)
+            self._record(exchange, match)
 
-    async def _serve(self, request: _Exchange, match: RouteMatch) -> None:
-        answer, who = await self._answer(request, match)
-        if not isinstance(answer, Response):
-            await self._stream(request, answer, who)
+    async def _serve(self, exchange: _Exchange, match: RouteMatch) -> None:
+        response, principal = await self._respond(exchange, match)
+        if not isinstance(response, Response):
+            await self._send_stream(exchange, response, principal)
             return
-        if request.malformed is not None:
-            answer = replace(answer, status=request.malformed[0])
+        if exchange.malformed is not None:
+            response = replace(response, status=exchange.malformed[0])
         try:
-            with self._callers.of(who, request.break_off, since=request.since):
-                await request.reply(answer)
-        except Problem as problem:  # of an answer that comes in pieces, in its middle
+            with self._revocations.of(principal, exchange.abort, since=exchange.changes_seen):
+                await exchange.reply(response)
+        except Problem as problem:  # raised in the middle of a streamed response
             log.warning("answer broken off", problem=problem.record())
         finally:
-            self._bodies.answers.release(_key(who), request.holds)
+            self._body_reader.answers.release(_budget_key(principal), exchange.held_bytes)
 
-    async def _answer(self, request: _Exchange, match: RouteMatch) -> tuple[Response | StreamingResponse, Principal]:
-        """The answer, and whom it is for. With it the call and its body are done with."""
-        call = request.call(match, self._site_url, self._language)
+    async def _respond(self, exchange: _Exchange, match: RouteMatch) -> tuple[Response | StreamingResponse, Principal]:
+        """The response and its principal. The request body is closed on return."""
+        request = exchange.request(match, self._site_url, self._language)
         if match.dialect is not None and match.dialect.traced_as is not None:
-            structlog.contextvars.bind_contextvars(**match.dialect.traced_as(call))
-        shown: list[ApiKey] = []
+            structlog.contextvars.bind_contextvars(**match.dialect.traced_as(request))
+        presented: list[ApiKey] = []
         body: RequestBody | None = None
         try:
-            if request.malformed is not None:
-                raise Invalid(field="request", rule="type", detail=request.malformed[1])  # noqa: TRY301
-            dialect, route, absent = match.dialect, match.route, _absent(request, match)
+            if exchange.malformed is not None:
+                raise Invalid(field="request", rule="type", detail=exchange.malformed[1])  # noqa: TRY301
+            dialect, route, not_found = match.dialect, match.route, _not_found(exchange, match)
             if dialect is None or (route is None and dialect.unrouted == "first"):
-                raise absent  # noqa: TRY301
-            body = self._bodies.body(
-                request.receive,
-                request.headers.get("content-length", ""),
+                raise not_found  # noqa: TRY301
+            body = self._body_reader.body(
+                exchange.receive,
+                exchange.headers.get("content-length", ""),
                 upload=any(other.upload for other in match.routes),
                 public=_is_public(match),
             )
             if route is None and dialect.unrouted == "after size":
                 await body.discard()
-                raise absent  # noqa: TRY301
-            who, call = await self._admit(request, call, dialect, match, body, shown)
-            return await self._handle(request, call, match, who), who
+                raise not_found  # noqa: TRY301
+            principal, request = await self._admit(exchange, request, dialect, match, body, presented)
+            return await self._handle(exchange, request, match, principal), principal
         except Problem as problem:
-            request.closes = isinstance(problem, BodyTooSlow)
-            return self._refuse(problem, call, match, shown), ANONYMOUS
+            exchange.close_connection = isinstance(problem, BodyTooSlow)
+            return self._refuse(problem, request, match, presented), ANONYMOUS
         except CallerDisconnected:
-            if request.ended is None:
+            if exchange.revoked is None:
                 raise
-            return self._refuse(request.ended, call, match, shown), ANONYMOUS
+            return self._refuse(exchange.revoked, request, match, presented), ANONYMOUS
         except IncompleteBody:
             raise
         except Exception as error:
-            log.exception("request failed", method=request.method, path=_loggable_path(request, match))
+            log.exception("request failed", method=exchange.method, path=_loggable_path(exchange, match))
             problem = Internal(reason="unforeseen", detail=type(error).__name__)
-            return self._refuse(problem, call, match, shown), ANONYMOUS
+            return self._refuse(problem, request, match, presented), ANONYMOUS
         finally:
             if body is not None:
                 body.close()
 
     async def _admit(
         self,
-        request: _Exchange,
-        call: Request,
+        exchange: _Exchange,
+        request: Request,
         dialect: Dialect,
         match: RouteMatch,
         body: RequestBody,
-        shown: list[ApiKey],
+        presented: list[ApiKey],
     ) -> tuple[Principal, Request]:
-        """Who calls, and the call with its body, which is read for verified callers, and for an enabled credential
-        that signs it. Closed by default: only a path whose route says ``public`` is served without a credential. The
-        key that the call names goes into ``shown``, whatever comes of it."""
+        """Authenticate; return the principal and the request with its body. The body is read for verified callers, and
+        before verification if an enabled credential signs it. Closed by default: only routes marked ``public`` need no
+        credential. The presented key is appended to ``presented`` even if verification fails."""
         if _is_public(match):
             if match.route is None:
-                raise _absent(request, match)
-            return ANONYMOUS, await _with_body(call, match, body, None)
-        request.since = self._callers.changes
-        key, token = await self._claimed(call, dialect)
+                raise _not_found(exchange, match)
+            return ANONYMOUS, await _with_body(request, match, body, None)
+        exchange.changes_seen = self._revocations.changes
+        key, token = await self._credentials(request, dialect)
         if key is not None:
-            shown.append(key)
+            presented.append(key)
             structlog.contextvars.bind_contextvars(key=key.id)
-        if read := dialect.signs_body and key is not None and key.enabled:
-            call = await _with_body(call, match, body, key)
-        who = _verified(dialect, call, key, token)
-        request.verified()
-        request.app = who.app
-        set_owner((who.app, who.user or ""))
-        await self._pace.turn(who.app)
-        await self._admission.first_time(who)
-        await self._admission.count(who.key)
+        if body_read := dialect.signs_body and key is not None and key.enabled:
+            request = await _with_body(request, match, body, key)
+        principal = _verify(dialect, request, key, token)
+        exchange.mark_verified()
+        exchange.app = principal.app
+        set_owner((principal.app, principal.user or ""))
+        await self._pacer.turn(principal.app)
+        await self._admission.first_time(principal)
+        await self._admission.count(principal.key)
         for route in match.routes if match.route is None else (match.route,):
             if route.permit is not None:
-                route.permit(who)
+                route.permit(principal)
         if match.route is None:
-            raise _absent(request, match)
-        return who, call if read else await _with_body(call, match, body, who.key)
+            raise _not_found(exchange, match)
+        return principal, request if body_read else await _with_body(request, match, body, principal.key)
 
-    async def _claimed(self, call: Request, dialect: Dialect) -> tuple[ApiKey | None, Token | None]:
-        """The credential and the token that the call says it has, where there are such."""
-        claim = dialect.claim(call)
+    async def _credentials(self, request: Request, dialect: Dialect) -> tuple[ApiKey | None, Token | None]:
+        """The key and the token that the request claims, if they exist."""
+        claim = dialect.claim(request)
         token = None if claim.token is None else await self._admission.token(claim.token, signed=claim.signed)
         if claim.id is None and claim.secret is None and token is not None:
             return await self._admission.key_of(token, dialect.name), token
         return await self._admission.key(dialect.name, id=claim.id, secret=claim.secret), token
 
     async def _handle(
-        self, request: _Exchange, call: Request, match: RouteMatch, who: Principal
+        self, exchange: _Exchange, request: Request, match: RouteMatch, principal: Principal
     ) -> Response | StreamingResponse:
-        """What the route answers, as long as there is somebody to answer to: reads are given up, what changes
-        something goes on, and what waits in it finds out."""
+        """The route's response. If the caller disconnects, reads are cancelled; writes continue, and code that waits
+        inside them is notified."""
         assert match.route is not None
-        task = asyncio.current_task() if request.method in {"GET", "HEAD"} else None
-        watch = asyncio.create_task(request.watch(task))
+        task = asyncio.current_task() if exchange.method in {"GET", "HEAD"} else None
+        disconnect_watch = asyncio.create_task(exchange.watch(task))
         try:
-            with disconnect_scope(request.left), self._callers.of(who, request.revoke, since=request.since):
-                answer = await match.route.handle(call, who, self._room)
+            with (
+                disconnect_scope(exchange.disconnected),
+                self._revocations.of(principal, exchange.revoke_credential, since=exchange.changes_seen),
+            ):
+                response = await match.route.handle(request, principal, self._services)
         finally:
-            watch.cancel()
-        if isinstance(answer, Response) and not answer.charged:
-            await self._admission.refund(who.key)
+            disconnect_watch.cancel()
+        if isinstance(response, Response) and not response.charged:
+            await self._admission.refund(principal.key)
         if (
-            isinstance(answer, Response)
+            isinstance(response, Response)
             and task is not None
-            and (size := max(len(answer.body), answer.held)) > FREE_BYTES
+            and (size := max(len(response.body), response.held)) > FREE_BYTES
         ):
-            self._bodies.answers.take(who.key, size)
-            request.holds = size
-        return answer
+            self._body_reader.answers.take(principal.key, size)
+            exchange.held_bytes = size
+        return response
 
-    def _refuse(self, problem: Problem, call: Request, match: RouteMatch, shown: Sequence[ApiKey]) -> Response:
+    def _refuse(self, problem: Problem, request: Request, match: RouteMatch, presented: Sequence[ApiKey]) -> Response:
         if match.dialect is None:
             if isinstance(problem, Invalid):
                 return Response(status=400, body=compact_json({"error": "bad request", "detail": problem.detail}))
-            return Response(status=404, body=compact_json({"error": "not found", "path": call.path}))
-        reply = match.dialect.refuse(cast("AnyProblem", problem), call, shown[0] if shown else None)
-        if isinstance(problem, Internal) or reply.status >= 500:
-            log.warning("refused", problem=_loggable_problem(problem), status=reply.status)
+            return Response(status=404, body=compact_json({"error": "not found", "path": request.path}))
+        response = match.dialect.refuse(cast("AnyProblem", problem), request, presented[0] if presented else None)
+        if isinstance(problem, Internal) or response.status >= 500:
+            log.warning("refused", problem=_loggable_problem(problem), status=response.status)
         else:
-            log.info("refused", problem=_loggable_problem(problem), status=reply.status)
+            log.info("refused", problem=_loggable_problem(problem), status=response.status)
         if isinstance(problem, NotFound) and problem.noun == "method":
             allow = ", ".join((*match.allowed, *(["HEAD"] if "GET" in match.allowed else []), "OPTIONS"))
             return Response(
-                status=reply.status,
-                body=reply.body,
-                media_type=reply.media_type,
-                headers=(*reply.headers, ("Allow", allow)),
+                status=response.status,
+                body=response.body,
+                media_type=response.media_type,
+                headers=(*response.headers, ("Allow", allow)),
             )
-        return reply
+        return response
 
-    async def _stream(self, request: _Exchange, answer: StreamingResponse, who: Principal) -> None:
-        replayed = (("Idempotency-Replayed", "true"),) if answer.replayed else ()
-        await request.start(200, answer.media_type, (*_STREAM_HEADERS, *answer.headers, *replayed))
-        following = EventStream(answer.reader, answer.encoder, request.send)
-        self._pulse.open.add(following)
+    async def _send_stream(self, exchange: _Exchange, response: StreamingResponse, principal: Principal) -> None:
+        replayed = (("Idempotency-Replayed", "true"),) if response.replayed else ()
+        await exchange.start(200, response.media_type, (*_STREAM_HEADERS, *response.headers, *replayed))
+        stream = EventStream(response.reader, response.encoder, exchange.send)
+        self._heartbeats.open.add(stream)
         try:
-            with self._callers.of(who, lambda _: following.end(), since=request.since):
-                if await following.follow(request.receive, self._pulse.heartbeat_s):
-                    await request.send({"type": "http.response.body", "body": b"", "more_body": False})
+            with self._revocations.of(principal, lambda _: stream.end(), since=exchange.changes_seen):
+                if await stream.follow(exchange.receive, self._heartbeats.heartbeat_s):
+                    await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._pulse.open.discard(following)
+            self._heartbeats.open.discard(stream)
 
-    # What is no dialect's -------------------------------------------------------------------------------------------
+    # Outside every dialect ------------------------------------------------------------------------------------------
 
-    async def _probe(self, request: _Exchange) -> Response | None:
-        if request.method not in {"GET", "HEAD"} or request.malformed is not None:
+    async def _probe(self, exchange: _Exchange) -> Response | None:
+        if exchange.method not in {"GET", "HEAD"} or exchange.malformed is not None:
             return None
-        match request.raw_path:
+        match exchange.raw_path:
             case "/":
-                return home(self._dialects, request.headers)
+                return home(self._dialects, exchange.headers)
             case "/healthz":
                 return Response(body=compact_json({"status": "alive"}))
             case "/readyz":
-                wrong = await self._ready()
-                if wrong is None:
+                reason = await self._ready()
+                if reason is None:
                     return Response(body=compact_json({"status": "ready"}))
-                return Response(status=503, body=compact_json({"status": "not ready", "reason": wrong}))
+                return Response(status=503, body=compact_json({"status": "not ready", "reason": reason}))
             case "/metrics":
                 return Response(body=self._metrics.text(), media_type=MEDIA_TYPE)
-            case path if self._handbook.covers(path):
-                origin = request.origin(self._site_url)
-                return await self._handbook.reply(path, request.query, request.headers, origin)
+            case path if self._docs.covers(path):
+                origin = exchange.origin(self._site_url)
+                return await self._docs.reply(path, exchange.query, exchange.headers, origin)
             case _:
                 return None
 
-    def _note(self, request: _Exchange, match: RouteMatch) -> None:
+    def _record(self, exchange: _Exchange, match: RouteMatch) -> None:
         dialect = "" if match.dialect is None else match.dialect.name
         route = "" if match.route is None else match.route.path
-        status = request.status or 499  # nginx's number for a caller who left before the answer
+        status = exchange.status or 499  # nginx's status for a client that disconnected before the response
         self._metrics.requests.labels(dialect, route, str(status)).inc()
-        if request.app is not None:
-            self._metrics.request_of(request.app, status)
-        self._metrics.seconds.labels(dialect, route).observe(request.first_byte - request.begun)
+        if exchange.app is not None:
+            self._metrics.request_of(exchange.app, status)
+        self._metrics.seconds.labels(dialect, route).observe(exchange.first_byte_at - exchange.started)
         log.info(
             "request",
-            method=request.method,
-            path=_loggable_path(request, match),
+            method=exchange.method,
+            path=_loggable_path(exchange, match),
             status=status,
-            ms=round((time.perf_counter() - request.begun) * 1000, 1),
+            ms=round((time.perf_counter() - exchange.started) * 1000, 1),
         )
 
 
-def _verified(dialect: Dialect, call: Request, key: ApiKey | None, token: Token | None) -> Principal:
-    """The caller, by the key's secret or by the one before it while a rotation's overlap lasts. Raises
+def _verify(dialect: Dialect, request: Request, key: ApiKey | None, token: Token | None) -> Principal:
+    """The principal, verified with the key's secret or, during a rotation's overlap, its previous one. Raises
     ``Unauthenticated``."""
     try:
-        return dialect.verify(call, key, token)
+        return dialect.verify(request, key, token)
     except Unauthenticated:
-        if key is None or len(versions := key.versions(call.now)) == 1:
+        if key is None or len(versions := key.versions(request.now)) == 1:
             raise
-        return dialect.verify(call, versions[1], token)
+        return dialect.verify(request, versions[1], token)
 
 
-def _nothing() -> None:
-    """Nobody wants to know."""
+def _ignore() -> None:
+    """No listener."""
 
 
 def _is_public(match: RouteMatch) -> bool:
-    """Whether a path is served without a credential."""
+    """Whether the path needs no credential."""
     routes = match.routes if match.route is None else (match.route,)
     return bool(routes) and all(route.public for route in routes)
 
 
-def _key(who: Principal) -> ApiKey | None:
-    return None if who is ANONYMOUS else who.key
+def _budget_key(principal: Principal) -> ApiKey | None:
+    return None if principal is ANONYMOUS else principal.key
 
 
-async def _with_body(call: Request, match: RouteMatch, body: RequestBody, key: ApiKey | None) -> Request:
-    """The call with its body, which takes of the key's budget."""
+async def _with_body(request: Request, match: RouteMatch, body: RequestBody, key: ApiKey | None) -> Request:
+    """The request with its body, which counts against the key's budget."""
     if key is not None and match.route is not None and match.route.upload:
-        return replace(call, upload=await body.spooled(key))
-    return replace(call, body=await body.whole(key))
+        return replace(request, upload=await body.spooled(key))
+    return replace(request, body=await body.whole(key))
 
 
-def _absent(request: _Exchange, match: RouteMatch) -> NotFound:
-    """What a call that no route serves asks for."""
+def _not_found(exchange: _Exchange, match: RouteMatch) -> NotFound:
+    """The problem for a request that no route serves."""
     if match.routes:
-        return NotFound(noun="method", ref=request.method)
-    return NotFound(noun="route", ref=request.raw_path)
+        return NotFound(noun="method", ref=exchange.method)
+    return NotFound(noun="route", ref=exchange.raw_path)
 
 
-def _loggable_path(request: _Exchange, match: RouteMatch) -> str:
-    """The path where a route serves it, except one that is worth a credential; of others what is plainly a word."""
+def _loggable_path(exchange: _Exchange, match: RouteMatch) -> str:
+    """The path if a route serves it, its template if it contains a capability; otherwise the path, redacted."""
     if any(route.capability for route in match.routes):
         return match.routes[0].path
-    return request.raw_path[:MAX_LOGGED_PATH] if match.routes else redact_url(request.raw_path)
+    return exchange.raw_path[:MAX_LOGGED_PATH] if match.routes else redact_url(exchange.raw_path)
 
 
 def _loggable_problem(problem: Problem) -> dict[str, Any]:
-    """The problem without what the caller put in a credential's or an address's place."""
+    """The problem without the caller's input in the place of a credential or URL."""
     record = problem.record()
     match problem:
         case NotFound(noun="route" | "file", ref=ref):
@@ -356,7 +359,7 @@ def _loggable_problem(problem: Problem) -> dict[str, Any]:
 
 
 class _Exchange:
-    """One request's connection, with what was read off it."""
+    """One request and its connection."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -364,37 +367,37 @@ class _Exchange:
         self.query: str = scope["query_string"].decode("latin-1")
         self.target: str = scope.get("target") or self.raw_path + (f"?{self.query}" if self.query else "")
         self.malformed: tuple[int, str] | None = scope.get("malformed")
-        """That it is not as HTTP has it: the status to answer, and why."""
-        self.verified: Callable[[], None] = scope.get("verified", _nothing)
-        """To be called when the caller has proved who it is."""
+        """For a malformed request: the response status and the reason."""
+        self.mark_verified: Callable[[], None] = scope.get("verified", _ignore)
+        """Called once the caller is authenticated."""
         self.app: int | None = None
-        """The caller's application, once he has proved it."""
+        """The caller's application, once authenticated."""
         self.receive = receive
         self.send = send
         self.trace = uuid4().hex
         self.status = 0
-        self.closes = False
-        """The connection cannot be used again: the rest of a body may still come on it."""
-        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the caller has gone away."""
-        self.ended: Unauthenticated | None = None
-        """Why the caller may not have the answer any more."""
-        self.since = 0
-        """Which change of credentials the caller's was looked up after."""
-        self.holds = 0
-        """Bytes of the answer that are counted until it is taken."""
+        self.close_connection = False
+        """The connection cannot be reused: the rest of a body may still arrive on it."""
+        self.disconnected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once the caller has disconnected."""
+        self.revoked: Unauthenticated | None = None
+        """Why the caller lost access to the response."""
+        self.changes_seen = 0
+        """The credential change counter at the time of the credential lookup."""
+        self.held_bytes = 0
+        """Bytes of the response that count against the budget until it is sent."""
         self.exposed: tuple[str, ...] = ()
-        """Headers of the dialect's own that a page in a browser may read."""
-        self.begun = self.first_byte = time.perf_counter()
+        """The dialect's response headers that browser scripts may read (CORS)."""
+        self.started = self.first_byte_at = time.perf_counter()
         self.headers = Headers(scope["headers"])
         self.now = time.time()
-        own = request_id(self.headers)
-        self.id = self.trace if own is None else self.headers["x-request-id"]
-        """What the caller calls the request, or we: comes back in ``X-Request-ID``."""
+        caller_id = request_id(self.headers)
+        self.id = self.trace if caller_id is None else self.headers["x-request-id"]
+        """The caller's request ID, or ours; returned in ``X-Request-ID``."""
         self._scope = scope
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
 
-    def call(self, match: RouteMatch, site_url: str | None, language: str) -> Request:
+    def request(self, match: RouteMatch, site_url: str | None, language: str) -> Request:
         return Request(
             method=self.method,
             path=self._scope["path"],
@@ -410,67 +413,67 @@ class _Exchange:
         )
 
     def origin(self, site_url: str | None) -> str:
-        """``https://host`` of this server, as it is configured, else as the caller reached it."""
+        """``https://host`` of this server: the configured one, or the one the caller used."""
         return site_url or f"{self._scope['scheme']}://{self.headers.get('host', 'localhost')}"
 
     async def watch(self, task: asyncio.Task[Any] | None) -> None:
-        """Notice when the caller goes away; ``task`` is cancelled then."""
+        """Wait until the caller disconnects, then cancel ``task``."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        self.leave()
+        self.disconnect()
         if task is not None:
             task.cancel()
 
-    def revoke(self, why: Unauthenticated) -> None:
-        """The credential is none any more: what its caller waits for is not for him."""
-        self.ended = why
-        self.leave()
+    def revoke_credential(self, why: Unauthenticated) -> None:
+        """The credential was revoked: stop waiting, and refuse the request."""
+        self.revoked = why
+        self.disconnect()
 
-    def break_off(self, _why: Unauthenticated) -> None:
-        """The same while the answer is on its way: what has been sent of it is all there is."""
-        self.leave()
+    def abort(self, _why: Unauthenticated) -> None:
+        """The credential was revoked while the response is being sent: send no more of it."""
+        self.disconnect()
         self._task.cancel()
 
-    def leave(self) -> None:
-        if not self.left.done():
-            self.left.set_result(None)
+    def disconnect(self) -> None:
+        if not self.disconnected.done():
+            self.disconnected.set_result(None)
 
     async def start(self, status: int, media_type: str, headers: Sequence[tuple[str, str]]) -> None:
         self.status = status
-        self.first_byte = time.perf_counter()
+        self.first_byte_at = time.perf_counter()
         pairs = [("Content-Type", media_type)] if media_type else []
-        if self.closes:
+        if self.close_connection:
             pairs.append(("Connection", "close"))
         if all(name.lower() != "x-request-id" for name, _ in headers):
             pairs.append(("X-Request-ID", self.id))
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pairs, *headers, *self._cors())]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 
-    async def reply(self, reply: Response) -> None:
-        bare = reply.status in {204, 304}
-        size = len(reply.body) if reply.pieces is None else reply.length
-        measured = () if bare or size is None else (("Content-Length", str(size)),)
-        how = _STREAM_HEADERS if reply.writes else measured
-        await self.start(reply.status, "" if bare else reply.media_type, (*how, *reply.headers))
-        for piece in reply.writes:
+    async def reply(self, response: Response) -> None:
+        bodiless = response.status in {204, 304}
+        size = len(response.body) if response.pieces is None else response.length
+        content_length = () if bodiless or size is None else (("Content-Length", str(size)),)
+        extra_headers = _STREAM_HEADERS if response.writes else content_length
+        await self.start(response.status, "" if bodiless else response.media_type, (*extra_headers, *response.headers))
+        for piece in response.writes:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-        if reply.pieces is not None and self.method != "HEAD":
-            await self._send_pieces(reply.pieces)
-        await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+        if response.pieces is not None and self.method != "HEAD":
+            await self._send_pieces(response.pieces)
+        await self.send({"type": "http.response.body", "body": response.body, "more_body": False})
 
     async def _send_pieces(self, pieces: AsyncIterator[bytes]) -> None:
-        """What comes as it is read is read as long as there is somebody to take it."""
+        """Send ``pieces`` as they are read, until the caller disconnects."""
         watch = asyncio.create_task(self.watch(None))
         try:
             async for piece in pieces:
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-                if self.left.done():
+                if self.disconnected.done():
                     raise IncompleteBody
         finally:
             watch.cancel()
 
     def _cors(self) -> list[tuple[str, str]]:
-        """Browsers may call from anywhere: the key is what protects, and it is in a header that no page sends alone."""
+        """CORS headers. Any origin may call: the key protects, in a header that browsers never add by themselves."""
         origin = self.headers.get("origin")
         if origin is None:
             return []
@@ -483,6 +486,6 @@ class _Exchange:
         if self.method == "OPTIONS":
             headers.append(("Access-Control-Allow-Methods", _METHODS))
             headers.append(("Access-Control-Max-Age", "86400"))
-            if (wanted := self.headers.get("access-control-request-headers")) is not None:
-                headers.append(("Access-Control-Allow-Headers", wanted))
+            if (requested_headers := self.headers.get("access-control-request-headers")) is not None:
+                headers.append(("Access-Control-Allow-Headers", requested_headers))
         return headers

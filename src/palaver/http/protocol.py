@@ -1,8 +1,8 @@
-"""HTTP/1 on one connection: uvicorn's parser and its ASGI cycle, with the limits that they have not.
+"""HTTP/1 on one connection: uvicorn's parser and ASGI cycle, plus the limits that they lack.
 
-A head is collected before it is parsed, within a size and a time. While an answer is out nothing of the next request
-is parsed: what has been read already is kept, once, and the socket is left alone. An answer goes out in pieces that
-the reader must take in time.
+A request head is buffered before it is parsed, up to a size and a time limit. While a response is pending, the next
+request is not parsed: bytes already read are buffered once, and reading from the socket pauses. A response is written
+in pieces that the client must read in time.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from palaver.http.heads import origin_form, parsed, plain, wrong_host
 from palaver.wire.framing import compact_json
 
 MAX_HEAD_BYTES = 65_536
-"""Bytes a request's head may have."""
+"""Maximum size of a request head, in bytes."""
 TOO_LARGE = "the head has more than 64 KiB"
 NO_HTTP = "it does not begin with a request line of HTTP/1.1"
 MAX_WRITE_BYTES = 65_536
-"""Bytes that are handed to the socket at a time."""
+"""Maximum bytes passed to the socket at a time."""
 CHUNKED_BYTES = 4096
-"""Bytes of a body in chunks that are parsed at a time: each chunk costs, however small it is."""
+"""Bytes of a chunked body parsed at a time: every chunk has a cost, however small."""
 MAX_QUEUED = 16
-"""Requests that may come in one read behind a chunked body."""
+"""Maximum requests in one read after a chunked body."""
 DISCARDING_S = 30.0
-"""Seconds in which the rest of a body may come that nobody reads any more."""
+"""Seconds to receive the rest of a body that the handler no longer reads."""
 LINGERING_S = 2.0
-"""Seconds that a connection is kept after its last answer, for a caller who is still sending to read it."""
+"""Seconds that a connection stays open after its last response, so that a client still sending can read it."""
 HALF_CLOSED_S = 1.0
-"""Seconds that a caller who will send no more is given his answer."""
+"""Seconds to respond to a client that has half-closed the connection."""
 
 log = structlog.get_logger("palaver.http")
 
@@ -57,41 +57,41 @@ class HttpProtocol(HttpToolsProtocol):
     """One connection."""
 
     app: Any
-    cycle: Any  # none before the first request
+    cycle: Any  # ``None`` before the first request
     parser: Any
 
     def __init__(self, *, connections: Connections, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._connections = connections
         self._limits: ConnectionLimits = connections.limits
-        self._kept = bytearray()
-        """Bytes that are not parsed yet: a part of a head, or what came behind a request that is being answered."""
-        self._counted = 0
-        """How many of them are counted as pipelined."""
+        self._buffer = bytearray()
+        """Bytes not parsed yet: part of a head, or data that follows a request whose response is pending."""
+        self._pipelined_bytes = 0
+        """How many buffered bytes count as pipelined."""
         self._scanned = 0
-        self._body_left = 0
-        """Bytes of the body that are to come, where its head says it; 0 for a chunked one."""
-        self._rest: tuple[bytes, int] | None = None
-        """What has been read of a body in chunks, and from where on it is to be parsed in a later pass of the loop."""
+        self._body_remaining = 0
+        """Bytes of the body still expected, by ``Content-Length``; 0 for a chunked body, whose end the parser finds."""
+        self._deferred: tuple[bytes, int] | None = None
+        """Data of a chunked body, and the offset from which to parse it in a later pass of the event loop."""
         self._in_body = False
-        """A request's head is complete and its body is not."""
+        """The request's head is complete and its body is not."""
         self._tail = b""
         """The last bytes parsed of a chunked body: an empty line may begin with them."""
         self._discarding = False
-        """What comes is nobody's any more."""
-        self._line: re.Match[bytes] | None = None
-        """The first line of the request that is being read."""
-        self._plausible = False
-        """What is kept begins with a request line."""
+        """Incoming bytes are dropped."""
+        self._request_line: re.Match[bytes] | None = None
+        """The first line of the request being read."""
+        self._has_request_line = False
+        """The buffer begins with a request line."""
         self._timer: asyncio.TimerHandle | None = None
-        """Until when the head, or the rest of a body that nobody reads, must be there."""
+        """The deadline for the head, or for the rest of a body that the handler no longer reads."""
         self._write_timer: asyncio.TimerHandle | None = None
-        self._handed = 0
-        self._taken = 0
-        self._due = 0
+        self._written = 0
+        self._sent_at_check = 0
+        self._write_target = 0
         self.peer = ""
 
-    # Coming and going -----------------------------------------------------------------------------------------------
+    # Connection -----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -101,7 +101,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.remove(self)
-        self._keep(b"")
+        self._set_buffer(b"")
         self._clear_timer()
         if self._write_timer is not None:
             self._write_timer.cancel()
@@ -110,8 +110,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A caller who sends no more may still read. One who follows a stream, or has sent nothing, is gone."""
-        if self._in_body or self._discarding or not self._answering or self.cycle.response_started:
+        """A client that half-closes may still read. One that follows a stream, or has sent nothing, is gone."""
+        if self._in_body or self._discarding or not self._responding or self.cycle.response_started:
             return None
         self._set_timer(HALF_CLOSED_S, self.transport.close)
         self.cycle.keep_alive = False
@@ -122,10 +122,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def awaits_peer(self) -> bool:
-        return not self._answering or self._in_body or self.flow.write_paused
+        return not self._responding or self._in_body or self.flow.write_paused
 
     @property
-    def _answering(self) -> bool:
+    def _responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -134,122 +134,122 @@ class HttpProtocol(HttpToolsProtocol):
         if self._discarding:
             return
         self._unset_keepalive_if_required()
-        if self._kept:
-            self._kept += data
-            data = bytes(self._kept) if self._complete() else b""
+        if self._buffer:
+            self._buffer += data
+            data = bytes(self._buffer) if self._parsable() else b""
             if not data:
                 self._wait_for_more()
                 return
         self._parse(data)
 
-    def _complete(self) -> bool:
-        """Whether what is kept can be parsed now: it has a whole head, or is no head at all."""
-        whole = b"\r\n\r\n" in self._kept[max(self._scanned - 3, 0) :]
-        return not self._answering and (whole or not self._may_be_head())
+    def _parsable(self) -> bool:
+        """Whether the buffer can be parsed now: it holds a complete head, or cannot be a head."""
+        complete_head = b"\r\n\r\n" in self._buffer[max(self._scanned - 3, 0) :]
+        return not self._responding and (complete_head or not self._may_be_head())
 
     def _wait_for_more(self) -> None:
-        """Nothing of what is kept can be parsed yet."""
-        if self._answering:
-            self._keep(bytes(self._kept))
+        """Keep the buffer, which cannot be parsed yet; reject a head that is too large."""
+        if self._responding:
+            self._set_buffer(bytes(self._buffer))
             return
-        self._scanned = len(self._kept)
+        self._scanned = len(self._buffer)
         if self._scanned > MAX_HEAD_BYTES:
-            self._line = _REQUEST_LINE.match(bytes(self._kept))
-            self._refuse(431, TOO_LARGE)
+            self._request_line = _REQUEST_LINE.match(bytes(self._buffer))
+            self._reject(431, TOO_LARGE)
 
-    def _parse(self, data: bytes, at: int = 0) -> None:
-        """Give the parser what it may have by now; the rest is kept."""
-        self._keep(b"")
-        while at < len(data) and not self._discarding and not self.transport.is_closing():
+    def _parse(self, data: bytes, start: int = 0) -> None:
+        """Feed the parser as much as allowed now; buffer the rest."""
+        self._set_buffer(b"")
+        while start < len(data) and not self._discarding and not self.transport.is_closing():
             if self._in_body:
-                at = self._take_body(data, at)
-                if self._in_body and at < len(data):
-                    self._put_off(data, at)
+                start = self._feed_body(data, start)
+                if self._in_body and start < len(data):
+                    self._defer_parse(data, start)
                     return
                 continue
-            if self._answering:
-                self._keep(data[at:])
+            if self._responding:
+                self._set_buffer(data[start:])
                 return
-            if (end := self._take_head(data, at)) < 0:
+            if (end := self._feed_head(data, start)) < 0:
                 return
-            at = end
+            start = end
 
-    def _take_body(self, data: bytes, at: int) -> int:
-        """Parse the body that continues at ``at``; where parsing goes on."""
-        end = min(len(data), at + (self._body_left or CHUNKED_BYTES))
-        if self._body_left:
-            self._feed(data[at:end])
+    def _feed_body(self, data: bytes, start: int) -> int:
+        """Parse the body that continues at ``start``; return the end offset."""
+        end = min(len(data), start + (self._body_remaining or CHUNKED_BYTES))
+        if self._body_remaining:
+            self._feed(data[start:end])
             return end
-        while at < end and self._in_body and not self._discarding:
-            at = self._take_chunks(data, at, end)
-        return at
+        while start < end and self._in_body and not self._discarding:
+            start = self._feed_chunks(data, start, end)
+        return start
 
-    def _take_chunks(self, data: bytes, at: int, end: int) -> int:
-        """The same for a chunked body. It ends with an empty line, but only the parser knows which one ends it: give it
-        no more than up to the next, so that it never sees the following head."""
-        window = self._tail + data[at:end]
+    def _feed_chunks(self, data: bytes, start: int, end: int) -> int:
+        """Parse a chunked body up to its next empty line or ``end``; return the offset reached. Only the parser knows
+        which empty line ends the body, and it must not see the head that follows."""
+        window = self._tail + data[start:end]
         empty_line = _EMPTY_LINE.search(window)
         if empty_line is not None:
-            end = at + empty_line.end() - len(self._tail)
+            end = start + empty_line.end() - len(self._tail)
         self._tail = window[-2:] if empty_line is None else b"\n"
-        self._feed(data[at:end])
+        self._feed(data[start:end])
         return end
 
-    def _put_off(self, data: bytes, at: int) -> None:
-        """Parse on when others have had their turn, and read no more until then."""
-        self._rest = (data, at)
+    def _defer_parse(self, data: bytes, start: int) -> None:
+        """Continue parsing after other connections have had their turn; pause reading until then."""
+        self._deferred = (data, start)
         self.flow.pause_reading()
-        self._connections.later(self._parse_on)
+        self._connections.later(self._parse_deferred)
 
-    def _parse_on(self) -> None:
-        rest, self._rest = self._rest, None
-        if rest is None or self._discarding or self.transport.is_closing():
+    def _parse_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, None
+        if deferred is None or self._discarding or self.transport.is_closing():
             return
-        self._parse(*rest)
+        self._parse(*deferred)
         if self.cycle.response_complete or len(self.cycle.body) <= HIGH_WATER_LIMIT:
             self.may_read()
 
-    def _take_head(self, data: bytes, at: int) -> int:
-        """Where the head that begins at ``at`` ends, -1 where it is not to be parsed."""
-        while data.startswith(b"\r\n", at):  # RFC 9112, 2.2: may stand before a request
-            at += 2
-        if at == len(data):
-            return at
-        self._begin()
-        end = data.find(b"\r\n\r\n", at) + 4
-        whole = end >= 4
-        if (end if whole else len(data)) - at > MAX_HEAD_BYTES:
-            self._line = _REQUEST_LINE.match(data, at)
-            self._refuse(431, TOO_LARGE)
+    def _feed_head(self, data: bytes, start: int) -> int:
+        """Parse the head that begins at ``start``. Returns its end offset, -1 if it is incomplete or rejected."""
+        while data.startswith(b"\r\n", start):  # RFC 9112, 2.2: allowed before a request
+            start += 2
+        if start == len(data):
+            return start
+        self._begin_request()
+        end = data.find(b"\r\n\r\n", start) + 4
+        complete_head = end >= 4
+        if (end if complete_head else len(data)) - start > MAX_HEAD_BYTES:
+            self._request_line = _REQUEST_LINE.match(data, start)
+            self._reject(431, TOO_LARGE)
             return -1
-        if not whole:
-            self._kept += data[at:]
-            self._scanned = len(self._kept)
+        if not complete_head:
+            self._buffer += data[start:]
+            self._scanned = len(self._buffer)
             if not self._may_be_head():
-                self._refuse(400, NO_HTTP)
+                self._reject(400, NO_HTTP)
             return -1
-        line_end = data.find(b"\r\n", at)
-        self._line = _REQUEST_LINE.fullmatch(data, at, line_end)
-        if self._line is None:
-            self._refuse(400, NO_HTTP)
+        line_end = data.find(b"\r\n", start)
+        self._request_line = _REQUEST_LINE.fullmatch(data, start, line_end)
+        if self._request_line is None:
+            self._reject(400, NO_HTTP)
             return -1
         self._clear_timer()
-        self._feed(plain(self._line, data[line_end:end]))
+        self._feed(plain(self._request_line, data[line_end:end]))
         return end
 
     def _may_be_head(self) -> bool:
-        """Whether what came of a head may still become one."""
-        if not self._plausible:
-            line, ended, _ = self._kept.partition(b"\n")
+        """Whether the buffer may still become a request head."""
+        if not self._has_request_line:
+            line, ended, _ = self._buffer.partition(b"\n")
             if not ended:
-                return self._kept[:1].isalpha()
-            self._plausible = line.endswith(b"\r") and _REQUEST_LINE.fullmatch(line[:-1]) is not None
-        return self._plausible
+                return self._buffer[:1].isalpha()
+            self._has_request_line = line.endswith(b"\r") and _REQUEST_LINE.fullmatch(line[:-1]) is not None
+        return self._has_request_line
 
-    def _begin(self) -> None:
-        """A request begins."""
-        self._line = None
-        self._plausible = False
+    def _begin_request(self) -> None:
+        """Reset the state for a new request."""
+        self._request_line = None
+        self._has_request_line = False
         self.headers = []
         self._connections.unverify(self)
         if self._timer is None:
@@ -257,21 +257,21 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         if self._in_body:
-            self._body_left = max(self._body_left - len(data), 0)
+            self._body_remaining = max(self._body_remaining - len(data), 0)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # CONNECT: what follows is no HTTP
+        except httptools.HttpParserUpgrade:  # CONNECT: the bytes that follow are not HTTP
             self.cycle.keep_alive = False
         except httptools.HttpParserInvalidMethodError:
-            self._refuse_method()
+            self._reject_method()
         except httptools.HttpParserError as error:
-            self._refuse(400, str(error.__context__ or error))
+            self._reject(400, str(error.__context__ or error))
 
-    def _keep(self, data: bytes) -> None:
-        """Keep what may be parsed only when the answer is out, and read no more until then."""
-        self._connections.pipelined += len(data) - self._counted
-        self._counted = len(data)
-        self._kept = bytearray(data)
+    def _set_buffer(self, data: bytes) -> None:
+        """Buffer ``data`` until the pending response is sent; pause reading until then."""
+        self._connections.pipelined += len(data) - self._pipelined_bytes
+        self._pipelined_bytes = len(data)
+        self._buffer = bytearray(data)
         self._scanned = 0
         if not data:
             return
@@ -280,7 +280,7 @@ class HttpProtocol(HttpToolsProtocol):
             log.warning("too much is pipelined", peer=self.peer, bytes=self._connections.pipelined)
             self.transport.abort()
 
-    # What the parser says -------------------------------------------------------------------------------------------
+    # Parser callbacks -----------------------------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
         self._in_body = True
@@ -288,10 +288,10 @@ class HttpProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         length = next((value for name, value in self.headers if name == b"content-length"), b"0")
         chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
-        self._body_left = int(length) if length.isdigit() and not chunked else 0
+        self._body_remaining = int(length) if length.isdigit() and not chunked else 0
         self._tail = b""
-        wrong = wrong_host([value for name, value in self.headers if name == b"host"], version)
-        malformed = (400, wrong) if wrong else None
+        host_error = wrong_host([value for name, value in self.headers if name == b"host"], version)
+        malformed = (400, host_error) if host_error else None
         self._start(
             method, version, malformed=malformed, keep_alive=version != "1.0" and self.parser.should_keep_alive()
         )
@@ -306,22 +306,22 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        self._line = None
-        if self.cycle.response_complete:  # the rest of a body that nobody wanted
+        self._request_line = None
+        if self.cycle.response_complete:  # the rest of a discarded body
             self._clear_timer()
-            self._await_next()
+            self._next_request()
             return
         self.cycle.more_body = False
         self.cycle.message_event.set()
 
-    # Answering ------------------------------------------------------------------------------------------------------
+    # Responding -----------------------------------------------------------------------------------------------------
 
     def _start(self, method: str, version: str, *, keep_alive: bool, malformed: tuple[int, str] | None = None) -> None:
-        """Begin to answer the request whose head has been read; ``malformed``: with which status, and why."""
-        line = self._line
+        """Start the ASGI cycle of the request whose head was read. ``malformed``: its rejection's status and reason."""
+        line = self._request_line
         target = None if line is None else parsed(line[2])
         if line is None or target is None:
-            self._refuse(400, "the request's target is no address")
+            self._reject(400, "the request's target is no address")
             return
         path, query = target
         cast("dict[str, Any]", self.scope).update(
@@ -331,10 +331,10 @@ class HttpProtocol(HttpToolsProtocol):
             raw_path=path,
             query_string=query,
             target=origin_form(line[2]),
-            verified=self._verified,
+            verified=self._mark_verified,
             malformed=malformed,
         )
-        existing, self.cycle = self.cycle, self._cycle(version, keep_alive=keep_alive and malformed is None)
+        existing, self.cycle = self.cycle, self._new_cycle(version, keep_alive=keep_alive and malformed is None)
         if existing is None or existing.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         elif len(self.pipeline) < MAX_QUEUED:
@@ -342,10 +342,10 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _verified(self) -> None:
+    def _mark_verified(self) -> None:
         self._connections.verify(self)
 
-    def _cycle(self, version: str, *, keep_alive: bool) -> ResponseCycle:
+    def _new_cycle(self, version: str, *, keep_alive: bool) -> ResponseCycle:
         return ResponseCycle(
             self,
             http_10=version == "1.0",
@@ -366,78 +366,81 @@ class HttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._discarding:
             return
-        if self._rest is None:
+        if self._deferred is None:
             self.flow.resume_reading()
         if self._in_body:
             self._set_timer(DISCARDING_S, self.transport.close)
         else:
-            self._await_next()
+            self._next_request()
 
-    def _await_next(self) -> None:
-        """The request and its answer are over."""
+    def _next_request(self) -> None:
+        """The request and its response are complete: start the next one."""
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-        if kept := bytes(self._kept):
+        if buffered := bytes(self._buffer):
             self._unset_keepalive_if_required()
-            self._parse(kept)
+            self._parse(buffered)
 
     def may_read(self) -> None:
-        """The request that is being answered wants the rest of its body, or to hear that its caller is gone."""
-        if not self._counted and self._rest is None:
+        """Resume reading: the handler waits for more of the body, or for a disconnect."""
+        if not self._pipelined_bytes and self._deferred is None:
             self.flow.resume_reading()
 
     def write(self, data: bytes | memoryview) -> None:
         self.transport.write(data)
-        self._handed += len(data)
+        self._written += len(data)
         if self._write_timer is None:
-            self._taken, self._due = self._handed - self.transport.get_write_buffer_size(), self._handed
-            self._write_timer = self.loop.call_later(self._limits.write_timeout_s, self._check_reader)
+            self._sent_at_check, self._write_target = (
+                self._written - self.transport.get_write_buffer_size(),
+                self._written,
+            )
+            self._write_timer = self.loop.call_later(self._limits.write_timeout_s, self._check_write_progress)
 
-    def _check_reader(self) -> None:
-        """Whether the reader has taken what was there for it the last time, or is at least about it."""
+    def _check_write_progress(self) -> None:
+        """Abort unless the client has read what was pending at the last check, or reads at ``min_rate`` at least."""
         self._write_timer = None
         pending = self.transport.get_write_buffer_size()
-        taken = self._handed - pending
-        least = self._limits.min_rate * self._limits.write_timeout_s
-        if taken < self._due and taken - self._taken < least:
+        sent = self._written - pending
+        min_bytes = self._limits.min_rate * self._limits.write_timeout_s
+        if sent < self._write_target and sent - self._sent_at_check < min_bytes:
             log.info("reader took nothing", peer=self.peer, seconds=self._limits.write_timeout_s, pending=pending)
             self.transport.abort()
         elif pending:
-            self._taken, self._due = taken, self._handed
-            self._write_timer = self.loop.call_later(self._limits.write_timeout_s, self._check_reader)
+            self._sent_at_check, self._write_target = sent, self._written
+            self._write_timer = self.loop.call_later(self._limits.write_timeout_s, self._check_write_progress)
 
     def finish(self) -> None:
-        """Close after the last answer. Where the caller may still be sending it is given the time to read it: data that
-        comes to a closed socket makes the system take back what was not read."""
-        if not self._in_body and not self._kept and not self._discarding:
+        """Close after the last response. If the client may still be sending, linger so that it can read the response:
+        data that arrives at a closed socket causes a reset, which discards unread data."""
+        if not self._in_body and not self._buffer and not self._discarding:
             self.transport.close()
             return
         self._discarding = True
-        self._keep(b"")
+        self._set_buffer(b"")
         self.flow.resume_reading()
         self._set_timer(LINGERING_S, self.transport.close)
         if self.transport.can_write_eof():
             with suppress(OSError):
                 self.transport.write_eof()
 
-    # What is no request ---------------------------------------------------------------------------------------------
+    # Rejecting ------------------------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+        self._reject(400, msg)
 
-    def _refuse(self, status: int, reason: str) -> None:
-        """Answer what cannot be served, and close: in the form of who keeps the path, where there is one."""
+    def _reject(self, status: int, reason: str) -> None:
+        """Respond to a request that cannot be served, and close: in the form of the path's dialect, if it has one."""
         if self._discarding or self.transport.is_closing():
             return
         self._clear_timer()
-        self._kept.clear()
-        if self._answering and not self._in_body:  # that answer still goes out
+        self._buffer.clear()
+        if self._responding and not self._in_body:  # the pending response is still sent
             self._discarding, self.cycle.keep_alive = True, False
             return
-        if self._answering:  # to the handler it is a caller who left
+        if self._responding:  # the handler sees a disconnect
             if self.cycle.response_started:
                 self.transport.close()
                 return
@@ -445,28 +448,28 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         self._in_body = False
         self._discarding = True
-        if self._line is None or parsed(self._line[2]) is None:
-            self._refuse_plainly(status, reason)
+        if self._request_line is None or parsed(self._request_line[2]) is None:
+            self._reject_without_app(status, reason)
             return
         self._restart((status, reason))
 
-    def _refuse_method(self) -> None:
-        """A method that the parser does not know is one that no route has."""
+    def _reject_method(self) -> None:
+        """Handle a method unknown to the parser: no route has it."""
         self._discarding = True
         self._restart(None)
 
     def _restart(self, malformed: tuple[int, str] | None) -> None:
-        assert self._line is not None
+        assert self._request_line is not None
         headers = self.headers
         self.on_message_begin()
         self.scope["headers"] = self.headers = headers
         self.cycle = None
-        version = "1.0" if self._line.group(3, 4) == (b"1", b"0") else "1.1"
-        self._start(self._line[1].decode(), version, keep_alive=False, malformed=malformed)
+        version = "1.0" if self._request_line.group(3, 4) == (b"1", b"0") else "1.1"
+        self._start(self._request_line[1].decode(), version, keep_alive=False, malformed=malformed)
         self.cycle.more_body = False
         self.cycle.message_event.set()
 
-    def _refuse_plainly(self, status: int, reason: str) -> None:
+    def _reject_without_app(self, status: int, reason: str) -> None:
         trace = uuid4().hex
         log.info("no request", peer=self.peer, reason=reason, status=status, trace=trace)
         body = compact_json({"error": "bad request", "detail": reason, "trace": trace})
@@ -477,11 +480,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.write(STATUS_LINE[status] + head + body)
         self.finish()
 
-    # Time -----------------------------------------------------------------------------------------------------------
+    # Timers ---------------------------------------------------------------------------------------------------------
 
-    def _set_timer(self, seconds: float, act: Callable[[], None]) -> None:
+    def _set_timer(self, seconds: float, callback: Callable[[], None]) -> None:
         self._clear_timer()
-        self._timer = self.loop.call_later(seconds, act)
+        self._timer = self.loop.call_later(seconds, callback)
 
     def _clear_timer(self) -> None:
         if self._timer is not None:
@@ -490,7 +493,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class ResponseCycle(RequestResponseCycle):
-    """A request and its answer, which goes out in pieces: no faster than they are taken."""
+    """A request and its response, written in pieces no faster than the client reads them."""
 
     def __init__(self, protocol: HttpProtocol, *, http_10: bool, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -523,12 +526,12 @@ class ResponseCycle(RequestResponseCycle):
         if not self._bodiless:
             await self._write_body(body, more=more)
         if not more and not self.disconnected:
-            if self._http_10 and self._unmeasured:
+            if self._http_10 and self._length_unknown:
                 end_by_reset(self.transport, on=False)
             self._end()
 
     def _head(self, status: int, headers: Any) -> bytes:
-        if self.waiting_for_100_continue:  # the body will never come, or be taken for a request
+        if self.waiting_for_100_continue:  # the body will never come, or would be parsed as a request
             self.keep_alive = self.waiting_for_100_continue = False
         self._bodiless = self.scope["method"] == "HEAD" or status in {204, 304}
         lines = [STATUS_LINE[status]]
@@ -547,9 +550,11 @@ class ResponseCycle(RequestResponseCycle):
             lines.append(b"%s: %s\r\n" % (name.lower(), value))
         self.expected_content_length = 0 if self._bodiless else length or 0
         self.chunked_encoding = length is None and not self._bodiless and not self._http_10
-        self._unmeasured = length is None
-        if self._http_10 and self._unmeasured and not self._bodiless:
-            end_by_reset(self.transport, on=True)  # its end is the connection's: a broken one must look broken
+        self._length_unknown = length is None
+        if self._http_10 and self._length_unknown and not self._bodiless:
+            end_by_reset(
+                self.transport, on=True
+            )  # the connection's end marks the response's end: a truncated one must look truncated
         if self.chunked_encoding:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:
@@ -568,19 +573,19 @@ class ResponseCycle(RequestResponseCycle):
             await self._write(body)
             await self._write(end)
             return
-        if not self._unmeasured:
+        if not self._length_unknown:
             self.expected_content_length -= len(body)
             assert self.expected_content_length >= 0, "more is written than was said"
         await self._write(body)
 
     async def _write(self, data: bytes) -> None:
         view = memoryview(data)
-        for at in range(0, len(data), MAX_WRITE_BYTES):
+        for start in range(0, len(data), MAX_WRITE_BYTES):
             if self.flow.write_paused and not self.disconnected:
                 await self.flow.drain()
             if self.disconnected:
                 return
-            self._protocol.write(data if len(data) <= MAX_WRITE_BYTES else view[at : at + MAX_WRITE_BYTES])
+            self._protocol.write(data if len(data) <= MAX_WRITE_BYTES else view[start : start + MAX_WRITE_BYTES])
 
     def _end(self) -> None:
         assert self.expected_content_length == 0, "less is written than was said"

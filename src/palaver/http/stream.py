@@ -1,4 +1,4 @@
-"""Following a run on a connection: events to bytes, a heartbeat when idle, away when the reader is gone."""
+"""Streams a run's events to a connection: encodes them, sends heartbeats when idle, stops when the client leaves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from palaver.wire.contract import Encoder, Punctual
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-_AT_ONCE = 16
-"""Writes that may follow one another without a pause, of one stream or of several."""
+_MAX_CONSECUTIVE_WRITES = 16
+"""Maximum consecutive writes, of one stream or several, before yielding to the event loop."""
 
 
 class EventStream:
-    """One open stream. A reader that goes away ends it, and changes nothing for the run."""
+    """One open stream. If the client disconnects, the stream ends; the run is not affected."""
 
     __slots__ = ("_encoder", "_punctual", "_reader", "_send", "gone", "idle_since")
 
@@ -33,8 +33,8 @@ class EventStream:
         self.idle_since = asyncio.get_running_loop().time()
 
     async def follow(self, receive: Receive, heartbeat_s: float) -> bool:
-        """Write until the run's end or the reader's; whether the stream is to be ended in the normal way."""
-        watch = asyncio.create_task(self._watch(receive))
+        """Write until the run ends or the client disconnects. Returns whether to end the stream normally."""
+        disconnect_watch = asyncio.create_task(self._watch_disconnect(receive))
         failed = False
         try:
             while not self.gone:
@@ -42,33 +42,33 @@ class EventStream:
                 for event in events:
                     await self._write(self._encoder.encode(event, time.time()))
                 failed = failed or _failed(events)
-                if not self._over:
-                    await self._write_unasked(heartbeat_s, busy=bool(events))
-                if self._over:
+                if not self._finished:
+                    await self._write_timed(heartbeat_s, busy=bool(events))
+                if self._finished:
                     return not (self._encoder.aborts_on_failure and failed)
                 await self._wait()
             return False
         finally:
             self._reader.close()
-            watch.cancel()
+            disconnect_watch.cancel()
             with suppress(asyncio.CancelledError):
-                await watch
+                await disconnect_watch
 
     @property
-    def _over(self) -> bool:
-        """Whether the run has ended and all of it is written: an encoder may hold back the end, too."""
+    def _finished(self) -> bool:
+        """Whether the run has ended and all output is written: the encoder may hold back the end."""
         return self._reader.done and self._encoder.flush_at is None
 
     async def _write(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-            if len(pieces) > _AT_ONCE:  # a whole long answer: others have their turn in between
+            if len(pieces) > _MAX_CONSECUTIVE_WRITES:  # a long response: yield to other tasks in between
                 await asyncio.sleep(0)
         if pieces and self._punctual is not None:
             self._punctual.written(time.time())
 
-    async def _write_unasked(self, heartbeat_s: float, *, busy: bool) -> None:
-        """What goes out without an event: what the encoder held back, and the sign of life."""
+    async def _write_timed(self, heartbeat_s: float, *, busy: bool) -> None:
+        """Write output that no event triggers: held-back bytes that are due, and heartbeats."""
         due = self._encoder.flush_at
         if due is not None and due <= (now := time.time()):
             await self._write(self._encoder.flush(now))
@@ -91,7 +91,7 @@ class EventStream:
         finally:
             timer.cancel()
 
-    async def _watch(self, receive: Receive) -> None:
+    async def _watch_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self.gone = True
@@ -101,7 +101,7 @@ class EventStream:
         self._reader.wake()
 
     def end(self) -> None:
-        """Break the stream off: whom it is for may not have it any more."""
+        """Abort the stream: the client's credential is no longer valid."""
         self.gone = True
         self._reader.wake()
 
@@ -112,7 +112,7 @@ def _failed(events: list[Event]) -> bool:
 
 
 class HeartbeatTimer:
-    """One timer for all open streams: wakes those that have been idle for a heartbeat's time."""
+    """One timer for all open streams: wakes those that have been idle for ``heartbeat_s`` seconds."""
 
     def __init__(self, heartbeat_s: float) -> None:
         self.heartbeat_s = heartbeat_s
@@ -120,20 +120,20 @@ class HeartbeatTimer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._beat())
+        self._task = asyncio.create_task(self._wake_idle())
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _beat(self) -> None:
+    async def _wake_idle(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(max(self.heartbeat_s / 20, 0.02))
             due = loop.time() - self.heartbeat_s
-            idle = [following for following in self.open if following.idle_since <= due]
-            for at in range(0, len(idle), _AT_ONCE):
-                for following in idle[at : at + _AT_ONCE]:
-                    following.wake()
+            idle = [stream for stream in self.open if stream.idle_since <= due]
+            for start in range(0, len(idle), _MAX_CONSECUTIVE_WRITES):
+                for stream in idle[start : start + _MAX_CONSECUTIVE_WRITES]:
+                    stream.wake()
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Conversations and what was said in them."""
+"""Conversations and their messages."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _COLUMNS = (
     "app, id, uid, end_user, agent, alias, title, opening, created, modified, icon, summary, variables, last_status,"
     " queue"
 )
-PAUSES_FROM = 262_144
-"""Bytes of a message after which others have their turn before the next one is read."""
+YIELD_ABOVE_BYTES = 262_144
+"""Bytes of a message above which reading yields to the event loop before the next one."""
 
 _parts = msgspec.json.Decoder(tuple[AnyPart, ...]).decode
 _usage = msgspec.json.Decoder(Usage).decode
@@ -82,12 +82,12 @@ class ConversationTable:
         rows = await self._db.fetch(
             f"SELECT {columns}, with_variables FROM (SELECT *, $11::bigint > 0 AND (row_number() OVER listed = 1"
             " OR coalesce(sum(CASE WHEN $11 > 0 THEN octet_length(variables::text) END) OVER listed, 0) <= $11)"
-            f" AS with_variables FROM (SELECT {_COLUMNS} FROM conversation WHERE {_LISTED}"
+            f" AS with_variables FROM (SELECT {_COLUMNS} FROM conversation WHERE {_FILTER}"
             " AND ($6::timestamptz IS NULL OR (modified, id) < ($6, $7::bigint))"
             " AND ($8::bigint IS NULL OR id < $8)"
             " ORDER BY modified DESC, id DESC LIMIT $9 OFFSET $10) c"
             " WINDOW listed AS (ORDER BY modified DESC, id DESC)) c ORDER BY modified DESC, id DESC",
-            *_listed(app, user, listing),
+            *_filter_values(app, user, listing),
             *after,
             listing.below,
             listing.limit,
@@ -97,8 +97,8 @@ class ConversationTable:
         return [conversation(row, with_variables=row["with_variables"]) for row in rows]
 
     async def count(self, app: int, user: int, listing: ConversationQuery) -> int:
-        sql = f"SELECT count(*) FROM conversation WHERE {_LISTED}"
-        return await self._db.fetchval(sql, *_listed(app, user, listing))
+        sql = f"SELECT count(*) FROM conversation WHERE {_FILTER}"
+        return await self._db.fetchval(sql, *_filter_values(app, user, listing))
 
     async def rename(
         self, app: int, user: int, ref: Ref, *, title: str, icon: str | None = None
@@ -118,14 +118,14 @@ class ConversationTable:
     async def clear(self, app: int, user: int, agent: int) -> list[UUID]:
         return await self._delete("c.app = $1 AND c.end_user = $2 AND c.agent = $3", app, user, agent) or []
 
-    async def _delete(self, which: str, *parameters: Any) -> list[UUID] | None:
+    async def _delete(self, condition: str, *parameters: Any) -> list[UUID] | None:
         rows = await self._db.together(
             deletion(
-                which,
-                " gone AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
+                condition,
+                " deleted AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
                 " RETURNING c.app, c.id)"
-                " SELECT m.uid FROM gone LEFT JOIN message m"
-                " ON m.app = gone.app AND m.conversation = gone.id AND m.status = 'live' ORDER BY m.id DESC",
+                " SELECT m.uid FROM deleted d LEFT JOIN message m"
+                " ON m.app = d.app AND m.conversation = d.id AND m.status = 'live' ORDER BY m.id DESC",
                 *parameters,
             )
         )
@@ -144,20 +144,20 @@ class ConversationTable:
     ) -> Stretch:
         if limit < 1:
             return Stretch()
-        sql = _NEWEST if after is None else _OLDEST
-        above, below = after or 0, MAX_ID if before is None else before
-        rows = await self._db.fetch(sql, app, conversation, above, below, limit, size, not always_one)
+        sql = _NEWEST_FIRST if after is None else _OLDEST_FIRST
+        lower_id, upper_id = after or 0, MAX_ID if before is None else before
+        rows = await self._db.fetch(sql, app, conversation, lower_id, upper_id, limit, size, not always_one)
         messages: list[Message] = []
-        taken, beyond = 0, None
+        size_read, next_message = 0, None
         for row in rows:
             if row["over"]:
-                beyond = row["reached"]
+                next_message = row["reached"]
                 continue
             messages.append(message(row))
-            taken += row["size"]
-            if row["size"] > PAUSES_FROM:
-                await asyncio.sleep(0)  # others have their turn while long ones are read
-        return Stretch(messages=tuple(messages), size=taken, next=beyond)
+            size_read += row["size"]
+            if row["size"] > YIELD_ABOVE_BYTES:
+                await asyncio.sleep(0)  # yield to other tasks between long messages
+        return Stretch(messages=tuple(messages), size=size_read, next=next_message)
 
     async def behind(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
         return await self._db.fetchval(
@@ -174,44 +174,43 @@ _HELD_FILES = """
 SELECT 1 FROM file f WHERE (f.app, f.id) IN (
     SELECT a.app, a.file FROM attachment a JOIN held h ON h.app = a.app AND h.id = a.conversation
 ) ORDER BY f.app, f.id FOR UPDATE"""
-"""A statement of its own before one with ``_GOES_WITH``: locks the files that the conversations ``held`` attach. Of
-two who delete conversations with the same file the second one waits here, and sees then what the first one left."""
+"""A separate statement before one with ``_GOES_WITH``: locks the files attached to the conversations ``held``. Of two
+transactions that delete conversations with the same file, the second waits here, then sees the first one's result."""
 _GOES_WITH = """
-loose AS (
+orphans AS (
     DELETE FROM file f WHERE (f.app, f.id) IN (SELECT a.app, a.file FROM attachment a JOIN held h
             ON h.app = a.app AND h.id = a.conversation)
         AND NOT EXISTS (SELECT FROM attachment o WHERE o.app = f.app AND o.file = f.id
             AND (o.app, o.conversation) NOT IN (SELECT h.app, h.id FROM held h))
 ),
-begun AS (
+claims AS (
     DELETE FROM claim k USING message m JOIN held h ON h.app = m.app AND h.id = m.conversation
     WHERE m.role = 'assistant' AND k.app = m.app AND k.run = m.uid
 ),"""
-"""A part of a statement that removes the conversations ``held`` (app, id): with them go the files that only their
-messages attach, and the Idempotency-Keys that began their runs."""
+"""CTEs for a statement that deletes the conversations ``held`` (app, id): they delete the files attached to no other
+conversation, and the idempotency keys that started their runs."""
 
-_LISTED = (
+_FILTER = (
     "app = $1 AND end_user = $2 AND ($3::bigint IS NULL OR agent = $3) AND (NOT $4::boolean OR title IS NOT NULL)"
     " AND ($5::text IS NULL OR position(lower($5) IN lower(title)) > 0)"
 )
 
 
-def deletion(which: str, then: str, *parameters: Any) -> list[tuple[str, tuple[Any, ...]]]:
-    """The statements, for one transaction, that remove what goes with the conversations ``c`` for which ``which``
-    holds, and do ``then``, which knows them as ``held``. They are locked in the order in which ends of runs lock them,
-    see store/runs.py."""
-    held = f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {which} ORDER BY c.app, c.id FOR UPDATE)"
+def deletion(condition: str, then: str, *parameters: Any) -> list[tuple[str, tuple[Any, ...]]]:
+    """Statements, for one transaction, that delete what belongs to the conversations ``c`` matching ``condition`` and
+    run ``then``, which finds them as ``held``. Locked in the same order as in store/runs.py."""
+    held = f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {condition} ORDER BY c.app, c.id FOR UPDATE)"
     return [(held + _HELD_FILES, parameters), (f"{held},{_GOES_WITH}{then}", parameters)]
 
 
-def _listed(app: int, user: int, listing: ConversationQuery) -> tuple[Any, ...]:
+def _filter_values(app: int, user: int, listing: ConversationQuery) -> tuple[Any, ...]:
     return app, user, listing.agent, listing.titled, listing.containing
 
 
-def _walk(*, up: bool) -> str:
-    """The statement for the messages between two ids, from one end on, until there are enough of them or they have
-    enough bytes. It goes from each to the next, so that of those behind them but one is looked at: ``reached``."""
-    comes, order = ("n.id > w.id", "") if up else ("n.id < w.id", " DESC")
+def _history_sql(*, ascending: bool) -> str:
+    """The statement for the messages between two ids, from one end, up to a number and a size limit. A recursive CTE
+    steps from each message to the next, so it reads only one message beyond the limit: ``reached``."""
+    comparison, order = ("n.id > w.id", "") if ascending else ("n.id < w.id", " DESC")
     first = "SELECT n.id, n.uid, octet_length(n.parts::text)::bigint AS size FROM message n"
     where = "WHERE n.app = $1 AND n.conversation = $2 AND n.id > $3 AND n.id < $4"
     return f"""
@@ -222,7 +221,7 @@ FROM (
         FROM ({first} {where} ORDER BY n.id{order} LIMIT 1) f)
         UNION ALL
         SELECT n.*, w.sum + n.size, w.number + 1, w.number >= $5::bigint OR w.sum + n.size > $6
-        FROM w CROSS JOIN LATERAL ({first} {where} AND {comes} ORDER BY n.id{order} LIMIT 1) n WHERE NOT w.over
+        FROM w CROSS JOIN LATERAL ({first} {where} AND {comparison} ORDER BY n.id{order} LIMIT 1) n WHERE NOT w.over
     )
     SELECT * FROM w
 ) w
@@ -231,10 +230,10 @@ LEFT JOIN conversation c ON c.app = $1 AND c.id = $2
 ORDER BY w.id"""
 
 
-_OLDEST, _NEWEST = _walk(up=True), _walk(up=False)
+_OLDEST_FIRST, _NEWEST_FIRST = _history_sql(ascending=True), _history_sql(ascending=False)
 
 NAMED = "c.app = $1 AND c.end_user = $2 AND (c.id = $3 OR c.uid = $4 OR c.alias = $5)"
-"""A WHERE that finds one conversation by any of its names; ``named`` gives its five parameters."""
+"""WHERE condition that matches one conversation by id, uid or alias; ``named`` returns its five parameters."""
 
 
 def named(app: int, user: int, ref: Ref) -> tuple[int, int, int | None, UUID | None, str | None]:
@@ -276,12 +275,12 @@ def message(row: Row, *, waiting: bool | None = None) -> Message:
         role=row["role"],
         parts=_parts(row["parts"]),
         created=row["created"],
-        ended=None if status is None or status == "live" else _ended(row, Status(status)),
+        ended=None if status is None or status == "live" else _run_ended(row, Status(status)),
         waiting=bool(row["waiting"]) if waiting is None else waiting,
     )
 
 
-def _ended(row: Row, status: Status) -> RunEnded:
+def _run_ended(row: Row, status: Status) -> RunEnded:
     problem: Any = None if row["problem"] is None else msgspec.json.decode(row["problem"])
     return RunEnded(
         status=status,
@@ -293,23 +292,23 @@ def _ended(row: Row, status: Status) -> RunEnded:
 
 
 def json_text(value: Any) -> str:
-    """JSON that PostgreSQL takes: no U+0000 and no lone surrogate, whoever wrote it."""
+    """JSON that PostgreSQL accepts: U+0000 and lone surrogates are replaced."""
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        text = msgspec.json.encode(_cleaned(msgspec.to_builtins(value))).decode()
+        text = msgspec.json.encode(_clean_strings(msgspec.to_builtins(value))).decode()
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
-def _cleaned(value: Any) -> Any:
+def _clean_strings(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list | tuple):
-        return [_cleaned(item) for item in cast("list[Any]", value)]
+        return [_clean_strings(item) for item in cast("list[Any]", value)]
     if isinstance(value, dict):
-        return {_cleaned(name): _cleaned(item) for name, item in cast("dict[str, Any]", value).items()}
+        return {_clean_strings(name): _clean_strings(item) for name, item in cast("dict[str, Any]", value).items()}
     return value
 
 
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-"""An escaped U+0000, not the six characters themselves (their backslash is escaped)."""
+"""An escaped U+0000, but not the six literal characters (their backslash is escaped)."""

@@ -1,7 +1,7 @@
-"""Runs: a turn is stored whole in one statement, its growth together with other runs', its end likewise.
+"""Runs: one statement stores a whole turn; checkpoints and results of several runs are stored in batches.
 
 The conversation's row is the lock and the queue. Every statement that adds or ends a run updates that row, so
-PostgreSQL puts them in order; what the statement decides, it decides from the row it then holds.
+PostgreSQL serializes them; each statement decides from the row it has locked.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from palaver.store.conversations import NAMED, conversation, json_text, message,
 from palaver.store.database import Database, Row
 from palaver.store.quotas import Quotas
 
-LONG = 64 * 1024
-"""Bytes of JSON from which on it is put together in a thread."""
+MAX_INLINE_JSON = 64 * 1024
+"""Bytes of parts above which JSON is encoded in a thread."""
 ATTEMPTS = 5
-"""How often opening a run begins anew because somebody else changed what it was decided on."""
+"""Maximum attempts to store a turn when concurrent changes invalidate it."""
 
 _C_COLUMNS = (
     "c.app, c.id, c.uid, c.end_user, c.agent, c.alias, c.title, c.opening, c.created, c.modified, c.icon, c.summary,"
     " c.variables, c.last_status, c.queue"
 )
 
-# A claim is free when there is none, or an expired one.
+# A key can be claimed if it has no row or an expired one.
 _CLAIM = """
 claimed AS (
     INSERT INTO claim (app, credential, end_user, scope, key, digest, run, expires)
@@ -55,16 +55,16 @@ attached AS (
 )"""
 
 
-def _opening_sql(*, known: bool, claim: bool) -> str:
-    """The statement that stores a turn, in a conversation that is ``known`` or new.
+def _open_sql(*, existing: bool, idempotency: bool) -> str:
+    """The statement that stores a turn in an existing or a new conversation.
 
-    $1 app, $2 end user, $3 … $5 the conversation's names (known) or uid, agent, alias (new), $6 credential,
-    $7 … $9 scope, key and digest of the claim, $10 the run's uid, $11 the claim's life in seconds, $12 the
-    question's uid, $13 its parts, $14 worker, $15 agent, $16 how many runs may be live, $17 the opening words, $18
-    the conversation's variables (new), $19 … $21 the keys, uids and numbers of the files that the message attaches.
+    $1 app, $2 end user, $3 … $5 the conversation's names (existing) or NULL, uid, alias (new), $6 credential,
+    $7 … $9 scope, key and digest of the idempotency key, $10 the run's uid, $11 the key's TTL in seconds, $12 the
+    question's uid, $13 its parts, $14 worker, $15 agent, $16 maximum live runs, $17 the opening text, $18 the
+    conversation's variables (new), $19 … $21 the keys, uids and numbers of the files that the message attaches.
     """
-    guard = _GRANTED if claim else "true"
-    if known:
+    guard = _GRANTED if idempotency else "true"
+    if existing:
         change = f"""
 c AS (
     UPDATE conversation c SET queue = c.queue || (nextval('message_id') + 1), modified = now(),
@@ -82,20 +82,24 @@ c AS (
     RETURNING {_C_COLUMNS}
 ),"""
     unused = (
-        "WITH given AS (SELECT $3::bigint, $6::bigint, $7::text, $8::text, $9::bytea, $11::float8, $16::integer,"
+        "WITH parameters AS (SELECT $3::bigint, $6::bigint, $7::text, $8::text, $9::bytea, $11::float8, $16::integer,"
         " $18::jsonb),"
     )
-    granted = _GRANTED if claim else "true"
+    granted = _GRANTED if idempotency else "true"
     return (
         unused
-        + (_CLAIM if claim else "")
+        + (_CLAIM if idempotency else "")
         + change
         + _MESSAGES
-        + f" SELECT {granted} AS granted, now() AS said, c.* FROM (SELECT) one LEFT JOIN c ON true"
+        + f" SELECT {granted} AS granted, now() AS stored_at, c.* FROM (SELECT) one LEFT JOIN c ON true"
     )
 
 
-_OPEN = {(known, claim): _opening_sql(known=known, claim=claim) for known in (True, False) for claim in (True, False)}
+_OPEN_TURN = {
+    (existing, idempotency): _open_sql(existing=existing, idempotency=idempotency)
+    for existing in (True, False)
+    for idempotency in (True, False)
+}
 
 _MESSAGE = (
     "SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
@@ -107,8 +111,8 @@ UPDATE message m SET parts = d.parts::jsonb
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS d (app, conversation, id, parts)
 WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'"""
 
-# Whoever changes a conversation and its messages locks the conversation first, and several in one order, so that nobody
-# waits for somebody who waits for him: a deletion, the ends of runs, another process's ends.
+# Deadlock avoidance: every statement that changes a conversation and its messages locks the conversation first, and
+# several conversations in (app, id) order. Deletions and ends of runs, of any process, do so.
 _HELD = """
 held AS (
     SELECT c.app, c.id FROM conversation c WHERE (c.app, c.id) IN (SELECT d.app, d.conversation FROM d)
@@ -171,106 +175,107 @@ class RunTable:
                 stored = await self._open_once(turn)
                 if stored is not None:
                     return stored
-        except Busy as busy:
-            replay = await self.find_replayed(turn) if busy.reason == "full" else None
+        except Busy as error:
+            replay = await self.find_replayed(turn) if error.reason == "full" else None
             if replay is None:
                 raise
-            return replay  # what was answered before needs no room
+            return replay  # a replay needs no quota
         raise Busy(reason="waiting", retry_after=1)
 
-    async def _want_room(self, opening: NewTurn, *, known: bool) -> None:
-        """Raises ``Busy(reason="full")``."""
-        app, user = opening.who.app, opening.user.id
-        if known:
-            assert opening.conversation is not None
-            await self._quotas.want_room("conversation_messages", *named(app, user, opening.conversation), rows=2)
+    async def _require_capacity(self, turn: NewTurn, *, existing: bool) -> None:
+        """Raises ``Busy(reason="full")`` if a quota is used up."""
+        app, user = turn.who.app, turn.user.id
+        if existing:
+            assert turn.conversation is not None
+            await self._quotas.want_room("conversation_messages", *named(app, user, turn.conversation), rows=2)
         else:
             await self._quotas.want_conversation(app, user)
-        if opening.idempotency_key is not None:
-            await self._quotas.want_room("idempotency_keys", app, opening.who.key.number)
+        if turn.idempotency_key is not None:
+            await self._quotas.want_room("idempotency_keys", app, turn.who.key.number)
 
-    def _note(self, opening: NewTurn, *, known: bool) -> None:
-        """What was stored."""
-        app, user = opening.who.app, opening.user.id
-        if opening.conversation is not None:
-            self._quotas.note("conversation_messages", *named(app, user, opening.conversation), rows=2)
-        if not known:
+    def _count_rows(self, turn: NewTurn, *, existing: bool) -> None:
+        """Count the stored rows against the quotas."""
+        app, user = turn.who.app, turn.user.id
+        if turn.conversation is not None:
+            self._quotas.note("conversation_messages", *named(app, user, turn.conversation), rows=2)
+        if not existing:
             self._quotas.note_conversation(app, user)
-        if opening.idempotency_key is not None:
-            self._quotas.note("idempotency_keys", app, opening.who.key.number)
+        if turn.idempotency_key is not None:
+            self._quotas.note("idempotency_keys", app, turn.who.key.number)
 
-    async def _open_once(self, opening: NewTurn) -> StoredTurn | ReplayedRun | None:
-        """One attempt; ``None`` when what it went by changed meanwhile."""
-        known = opening.conversation is not None
-        if known and opening.create_as is not None and not await self._exists(opening):
-            known = False
-        await self._want_room(opening, known=known)
-        arguments = _arguments(opening, known=known)
-        row = await self._db.fetchrow(_OPEN[known, opening.idempotency_key is not None], *arguments)
+    async def _open_once(self, turn: NewTurn) -> StoredTurn | ReplayedRun | None:
+        """One attempt; ``None`` if a concurrent change invalidated it."""
+        existing = turn.conversation is not None
+        if existing and turn.create_as is not None and not await self._exists(turn):
+            existing = False
+        await self._require_capacity(turn, existing=existing)
+        arguments = _arguments(turn, existing=existing)
+        row = await self._db.fetchrow(_OPEN_TURN[existing, turn.idempotency_key is not None], *arguments)
         assert row is not None
         if row["id"] is not None:
-            self._note(opening, known=known)
-            return _accepted(opening, row)
+            self._count_rows(turn, existing=existing)
+            return _accepted(turn, row)
         try:
-            return await self._why_not(opening, known=known, granted=row["granted"])
+            return await self._explain_refusal(turn, existing=existing, granted=row["granted"])
         except (NotFound, Conflict, Busy):
-            if opening.idempotency_key is not None and row["granted"]:
-                await self._give_back(opening, opening.idempotency_key)
+            if turn.idempotency_key is not None and row["granted"]:
+                await self._delete_claim(turn, turn.idempotency_key)
             raise
 
-    async def _exists(self, opening: NewTurn) -> bool:
-        assert opening.conversation is not None
+    async def _exists(self, turn: NewTurn) -> bool:
+        assert turn.conversation is not None
         sql = f"SELECT FROM conversation c WHERE {NAMED}"
-        parameters = named(opening.who.app, opening.user.id, opening.conversation)
+        parameters = named(turn.who.app, turn.user.id, turn.conversation)
         return await self._db.fetchrow(sql, *parameters) is not None
 
-    async def _why_not(self, opening: NewTurn, *, known: bool, granted: bool) -> ReplayedRun | None:
-        """Why the statement stored nothing: raises it, or finds the run of an equal call."""
-        found: Row | None = None
-        if known:
-            assert opening.conversation is not None
+    async def _explain_refusal(self, turn: NewTurn, *, existing: bool, granted: bool) -> ReplayedRun | None:
+        """Why the statement stored nothing. Returns the run of an equal request, or ``None`` to try again; raises
+        ``NotFound``, ``Conflict`` or ``Busy``."""
+        row: Row | None = None
+        if existing:
+            assert turn.conversation is not None
             sql = f"SELECT c.agent, cardinality(c.queue) AS live FROM conversation c WHERE {NAMED}"
-            found = await self._db.fetchrow(sql, *named(opening.who.app, opening.user.id, opening.conversation))
-            if found is None:
-                if opening.create_as is not None:  # deleted between two statements
+            row = await self._db.fetchrow(sql, *named(turn.who.app, turn.user.id, turn.conversation))
+            if row is None:
+                if turn.create_as is not None:  # deleted between two statements
                     return None
-                raise NotFound(noun="conversation", ref=str(opening.conversation))
-            if found["agent"] != opening.agent.id:
+                raise NotFound(noun="conversation", ref=str(turn.conversation))
+            if row["agent"] != turn.agent.id:
                 raise Conflict(reason="agent")
-        if opening.idempotency_key is not None and not granted:
-            return await self.find_replayed(opening)
-        if found is not None and found["live"] > opening.max_waiting:
+        if turn.idempotency_key is not None and not granted:
+            return await self.find_replayed(turn)
+        if row is not None and row["live"] > turn.max_waiting:
             raise Busy(reason="waiting", retry_after=1)
-        if opening.idempotency_key is not None:
-            await self._give_back(opening, opening.idempotency_key)
+        if turn.idempotency_key is not None:
+            await self._delete_claim(turn, turn.idempotency_key)
         return None
 
     async def find_replayed(self, turn: NewTurn) -> ReplayedRun | None:
-        """The run of the call that made the claim. Raises ``Conflict`` when it was another call."""
-        claim = turn.idempotency_key
-        if claim is None:
+        """The run of the request that claimed the idempotency key. Raises ``Conflict`` if that request differs."""
+        idempotency = turn.idempotency_key
+        if idempotency is None:
             return None
         row = await self._db.fetchrow(
             "SELECT k.digest, k.run, m.uid FROM claim k LEFT JOIN message m ON m.app = k.app AND m.uid = k.run"
             " WHERE k.app = $1 AND k.credential = $2 AND k.end_user = $3 AND k.scope = $4 AND k.key = $5"
             " AND k.expires > now()",
-            *_claim_key(turn, claim),
+            *_claim_key(turn, idempotency),
         )
         if row is None:
             return None
-        if row["uid"] is None:  # the first call came to nothing, or its conversation is deleted: the key is free
-            await self._give_back(turn, claim, run=row["run"])
+        if row["uid"] is None:  # the first request failed, or its conversation was deleted: release the key
+            await self._delete_claim(turn, idempotency, run=row["run"])
             return None
-        if row["digest"] != claim.digest:
+        if row["digest"] != idempotency.digest:
             raise Conflict(reason="idempotency")
         return ReplayedRun(run=row["run"])
 
-    async def _give_back(self, opening: NewTurn, claim: IdempotencyKey, *, run: UUID | None = None) -> None:
+    async def _delete_claim(self, turn: NewTurn, idempotency: IdempotencyKey, *, run: UUID | None = None) -> None:
         await self._db.execute(
             "DELETE FROM claim WHERE app = $1 AND credential = $2 AND end_user = $3 AND scope = $4 AND key = $5"
             " AND run = $6",
-            *_claim_key(opening, claim),
-            run or opening.run,
+            *_claim_key(turn, idempotency),
+            run or turn.run,
         )
 
     async def get(self, app: int, run: UUID) -> Message | None:
@@ -323,35 +328,32 @@ class RunTable:
     async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
         await self._db.execute(
             _SAVE,
-            [growth.app for growth in checkpoints],
-            [growth.conversation for growth in checkpoints],
-            [growth.run for growth in checkpoints],
+            [checkpoint.app for checkpoint in checkpoints],
+            [checkpoint.conversation for checkpoint in checkpoints],
+            [checkpoint.run for checkpoint in checkpoints],
             await self._texts(checkpoints),
         )
 
     async def finish(self, results: Sequence[RunResult]) -> set[int]:
         rows = await self._db.fetch(
             _FINISH,
-            [outcome.app for outcome in results],
-            [outcome.conversation for outcome in results],
-            [outcome.run for outcome in results],
+            [result.app for result in results],
+            [result.conversation for result in results],
+            [result.run for result in results],
             await self._texts(results),
-            [outcome.ended.status.value for outcome in results],
-            [clean(outcome.ended.reason) for outcome in results],
-            [json_text(outcome.ended.usage) for outcome in results],
-            [
-                None if outcome.ended.problem is None else json_text(outcome.ended.problem.record())
-                for outcome in results
-            ],
-            [outcome.ended.at / 1000 for outcome in results],
+            [result.ended.status.value for result in results],
+            [clean(result.ended.reason) for result in results],
+            [json_text(result.ended.usage) for result in results],
+            [None if result.ended.problem is None else json_text(result.ended.problem.record()) for result in results],
+            [result.ended.at / 1000 for result in results],
         )
         return {row["head"] for row in rows}
 
     async def _texts(self, rows: Sequence[Checkpoint | RunResult]) -> list[str]:
-        """The parts of each as JSON, put together in a thread where they are long. Raises ``Unstorable``."""
+        """The parts of each row as JSON; large ones are encoded in a thread. Raises ``Unstorable``."""
         parts = [row.parts for row in rows]
         try:
-            if sum(row.size for row in rows) <= LONG:
+            if sum(row.size for row in rows) <= MAX_INLINE_JSON:
                 return _encoded(parts)
             return await asyncio.get_running_loop().run_in_executor(self._threads, _encoded, parts)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -368,12 +370,12 @@ class RunTable:
         return count
 
     async def held(self, worker: int) -> set[int]:
-        """Ids of the live runs that are this process's by what is stored."""
+        """Ids of the live runs that the database assigns to ``worker``."""
         rows = await self._db.fetch("SELECT id FROM message WHERE status = 'live' AND worker = $1", worker)
         return {row["id"] for row in rows}
 
     async def heads(self, worker: int) -> set[int]:
-        """Live runs of this process that are first in their conversation: what it should be working on."""
+        """Ids of the worker's live runs that are first in their conversation's queue: those that should be running."""
         rows = await self._db.fetch(
             "SELECT m.id FROM message m JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
             " WHERE m.status = 'live' AND m.worker = $1 AND c.queue[1] = m.id",
@@ -382,7 +384,7 @@ class RunTable:
         return {row["id"] for row in rows}
 
     async def forget_claims(self) -> None:
-        """Remove claims that have run out."""
+        """Delete expired claims."""
         await self._db.execute("DELETE FROM claim WHERE expires <= now()")
 
 
@@ -390,63 +392,63 @@ def _encoded(parts: Sequence[tuple[AnyPart, ...]]) -> list[str]:
     return [json_text(one) for one in parts]
 
 
-def _accepted(opening: NewTurn, row: Row) -> StoredTurn:
+def _accepted(turn: NewTurn, row: Row) -> StoredTurn:
     queue: list[int] = row["queue"]
-    here, run = conversation(row), queue[-1]
+    stored_conversation, run = conversation(row), queue[-1]
 
     def message_of(number: int, uid: UUID, role: Literal["user", "assistant"], parts: tuple[AnyPart, ...]) -> Message:
         return Message(
-            app=here.app,
+            app=stored_conversation.app,
             id=number,
             uid=uid,
-            conversation=here.id,
+            conversation=stored_conversation.id,
             role=role,
             parts=parts,
-            created=row["said"],
+            created=row["stored_at"],
             waiting=role == "assistant" and len(queue) > 1,
         )
 
     return StoredTurn(
-        conversation=here,
-        question=message_of(run - 1, opening.question, "user", opening.parts),
-        answer=message_of(run, opening.run, "assistant", ()),
+        conversation=stored_conversation,
+        question=message_of(run - 1, turn.question, "user", turn.parts),
+        answer=message_of(run, turn.run, "assistant", ()),
         first=len(queue) == 1,
         ahead=tuple(queue[:-1]),
     )
 
 
-def _arguments(opening: NewTurn, *, known: bool) -> tuple[Any, ...]:
-    claim = opening.idempotency_key
-    if known:
-        assert opening.conversation is not None
-        app, user, *names = named(opening.who.app, opening.user.id, opening.conversation)
+def _arguments(turn: NewTurn, *, existing: bool) -> tuple[Any, ...]:
+    idempotency = turn.idempotency_key
+    if existing:
+        assert turn.conversation is not None
+        app, user, *names = named(turn.who.app, turn.user.id, turn.conversation)
     else:
-        app, user = opening.who.app, opening.user.id
-        names = [None, new_uid(), None if opening.create_as is None else clean(opening.create_as)]
-    words = "".join(part.text for part in opening.parts if isinstance(part, Text))
-    refs = [clean(part.ref) for part in opening.parts if isinstance(part, File)]
+        app, user = turn.who.app, turn.user.id
+        names = [None, new_uid(), None if turn.create_as is None else clean(turn.create_as)]
+    text = "".join(part.text for part in turn.parts if isinstance(part, Text))
+    refs = [clean(part.ref) for part in turn.parts if isinstance(part, File)]
     return (
         app,
         user,
         *names,
-        opening.who.key.number,
-        None if claim is None else claim.scope,
-        None if claim is None else claim.key,
-        None if claim is None else claim.digest,
-        opening.run,
-        opening.idempotency_ttl_s,
-        opening.question,
-        json_text(opening.parts),
-        opening.worker,
-        opening.agent.id,
-        opening.max_waiting + 1,
-        words[:255],
-        None if opening.variables is None else json_text(opening.variables),
+        turn.who.key.number,
+        None if idempotency is None else idempotency.scope,
+        None if idempotency is None else idempotency.key,
+        None if idempotency is None else idempotency.digest,
+        turn.run,
+        turn.idempotency_ttl_s,
+        turn.question,
+        json_text(turn.parts),
+        turn.worker,
+        turn.agent.id,
+        turn.max_waiting + 1,
+        text[:255],
+        None if turn.variables is None else json_text(turn.variables),
         refs,
         [uid for ref in refs if (uid := as_uid(ref)) is not None],
         [number for ref in refs if (number := as_number(ref)) is not None],
     )
 
 
-def _claim_key(opening: NewTurn, claim: IdempotencyKey) -> tuple[int, int, int, str, str]:
-    return opening.who.app, opening.who.key.number, opening.user.id, claim.scope, claim.key
+def _claim_key(turn: NewTurn, idempotency: IdempotencyKey) -> tuple[int, int, int, str, str]:
+    return turn.who.app, turn.who.key.number, turn.user.id, idempotency.scope, idempotency.key
