@@ -1,5 +1,5 @@
-"""One folder per vendor's API; that a folder is there is its registration.
+"""One package per vendor API. A package registers itself by being here.
 
-A dialect is pure at its border: values in, values out, the time and the trace id come with the call. It knows
-``wire`` and ``core``, no other dialect, no clock, no socket, no database.
+A dialect does no I/O of its own: the time and the trace id arrive with the request. It imports ``wire`` and ``core``,
+but no other dialect, clock, socket or database.
 """

@@ -14,7 +14,7 @@ from support.requirements import shows
 from support.survey import bare, table
 
 from palaver.dialects.native import DIALECT, requirements
-from palaver.dialects.native.errors import CODES, ProblemShown
+from palaver.dialects.native.errors import CODES, ProblemDocument
 from palaver.dialects.native.responses import (
     AgentResponse,
     AnswerResponse,
@@ -26,7 +26,7 @@ from palaver.dialects.native.responses import (
 from palaver.wire.framing import compact_json
 
 SHAPES = (
-    ProblemShown,
+    ProblemDocument,
     AgentResponse,
     ConversationResponse,
     QuestionResponse,

@@ -19,7 +19,7 @@ from palaver.core.types import AnyPart, File, RunEnded, Status, Text, Thinking, 
 from palaver.dialects.xspace import requirements
 from palaver.dialects.xspace.errors import envelope, tid
 from palaver.dialects.xspace.stream import XSpaceEncoder, refusal
-from palaver.dialects.xspace.tool_steps import finished, text_with_steps
+from palaver.dialects.xspace.tool_steps import finished_steps, text_with_steps
 
 RUN = UUID("5b1f0a9c-3d7e-4c21-a6b8-f0e1d2c3b4a5")
 SORRY = "\\u7cfb\\u7edf\\u5f00\\u5c0f\\u5dee\\u5566\\uff0c\\u8bf7\\u7a0d\\u540e\\u91cd\\u8bd5"
@@ -115,7 +115,7 @@ def test_a_step_byte_by_byte() -> None:
     said = event["data"]["result"]
     assert (said["success"], said["error"], said["data"], said["endTime"]) == (True, None, "sun", 1_776_085_641_000)
     assert (said["executeId"], said["input"]) == ("e1", {"q": "weather"})
-    assert finished((call_, result)) == [event["data"]]
+    assert finished_steps((call_, result)) == [event["data"]]
 
 
 @shows(requirements.processing)
@@ -245,7 +245,7 @@ def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
         '\n\n<div><markdown-custom-process executeId="e2-3" type="ToolCall" status="FINISHED" name="twice">'
         "</markdown-custom-process></div>\n\n"
     )
-    kept = finished(parts)
+    kept = finished_steps(parts)
     assert [one["executeid"] for one in drawn(text)] == [one["result"]["executeId"] for one in kept]
     assert [unquote(one["name"]) for one in drawn(text)] == [one["name"] for one in kept]
 
@@ -253,6 +253,6 @@ def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.just("\n"), max_size=20), st.text(max_size=20))
 @shows(requirements.history_steps)
 def test_a_marker_holds_whatever_a_model_calls_its_steps(id: str, name: str) -> None:
-    (marker,), (kept,) = drawn(text_with_steps(step(id, name))), finished(step(id, name))
+    (marker,), (kept,) = drawn(text_with_steps(step(id, name))), finished_steps(step(id, name))
     assert unquote(marker["name"]) == name
     assert marker["executeid"] == kept["result"]["executeId"]

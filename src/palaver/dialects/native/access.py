@@ -20,10 +20,10 @@ Handle = Callable[[Request, Principal, Services], Awaitable[Response | Streaming
 def for_user(handle: Handle) -> Handler:
     """``handle`` for calls that name an end user. The others are refused: one user for all would mix people up."""
 
-    async def handled(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+    async def handled(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
         if who.user is None:
             raise Invalid(field=USER, rule="required")
-        return await handle(call, who, room)
+        return await handle(request, who, services)
 
     return handled
 
@@ -33,7 +33,7 @@ def route(
     path: str,
     handle: Handle,
     purpose: str,
-    told: Operation,
+    operation: Operation,
     *,
     creating: bool = False,
     upload: bool = False,
@@ -46,34 +46,34 @@ def route(
         purpose=purpose,
         idempotent=creating,
         upload=upload,
-        operation=told,
+        operation=operation,
     )
 
 
-async def own_conversation(given: str | int, who: Principal, room: Services) -> tuple[Conversation, Agent]:
+async def own_conversation(ref: str | int, who: Principal, services: Services) -> tuple[Conversation, Agent]:
     """The user's conversation of that name, and its agent, enabled or not."""
-    return await _with_agent(await room.chat.conversation(who, ref_of(given, "conversation")), who, room)
+    return await _with_agent(await services.chat.conversation(who, ref_of(ref, "conversation")), who, services)
 
 
-async def own_run(run: UUID, who: Principal, room: Services) -> tuple[Message, Conversation]:
+async def own_run(run: UUID, who: Principal, services: Services) -> tuple[Message, Conversation]:
     """The answer that the user's run writes, as it was saved last, and where it stands."""
     try:
-        answer = await room.chat.message(who, run)
-        conversation, _ = await own_conversation(answer.conversation, who, room)
+        answer = await services.chat.message(who, run)
+        conversation, _ = await own_conversation(answer.conversation, who, services)
     except NotFound as problem:
         raise NotFound(noun="run", ref=run.hex) from problem
     return answer, conversation
 
 
-async def _with_agent(found: Conversation, who: Principal, room: Services) -> tuple[Conversation, Agent]:
+async def _with_agent(conversation: Conversation, who: Principal, services: Services) -> tuple[Conversation, Agent]:
     try:
-        return found, await room.chat.any_agent(who, found.agent)
+        return conversation, await services.chat.any_agent(who, conversation.agent)
     except NotFound as problem:
-        raise NotFound(noun="conversation", ref=found.uid.hex) from problem
+        raise NotFound(noun="conversation", ref=conversation.uid.hex) from problem
 
 
-def agent_ref(given: int | str | None) -> Ref:
+def agent_ref(value: int | str | None) -> Ref:
     """The agent that a body names. Raises ``Invalid`` where it names none."""
-    if given is None or given == "":
+    if value is None or value == "":
         raise Invalid(field="agent", rule="required")
-    return ref_of(given, "agent")
+    return ref_of(value, "agent")

@@ -13,10 +13,10 @@ from palaver.dialects.native.errors import CODES, ROOT
 from palaver.dialects.native.requests import (
     CreateConversationRequest,
     SetTitleRequest,
-    behind,
     conversations_query,
+    cursor_after,
     messages_query,
-    place_behind,
+    parse_cursor,
     ref_of,
     title_of,
 )
@@ -40,8 +40,8 @@ LIST_BYTES = 4_194_304
 """Bytes of variables, as they are stored, that a page of conversations has at most."""
 
 
-def _reply(shown: Any, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    return Response(status=status, body=compact_json(shown), headers=headers)
+def _reply(content: Any, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    return Response(status=status, body=compact_json(content), headers=headers)
 
 
 async def problems(_call: Request, _who: Principal, _room: Services) -> Response:
@@ -56,89 +56,91 @@ async def problems(_call: Request, _who: Principal, _room: Services) -> Response
 # Agents -------------------------------------------------------------------------------------------------------------
 
 
-async def agents(_call: Request, who: Principal, room: Services) -> Response:
-    return _reply(AgentListResponse(agents=tuple(map(agent_response, await room.chat.agents(who)))))
+async def agents(_call: Request, who: Principal, services: Services) -> Response:
+    return _reply(AgentListResponse(agents=tuple(map(agent_response, await services.chat.agents(who)))))
 
 
-async def agent(call: Request, who: Principal, room: Services) -> Response:
-    return _reply(agent_response(await room.chat.agent(who, ref_of(call.params["agent"], "agent"))))
+async def agent(request: Request, who: Principal, services: Services) -> Response:
+    return _reply(agent_response(await services.chat.agent(who, ref_of(request.params["agent"], "agent"))))
 
 
 # Conversations ------------------------------------------------------------------------------------------------------
 
 
-async def create(call: Request, who: Principal, room: Services) -> Response:
-    request = parse(CreateConversationRequest, json_object(call.body))
-    ref, title = agent_ref(request.agent), title_of(request.title)
-    its_agent = await room.chat.agent(who, ref)
+async def create(request: Request, who: Principal, services: Services) -> Response:
+    body = parse(CreateConversationRequest, json_object(request.body))
+    ref, title = agent_ref(body.agent), title_of(body.title)
+    its_agent = await services.chat.agent(who, ref)
 
     async def work() -> tuple[Response, Subject]:
-        made = await room.chat.create(who, its_agent, title=title, variables=request.variables)
-        place = ("Location", f"{ROOT}/conversations/{made.uid.hex}")
-        return _reply(conversation_response(made, its_agent), status=201, headers=(place,)), made
+        created = await services.chat.create(who, its_agent, title=title, variables=body.variables)
+        location = ("Location", f"{ROOT}/conversations/{created.uid.hex}")
+        return _reply(conversation_response(created, its_agent), status=201, headers=(location,)), created
 
-    return await answer_once(room, who, idempotency_key(call, f"POST {ROOT}/conversations"), work)
+    return await answer_once(services, who, idempotency_key(request, f"POST {ROOT}/conversations"), work)
 
 
-async def conversations(call: Request, who: Principal, room: Services) -> Response:
+async def conversations(request: Request, who: Principal, services: Services) -> Response:
     """A page of the user's conversations, the one changed last first."""
-    asked = conversations_query(call)
-    after, limit = behind(asked.after), asked.limit
-    its_agent = None if asked.agent is None else await room.chat.any_agent(who, ref_of(asked.agent, "agent"))
+    query = conversations_query(request)
+    after, limit = parse_cursor(query.after), query.limit
+    its_agent = None if query.agent is None else await services.chat.any_agent(who, ref_of(query.agent, "agent"))
     # One more than asked for, to know whether there is another page.
-    listing = ConversationQuery(
+    conversation_query = ConversationQuery(
         agent=None if its_agent is None else its_agent.id,
-        containing=asked.q,
+        containing=query.q,
         after=after,
         limit=limit + 1,
         variables=LIST_BYTES,
     )
-    found = list(await room.chat.conversations(who, listing))
-    page = [one for one in found[:limit] if one.with_variables]
+    rows = list(await services.chat.conversations(who, conversation_query))
+    page = [one for one in rows[:limit] if one.with_variables]
     return _reply(
         ConversationListResponse(
-            conversations=tuple(conversation_response(*one) for one in await _usable(page, who, room)),
-            next=place_behind(page[-1]) if len(found) > len(page) else None,
+            conversations=tuple(conversation_response(*one) for one in await _usable(page, who, services)),
+            next=cursor_after(page[-1]) if len(rows) > len(page) else None,
         )
     )
 
 
-async def _usable(page: list[Conversation], who: Principal, room: Services) -> list[tuple[Conversation, Agent]]:
+async def _usable(page: list[Conversation], who: Principal, services: Services) -> list[tuple[Conversation, Agent]]:
     """Those whose agent the credential may use, each with its agent."""
     known: dict[int, Agent | None] = {}
     for number in {one.agent for one in page}:
         try:
-            known[number] = await room.chat.any_agent(who, number)
+            known[number] = await services.chat.any_agent(who, number)
         except NotFound:
             known[number] = None
     return [(one, its_agent) for one in page if (its_agent := known[one.agent]) is not None]
 
 
-async def conversation(call: Request, who: Principal, room: Services) -> Response:
-    return _reply(conversation_response(*await own_conversation(call.params["conversation"], who, room)))
+async def conversation(request: Request, who: Principal, services: Services) -> Response:
+    return _reply(conversation_response(*await own_conversation(request.params["conversation"], who, services)))
 
 
-async def rename(call: Request, who: Principal, room: Services) -> Response:
-    title = title_of(parse(SetTitleRequest, json_object(call.body)).title)
+async def rename(request: Request, who: Principal, services: Services) -> Response:
+    title = title_of(parse(SetTitleRequest, json_object(request.body)).title)
     if title is None:
         raise Invalid(field="title", rule="required")
-    found, its_agent = await own_conversation(call.params["conversation"], who, room)
-    return _reply(conversation_response(await room.chat.rename(who, found.id, title), its_agent))
+    conversation, its_agent = await own_conversation(request.params["conversation"], who, services)
+    return _reply(conversation_response(await services.chat.rename(who, conversation.id, title), its_agent))
 
 
-async def delete(call: Request, who: Principal, room: Services) -> Response:
-    found, _ = await own_conversation(call.params["conversation"], who, room)
-    await room.chat.delete(who, found.id)
+async def delete(request: Request, who: Principal, services: Services) -> Response:
+    conversation, _ = await own_conversation(request.params["conversation"], who, services)
+    await services.chat.delete(who, conversation.id)
     return Response(status=204)
 
 
-async def messages(call: Request, who: Principal, room: Services) -> Response:
+async def messages(request: Request, who: Principal, services: Services) -> Response:
     """The newest messages, or those beside the one that the call names; oldest first."""
-    asked = messages_query(call)
-    found, _ = await own_conversation(call.params["conversation"], who, room)
-    async with room.chat.page(who, found.id, before=asked.before, after=asked.after, limit=asked.limit) as page:
+    query = messages_query(request)
+    conversation, _ = await own_conversation(request.params["conversation"], who, services)
+    async with services.chat.page(
+        who, conversation.id, before=query.before, after=query.after, limit=query.limit
+    ) as page:
         ends = split_around(compact_json(MessageListResponse(messages=(), more=page.next is not None)))
-        return await list_response((message_response(one, found) for one in page.messages), *ends)
+        return await list_response((message_response(one, conversation) for one in page.messages), *ends)
 
 
 ROUTES = (

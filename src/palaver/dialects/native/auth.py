@@ -24,23 +24,23 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"key-{random[:8].hex()}", f"pv-{random[16:32].hex()}"
 
 
-def claim(call: Request) -> CredentialClaim:
-    return CredentialClaim(secret=_secret(call))
+def claim(request: Request) -> CredentialClaim:
+    return CredentialClaim(secret=_secret(request))
 
 
-def verify(call: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
+def verify(request: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
     """The caller. Its user is ``None`` where neither the call nor the credential names one."""
     if key is None:
         raise Unauthenticated(reason="unknown")
     if not key.enabled:
         raise Unauthenticated(reason="disabled")
-    if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
+    if not hmac.compare_digest(_secret(request).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
-    return Principal(key=key, user=user_header(call) or key.setting("default_user"))
+    return Principal(key=key, user=user_header(request) or key.setting("default_user"))
 
 
-def _secret(call: Request) -> str:
-    given = _BEARER.fullmatch(call.headers.get("authorization", ""))
-    if given is None:
+def _secret(request: Request) -> str:
+    match = _BEARER.fullmatch(request.headers.get("authorization", ""))
+    if match is None:
         raise Unauthenticated(reason="missing")
-    return given[1]
+    return match[1]

@@ -23,7 +23,7 @@ from palaver.dialects.native.requests import (
     SendMessageRequest,
     blank,
     cursor_of,
-    patience,
+    preferred_wait,
     run_of,
     wants_events,
 )
@@ -47,53 +47,55 @@ _ADDRESS = ("http://", "https://")
 # Saying something ---------------------------------------------------------------------------------------------------
 
 
-async def send(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+async def send(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """Begin a conversation by saying something. ``variables`` stay with the conversation."""
-    request = _request(call)
-    agent = await room.chat.agent(who, agent_ref(request.agent))
-    said = NewMessage(
-        parts=await _parts(request, who, room),
-        conversation_variables=request.variables,
-        idempotency_key=idempotency_key(call, f"POST {ROOT}/messages"),
-        trace=call.trace,
+    body = _parse_body(request)
+    agent = await services.chat.agent(who, agent_ref(body.agent))
+    message = NewMessage(
+        parts=await _parts(body, who, services),
+        conversation_variables=body.variables,
+        idempotency_key=idempotency_key(request, f"POST {ROOT}/messages"),
+        trace=request.trace,
     )
-    return await _answered(call, who, room, request, await room.chat.send(who, agent, said))
+    return await _reply(request, who, services, body, await services.chat.send(who, agent, message))
 
 
-async def send_into(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+async def send_into(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """Say something in a conversation. ``variables`` are this message's alone, and come before the conversation's."""
-    request = _request(call)
-    found, agent = await own_conversation(call.params["conversation"], who, room)
+    body = _parse_body(request)
+    conversation, agent = await own_conversation(request.params["conversation"], who, services)
     if not agent.spec.enabled:
         raise NotFound(noun="agent", ref=agent.uid.hex)
-    said = NewMessage(
-        parts=await _parts(request, who, room),
-        variables=request.variables or {},
-        idempotency_key=idempotency_key(call, f"POST {ROOT}/conversations/{found.uid.hex}/messages"),
-        trace=call.trace,
+    message = NewMessage(
+        parts=await _parts(body, who, services),
+        variables=body.variables or {},
+        idempotency_key=idempotency_key(request, f"POST {ROOT}/conversations/{conversation.uid.hex}/messages"),
+        trace=request.trace,
     )
-    return await _answered(call, who, room, request, await room.chat.send(who, agent, said, conversation=found.id))
+    return await _reply(
+        request, who, services, body, await services.chat.send(who, agent, message, conversation=conversation.id)
+    )
 
 
-def _request(call: Request) -> SendMessageRequest:
+def _parse_body(request: Request) -> SendMessageRequest:
     """Raises ``Invalid`` for the first rule broken."""
-    request = parse(SendMessageRequest, json_object(call.body))
-    files = request.files or []
-    if blank(request.content) and not files:
+    body = parse(SendMessageRequest, json_object(request.body))
+    files = body.files or []
+    if blank(body.content) and not files:
         raise Invalid(field="content", rule="required")
     if len(files) > MAX_FILES or any(map(blank, files)):
         raise Invalid(field="files", rule="length", detail=f"more than {MAX_FILES}, or a blank one")
-    return request
+    return body
 
 
-async def _parts(request: SendMessageRequest, who: Principal, room: Services) -> tuple[AnyPart, ...]:
+async def _parts(body: SendMessageRequest, who: Principal, services: Services) -> tuple[AnyPart, ...]:
     """What the user says. Raises ``NotFound`` for the key of a file that is not the user's."""
-    parts: list[AnyPart] = [] if request.content is None or blank(request.content) else [Text(text=request.content)]
-    for ref in request.files or ():
+    parts: list[AnyPart] = [] if body.content is None or blank(body.content) else [Text(text=body.content)]
+    for ref in body.files or ():
         if ref.startswith(_ADDRESS):
             parts.append(File(ref=ref, name=_name_in(ref)))
         else:
-            file = await room.files.get(who, ref)
+            file = await services.files.get(who, ref)
             parts.append(File(ref=file.key, name=file.name, media_type=file.media_type))
     return tuple(parts)
 
@@ -108,45 +110,45 @@ def _name_in(address: str) -> str:
     return "" if "\ufffd" in name else shorten_name(name, MAX_FILE_NAME)
 
 
-async def _answered(
-    call: Request, who: Principal, room: Services, request: SendMessageRequest, sent: Turn
+async def _reply(
+    request: Request, who: Principal, services: Services, body: SendMessageRequest, sent: Turn
 ) -> Response | StreamingResponse:
     """The answer in the form that was asked for: followed, as a whole, or as it stands when the wait is over."""
-    place = ("Location", f"{ROOT}/runs/{sent.run.hex}")
-    if wants_events(call, request):
-        opening = _sent(sent, msgspec.structs.replace(sent.answer, parts=(), ended=None))
+    location = ("Location", f"{ROOT}/runs/{sent.run.hex}")
+    if wants_events(request, body):
+        opening = _turn_response(sent, msgspec.structs.replace(sent.answer, parts=(), ended=None))
         encoder = NativeEncoder(sent.reader.cursor, opening)
         return StreamingResponse(
-            reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=(place,)
+            reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=(location,)
         )
-    seconds, applied = patience(call)
+    seconds, applied = preferred_wait(request)
     events = await collect(sent.reader, seconds)
-    answer = await _as_it_stands(sent.answer, who, room) if events is None else _writing(sent.answer, events)
+    answer = await _current_answer(sent.answer, who, services) if events is None else _with_events(sent.answer, events)
     headers = ((("Preference-Applied", applied),) if applied else ()) + ((REPLAYED,) if sent.replayed else ())
     status = 202 if answer.ended is None else 200
-    return Response(status=status, body=compact_json(_sent(sent, answer)), headers=(place, *headers))
+    return Response(status=status, body=compact_json(_turn_response(sent, answer)), headers=(location, *headers))
 
 
-def _sent(sent: Turn, answer: Message) -> TurnResponse:
-    here = sent.conversation
+def _turn_response(sent: Turn, answer: Message) -> TurnResponse:
+    conversation = sent.conversation
     return TurnResponse(
-        conversation=ConversationRef(id=here.id, uid=here.uid.hex),
-        question=question_response(sent.question, here),
-        answer=answer_response(answer, here),
+        conversation=ConversationRef(id=conversation.id, uid=conversation.uid.hex),
+        question=question_response(sent.question, conversation),
+        answer=answer_response(answer, conversation),
     )
 
 
-def _writing(answer: Message, events: list[Event]) -> Message:
+def _with_events(answer: Message, events: list[Event]) -> Message:
     """The answer as ``events``, its run's first ones, write it."""
     parts, ended = fold(events)
     return msgspec.structs.replace(answer, parts=parts, ended=ended, waiting=answer.waiting and not events)
 
 
-async def _as_it_stands(answer: Message, who: Principal, room: Services) -> Message:
+async def _current_answer(answer: Message, who: Principal, services: Services) -> Message:
     """The answer as far as this process knows it: of a run of its own that is more than was saved."""
-    reader = await room.chat.resume(who, answer.uid)
+    reader = await services.chat.resume(who, answer.uid)
     try:
-        return _writing(answer, reader.take())
+        return _with_events(answer, reader.take())
     finally:
         reader.close()
 
@@ -154,36 +156,36 @@ async def _as_it_stands(answer: Message, who: Principal, room: Services) -> Mess
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
-async def show(call: Request, who: Principal, room: Services) -> Response:
-    answer, conversation = await own_run(run_of(call), who, room)
-    return Response(body=compact_json(answer_response(await _as_it_stands(answer, who, room), conversation)))
+async def show(request: Request, who: Principal, services: Services) -> Response:
+    answer, conversation = await own_run(run_of(request), who, services)
+    return Response(body=compact_json(answer_response(await _current_answer(answer, who, services), conversation)))
 
 
-async def follow(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+async def follow(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """The run's events from a cursor on. 204 where there are none: it makes an EventSource stop connecting again."""
-    cursor = cursor_of(call)
-    answer, _ = await own_run(run_of(call), who, room)
-    reader = await room.chat.resume(who, answer.uid, cursor)
+    cursor = cursor_of(request)
+    answer, _ = await own_run(run_of(request), who, services)
+    reader = await services.chat.resume(who, answer.uid, cursor)
     if reader.done:
         reader.close()
         return Response(status=204)
     return StreamingResponse(reader=reader, encoder=NativeEncoder(reader.cursor), media_type=EVENT_STREAM)
 
 
-async def stop(call: Request, who: Principal, room: Services) -> Response:
+async def stop(request: Request, who: Principal, services: Services) -> Response:
     """Stop a run, or drop it while it waits; the answer says how far it came. One that has ended stays as it is."""
-    answer, conversation = await own_run(run_of(call), who, room)
-    await room.chat.stop_run(who, answer.uid, within=0)
-    stopped = await room.chat.wait_for_end(who, answer.uid, STOP_WAIT_S)
+    answer, conversation = await own_run(run_of(request), who, services)
+    await services.chat.stop_run(who, answer.uid, within=0)
+    stopped = await services.chat.wait_for_end(who, answer.uid, STOP_WAIT_S)
     return Response(
         status=202 if stopped.ended is None else 200, body=compact_json(answer_response(stopped, conversation))
     )
 
 
-async def stop_all(call: Request, who: Principal, room: Services) -> Response:
+async def stop_all(request: Request, who: Principal, services: Services) -> Response:
     """Stop the conversation's running turn and drop those that wait."""
-    found, _ = await own_conversation(call.params["conversation"], who, room)
-    return Response(body=compact_json(StoppedResponse(stopped=await room.chat.stop(who, found.id))))
+    conversation, _ = await own_conversation(request.params["conversation"], who, services)
+    return Response(body=compact_json(StoppedResponse(stopped=await services.chat.stop(who, conversation.id))))
 
 
 ROUTES = (

@@ -114,11 +114,11 @@ _FIELDS = {
 """What each field takes."""
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseModel(msgspec.Struct, frozen=True, kw_only=True):
     """A document that callers are shown: every member is always there, ``null`` where there is nothing to say."""
 
 
-class ProblemShown(Shown, frozen=True, kw_only=True, omit_defaults=True):
+class ProblemDocument(ResponseModel, frozen=True, kw_only=True, omit_defaults=True):
     """A problem document (RFC 9457). The members with defaults are only there where they say something."""
 
     type: str
@@ -134,22 +134,22 @@ class ProblemShown(Shown, frozen=True, kw_only=True, omit_defaults=True):
     trace: str | None = None
 
 
-def refuse(problem: AnyProblem, call: Request, _key: ApiKey | None = None) -> Response:
-    shown = msgspec.structs.replace(problem_shown(problem), trace=call.trace)
+def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) -> Response:
+    document = msgspec.structs.replace(problem_document(problem), trace=request.trace)
     headers: list[tuple[str, str]] = []
-    if shown.retry_after is not None:
-        headers.append(("Retry-After", str(shown.retry_after)))
+    if document.retry_after is not None:
+        headers.append(("Retry-After", str(document.retry_after)))
     if isinstance(problem, Unauthenticated):
         invalid = "" if problem.reason == "missing" else ', error="invalid_token"'
         headers.append(("WWW-Authenticate", f'Bearer realm="palaver"{invalid}'))
-    return Response(status=shown.status, body=compact_json(shown), media_type=PROBLEM, headers=tuple(headers))
+    return Response(status=document.status, body=compact_json(document), media_type=PROBLEM, headers=tuple(headers))
 
 
-def problem_shown(problem: AnyProblem) -> ProblemShown:
+def problem_document(problem: AnyProblem) -> ProblemDocument:
     """The problem as a document, as far as it is the caller's business."""
-    code, detail, more = _said(problem)
+    code, detail, more = _wording(problem)
     kind = CODES[code]
-    return ProblemShown(
+    return ProblemDocument(
         type=f"{ROOT}/problems#{code}",
         title=kind.title,
         status=kind.status,
@@ -159,7 +159,7 @@ def problem_shown(problem: AnyProblem) -> ProblemShown:
     )
 
 
-def _said(problem: AnyProblem) -> tuple[str, str, dict[str, Any]]:
+def _wording(problem: AnyProblem) -> tuple[str, str, dict[str, Any]]:
     """(code, detail where there is one of its own, members beside the standard's)."""
     match problem:
         case Unauthenticated():
@@ -215,8 +215,8 @@ def _invalid(problem: Invalid) -> tuple[str, str, dict[str, Any]]:
         case "body", _:
             return "malformed", "", {}
         case "file", "size":
-            room = "no room is left for it; delete files that are not needed"
-            return "invalid", f"file: {room}", {"field": "file", "rule": "size"}
+            detail = "no room is left for it; delete files that are not needed"
+            return "invalid", f"file: {detail}", {"field": "file", "rule": "size"}
         case field, rule:
             missing = " is missing" if rule == "required" else ""
             takes = f": {_FIELDS[field]}" if field in _FIELDS else ""
@@ -224,8 +224,8 @@ def _invalid(problem: Invalid) -> tuple[str, str, dict[str, Any]]:
 
 
 def _busy(problem: Busy) -> tuple[str, str, dict[str, Any]]:
-    code, unless = _BUSY[problem.reason]
-    return code, "", {} if unless is None else {"retry_after": _seconds(problem.retry_after, unless)}
+    code, default = _BUSY[problem.reason]
+    return code, "", {} if default is None else {"retry_after": _seconds(problem.retry_after, default)}
 
 
 def _upstream(problem: Upstream) -> tuple[str, str, dict[str, Any]]:
@@ -235,8 +235,8 @@ def _upstream(problem: Upstream) -> tuple[str, str, dict[str, Any]]:
     return _UPSTREAM.get(problem.reason, "upstream"), "", more
 
 
-def _seconds(wait: float | None, unless: int) -> int:
-    return max(1, math.ceil(unless if wait is None else wait))
+def _seconds(wait: float | None, default: int) -> int:
+    return max(1, math.ceil(default if wait is None else wait))
 
 
 def curl(sample: CurlSample) -> str:

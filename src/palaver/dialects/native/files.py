@@ -18,37 +18,37 @@ from palaver.wire.framing import compact_json
 from palaver.wire.idempotent import Subject, answer_once
 
 
-async def upload(call: Request, who: Principal, room: Services) -> Response:
+async def upload(request: Request, who: Principal, services: Services) -> Response:
     """Keep the body as a file."""
-    name = upload_query(call).name
-    if call.upload is None or not call.upload.size:
+    name = upload_query(request).name
+    if request.upload is None or not request.upload.size:
         raise Invalid(field="file", rule="required")
 
-    content = call.upload
+    content = request.upload
 
     async def work() -> tuple[Response, Subject]:
-        kept = await room.files.add(
+        file = await services.files.add(
             who,
-            key=sha256(call.trace.encode() + content.digest).hexdigest()[:32],
+            key=sha256(request.trace.encode() + content.digest).hexdigest()[:32],
             name=name,
-            media_type=media_type_of(call),
+            media_type=media_type_of(request),
             content=content,
         )
-        place = ("Location", f"{ROOT}/files/{kept.key}")
-        return Response(status=201, body=compact_json(file_response(kept)), headers=(place,)), kept
+        location = ("Location", f"{ROOT}/files/{file.key}")
+        return Response(status=201, body=compact_json(file_response(file)), headers=(location,)), file
 
-    return await answer_once(room, who, idempotency_key(call, f"POST {ROOT}/files"), work)
+    return await answer_once(services, who, idempotency_key(request, f"POST {ROOT}/files"), work)
 
 
-async def download(call: Request, who: Principal, room: Services) -> Response:
+async def download(request: Request, who: Principal, services: Services) -> Response:
     """A file's bytes. A browser is told to save them: what somebody uploaded is not to run as a page of this server."""
-    file = await room.files.get(who, call.params["key"])
+    file = await services.files.get(who, request.params["key"])
     headers = download_headers(file, inline=False)
-    return Response(pieces=room.files.pieces(file), length=file.size, media_type=file.media_type, headers=headers)
+    return Response(pieces=services.files.pieces(file), length=file.size, media_type=file.media_type, headers=headers)
 
 
-async def delete(call: Request, who: Principal, room: Services) -> Response:
-    await room.files.delete(who, call.params["key"])
+async def delete(request: Request, who: Principal, services: Services) -> Response:
+    await services.files.delete(who, request.params["key"])
     return Response(status=204)
 
 

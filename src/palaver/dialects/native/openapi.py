@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from palaver.dialects.native.errors import EVENT_STREAM, ProblemShown
+from palaver.dialects.native.errors import EVENT_STREAM, ProblemDocument
 from palaver.dialects.native.requests import (
     CreateConversationRequest,
     EventsQuery,
@@ -84,26 +84,26 @@ def _turn(encoder: NativeEncoder) -> dict[str, Any]:
     return {"a turn": b"".join(piece for event in example_run() for piece in encoder.encode(event, 0)).decode()}
 
 
-_PLACE = Parameter(name="Location", meaning="Where it is.")
+_LOCATION = Parameter(name="Location", meaning="Where it is.")
 _APPLIED = Parameter(name="Preference-Applied", meaning="What of `Prefer` was heeded.")
-_AS_IT_STANDS = ResponseSpec(
-    meaning="The run goes on: its answer as it stands.", status=202, shape=TurnResponse, headers=(_PLACE, _APPLIED)
+_STILL_RUNNING = ResponseSpec(
+    meaning="The run goes on: its answer as it stands.", status=202, shape=TurnResponse, headers=(_LOCATION, _APPLIED)
 )
-_SAID = (
+_TURN_RESPONSES = (
     ResponseSpec(
         meaning="The run has ended: question and answer.",
         shape=TurnResponse,
         examples={"as it began": msgspec.to_builtins(_SENT)},
-        headers=(_PLACE, _APPLIED),
+        headers=(_LOCATION, _APPLIED),
     ),
     ResponseSpec(
         meaning="Or server-sent events, where they were asked for: `run.created`, then `part.started`, `text.delta`,"
         " `part.added`, `run.ended`.",
         media_type=EVENT_STREAM,
         examples=_turn(NativeEncoder(0, _SENT)),
-        headers=(_PLACE,),
+        headers=(_LOCATION,),
     ),
-    _AS_IT_STANDS,
+    _STILL_RUNNING,
 )
 _MESSAGE = {"content": "What is the weather like?"}
 
@@ -120,7 +120,7 @@ CREATE = Operation(
         examples={"a conversation": {"agent": 1, "title": "Sundays"}},
     ),
     responses=(
-        ResponseSpec(meaning="The new conversation.", status=201, shape=ConversationResponse, headers=(_PLACE,)),
+        ResponseSpec(meaning="The new conversation.", status=201, shape=ConversationResponse, headers=(_LOCATION,)),
     ),
     not_found=("agent",),
 )
@@ -152,14 +152,14 @@ MESSAGES = Operation(
 BEGIN = Operation(
     source=f"{PAGE} 6",
     body=BodySpec(shape=SendMessageRequest, required=("agent",), examples={"a message": {"agent": 1, **_MESSAGE}}),
-    responses=_SAID,
+    responses=_TURN_RESPONSES,
     more="`content`, files, or both. `Prefer: respond-async` and `Prefer: wait=10` say how long to wait for the end.",
     not_found=("agent", "file"),
 )
 SEND = Operation(
     source=f"{PAGE} 6",
     body=BodySpec(shape=SendMessageRequest, examples={"a message": _MESSAGE}),
-    responses=_SAID,
+    responses=_TURN_RESPONSES,
     more=BEGIN.more,
     not_found=("agent", "conversation", "file"),
 )
@@ -197,7 +197,7 @@ UPLOAD = Operation(
     source=f"{PAGE} 8",
     query=QuerySpec(shape=UploadQuery, example={"name": "menu.txt"}),
     body=BodySpec(media_type="application/octet-stream"),
-    responses=(ResponseSpec(meaning="The file.", status=201, shape=FileResponse, headers=(_PLACE,)),),
+    responses=(ResponseSpec(meaning="The file.", status=201, shape=FileResponse, headers=(_LOCATION,)),),
     more="The body is the file, whatever it is; `Content-Type` is the file's.",
 )
 DOWNLOAD = Operation(
@@ -216,7 +216,7 @@ INFO = DialectInfo(
     title="palaver's own API",
     meaning="For callers who need no vendor's. A run is followed from any character of its answer on, and stopped with"
     " a receipt.",
-    refusal=ProblemShown,
+    refusal=ProblemDocument,
     schemes=(SecurityScheme(name="secret", kind="bearer", meaning="The credential's secret, `pv-…`."),),
     needs=(("secret",),),
     path=(

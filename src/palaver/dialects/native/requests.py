@@ -32,7 +32,7 @@ _PREFERS = re.compile(r"(respond-async|wait)(?:[ \t]*=[ \t]*\"?([0-9]{1,9})\"?)?
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-AnAgent = Annotated[int | str | None, Meta(description="An agent's `id`, `uid` or alias.")]
+AgentIdentifier = Annotated[int | str | None, Meta(description="An agent's `id`, `uid` or alias.")]
 Values = Annotated[dict[str, Any] | None, Meta(description="Values for `{{name}}` in the agent's instructions.")]
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE, description="How many.")]
 Place = Annotated[int, Meta(ge=0, le=MAX_CURSOR)]
@@ -41,7 +41,7 @@ Place = Annotated[int, Meta(ge=0, le=MAX_CURSOR)]
 class CreateConversationRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST conversations``, in the order its fields are checked in."""
 
-    agent: AnAgent = None
+    agent: AgentIdentifier = None
     title: Annotated[str | None, Meta(extra_json_schema={"maxLength": MAX_TITLE})] = None
     variables: Values = None
 
@@ -100,66 +100,66 @@ def blank(text: str | None) -> bool:
     return text is None or not text.strip()
 
 
-def ref_of(given: int | str, noun: Noun) -> Ref:
+def ref_of(value: int | str, noun: Noun) -> Ref:
     """How a caller names an agent or a conversation: digits are its ``id``, all else is its ``uid`` or an alias.
 
     Raises ``NotFound`` for a number that is nobody's.
     """
-    if isinstance(given, str):
-        return as_number(given) or given
-    number = as_id(given)
+    if isinstance(value, str):
+        return as_number(value) or value
+    number = as_id(value)
     if number is None:
         raise NotFound(noun=noun)
     return number
 
 
-def run_of(call: Request) -> UUID:
+def run_of(request: Request) -> UUID:
     """The run that the path names. Raises ``NotFound`` for what is no uid."""
-    uid = as_uid(call.params["uid"])
+    uid = as_uid(request.params["uid"])
     if uid is None:
         raise NotFound(noun="run")
     return uid
 
 
-def title_of(given: str | None) -> str | None:
+def title_of(title: str | None) -> str | None:
     """A title as it is kept; ``None`` for a blank one. Raises ``Invalid`` for one that is too long."""
-    if given is None or blank(given):
+    if title is None or blank(title):
         return None
-    if len(given) > MAX_TITLE:
+    if len(title) > MAX_TITLE:
         raise Invalid(field="title", rule="length", detail=f"more than {MAX_TITLE} characters")
-    return given
+    return title
 
 
 # Queries and headers ------------------------------------------------------------------------------------------------
 
 
-def query_of(call: Request) -> dict[str, str]:
+def query_of(request: Request) -> dict[str, str]:
     """The query's parameters; of a repeated one the last counts, an empty one counts as absent."""
-    query = call.query.encode("latin-1").decode("utf-8", "replace")  # not everybody escapes
+    query = request.query.encode("latin-1").decode("utf-8", "replace")  # not everybody escapes
     pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
     return {name: clean(value) for name, value in dict(pairs).items() if value}
 
 
-def conversations_query(call: Request) -> NativeConversationsQuery:
+def conversations_query(request: Request) -> NativeConversationsQuery:
     """Raises ``Invalid``."""
-    query = query_of(call)
+    query = query_of(request)
     return NativeConversationsQuery(
         agent=query.get("agent"), q=query.get("q"), limit=_limit_in(query), after=query.get("after")
     )
 
 
-def messages_query(call: Request) -> NativeMessagesQuery:
+def messages_query(request: Request) -> NativeMessagesQuery:
     """Raises ``Invalid``."""
-    query = query_of(call)
+    query = query_of(request)
     before, after = _number_in(query, "before"), _number_in(query, "after")
     if before is not None and after is not None:
         raise Invalid(field="before", rule="choice", detail="not together with after")
     return NativeMessagesQuery(limit=_limit_in(query), before=before, after=after)
 
 
-def upload_query(call: Request) -> UploadQuery:
+def upload_query(request: Request) -> UploadQuery:
     """Raises ``Invalid``."""
-    name = query_of(call).get("name", "file")
+    name = query_of(request).get("name", "file")
     if "\ufffd" in name:
         raise Invalid(field="name", rule="type", detail="not UTF-8")
     if len(name) > MAX_FILE_NAME:
@@ -167,21 +167,21 @@ def upload_query(call: Request) -> UploadQuery:
     return UploadQuery(name=name)
 
 
-def cursor_of(call: Request) -> int:
+def cursor_of(request: Request) -> int:
     """Where the reader stands. ``Last-Event-ID`` comes before ``after``: an EventSource that connects again repeats
     the address it was made with. Raises ``Invalid``."""
-    last = call.headers.get("last-event-id", "")
-    asked = EventsQuery(after=_whole(last, "Last-Event-ID") if last else _number_in(query_of(call), "after"))
-    return asked.after or 0
+    last = request.headers.get("last-event-id", "")
+    query = EventsQuery(after=_whole(last, "Last-Event-ID") if last else _number_in(query_of(request), "after"))
+    return query.after or 0
 
 
 def _limit_in(query: dict[str, str]) -> int:
-    given = _number_in(query, "limit")
-    if given is None:
+    limit = _number_in(query, "limit")
+    if limit is None:
         return PAGE
-    if not 1 <= given <= MAX_PAGE:
+    if not 1 <= limit <= MAX_PAGE:
         raise Invalid(field="limit", rule="range", detail=f"not in 1 to {MAX_PAGE}")
-    return given
+    return limit
 
 
 def _number_in(query: dict[str, str], name: str) -> int | None:
@@ -194,12 +194,12 @@ def _whole(text: str, name: str) -> int:
     return int(text)
 
 
-def place_behind(conversation: Conversation) -> str:
+def cursor_after(conversation: Conversation) -> str:
     """``after`` of the page that begins behind the conversation."""
     return f"{(conversation.modified - _EPOCH) // timedelta(microseconds=1)}-{conversation.id}"
 
 
-def behind(after: str | None) -> tuple[datetime, int] | None:
+def parse_cursor(after: str | None) -> tuple[datetime, int] | None:
     """What ``place_behind`` wrote; ``None`` for the first page. Raises ``Invalid``."""
     if after is None:
         return None
@@ -209,24 +209,28 @@ def behind(after: str | None) -> tuple[datetime, int] | None:
     return _EPOCH + timedelta(microseconds=int(match[1])), int(match[2])
 
 
-def wants_events(call: Request, request: SendMessageRequest) -> bool:
+def wants_events(request: Request, body: SendMessageRequest) -> bool:
     """Whether the answer is to be streamed: as the body says, else as ``Accept`` does."""
-    if request.stream is not None:
-        return request.stream
-    return "text/event-stream" in call.headers.get("accept", "").lower()
+    if body.stream is not None:
+        return body.stream
+    return "text/event-stream" in request.headers.get("accept", "").lower()
 
 
-def patience(call: Request) -> tuple[int, str]:
+def preferred_wait(request: Request) -> tuple[int, str]:
     """How many seconds the caller waits for the whole answer, and what of its ``Prefer`` (RFC 7240) is heeded."""
-    found = [_PREFERS.fullmatch(one.strip(" \t")) for one in call.headers.get("prefer", "").split(",")]
-    said = {match[1].lower(): match[2] for match in found if match}
-    applied = ["respond-async"] if "respond-async" in said else []
-    if said.get("wait") is None:
+    matches = [_PREFERS.fullmatch(one.strip(" \t")) for one in request.headers.get("prefer", "").split(",")]
+    preferences = {match[1].lower(): match[2] for match in matches if match}
+    applied = ["respond-async"] if "respond-async" in preferences else []
+    if preferences.get("wait") is None:
         return (0 if applied else WAIT_S), ", ".join(applied)
-    seconds = min(WAIT_S, int(said["wait"]))
+    seconds = min(WAIT_S, int(preferences["wait"]))
     return seconds, ", ".join([*applied, f"wait={seconds}"])
 
 
-def media_type_of(call: Request) -> str:
-    given = call.headers.get("content-type", "")
-    return given if len(given) <= MAX_FILE_NAME and _MEDIA_TYPE.fullmatch(given) else "application/octet-stream"
+def media_type_of(request: Request) -> str:
+    media_type = request.headers.get("content-type", "")
+    return (
+        media_type
+        if len(media_type) <= MAX_FILE_NAME and _MEDIA_TYPE.fullmatch(media_type)
+        else "application/octet-stream"
+    )

@@ -23,14 +23,14 @@ from palaver.core.types import (
     ToolResult,
     Variable,
 )
-from palaver.dialects.native.errors import ProblemShown, Shown, problem_shown
+from palaver.dialects.native.errors import ProblemDocument, ResponseModel, problem_document
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Agents, conversations, files ---------------------------------------------------------------------------------------
 
 
-class AgentRef(Shown, frozen=True, kw_only=True):
+class AgentRef(ResponseModel, frozen=True, kw_only=True):
     id: int
     uid: str
     name: str
@@ -47,7 +47,7 @@ class AgentResponse(AgentRef, frozen=True, kw_only=True):
     modified: str
 
 
-class ConversationRef(Shown, frozen=True, kw_only=True):
+class ConversationRef(ResponseModel, frozen=True, kw_only=True):
     id: int
     uid: str
 
@@ -63,7 +63,7 @@ class ConversationResponse(ConversationRef, frozen=True, kw_only=True):
     modified: str
 
 
-class FileResponse(Shown, frozen=True, kw_only=True):
+class FileResponse(ResponseModel, frozen=True, kw_only=True):
     """An uploaded file; ``size`` is in bytes."""
 
     id: int
@@ -78,22 +78,22 @@ class FileResponse(Shown, frozen=True, kw_only=True):
 # Parts --------------------------------------------------------------------------------------------------------------
 
 
-class TextPartResponse(Shown, frozen=True, kw_only=True, tag_field="type", tag="text"):
+class TextPartResponse(ResponseModel, frozen=True, kw_only=True, tag_field="type", tag="text"):
     text: str
 
 
-class ThinkingPartResponse(Shown, frozen=True, kw_only=True, tag_field="type", tag="thinking"):
+class ThinkingPartResponse(ResponseModel, frozen=True, kw_only=True, tag_field="type", tag="thinking"):
     text: str
 
 
-class ToolCallResponse(Shown, frozen=True, kw_only=True, tag_field="type", tag="tool_call"):
+class ToolCallResponse(ResponseModel, frozen=True, kw_only=True, tag_field="type", tag="tool_call"):
     call_id: str
     name: str
     arguments: dict[str, Any]
     at: str | None
 
 
-class ToolResultResponse(Shown, frozen=True, kw_only=True, tag_field="type", tag="tool_result"):
+class ToolResultResponse(ResponseModel, frozen=True, kw_only=True, tag_field="type", tag="tool_result"):
     call_id: str
     name: str
     content: str
@@ -102,7 +102,7 @@ class ToolResultResponse(Shown, frozen=True, kw_only=True, tag_field="type", tag
     at: str | None
 
 
-class FilePartResponse(Shown, frozen=True, kw_only=True, tag_field="type", tag="file"):
+class FilePartResponse(ResponseModel, frozen=True, kw_only=True, tag_field="type", tag="file"):
     file: str
     name: str
     media_type: str
@@ -118,31 +118,31 @@ PartResponse = TextPartResponse | ThinkingPartResponse | ToolCallResponse | Tool
 RunStatus = Literal["waiting", "live", "complete", "stopped", "failed", "interrupted"]
 
 
-class UsageResponse(Shown, frozen=True, kw_only=True):
+class UsageResponse(ResponseModel, frozen=True, kw_only=True):
     """Tokens; ``None`` is unknown."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class StepCounts(Shown, frozen=True, kw_only=True):
+class StepCounts(ResponseModel, frozen=True, kw_only=True):
     """Calls of tools: how many were begun, how many came to their result."""
 
     begun: int
     done: int
 
 
-class RunEndResponse(Shown, frozen=True, kw_only=True):
+class RunEndResponse(ResponseModel, frozen=True, kw_only=True):
     """How a run ended."""
 
     status: RunStatus
     reason: str | None
-    problem: ProblemShown | None
+    problem: ProblemDocument | None
     usage: UsageResponse
     ended: str | None
 
 
-class QuestionResponse(Shown, frozen=True, kw_only=True, tag_field="role", tag="user"):
+class QuestionResponse(ResponseModel, frozen=True, kw_only=True, tag_field="role", tag="user"):
     id: int
     uid: str
     conversation: str
@@ -151,7 +151,7 @@ class QuestionResponse(Shown, frozen=True, kw_only=True, tag_field="role", tag="
     parts: tuple[PartResponse, ...]
 
 
-class AnswerResponse(Shown, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
+class AnswerResponse(ResponseModel, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
     """A run and what it wrote so far: the receipt of a stop as well."""
 
     id: int
@@ -162,7 +162,7 @@ class AnswerResponse(Shown, frozen=True, kw_only=True, tag_field="role", tag="as
     parts: tuple[PartResponse, ...]
     status: RunStatus
     reason: str | None
-    problem: ProblemShown | None
+    problem: ProblemDocument | None
     usage: UsageResponse
     steps: StepCounts
     position: int
@@ -173,7 +173,7 @@ class AnswerResponse(Shown, frozen=True, kw_only=True, tag_field="role", tag="as
 MessageResponse = QuestionResponse | AnswerResponse
 
 
-class TurnResponse(Shown, frozen=True, kw_only=True):
+class TurnResponse(ResponseModel, frozen=True, kw_only=True):
     """What a call that sends a message answers: nothing of it changes once the run has ended, so that a repeated call
     is answered byte for byte."""
 
@@ -185,34 +185,34 @@ class TurnResponse(Shown, frozen=True, kw_only=True):
 # Lists --------------------------------------------------------------------------------------------------------------
 
 
-class AgentListResponse(Shown, frozen=True, kw_only=True):
+class AgentListResponse(ResponseModel, frozen=True, kw_only=True):
     agents: tuple[AgentResponse, ...]
 
 
-class ConversationListResponse(Shown, frozen=True, kw_only=True):
+class ConversationListResponse(ResponseModel, frozen=True, kw_only=True):
     """``next`` is what to give as ``after`` for the next page; ``None`` on the last one."""
 
     conversations: tuple[ConversationResponse, ...]
     next: str | None
 
 
-class MessageListResponse(Shown, frozen=True, kw_only=True):
+class MessageListResponse(ResponseModel, frozen=True, kw_only=True):
     messages: tuple[MessageResponse, ...]
     more: bool
 
 
-class StoppedResponse(Shown, frozen=True, kw_only=True):
+class StoppedResponse(ResponseModel, frozen=True, kw_only=True):
     stopped: int
 
 
-class ProblemCode(Shown, frozen=True, kw_only=True):
+class ProblemCode(ResponseModel, frozen=True, kw_only=True):
     code: str
     status: int
     title: str
     meaning: str
 
 
-class ProblemCodesResponse(Shown, frozen=True, kw_only=True):
+class ProblemCodesResponse(ResponseModel, frozen=True, kw_only=True):
     problems: tuple[ProblemCode, ...]
 
 
@@ -310,7 +310,7 @@ def run_end_response(ended: RunEnded) -> RunEndResponse:
     return RunEndResponse(
         status=ended.status.value,
         reason=ended.reason,
-        problem=None if ended.problem is None else problem_shown(cast("AnyProblem", ended.problem)),
+        problem=None if ended.problem is None else problem_document(cast("AnyProblem", ended.problem)),
         usage=UsageResponse(prompt_tokens=ended.usage.prompt, completion_tokens=ended.usage.completion),
         ended=moment_of(ended.at),
     )

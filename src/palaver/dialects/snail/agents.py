@@ -13,82 +13,84 @@ from palaver.dialects.snail.requests import (
     OpenIdRequest,
     PageRequest,
     SubscriptionRequest,
-    asked,
-    members,
-    need,
-    stretch,
+    page_bounds,
+    parse_fields,
+    request_fields,
+    require,
 )
-from palaver.dialects.snail.responses import agent_shown
-from palaver.dialects.snail.users import person
+from palaver.dialects.snail.responses import agent_response
+from palaver.dialects.snail.users import find_user
 from palaver.wire.bodies import as_id
 from palaver.wire.contract import Request, Response, Route, Services
 
 PAGE = 50
 
 
-async def agent_of(who: Principal, room: Services, number: int, *, enabled: bool = True) -> Agent:
+async def agent_of(who: Principal, services: Services, number: int, *, enabled: bool = True) -> Agent:
     """The agent of that number that the credential may use. Raises ``NotFound``."""
     ref = as_id(number)
     if ref is None:
         raise NotFound(noun="agent", ref=str(number))
-    return await (room.chat.agent(who, ref) if enabled else room.chat.any_agent(who, ref))
+    return await (services.chat.agent(who, ref) if enabled else services.chat.any_agent(who, ref))
 
 
-async def _newest_first(who: Principal, room: Services) -> list[Agent]:
-    return sorted(await room.chat.agents(who), key=lambda agent: (agent.modified, agent.id), reverse=True)
+async def _newest_first(who: Principal, services: Services) -> list[Agent]:
+    return sorted(await services.chat.agents(who), key=lambda agent: (agent.modified, agent.id), reverse=True)
 
 
-async def _subscriptions(who: Principal, room: Services) -> set[int] | None:
+async def _subscriptions(who: Principal, services: Services) -> set[int] | None:
     """The agents that the user of a browser's token subscribed; ``None`` for a caller that is no browser."""
     if who.user is None:
         return None
     try:
-        return await room.users.subscribed(who, await person(who, room, who.user))
+        return await services.users.subscribed(who, await find_user(who, services, who.user))
     except NotFound:
         return set()
 
 
-async def list_agents(call: Request, who: Principal, room: Services) -> Response:
-    request = asked(PageRequest, members(call, who))
-    page, size = stretch(request.page, request.size, PAGE)
-    agents = await _newest_first(who, room)
-    chosen = await _subscriptions(who, room)
-    shown = [
-        agent_shown(agent, room.settings.timezone, subscribed=None if chosen is None else agent.id in chosen)
+async def list_agents(request: Request, who: Principal, services: Services) -> Response:
+    body = parse_fields(PageRequest, request_fields(request, who))
+    page, size = page_bounds(body.page, body.size, PAGE)
+    agents = await _newest_first(who, services)
+    subscriptions = await _subscriptions(who, services)
+    items = [
+        agent_response(
+            agent, services.settings.timezone, subscribed=None if subscriptions is None else agent.id in subscriptions
+        )
         for agent in agents[(page - 1) * size : page * size]
     ]
-    return success(shown, page=page, size=size, total=len(agents))
+    return success(items, page=page, size=size, total=len(agents))
 
 
-async def one_agent(call: Request, who: Principal, room: Services) -> Response:
-    request = asked(AgentIdRequest, members(call, who))
-    agent = await agent_of(who, room, need(request.agentId, "agentId"), enabled=False)
-    chosen = await _subscriptions(who, room)
-    subscribed = None if chosen is None else agent.id in chosen
-    return success(agent_shown(agent, room.settings.timezone, subscribed=subscribed))
+async def one_agent(request: Request, who: Principal, services: Services) -> Response:
+    body = parse_fields(AgentIdRequest, request_fields(request, who))
+    agent = await agent_of(who, services, require(body.agentId, "agentId"), enabled=False)
+    subscriptions = await _subscriptions(who, services)
+    subscribed = None if subscriptions is None else agent.id in subscriptions
+    return success(agent_response(agent, services.settings.timezone, subscribed=subscribed))
 
 
-async def subscribed_agents(call: Request, who: Principal, room: Services) -> Response:
-    user = await person(who, room, asked(OpenIdRequest, members(call, who)).openId)
-    chosen = await room.users.subscribed(who, user)
-    agents = [agent for agent in await _newest_first(who, room) if agent.id in chosen]
-    return success([agent_shown(agent, room.settings.timezone, subscribed=True) for agent in agents])
+async def subscribed_agents(request: Request, who: Principal, services: Services) -> Response:
+    user = await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).openId)
+    subscriptions = await services.users.subscribed(who, user)
+    agents = [agent for agent in await _newest_first(who, services) if agent.id in subscriptions]
+    return success([agent_response(agent, services.settings.timezone, subscribed=True) for agent in agents])
 
 
-async def subscribe(call: Request, who: Principal, room: Services) -> Response:
-    request = asked(SubscriptionRequest, members(call, who))
-    open_id, number = need(request.openId, "openId"), need(request.agentId, "agentId")
-    user = await person(who, room, open_id)
-    await room.users.subscribe(who, user, await agent_of(who, room, number), on=True)
+async def subscribe(request: Request, who: Principal, services: Services) -> Response:
+    body = parse_fields(SubscriptionRequest, request_fields(request, who))
+    open_id, number = require(body.openId, "openId"), require(body.agentId, "agentId")
+    user = await find_user(who, services, open_id)
+    await services.users.subscribe(who, user, await agent_of(who, services, number), on=True)
     return success(None)
 
 
-async def unsubscribe(call: Request, who: Principal, room: Services) -> Response:
-    request = asked(SubscriptionRequest, members(call, who))
-    open_id, number = need(request.openId, "openId"), need(request.agentId, "agentId")
-    user = await person(who, room, open_id)
+async def unsubscribe(request: Request, who: Principal, services: Services) -> Response:
+    body = parse_fields(SubscriptionRequest, request_fields(request, who))
+    open_id, number = require(body.openId, "openId"), require(body.agentId, "agentId")
+    user = await find_user(who, services, open_id)
     with suppress(NotFound):  # nobody is subscribed to an agent that is not there
-        await room.users.subscribe(who, user, await agent_of(who, room, number, enabled=False), on=False)
+        await services.users.subscribe(who, user, await agent_of(who, services, number, enabled=False), on=False)
     return success(None)
 
 

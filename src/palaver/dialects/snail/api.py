@@ -7,8 +7,8 @@ from palaver.core.problems import NotFound, Unauthenticated
 from palaver.core.types import Principal, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.errors import CHAT, EVENT_STREAM, NDJSON, SEARCH, success, wants_events
-from palaver.dialects.snail.requests import SearchRequest, SnailChatRequest, checked, wanted
-from palaver.dialects.snail.responses import found_shown, name_of
+from palaver.dialects.snail.requests import SearchRequest, SnailChatRequest, search_terms, validated
+from palaver.dialects.snail.responses import name_of, search_response
 from palaver.dialects.snail.stream import SnailNdjsonEncoder, SnailSseEncoder
 from palaver.wire.bodies import as_id, idempotency_key, json_object, parse
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
@@ -18,29 +18,29 @@ PASSAGES = 10
 """How many passages a search answers at most."""
 
 
-async def chat(call: Request, who: Principal, room: Services) -> StreamingResponse:
+async def chat(request: Request, who: Principal, services: Services) -> StreamingResponse:
     """Say something to an agent and follow the answer."""
-    members = json_object(call.body)
-    request = checked(parse(SnailChatRequest, members, digits_are_numbers=True))
-    if who.user is not None and who.user != request.user:
-        raise Unauthenticated(reason="user", subject=request.user)
-    who = who.acting_for(request.user)
-    number = as_id(request.agent)
+    members = json_object(request.body)
+    body = validated(parse(SnailChatRequest, members, digits_are_numbers=True))
+    if who.user is not None and who.user != body.user:
+        raise Unauthenticated(reason="user", subject=body.user)
+    who = who.acting_for(body.user)
+    number = as_id(body.agent)
     if number is None:
-        raise NotFound(noun="agent", ref=str(request.agent))
-    agent = await room.chat.agent(who, number)
-    claim = idempotency_key(call, f"POST {CHAT}")
-    said = NewMessage(
-        parts=(Text(text=request.content),),
-        disabled_tools=request.off,
+        raise NotFound(noun="agent", ref=str(body.agent))
+    agent = await services.chat.agent(who, number)
+    claim = idempotency_key(request, f"POST {CHAT}")
+    message = NewMessage(
+        parts=(Text(text=body.content),),
+        disabled_tools=body.off,
         idempotency_key=claim,
-        trace=call.trace,
+        trace=request.trace,
         stop_abandoned=True,
     )
-    sent = await room.chat.send(who, agent, said, conversation=request.conversation, create_as=request.conversation)
+    sent = await services.chat.send(who, agent, message, conversation=body.conversation, create_as=body.conversation)
     name = name_of(sent.conversation)
     headers = (("X-Conversation-Id", header_value(name)),)
-    if wants_events(call):
+    if wants_events(request):
         return StreamingResponse(
             reader=sent.reader,
             replayed=sent.replayed,
@@ -53,15 +53,15 @@ async def chat(call: Request, who: Principal, room: Services) -> StreamingRespon
     )
 
 
-async def search(call: Request, who: Principal, room: Services) -> Response:
+async def search(request: Request, who: Principal, services: Services) -> Response:
     """The best passages of one knowledge base."""
-    request = parse(SearchRequest, json_object(call.body), digits_are_numbers=True)
-    base, query = wanted(request)
+    body = parse(SearchRequest, json_object(request.body), digits_are_numbers=True)
+    base, query = search_terms(body)
     number = as_id(base)
     if number is None:
         raise NotFound(noun="knowledge", ref=str(base))
-    passages, took_ms = await room.knowledge.search(who, number, query, PASSAGES)
-    return success(found_shown(passages, took_ms, debug=request.debug is True))
+    passages, took_ms = await services.knowledge.search(who, number, query, PASSAGES)
+    return success(search_response(passages, took_ms, debug=body.debug is True))
 
 
 ROUTES = (

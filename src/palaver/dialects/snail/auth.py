@@ -35,11 +35,11 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"app-{random[:8].hex()}", f"SAI_{random[16:32].hex()}"
 
 
-def claim(call: Request) -> CredentialClaim:
-    if on_b(call):
-        return CredentialClaim(id=_pair(call)[0])
-    token = _token(call)
-    if token.count(".") != 2 and not on_c(call):
+def claim(request: Request) -> CredentialClaim:
+    if on_b(request):
+        return CredentialClaim(id=_pair(request)[0])
+    token = _token(request)
+    if token.count(".") != 2 and not on_c(request):
         return CredentialClaim(secret=token)
     return CredentialClaim(id=issuer(token))
 
@@ -55,24 +55,24 @@ def issuer(token: str) -> str:
     return named[0]
 
 
-def verify(call: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
+def verify(request: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
     """The caller, for the end user its token is bound to, if it is. In the specification's order: unknown, disabled,
     wrong, expired."""
     if key is None:
-        raise Unauthenticated(reason="unknown", subject=_pair(call)[0] if on_b(call) else "")
+        raise Unauthenticated(reason="unknown", subject=_pair(request)[0] if on_b(request) else "")
     if not key.enabled:
         raise Unauthenticated(reason="disabled", subject=key.id)
-    if on_b(call):
-        if not hmac.compare_digest(_pair(call)[1].encode(), key.secret.encode()):
+    if on_b(request):
+        if not hmac.compare_digest(_pair(request)[1].encode(), key.secret.encode()):
             raise Unauthenticated(reason="wrong")
         return Principal(key=key)
-    token = _token(call)
+    token = _token(request)
     if token.count(".") != 2:
         if not hmac.compare_digest(token.encode(), key.secret.encode()):
             raise Unauthenticated(reason="wrong")
         return Principal(key=key)
-    _, user, ends = verified(token, (key,), call.now)
-    if on_c(call) and (user is None or not user.strip()):
+    _, user, ends = verified(token, (key,), request.now)
+    if on_c(request) and (user is None or not user.strip()):
         raise Unauthenticated(reason="user")
     return Principal(key=key, user=user, until=float(min(ends + LEEWAY_S, _FOREVER)))
 
@@ -107,16 +107,16 @@ def embed_token(key: ApiKey, open_id: str, expires: int, trusted: str | None) ->
     return f"{signed}.{_base64url(_digest(signed, key.secret))}"
 
 
-def _pair(call: Request) -> tuple[str, str]:
+def _pair(request: Request) -> tuple[str, str]:
     """(id, secret) of surface B."""
-    app, token = call.headers.get(APP_ID, ""), call.headers.get(APP_TOKEN, "")
+    app, token = request.headers.get(APP_ID, ""), request.headers.get(APP_TOKEN, "")
     if not app or not token:
         raise Unauthenticated(reason="missing")
     return app, token
 
 
-def _token(call: Request) -> str:
-    token = call.headers.get(HEADER, "")
+def _token(request: Request) -> str:
+    token = request.headers.get(HEADER, "")
     if token[:7].lower() == "bearer ":
         token = token[7:].strip(" \t")
     if not token:

@@ -16,24 +16,24 @@ from palaver.core.runs import collect
 from palaver.core.types import MAX_ID, Agent, Conversation, Message, Principal, RunEnded, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.agents import agent_of
-from palaver.dialects.snail.errors import EVENT_STREAM, NO_TIME, B, failed, on_c, success, why
+from palaver.dialects.snail.errors import EVENT_STREAM, NO_TIME, B, failed, failure_reason, on_c, success
 from palaver.dialects.snail.requests import (
     ConversationIdRequest,
     ListConversationsRequest,
     MessagesRequest,
     SnailNewConversationRequest,
     SurfaceBChatRequest,
-    asked,
+    check_sid,
     conversation_name,
-    members,
-    need,
-    short_sid,
-    stretch,
-    switched_off,
+    disabled_tools,
+    page_bounds,
+    parse_fields,
+    request_fields,
+    require,
 )
-from palaver.dialects.snail.responses import conversation_shown, message_shown, name_of
+from palaver.dialects.snail.responses import conversation_response, message_response, name_of
 from palaver.dialects.snail.stream import SnailSseEncoder
-from palaver.dialects.snail.users import person
+from palaver.dialects.snail.users import find_user
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
 from palaver.wire.framing import header_value
@@ -46,132 +46,139 @@ WAIT_S = 300.0
 """How long ``/agent/chat/sync`` waits for a run's end."""
 
 
-async def _acting(who: Principal, room: Services, open_id: str) -> Principal:
-    return who.acting_for((await person(who, room, open_id)).name)
+async def _acting(who: Principal, services: Services, open_id: str) -> Principal:
+    return who.acting_for((await find_user(who, services, open_id)).name)
 
 
-async def _agent_if_any(who: Principal, room: Services, number: int) -> Agent | None:
+async def _agent_if_any(who: Principal, services: Services, number: int) -> Agent | None:
     """For calls that answer an agent there is not like one without conversations."""
     with suppress(NotFound):
-        return await agent_of(who, room, number, enabled=False)
+        return await agent_of(who, services, number, enabled=False)
     return None
 
 
-async def _conversation_if_any(who: Principal, room: Services, agent: Agent | None, name: str) -> Conversation | None:
+async def _conversation_if_any(
+    who: Principal, services: Services, agent: Agent | None, name: str
+) -> Conversation | None:
     """The user's conversation of that name, if it is the agent's."""
     with suppress(NotFound):
-        found = await room.chat.conversation(who, name)
-        return found if agent is not None and found.agent == agent.id else None
+        conversation = await services.chat.conversation(who, name)
+        return conversation if agent is not None and conversation.agent == agent.id else None
     return None
 
 
 # Conversations ------------------------------------------------------------------------------------------------------
 
 
-async def list_conversations(call: Request, who: Principal, room: Services) -> Response:
-    request = asked(ListConversationsRequest, members(call, who))
-    number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
-    page, size = stretch(request.page, request.size, PAGE_OF_C if on_c(call) else PAGE)
-    who = await _acting(who, room, open_id)
-    agent = await _agent_if_any(who, room, number)
+async def list_conversations(request: Request, who: Principal, services: Services) -> Response:
+    body = parse_fields(ListConversationsRequest, request_fields(request, who))
+    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
+    page, size = page_bounds(body.page, body.size, PAGE_OF_C if on_c(request) else PAGE)
+    who = await _acting(who, services, open_id)
+    agent = await _agent_if_any(who, services, number)
     if agent is None:
         return success([], page=page, size=size, total=0)
-    listing = ConversationQuery(agent=agent.id, offset=min((page - 1) * size, MAX_ID), limit=size)
-    found = await room.chat.conversations(who, listing)
-    total = await room.chat.count(who, listing)
+    query = ConversationQuery(agent=agent.id, offset=min((page - 1) * size, MAX_ID), limit=size)
+    conversations = await services.chat.conversations(who, query)
+    total = await services.chat.count(who, query)
     return success(
-        [conversation_shown(one, room.settings.timezone) for one in found], page=page, size=size, total=total
+        [conversation_response(one, services.settings.timezone) for one in conversations],
+        page=page,
+        size=size,
+        total=total,
     )
 
 
-async def create_conversation(call: Request, who: Principal, room: Services) -> Response:
-    request = asked(SnailNewConversationRequest, members(call, who))
-    number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
-    title = need(request.title, "title")
-    who = await _acting(who, room, open_id)
-    agent = await agent_of(who, room, number)
+async def create_conversation(request: Request, who: Principal, services: Services) -> Response:
+    body = parse_fields(SnailNewConversationRequest, request_fields(request, who))
+    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
+    title = require(body.title, "title")
+    who = await _acting(who, services, open_id)
+    agent = await agent_of(who, services, number)
 
     async def work() -> tuple[Response, Subject]:
-        made = await room.chat.create(who, agent, title=title)
-        return success(conversation_shown(made, room.settings.timezone)), made
+        created = await services.chat.create(who, agent, title=title)
+        return success(conversation_response(created, services.settings.timezone)), created
 
-    return await answer_once(room, who, idempotency_key(call, f"POST {call.route}"), work)
+    return await answer_once(services, who, idempotency_key(request, f"POST {request.route}"), work)
 
 
-async def delete_conversations(call: Request, who: Principal, room: Services) -> Response:
+async def delete_conversations(request: Request, who: Principal, services: Services) -> Response:
     """One conversation, or all that the user has with the agent. Whoever names a blank one does not mean all."""
-    given = members(call, who)
-    request = asked(ConversationIdRequest, given)
-    number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
-    name = conversation_name(request.conversationId)
-    if name is None and "conversationId" in given:
+    fields = request_fields(request, who)
+    body = parse_fields(ConversationIdRequest, fields)
+    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
+    name = conversation_name(body.conversationId)
+    if name is None and "conversationId" in fields:
         raise Invalid(field="conversationId", rule="required")
-    who = await _acting(who, room, open_id)
-    agent = await _agent_if_any(who, room, number)
+    who = await _acting(who, services, open_id)
+    agent = await _agent_if_any(who, services, number)
     if name is None:
         if agent is not None:
-            await room.chat.clear(who, agent)
+            await services.chat.clear(who, agent)
         return success(None)
-    found = await _conversation_if_any(who, room, agent, name)
-    if found is not None:
+    conversation = await _conversation_if_any(who, services, agent, name)
+    if conversation is not None:
         with suppress(NotFound):  # somebody else was faster
-            await room.chat.delete(who, found.uid)
+            await services.chat.delete(who, conversation.uid)
     return success(None)
 
 
-async def list_messages(call: Request, who: Principal, room: Services) -> Response:
+async def list_messages(request: Request, who: Principal, services: Services) -> Response:
     """Everything said in a conversation; an answer from its end on."""
-    request = asked(MessagesRequest, members(call, who))
-    number = need(request.agentId, "agentId")
-    name = need(conversation_name(request.conversationId), "conversationId")
-    who = await _acting(who, room, need(request.openId, "openId"))
-    agent = await _agent_if_any(who, room, number)
-    found = await _conversation_if_any(who, room, agent, name)
-    if found is None:
+    body = parse_fields(MessagesRequest, request_fields(request, who))
+    number = require(body.agentId, "agentId")
+    name = require(conversation_name(body.conversationId), "conversationId")
+    who = await _acting(who, services, require(body.openId, "openId"))
+    agent = await _agent_if_any(who, services, number)
+    conversation = await _conversation_if_any(who, services, agent, name)
+    if conversation is None:
         return success([])
 
     def show(message: Message) -> dict[str, Any] | None:
-        return message_shown(message, room.settings.timezone) if message.role == "user" or message.ended else None
+        return (
+            message_response(message, services.settings.timezone) if message.role == "user" or message.ended else None
+        )
 
-    return await history_response(await room.chat.told(who, found.uid), show, split_around(success([]).body))
+    return await history_response(await services.chat.told(who, conversation.uid), show, split_around(success([]).body))
 
 
 # Chat ---------------------------------------------------------------------------------------------------------------
 
 
-async def _send(call: Request, who: Principal, room: Services, request: SurfaceBChatRequest) -> Turn:
-    number, open_id = need(request.agentId, "agentId"), need(request.openId, "openId")
-    content = need(request.content, "content")
-    name = conversation_name(request.conversationId)
-    short_sid(request.sid)
-    who = await _acting(who, room, open_id)
-    agent = await agent_of(who, room, number)
-    said = NewMessage(
+async def _send(request: Request, who: Principal, services: Services, body: SurfaceBChatRequest) -> Turn:
+    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
+    content = require(body.content, "content")
+    name = conversation_name(body.conversationId)
+    check_sid(body.sid)
+    who = await _acting(who, services, open_id)
+    agent = await agent_of(who, services, number)
+    message = NewMessage(
         parts=(Text(text=content),),
-        disabled_tools=switched_off(request.disabledMcpServerIds, request.disabledSkillIds),
-        idempotency_key=idempotency_key(call, f"POST {call.route}"),
-        trace=call.trace,
+        disabled_tools=disabled_tools(body.disabledMcpServerIds, body.disabledSkillIds),
+        idempotency_key=idempotency_key(request, f"POST {request.route}"),
+        trace=request.trace,
         stop_abandoned=True,  # the only stop of the vendor's page and SDK is to close the connection
     )
-    return await room.chat.send(who, agent, said, conversation=name, create_as=name)
+    return await services.chat.send(who, agent, message, conversation=name, create_as=name)
 
 
-async def chat(call: Request, who: Principal, room: Services) -> StreamingResponse:
+async def chat(request: Request, who: Principal, services: Services) -> StreamingResponse:
     """Say something to an agent and follow the answer."""
-    request = asked(SurfaceBChatRequest, members(call, who))
-    sent = await _send(call, who, room, request)
+    body = parse_fields(SurfaceBChatRequest, request_fields(request, who))
+    sent = await _send(request, who, services, body)
     name = name_of(sent.conversation)
     # The run's id is random, and the same for a replay.
-    encoder = SnailSseEncoder(name, sent.run if request.sid is None else request.sid)
+    encoder = SnailSseEncoder(name, sent.run if body.sid is None else body.sid)
     headers = (("X-Conversation-Id", header_value(name)),)
     return StreamingResponse(
         reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=headers
     )
 
 
-async def chat_sync(call: Request, who: Principal, room: Services) -> Response:
+async def chat_sync(request: Request, who: Principal, services: Services) -> Response:
     """Say something to an agent and wait for the answer."""
-    sent = await _send(call, who, room, asked(SurfaceBChatRequest, members(call, who)))
+    sent = await _send(request, who, services, parse_fields(SurfaceBChatRequest, request_fields(request, who)))
     events = await collect(sent.reader, WAIT_S)
     headers = (REPLAYED,) if sent.replayed else ()
     if events is None:
@@ -179,7 +186,7 @@ async def chat_sync(call: Request, who: Principal, room: Services) -> Response:
     parts, ended = fold(events)
     assert ended is not None, "collected to its end"
     if ended.status.failed:
-        return failed(why(ended.problem), headers)
+        return failed(failure_reason(ended.problem), headers)
     answer = {
         "conversationId": name_of(sent.conversation),
         "content": "".join(part.text for part in parts if isinstance(part, Text)),

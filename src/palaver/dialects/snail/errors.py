@@ -51,36 +51,36 @@ _OF_A_USER = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"
 """Calls that are about an end user, and say of an unknown one that it is not there."""
 
 
-def on_b(call: Request) -> bool:
-    return call.path.startswith(f"{B}/")
+def on_b(request: Request) -> bool:
+    return request.path.startswith(f"{B}/")
 
 
-def on_c(call: Request) -> bool:
-    return call.path.startswith(f"{C}/")
+def on_c(request: Request) -> bool:
+    return request.path.startswith(f"{C}/")
 
 
-def wants_events(call: Request) -> bool:
+def wants_events(request: Request) -> bool:
     """Whether the caller of surface A's chat asked for server-sent events instead of lines."""
-    accept = call.headers.get("accept", "").lower()
+    accept = request.headers.get("accept", "").lower()
     return "text/event-stream" in accept and NDJSON not in accept
 
 
-def refuse(problem: AnyProblem, call: Request, _key: ApiKey | None = None) -> Response:
+def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) -> Response:
     """The problem as the caller's surface answers it, always one line; as one ``error`` frame where events were asked
     for."""
-    http, status, message = _as_answered(problem, call)
-    if _reads_frames(call) and http not in {404, 405, 413}:
+    http, status, message = _wording_on_surface(problem, request)
+    if _reads_frames(request) and http not in {404, 405, 413}:
         return Response(body=sse("error", ascii_json(error_event(message, status))), media_type=EVENT_STREAM)
-    body = failure(message, status) if on_b(call) or on_c(call) else envelope(message, status)
+    body = failure(message, status) if on_b(request) or on_c(request) else envelope(message, status)
     return Response(status=http, body=compact_json(body), headers=_retry(problem))
 
 
-def _reads_frames(call: Request) -> bool:
-    if on_b(call):  # the vendor's reader of streams sees nothing at all in a JSON body
-        return call.path == f"{B}/agent/chat" and "text/event-stream" in call.headers.get("accept", "").lower()
-    if on_c(call):  # the vendor's page sends no Accept, and drops a JSON body
-        return call.path == COMPLETIONS
-    return call.path != SEARCH and wants_events(call)
+def _reads_frames(request: Request) -> bool:
+    if on_b(request):  # the vendor's reader of streams sees nothing at all in a JSON body
+        return request.path == f"{B}/agent/chat" and "text/event-stream" in request.headers.get("accept", "").lower()
+    if on_c(request):  # the vendor's page sends no Accept, and drops a JSON body
+        return request.path == COMPLETIONS
+    return request.path != SEARCH and wants_events(request)
 
 
 def success(data: Any, *, headers: tuple[tuple[str, str], ...] = (), **page: int) -> Response:
@@ -94,7 +94,7 @@ def failed(message: str, headers: tuple[tuple[str, str], ...]) -> Response:
     return Response(body=compact_json(failure(message)), headers=headers)
 
 
-def why(problem: Problem | None) -> str:
+def failure_reason(problem: Problem | None) -> str:
     """Why a run failed, as far as it is the caller's business."""
     match problem:
         case Upstream(reason=reason) | Internal(reason=reason):
@@ -123,49 +123,49 @@ def error_event(message: str = UNFORESEEN, status: int = 0) -> dict[str, Any]:
     return {"message": message, "code": 0, "msg": message, "data": None, "status": status}
 
 
-def _as_answered(problem: AnyProblem, call: Request) -> tuple[int, int, str]:
+def _wording_on_surface(problem: AnyProblem, request: Request) -> tuple[int, int, str]:
     """(HTTP status, the envelope's status, message), on the caller's surface."""
-    if on_b(call):
+    if on_b(request):
         match problem:
             case Unauthenticated(reason="missing"):
                 return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 Snail-Ai-App-Id 和 Snail-Ai-Token"
             case Unauthenticated(reason="unknown", subject=app):
                 return 200, NOT_SIGNED_IN, f"应用认证失败: {app}"
             case _:
-                return _said_of_fields(problem, call)
-    if on_c(call):
+                return _wording_b_or_c(problem, request)
+    if on_c(request):
         match problem:
-            case Unauthenticated(reason="missing") if call.path == SESSION:
+            case Unauthenticated(reason="missing") if request.path == SESSION:
                 return 200, NOT_SIGNED_IN, "缺少认证信息，请提供 trustedCredential"
             case _:
-                return _said_of_fields(problem, call)
-    return _said(problem)
+                return _wording_b_or_c(problem, request)
+    return _wording(problem)
 
 
-def _said_of_fields(problem: AnyProblem, call: Request) -> tuple[int, int, str]:
+def _wording_b_or_c(problem: AnyProblem, request: Request) -> tuple[int, int, str]:
     """The same on surfaces B and C, where a message depends on the call."""
     match problem:
         case NotFound(noun="user", ref=open_id):
-            if call.path in _OF_A_USER:
+            if request.path in _OF_A_USER:
                 return 200, 0, f"用户不存在: {open_id}"
             return 200, NOT_SIGNED_IN, f"OpenId 无效: {open_id}"
-        case NotFound(noun="agent", ref=number) if call.path in {f"{B}/agent", f"{C}/agent"}:
+        case NotFound(noun="agent", ref=number) if request.path in {f"{B}/agent", f"{C}/agent"}:
             return 200, 0, f"Agent 不存在: {number}"
-        case NotFound(noun="agent", ref=number) if call.path in _SUBSCRIPTIONS:
+        case NotFound(noun="agent", ref=number) if request.path in _SUBSCRIPTIONS:
             return 200, 0, f"Agent 不存在或不可用: {number}"
         case Invalid(field=field, rule="required") if field != "body":
             return 200, 0, f"{field} {field} is required"
         case Invalid(field=field, rule=rule) if (field, rule) in _RULES:
             return 200, 0, f"{field} {field} {_RULES[field, rule]}"
         case _:
-            return _said(problem)
+            return _wording(problem)
 
 
-def _said(problem: AnyProblem) -> tuple[int, int, str]:
+def _wording(problem: AnyProblem) -> tuple[int, int, str]:
     """The same on surface A, and of what is alike on all."""
     match problem:
         case Unauthenticated():
-            return 200, NOT_SIGNED_IN, _not_signed_in(problem)
+            return 200, NOT_SIGNED_IN, _unauthenticated(problem)
         case NotFound(noun="route"):
             return 404, 0, "接口不存在"
         case NotFound(noun="method"):
@@ -194,7 +194,7 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
             assert_never(problem)
 
 
-def _not_signed_in(problem: Unauthenticated) -> str:
+def _unauthenticated(problem: Unauthenticated) -> str:
     match problem.reason:
         case "missing":
             return "缺少认证信息，请提供 Snail-Ai-Auth"

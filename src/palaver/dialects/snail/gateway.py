@@ -8,8 +8,8 @@ from palaver.core.types import ANONYMOUS, ApiKey, Principal
 from palaver.dialects.snail import agents, chat, openapi
 from palaver.dialects.snail.auth import embed_token, issuer, verified
 from palaver.dialects.snail.errors import COMPLETIONS, SESSION, C, success
-from palaver.dialects.snail.requests import SessionRequest, asked, life, members, need, user_name
-from palaver.dialects.snail.users import person, token_shown
+from palaver.dialects.snail.requests import SessionRequest, parse_fields, request_fields, require, token_ttl, user_name
+from palaver.dialects.snail.users import find_user, token_response
 from palaver.wire.contract import Request, Response, Route, Services
 
 DIALECT = "snail"
@@ -18,35 +18,35 @@ OPEN = "open_sessions"
 TITLE = "Chat"
 
 
-async def config(call: Request, _who: Principal, _room: Services) -> Response:
+async def config(request: Request, _who: Principal, _room: Services) -> Response:
     """Where the page finds the gateway. A page from elsewhere needs the server's name for that, and its browser says
     where it is from; one from here must not depend on how the server calls itself behind a proxy."""
-    origin = call.headers.get("origin", call.origin)
-    server = "" if origin == call.origin else call.origin
+    origin = request.headers.get("origin", request.origin)
+    server = "" if origin == request.origin else request.origin
     return success({"gatewayPath": f"{server}{C}", "pageTitle": TITLE, "logo": "", "resourceBaseUrl": server})
 
 
-async def open_session(call: Request, _who: Principal, room: Services) -> Response:
+async def open_session(request: Request, _who: Principal, services: Services) -> Response:
     """Sign a browser in: for an embed token its user's next one, which ends no later."""
-    request = asked(SessionRequest, members(call, ANONYMOUS))
-    open_id = user_name(need(request.openId, "openId").strip())
-    ends = int(call.now) + life(None)
-    if request.trustedCredential is None:
-        key = await _open_to_anybody(room)
-        await room.users.count(key)
-        user = await room.users.find(Principal(key=key), open_id)
+    body = parse_fields(SessionRequest, request_fields(request, ANONYMOUS))
+    open_id = user_name(require(body.openId, "openId").strip())
+    ends = int(request.now) + token_ttl(None)
+    if body.trustedCredential is None:
+        key = await _open_to_anybody(services)
+        await services.users.count(key)
+        user = await services.users.find(Principal(key=key), open_id)
     else:
-        key, proven = await _proven(request.trustedCredential.strip(), open_id, call.now, room)
-        await room.users.count(key)
+        key, proven = await _proven(body.trustedCredential.strip(), open_id, request.now, services)
+        await services.users.count(key)
         ends = min(ends, int(proven))
-        user = await person(Principal(key=key), room, open_id)
+        user = await find_user(Principal(key=key), services, open_id)
     token = embed_token(key, open_id, ends, None)
-    return success(token_shown(token, open_id, user, ends, ends - int(call.now), room))
+    return success(token_response(token, open_id, user, ends, ends - int(request.now), services))
 
 
-async def _proven(token: str, open_id: str, now: float, room: Services) -> tuple[ApiKey, float]:
+async def _proven(token: str, open_id: str, now: float, services: Services) -> tuple[ApiKey, float]:
     """The version of the credential that signed the token for that user, and when the token ends."""
-    key = await room.users.key(DIALECT, issuer(token))
+    key = await services.users.key(DIALECT, issuer(token))
     if key is None:
         raise Unauthenticated(reason="unknown")
     if not key.enabled:
@@ -59,9 +59,9 @@ async def _proven(token: str, open_id: str, now: float, room: Services) -> tuple
     return key, ends
 
 
-async def _open_to_anybody(room: Services) -> ApiKey:
+async def _open_to_anybody(services: Services) -> ApiKey:
     """The one credential whose operator wants no proof. It registers nobody: who calls has shown nothing at all."""
-    keys = await room.users.keys_with_setting(DIALECT, OPEN)
+    keys = await services.users.keys_with_setting(DIALECT, OPEN)
     if len(keys) != 1:
         raise Unauthenticated(reason="missing")
     return keys[0]

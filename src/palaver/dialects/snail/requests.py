@@ -62,9 +62,9 @@ class SnailChat(msgspec.Struct, kw_only=True, frozen=True):
     off: frozenset[tuple[str, int]]
 
 
-def checked(request: SnailChatRequest) -> SnailChat:
+def validated(body: SnailChatRequest) -> SnailChat:
     """Raises ``Invalid`` for the first rule broken, in the specification's order."""
-    agent, content, user = request.agentId, request.content, request.openId
+    agent, content, user = body.agentId, body.content, body.openId
     if isinstance(agent, str) and agent.strip():
         raise Invalid(field="agentId", rule="type", detail=f"{agent[:40]!r} is no number")
     if agent is None or isinstance(agent, str) or content is None or not content.strip():
@@ -77,8 +77,8 @@ def checked(request: SnailChatRequest) -> SnailChat:
         agent=agent,
         user=user,
         content=content,
-        conversation=conversation_name(request.conversationId),
-        off=switched_off(request.disabledMcpServerIds, request.disabledSkillIds),
+        conversation=conversation_name(body.conversationId),
+        off=disabled_tools(body.disabledMcpServerIds, body.disabledSkillIds),
     )
 
 
@@ -90,28 +90,28 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     debug: Annotated[bool | None, Meta(description="Whether the answer has `metrics`.")] = None
 
 
-def wanted(request: SearchRequest) -> tuple[int, str]:
+def search_terms(body: SearchRequest) -> tuple[int, str]:
     """(knowledge base, query) of a search that breaks no rule."""
-    if isinstance(request.ragId, str) and request.ragId.strip():
-        raise Invalid(field="ragId", rule="type", detail=f"{request.ragId[:40]!r} is no number")
-    if request.ragId is None or isinstance(request.ragId, str) or not (request.query or "").strip():
+    if isinstance(body.ragId, str) and body.ragId.strip():
+        raise Invalid(field="ragId", rule="type", detail=f"{body.ragId[:40]!r} is no number")
+    if body.ragId is None or isinstance(body.ragId, str) or not (body.query or "").strip():
         raise Invalid(field="ragId", rule="required")
-    return request.ragId, request.query or ""
+    return body.ragId, body.query or ""
 
 
 # Both ---------------------------------------------------------------------------------------------------------------
 
 
-def conversation_name(given: str | None) -> str | None:
+def conversation_name(name: str | None) -> str | None:
     """The conversation that a caller names; a blank name is none."""
-    if given is None or not given.strip():
+    if name is None or not name.strip():
         return None
-    if len(given) > MAX_CONVERSATION_ID or any(unicodedata.category(char) == "Cc" for char in given):
+    if len(name) > MAX_CONVERSATION_ID or any(unicodedata.category(char) == "Cc" for char in name):
         raise Invalid(field="conversationId", rule="length")
-    return given
+    return name
 
 
-def switched_off(servers: list[int] | None, skills: list[int] | None) -> frozenset[tuple[str, int]]:
+def disabled_tools(servers: list[int] | None, skills: list[int] | None) -> frozenset[tuple[str, int]]:
     """What is off for one message, as core names it."""
     return frozenset([("mcp", number) for number in servers or ()] + [("skill", number) for number in skills or ()])
 
@@ -227,24 +227,24 @@ class SessionRequest(msgspec.Struct, kw_only=True):
     ] = None
 
 
-def members(call: Request, who: Principal) -> dict[str, Any]:
+def request_fields(request: Request, who: Principal) -> dict[str, Any]:
     """What a call of surface B or C brings: a POST's JSON body, else the query's fields. A user that the caller's token
     is bound to (surface C) replaces any that is named."""
-    if call.method == "POST" and (call.body or on_b(call)):
-        given = json_object(call.body)
+    if request.method == "POST" and (request.body or on_b(request)):
+        fields = json_object(request.body)
     else:
-        fields = parse_qsl(call.query.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
-        given = {name: value.replace("\0", "\ufffd") for name, value in fields}
-    return given if who.user is None else {**given, "openId": who.user}
+        query = parse_qsl(request.query.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
+        fields = {name: value.replace("\0", "\ufffd") for name, value in query}
+    return fields if who.user is None else {**fields, "openId": who.user}
 
 
-def asked(shape: type[S], given: dict[str, Any]) -> S:
+def parse_fields(shape: type[S], fields: dict[str, Any]) -> S:
     """``given`` as a ``shape``; blank counts as absent."""
-    filled = {name: value for name, value in given.items() if not isinstance(value, str) or value.strip()}
-    return parse(shape, filled, digits_are_numbers=True)
+    present = {name: value for name, value in fields.items() if not isinstance(value, str) or value.strip()}
+    return parse(shape, present, digits_are_numbers=True)
 
 
-def need(value: T | None, field: str) -> T:
+def require(value: T | None, field: str) -> T:
     """A field that has to be there."""
     if value is None:
         raise Invalid(field=field, rule="required")
@@ -257,9 +257,9 @@ def user_name(value: str, field: str = "openId") -> str:
     return value
 
 
-def stretch(page: int | None, size: int | None, usual: int) -> tuple[int, int]:
+def page_bounds(page: int | None, size: int | None, default_size: int) -> tuple[int, int]:
     """(page, size) of a list whose pages usually have ``usual`` entries."""
-    page, size = 1 if page is None else page, usual if size is None else size
+    page, size = 1 if page is None else page, default_size if size is None else size
     if page < 1:
         raise Invalid(field="page", rule="range")
     if size < 1:
@@ -267,7 +267,7 @@ def stretch(page: int | None, size: int | None, usual: int) -> tuple[int, int]:
     return page, min(size, MAX_SIZE)
 
 
-def life(seconds: int | None) -> int:
+def token_ttl(seconds: int | None) -> int:
     """How long an embed token is good for."""
     if seconds is None:
         return 3600
@@ -278,7 +278,7 @@ def life(seconds: int | None) -> int:
     return seconds
 
 
-def short_sid(sid: str | None) -> None:
+def check_sid(sid: str | None) -> None:
     """It goes out again with every event, so it has a limit."""
     if sid is not None and len(sid) > MAX_SID:
         raise Invalid(field="sid", rule="length", detail=f"more than {MAX_SID} characters")

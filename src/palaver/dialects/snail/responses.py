@@ -7,7 +7,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from palaver.core.types import Agent, Conversation, Message, Passage, User
-from palaver.dialects.snail.errors import why
+from palaver.dialects.snail.errors import failure_reason
 
 QUESTIONS = 8
 TITLE = 16
@@ -24,7 +24,7 @@ def date(moment: datetime, zone: tzinfo, form: str) -> str:
     return moment.astimezone(zone).strftime(form)
 
 
-def agent_shown(agent: Agent, zone: tzinfo, *, subscribed: bool | None = None) -> dict[str, Any]:
+def agent_response(agent: Agent, zone: tzinfo, *, subscribed: bool | None = None) -> dict[str, Any]:
     """MCP servers, skills, web search, views and features are not palaver's yet: off, none and zero."""
     spec = agent.spec
     return {
@@ -53,7 +53,7 @@ def external_id(user: User) -> str | None:
     return None if user.name == user.uid.hex else user.name
 
 
-def user_shown(user: User, *, created: bool = False) -> dict[str, Any]:
+def user_response(user: User, *, created: bool = False) -> dict[str, Any]:
     return {
         "openId": user.uid.hex,
         "externalId": external_id(user),
@@ -63,7 +63,7 @@ def user_shown(user: User, *, created: bool = False) -> dict[str, Any]:
     }
 
 
-def conversation_shown(conversation: Conversation, zone: tzinfo) -> dict[str, Any]:
+def conversation_response(conversation: Conversation, zone: tzinfo) -> dict[str, Any]:
     title = conversation.title if conversation.title is not None else conversation.opening[:TITLE]
     return {
         "conversationId": name_of(conversation),
@@ -74,12 +74,12 @@ def conversation_shown(conversation: Conversation, zone: tzinfo) -> dict[str, An
     }
 
 
-def message_shown(message: Message, zone: tzinfo) -> dict[str, Any]:
+def message_response(message: Message, zone: tzinfo) -> dict[str, Any]:
     """A failed turn says so; one without words has the reason in their place."""
     failed = message.ended is not None and message.ended.status.failed
     return {
         "role": message.role,
-        "content": why(message.ended.problem)
+        "content": failure_reason(message.ended.problem)
         if message.ended and failed and not message.text.strip()
         else message.text,
         "thinking": message.thinking or None,
@@ -88,7 +88,7 @@ def message_shown(message: Message, zone: tzinfo) -> dict[str, Any]:
     }
 
 
-def found_shown(passages: Sequence[Passage], took_ms: int, *, debug: bool) -> dict[str, Any]:
+def search_response(passages: Sequence[Passage], took_ms: int, *, debug: bool) -> dict[str, Any]:
     """palaver searches words alone: there is nothing to embed, to fuse or to rank again."""
     count = len(passages)
     metrics = {
@@ -102,10 +102,10 @@ def found_shown(passages: Sequence[Passage], took_ms: int, *, debug: bool) -> di
         "bm25HitCount": count,
         "finalCount": count,
     }
-    return {"results": [_passage_shown(passage) for passage in passages], "metrics": metrics if debug else None}
+    return {"results": [_passage_response(passage) for passage in passages], "metrics": metrics if debug else None}
 
 
-def _passage_shown(passage: Passage) -> dict[str, Any]:
+def _passage_response(passage: Passage) -> dict[str, Any]:
     return {
         "chunkId": str(passage.chunk),
         "content": passage.text,

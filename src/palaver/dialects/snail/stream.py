@@ -88,8 +88,8 @@ class SnailSseEncoder:
             content = self._answer.add(text)
         else:  # a thinking delta is never blank: white space waits for the words it stands before, and without any
             text = self._blank + text  # is left out, however the run was cut
-            said = text.rstrip()
-            self._blank, text = text[len(said) :], said
+            visible = text.rstrip()
+            self._blank, text = text[len(visible) :], visible
             if not text:
                 return []
             content = ascii_text(text).encode()

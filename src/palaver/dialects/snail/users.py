@@ -14,13 +14,13 @@ from palaver.dialects.snail.requests import (
     EmbedTokenRequest,
     OpenIdRequest,
     RegistrationRequest,
-    asked,
-    life,
-    members,
-    need,
+    parse_fields,
+    request_fields,
+    require,
+    token_ttl,
     user_name,
 )
-from palaver.dialects.snail.responses import SPACED, date, user_shown
+from palaver.dialects.snail.responses import SPACED, date, user_response
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services
 from palaver.wire.idempotent import answer_once
@@ -28,51 +28,53 @@ from palaver.wire.idempotent import answer_once
 TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
 
 
-async def person(who: Principal, room: Services, given: str | None) -> User:
+async def find_user(who: Principal, services: Services, value: str | None) -> User:
     """The end user that an ``openId`` names: an issued one, or what the calling system itself calls the user. One that
     nobody has is registered where the credential's ``auto_register`` says so; else raises ``NotFound``."""
-    open_id = user_name(need(given, "openId"))
+    open_id = user_name(require(value, "openId"))
     try:
-        return await room.users.find(who, open_id)
+        return await services.users.find(who, open_id)
     except NotFound:
         if not who.key.setting("auto_register", default=False):
             raise
-    user, _ = await room.users.register(who, open_id)
+    user, _ = await services.users.register(who, open_id)
     return user
 
 
-async def register(call: Request, who: Principal, room: Services) -> Response:
-    request = asked(RegistrationRequest, members(call, who))
-    name = None if request.externalId is None else user_name(request.externalId, "externalId")
+async def register(request: Request, who: Principal, services: Services) -> Response:
+    body = parse_fields(RegistrationRequest, request_fields(request, who))
+    name = None if body.externalId is None else user_name(body.externalId, "externalId")
 
     async def work() -> tuple[Response, None]:
-        user, created = await room.users.register(who, name, nickname=request.nickname, avatar=request.avatarUrl)
-        return success(user_shown(user, created=created)), None
+        user, created = await services.users.register(who, name, nickname=body.nickname, avatar=body.avatarUrl)
+        return success(user_response(user, created=created)), None
 
-    return await answer_once(room, who, idempotency_key(call, f"POST {B}/user/register"), work)
-
-
-async def show_user(call: Request, who: Principal, room: Services) -> Response:
-    return success(user_shown(await person(who, room, asked(OpenIdRequest, members(call, who)).openId)))
+    return await answer_once(services, who, idempotency_key(request, f"POST {B}/user/register"), work)
 
 
-async def new_embed_token(call: Request, who: Principal, room: Services) -> Response:
+async def show_user(request: Request, who: Principal, services: Services) -> Response:
+    return success(
+        user_response(await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).openId))
+    )
+
+
+async def new_embed_token(request: Request, who: Principal, services: Services) -> Response:
     """A token with which the user's browser speaks surfaces A and C itself."""
-    request = asked(EmbedTokenRequest, members(call, who))
-    open_id, ttl = need(request.openId, "openId"), life(request.ttlSeconds)
-    user = await person(who, room, open_id)
-    expires = int(call.now) + ttl
-    token = embed_token(who.key, open_id, expires, request.trustedCredential)
-    return success(token_shown(token, open_id, user, expires, ttl, room))
+    body = parse_fields(EmbedTokenRequest, request_fields(request, who))
+    open_id, ttl = require(body.openId, "openId"), token_ttl(body.ttlSeconds)
+    user = await find_user(who, services, open_id)
+    expires = int(request.now) + ttl
+    token = embed_token(who.key, open_id, expires, body.trustedCredential)
+    return success(token_response(token, open_id, user, expires, ttl, services))
 
 
-def token_shown(token: str, open_id: str, user: User, expires: int, ttl: int, room: Services) -> dict[str, Any]:
+def token_response(token: str, open_id: str, user: User, expires: int, ttl: int, services: Services) -> dict[str, Any]:
     """An embed token as its browser gets it."""
     return {
         "token": token,
         "tokenType": TOKEN,
         "authHeader": TOKEN,
-        "expiresAt": date(datetime.fromtimestamp(expires, UTC), room.settings.timezone, SPACED),
+        "expiresAt": date(datetime.fromtimestamp(expires, UTC), services.settings.timezone, SPACED),
         "ttlSeconds": ttl,
         "openId": open_id,
         "nickname": user.nickname,

@@ -1,4 +1,4 @@
-"""Sonaops' open API: ``/v1/chat/…``, ``/v1/agent/list`` and the address of spoken messages.
+"""Sonaops' open API: ``/v1/chat/…``, ``/v1/agent/list`` and the URL of synthesized speech.
 
 Source: the vendor's page "创建会话" and the wire specification ``sonaops.md``.
 """
@@ -22,18 +22,18 @@ DIALECT = Dialect(
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,
-    traced_as=lambda call: {"traceId": trace_id(call)},
+    traced_as=lambda request: {"traceId": trace_id(request)},
     settings=(
         *COMMON_SETTINGS,
         KeySetting(
             name="signature",
             read=choice(SHA256, HMAC_SHA256),
-            meaning="how calls are signed: sha256, or the later generation's hmac-sha256",
+            meaning="signature scheme: sha256, or hmac-sha256 of the later generation",
         ),
         KeySetting(
             name="reject_repeated_request_id",
             read=boolean,
-            meaning="true refuses an X-Request-ID that the key has used within 300 seconds",
+            meaning="true: reject an X-Request-ID that the key has used within 300 seconds",
         ),
     ),
     requirements=collect_requirements(requirements),

@@ -10,8 +10,8 @@ from palaver.core.problems import Conflict, NotFound, Upstream
 from palaver.core.types import Agent, Conversation, Principal, Text, as_uid
 from palaver.dialects.sonaops import openapi
 from palaver.dialects.sonaops.canonical import fields, trimmed
-from palaver.dialects.sonaops.errors import EVENT_STREAM, succeeded
-from palaver.dialects.sonaops.media import audio_key, data_uri, spoken, stretch
+from palaver.dialects.sonaops.errors import EVENT_STREAM, success
+from palaver.dialects.sonaops.media import audio_key, byte_range, data_uri, ensure_audio
 from palaver.dialects.sonaops.requests import (
     DEFAULT_VOICE,
     AgentListRequest,
@@ -20,8 +20,8 @@ from palaver.dialects.sonaops.requests import (
     InspirationRequest,
     SonaopsCreateRequest,
     SpeechRequest,
-    asked,
-    posted,
+    parse_body,
+    parse_query,
     required,
 )
 from palaver.dialects.sonaops.stream import SonaopsEncoder
@@ -31,130 +31,134 @@ from palaver.wire.downloads import download_headers
 from palaver.wire.idempotent import Subject, answer_once
 
 
-async def create(call: Request, who: Principal, room: Services) -> Response:
-    """Make a conversation with an agent."""
-    claim = idempotency_key(call, "POST /v1/chat/conversation")
-    request = posted(call, SonaopsCreateRequest)
-    agent = await _agent(who, room, required("agentId", request.agentId))
+async def create(request: Request, who: Principal, services: Services) -> Response:
+    """Create a conversation with an agent."""
+    claim = idempotency_key(request, "POST /v1/chat/conversation")
+    body = parse_body(request, SonaopsCreateRequest)
+    agent = await _agent(who, services, required("agentId", body.agentId))
 
     async def work() -> tuple[Response, Subject]:
-        conversation = await room.chat.create(who, agent)
-        return succeeded(call, {"conversationId": conversation.uid.hex}), conversation
+        conversation = await services.chat.create(who, agent)
+        return success(request, {"conversationId": conversation.uid.hex}), conversation
 
-    return await answer_once(room, who, claim, work)
-
-
-async def agents(call: Request, who: Principal, room: Services) -> Response:
-    """A page of the agents that the key may use."""
-    is_get = call.method != "POST"
-    request = asked(dict(fields(call.query)), AgentListRequest) if is_get else posted(call, AgentListRequest)
-    found = await room.chat.agents(who)
-    start = (request.pageNum - 1) * request.pageSize
-    page = [_shown(agent) for agent in found[start : start + request.pageSize]]
-    return succeeded(call, {"list": page, "total": len(found)})
+    return await answer_once(services, who, claim, work)
 
 
-async def stream(call: Request, who: Principal, room: Services) -> StreamingResponse:
-    """Say something in a conversation and follow the answer."""
-    claim = idempotency_key(call, "POST /v1/chat/stream")
-    request = posted(call, ChatStreamRequest)
-    ref, name, text = _asked_in(request)
-    agent = await _agent(who, room, ref)
-    hints = {} if request.language is None else {"language": request.language}
-    variables: dict[str, Any] = {**hints, **(request.metadata or {})}
-    said = NewMessage(
+async def agents(request: Request, who: Principal, services: Services) -> Response:
+    """List the agents that the key may use, one page at a time."""
+    is_get = request.method != "POST"
+    body = (
+        parse_query(dict(fields(request.query)), AgentListRequest) if is_get else parse_body(request, AgentListRequest)
+    )
+    available = await services.chat.agents(who)
+    start = (body.pageNum - 1) * body.pageSize
+    page = [_agent_response(agent) for agent in available[start : start + body.pageSize]]
+    return success(request, {"list": page, "total": len(available)})
+
+
+async def stream(request: Request, who: Principal, services: Services) -> StreamingResponse:
+    """Send a message in a conversation and stream the answer."""
+    claim = idempotency_key(request, "POST /v1/chat/stream")
+    body = parse_body(request, ChatStreamRequest)
+    ref, name, text = _required_fields(body)
+    agent = await _agent(who, services, ref)
+    hints = {} if body.language is None else {"language": body.language}
+    variables: dict[str, Any] = {**hints, **(body.metadata or {})}
+    message = NewMessage(
         parts=(Text(text=text),),
         variables=variables,
         variables_field="metadata",
         idempotency_key=claim,
-        trace=call.trace,
+        trace=request.trace,
     )
-    sent = await room.chat.send(who, agent, said, conversation=trimmed(name))
+    sent = await services.chat.send(who, agent, message, conversation=trimmed(name))
     encoder = SonaopsEncoder(sent.conversation.uid, sent.run)
     return StreamingResponse(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM)
 
 
-async def inspiration(call: Request, who: Principal, room: Services) -> Response:
-    """What the user might say next."""
-    request = posted(call, InspirationRequest)
-    ref, name = required("agentId", request.agentId), required("conversationId", request.conversationId)
-    agent, conversation = await _place(who, room, ref, name)
-    replies = await room.chat.suggestions(who, conversation, agent)
-    return succeeded(call, {"replies": replies})
+async def inspiration(request: Request, who: Principal, services: Services) -> Response:
+    """Suggest replies for the user."""
+    body = parse_body(request, InspirationRequest)
+    ref, name = required("agentId", body.agentId), required("conversationId", body.conversationId)
+    agent, conversation = await _agent_and_conversation(who, services, ref, name)
+    replies = await services.chat.suggestions(who, conversation, agent)
+    return success(request, {"replies": replies})
 
 
-async def image(call: Request, who: Principal, room: Services) -> Response:
-    """Paint a picture inside a conversation."""
-    claim = idempotency_key(call, "POST /v1/chat/image")
-    request = posted(call, ImageRequest)
-    ref, name, text = _asked_in(request)
-    agent, conversation = await _place(who, room, ref, name)
+async def image(request: Request, who: Principal, services: Services) -> Response:
+    """Generate an image in a conversation."""
+    claim = idempotency_key(request, "POST /v1/chat/image")
+    body = parse_body(request, ImageRequest)
+    ref, name, text = _required_fields(body)
+    agent, conversation = await _agent_and_conversation(who, services, ref, name)
 
     async def work() -> tuple[Response, Subject]:
-        if not room.media.can_generate_images(agent):
+        if not services.media.can_generate_images(agent):
             raise Upstream(reason="configuration")
-        picture = await room.media.generate_image(agent, text)
-        body = {"base64Image": data_uri(picture), "metadata": request.metadata or {}}
-        return succeeded(call, body), conversation
+        picture = await services.media.generate_image(agent, text)
+        data = {"base64Image": data_uri(picture), "metadata": body.metadata or {}}
+        return success(request, data), conversation
 
-    return await answer_once(room, who, claim, work)
+    return await answer_once(services, who, claim, work)
 
 
-async def tts(call: Request, who: Principal, room: Services) -> Response:
-    """Speak a stored message; what was spoken once is not spoken again."""
-    request = posted(call, SpeechRequest)
-    named, text = required("messageId", request.messageId), required("processedText", request.processedText)
+async def tts(request: Request, who: Principal, services: Services) -> Response:
+    """Synthesize speech for a stored message, once; later requests reuse the file."""
+    body = parse_body(request, SpeechRequest)
+    named, text = required("messageId", body.messageId), required("processedText", body.processedText)
     uid = as_uid(trimmed(named))
     if uid is None:
         raise NotFound(noun="message", ref=named)
-    message = await room.chat.message(who, uid)
-    voice = trimmed(request.voiceTimbreId or "") or DEFAULT_VOICE
-    made = await spoken(who, room, message, text, voice)
-    address = f"{call.origin.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
-    return replace(succeeded(call, {"audioUrl": address}), charged=made)
+    message = await services.chat.message(who, uid)
+    voice = trimmed(body.voiceTimbreId or "") or DEFAULT_VOICE
+    synthesized = await ensure_audio(who, services, message, text, voice)
+    address = f"{request.origin.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
+    return replace(success(request, {"audioUrl": address}), charged=synthesized)
 
 
-async def voice_broadcast(call: Request, _who: Principal, room: Services) -> Response:
-    """A spoken message, for whoever has its address."""
-    name = call.params["name"]
+async def voice_broadcast(request: Request, _who: Principal, services: Services) -> Response:
+    """Serve a message's speech to anyone who has its URL."""
+    name = request.params["name"]
     uid = as_uid(name.removesuffix(".mp3")) if name.endswith(".mp3") else None
     if uid is None:
         raise NotFound(noun="file", ref=name)
-    file = await room.files.open_to_all(audio_key(uid))
+    file = await services.files.open_to_all(audio_key(uid))
     headers = (("Accept-Ranges", "bytes"), *download_headers(file))
-    part = stretch(call.headers.get("range"), file.size)
+    part = byte_range(request.headers.get("range"), file.size)
     if part is None:
-        pieces = room.files.pieces(file)
+        pieces = services.files.pieces(file)
         return Response(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = part
-    pieces = room.files.pieces(file, start=start, length=length)
+    pieces = services.files.pieces(file, start=start, length=length)
     where = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
     return Response(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(where, *headers))
 
 
-async def _agent(who: Principal, room: Services, ref: str) -> Agent:
-    return await room.chat.agent(who, trimmed(ref))
+async def _agent(who: Principal, services: Services, ref: str) -> Agent:
+    return await services.chat.agent(who, trimmed(ref))
 
 
-async def _place(who: Principal, room: Services, agent: str, conversation: str) -> tuple[Agent, Conversation]:
-    """The agent and the conversation that belong together. Raises ``NotFound``, ``Conflict``."""
-    found = await _agent(who, room, agent)
-    place = await room.chat.conversation(who, trimmed(conversation))
-    if place.agent != found.id:
+async def _agent_and_conversation(
+    who: Principal, services: Services, agent_ref: str, conversation_ref: str
+) -> tuple[Agent, Conversation]:
+    """An agent and its conversation. Raises ``NotFound``, or ``Conflict`` if they do not belong together."""
+    agent = await _agent(who, services, agent_ref)
+    conversation = await services.chat.conversation(who, trimmed(conversation_ref))
+    if conversation.agent != agent.id:
         raise Conflict(reason="agent")
-    return found, place
+    return agent, conversation
 
 
-def _asked_in(request: ChatStreamRequest) -> tuple[str, str, str]:
-    """Agent, conversation and text, none of which may be missing."""
+def _required_fields(body: ChatStreamRequest) -> tuple[str, str, str]:
+    """(agent, conversation, text), all of them required."""
     return (
-        required("agentId", request.agentId),
-        required("conversationId", request.conversationId),
-        required("text", request.text),
+        required("agentId", body.agentId),
+        required("conversationId", body.conversationId),
+        required("text", body.text),
     )
 
 
-def _shown(agent: Agent) -> dict[str, Any]:
+def _agent_response(agent: Agent) -> dict[str, Any]:
     spec = agent.spec
     return {
         "agentId": spec.alias[0] if spec.alias else str(agent.uid),
@@ -176,20 +180,24 @@ ROUTES = (
         operation=openapi.CREATE,
     ),
     Route(
-        method="POST", path="/v1/agent/list", handle=agents, purpose="agents the key may use", operation=openapi.LIST
+        method="POST",
+        path="/v1/agent/list",
+        handle=agents,
+        purpose="list the agents the key may use",
+        operation=openapi.LIST,
     ),
     Route(
         method="GET",
         path="/v1/agent/list",
         handle=agents,
-        purpose="agents the key may use",
+        purpose="list the agents the key may use",
         operation=openapi.LIST_BY_QUERY,
     ),
     Route(
         method="POST",
         path="/v1/chat/stream",
         handle=stream,
-        purpose="send a message, read the answer as server-sent events",
+        purpose="send a message, stream the answer as server-sent events",
         idempotent=True,
         operation=openapi.STREAM,
     ),
@@ -197,23 +205,29 @@ ROUTES = (
         method="POST",
         path="/v1/chat/inspiration",
         handle=inspiration,
-        purpose="three suggestions for the user's next message",
+        purpose="suggest three replies for the user",
         operation=openapi.INSPIRATION,
     ),
     Route(
         method="POST",
         path="/v1/chat/image",
         handle=image,
-        purpose="a picture inside a conversation",
+        purpose="generate an image in a conversation",
         idempotent=True,
         operation=openapi.IMAGE,
     ),
-    Route(method="POST", path="/v1/chat/tts", handle=tts, purpose="speak one stored message", operation=openapi.SPEECH),
+    Route(
+        method="POST",
+        path="/v1/chat/tts",
+        handle=tts,
+        purpose="synthesize speech for a stored message",
+        operation=openapi.SPEECH,
+    ),
     Route(
         method="GET",
         path="/saas/voice-broadcast/{name}",
         handle=voice_broadcast,
-        purpose="the spoken file",
+        purpose="the synthesized audio file",
         public=True,
         capability=True,
         operation=openapi.SOUND,

@@ -1,4 +1,4 @@
-"""What a signature is over: a body's or a query's members as one text. Pure.
+"""The canonical text that a signature covers: a body's or query's members in one string. No I/O.
 
 Source: wire specification ``sonaops.md``, section 2.2.
 """
@@ -19,7 +19,7 @@ BLANK = (
     "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
-"""What JavaScript's ``trim`` takes away; Python's ``strip`` knows another set."""
+"""The characters that JavaScript's ``trim`` removes; Python's ``strip`` removes a different set."""
 
 
 def trimmed(text: str) -> str:
@@ -27,13 +27,13 @@ def trimmed(text: str) -> str:
 
 
 def canonical_body(body: bytes) -> str:
-    """The body's members as they are signed; an empty body has none.
+    """The body's members in canonical form; empty for an empty body.
 
-    Raises ``Invalid(field="body", rule="json")`` for what is no JSON object.
+    Raises ``Invalid(field="body", rule="json")`` if the body is not a JSON object.
     """
     if not json_object(body, empty_is_object=True):
         return ""
-    try:  # numbers stay as they are written, and a repeated name keeps its first place and its last value
+    try:  # numbers keep their spelling, and a repeated name keeps its first position and last value
         members = json.loads(body, parse_int=_literal, parse_float=_literal)
     except (ValueError, RecursionError) as error:
         raise Invalid(field="body", rule="json", detail=str(error)) from error
@@ -41,7 +41,7 @@ def canonical_body(body: bytes) -> str:
 
 
 def canonical_query(query: str) -> str:
-    """The query's fields as they are signed; a repeated name joins in the order sent."""
+    """The query's fields in canonical form; repeated names stay in the order sent."""
     return _joined(fields(query))
 
 
@@ -69,7 +69,7 @@ def _name(member: tuple[str, str]) -> str:
 
 
 def _text(value: Any) -> str:
-    """A member's value as it is signed, empty where it takes no part."""
+    """A member's value in canonical form; empty if the member is not signed."""
     if value is None:
         return ""
     if isinstance(value, str):

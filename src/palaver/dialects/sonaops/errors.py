@@ -1,4 +1,4 @@
-"""What the vendor calls things: its envelope, its messages, its example.
+"""The vendor's envelope and error messages, and the curl sample.
 
 Source: the vendor's page, and the wire specification ``sonaops.md``, sections 3 and 4.
 """
@@ -33,7 +33,7 @@ UNFORESEEN = "Internal server error"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _TYPES = {"metadata": "an object", "pageNum": "an integer", "pageSize": "an integer", "X-User-ID": "UTF-8"}
 _RANGES = {"pageNum": "an integer of at least 1", "pageSize": "an integer from 1 to 100"}
-_NOT_SIGNED_IN = {
+_MISSING = {
     "X-Signature": "Missing signature",
     "X-Timestamp": "Missing timestamp",
     "X-User-ID": "Missing user id",
@@ -43,24 +43,24 @@ _NOT_CONFIGURED = {
     "/v1/chat/tts": "Agent missing voice config",
 }
 
-Said = tuple[int, int, int, str]
-"""HTTP status for a credential of the seed's generation, HTTP status for one of the later, code, message."""
+Wording = tuple[int, int, int, str]
+"""(HTTP status for credentials of the original generation, HTTP status for the later one, code, message)."""
 
 
-def succeeded(call: Request, data: dict[str, Any]) -> Response:
-    return Response(body=compact_json(_envelope(call, OK, "OK", data)))
+def success(request: Request, data: dict[str, Any]) -> Response:
+    return Response(body=compact_json(_envelope(request, OK, "OK", data)))
 
 
-def refuse(problem: AnyProblem, call: Request, key: ApiKey | None = None) -> Response:
-    """The problem as an envelope; its HTTP status is a matter of the credential's generation."""
-    first, later, code, message = _said(problem, call)
-    body = compact_json(_envelope(call, code, message, None))
+def refuse(problem: AnyProblem, request: Request, key: ApiKey | None = None) -> Response:
+    """The problem as an envelope. Its HTTP status depends on the credential's generation."""
+    first, later, code, message = _wording(problem, request)
+    body = compact_json(_envelope(request, code, message, None))
     return Response(status=later if wants_hmac(key) else first, body=body, headers=_retry(problem))
 
 
-def trace_id(call: Request) -> str:
-    """32 letters and digits, made of the request's own random ones: new for every answer."""
-    number = int.from_bytes(sha512(call.trace.encode()).digest(), "big")
+def trace_id(request: Request) -> str:
+    """32 letters and digits derived from the request's random trace id, so unique per response."""
+    number = int.from_bytes(sha512(request.trace.encode()).digest(), "big")
     letters: list[str] = []
     for _ in range(32):
         number, at = divmod(number, len(_LETTERS))
@@ -69,27 +69,27 @@ def trace_id(call: Request) -> str:
 
 
 def failure(problem: Problem | None) -> tuple[int, str]:
-    """(code, message) of a run that failed."""
+    """(code, message) for a failed run."""
     if isinstance(problem, Upstream) and problem.reason == "limit":
         return 10429, TOO_MANY
     return 10500, UNFORESEEN
 
 
-def _envelope(call: Request, code: int, message: str, data: dict[str, Any] | None) -> dict[str, Any]:
+def _envelope(request: Request, code: int, message: str, data: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "code": code,
         "success": code == OK,
         "message": message,
         "data": data,
-        "traceId": trace_id(call),
-        "timestamp": str(int(call.now * 1000)),
+        "traceId": trace_id(request),
+        "timestamp": str(int(request.now * 1000)),
     }
 
 
-def _said(problem: AnyProblem, call: Request) -> Said:
+def _wording(problem: AnyProblem, request: Request) -> Wording:
     match problem:
         case Unauthenticated():
-            return _not_signed_in(problem)
+            return _unauthenticated(problem)
         case Forbidden():
             return 200, 200, 10403, "Forbidden"
         case NotFound():
@@ -106,8 +106,8 @@ def _said(problem: AnyProblem, call: Request) -> Said:
             return 200, 200, 10403, "storage quota exceeded"
         case Busy():
             return 200, 200, 10429, TOO_MANY
-        case Upstream(reason="configuration") if call.route in _NOT_CONFIGURED:
-            return 200, 200, 10400, _NOT_CONFIGURED[call.route]
+        case Upstream(reason="configuration") if request.route in _NOT_CONFIGURED:
+            return 200, 200, 10400, _NOT_CONFIGURED[request.route]
         case Upstream(reason="limit"):
             return 200, 200, 10429, TOO_MANY
         case Upstream() | Internal():
@@ -116,10 +116,10 @@ def _said(problem: AnyProblem, call: Request) -> Said:
             assert_never(problem)
 
 
-def _not_signed_in(problem: Unauthenticated) -> Said:
+def _unauthenticated(problem: Unauthenticated) -> Wording:
     match problem.reason:
         case "missing":
-            return 401, 401, 10401, _NOT_SIGNED_IN.get(problem.subject, "Missing API key")
+            return 401, 401, 10401, _MISSING.get(problem.subject, "Missing API key")
         case "unknown":
             return 200, 200, 10401, "Invalid API key"
         case "disabled":
@@ -134,7 +134,7 @@ def _not_signed_in(problem: Unauthenticated) -> Said:
             return 401, 401, 10401, "Invalid user id"
 
 
-def _not_found(problem: NotFound) -> Said:
+def _not_found(problem: NotFound) -> Wording:
     match problem.noun:
         case "method":
             return 405, 405, 10405, "Method not allowed"
@@ -148,7 +148,7 @@ def _not_found(problem: NotFound) -> Said:
             return 404, 404, 10404, "Not found"
 
 
-def _invalid(problem: Invalid) -> Said:
+def _invalid(problem: Invalid) -> Wording:
     match problem.field, problem.rule:
         case "body", "size":
             return 413, 413, 10413, "Request body too large"
@@ -175,13 +175,13 @@ def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
 
 
 def curl(sample: CurlSample) -> str:
-    """Creates a conversation and says something in it: a POSIX shell signs as the vendor's page shows it."""
+    """Creates a conversation and sends a message, signed in POSIX shell as on the vendor's page."""
     agent, question = sample.agent_uid, "How do I configure a model?"
-    call = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.id}'"
+    headers = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.id}'"
     return f"""sign() {{ printf '%s' "$1" '{sample.secret}' | openssl dgst -sha256 -r | cut -d ' ' -f 1; }}
-C=$(curl -s '{sample.base_url}/v1/chat/conversation' {call} \\
+C=$(curl -s '{sample.base_url}/v1/chat/conversation' {headers} \\
   -H "X-Signature: $(sign 'agentId={agent}')" -d '{{"agentId":"{agent}"}}' \\
   | sed 's/.*"conversationId":"\\([^"]*\\)".*/\\1/')
-curl -N '{sample.base_url}/v1/chat/stream' {call} \\
+curl -N '{sample.base_url}/v1/chat/stream' {headers} \\
   -H "X-Signature: $(sign "agentId={agent}&conversationId=$C&text={question}")" \\
   -d '{{"agentId":"{agent}","conversationId":"'$C'","text":"{question}"}}'"""

@@ -1,4 +1,4 @@
-"""Pictures and spoken messages as the vendor hands them out. Source: wire specification ``sonaops.md``, 5.5, 5.6."""
+"""Generated images and speech in the vendor's format. Source: wire specification ``sonaops.md``, 5.5, 5.6."""
 
 from __future__ import annotations
 
@@ -21,46 +21,47 @@ def data_uri(picture: GeneratedImage) -> str:
 
 
 def audio_key(message: UUID) -> str:
-    """Under which a spoken message is kept."""
+    """The storage key of a message's speech."""
     return f"voice/{message.hex}.mp3"
 
 
-def stretch(header: str | None, size: int) -> tuple[int, int] | None:
-    """(start, length) of what a ``Range`` asks for, as players of some browsers must; ``None`` where the whole file is
-    the answer, as it is to a range that the file does not have."""
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """(start, length) of a requested ``Range``, which some browsers' players need; ``None`` to send the whole file,
+    also if the range cannot be satisfied."""
     try:
         return requested_range(header, size)
     except RangeNotSatisfiable:
         return None
 
 
-async def spoken(who: Principal, room: Services, message: Message, text: str, voice: str) -> bool:
-    """See to it that the message's sound file is there: the first call's, whatever later ones say. Whether this is
-    that call."""
+async def ensure_audio(who: Principal, services: Services, message: Message, text: str, voice: str) -> bool:
+    """Synthesize the message's speech unless it exists; later requests never change it. Returns whether it is new."""
     key = audio_key(message.uid)
-    if await _is_kept(who, room, key):
+    if await _exists(who, services, key):
         return False
-    agent = await _speaker_of(who, room, message)
-    if not room.media.can_synthesize_speech(agent):
+    agent = await _agent_of(who, services, message)
+    if not services.media.can_synthesize_speech(agent):
         raise Upstream(reason="configuration")
-    content = await room.media.synthesize_speech(agent, text, voice)
+    content = await services.media.synthesize_speech(agent, text, voice)
     name = f"{message.uid.hex}.mp3"
-    await room.files.add(who, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation)
+    await services.files.add(
+        who, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
+    )
     return True
 
 
-async def _speaker_of(who: Principal, room: Services, message: Message) -> Agent:
-    """The message's agent, also one that the key may not use or that is disabled: any message of the end user may be
-    spoken."""
-    conversation = await room.chat.conversation(who, message.conversation)
+async def _agent_of(who: Principal, services: Services, message: Message) -> Agent:
+    """The message's agent, even if it is disabled or not available to the key: speech is offered for every message of
+    the end user."""
+    conversation = await services.chat.conversation(who, message.conversation)
     settings = {name: value for name, value in who.key.settings.items() if name != "agents"}
     anywhere = msgspec.structs.replace(who, key=msgspec.structs.replace(who.key, settings=settings))
-    return await room.chat.any_agent(anywhere, conversation.agent)
+    return await services.chat.any_agent(anywhere, conversation.agent)
 
 
-async def _is_kept(who: Principal, room: Services, key: str) -> bool:
+async def _exists(who: Principal, services: Services, key: str) -> bool:
     try:
-        await room.files.get(who, key)
+        await services.files.get(who, key)
     except NotFound:
         return False
     return True

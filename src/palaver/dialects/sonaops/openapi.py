@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of this dialect. Examples are the vendor's where its page has one.
+"""OpenAPI descriptions of this dialect's operations, with the vendor's own examples where its page has them.
 
 Source: the vendor's page "创建会话", and the wire specification ``sonaops.md``.
 """
@@ -41,17 +41,17 @@ T = TypeVar("T")
 SPEC = "wire specification `sonaops.md`, section"
 
 
-# What answers look like ---------------------------------------------------------------------------------------------
+# Responses ----------------------------------------------------------------------------------------------------------
 
 
 class SonaopsEnvelope(msgspec.Struct, Generic[T], kw_only=True):
-    """What is around every answer but streams and sounds."""
+    """The envelope of every response except streams and audio files."""
 
     code: Annotated[int, Meta(description="10200 for success.")]
     success: bool
     message: str
     data: T
-    traceId: Annotated[str, Meta(pattern="^[A-Za-z0-9]{32}$", description="New in every answer.")]  # noqa: N815
+    traceId: Annotated[str, Meta(pattern="^[A-Za-z0-9]{32}$", description="Unique per response.")]  # noqa: N815
     timestamp: Annotated[str, Meta(pattern="^[0-9]+$", description="Epoch milliseconds.")]
 
 
@@ -70,7 +70,7 @@ class SonaopsAgent(msgspec.Struct, kw_only=True):
 
 class SonaopsAgentList(msgspec.Struct, kw_only=True):
     agents: list[SonaopsAgent] = msgspec.field(name="list")
-    total: Annotated[int, Meta(ge=0, description="Of all pages.")]
+    total: Annotated[int, Meta(ge=0, description="Across all pages.")]
 
 
 class SuggestedReplies(msgspec.Struct, kw_only=True):
@@ -78,7 +78,7 @@ class SuggestedReplies(msgspec.Struct, kw_only=True):
 
 
 class ImageResponse(msgspec.Struct, kw_only=True):
-    base64Image: Annotated[str, Meta(description="A `data:` address.")]  # noqa: N815
+    base64Image: Annotated[str, Meta(description="A `data:` URI.")]  # noqa: N815
     metadata: dict[str, Any]
 
 
@@ -87,7 +87,7 @@ class SpeechResponse(msgspec.Struct, kw_only=True):
 
 
 class SonaopsError(msgspec.Struct, kw_only=True):
-    """A refusal."""
+    """An error response."""
 
     code: int
     success: bool
@@ -97,8 +97,8 @@ class SonaopsError(msgspec.Struct, kw_only=True):
     timestamp: str
 
 
-def _given(meaning: str, shape: Any, data: dict[str, Any]) -> ResponseSpec:
-    said = {
+def _success(meaning: str, shape: Any, data: dict[str, Any]) -> ResponseSpec:
+    body = {
         "code": OK,
         "success": True,
         "message": "OK",
@@ -106,10 +106,10 @@ def _given(meaning: str, shape: Any, data: dict[str, Any]) -> ResponseSpec:
         "traceId": "9fU0kfWy3E8YFGjS5S8bLPlAXG8xhdTH",
         "timestamp": "1773298769366",
     }
-    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": said})
+    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": body})
 
 
-# The calls ----------------------------------------------------------------------------------------------------------
+# Operations ---------------------------------------------------------------------------------------------------------
 
 _AGENT, _CONVERSATION = "72cdefc1-940c-428d-bd8e-198386f3de5c", "a1b2c3d4e5f60718293a4b5c6d7e8f90"
 _PLACE = {"agentId": _AGENT, "conversationId": _CONVERSATION}
@@ -123,11 +123,11 @@ CREATE = Operation(
         examples={"the vendor's": {"agentId": "agent-uuid"}},
     ),
     responses=(
-        _given("The new conversation.", SonaopsEnvelope[ConversationCreated], {"conversationId": _CONVERSATION}),
+        _success("The new conversation.", SonaopsEnvelope[ConversationCreated], {"conversationId": _CONVERSATION}),
     ),
     not_found=("agent",),
 )
-_FOUND = _given(
+_AGENT_PAGE = _success(
     "A page of the agents.",
     SonaopsEnvelope[SonaopsAgentList],
     {
@@ -147,12 +147,12 @@ _FOUND = _given(
 LIST = Operation(
     source=f"{SPEC} 5.2",
     body=BodySpec(shape=AgentListRequest, examples={"second page": {"pageNum": 2, "pageSize": 20}}, empty=True),
-    responses=(_FOUND,),
+    responses=(_AGENT_PAGE,),
 )
 LIST_BY_QUERY = Operation(
     source=f"{SPEC} 5.2",
     query=QuerySpec(shape=AgentListRequest, example={"pageNum": 1}),
-    responses=(_FOUND,),
+    responses=(_AGENT_PAGE,),
 )
 STREAM = Operation(
     source=f"{SPEC}s 5.3 and 6",
@@ -163,7 +163,7 @@ STREAM = Operation(
     ),
     responses=(
         ResponseSpec(
-            meaning="Server-sent events: `message`, `thinking`, then `message_end` and `message_saved`, or `error`.",
+            meaning="Server-sent events: `message` and `thinking`, then `message_end` and `message_saved`, or `error`.",
             media_type=EVENT_STREAM,
             examples={
                 "a turn": b"".join(piece for event in example_run() for piece in _STREAM.encode(event, 0)).decode()
@@ -178,7 +178,7 @@ INSPIRATION = Operation(
         shape=InspirationRequest, required=("agentId", "conversationId"), examples={"for a conversation": {**_PLACE}}
     ),
     responses=(
-        _given("At most three suggestions.", SonaopsEnvelope[SuggestedReplies], {"replies": ["And tomorrow?"]}),
+        _success("At most three suggestions.", SonaopsEnvelope[SuggestedReplies], {"replies": ["And tomorrow?"]}),
     ),
     not_found=("agent", "conversation"),
 )
@@ -190,13 +190,13 @@ IMAGE = Operation(
         examples={"a picture": {**_PLACE, "text": "a lighthouse in the rain"}},
     ),
     responses=(
-        _given(
-            "The picture.",
+        _success(
+            "The image.",
             SonaopsEnvelope[ImageResponse],
             {"base64Image": "data:image/png;base64,iVBORw0KGgo=", "metadata": {}},
         ),
     ),
-    more="Painting may take a minute or more.",
+    more="Generating an image may take a minute or more.",
     not_found=("agent", "conversation"),
 )
 SPEECH = Operation(
@@ -213,40 +213,40 @@ SPEECH = Operation(
         },
     ),
     responses=(
-        _given(
-            "Where the sound is.",
+        _success(
+            "The URL of the audio file.",
             SonaopsEnvelope[SpeechResponse],
             {"audioUrl": "https://example.com/saas/voice-broadcast/5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3"},
         ),
     ),
-    more="A message is spoken once; later calls get the same address, whatever text they bring.",
+    more="Speech is synthesized once per message; later requests return the same URL, whatever their text.",
     not_found=("message",),
 )
 SOUND = Operation(
     source=f"{SPEC}s 1 and 5.6",
     responses=(
         ResponseSpec(
-            meaning="The sound.",
+            meaning="The audio file.",
             media_type=MP3,
             headers=(Parameter(name="Accept-Ranges", meaning="`bytes`."),),
         ),
         ResponseSpec(
-            meaning="The part of it that a `Range` header asks for.",
+            meaning="The part requested by a `Range` header.",
             status=206,
             media_type=MP3,
-            headers=(Parameter(name="Content-Range", meaning="Which part it is."),),
+            headers=(Parameter(name="Content-Range", meaning="The range of the part."),),
         ),
     ),
     not_found=("file",),
 )
 
 
-# What all have in common --------------------------------------------------------------------------------------------
+# Common to all operations -------------------------------------------------------------------------------------------
 
 INFO = DialectInfo(
     title="Sonaops Open API",
-    meaning="Every call is signed: `X-Signature` is made of its fields and the credential's secret. "
-    f"A credential's setting `signature` says by which rule: `{SHA256}`, or `{HMAC_SHA256}` of the later generation.",
+    meaning="Every request is signed: `X-Signature` covers its fields and the credential's secret. "
+    f"The credential's setting `signature` selects the scheme: `{SHA256}`, or `{HMAC_SHA256}` of the later generation.",
     refusal=SonaopsError,
     schemes=(
         SecurityScheme(name="key", kind="bearer", meaning="The credential's id (`apiKey`)."),
@@ -260,24 +260,24 @@ INFO = DialectInfo(
     path=(
         Parameter(
             name="name",
-            meaning="A message's id and `.mp3`.",
+            meaning="A message's id followed by `.mp3`.",
             example="5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3",
         ),
     ),
     headers=(
         Parameter(
             name=USER,
-            meaning=f"The end user, percent-encoded where need be; without it the credential's `default_user`. Needed,"
-            f" and signed, with `{HMAC_SHA256}`.",
+            meaning=f"The end user, percent-encoded if necessary; defaults to the credential's `default_user`."
+            f" Required, and signed, with `{HMAC_SHA256}`.",
             shape=Annotated[str, Meta(max_length=MAX_USER)],
             example="user-123",
         ),
         Parameter(
             name="X-Timestamp",
-            meaning=f"Unix seconds, at most 300 off. Needed, and signed, with `{HMAC_SHA256}`.",
+            meaning=f"Unix seconds, at most 300 off. Required, and signed, with `{HMAC_SHA256}`.",
         ),
         Parameter(
-            name="X-Request-ID", meaning=f"Comes back with the answer, if it has at most {MAX_REQUEST_ID} characters."
+            name="X-Request-ID", meaning=f"Returned in the response if it has at most {MAX_REQUEST_ID} characters."
         ),
     ),
     keys=({"signature": SHA256}, {"signature": HMAC_SHA256}),

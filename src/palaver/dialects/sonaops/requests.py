@@ -1,6 +1,6 @@
-"""What callers send. Source: wire specification ``sonaops.md``, section 5.
+"""Request bodies and queries. Source: wire specification ``sonaops.md``, section 5.
 
-Fields stand in the order they are checked in.
+Fields are checked in the order of their declaration.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from palaver.wire.bodies import json_object, parse
 from palaver.wire.contract import Request
 
 RANGED = ("pageNum", "pageSize")
-"""Fields that are numbers with bounds: of a wrong type is one thing, out of its range another."""
+"""Numeric fields with bounds: a wrong type and an out-of-range value are different errors."""
 DEFAULT_VOICE = "English_radiant_girl"
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 Agent = Annotated[str | None, Meta(description="The agent's id, from `/v1/agent/list`.")]
-Conversation = Annotated[str | None, Meta(description="A `conversationId` that `/v1/chat/conversation` gave.")]
-Language = Annotated[str | None, Meta(description="The language that is wished for, `zh`, `en`, …")]
+Conversation = Annotated[str | None, Meta(description="A `conversationId` from `/v1/chat/conversation`.")]
+Language = Annotated[str | None, Meta(description="The preferred language: `zh`, `en`, …")]
 
 
 class SonaopsCreateRequest(msgspec.Struct, kw_only=True):
@@ -45,7 +45,7 @@ class ChatStreamRequest(msgspec.Struct, kw_only=True):
 
     agentId: Agent = None  # noqa: N815
     conversationId: Conversation = None  # noqa: N815
-    text: Annotated[str | None, Meta(description="What the user says.")] = None
+    text: Annotated[str | None, Meta(description="The user's message.")] = None
     language: Language = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Values for the agent's instructions.")] = None
 
@@ -61,30 +61,30 @@ class InspirationRequest(msgspec.Struct, kw_only=True):
 class ImageRequest(ChatStreamRequest, kw_only=True):
     """The body of ``POST /v1/chat/image``."""
 
-    text: Annotated[str | None, Meta(description="What the picture shows.")] = None
-    metadata: Annotated[dict[str, Any] | None, Meta(description="Returned as it is.")] = None
+    text: Annotated[str | None, Meta(description="A description of the image.")] = None
+    metadata: Annotated[dict[str, Any] | None, Meta(description="Returned unchanged.")] = None
 
 
 class SpeechRequest(msgspec.Struct, kw_only=True):
     """The body of ``POST /v1/chat/tts``."""
 
     messageId: Annotated[str | None, Meta(description="From the event `message_saved`.")] = None  # noqa: N815
-    processedText: Annotated[str | None, Meta(description="What is spoken, without Markdown.")] = None  # noqa: N815
-    voiceTimbreId: Annotated[str | None, Meta(description=f"A voice; without it `{DEFAULT_VOICE}`.")] = None  # noqa: N815
+    processedText: Annotated[str | None, Meta(description="The text to speak, without Markdown.")] = None  # noqa: N815
+    voiceTimbreId: Annotated[str | None, Meta(description=f"A voice; default `{DEFAULT_VOICE}`.")] = None  # noqa: N815
 
 
-def posted(call: Request, shape: type[S]) -> S:
-    """The call's body. Raises ``Invalid`` for the first field of a wrong type or out of its range."""
-    return _read(shape, json_object(call.body, empty_is_object=True))
+def parse_body(request: Request, shape: type[S]) -> S:
+    """Parse the request's body. Raises ``Invalid`` for the first field with a wrong type or out of range."""
+    return _read(shape, json_object(request.body, empty_is_object=True))
 
 
-def asked(query: dict[str, str], shape: type[S]) -> S:
-    """A query's fields, where numbers are texts and a blank one is none."""
+def parse_query(query: dict[str, str], shape: type[S]) -> S:
+    """Parse a query's fields. Numbers are strings of digits, and blank fields count as absent."""
     return _read(shape, {name: value for name, value in query.items() if trimmed(value)}, digits_are_numbers=True)
 
 
 def required(field: str, value: str | None) -> str:
-    """``value`` as it is. Raises ``Invalid`` where there is none, or a blank one."""
+    """``value`` unchanged. Raises ``Invalid`` if it is absent or blank."""
     if value is None or not trimmed(value):
         raise Invalid(field=field, rule="required")
     return value

@@ -1,4 +1,4 @@
-"""A run's events as the vendor's bytes. Source: wire specification ``sonaops.md``, section 6."""
+"""Encodes a run's events as the vendor's stream. Source: wire specification ``sonaops.md``, section 6."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from palaver.wire.framing import ascii_json, ascii_text
 
 
 class SonaopsEncoder:
-    """Server-sent events that carry their name twice: on a line of its own and in the data."""
+    """Server-sent events with their name in both the ``event`` line and the data."""
 
     heartbeat = b": ping\n\n"
     aborts_on_failure = False
@@ -24,10 +24,10 @@ class SonaopsEncoder:
         self._message = message.hex
         self._thinks = False
 
-    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event here has a timestamp
         match event:
             case TextDelta(text=text):
-                return [self._grew(text)] if text else []
+                return [self._delta(text)] if text else []
             case PartStarted(part=part):
                 self._thinks = not isinstance(part, Text)
                 return []
@@ -41,7 +41,7 @@ class SonaopsEncoder:
     def flush(self, now: float) -> list[bytes]:  # noqa: ARG002
         return []
 
-    def _grew(self, text: str) -> bytes:
+    def _delta(self, text: str) -> bytes:
         name, member = (b"thinking", b"thought") if self._thinks else (b"message", b"answer")
         return b'event: %s\ndata: {"event":"%s","conversationId":"%s","%s":%s}\n\n' % (
             name,

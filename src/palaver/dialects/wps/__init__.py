@@ -1,4 +1,4 @@
-"""The WPS open platform's agent chat: ``/v7/devhub/…`` in both its spellings, ``/v7/sse/devhub/…``, ``/oauth2/…``.
+"""The WPS open platform's agent chat: ``/v7/devhub/…`` in both spellings, ``/v7/sse/devhub/…`` and ``/oauth2/…``.
 
 Source: the vendor's page "创建对话" and the wire specification ``wps.md``.
 """

@@ -39,42 +39,42 @@ _MICROSECOND = timedelta(microseconds=1)
 # Chats --------------------------------------------------------------------------------------------------------------
 
 
-async def say(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
-    """Say something to an agent; follow the answer, or read it later with the messages call."""
-    members = json_object(call.body)
-    idempotency_key(call, "")
-    request = create_chat(members)
-    agent = await room.chat.agent(who, call.params["app_id"])
-    said = NewMessage(
-        parts=_parts(request),
-        variables=request.values,
+async def send(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
+    """Send a message to an agent. Streams the answer, or leaves it to be read from the messages endpoint."""
+    members = json_object(request.body)
+    idempotency_key(request, "")
+    body = create_chat(members)
+    agent = await services.chat.agent(who, request.params["app_id"])
+    message = NewMessage(
+        parts=_parts(body),
+        variables=body.values,
         variables_field=None,  # "information only", says the vendor's page
-        idempotency_key=idempotency_key(call, f"POST /v7/devhub/app/{agent.uid}/chat/create"),
-        trace=call.trace,
+        idempotency_key=idempotency_key(request, f"POST /v7/devhub/app/{agent.uid}/chat/create"),
+        trace=request.trace,
     )
-    sent = await room.chat.send(who, agent, said, conversation=request.session)
-    chat, shown = str(sent.run), session(sent.conversation, request.session)
-    headers = (("X-Chat-Id", chat), ("X-Session-Id", header_value(shown)))
-    streamed = call.route.startswith("/v7/sse/") if request.stream is None else request.stream
+    sent = await services.chat.send(who, agent, message, conversation=body.session)
+    chat, session_id = str(sent.run), session(sent.conversation, body.session)
+    headers = (("X-Chat-Id", chat), ("X-Session-Id", header_value(session_id)))
+    streamed = request.route.startswith("/v7/sse/") if body.stream is None else body.stream
     if streamed:
-        encoder = WpsEncoder(shown, sent.agent, sent.question, sent.answer, _form(who.key, room))
+        encoder = WpsEncoder(session_id, sent.agent, sent.question, sent.answer, _form(who.key, services))
         media_type = who.key.setting("stream_media_type", EVENT_STREAM)
         return StreamingResponse(
             reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=media_type, headers=headers
         )
     sent.reader.close()
-    body = success({"session_id": shown, "chat_id": chat})
-    return Response(body=body, headers=(*headers, REPLAYED) if sent.replayed else headers)
+    response_body = success({"session_id": session_id, "chat_id": chat})
+    return Response(body=response_body, headers=(*headers, REPLAYED) if sent.replayed else headers)
 
 
-def _parts(request: CreateChatRequest) -> tuple[Text | File, ...]:
-    files = (File(ref=ref) for ref in request.files or ())
-    return (Text(text=request.text or ""), *files)
+def _parts(body: CreateChatRequest) -> tuple[Text | File, ...]:
+    files = (File(ref=ref) for ref in body.files or ())
+    return (Text(text=body.text or ""), *files)
 
 
-def _form(key: ApiKey, room: Services) -> WpsStreamOptions:
+def _form(key: ApiKey, services: Services) -> WpsStreamOptions:
     return WpsStreamOptions(
-        zone=room.settings.timezone,
+        zone=services.settings.timezone,
         partial_every_s=key.setting("partial_every_ms", PARTIAL_EVERY_MS) / 1000,
         data_prefix=key.setting("sse_data_prefix", False),
         error_event=key.setting("error_event", False),
@@ -83,47 +83,49 @@ def _form(key: ApiKey, room: Services) -> WpsStreamOptions:
     )
 
 
-async def cancel(call: Request, who: Principal, room: Services) -> Response:
-    """Stop one chat, or drop it while it waits. A chat that cannot be stopped is no error."""
-    chat = call.params.get("chat_id")
+async def cancel(request: Request, who: Principal, services: Services) -> Response:
+    """Stop a running chat, or drop a waiting one. A chat that cannot be stopped is not an error."""
+    chat = request.params.get("chat_id")
     if chat is None:
-        chat = cancelled_chat(call)
-    agent = await room.chat.agent(who, call.params["app_id"])
+        chat = cancelled_chat(request)
+    agent = await services.chat.agent(who, request.params["app_id"])
     run = as_uid(chat)
     if run is not None:
-        await room.chat.stop_run(who, run, agent=agent)
+        await services.chat.stop_run(who, run, agent=agent)
     return Response(body=success({}))
 
 
 # Sessions -----------------------------------------------------------------------------------------------------------
 
 
-async def create(call: Request, who: Principal, room: Services) -> Response:
-    """Make an empty session."""
-    members = json_object(call.body, empty_is_object=True)
-    idempotency_key(call, "")
-    request = create_session(members)
-    agent = await room.chat.agent(who, call.params["app_id"])
-    claim = idempotency_key(call, f"POST /v7/devhub/app/{agent.uid}/session/create")
-    title = request.name if request.name is not None and request.name.strip() else None
+async def create(request: Request, who: Principal, services: Services) -> Response:
+    """Create an empty session."""
+    members = json_object(request.body, empty_is_object=True)
+    idempotency_key(request, "")
+    body = create_session(members)
+    agent = await services.chat.agent(who, request.params["app_id"])
+    claim = idempotency_key(request, f"POST /v7/devhub/app/{agent.uid}/session/create")
+    title = body.name if body.name is not None and body.name.strip() else None
 
     async def work() -> tuple[Response, Subject]:
-        made = await room.chat.create(who, agent, title=title)
-        return Response(body=success({"session_id": session(made)})), made
+        conversation = await services.chat.create(who, agent, title=title)
+        return Response(body=success({"session_id": session(conversation)})), conversation
 
-    return await answer_once(room, who, claim, work)
+    return await answer_once(services, who, claim, work)
 
 
-async def sessions(call: Request, who: Principal, room: Services) -> Response:
-    """The user's sessions with the agent, the one changed last first."""
-    query = sessions_query(call.query)
+async def sessions(request: Request, who: Principal, services: Services) -> Response:
+    """List the user's sessions with the agent, most recently changed first."""
+    query = sessions_query(request.query)
     size = query.page_size
-    agent = await room.chat.agent(who, call.params["app_id"])
+    agent = await services.chat.agent(who, request.params["app_id"])
     place = _after(paging.place(who, _list_of(agent), query.next_page_token, numbers=2))
-    found = await room.chat.conversations(who, ConversationQuery(agent=agent.id, after=place, limit=size + 1))
+    conversations = await services.chat.conversations(
+        who, ConversationQuery(agent=agent.id, after=place, limit=size + 1)
+    )
     token = ""
-    if len(found) > size:
-        last = found[size - 1]
+    if len(conversations) > size:
+        last = conversations[size - 1]
         token = paging.token(who, _list_of(agent), (last.modified - _EPOCH) // _MICROSECOND, last.id)
     items = [
         {
@@ -132,7 +134,7 @@ async def sessions(call: Request, who: Principal, room: Services) -> Response:
             "ctime": int(one.created.timestamp()),
             "mtime": int(one.modified.timestamp()),
         }
-        for one in found[:size]
+        for one in conversations[:size]
     ]
     return Response(body=success({"items": items, "next_page_token": token}))
 
@@ -142,37 +144,43 @@ def _list_of(agent: Agent) -> str:
 
 
 def _after(place: Sequence[int]) -> tuple[datetime, int] | None:
-    """The (modified, id) to go on behind."""
+    """The (modified, id) after which the page starts."""
     return (_EPOCH + place[0] * _MICROSECOND, place[1]) if place else None
 
 
-async def messages(call: Request, who: Principal, room: Services) -> Response:
-    """What was said in a session, oldest first; an answer that is being written with its text so far."""
-    query = messages_query(call.query)
+async def messages(request: Request, who: Principal, services: Services) -> Response:
+    """List a session's messages, oldest first. An answer in progress has its text so far."""
+    query = messages_query(request.query)
     ref, size = query.session_id, query.page_size
-    agent = await room.chat.agent(who, call.params["app_id"])
-    found = await room.chat.conversation(who, ref)
-    if found.agent != agent.id:
+    agent = await services.chat.agent(who, request.params["app_id"])
+    conversation = await services.chat.conversation(who, ref)
+    if conversation.agent != agent.id:
         raise NotFound(noun="conversation", ref=ref)
-    of = f"messages of {found.id}"
+    of = f"messages of {conversation.id}"
     place = paging.place(who, of, query.next_page_token)
-    async with room.chat.page(who, found.id, after=place[0] if place else 0, limit=size) as page:
-        asked = await _question(who, room, found, page.messages) if query.with_event else None
+    async with services.chat.page(who, conversation.id, after=place[0] if place else 0, limit=size) as page:
+        question = await _question(who, services, conversation, page.messages) if query.with_event else None
         token = "" if page.next is None else paging.token(who, of, page.messages[-1].id)
         ends = split_around(success({"items": [], "next_page_token": token}))
-        return await list_response(_items(page, shown=session(found, ref), room=room, asked=asked), *ends)
+        return await list_response(
+            _items(page, session_id=session(conversation, ref), services=services, question=question), *ends
+        )
 
 
-async def _question(who: Principal, room: Services, found: Conversation, history: Sequence[Message]) -> str:
-    """What was asked before a page that begins with an answer."""
+async def _question(who: Principal, services: Services, conversation: Conversation, history: Sequence[Message]) -> str:
+    """The question that precedes a page starting with an answer."""
     if not history or history[0].role == "user":
         return ""
-    return "".join(message.text for message in await room.chat.history(who, found.id, before=history[0].id, limit=1))
+    return "".join(
+        message.text for message in await services.chat.history(who, conversation.id, before=history[0].id, limit=1)
+    )
 
 
-def _items(page: HistoryPage, *, shown: str, room: Services, asked: str | None) -> Iterator[dict[str, Any]]:
-    """A page of messages; with ``asked``, the question before the first one, also with their blocks. A question and
-    its answer are stored together, so that the message behind a question is what answers it."""
+def _items(page: HistoryPage, *, session_id: str, services: Services, question: str | None) -> Iterator[dict[str, Any]]:
+    """A page of messages. If ``question`` (the one before the page) is given, answers include their content blocks.
+
+    A question and its answer are stored together, so the message after a question is its answer.
+    """
     following = [*(one.uid for one in page.messages), page.next][1:]
     for message, behind in zip(page.messages, following, strict=True):
         answer = message.uid if message.role == "assistant" or behind is None else behind
@@ -182,55 +190,57 @@ def _items(page: HistoryPage, *, shown: str, room: Services, asked: str | None) 
         item: dict[str, Any] = {
             "id": str(message.uid),
             "chat_id": str(answer),
-            "session_id": shown,
+            "session_id": session_id,
             "role": message.role,
             "text": message.text,
             "files": [file.ref for file in message.files],
             "state": "partial" if message.role == "assistant" and ended is None else "complete",
             "error": ended is not None and ended.status.failed,
-            "timestamp": local_time(message.created, room.settings.timezone),
+            "timestamp": local_time(message.created, services.settings.timezone),
         }
-        if asked is not None:
-            item["events"] = blocks(asked, message) if message.role == "assistant" else []
-            asked = message.text
+        if question is not None:
+            item["events"] = blocks(question, message) if message.role == "assistant" else []
+            question = message.text
         yield item
 
 
-async def title(call: Request, who: Principal, room: Services) -> Response:
-    """A session's name."""
-    found = await _own(call, who, room)
-    return Response(body=success({"session_id": session(found, call.params["session_id"]), "name": name(found)}))
+async def title(request: Request, who: Principal, services: Services) -> Response:
+    """Return a session's name."""
+    conversation = await _own_conversation(request, who, services)
+    return Response(
+        body=success({"session_id": session(conversation, request.params["session_id"]), "name": name(conversation)})
+    )
 
 
-async def delete(call: Request, who: Principal, room: Services) -> Response:
-    """Remove a session with its messages; what runs in it ends."""
-    found = await _own(call, who, room)
-    await room.chat.delete(who, found.id)
+async def delete(request: Request, who: Principal, services: Services) -> Response:
+    """Delete a session with its messages, ending its run."""
+    conversation = await _own_conversation(request, who, services)
+    await services.chat.delete(who, conversation.id)
     return Response(body=success({}))
 
 
-async def _own(call: Request, who: Principal, room: Services) -> Conversation:
-    """The session of the path, if its agent is one that the credential may use."""
-    ref = call.params["session_id"]
-    found = await room.chat.conversation(who, ref)
+async def _own_conversation(request: Request, who: Principal, services: Services) -> Conversation:
+    """The session from the path, if the credential may use its agent."""
+    ref = request.params["session_id"]
+    conversation = await services.chat.conversation(who, ref)
     try:
-        await room.chat.any_agent(who, found.agent)
+        await services.chat.any_agent(who, conversation.agent)
     except NotFound as problem:
         raise NotFound(noun="conversation", ref=ref) from problem
-    return found
+    return conversation
 
 
 # Apps ---------------------------------------------------------------------------------------------------------------
 
 
-async def detail(call: Request, who: Principal, room: Services) -> Response:
-    """What an agent is called and which variables it takes."""
-    agent = await room.chat.agent(who, call.params["app_id"])
+async def detail(request: Request, who: Principal, services: Services) -> Response:
+    """Return an agent's name, description, icon and variables."""
+    agent = await services.chat.agent(who, request.params["app_id"])
     variables = [
         {"key": one.name, "required": one.required, "description": one.description} for one in agent.spec.variables
     ]
     data = {
-        "app_id": call.params["app_id"],
+        "app_id": request.params["app_id"],
         "name": agent.name,
         "description": agent.spec.description,
         "icon": agent.spec.icon,
@@ -239,12 +249,14 @@ async def detail(call: Request, who: Principal, room: Services) -> Response:
     return Response(body=success(data))
 
 
-def _twins(
-    method: Method, paths: Sequence[str], handle: Handler, purpose: str, told: Operation, *, creating: bool = False
+def _aliases(
+    method: Method, paths: Sequence[str], handle: Handler, purpose: str, operation: Operation, *, creating: bool = False
 ) -> tuple[Route, ...]:
-    """One call under all its spellings."""
+    """One route per spelling of the path."""
     return tuple(
-        Route(method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, idempotent=creating, operation=told)
+        Route(
+            method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, idempotent=creating, operation=operation
+        )
         for path in paths
     )
 
@@ -252,47 +264,47 @@ def _twins(
 _APP, _APPS = "devhub/app/{app_id}", "devhub/apps/{app_id}"
 
 ROUTES = (
-    *_twins(
+    *_aliases(
         "POST",
         (f"{_APP}/chat/create", f"{_APPS}/chats/create", f"sse/{_APPS}/chats/create"),
-        say,
-        "say something to an agent",
+        send,
+        "send a message to an agent",
         openapi.SAY,
         creating=True,
     ),
-    *_twins("POST", (f"{_APP}/chat/{{chat_id}}/cancel",), cancel, "stop a chat", openapi.CANCEL),
-    *_twins("POST", (f"{_APPS}/chats/cancel",), cancel, "stop a chat", openapi.CANCEL_NAMED),
-    *_twins(
+    *_aliases("POST", (f"{_APP}/chat/{{chat_id}}/cancel",), cancel, "stop a chat", openapi.CANCEL),
+    *_aliases("POST", (f"{_APPS}/chats/cancel",), cancel, "stop a chat", openapi.CANCEL_NAMED),
+    *_aliases(
         "POST",
         (f"{_APP}/session/create", f"{_APPS}/sessions/create"),
         create,
-        "make a session",
+        "create a session",
         openapi.CREATE,
         creating=True,
     ),
-    *_twins("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions", openapi.SESSIONS),
-    *_twins(
+    *_aliases("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions", openapi.SESSIONS),
+    *_aliases(
         "GET",
         (f"{_APP}/session/messages", f"{_APPS}/sessions/messages"),
         messages,
         "read a session",
         openapi.MESSAGES,
     ),
-    *_twins(
+    *_aliases(
         "GET",
         ("devhub/session/{session_id}/name", "devhub/sessions/{session_id}/name"),
         title,
         "a session's name",
         openapi.NAME,
     ),
-    *_twins(
+    *_aliases(
         "POST",
         ("devhub/session/{session_id}/delete", "devhub/sessions/{session_id}/delete"),
         delete,
-        "remove a session",
+        "delete a session",
         openapi.DELETE,
     ),
-    *_twins("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "what an agent is", openapi.DETAIL),
+    *_aliases("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "an agent's details", openapi.DETAIL),
     Route(
         method="POST",
         path="/oauth2/token",

@@ -1,6 +1,6 @@
-"""What an agent did to answer, as the vendor's content blocks: for a stream and for a session's messages.
+"""An agent's steps as the vendor's content blocks, for streams and for a session's messages.
 
-Every duration comes from times that are stored with the message, so that a replay says the same.
+Durations come from times stored with the message, so that a replay has the same values.
 Source: wire specification ``wps.md``, sections 5.3 and 5.6.
 """
 
@@ -18,23 +18,23 @@ _BLOCK_ENDS = '], "allow_markdown": true, "media_url": null}'
 
 
 def dumps(value: Any) -> str:
-    """JSON as the vendor's Python writes it: ", " and ": ", and nothing above U+007E."""
+    """JSON as the vendor's Python writes it: ``", "`` and ``": "`` as separators, no character above U+007E."""
     text = json.dumps(value)
     return text.replace("\x7f", "\\u007f") if "\x7f" in text else text
 
 
 class WpsContentBlocks:
-    """The content blocks of one answer while it is written."""
+    """Builds the content blocks of one answer as it is written."""
 
     def __init__(self, question: str, began_ms: int) -> None:
         self._began = began_ms
-        self._asked = _entry("text", 0, "Input", "MessageSquare") + f'"text": {ascii_text(f"**Input**: {question}")}}}'
+        self._input = _entry("text", 0, "Input", "MessageSquare") + f'"text": {ascii_text(f"**Input**: {question}")}}}'
         self._calls: dict[str, ToolCall] = {}
         self._tools: list[str] = []
         self.thinking = EscapedText()
 
-    def took(self, part: AnyPart) -> bool:
-        """Note a whole part; whether the blocks show it."""
+    def add(self, part: AnyPart) -> bool:
+        """Record a complete part. Returns whether the blocks changed."""
         match part:
             case ToolCall():
                 self._calls[part.call_id] = part
@@ -45,13 +45,13 @@ class WpsContentBlocks:
             case _:
                 return False
 
-    def written(self) -> Iterator[str | EscapedText]:
-        """The blocks of an answer that is being written, in pieces of JSON."""
+    def partial(self) -> Iterator[str | EscapedText]:
+        """The blocks of an answer in progress, as pieces of JSON."""
         yield from self._steps()
         yield f"{_BLOCK_ENDS}]"
 
-    def ended(self, answer: EscapedText, ended: RunEnded) -> Iterator[str | EscapedText]:
-        """The blocks of an answer that has ended."""
+    def complete(self, answer: EscapedText, ended: RunEnded) -> Iterator[str | EscapedText]:
+        """The blocks of a finished answer."""
         yield from self._steps()
         if ended.status.failed:
             yield f"{_BLOCK_ENDS}, {_error(failure(ended.problem))}]"
@@ -62,7 +62,7 @@ class WpsContentBlocks:
         yield f'"}}{_BLOCK_ENDS}]'
 
     def _steps(self) -> Iterator[str | EscapedText]:
-        yield f'[{{"title": "Agent Steps", "contents": [{self._asked}'
+        yield f'[{{"title": "Agent Steps", "contents": [{self._input}'
         if self.thinking:
             yield ", " + _entry("text", 0, "Thinking", "Brain") + '"text": "'
             yield self.thinking
@@ -82,35 +82,35 @@ def blocks(question: str, answer: Message) -> list[Any]:
             case Thinking():
                 steps.thinking.add(part.text)
             case _:
-                steps.took(part)
-    written = steps.written() if answer.ended is None else steps.ended(text, answer.ended)
-    return json.loads(b"".join(joined(written)))
+                steps.add(part)
+    pieces = steps.partial() if answer.ended is None else steps.complete(text, answer.ended)
+    return json.loads(b"".join(joined(pieces)))
 
 
 def joined(pieces: Iterable[str | EscapedText]) -> list[bytes]:
-    """Pieces of JSON as writes."""
+    """Pieces of JSON, joined into writes."""
     return split_writes(*(piece.encode("ascii") if isinstance(piece, str) else piece for piece in pieces))
 
 
 def milliseconds(message: Message) -> int:
-    """When a message was made."""
+    """When a message was created, in epoch milliseconds."""
     return round(message.created.timestamp() * 1000)
 
 
 def _entry(kind: str, duration: int, title: str, icon: str) -> str:
-    """The beginning of an entry, up to the members of its own."""
+    """The beginning of an entry, up to its type-specific members."""
     return f'{{"type": "{kind}", "duration": {duration}, "header": {{"title": {ascii_text(title)}, "icon": "{icon}"}}, '
 
 
 def _tool(call: ToolCall | None, result: ToolResult) -> str:
     took = 0 if call is None else max(0, result.at - call.at)
-    said = {
+    entry = {
         "name": result.name,
         "tool_input": {} if call is None else call.arguments,
         "output": None if result.error else result.content,
         "error": result.content if result.error else None,
     }
-    return _entry("tool_use", took, result.name, "Hammer") + dumps(said)[1:]
+    return _entry("tool_use", took, result.name, "Hammer") + dumps(entry)[1:]
 
 
 def _error(reason: str) -> str:

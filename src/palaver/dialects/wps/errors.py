@@ -1,4 +1,4 @@
-"""What the vendor calls things: its envelope, its messages, its example.
+"""The vendor's envelope and error messages, its value formats, and the curl sample.
 
 Source: the vendor's page, and the wire specification ``wps.md``, section 3.
 """
@@ -36,8 +36,8 @@ def success(data: dict[str, Any]) -> bytes:
 
 
 def refuse(problem: AnyProblem, _call: Request, _key: ApiKey | None = None) -> Response:
-    """The problem as every path of the dialect answers it."""
-    status, code, message = _said(problem)
+    """The error response for a problem, the same on every path of the dialect."""
+    status, code, message = _wording(problem)
     reason = message.rpartition("err: ")[2]
     if isinstance(problem, NotFound) and problem.noun == "agent":
         reason = f"{reason}: app_id is an agent's UUID, alias or name"
@@ -45,11 +45,11 @@ def refuse(problem: AnyProblem, _call: Request, _key: ApiKey | None = None) -> R
     return Response(status=status, body=body, headers=_retry(problem))
 
 
-def _said(problem: AnyProblem) -> tuple[int, int, str]:
+def _wording(problem: AnyProblem) -> tuple[int, int, str]:
     """(HTTP status, code, message)."""
     match problem:
         case Unauthenticated():
-            return _not_signed_in(problem)
+            return _unauthenticated(problem)
         case Forbidden():
             return 403, 400000003, "kso: PermissionDenied access_token verify err: invalid_scope"
         case NotFound(noun="route" | "method"):
@@ -76,7 +76,7 @@ def _said(problem: AnyProblem) -> tuple[int, int, str]:
             assert_never(problem)
 
 
-def _not_signed_in(problem: Unauthenticated) -> tuple[int, int, str]:
+def _unauthenticated(problem: Unauthenticated) -> tuple[int, int, str]:
     if problem.subject == TOKEN:
         what = "missing" if problem.reason == "missing" else "invalid or expired"
         return 401, 400001001, f"kso: Unauthenticated access_token {what}"
@@ -103,7 +103,7 @@ def _invalid(problem: Invalid) -> str:
 
 
 def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
-    """A lifetime count does not come back, and what is stored may stay, so nobody is told when."""
+    """The ``Retry-After`` header. A spent lifetime count or a full storage quota has none: waiting does not help."""
     match problem:
         case Busy(reason="usage" | "full"):
             return ()
@@ -116,7 +116,7 @@ def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
 
 
 def failure(problem: Problem | None) -> str:
-    """Why a run failed, as a reader of its stream may know it."""
+    """The reason for a run's failure that stream readers may see."""
     match problem:
         case Upstream(reason="limit"):
             return "the model is overloaded"
@@ -130,28 +130,28 @@ def failure(problem: Problem | None) -> str:
             return "internal error"
 
 
-# How values are written ---------------------------------------------------------------------------------------------
+# Value formats ------------------------------------------------------------------------------------------------------
 
 
-def session(conversation: Conversation, said: str | None = None) -> str:
-    """A session's id, in the caller's own words where they are the alias it was made under."""
-    if said is not None and said == conversation.alias:
-        return said
+def session(conversation: Conversation, requested: str | None = None) -> str:
+    """A session's id: the alias if the caller used it, otherwise the UUID."""
+    if requested is not None and requested == conversation.alias:
+        return requested
     return str(conversation.uid)
 
 
 def name(conversation: Conversation) -> str:
-    """A session's title, or how it began."""
+    """A session's title, or the beginning of its first message."""
     return conversation.opening[:TITLE_LENGTH] if conversation.title is None else conversation.title
 
 
 def local_time(moment: datetime, zone: tzinfo) -> str:
-    """A message's time: six digits of a second, no zone."""
+    """A message's time, with microseconds and without a zone."""
     return moment.astimezone(zone).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def curl(sample: CurlSample) -> str:
-    """A signed call in a POSIX shell: openssl signs, curl reads the two headers from its input."""
+    """A signed request in POSIX shell: openssl signs, curl reads the two headers from standard input."""
     path = f"/v7/devhub/app/{sample.agent_uid}/chat/create"
     body = json.dumps({"text": "How do I configure a model?", "stream": True})
     digest = hashlib.sha256(body.encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""User tokens: consent, and what a code, a refresh token or the credential itself is exchanged for.
+"""User tokens: consent, and exchanging a code, a refresh token or client credentials for an access token.
 
-Source: wire specification ``wps.md``, sections 2.3 and 2.4. These routes are public: who calls proves itself in the
-request, or is a browser.
+Source: wire specification ``wps.md``, sections 2.3 and 2.4. These routes are public: the caller authenticates in the
+request itself, or is a browser.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ _PAGE_HEADERS = (
 S = TypeVar("S", TokenRequest, ConsentRequest)
 
 
-class TokenRefused(Exception):  # noqa: N818  an answer of the protocol
-    """Why no token is given: the protocol's word, and a plain reason."""
+class TokenRefused(Exception):  # noqa: N818  a response of the protocol
+    """Why no token is issued: OAuth's error code, and a readable reason."""
 
     def __init__(self, error: str, reason: str) -> None:
         super().__init__(error, reason)
         self.error = error
         self.reason = reason
 
-    def reply(self) -> Response:
-        """Both forms that clients read, in one object."""
+    def response(self) -> Response:
+        """Both error formats that clients read, in one object."""
         body = {
             "code": _CODES[self.error],
             "msg": self.error,
@@ -70,72 +70,72 @@ class TokenRefused(Exception):  # noqa: N818  an answer of the protocol
 # Tokens -------------------------------------------------------------------------------------------------------------
 
 
-async def tokens(call: Request, _who: Principal, room: Services) -> Response:
-    """Exchange a code, a refresh token or the credential itself for an access token."""
+async def tokens(request: Request, _who: Principal, services: Services) -> Response:
+    """Exchange a code, a refresh token or client credentials for an access token."""
     try:
-        fields = _fields(TokenRequest, call.body.decode("utf-8", "replace"))
+        fields = _fields(TokenRequest, request.body.decode("utf-8", "replace"))
         grant = _required(fields, "grant_type")
         if grant not in {"authorization_code", "refresh_token", "client_credentials"}:
             raise TokenRefused("unsupported_grant_type", "grant_type is not supported")  # noqa: TRY301
-        key = await _client(call, fields, room)
+        key = await _client(request, fields, services)
         if grant == "authorization_code":
-            return await _by_code(fields, key, room)
+            return await _by_code(fields, key, services)
         if grant == "refresh_token":
-            return await _by_refresh(call, fields, key, room)
-        return await _answer(key, default_user(key), SCOPES, room)
+            return await _by_refresh(request, fields, key, services)
+        return await _answer(key, default_user(key), SCOPES, services)
     except TokenRefused as refusal:
-        return refusal.reply()
+        return refusal.response()
     except Unauthenticated:
-        return TokenRefused("invalid_grant", "it has been revoked").reply()
+        return TokenRefused("invalid_grant", "it has been revoked").response()
 
 
-async def _client(call: Request, fields: TokenRequest, room: Services) -> ApiKey:
+async def _client(request: Request, fields: TokenRequest, services: Services) -> ApiKey:
     name, secret = _required(fields, "client_id"), _required(fields, "client_secret")
-    key = await room.users.key(DIALECT, clean(name))
-    for version in () if key is None or not key.enabled else key.versions(call.now):
+    key = await services.users.key(DIALECT, clean(name))
+    for version in () if key is None or not key.enabled else key.versions(request.now):
         if hmac.compare_digest(version.secret.encode(), clean(secret).encode()):
-            await room.users.count(version)
+            await services.users.count(version)
             return version
     raise TokenRefused("invalid_client", "client_id or client_secret is wrong")
 
 
-async def _by_code(fields: TokenRequest, key: ApiKey, room: Services) -> Response:
+async def _by_code(fields: TokenRequest, key: ApiKey, services: Services) -> Response:
     text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
-    life = room.settings.refresh_token_ttl_s
-    code = await room.users.redeem_code(text, remember_s=life)
+    life = services.settings.refresh_token_ttl_s
+    code = await services.users.redeem_code(text, remember_s=life)
     if code is None or not _belongs(code, key):
         raise TokenRefused("invalid_grant", "code is unknown, used or expired")
     if code.redirect != redirect:
         raise TokenRefused("invalid_grant", "redirect_uri is not the one of the consent")
     under = (code, text)
-    refresh = await room.users.issue_token(
+    refresh = await services.users.issue_token(
         key, "refresh", code.user, code.scopes, life_s=life, prefix=REFRESH_PREFIX, under=under
     )
-    return await _answer(key, code.user, code.scopes, room, refresh=refresh, left=life, under=under)
+    return await _answer(key, code.user, code.scopes, services, refresh=refresh, left=life, under=under)
 
 
-async def _by_refresh(call: Request, fields: TokenRequest, key: ApiKey, room: Services) -> Response:
-    """A new access token; the refresh token stays, with what is left of its life."""
+async def _by_refresh(request: Request, fields: TokenRequest, key: ApiKey, services: Services) -> Response:
+    """Issue a new access token. The refresh token stays the same and keeps its expiry."""
     text = _required(fields, "refresh_token")
-    token = await room.users.find_token(text, "refresh")
+    token = await services.users.find_token(text, "refresh")
     if token is None or not _belongs(token, key):
         raise TokenRefused("invalid_grant", "refresh_token is unknown or expired")
-    left = max(0.0, token.expires.timestamp() - call.now)
-    return await _answer(key, token.user, token.scopes, room, refresh=text, left=left, under=(token, text))
+    left = max(0.0, token.expires.timestamp() - request.now)
+    return await _answer(key, token.user, token.scopes, services, refresh=text, left=left, under=(token, text))
 
 
 async def _answer(
     key: ApiKey,
     user: str,
     scopes: tuple[str, ...],
-    room: Services,
+    services: Services,
     *,
     refresh: str | None = None,
     left: float = 0,
     under: tuple[Token, str] | None = None,
 ) -> Response:
-    life = room.settings.token_ttl_s
-    access = await room.users.issue_token(key, "access", user, scopes, life_s=life, under=under)
+    life = services.settings.token_ttl_s
+    access = await services.users.issue_token(key, "access", user, scopes, life_s=life, under=under)
     body: dict[str, str | int] = {"access_token": access, "expires_in": int(life)}
     if refresh is not None:
         body |= {"refresh_token": refresh, "refresh_expires_in": int(left)}
@@ -149,13 +149,13 @@ def _belongs(token: Token, key: ApiKey) -> bool:
 # Consent ------------------------------------------------------------------------------------------------------------
 
 
-async def consent(call: Request, _who: Principal, room: Services) -> Response:
-    """Lead a browser back to the application with a code, for the credential's ``auto_approve_user``."""
+async def consent(request: Request, _who: Principal, services: Services) -> Response:
+    """Redirect a browser to the application with a code for the credential's ``auto_approve_user``."""
     try:
-        query = _fields(ConsentRequest, call.query)
-        key, redirect = await _registered(query, room)
+        query = _fields(ConsentRequest, request.query)
+        key, redirect = await _registered(query, services)
     except TokenRefused as refusal:
-        return refusal.reply()
+        return refusal.response()
     if query.response_type != "code":
         return _back(redirect, query, error="unsupported_response_type", error_description="response_type must be code")
     scopes = tuple(dict.fromkeys(re.split(r"[\s,]+", (query.scope or "").strip(" ,"))))
@@ -164,15 +164,15 @@ async def consent(call: Request, _who: Principal, room: Services) -> Response:
     user: str | None = key.setting("auto_approve_user")
     if user is None:
         return Response(status=403, body=_NOBODY.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
-    life = room.settings.code_ttl_s
-    code = await room.users.issue_token(key, "code", user, scopes, life_s=life, redirect=redirect)
+    life = services.settings.code_ttl_s
+    code = await services.users.issue_token(key, "code", user, scopes, life_s=life, redirect=redirect)
     return _back(redirect, query, code=code)
 
 
-async def _registered(query: ConsentRequest, room: Services) -> tuple[ApiKey, str]:
-    """The credential, and the address of its own to go back to."""
+async def _registered(query: ConsentRequest, services: Services) -> tuple[ApiKey, str]:
+    """The credential, and the registered URI to redirect to."""
     name, redirect = _required(query, "client_id"), _required(query, "redirect_uri")
-    key = await room.users.key(DIALECT, clean(name))
+    key = await services.users.key(DIALECT, clean(name))
     if key is None or not key.enabled:
         raise TokenRefused("invalid_request", "client_id is unknown")
     if redirect not in (key.setting("redirect_uris") or ()):
@@ -181,7 +181,7 @@ async def _registered(query: ConsentRequest, room: Services) -> tuple[ApiKey, st
 
 
 def _back(redirect: str, query: ConsentRequest, **members: str) -> Response:
-    """A redirect with ``members``, and the caller's ``state``, added to the address's query."""
+    """A redirect with ``members`` and the caller's ``state`` added to the URI's query."""
     if query.state is not None:
         members["state"] = query.state
     place, mark, fragment = redirect.partition("#")
@@ -192,10 +192,10 @@ def _back(redirect: str, query: ConsentRequest, **members: str) -> Response:
 
 def _fields(shape: type[S], encoded: str) -> S:
     try:
-        given = form(encoded)
+        values = form(encoded)
     except Invalid as problem:
         raise TokenRefused("invalid_request", "too many fields") from problem
-    return shape(**{name: given[name] for name in shape.__struct_fields__ if name in given})
+    return shape(**{name: values[name] for name in shape.__struct_fields__ if name in values})
 
 
 def _required(fields: TokenRequest | ConsentRequest, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of this dialect. Examples are the vendor's where its page has one.
+"""OpenAPI descriptions of this dialect's operations, with the vendor's own examples where its page has them.
 
 Source: the vendor's page "创建对话", and the wire specification ``wps.md``.
 """
@@ -40,11 +40,11 @@ T = TypeVar("T")
 SPEC = "wire specification `wps.md`, section"
 
 
-# What answers look like ---------------------------------------------------------------------------------------------
+# Responses ----------------------------------------------------------------------------------------------------------
 
 
 class WpsEnvelope(msgspec.Struct, Generic[T], kw_only=True):
-    """What is around every answer but streams and tokens."""
+    """The envelope of every response except streams and tokens."""
 
     code: Annotated[int, Meta(description="0 for success.")]
     msg: str
@@ -65,8 +65,8 @@ class SessionResponse(SessionId, kw_only=True):
 
 
 class SessionListItem(SessionResponse, kw_only=True):
-    ctime: Annotated[int, Meta(description="When it was made, Unix seconds.")]
-    mtime: Annotated[int, Meta(description="When it was changed last, Unix seconds.")]
+    ctime: Annotated[int, Meta(description="Creation time in Unix seconds.")]
+    mtime: Annotated[int, Meta(description="Time of the last change in Unix seconds.")]
 
 
 class WpsPage(msgspec.Struct, Generic[T], kw_only=True):
@@ -85,7 +85,7 @@ class SessionMessage(msgspec.Struct, kw_only=True):
     files: list[str]
     state: Annotated[Literal["partial", "complete"], Meta(description="`partial` while the answer grows.")]
     error: bool
-    timestamp: Annotated[str, Meta(description="Without a zone: the server's `timezone`.")]
+    timestamp: Annotated[str, Meta(description="Local time in the server's `timezone`, without an offset.")]
     events: Annotated[list[Any], Meta(description="The steps, with `with_event`.")] = []
 
 
@@ -112,7 +112,7 @@ class DebugInfo(msgspec.Struct, kw_only=True):
 
 
 class WpsError(msgspec.Struct, kw_only=True):
-    """A refusal."""
+    """An error response."""
 
     code: int
     msg: str
@@ -120,7 +120,7 @@ class WpsError(msgspec.Struct, kw_only=True):
 
 
 class TokenError(WpsError, kw_only=True):
-    """A refusal of the token calls, for readers of both forms."""
+    """An error response of the OAuth endpoints, in both formats that clients read."""
 
     error: Literal["invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type"]
     error_description: str
@@ -134,12 +134,12 @@ class TokenResponse(msgspec.Struct, kw_only=True):
     refresh_expires_in: Annotated[int, Meta(description="Seconds.")] | msgspec.UnsetType = msgspec.UNSET
 
 
-def _given(meaning: str, shape: Any, data: dict[str, Any], *, headers: tuple[Parameter, ...] = ()) -> ResponseSpec:
-    said = {"code": 0, "msg": "success", "data": data}
-    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": said}, headers=headers)
+def _success(meaning: str, shape: Any, data: dict[str, Any], *, headers: tuple[Parameter, ...] = ()) -> ResponseSpec:
+    body = {"code": 0, "msg": "success", "data": data}
+    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": body}, headers=headers)
 
 
-# The calls ----------------------------------------------------------------------------------------------------------
+# Operations ---------------------------------------------------------------------------------------------------------
 
 _SESSION, _CHAT = "7038a190-c4e9-44c3-9305-f560266be942", "a550de06-0198-4a57-a5cd-75000522bf1d"
 _WHEN = datetime(2025, 5, 9, 7, 3, 47, 532881, UTC)
@@ -147,19 +147,19 @@ _WHEN = datetime(2025, 5, 9, 7, 3, 47, 532881, UTC)
 
 def _example_stream() -> str:
     agent = Agent(app=1, id=1, uid=UUID(int=1), spec=AgentSpec(name="Weather"), created=_WHEN, modified=_WHEN)
-    asked = (Text(text="What is the weather like?"),)
-    question = Message(app=1, id=1, uid=UUID(int=2), conversation=1, role="user", parts=asked, created=_WHEN)
+    parts = (Text(text="What is the weather like?"),)
+    question = Message(app=1, id=1, uid=UUID(int=2), conversation=1, role="user", parts=parts, created=_WHEN)
     answer = Message(app=1, id=2, uid=UUID(_CHAT), conversation=1, role="assistant", created=_WHEN)
     encoder = WpsEncoder(_SESSION, agent, question, answer, WpsStreamOptions())
     now = _WHEN.timestamp()
     return b"".join(piece for event in example_run() for piece in encoder.encode(event, now)).decode()
 
 
-_PLACES = (
+_ID_HEADERS = (
     Parameter(name="X-Chat-Id", meaning="As `chat_id`."),
-    Parameter(name="X-Session-Id", meaning="As `session_id`, percent-encoded where need be."),
+    Parameter(name="X-Session-Id", meaning="As `session_id`, percent-encoded if necessary."),
 )
-_EVENTS = "The answer as it grows: one JSON object and an empty line for each event."
+_EVENTS = "The answer as it is generated: one JSON object and an empty line per event."
 
 SAY = Operation(
     source=f'the vendor\'s page "创建对话"; {SPEC}s 4 and 5',
@@ -178,22 +178,22 @@ SAY = Operation(
         },
     ),
     responses=(
-        _given(
-            "Accepted; the answer is read with the messages call.",
+        _success(
+            "Accepted; read the answer from the messages endpoint.",
             WpsEnvelope[ChatCreated],
             {"session_id": _SESSION, "chat_id": _CHAT},
-            headers=_PLACES,
+            headers=_ID_HEADERS,
         ),
         ResponseSpec(meaning=_EVENTS, media_type=EVENT_STREAM, examples={"a turn": _example_stream()}),
         ResponseSpec(meaning=_EVENTS, media_type=NDJSON),
     ),
-    more=f"One question and the answer to it. With `stream` the answer is followed; as `{EVENT_STREAM}`, or as"
-    f" `{NDJSON}` where the credential's `stream_media_type` says so.",
+    more=f"One question and its answer. With `stream`, the answer is streamed as `{EVENT_STREAM}`, or as"
+    f" `{NDJSON}` if set in the credential's `stream_media_type`.",
     not_found=("agent", "conversation"),
 )
 CANCEL = Operation(
     source=f"{SPEC} 6.1",
-    responses=(_given("Stopped, or not at work any more.", WpsEnvelope[EmptyObject], {}),),
+    responses=(_success("Stopped, or no longer running.", WpsEnvelope[EmptyObject], {}),),
     not_found=("agent",),
 )
 CANCEL_NAMED = Operation(
@@ -201,21 +201,21 @@ CANCEL_NAMED = Operation(
     body=BodySpec(shape=CancelChatRequest, examples={"a chat": {"chat_id": _CHAT}}, empty=True),
     query=QuerySpec(shape=CancelChatRequest),
     responses=CANCEL.responses,
-    more="`chat_id` stands in the body or in the query.",
+    more="`chat_id` may be in the body or in the query.",
     not_found=("agent",),
 )
 CREATE = Operation(
     source=f"{SPEC} 6.1",
     body=BodySpec(shape=CreateSessionRequest, examples={"with a name": {"name": "Weather"}}, empty=True),
-    responses=(_given("The new session.", WpsEnvelope[SessionId], {"session_id": _SESSION}),),
+    responses=(_success("The new session.", WpsEnvelope[SessionId], {"session_id": _SESSION}),),
     not_found=("agent",),
 )
 SESSIONS = Operation(
     source=f"{SPEC} 6.1",
     query=QuerySpec(shape=WpsSessionsQuery, required=("page_size",), example={"page_size": 20}),
     responses=(
-        _given(
-            "The end user's sessions with the agent, the one changed last first.",
+        _success(
+            "The end user's sessions with the agent, most recently changed first.",
             WpsEnvelope[WpsPage[SessionListItem]],
             {
                 "items": [{"session_id": _SESSION, "name": "Weather", "ctime": 1746774227, "mtime": 1746774230}],
@@ -229,8 +229,8 @@ MESSAGES = Operation(
     source=f"{SPEC} 6.2",
     query=QuerySpec(shape=WpsMessagesQuery, required=("session_id",), example={"session_id": _SESSION}),
     responses=(
-        _given(
-            "What was said, oldest first.",
+        _success(
+            "The messages, oldest first.",
             WpsEnvelope[WpsPage[SessionMessage]],
             {
                 "items": [
@@ -255,20 +255,20 @@ MESSAGES = Operation(
 NAME = Operation(
     source=f"{SPEC} 6.1",
     responses=(
-        _given("The session's name.", WpsEnvelope[SessionResponse], {"session_id": _SESSION, "name": "Weather"}),
+        _success("The session's name.", WpsEnvelope[SessionResponse], {"session_id": _SESSION, "name": "Weather"}),
     ),
-    more="While none is set, the beginning of the first message.",
+    more="If none is set, the beginning of the first message.",
     not_found=("conversation",),
 )
 DELETE = Operation(
     source=f"{SPEC} 6.1",
-    responses=(_given("Gone, with its messages.", WpsEnvelope[EmptyObject], {}),),
+    responses=(_success("Deleted, with its messages.", WpsEnvelope[EmptyObject], {}),),
     not_found=("conversation",),
 )
 DETAIL = Operation(
     source=f"{SPEC} 6.1",
     responses=(
-        _given(
+        _success(
             "The agent.",
             WpsEnvelope[AppDetail],
             {
@@ -284,7 +284,7 @@ DETAIL = Operation(
 )
 
 
-def _no_token(error: str, code: int, reason: str) -> dict[str, Any]:
+def _token_error(error: str, code: int, reason: str) -> dict[str, Any]:
     return {
         "code": code,
         "msg": error,
@@ -310,21 +310,23 @@ TOKENS = Operation(
     ),
     responses=(
         ResponseSpec(
-            meaning="A token.",
+            meaning="The token.",
             shape=TokenResponse,
             examples={"success": {"access_token": "kso_at_0123", "expires_in": 7200, "token_type": "bearer"}},
         ),
         ResponseSpec(
-            meaning="No token.",
+            meaning="No token was issued.",
             status=400,
             shape=TokenError,
-            examples={"a used code": _no_token("invalid_grant", 40000005, "code is unknown, used or expired")},
+            examples={"a used code": _token_error("invalid_grant", 40000005, "code is unknown, used or expired")},
         ),
         ResponseSpec(
-            meaning="The credential is not known.",
+            meaning="Unknown credential or wrong secret.",
             status=401,
             shape=TokenError,
-            examples={"a wrong secret": _no_token("invalid_client", 40000002, "client_id or client_secret is wrong")},
+            examples={
+                "a wrong secret": _token_error("invalid_client", 40000002, "client_id or client_secret is wrong")
+            },
         ),
     ),
 )
@@ -342,19 +344,19 @@ CONSENT = Operation(
     ),
     responses=(
         ResponseSpec(
-            meaning="Back to the application, with `code` or `error` in the query.",
+            meaning="Redirect to the application, with `code` or `error` in the query.",
             status=302,
             media_type="",
-            headers=(Parameter(name="Location", meaning="The `redirect_uri`, longer."),),
+            headers=(Parameter(name="Location", meaning="The `redirect_uri` with these fields added."),),
         ),
         ResponseSpec(
-            meaning="The credential or the address is not known.",
+            meaning="Unknown credential or unregistered URI.",
             status=400,
             shape=TokenError,
-            examples={"another address": _no_token("invalid_request", 40000001, "redirect_uri is not registered")},
+            examples={"another address": _token_error("invalid_request", 40000001, "redirect_uri is not registered")},
         ),
         ResponseSpec(
-            meaning="The credential has no `auto_approve_user`: a page that says so.",
+            meaning="The credential has no `auto_approve_user`; an HTML page explains this.",
             status=403,
             media_type="text/html",
         ),
@@ -363,30 +365,30 @@ CONSENT = Operation(
 )
 
 
-# What all have in common --------------------------------------------------------------------------------------------
+# Common to all operations -------------------------------------------------------------------------------------------
 
 INFO = DialectInfo(
     title="WPS open platform, agent chat",
-    meaning="Calls are signed by KSO-1; a user token beside the signature names the end user. The vendor's paths are"
+    meaning="Requests are signed with KSO-1; an additional user token identifies the end user. The vendor's paths are"
     " served in every spelling it published.",
     refusal=WpsError,
     schemes=(
         SecurityScheme(
             name="signature",
             header="X-Kso-Authorization",
-            meaning="`KSO-1 APPID:SIGNATURE`: HMAC-SHA256, with APPKEY, of `KSO-1`, method, address with query,"
-            " `Content-Type`, `X-Kso-Date` and the body's SHA-256 (nothing for no body), one behind the other.",
+            meaning="`KSO-1 APPID:SIGNATURE`: HMAC-SHA256, keyed with APPKEY, of the concatenation of `KSO-1`, method,"
+            " path with query, `Content-Type`, `X-Kso-Date` and the body's SHA-256 (empty without a body).",
         ),
         SecurityScheme(
             name="date",
             header="X-Kso-Date",
-            meaning=f"When the call was signed, `Mon, 02 Jan 2006 15:04:05 GMT`; at most {DATE_WINDOW_S} s off.",
+            meaning=f"Time of signing, `Mon, 02 Jan 2006 15:04:05 GMT`; at most {DATE_WINDOW_S} s off.",
         ),
         SecurityScheme(
             name="token",
             kind="bearer",
-            meaning="A user token of `/oauth2/token`. Alone it is enough where the credential's `require_signature` is"
-            " false, and it is needed where its `user_token` is `required`.",
+            meaning="A user token from `/oauth2/token`. Sufficient on its own if the credential's `require_signature`"
+            " is false; required if its `user_token` is `required`.",
         ),
     ),
     needs=(("signature", "date"), ("signature", "date", "token"), ("token",)),

@@ -1,4 +1,4 @@
-"""Where a list goes on: a token that nobody but the credential's server can have made."""
+"""Page tokens: an authenticated position in a list."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from palaver.core.types import Principal
 
 _MAC_BYTES = 12
 _PLACE = re.compile(rb"[0-9]{1,17}(?::[0-9]{1,17})*")
-"""Numbers that are ids and times of ours, whoever wrote them: a caller knows the secret, too."""
+"""Decimal ids and times. Validated even behind a MAC, because the caller knows the secret too."""
 
 
 def token(who: Principal, of: str, *place: int) -> str:
-    """A ``next_page_token`` for the list ``of``, which goes on behind ``place``."""
+    """A ``next_page_token`` for the list ``of``; the next page starts after ``place``."""
     written = ":".join(map(str, place)).encode()
     return _text(_mac(who, of, written) + written)
 
 
 def place(who: Principal, of: str, sent: str, *, numbers: int = 1) -> tuple[int, ...]:
-    """The place, so many ``numbers``, that a token of the same caller and list names; none for the first page.
-    Raises ``Invalid``."""
+    """The place in a token of the same caller and list, as ``numbers`` numbers; empty for the first page.
+
+    Raises ``Invalid``.
+    """
     if not sent:
         return ()
     try:
@@ -32,10 +34,10 @@ def place(who: Principal, of: str, sent: str, *, numbers: int = 1) -> tuple[int,
     mac, written = data[:_MAC_BYTES], data[_MAC_BYTES:]
     if sent != _text(data) or not hmac.compare_digest(mac, _mac(who, of, written)):
         raise _not_ours()
-    found = tuple(int(number) for number in written.split(b":")) if _PLACE.fullmatch(written) else ()
-    if len(found) != numbers:
+    position = tuple(int(number) for number in written.split(b":")) if _PLACE.fullmatch(written) else ()
+    if len(position) != numbers:
         raise _not_ours()
-    return found
+    return position
 
 
 def _text(data: bytes) -> str:

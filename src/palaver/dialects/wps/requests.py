@@ -1,4 +1,4 @@
-"""What callers send. Source: the vendor's page, and the wire specification ``wps.md``, sections 4.1 and 6."""
+"""Request bodies and queries. Source: the vendor's page, and the wire specification ``wps.md``, sections 4.1 and 6."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class RunVariable(msgspec.Struct, kw_only=True):
 class CreateChatRequest(msgspec.Struct, kw_only=True):
     """The body of create chat."""
 
-    text: Annotated[str | None, Meta(description="What the user says.")] = None
+    text: Annotated[str | None, Meta(description="The user's message.")] = None
     stream: Annotated[
-        bool | None, Meta(description="Whether to follow the answer; without it the path says: below `/v7/sse/` yes.")
+        bool | None, Meta(description="Whether to stream the answer. Default: true below `/v7/sse/`, otherwise false.")
     ] = None
-    session_id: Annotated[str | None, Meta(description="Without it a new session is made.")] = None
-    files: Annotated[list[str] | None, Meta(description="Ids or addresses of files, kept with the message.")] = None
+    session_id: Annotated[str | None, Meta(description="If absent, a new session is created.")] = None
+    files: Annotated[list[str] | None, Meta(description="IDs or URLs of files, stored with the message.")] = None
     variables: Annotated[list[RunVariable] | None, Meta(description="Values for the agent's instructions.")] = None
 
     @property
@@ -43,7 +43,7 @@ class CreateChatRequest(msgspec.Struct, kw_only=True):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The run's variables; of a repeated key the last counts."""
+        """The run's variables. If a key is repeated, the last one wins."""
         return {pair.key: pair.value for pair in self.variables or () if pair.value is not None}
 
 
@@ -54,13 +54,13 @@ class CreateSessionRequest(msgspec.Struct, kw_only=True):
 
 
 class CancelChatRequest(msgspec.Struct, kw_only=True):
-    """The body or the query of cancel chat, where the path does not name it."""
+    """The body or query of cancel chat, when the path has no chat id."""
 
     chat_id: Annotated[str | None, Meta(description="From create chat.")] = None
 
 
 Size = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
-Next = Annotated[str, Meta(description="From the page before; without it the first page.")]
+Next = Annotated[str, Meta(description="From the previous page; absent for the first page.")]
 
 
 class WpsSessionsQuery(msgspec.Struct, kw_only=True):
@@ -75,7 +75,7 @@ class WpsMessagesQuery(msgspec.Struct, kw_only=True):
 
     session_id: str
     page_size: Size = PAGE
-    with_event: Annotated[bool, Meta(description="Whether answers come with their steps.")] = False
+    with_event: Annotated[bool, Meta(description="Whether answers include their steps.")] = False
     next_page_token: Next = ""
 
 
@@ -88,8 +88,10 @@ class TokenRequest(msgspec.Struct, kw_only=True):
     ] = None
     client_id: Annotated[str | None, Meta(description="APPID.")] = None
     client_secret: Annotated[str | None, Meta(description="APPKEY.")] = None
-    code: Annotated[str | None, Meta(description="From the consent, for `authorization_code`.")] = None
-    redirect_uri: Annotated[str | None, Meta(description="The one of the consent, for `authorization_code`.")] = None
+    code: Annotated[str | None, Meta(description="From the consent redirect, for `authorization_code`.")] = None
+    redirect_uri: Annotated[str | None, Meta(description="The same as for the consent, for `authorization_code`.")] = (
+        None
+    )
     refresh_token: Annotated[str | None, Meta(description="For `refresh_token`.")] = None
 
 
@@ -97,29 +99,29 @@ class ConsentRequest(msgspec.Struct, kw_only=True):
     """The query of ``/oauth2/auth``."""
 
     client_id: Annotated[str | None, Meta(description="APPID.")] = None
-    redirect_uri: Annotated[str | None, Meta(description="One that the credential has.")] = None
+    redirect_uri: Annotated[str | None, Meta(description="One registered with the credential.")] = None
     response_type: Annotated[str | None, Meta(description="`code`.")] = None
-    scope: Annotated[str | None, Meta(description="Scopes with commas between them.")] = None
-    state: Annotated[str | None, Meta(description="Comes back as it is.")] = None
+    scope: Annotated[str | None, Meta(description="Scopes, separated by commas.")] = None
+    state: Annotated[str | None, Meta(description="Returned unchanged.")] = None
 
 
 def create_chat(members: dict[str, Any]) -> CreateChatRequest:
-    """Raises ``Invalid``: what is missing comes before what is wrong."""
+    """Raises ``Invalid``. Missing fields are reported before malformed ones."""
     required(members, "text")
     return parse(CreateChatRequest, members)
 
 
 def create_session(members: dict[str, Any]) -> CreateSessionRequest:
-    request = parse(CreateSessionRequest, members)
-    if request.name is not None and len(request.name) > MAX_NAME:
+    body = parse(CreateSessionRequest, members)
+    if body.name is not None and len(body.name) > MAX_NAME:
         raise Invalid(field="name", rule="length", detail=f"more than {MAX_NAME} characters")
-    return request
+    return body
 
 
-def cancelled_chat(call: Request) -> str:
-    """The chat that the body names, else the query."""
-    said = parse(CancelChatRequest, json_object(call.body, empty_is_object=True)).chat_id
-    return required(form(call.query) if said is None else {"chat_id": said}, "chat_id")
+def cancelled_chat(request: Request) -> str:
+    """The chat id from the body, otherwise from the query."""
+    chat_id = parse(CancelChatRequest, json_object(request.body, empty_is_object=True)).chat_id
+    return required(form(request.query) if chat_id is None else {"chat_id": chat_id}, "chat_id")
 
 
 def sessions_query(encoded: str) -> WpsSessionsQuery:
@@ -138,7 +140,7 @@ def messages_query(encoded: str) -> WpsMessagesQuery:
 
 
 def required(members: Mapping[str, Any], name: str) -> Any:
-    """The member of that name. Raises ``Invalid`` where it is absent, null or blank."""
+    """The member ``name``. Raises ``Invalid`` if it is absent, null or blank."""
     value = members.get(name)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise Invalid(field=name, rule="required")
@@ -146,7 +148,7 @@ def required(members: Mapping[str, Any], name: str) -> Any:
 
 
 def form(encoded: str) -> dict[str, str]:
-    """The members of a query or a form; of a repeated one the last counts. Raises ``Invalid`` for too many."""
+    """The fields of a query or form. If one is repeated, the last wins. Raises ``Invalid`` if there are too many."""
     try:
         pairs = parse_qsl(encoded, keep_blank_values=True, errors="replace", max_num_fields=MAX_FIELDS)
     except ValueError as error:
@@ -155,7 +157,7 @@ def form(encoded: str) -> dict[str, str]:
 
 
 def page_size(query: Mapping[str, str], default: int | None = None) -> int:
-    """How many items a page has. Raises ``Invalid``, also where there is none and no ``default``."""
+    """The page size. Raises ``Invalid``, also if it is absent and there is no ``default``."""
     text = query.get("page_size", "").strip()
     if not text and default is not None:
         return default
@@ -166,7 +168,7 @@ def page_size(query: Mapping[str, str], default: int | None = None) -> int:
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:
-    """A member that is ``true`` or ``false``, and false where it is absent."""
+    """A member that is ``true`` or ``false``; false if absent."""
     match query.get(name, "").strip().lower():
         case "true":
             return True

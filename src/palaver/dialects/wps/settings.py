@@ -1,4 +1,4 @@
-"""What a credential of this dialect may be told. Source: wire specification, README section 8."""
+"""The settings of this dialect's credentials. Source: wire specification, README section 8."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _number(value: Any) -> int:
 
 
 def _address_list(value: Any) -> list[str]:
-    """Where a browser may be sent back to; ``null`` is nowhere."""
+    """URIs that a browser may be redirected to; ``null`` means none."""
     return texts(value) or []
 
 
@@ -33,24 +33,24 @@ def _user(value: Any) -> str | None:
 
 SETTINGS = (
     *COMMON_SETTINGS,
-    KeySetting(name="require_signature", read=boolean, meaning="false: a user token alone is enough"),
-    KeySetting(name="date_window_s", read=_number, meaning="how far X-Kso-Date may be off, in seconds"),
-    KeySetting(name="user_token", read=choice("optional", "required"), meaning="whether a call needs a user token"),
+    KeySetting(name="require_signature", read=boolean, meaning="false: a user token alone is sufficient"),
+    KeySetting(name="date_window_s", read=_number, meaning="maximum clock skew of X-Kso-Date, in seconds"),
+    KeySetting(name="user_token", read=choice("optional", "required"), meaning="whether requests need a user token"),
     USER_HEADER,
     KeySetting(name="sse_data_prefix", read=boolean, meaning="true: stream as standard server-sent events"),
     KeySetting(name="stream_media_type", read=choice(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
-    KeySetting(name="error_event", read=boolean, meaning="true: a failed run's stream also has an error event"),
+    KeySetting(name="error_event", read=boolean, meaning="true: streams of failed runs include an error event"),
     KeySetting(
         name="partial_every_ms",
         read=_number,
-        meaning="the least time between two messages that repeat the growing answer; 0: one after every token",
+        meaning="minimum interval between messages that repeat the growing answer; 0: one after every token",
     ),
     KeySetting(
         name="token_gap_ms",
         read=_number,
-        meaning="how long after a token no message repeats it, for pages that append tokens late; 0: not at all",
+        meaning="minimum delay before a message repeats a token, for pages that append tokens late; 0: none",
     ),
-    KeySetting(name="tokens", read=boolean, meaning="false: streams have no token events, the messages alone"),
-    KeySetting(name="redirect_uris", read=_address_list, meaning="addresses that consent may return to"),
-    KeySetting(name="auto_approve_user", read=_user, meaning="the end user that consent is given for; null: nobody's"),
+    KeySetting(name="tokens", read=boolean, meaning="false: streams have messages but no token events"),
+    KeySetting(name="redirect_uris", read=_address_list, meaning="URIs that consent may redirect to"),
+    KeySetting(name="auto_approve_user", read=_user, meaning="the end user whose consent is granted; null: none"),
 )

@@ -1,12 +1,12 @@
-"""A run's events as the vendor's messages: one JSON object and two newlines each, in one write unless it is very long.
+"""Encodes a run's events as the vendor's messages: a JSON object and two newlines each, in one write unless very long.
 
-Source: the vendor's page, and the wire specification ``wps.md``, section 5. The text that a client shows is the last
-``add_message``'s, which repeats the whole answer; so that a long answer is not written anew for every word, those
-messages are at least ``partial_every_ms`` apart while the answer grows.
+Source: the vendor's page, and the wire specification ``wps.md``, section 5. Clients show the text of the latest
+``add_message``, which repeats the whole answer. To avoid resending a long answer for every word, these messages are at
+least ``partial_every_ms`` apart while the answer grows.
 
-A Langflow page appends a token 10 ms late, and replaces what it shows on an ``add_message`` at once. So that it never
-appends what a message has shown already, a message keeps ``token_gap_ms`` away from the tokens that it repeats, from
-when these have been written.
+A Langflow page appends a token 10 ms late, but replaces its text on an ``add_message`` at once. To keep it from
+appending text that a message already contained, a message follows the tokens it repeats by at least ``token_gap_ms``,
+counted from when they were written.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from palaver.wire.framing import EscapedText, ascii_text
 
 OUTPUT_LENGTH = 2000
 PAGE_PAUSE_S = 0.45
-"""A Langflow page lets the first node appear to work for 0.3 s and reads what came meanwhile at once, afterwards. The
-rest is for a page that is slow to begin."""
+"""A Langflow page shows the first node as busy for 0.3 s, then handles everything received meanwhile at once. The rest
+is a margin for pages that start slowly."""
 _PROPERTIES = (
     '{"text_color": null, "background_color": null, "edited": false, "source": {"id": null, "display_name": null,'
     ' "source": null}, "icon": "%s", "allow_markdown": false, "positive_feedback": null, "state": "%s", "targets": []}'
@@ -34,7 +34,7 @@ _PROPERTIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WpsStreamOptions:
-    """How a credential wants its streams."""
+    """A credential's stream settings."""
 
     zone: tzinfo = UTC
     partial_every_s: float = 0.1
@@ -45,14 +45,16 @@ class WpsStreamOptions:
 
 
 class WpsEncoder:
-    """Encodes one run. ``session`` is the conversation as the caller is to see it."""
+    """Encodes one run. ``session`` is the session id as the caller sees it."""
 
     aborts_on_failure = False
     always_heartbeat = False
 
-    def __init__(self, session: str, agent: Agent, question: Message, answer: Message, form: WpsStreamOptions) -> None:
-        self._prefix = "data: " if form.data_prefix else ""
-        self._form = form
+    def __init__(
+        self, session: str, agent: Agent, question: Message, answer: Message, options: WpsStreamOptions
+    ) -> None:
+        self._prefix = "data: " if options.data_prefix else ""
+        self._options = options
         self._session = ascii_text(session)
         self._agent = agent
         self._question = question
@@ -60,7 +62,7 @@ class WpsEncoder:
         self._answer = answer.uid
         self._chat = str(answer.uid)
         self._text = EscapedText()
-        self._shown = ""
+        self._output = ""
         self._steps = WpsContentBlocks(question.text, self._began)
         self._head = self._message_head(answer, "Machine", "Agent")
         self._tail = f', "id": "{self._chat}", "flow_id": "{agent.uid}", "chat_id": "{self._chat}"}}'
@@ -69,18 +71,18 @@ class WpsEncoder:
         self._began_at = 0.0
         self._pending = False
         self._partial_at = 0.0
-        self._gap_s = form.token_gap_s if form.tokens and form.partial_every_s else 0.0
+        self._gap_s = options.token_gap_s if options.tokens and options.partial_every_s else 0.0
         self._quiet_until = 0.0
         self._unwritten: set[Literal["beginning", "token"]] = set()
         self._held: list[str] = []
         self._ended: RunEnded | None = None
         self._second = (0, "")
-        # A run that need not wait shows its beginning, and the chat_id to cancel it by, before its model says a word.
+        # A run that starts at once sends its opening, with the chat_id needed to cancel it, before the model answers.
         self.flush_at: float | None = None if answer.waiting else 0.0
 
     @property
     def heartbeat(self) -> bytes:
-        return b": ping\n\n" if self._form.data_prefix else b"\n\n"
+        return b": ping\n\n" if self._options.data_prefix else b"\n\n"
 
     def encode(self, event: Event, now: float) -> list[bytes]:
         writes = self.flush(now)
@@ -94,7 +96,7 @@ class WpsEncoder:
                 self._answering = isinstance(part, Text)
                 return writes
             case PartAdded(part=part):
-                return [*writes, *self._partial(now)] if self._steps.took(part) else writes
+                return [*writes, *self._partial(now)] if self._steps.add(part) else writes
             case RunEnded():
                 return [*writes, *self._ending(event, now)]
             case _:
@@ -109,7 +111,7 @@ class WpsEncoder:
         return [*writes, *self._growing(now), *self._released(now)]
 
     def written(self, now: float) -> None:
-        """A page's times begin when it has the bytes, not when they were made."""
+        """Intervals count from when the bytes were written, not from when they were encoded."""
         if "beginning" in self._unwritten:
             self._began_at = now
         if "token" in self._unwritten:
@@ -127,16 +129,16 @@ class WpsEncoder:
         self._begun, self._began_at = True, now
         self._unwritten.add("beginning")
         first, second, third = self._nodes()
-        asked = self._question
-        text = ascii_text(asked.text)[1:-1]
-        files = dumps([file.ref for file in asked.files])
-        head = self._message_head(asked, "User", "User")
-        tail = self._tail.replace(self._chat, str(asked.uid), 1)
+        question = self._question
+        text = ascii_text(question.text)[1:-1]
+        files = dumps([file.ref for file in question.files])
+        head = self._message_head(question, "User", "User")
+        tail = self._tail.replace(self._chat, str(question.uid), 1)
         user = f'{head}{text}", "files": {files}, {self._state("complete", icon="")}[]{tail}'
         return [
             *self._write("vertices_sorted", dumps({"ids": [first], "to_run": [first, second, third]})),
             *self._write("add_message", user),
-            *self._vertex(0, asked.text, at=milliseconds(asked), took=0),
+            *self._vertex(0, question.text, at=milliseconds(question), took=0),
             *self._growing(now),
         ]
 
@@ -147,23 +149,23 @@ class WpsEncoder:
     # The middle -----------------------------------------------------------------------------------------------------
 
     def _grown(self, text: str, now: float) -> list[bytes]:
-        """More of the answer: a token, unless a message is so close that it has to go out first."""
+        """Extend the answer: sends a token, unless a pending message is due so soon that it must go first."""
         if self._pending and self.flush_at is not None and self._quiet_after(now) > self.flush_at:
             self._held.append(text)
             return []
         return [*self._token(text, now), *self._partial(now)]
 
     def _released(self, now: float) -> list[bytes]:
-        """What was held back for a message, as one token."""
+        """The text held back for a pending message, as one token."""
         text = "".join(self._held)
         self._held.clear()
         return [*self._token(text, now), *self._partial(now)] if text else []
 
     def _token(self, text: str, now: float) -> list[bytes]:
-        if len(self._shown) < OUTPUT_LENGTH:
-            self._shown += text[:OUTPUT_LENGTH]
+        if len(self._output) < OUTPUT_LENGTH:
+            self._output += text[:OUTPUT_LENGTH]
         chunk = self._text.add(text).decode("ascii")
-        if not self._form.tokens:
+        if not self._options.tokens:
             return []
         self._quiet_until = self._quiet_after(now)
         self._unwritten.add("token")
@@ -173,7 +175,7 @@ class WpsEncoder:
         return self._write("token", data)
 
     def _quiet_after(self, now: float) -> float:
-        """Until when no message may repeat a token of this moment."""
+        """The time before which no message may repeat a token sent now."""
         return max(now, self._began_at + PAGE_PAUSE_S) + self._gap_s if self._gap_s else now
 
     def _stamp(self, now: float) -> str:
@@ -182,19 +184,19 @@ class WpsEncoder:
         return self._second[1]
 
     def _partial(self, now: float) -> list[bytes]:
-        """The message as it is now, or a note that it is to be said when the time has come."""
+        """Send the message as it is now, or schedule it for when it is due."""
         self._pending = True
-        self.flush_at = max(self._partial_at + self._form.partial_every_s, self._quiet_until)
-        return self._growing(now) if self.flush_at <= now or not self._form.partial_every_s else []
+        self.flush_at = max(self._partial_at + self._options.partial_every_s, self._quiet_until)
+        return self._growing(now) if self.flush_at <= now or not self._options.partial_every_s else []
 
     def _growing(self, now: float) -> list[bytes]:
         self._pending, self.flush_at, self._partial_at = False, None, now
-        return self._write("add_message", *self._message("partial", self._steps.written()))
+        return self._write("add_message", *self._message("partial", self._steps.partial()))
 
     # The end --------------------------------------------------------------------------------------------------------
 
     def _ending(self, ended: RunEnded, now: float) -> list[bytes]:
-        """The end, now or when the last token is old enough."""
+        """End the stream now, or once the last token is old enough."""
         writes = self._released(now)
         self._pending, self._ended, self.flush_at = False, ended, self._quiet_until
         return writes if now < self._quiet_until else [*writes, *self._end(ended)]
@@ -202,25 +204,25 @@ class WpsEncoder:
     def _end(self, ended: RunEnded) -> list[bytes]:
         self.flush_at = None
         failed = ended.status.failed
-        message = self._message("complete", self._steps.ended(self._text, ended), failed=failed)
+        message = self._message("complete", self._steps.complete(self._text, ended), failed=failed)
         took = max(0, ended.at - self._began)
         writes = self._write("add_message", *message)
         if failed:
-            if self._form.error_event:
+            if self._options.error_event:
                 writes += self._write("error", *self._problem(ended))
-            writes += self._vertex(1, self._shown, at=ended.at, took=took, reason=failure(ended.problem))
+            writes += self._vertex(1, self._output, at=ended.at, took=took, reason=failure(ended.problem))
         else:
-            writes += self._vertex(1, self._shown, at=ended.at, took=took)
-            writes += self._vertex(2, self._shown, at=ended.at, took=0)
+            writes += self._vertex(1, self._output, at=ended.at, took=took)
+            writes += self._vertex(2, self._output, at=ended.at, took=0)
         return [*writes, *self._write("end", "{}")]
 
-    # Forms ----------------------------------------------------------------------------------------------------------
+    # Formats --------------------------------------------------------------------------------------------------------
 
     def _write(self, event: str, *data: str | EscapedText) -> list[bytes]:
         return joined((f'{self._prefix}{{"event": "{event}", "data": ', *data, "}\n\n"))
 
     def _message_head(self, message: Message, sender: str, name: str) -> str:
-        made = local_time(message.created, self._form.zone)
+        made = local_time(message.created, self._options.zone)
         return (
             f'{{"timestamp": "{made}", "sender": "{sender}", "sender_name": "{name}",'
             f' "session_id": {self._session}, "text": "'
@@ -234,7 +236,7 @@ class WpsEncoder:
 
     @staticmethod
     def _state(state: str, *, icon: str, failed: bool = False) -> str:
-        """What stands between a message's files and its blocks."""
+        """The members between a message's files and its content blocks."""
         error, category = ("true", "error") if failed else ("false", "message")
         properties = _PROPERTIES % (icon, state)
         return (
@@ -242,24 +244,24 @@ class WpsEncoder:
         )
 
     def _problem(self, ended: RunEnded) -> tuple[str | EscapedText, ...]:
-        """A failed run's message once more, as a message of its own whose text is the reason."""
+        """A failed run's message again, as a separate message with the reason as its text."""
         written = self._state("complete", icon="Bot", failed=True)
-        blocks = self._steps.ended(self._text, ended)
+        blocks = self._steps.complete(self._text, ended)
         tail = self._tail.replace(self._chat, str(derived_uid(self._answer, "error")), 1)
         reason = ascii_text(failure(ended.problem))[1:-1]
         return (self._head, reason, f'", "files": [], {written}', *blocks, tail)
 
     def _vertex(self, at_node: int, text: str, *, at: int, took: int, reason: str | None = None) -> list[bytes]:
-        """That a node is done; ``reason`` says why it failed."""
+        """Report a node as done; as failed if there is a ``reason``."""
         nodes = self._nodes()
-        said = (
+        message = (
             {"message": text[:OUTPUT_LENGTH], "type": "text"}
             if reason is None
             else {"message": {"errorMessage": reason, "stackTrace": ""}, "type": "error"}
         )
         data = {
             "results": {},
-            "outputs": {"message": said},
+            "outputs": {"message": message},
             "logs": {},
             "message": {},
             "artifacts": {},
@@ -282,7 +284,7 @@ class WpsEncoder:
 
 
 def duration(milliseconds: int) -> str:
-    """A time in words: ``12 ms``, ``3.4 seconds``, ``1 minute, 2.5 seconds``."""
+    """A readable duration: ``12 ms``, ``3.4 seconds``, ``1 minute, 2.5 seconds``."""
     if milliseconds < 1000:
         return f"{milliseconds} ms"
     minutes, tenths = divmod((milliseconds + 50) // 100, 600)

@@ -18,8 +18,8 @@ Handle = Callable[[Request, Principal, Services], Awaitable[Response | Streaming
 def personal(handle: Handle) -> Handler:
     """``handle`` for every key, once its end user is known."""
 
-    async def handled(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
-        return await handle(call, await _for_user(call, who, room), room)
+    async def handled(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
+        return await handle(request, await _for_user(request, who, services), services)
 
     return handled
 
@@ -30,11 +30,11 @@ def agent_bound(who: Principal) -> None:
         raise Forbidden(reason="kind")
 
 
-async def _for_user(call: Request, who: Principal, room: Services) -> Principal:
-    number = None if who.user is not None else user_number(call, who.key)
+async def _for_user(request: Request, who: Principal, services: Services) -> Principal:
+    number = None if who.user is not None else user_number(request, who.key)
     if number is None:
         return who
-    return who.acting_for((await room.users.find(who, number)).name)
+    return who.acting_for((await services.users.find(who, number)).name)
 
 
 def unrestricted(who: Principal) -> Principal:
@@ -43,29 +43,29 @@ def unrestricted(who: Principal) -> Principal:
     return msgspec.structs.replace(who, key=msgspec.structs.replace(who.key, settings=settings))
 
 
-async def own_conversation(call: Request, who: Principal, room: Services) -> tuple[Conversation, Agent]:
+async def own_conversation(request: Request, who: Principal, services: Services) -> tuple[Conversation, Agent]:
     """The conversation that the path names, and its enabled agent; without either there is no conversation."""
-    ref = call.params.get("conversationId") or call.params["id"]
-    found = await room.chat.conversation(who, conversation_ref(ref))
+    ref = request.params.get("conversationId") or request.params["id"]
+    conversation = await services.chat.conversation(who, conversation_ref(ref))
     try:
-        return found, await room.chat.agent(who, found.agent)
+        return conversation, await services.chat.agent(who, conversation.agent)
     except NotFound as problem:
         raise NotFound(noun="conversation", ref=ref[:80]) from problem
 
 
-async def bound_agent(who: Principal, room: Services) -> Agent:
+async def bound_agent(who: Principal, services: Services) -> Agent:
     """The agent the key is bound to. Raises ``NotFound``, for a disabled one as well."""
     ref = str(who.key.setting("agent", ""))
-    for agent in await room.chat.agents(who):
+    for agent in await services.chat.agents(who):
         if ref in agent.names:
             return agent
     raise NotFound(noun="agent", ref=ref)
 
 
-async def bound_conversation(ref: str | int, who: Principal, room: Services) -> tuple[Conversation, Agent]:
+async def bound_conversation(ref: str | int, who: Principal, services: Services) -> tuple[Conversation, Agent]:
     """A conversation of the user's with the key's agent, as the older paths find it."""
-    found = await room.chat.conversation(who, conversation_ref(str(ref)))
-    agent = await room.chat.agent(who, found.agent)
+    conversation = await services.chat.conversation(who, conversation_ref(str(ref)))
+    agent = await services.chat.agent(who, conversation.agent)
     if str(who.key.setting("agent", "")) not in agent.names:
         raise Conflict(reason="agent")
-    return found, agent
+    return conversation, agent

@@ -17,14 +17,14 @@ LIFE_S = 3600
 LONGEST = 2048
 
 
-async def address(call: Request, who: Principal, room: Services) -> Response:
+async def address(request: Request, who: Principal, services: Services) -> Response:
     """The address of a file of the caller's end user, with a token that is good for that file alone."""
-    query = address_query(call)
-    file = await room.files.get(who, _key(query.fileUrl))
-    token = room.users.sign_token(who.key, "file", who.user or "", (file.key,), life_s=LIFE_S)
+    query = address_query(request)
+    file = await services.files.get(who, _key(query.fileUrl))
+    token = services.users.sign_token(who.key, "file", who.user or "", (file.key,), life_s=LIFE_S)
     plain = query.fileUrl.partition("#")[0].partition("?")[0]
     download = "&download=true" if query.download else ""
-    return success(call, f"{plain}?{AK}={token}{download}")
+    return success(request, f"{plain}?{AK}={token}{download}")
 
 
 def _key(url: str) -> str:

@@ -19,12 +19,12 @@ from palaver.dialects.xspace.requests import (
     blank,
     body_of,
     conversation_ref,
-    fitting_topic,
     history_query,
     list_query,
     parts_of,
+    requested_topic,
     topic_of,
-    wanted_topic,
+    valid_topic,
 )
 from palaver.dialects.xspace.responses import conversation_dto, message_dto
 from palaver.wire.bodies import as_id, idempotency_key
@@ -34,114 +34,116 @@ from palaver.wire.list_response import history_response, split_around
 from palaver.wire.operation import Operation
 
 
-async def update(call: Request, who: Principal, room: Services) -> Response:
+async def update(request: Request, who: Principal, services: Services) -> Response:
     """Set the topic: the one given, else one made of the first message."""
-    request = body_of(TopicRequest, call)
-    found, agent = await own_conversation(call, who, room)
-    topic = wanted_topic(request)
+    body = body_of(TopicRequest, request)
+    conversation, agent = await own_conversation(request, who, services)
+    topic = requested_topic(body)
     if topic is None:
-        topic = await _made_topic(request.firstMessage or "", found, agent, room)
-    renamed = await room.chat.rename(who, found.id, topic, icon=request.icon)
-    return success(call, conversation_dto(renamed, agent, call))
+        topic = await _made_topic(body.firstMessage or "", conversation, agent, services)
+    renamed = await services.chat.rename(who, conversation.id, topic, icon=body.icon)
+    return success(request, conversation_dto(renamed, agent, request))
 
 
-async def _made_topic(first_message: str, found: Conversation, agent: Agent, room: Services) -> str:
+async def _made_topic(first_message: str, conversation: Conversation, agent: Agent, services: Services) -> str:
     """The message's content, unless the agent's model is to name the conversation and does."""
     named = ""
     if agent.spec.auto_title == "model":
-        named = await room.chat.title(agent, first_message, found.summary)
+        named = await services.chat.title(agent, first_message, conversation.summary)
     return topic_of(first_message if blank(named) else named)
 
 
-async def add(call: Request, who: Principal, room: Services) -> Response:
+async def add(request: Request, who: Principal, services: Services) -> Response:
     """Make a conversation."""
-    request = body_of(AddRequest, call)
-    claim = idempotency_key(call, "POST /api/v1/chat/conversation/add")
-    if request.agentId is None:
+    body = body_of(AddRequest, request)
+    claim = idempotency_key(request, "POST /api/v1/chat/conversation/add")
+    if body.agentId is None:
         raise Invalid(field="agentId", rule="required")
-    agent = await room.chat.agent(unrestricted(who), as_id(request.agentId) or 0)
+    agent = await services.chat.agent(unrestricted(who), as_id(body.agentId) or 0)
     if not who.may_use(agent):
         raise Forbidden(reason="agent")
-    topic = fitting_topic(request.topic)
+    topic = valid_topic(body.topic)
 
     async def work() -> tuple[Response, Subject]:
-        made = await room.chat.create(who, agent, title=topic, variables=request.variables)
-        return success(call, made.id), made
+        created = await services.chat.create(who, agent, title=topic, variables=body.variables)
+        return success(request, created.id), created
 
-    return await answer_once(room, who, claim, work)
-
-
-async def detail(call: Request, who: Principal, room: Services) -> Response:
-    found, agent = await own_conversation(call, who, room)
-    return success(call, conversation_dto(found, agent, call))
+    return await answer_once(services, who, claim, work)
 
 
-async def listing(call: Request, who: Principal, room: Services) -> Response:
+async def detail(request: Request, who: Principal, services: Services) -> Response:
+    conversation, agent = await own_conversation(request, who, services)
+    return success(request, conversation_dto(conversation, agent, request))
+
+
+async def listing(request: Request, who: Principal, services: Services) -> Response:
     """The user's titled conversations with an agent, the one changed last first."""
-    query = list_query(call)
+    query = list_query(request)
     try:
-        agent = await room.chat.any_agent(who, as_id(query.agentId) or 0)
+        agent = await services.chat.any_agent(who, as_id(query.agentId) or 0)
     except NotFound:
-        return success(call, [])
-    wanted = ConversationQuery(agent=agent.id, titled=True, containing=query.topic, limit=query.limit)
-    found = await room.chat.conversations(who, await _behind(wanted, query.lastId, who, room))
-    return success(call, [conversation_dto(one, agent, call, listed=True) for one in found])
+        return success(request, [])
+    conversation_query = ConversationQuery(agent=agent.id, titled=True, containing=query.topic, limit=query.limit)
+    rows = await services.chat.conversations(who, await _behind(conversation_query, query.lastId, who, services))
+    return success(request, [conversation_dto(one, agent, request, listed=True) for one in rows])
 
 
-async def _behind(wanted: ConversationQuery, last: int | None, who: Principal, room: Services) -> ConversationQuery:
+async def _behind(query: ConversationQuery, last: int | None, who: Principal, services: Services) -> ConversationQuery:
     """``wanted`` from behind the conversation ``last`` on."""
     if last is None or last <= 0:
-        return wanted
+        return query
     after, below = None, None
     try:
-        found = await room.chat.conversation(who, last)
-        after = (found.modified, found.id)
+        conversation = await services.chat.conversation(who, last)
+        after = (conversation.modified, conversation.id)
     except NotFound:
         below = last
     return ConversationQuery(
-        agent=wanted.agent, titled=True, containing=wanted.containing, after=after, below=below, limit=wanted.limit
+        agent=query.agent, titled=True, containing=query.containing, after=after, below=below, limit=query.limit
     )
 
 
-async def delete(call: Request, who: Principal, room: Services) -> Response:
-    found, _ = await own_conversation(call, who, room)
-    await room.chat.delete(who, found.id)
-    return done(call)
+async def delete(request: Request, who: Principal, services: Services) -> Response:
+    conversation, _ = await own_conversation(request, who, services)
+    await services.chat.delete(who, conversation.id)
+    return done(request)
 
 
-async def chat(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+async def chat(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """Say something and follow the answer; what stands in the way of that is told in the stream."""
-    request = body_of(XSpaceChatRequest, call)
-    idempotency_key(call, "")
-    parts = parts_of(request, call)
+    body = body_of(XSpaceChatRequest, request)
+    idempotency_key(request, "")
+    parts = parts_of(body, request)
     try:
-        found = await room.chat.conversation(who, conversation_ref(call.params["conversationId"]))
-        agent = await room.chat.agent(who, found.agent)
+        conversation = await services.chat.conversation(who, conversation_ref(request.params["conversationId"]))
+        agent = await services.chat.agent(who, conversation.agent)
     except NotFound as problem:
-        return refused(problem, call)
-    claim = idempotency_key(call, f"POST /api/v1/chat/{found.id}")
-    return await converse(call, who, room, to=(found, agent), request=request, parts=parts, claim=claim)
+        return refused(problem, request)
+    claim = idempotency_key(request, f"POST /api/v1/chat/{conversation.id}")
+    return await converse(request, who, services, to=(conversation, agent), body=body, parts=parts, claim=claim)
 
 
-async def stop(call: Request, who: Principal, room: Services) -> Response:
+async def stop(request: Request, who: Principal, services: Services) -> Response:
     """End the running turn and drop the waiting ones."""
-    found, _ = await own_conversation(call, who, room)
-    await room.chat.stop(who, found.id)
-    return done(call)
+    conversation, _ = await own_conversation(request, who, services)
+    await services.chat.stop(who, conversation.id)
+    return done(request)
 
 
-async def messages(call: Request, who: Principal, room: Services) -> Response:
-    query = history_query(call)
-    found, _ = await own_conversation(call, who, room)
-    said = await room.chat.told(who, found.id, before=query.index, newest=query.limit)
-    return await history_response(said, lambda one: message_dto(one, found, call), split_around(success(call, []).body))
+async def messages(request: Request, who: Principal, services: Services) -> Response:
+    query = history_query(request)
+    conversation, _ = await own_conversation(request, who, services)
+    history = await services.chat.told(who, conversation.id, before=query.index, newest=query.limit)
+    return await history_response(
+        history, lambda one: message_dto(one, conversation, request), split_around(success(request, []).body)
+    )
 
 
 def _route(
-    method: Method, path: str, handle: Handle, purpose: str, told: Operation, *, creating: bool = False
+    method: Method, path: str, handle: Handle, purpose: str, operation: Operation, *, creating: bool = False
 ) -> Route:
     return Route(
-        method=method, path=path, handle=personal(handle), purpose=purpose, idempotent=creating, operation=told
+        method=method, path=path, handle=personal(handle), purpose=purpose, idempotent=creating, operation=operation
     )
 
 

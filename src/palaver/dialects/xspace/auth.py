@@ -61,69 +61,71 @@ def new_credential(random: bytes) -> tuple[str, str]:
     return f"key-{random[:8].hex()}", f"ak-{random[16:32].hex()}"
 
 
-def claim(call: Request) -> CredentialClaim:
-    token = _file_token(call)
-    return CredentialClaim(secret=_secret(call)) if token is None else CredentialClaim(token=token, signed=True)
+def claim(request: Request) -> CredentialClaim:
+    token = _file_token(request)
+    return CredentialClaim(secret=_secret(request)) if token is None else CredentialClaim(token=token, signed=True)
 
 
-def verify(call: Request, key: ApiKey | None, token: Token | None = None) -> Principal:
+def verify(request: Request, key: ApiKey | None, token: Token | None = None) -> Principal:
     """The caller. Its user is ``None`` where a header names the user by number, which is looked up later."""
     if key is None or not key.enabled:
         raise Unauthenticated(reason="unknown" if key is None else "disabled")
-    if _file_token(call) is not None:
-        _not_expired(call, key)
-        return _reader(call, key, token)
-    if not hmac.compare_digest(_secret(call).encode(), key.secret.encode()):
+    if _file_token(request) is not None:
+        _not_expired(request, key)
+        return _reader(request, key, token)
+    if not hmac.compare_digest(_secret(request).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
-    _not_expired(call, key)
-    named = user_header(call, USER_NAME) if key.setting("act_for_users", False) else None
+    _not_expired(request, key)
+    named = user_header(request, USER_NAME) if key.setting("act_for_users", False) else None
     if named is not None:
         return Principal(key=key, user=named)
-    if user_number(call, key) is not None:
+    if user_number(request, key) is not None:
         return Principal(key=key)
-    named = user_header(call) if key.setting("user_header", False) else None
+    named = user_header(request) if key.setting("user_header", False) else None
     return Principal(key=key, user=named or str(key.setting("default_user", "default")))
 
 
-def _not_expired(call: Request, key: ApiKey) -> None:
-    if key.until <= call.now:
+def _not_expired(request: Request, key: ApiKey) -> None:
+    if key.until <= request.now:
         raise Unauthenticated(reason="expired")
 
 
-def _reader(call: Request, key: ApiKey, token: Token | None) -> Principal:
+def _reader(request: Request, key: ApiKey, token: Token | None) -> Principal:
     """Whoever has an address with a token: as the file's owner, for that file."""
-    if token is None or token.kind != "file" or token.scopes != (call.path.removeprefix(STORED_FILES),):
+    if token is None or token.kind != "file" or token.scopes != (request.path.removeprefix(STORED_FILES),):
         raise Unauthenticated(reason="wrong")
-    key = key.version(token.generation, call.now) or key
+    key = key.version(token.generation, request.now) or key
     return Principal(key=key, user=token.user, until=token.expires.timestamp())
 
 
-def _file_token(call: Request) -> str | None:
+def _file_token(request: Request) -> str | None:
     """The token in the address of a stored file, unless the call has a key as well."""
-    if call.route != STORED_FILE or _key_in_header(call) is not None:
+    if request.route != STORED_FILE or _key_in_header(request) is not None:
         return None
-    return dict(parse_qsl(call.query)).get(AK)
+    return dict(parse_qsl(request.query)).get(AK)
 
 
-def user_number(call: Request, key: ApiKey) -> int | None:
+def user_number(request: Request, key: ApiKey) -> int | None:
     """The end user's number, where the key may act for users and the call names one by number alone."""
-    given = call.headers.get(USER_NUMBER, "")
-    if not given or not key.setting("act_for_users", False):
+    header = request.headers.get(USER_NUMBER, "")
+    if not header or not key.setting("act_for_users", False):
         return None
-    if not _NUMBER.fullmatch(given):
+    if not _NUMBER.fullmatch(header):
         raise Invalid(field=USER_NUMBER, rule="range", detail="not a number")
-    return int(given)
+    return int(header)
 
 
-def _secret(call: Request) -> str:
-    given = _key_in_header(call)
-    if given is None:
+def _secret(request: Request) -> str:
+    key = _key_in_header(request)
+    if key is None:
         raise Unauthenticated(reason="missing")
-    return given
+    return key
 
 
-def _key_in_header(call: Request) -> str | None:
+def _key_in_header(request: Request) -> str | None:
     """What is left of the header without its scheme. A value that begins otherwise counts as none."""
-    given = _SCHEME.sub("", call.headers.get("authorization", ""), count=1) if "authorization" in call.headers else ""
-    given = given.strip()
-    return given if given.startswith(("ak-", "ck-")) else None
+    key = (
+        _SCHEME.sub("", request.headers.get("authorization", ""), count=1) if "authorization" in request.headers else ""
+    )
+    key = key.strip()
+    return key if key.startswith(("ak-", "ck-")) else None

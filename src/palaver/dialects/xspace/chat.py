@@ -13,34 +13,34 @@ from palaver.wire.contract import Request, Response, Services, StreamingResponse
 
 
 async def converse(
-    call: Request,
+    request: Request,
     who: Principal,
-    room: Services,
+    services: Services,
     *,
     to: tuple[Conversation, Agent],
-    request: XSpaceChatRequest,
+    body: XSpaceChatRequest,
     parts: tuple[AnyPart, ...],
     claim: IdempotencyKey | None,
 ) -> Response | StreamingResponse:
     """Say ``parts`` in a conversation and follow the answer."""
-    found, agent = to
-    said = NewMessage(
+    conversation, agent = to
+    message = NewMessage(
         parts=parts,
-        variables=request.variableParams or {},
+        variables=body.variableParams or {},
         variables_field="variableParams",
         idempotency_key=claim,
-        trace=call.trace,
+        trace=request.trace,
     )
     try:
-        sent = await room.chat.send(who, agent, said, conversation=found.id)
+        sent = await services.chat.send(who, agent, message, conversation=conversation.id)
     except (NotFound, Busy) as problem:
-        return refused(problem, call)
+        return refused(problem, request)
     started = round(sent.answer.created.timestamp() * 1000)
     return StreamingResponse(
         reader=sent.reader, replayed=sent.replayed, encoder=XSpaceEncoder(sent.run, started), media_type=EVENT_STREAM
     )
 
 
-def refused(problem: NotFound | Busy, call: Request) -> Response:
+def refused(problem: NotFound | Busy, request: Request) -> Response:
     """The stream of a message that is not accepted."""
-    return Response(media_type=EVENT_STREAM, writes=refusal(reason(problem, call)))
+    return Response(media_type=EVENT_STREAM, writes=refusal(reason(problem, request)))

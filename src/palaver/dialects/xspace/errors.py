@@ -58,81 +58,81 @@ _REQUIRED = {
     "file": "Required part 'file' is not present.",
 }
 
-Said = tuple[str, str]
+Wording = tuple[str, str]
 
 
-def speaks_chinese(call: Request) -> bool:
+def speaks_chinese(request: Request) -> bool:
     """The language of messages: the cookie ``lang``, else the first of ``Accept-Language``, else the
     server's."""
-    cookies = (pair.partition("=") for pair in call.headers.get("cookie", "").split(";"))
+    cookies = (pair.partition("=") for pair in request.headers.get("cookie", "").split(";"))
     chosen = [value.strip().strip('"') for name, _, value in cookies if name.strip() == "lang"]
-    accepted = call.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
-    language = next((one for one in (*chosen, accepted) if one), call.language)
+    accepted = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
+    language = next((one for one in (*chosen, accepted) if one), request.language)
     return language.lower().replace("_", "-") == "zh-cn"
 
 
-def envelope(call: Request, code: str, message: str, data: Any = None) -> dict[str, Any]:
+def envelope(request: Request, code: str, message: str, data: Any = None) -> dict[str, Any]:
     return {
         "code": code,
         "displayCode": code,
         "message": message,
         "data": data,
-        "tid": tid(call),
+        "tid": tid(request),
         "success": code == OK,
     }
 
 
-def tid(call: Request) -> str:
+def tid(request: Request) -> str:
     """A number from 100 to 999998 and the time in milliseconds."""
-    return f"{int(call.trace, 16) % 999_899 + 100}{int(call.now * 1000):013d}"
+    return f"{int(request.trace, 16) % 999_899 + 100}{int(request.now * 1000):013d}"
 
 
-def success(call: Request, data: Any) -> Response:
-    return Response(body=compact_json(envelope(call, OK, "success", data)))
+def success(request: Request, data: Any) -> Response:
+    return Response(body=compact_json(envelope(request, OK, "success", data)))
 
 
-def done(call: Request) -> Response:
+def done(request: Request) -> Response:
     """The answer of calls that have nothing to tell."""
-    return Response(body=compact_json(envelope(call, OK, DONE)))
+    return Response(body=compact_json(envelope(request, OK, DONE)))
 
 
-def refuse(problem: AnyProblem, call: Request, _key: ApiKey | None = None) -> Response:
+def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) -> Response:
     """The problem in an envelope of HTTP status 200; with a status of its own where bytes were asked for."""
-    code, message = said(problem, call)
-    body = compact_json(envelope(call, code, message))
-    if call.route not in RAW:
+    code, message = wording(problem, request)
+    body = compact_json(envelope(request, code, message))
+    if request.route not in RAW:
         return Response(body=body)
     status = _status(problem)
     return Response(status=status, body=body, headers=_retry(problem) if status == 429 else ())
 
 
-def said(problem: AnyProblem, call: Request) -> Said:
+def wording(problem: AnyProblem, request: Request) -> Wording:
     """(code, message) of a problem."""
-    code, english, chinese = _words(problem, call)
-    return code, chinese if speaks_chinese(call) else english
+    code, english, chinese = _bilingual_wording(problem, request)
+    return code, chinese if speaks_chinese(request) else english
 
 
-def _words(problem: AnyProblem, call: Request) -> tuple[str, str, str]:
+def _bilingual_wording(problem: AnyProblem, request: Request) -> tuple[str, str, str]:
     match problem:
         case Unauthenticated():
-            return _not_signed_in(problem)
+            return _unauthenticated(problem)
         case Forbidden(reason="kind"):
             return "4030", "API not found or permission denied.", "API 不存在或无权限"
         case Forbidden():
             return _same("0001", "Permission denied")
         case NotFound():
-            return _not_found(problem, call)
+            return _not_found(problem, request)
         case Invalid():
-            return _same("4000", _invalid(problem, call))
+            return _same("4000", _invalid(problem, request))
         case Conflict(reason="idempotency"):
             return _same("4220", "Idempotency-Key already used with a different request")
-        case Conflict(reason="agent") if call.route in OF_RELATED:
+        case Conflict(reason="agent") if request.route in OF_RELATED:
             return "4000", "Invalid conversationId.", "错误的conversationId"
         case Conflict(reason="agent"):
             return _same("0001", "Invalid conversationId")
         case Busy():
             return _busy(problem)
-        case Internal() if call.route == CONVERSATION_FILES:
+        case Internal() if request.route == CONVERSATION_FILES:
             return _same("9999", "Failed to query file list")
         case Conflict() | Upstream() | Internal():
             return _same("5000", UNFORESEEN)
@@ -144,7 +144,7 @@ def _same(code: str, message: str) -> tuple[str, str, str]:
     return code, message, message
 
 
-def _not_signed_in(problem: Unauthenticated) -> tuple[str, str, str]:
+def _unauthenticated(problem: Unauthenticated) -> tuple[str, str, str]:
     match problem.reason:
         case "missing":
             return "4030", "Missing API Key.", "缺少 API Key"
@@ -154,17 +154,17 @@ def _not_signed_in(problem: Unauthenticated) -> tuple[str, str, str]:
             return "4000", "Invalid API Key.", "无效的 API Key"
 
 
-def _not_found(problem: NotFound, call: Request) -> tuple[str, str, str]:
+def _not_found(problem: NotFound, request: Request) -> tuple[str, str, str]:
     match problem.noun:
         case "route":
             return _same("4040", f"No static resource {problem.ref.removeprefix('/')}.")
         case "method":
             return _same("4050", f"Request method '{problem.ref}' is not supported")
-        case "conversation" if call.route in OF_RELATED:
+        case "conversation" if request.route in OF_RELATED:
             return "4000", "Conversation does not exist.", "会话不存在"
         case "conversation":
             return _same("0001", "Invalid conversationId")
-        case "agent" if call.route in OF_RELATED:
+        case "agent" if request.route in OF_RELATED:
             return "4000", "Related agent does not exist or is offline.", "相关智能体不存在或已下架"
         case "agent":
             return "4000", "Agent does not exist or has been taken offline.", "智能体不存在或已下架"
@@ -176,13 +176,13 @@ def _not_found(problem: NotFound, call: Request) -> tuple[str, str, str]:
             return _same("5000", UNFORESEEN)
 
 
-def _invalid(problem: Invalid, call: Request) -> str:
+def _invalid(problem: Invalid, request: Request) -> str:
     match problem.field, problem.rule:
         case "body", "size":
             return "Request body too large"
         case "Idempotency-Key", _:
             return "Invalid Idempotency-Key"
-        case ("agentId" | "fileUrl") as field, "required" if call.method == "GET":
+        case ("agentId" | "fileUrl") as field, "required" if request.method == "GET":
             kind = {"agentId": "Long", "fileUrl": "String"}[field]
             return f"Required request parameter '{field}' for method parameter type {kind} is not present"
         case "file", "size":
@@ -213,9 +213,9 @@ def _busy(problem: Busy) -> tuple[str, str, str]:
             return _same("4290", BUSY)
 
 
-def reason(problem: NotFound | Busy, call: Request) -> str:
+def reason(problem: NotFound | Busy, request: Request) -> str:
     """Why a message was not accepted, as a stream says it."""
-    chinese = speaks_chinese(call)
+    chinese = speaks_chinese(request)
     match problem:
         case NotFound(noun="agent"):
             return "智能体不存在或已下架" if chinese else "Agent does not exist or has been taken offline."
@@ -260,8 +260,8 @@ def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
 
 def curl(sample: CurlSample) -> str:
     """Creates a conversation and says something in it."""
-    call = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.secret}'"
-    return f"""C=$(curl -s '{sample.base_url}/api/v1/chat/conversation/add' {call} \\
+    headers = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.secret}'"
+    return f"""C=$(curl -s '{sample.base_url}/api/v1/chat/conversation/add' {headers} \\
   -d '{{"agentId": {sample.agent_id}}}' | sed 's/.*"data":\\([0-9]*\\).*/\\1/')
-curl -N "{sample.base_url}/api/v1/chat/$C" {call} \\
+curl -N "{sample.base_url}/api/v1/chat/$C" {headers} \\
   -d '{{"message": "How do I configure a model?"}}'"""

@@ -33,21 +33,23 @@ _ENDING = re.compile(r".+(\.[A-Za-z0-9]{1,16})", re.ASCII | re.DOTALL)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII | re.IGNORECASE)
 
 
-async def upload(call: Request, who: Principal, room: Services) -> Response:
+async def upload(request: Request, who: Principal, services: Services) -> Response:
     """Keep a file for its user; a message attaches it by its key."""
-    content_type = call.headers.get("content-type", "")
-    form = [] if call.upload is None else await call.upload.examine(partial(parts, content_type))
-    claim = idempotency_key(call, "POST /api/v1/file/upload")
+    content_type = request.headers.get("content-type", "")
+    form = [] if request.upload is None else await request.upload.examine(partial(parts, content_type))
+    claim = idempotency_key(request, "POST /api/v1/file/upload")
     if claim is not None:
-        claim = msgspec.structs.replace(claim, digest=sha256(call.query.encode() + b"\0" + digest(form)).digest())
+        claim = msgspec.structs.replace(claim, digest=sha256(request.query.encode() + b"\0" + digest(form)).digest())
     file = next((part for part in form if part.name == "file" and part.filename is not None), None)
     if file is None:
         raise Invalid(field="file", rule="required")
     details = _details(form)
-    key = _key(call, file, str(details["targetType"]), datetime.fromtimestamp(call.now, room.settings.timezone))
+    key = _key(
+        request, file, str(details["targetType"]), datetime.fromtimestamp(request.now, services.settings.timezone)
+    )
 
     async def work() -> tuple[Response, Subject]:
-        kept = await room.files.add(
+        stored_file = await services.files.add(
             who,
             key=key,
             name=file.filename or "file",
@@ -55,48 +57,48 @@ async def upload(call: Request, who: Principal, room: Services) -> Response:
             content=file,
             details=details,
         )
-        return success(call, file_record(kept, call)), kept
+        return success(request, file_record(stored_file, request)), stored_file
 
-    return await answer_once(room, who, claim, work)
+    return await answer_once(services, who, claim, work)
 
 
 def _details(form: list[FormPart]) -> dict[str, Any]:
     fields = {part.name: part.text for part in form if part.filename is None}
-    given = UploadForm(**{name: fields[name] for name in UploadForm.__struct_fields__ if name in fields})
-    target, number = given.targetType or "Default", (given.targetId or "-1").strip()
+    form_fields = UploadForm(**{name: fields[name] for name in UploadForm.__struct_fields__ if name in fields})
+    target, number = form_fields.targetType or "Default", (form_fields.targetId or "-1").strip()
     if not _TARGET.fullmatch(target):
         raise Invalid(field="targetType", rule="range", detail="letters, digits, - and _")
     if not _INT64.fullmatch(number):
         raise Invalid(field="targetId", rule="range", detail="not a number")
-    return {"targetType": target, "targetId": int(number), "metadata": given.metadata}
+    return {"targetType": target, "targetId": int(number), "metadata": form_fields.metadata}
 
 
-def _key(call: Request, file: FormPart, target: str, today: datetime) -> str:
+def _key(request: Request, file: FormPart, target: str, today: datetime) -> str:
     ending = _ENDING.fullmatch(file.filename or "")
-    name = sha256(call.trace.encode() + file.digest).hexdigest()[:32]
+    name = sha256(request.trace.encode() + file.digest).hexdigest()[:32]
     return f"local/{target.lower()}/{today:%Y%m%d}/{name}{'' if ending is None else ending[1]}"
 
 
-def _media_type(given: str) -> str:
-    return given if len(given) <= MAX_MEDIA_TYPE and _MEDIA_TYPE.fullmatch(given) else UNKNOWN_TYPE
+def _media_type(media_type: str) -> str:
+    return media_type if len(media_type) <= MAX_MEDIA_TYPE and _MEDIA_TYPE.fullmatch(media_type) else UNKNOWN_TYPE
 
 
-async def produced(call: Request, who: Principal, room: Services) -> Response:
+async def produced(request: Request, who: Principal, services: Services) -> Response:
     """The files of a conversation: what its messages attach and what its runs made."""
-    found, _ = await own_conversation(call, who, room)
-    named = named_files(await _files(who, room, found))
-    return success(call, {"files": [file_item(one, found) for one in named]})
+    conversation, _ = await own_conversation(request, who, services)
+    named = named_files(await _files(who, services, conversation))
+    return success(request, {"files": [file_item(one, conversation) for one in named]})
 
 
-async def attached(call: Request, who: Principal, room: Services) -> Response:
+async def attached(request: Request, who: Principal, services: Services) -> Response:
     """The bytes of one of a conversation's files, by the name it has there; of one elsewhere, the way there."""
-    found = await room.chat.conversation(who, conversation_ref(call.params["conversationId"]))
-    name = call.params["path"]
-    for one in named_files(await _files(who, room, found)):
+    conversation = await services.chat.conversation(who, conversation_ref(request.params["conversationId"]))
+    name = request.params["path"]
+    for one in named_files(await _files(who, services, conversation)):
         if one.name == name:
             if is_elsewhere(one.file):
                 return Response(status=302, media_type="", headers=(("Location", address(one.file.ref)),))
-            return await _bytes(call, room, await room.files.get(who, one.file.ref))
+            return await _bytes(request, services, await services.files.get(who, one.file.ref))
     raise NotFound(noun="file", ref=name[:80])
 
 
@@ -104,29 +106,29 @@ async def empty_path(_call: Request, _who: Principal, _room: Services) -> Respon
     raise Invalid(field="path", rule="required")
 
 
-async def stored(call: Request, who: Principal, room: Services) -> Response:
+async def stored(request: Request, who: Principal, services: Services) -> Response:
     """The bytes of an uploaded file, shown or, with ``download=true``, saved. One that is another's is forbidden; its
     key cannot be guessed."""
-    key = "/".join(call.params[name] for name in ("storage", "target", "day", "name"))
+    key = "/".join(request.params[name] for name in ("storage", "target", "day", "name"))
     try:
-        file = await room.files.get(who, key)
+        file = await services.files.get(who, key)
     except NotFound:
-        await room.files.open_to_all(key)
+        await services.files.open_to_all(key)
         raise Forbidden(reason="file") from None
-    return await _bytes(call, room, file, inline=not stored_query(call).download)
+    return await _bytes(request, services, file, inline=not stored_query(request).download)
 
 
-async def _files(who: Principal, room: Services, found: Conversation) -> list[File]:
+async def _files(who: Principal, services: Services, conversation: Conversation) -> list[File]:
     """What the messages attach: of all else that they say nothing is kept."""
-    said = await room.chat.told(who, found.id)
-    files = [file for message in said.first for file in message.files]
-    if said.rest is not None:
-        async for piece in said.rest:
+    history = await services.chat.told(who, conversation.id)
+    files = [file for message in history.first for file in message.files]
+    if history.rest is not None:
+        async for piece in history.rest:
             files += [file for message in piece for file in message.files]
     return files
 
 
-async def _bytes(call: Request, room: Services, file: StoredFile, *, inline: bool = True) -> Response:
+async def _bytes(request: Request, services: Services, file: StoredFile, *, inline: bool = True) -> Response:
     """The file, or the range of it that is asked for."""
     tag = f'"{file.digest.hex()[:32]}"'
     headers = (
@@ -135,16 +137,16 @@ async def _bytes(call: Request, room: Services, file: StoredFile, *, inline: boo
         ("Last-Modified", formatdate(int(file.created.timestamp()), usegmt=True)),
         *download_headers(file, inline=inline),
     )
-    current = call.headers.get("if-range", tag) in {tag, headers[2][1]}
+    current = request.headers.get("if-range", tag) in {tag, headers[2][1]}
     try:
-        span = requested_range(call.headers.get("range"), file.size) if current else None
+        span = requested_range(request.headers.get("range"), file.size) if current else None
     except RangeNotSatisfiable:
-        body = compact_json(envelope(call, "4160", "Requested range not satisfiable"))
+        body = compact_json(envelope(request, "4160", "Requested range not satisfiable"))
         return Response(status=416, body=body, headers=(*headers, ("Content-Range", f"bytes */{file.size}")))
     if span is None:
-        pieces = room.files.pieces(file)
+        pieces = services.files.pieces(file)
         return Response(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = span
-    pieces = room.files.pieces(file, start=start, length=length)
+    pieces = services.files.pieces(file, start=start, length=length)
     whole = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
     return Response(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(*headers, whole))

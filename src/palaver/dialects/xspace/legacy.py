@@ -34,73 +34,74 @@ RECENT = 20
 MOST = 100
 
 
-async def agent(call: Request, who: Principal, room: Services) -> Response:
-    return success(call, agent_detail(await bound_agent(who, room), call))
+async def agent(request: Request, who: Principal, services: Services) -> Response:
+    return success(request, agent_detail(await bound_agent(who, services), request))
 
 
-async def create(call: Request, who: Principal, room: Services) -> Response:
-    request = body_of(XSpaceCreateRequest, call, empty_is_object=True)
-    claim = idempotency_key(call, f"POST {CREATE}")
-    found = await bound_agent(who, room)
+async def create(request: Request, who: Principal, services: Services) -> Response:
+    body = body_of(XSpaceCreateRequest, request, empty_is_object=True)
+    claim = idempotency_key(request, f"POST {CREATE}")
+    bound = await bound_agent(who, services)
 
     async def work() -> tuple[Response, Subject]:
-        made = await room.chat.create(who, found, variables=request.variables)
-        return success(call, made.id), made
+        created = await services.chat.create(who, bound, variables=body.variables)
+        return success(request, created.id), created
 
-    return await answer_once(room, who, claim, work)
+    return await answer_once(services, who, claim, work)
 
 
-async def detail(call: Request, who: Principal, room: Services) -> Response:
+async def detail(request: Request, who: Principal, services: Services) -> Response:
     """A conversation with what was said last, the agent's opening text before it."""
-    found, its_agent = await bound_conversation(call.params["id"], who, room)
-    said = await room.chat.told(who, found.id, newest=RECENT)
-    place = [call.trace]  # nothing else of the answer can be that
+    conversation, its_agent = await bound_conversation(request.params["id"], who, services)
+    history = await services.chat.told(who, conversation.id, newest=RECENT)
+    placeholder = [request.trace]  # nothing else of the answer can be that
     ends = split_around(
-        success(call, conversation_dto(found, its_agent, call, messages=place)).body, compact_json(place)
+        success(request, conversation_dto(conversation, its_agent, request, messages=placeholder)).body,
+        compact_json(placeholder),
     )
     first: list[dict[str, Any]] = []
     if its_agent.spec.opening_message:
-        begun = said.first[0].created if said.first else datetime.fromtimestamp(call.now, UTC)
-        first.append(opening_dto(its_agent, found, moment(begun)))
-    return await history_response(said, lambda one: message_dto(one, found, call), ends, first=first)
+        begun = history.first[0].created if history.first else datetime.fromtimestamp(request.now, UTC)
+        first.append(opening_dto(its_agent, conversation, moment(begun)))
+    return await history_response(history, lambda one: message_dto(one, conversation, request), ends, first=first)
 
 
-async def delete(call: Request, who: Principal, room: Services) -> Response:
-    found, _ = await bound_conversation(call.params["id"], who, room)
-    await room.chat.delete(who, found.id)
-    return done(call)
+async def delete(request: Request, who: Principal, services: Services) -> Response:
+    conversation, _ = await bound_conversation(request.params["id"], who, services)
+    await services.chat.delete(who, conversation.id)
+    return done(request)
 
 
-async def conversations(call: Request, who: Principal, room: Services) -> Response:
-    its_agent = await bound_agent(who, room)
-    found = await room.chat.conversations(who, ConversationQuery(agent=its_agent.id, titled=True, limit=MOST))
-    return success(call, [conversation_dto(one, its_agent, call, listed=True) for one in found])
+async def conversations(request: Request, who: Principal, services: Services) -> Response:
+    its_agent = await bound_agent(who, services)
+    rows = await services.chat.conversations(who, ConversationQuery(agent=its_agent.id, titled=True, limit=MOST))
+    return success(request, [conversation_dto(one, its_agent, request, listed=True) for one in rows])
 
 
-async def chat(call: Request, who: Principal, room: Services) -> Response | StreamingResponse:
+async def chat(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """The same as the newer path's, except that the body names the conversation, and that one there is not is told
     in an envelope."""
-    request = body_of(XSpaceChatRequest, call)
-    claim = idempotency_key(call, "POST /api/v1/chat")
-    if request.conversationId is None:
-        parts_of(request, call)
+    body = body_of(XSpaceChatRequest, request)
+    claim = idempotency_key(request, "POST /api/v1/chat")
+    if body.conversationId is None:
+        parts_of(body, request)
         raise Invalid(field="conversationId", rule="required")
-    to = await bound_conversation(request.conversationId, who, room)
-    parts = parts_of(request, call)
-    return await converse(call, who, room, to=to, request=request, parts=parts, claim=claim)
+    to = await bound_conversation(body.conversationId, who, services)
+    parts = parts_of(body, request)
+    return await converse(request, who, services, to=to, body=body, parts=parts, claim=claim)
 
 
-async def stop(call: Request, who: Principal, room: Services) -> Response:
-    found, _ = await bound_conversation(call.params["conversationId"], who, room)
-    await room.chat.stop(who, found.id)
-    return done(call)
+async def stop(request: Request, who: Principal, services: Services) -> Response:
+    conversation, _ = await bound_conversation(request.params["conversationId"], who, services)
+    await services.chat.stop(who, conversation.id)
+    return done(request)
 
 
-async def suggest(call: Request, who: Principal, room: Services) -> Response:
+async def suggest(request: Request, who: Principal, services: Services) -> Response:
     """What the user might say next."""
-    found, its_agent = await bound_conversation(call.params["conversationId"], who, room)
-    suggestions = await room.chat.suggestions(who, found, its_agent) if suggests(its_agent) else []
-    return success(call, suggestions)
+    conversation, its_agent = await bound_conversation(request.params["conversationId"], who, services)
+    suggestions = await services.chat.suggestions(who, conversation, its_agent) if suggests(its_agent) else []
+    return success(request, suggestions)
 
 
 ROUTES = (

@@ -15,9 +15,9 @@ _COLOURS = ("#2563eb", "#0f766e", "#b45309", "#9333ea", "#be123c", "#4d7c0f", "#
 _FOR_A_DAY = (("Cache-Control", "public, max-age=86400"), ("X-Content-Type-Options", "nosniff"))
 
 
-async def logo(call: Request, _: Principal, __: Services) -> Response:
+async def logo(request: Request, _: Principal, __: Services) -> Response:
     """A tile with the name's first letter. It says nothing of whether there is such an agent."""
-    return Response(body=tile(call.params["name"]).encode(), media_type=SVG, headers=_FOR_A_DAY)
+    return Response(body=tile(request.params["name"]).encode(), media_type=SVG, headers=_FOR_A_DAY)
 
 
 def tile(name: str) -> str:

@@ -79,18 +79,18 @@ def parts(content_type: str, body: FormSource) -> list[FormPart]:
     boundary = _parameters(content_type[len(kind) :]).get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
         raise _malformed("no boundary")
-    found: list[FormPart] = []
+    form_parts: list[FormPart] = []
     for start, end in _spans(body, b"--" + boundary.encode()):
-        if len(found) == MAX_PARTS:
+        if len(form_parts) == MAX_PARTS:
             raise _malformed(f"more than {MAX_PARTS} parts")
-        found.append(_part(body, start, end))
-    return found
+        form_parts.append(_part(body, start, end))
+    return form_parts
 
 
-def digest(found: list[FormPart]) -> bytes:
+def digest(form_parts: list[FormPart]) -> bytes:
     """The same for equal names and contents, whatever the boundary was."""
     whole = sha256()
-    for part in found:
+    for part in form_parts:
         for piece in (part.name.encode(), (part.filename or "").encode()):
             whole.update(sha256(piece).digest())
         whole.update(part.digest)

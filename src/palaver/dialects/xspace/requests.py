@@ -130,11 +130,11 @@ class UploadForm(msgspec.Struct, kw_only=True):
     metadata: Annotated[str | None, Meta(description="Kept as it is.")] = None
 
 
-def body_of(shape: type[S], call: Request, *, empty_is_object: bool = False) -> S:
+def body_of(shape: type[S], request: Request, *, empty_is_object: bool = False) -> S:
     """The call's body as a ``shape``: digits count as numbers, and where a text is due other scalars become one, a
     number the digits it was written with. Raises ``Invalid``."""
-    members = json_object(call.body, empty_is_object=empty_is_object)
-    return parse(shape, _with_texts(shape, members, call.body), digits_are_numbers=True)
+    members = json_object(request.body, empty_is_object=empty_is_object)
+    return parse(shape, _with_texts(shape, members, request.body), digits_are_numbers=True)
 
 
 def _with_texts(shape: type[msgspec.Struct], members: dict[str, Any], source: bytes) -> dict[str, Any]:
@@ -155,20 +155,20 @@ def blank(text: str | None) -> bool:
     return text is None or _SAID.search(text) is None
 
 
-def wanted_topic(request: TopicRequest) -> str | None:
+def requested_topic(body: TopicRequest) -> str | None:
     """The topic exactly as sent; ``None`` where only a first message is there to make one of.
 
     Raises ``Invalid`` where there is neither, or one is too long.
     """
-    if blank(request.topic) and blank(request.firstMessage):
+    if blank(body.topic) and blank(body.firstMessage):
         raise Invalid(field="firstMessage", rule="required")
-    topic = None if blank(request.topic) else fitting_topic(request.topic)
-    if request.icon is not None and len(request.icon) > MAX_ICON:
+    topic = None if blank(body.topic) else valid_topic(body.topic)
+    if body.icon is not None and len(body.icon) > MAX_ICON:
         raise Invalid(field="icon", rule="length", detail=f"more than {MAX_ICON} characters")
     return topic
 
 
-def fitting_topic(topic: str | None) -> str | None:
+def valid_topic(topic: str | None) -> str | None:
     """``topic`` unless it is blank. Raises ``Invalid`` for one that is too long."""
     if blank(topic):
         return None
@@ -183,27 +183,27 @@ def topic_of(first_message: str) -> str:
     return _SPACES.sub(" ", first_message).strip(" ")[:MAX_TOPIC]
 
 
-def parts_of(request: XSpaceChatRequest, call: Request) -> tuple[AnyPart, ...]:
+def parts_of(body: XSpaceChatRequest, request: Request) -> tuple[AnyPart, ...]:
     """What the user says. Raises ``Invalid`` for nothing at all."""
-    text = "" if request.message is None else request.message
-    said: list[AnyPart] = [] if blank(text) else [Text(text=text)]
-    for members in request.attachments or ():
-        given = parse(AttachmentRequest, {name: _as_text(value) for name, value in members.items()})
-        ref = given.fileKey or key_in(given.fileUrl or "", call)
+    text = "" if body.message is None else body.message
+    parts: list[AnyPart] = [] if blank(text) else [Text(text=text)]
+    for members in body.attachments or ():
+        attachment = parse(AttachmentRequest, {name: _as_text(value) for name, value in members.items()})
+        ref = attachment.fileKey or key_in(attachment.fileUrl or "", request)
         if ref:
-            said.append(File(ref=ref, name=given.fileName or "", media_type=given.mimeType or ""))
-    if not said:
+            parts.append(File(ref=ref, name=attachment.fileName or "", media_type=attachment.mimeType or ""))
+    if not parts:
         raise Invalid(field="message", rule="required")
-    return tuple(said)
+    return tuple(parts)
 
 
 def _as_text(value: Any) -> Any:
     return msgspec.json.encode(value).decode() if isinstance(value, int | float) else value
 
 
-def key_in(address: str, call: Request) -> str:
+def key_in(address: str, request: Request) -> str:
     """The key of a file of ours in its address; any other address as it is."""
-    ours = f"{call.origin.rstrip('/')}/api/f/"
+    ours = f"{request.origin.rstrip('/')}/api/f/"
     return unquote(address.removeprefix(ours)) if address.startswith(ours) else address
 
 
@@ -216,9 +216,9 @@ def conversation_ref(text: str) -> int | UUID:
     return ref
 
 
-def query_of(call: Request) -> dict[str, str]:
+def query_of(request: Request) -> dict[str, str]:
     """The query's parameters; of a repeated one the last counts."""
-    pairs = parse_qsl(call.query, keep_blank_values=True, errors="replace")
+    pairs = parse_qsl(request.query, keep_blank_values=True, errors="replace")
     return {name: clean(value) for name, value in pairs}
 
 
@@ -234,12 +234,12 @@ def number_in(query: dict[str, str], name: str) -> int | None:
 
 def limit_in(query: dict[str, str], name: str = "limit", *, default: int = 10) -> int:
     """How many are wanted: 1 to 100."""
-    given = number_in(query, name)
-    return default if given is None else min(MOST, max(1, given))
+    limit = number_in(query, name)
+    return default if limit is None else min(MOST, max(1, limit))
 
 
-def list_query(call: Request) -> ConversationListQuery:
-    query = query_of(call)
+def list_query(request: Request) -> ConversationListQuery:
+    query = query_of(request)
     number = number_in(query, "agentId")
     if number is None:
         raise Invalid(field="agentId", rule="required")
@@ -247,16 +247,16 @@ def list_query(call: Request) -> ConversationListQuery:
     return ConversationListQuery(agentId=number, lastId=number_in(query, "lastId"), limit=limit_in(query), topic=topic)
 
 
-def address_query(call: Request) -> AddressQuery:
-    query = query_of(call)
+def address_query(request: Request) -> AddressQuery:
+    query = query_of(request)
     url = query.get("fileUrl", "").strip()
     if not url:
         raise Invalid(field="fileUrl", rule="required")
     return AddressQuery(fileUrl=url, download=_is_download(query))
 
 
-def stored_query(call: Request) -> StoredQuery:
-    query = query_of(call)
+def stored_query(request: Request) -> StoredQuery:
+    query = query_of(request)
     return StoredQuery(ak=query.get("ak"), download=_is_download(query))
 
 
@@ -264,6 +264,6 @@ def _is_download(query: dict[str, str]) -> bool:
     return query.get("download", "").lower() == "true"
 
 
-def history_query(call: Request) -> HistoryQuery:
-    query = query_of(call)
+def history_query(request: Request) -> HistoryQuery:
+    query = query_of(request)
     return HistoryQuery(index=number_in(query, "index"), limit=limit_in(query))

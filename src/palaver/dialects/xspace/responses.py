@@ -15,7 +15,7 @@ from urllib.parse import quote
 from palaver.core.types import Agent, Conversation, File, Message, Status, StoredFile
 from palaver.dialects.xspace.errors import UNFORESEEN, speaks_chinese
 from palaver.dialects.xspace.stream import fenced, finish_reason
-from palaver.dialects.xspace.tool_steps import finished, text_with_steps
+from palaver.dialects.xspace.tool_steps import finished_steps, text_with_steps
 from palaver.wire.contract import Request
 
 TENANT = 1
@@ -44,52 +44,52 @@ def suggests(agent: Agent) -> bool:
     return own(agent, "openSuggest", "Open") == "Open"
 
 
-def icon(agent: Agent, call: Request) -> str:
-    return agent.spec.icon or f"{call.origin.rstrip('/')}/api/logo/agent/{quote(agent.name[:16], safe='')}"
+def icon(agent: Agent, request: Request) -> str:
+    return agent.spec.icon or f"{request.origin.rstrip('/')}/api/logo/agent/{quote(agent.name[:16], safe='')}"
 
 
-def agent_in_short(agent: Agent, call: Request) -> dict[str, Any]:
+def agent_in_short(agent: Agent, request: Request) -> dict[str, Any]:
     return {
         "agentId": agent.id,
         "name": agent.name,
         "type": agent_type(agent),
-        "icon": icon(agent, call),
+        "icon": icon(agent, request),
         "publishDate": moment(agent.modified),
     }
 
 
 def conversation_dto(
-    found: Conversation,
+    conversation: Conversation,
     agent: Agent,
-    call: Request,
+    request: Request,
     *,
     messages: Sequence[Any] | None = None,
     listed: bool = False,
 ) -> dict[str, Any]:
     """A ConversationDto; one of a list has no variables."""
-    chinese = speaks_chinese(call)
+    chinese = speaks_chinese(request)
     untitled = f"和{agent.name}开始会话" if chinese else f"Start conversation with {agent.name}"
     return {
-        "id": found.id,
+        "id": conversation.id,
         "tenantId": TENANT,
-        "userId": found.user,
-        "uid": found.uid.hex,
-        "agentId": found.agent,
-        "topic": untitled if found.title is None else found.title,
-        "summary": found.summary,
-        "icon": found.icon,
-        "variables": None if listed else found.variables,
-        "modified": moment(found.modified),
-        "created": moment(found.created),
-        "agent": agent_in_short(agent, call),
+        "userId": conversation.user,
+        "uid": conversation.uid.hex,
+        "agentId": conversation.agent,
+        "topic": untitled if conversation.title is None else conversation.title,
+        "summary": conversation.summary,
+        "icon": conversation.icon,
+        "variables": None if listed else conversation.variables,
+        "modified": moment(conversation.modified),
+        "created": moment(conversation.created),
+        "agent": agent_in_short(agent, request),
         "messageList": messages,
         "type": "Chat",
         "taskId": None,
-        "taskStatus": task_status(found),
+        "taskStatus": task_status(conversation),
         "taskCron": None,
         "taskCronDesc": "",
         "devMode": 0,
-        "topicUpdated": int(found.title is not None),
+        "topicUpdated": int(conversation.title is not None),
         "sandboxServerId": None,
         "sandboxSessionId": None,
         "devSpaceId": None,
@@ -99,10 +99,10 @@ def conversation_dto(
     }
 
 
-def task_status(found: Conversation) -> str:
-    if found.working:
+def task_status(conversation: Conversation) -> str:
+    if conversation.working:
         return "EXECUTING"
-    match found.last_status:
+    match conversation.last_status:
         case None:
             return "CREATE"
         case Status.FAILED:
@@ -114,41 +114,41 @@ def task_status(found: Conversation) -> str:
 # Messages -----------------------------------------------------------------------------------------------------------
 
 
-def message_dto(said: Message, found: Conversation, call: Request) -> dict[str, Any]:
+def message_dto(message: Message, conversation: Conversation, request: Request) -> dict[str, Any]:
     """A ChatMessageDto."""
-    answer = said.role == "assistant"
+    answer = message.role == "assistant"
     role = "ASSISTANT" if answer else "USER"
     return {
-        "index": said.id,
+        "index": message.id,
         "tenantId": TENANT,
         "senderType": "AGENT" if answer else "USER",
-        "senderId": str(found.agent if answer else found.user),
-        "userId": found.user,
-        "agentId": found.agent,
-        "id": said.uid.hex,
+        "senderId": str(conversation.agent if answer else conversation.user),
+        "userId": conversation.user,
+        "agentId": conversation.agent,
+        "id": message.uid.hex,
         "role": role,
         "type": "CHAT",
-        "text": shown_text(said),
-        "time": moment(said.created),
-        "attachments": [attachment(file, call) for file in said.files],
-        "think": said.thinking or None,
+        "text": display_text(message),
+        "time": moment(message.created),
+        "attachments": [attachment(file, request) for file in message.files],
+        "think": message.thinking or None,
         "quotedText": None,
-        "finished": not answer or said.ended is not None,
-        "finishReason": None if said.ended is None or not answer else finish_reason(said.ended),
-        "componentExecutedList": finished(said.parts),
+        "finished": not answer or message.ended is not None,
+        "finishReason": None if message.ended is None or not answer else finish_reason(message.ended),
+        "componentExecutedList": finished_steps(message.parts),
         "metadata": None,
         "messageType": role,
     }
 
 
-def opening_dto(agent: Agent, found: Conversation, at: str) -> dict[str, Any]:
+def opening_dto(agent: Agent, conversation: Conversation, at: str) -> dict[str, Any]:
     """The agent's opening text as the message that stands before all others."""
     return {
         "index": None,
         "tenantId": TENANT,
         "senderType": "AGENT",
         "senderId": str(agent.id),
-        "userId": found.user,
+        "userId": conversation.user,
         "agentId": agent.id,
         "id": None,
         "role": "ASSISTANT",
@@ -166,11 +166,11 @@ def opening_dto(agent: Agent, found: Conversation, at: str) -> dict[str, Any]:
     }
 
 
-def shown_text(said: Message) -> str:
+def display_text(message: Message) -> str:
     """The text as a page is to draw it: with the steps in their places, and a failure before the first word."""
-    failed = said.ended is not None and said.ended.status.failed
-    text = text_with_steps(said.parts)
-    return text + fenced(UNFORESEEN) if failed and not said.text else text
+    failed = message.ended is not None and message.ended.status.failed
+    text = text_with_steps(message.parts)
+    return text + fenced(UNFORESEEN) if failed and not message.text else text
 
 
 def is_elsewhere(part: File) -> bool:
@@ -178,11 +178,11 @@ def is_elsewhere(part: File) -> bool:
     return part.ref.startswith(("http://", "https://"))
 
 
-def attachment(part: File, call: Request) -> dict[str, Any]:
+def attachment(part: File, request: Request) -> dict[str, Any]:
     external = is_elsewhere(part)
     return {
         "fileKey": None if external else part.ref,
-        "fileUrl": part.ref if external else stored_address(part.ref, call),
+        "fileUrl": part.ref if external else stored_address(part.ref, request),
         "fileName": part.name,
         "mimeType": part.media_type,
     }
@@ -205,12 +205,12 @@ def named_files(attached: Iterable[File]) -> list[NamedFile]:
     for file in attached:
         files.setdefault(file.ref, file)
     taken: set[str] = set()
-    found: list[NamedFile] = []
+    conversation: list[NamedFile] = []
     for file in files.values():
         name = _free(_plain(file), taken)
         taken.add(name)
-        found.append(NamedFile(name=name, file=file))
-    return found
+        conversation.append(NamedFile(name=name, file=file))
+    return conversation
 
 
 def _plain(file: File) -> str:
@@ -229,24 +229,24 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def file_item(named: NamedFile, found: Conversation) -> dict[str, Any]:
+def file_item(named: NamedFile, conversation: Conversation) -> dict[str, Any]:
     return {
         "fileId": named.file.ref,
         "name": named.name,
         "binary": _TEXTUAL.match(named.file.media_type) is None,
         "sizeExceeded": False,
         "contents": "",
-        "fileProxyUrl": f"/api/v1/chat/{found.id}/file/{quote(named.name, safe='')}",
+        "fileProxyUrl": f"/api/v1/chat/{conversation.id}/file/{quote(named.name, safe='')}",
         "isDir": False,
         "isLink": False,
     }
 
 
-def stored_address(key: str, call: Request) -> str:
-    return f"{call.origin.rstrip('/')}/api/f/{quote(key)}"
+def stored_address(key: str, request: Request) -> str:
+    return f"{request.origin.rstrip('/')}/api/f/{quote(key)}"
 
 
-def file_record(stored: StoredFile, call: Request) -> dict[str, Any]:
+def file_record(stored: StoredFile, request: Request) -> dict[str, Any]:
     """A FileRecordVO."""
     _, dot, ending = stored.key.rsplit("/", 1)[-1].rpartition(".")
     at = moment(stored.created)
@@ -263,7 +263,7 @@ def file_record(stored: StoredFile, call: Request) -> dict[str, Any]:
         "metadata": stored.details.get("metadata"),
         "key": stored.key,
         "storageType": "local",
-        "url": stored_address(stored.key, call),
+        "url": stored_address(stored.key, request),
         "authRequired": True,
         "status": "active",
         "created": at,
@@ -274,7 +274,7 @@ def file_record(stored: StoredFile, call: Request) -> dict[str, Any]:
 # The bound agent ----------------------------------------------------------------------------------------------------
 
 
-def agent_detail(agent: Agent, call: Request) -> dict[str, Any]:
+def agent_detail(agent: Agent, request: Request) -> dict[str, Any]:
     """An AgentDetailDto: what palaver has no value for is null."""
     kind = agent_type(agent)
     known: dict[str, Any] = {
@@ -284,7 +284,7 @@ def agent_detail(agent: Agent, call: Request) -> dict[str, Any]:
         "subType": own(agent, "subType", "ChatBot"),
         "name": agent.name,
         "description": agent.spec.description,
-        "icon": icon(agent, call),
+        "icon": icon(agent, request),
         "publishDate": moment(agent.modified),
         "openSuggest": "Open" if suggests(agent) else "Close",
         "openingChatMsg": agent.spec.opening_message,

@@ -113,8 +113,8 @@ def refusal(reason: str) -> tuple[bytes, bytes]:
         "outputText": None,
         "componentExecuteResults": [],
     }
-    said = frame(None, "MESSAGE", message(None, reason, finish="ERROR"))
-    return said, frame(None, "FINAL_RESULT", totals, error=reason, completed=True)
+    text_frame = frame(None, "MESSAGE", message(None, reason, finish="ERROR"))
+    return text_frame, frame(None, "FINAL_RESULT", totals, error=reason, completed=True)
 
 
 def frame(run: str | None, kind: str, data: Any, *, error: str | None = None, completed: bool = False) -> bytes:

@@ -31,26 +31,26 @@ class ToolStepTracker:
         result = _result(step, call.name, started=call.at, arguments=call.arguments)
         return _step(call.name, "EXECUTING", result)
 
-    def ended(self, said: ToolResult) -> dict[str, Any]:
-        step, call = self._begun.pop(said.call_id, (None, None))
+    def ended(self, result_part: ToolResult) -> dict[str, Any]:
+        step, call = self._begun.pop(result_part.call_id, (None, None))
         result = _result(
-            step or self._new_id(said.call_id),
-            said.name,
+            step or self._new_id(result_part.call_id),
+            result_part.name,
             started=None if call is None else call.at,
             arguments=None if call is None else call.arguments,
         )
         result |= {
-            "success": not said.error,
-            "error": said.content if said.error else None,
-            "data": said.content if said.data is None else said.data,
-            "endTime": said.at,
+            "success": not result_part.error,
+            "error": result_part.content if result_part.error else None,
+            "data": result_part.content if result_part.data is None else result_part.data,
+            "endTime": result_part.at,
         }
-        return _step(said.name, "FAILED" if said.error else "FINISHED", result)
+        return _step(result_part.name, "FAILED" if result_part.error else "FINISHED", result)
 
-    def _new_id(self, wanted: str) -> str:
-        chosen = wanted
+    def _new_id(self, preferred: str) -> str:
+        chosen = preferred
         if not chosen or chosen in self._ids:
-            chosen = f"{wanted or 'step'}-{len(self._ids) + 1}"
+            chosen = f"{preferred or 'step'}-{len(self._ids) + 1}"
         self._ids.add(chosen)
         return chosen
 
@@ -74,7 +74,7 @@ def text_with_steps(parts: Iterable[AnyPart]) -> str:
 
 
 def _marker(step: dict[str, Any]) -> str:
-    execution = _BREAK.sub(lambda found: f"&#{ord(found[0])};", escape(step["result"]["executeId"]))
+    execution = _BREAK.sub(lambda match: f"&#{ord(match[0])};", escape(step["result"]["executeId"]))
     name = quote(step["name"], safe="", errors="replace")
     return (
         f'\n\n<div><markdown-custom-process executeId="{execution}" type="{step["type"]}"'
@@ -82,7 +82,7 @@ def _marker(step: dict[str, Any]) -> str:
     )
 
 
-def finished(parts: Iterable[AnyPart]) -> list[dict[str, Any]]:
+def finished_steps(parts: Iterable[AnyPart]) -> list[dict[str, Any]]:
     """The steps of a message that came to their end."""
     steps = ToolStepTracker()
     ends: list[dict[str, Any]] = []
