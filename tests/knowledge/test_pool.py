@@ -176,7 +176,7 @@ def test_a_document_is_loaded_when_it_is_its_turn() -> None:
 
 
 def test_a_document_waits_for_others_and_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(reading, "QUEUE_TIMEOUT_S", 0.05)
 
     async def scene() -> None:
         async with readers() as pool:
@@ -192,13 +192,13 @@ def test_a_document_waits_for_others_and_no_longer_than_it_may(monkeypatch: pyte
 
 PARENT = """
 import asyncio
-from palaver.knowledge.protocol import Extract
+from palaver.knowledge.protocol import ExtractText
 from palaver.knowledge.pool import ReaderPool
 
 async def main():
     pool = ReaderPool()
     async def job():
-        return Extract(html=True, limit=1, content=CONTENT)
+        return ExtractText(html=True, limit=1, content=CONTENT)
     reading = asyncio.create_task(pool.read((1, 1), job))
     while not pool._all:
         await asyncio.sleep(0.01)

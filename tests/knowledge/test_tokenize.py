@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palaver.core.types import clean
-from palaver.knowledge.tokenize import MAX_ASKED, asked, index
+from palaver.knowledge.tokenize import MAX_ASKED, index, query_lexemes
 from palaver.store.driver import connect
 
 HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=2, max_size=60)
@@ -26,7 +26,7 @@ def lexemes(text: str) -> set[str]:
 
 
 def wanted(question: str) -> list[str]:
-    return [one.lexeme for one in asked(question)]
+    return [one.lexeme for one in query_lexemes(question)]
 
 
 def found(question: str, text: str) -> bool:
@@ -47,7 +47,7 @@ def test_every_single_character_is_found(text: str) -> None:
 @given(st.one_of(ANY, SIGNS))
 def test_no_text_and_no_question_is_too_strange(text: str) -> None:
     index([(text, "A"), (text, "D")])
-    assert all(one.lexeme for one in asked(text))
+    assert all(one.lexeme for one in query_lexemes(text))
 
 
 @given(st.lists(st.from_regex(r"[a-zA-Z]{1,12}[0-9]{0,3}", fullmatch=True), min_size=1, max_size=30))
@@ -102,7 +102,7 @@ def test_this_question_does_not_find_this_text(question: str, text: str) -> None
 
 @pytest.mark.parametrize("question", ["", " \n", "what is it", "怎么可以的话", "'", "\\", "& | ! : * ( )", "😀", "���"])
 def test_questions_that_ask_for_nothing(question: str) -> None:
-    assert asked(question) == []
+    assert query_lexemes(question) == []
 
 
 def test_stop_words_are_left_out_of_questions_but_not_of_texts() -> None:
@@ -112,7 +112,7 @@ def test_stop_words_are_left_out_of_questions_but_not_of_texts() -> None:
 
 
 def test_one_spelling_of_a_word_finds_another_and_its_pieces_are_missed_half() -> None:
-    assert [(one.lexeme, one.weight, one.missed) for one in asked("e-mail")] == [
+    assert [(one.lexeme, one.weight, one.missed) for one in query_lexemes("e-mail")] == [
         ("e", 0.5, 0.25),
         ("mail", 0.5, 0.25),
         ("email", 1, 1),
@@ -121,7 +121,7 @@ def test_one_spelling_of_a_word_finds_another_and_its_pieces_are_missed_half() -
 
 
 def test_pairs_across_the_border_of_two_words_are_not_missed() -> None:
-    first, across, second = asked("安装插件")
+    first, across, second = query_lexemes("安装插件")
     assert (first.beside, across.beside, second.beside) == (None, (0, 2), None)
     assert (first.missed, first.weight) == (0.5, 1)
 
@@ -139,7 +139,7 @@ def test_the_length_counts_the_words_of_the_text_alone() -> None:
 def test_a_very_long_question_is_quick_and_short() -> None:
     started = time.process_time()
     question = " ".join(f"word{number}" for number in range(20_000)) + "最后的问题"
-    result = asked(question)
+    result = query_lexemes(question)
     assert time.process_time() - started < 0.5
     assert len(question) > 100_000
     assert len(result) == MAX_ASKED
@@ -172,7 +172,7 @@ def test_long_words_of_questions_are_not_remembered() -> None:
     tracemalloc.start()
     try:
         for number in range(300):
-            asked(f"{number:05}{'x' * 7_000}")
+            query_lexemes(f"{number:05}{'x' * 7_000}")
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ from support.model_runner import asked
 from palaver.core.ports.models import Attachment, ModelMessage, ModelRequest
 from palaver.core.ports.tools import ToolSpec
 from palaver.core.types import AnyPart, File, Passage, Text, Thinking, ToolCall, ToolResult
-from palaver.models.request_body import body, messages
+from palaver.models.request_body import encode_body, messages
 
 
 def written(*parts: AnyPart) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def result(call_id: str, content: str = "seen") -> ToolResult:
 
 
 def test_a_plain_question_is_one_message_and_asks_for_usage() -> None:
-    assert msgspec.json.decode(body(asked("Hello?", model="gpt-9"))) == {
+    assert msgspec.json.decode(encode_body(asked("Hello?", model="gpt-9"))) == {
         "model": "gpt-9",
         "messages": [{"role": "user", "content": "Hello?"}],
         "stream": True,
@@ -60,7 +60,7 @@ def test_passages_without_instructions_make_a_system_message_of_their_own() -> N
 
 def test_tools_are_offered_as_functions() -> None:
     tool = ToolSpec(name="look", description="Looks.", parameters={"type": "object", "properties": {}})
-    said = msgspec.json.decode(body(msgspec.structs.replace(asked(), tools=(tool,))))
+    said = msgspec.json.decode(encode_body(msgspec.structs.replace(asked(), tools=(tool,))))
     assert said["tools"] == [
         {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": tool.parameters}}
     ]
@@ -165,5 +165,5 @@ def test_what_a_call_carries_for_its_endpoint_goes_back() -> None:
 
 def test_texts_that_are_no_unicode_are_mended_on_the_way_out() -> None:
     request = asked("a\ud800b", instructions="c\udfffd")
-    assert "a\ufffdb" in body(request).decode()
+    assert "a\ufffdb" in encode_body(request).decode()
     assert "\ufffd" in str(written(call("a"), result("a", "\ud800")))

@@ -1,6 +1,6 @@
 """Documents in, passages out: read, split, index, search.
 
-Knows files, Markdown, HTML and words, in Chinese and English alike; does not know how or where anything is stored
-(``shelf.Shelf`` says what it needs of a store), nor models, tools, HTTP or vendors. What a document says and which
-words find it is decided here, never by the database's language settings, so every PostgreSQL finds the same.
+Handles files, Markdown, HTML and words, in Chinese and English. Independent of storage
+(``repository.KnowledgeRepository`` is the interface it needs), models, tools, HTTP and vendors. Parsing and
+tokenization happen here, never by the database's language settings, so every PostgreSQL returns the same results.
 """

@@ -1,4 +1,4 @@
-"""What every kind of document becomes before it is split: a flat list of headings, paragraphs, code and tables."""
+"""The common form of every document before splitting: a flat list of headings, paragraphs, code and tables."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 from palaver.core.types import Value
 
 LARGE = 1200
-"""Characters a passage has at most. A list or a quotation larger than that is as many blocks as it has items."""
+"""Maximum characters of a passage. A longer list or quotation becomes one block per item."""
 
 BlockKind = Literal["heading", "prose", "lines"]
 
 
 class Block(Value, frozen=True, kw_only=True):
-    """One piece of a document, its text as Markdown would write it.
+    """One piece of a document, its text as Markdown.
 
-    ``prose`` may be cut between sentences; ``lines`` (code, tables) only between lines, and every piece of it is then
-    written between ``head`` and ``tail``: a fence, a table's first two rows. ``level`` is a heading's, 1 to 6.
+    ``prose`` may be split between sentences; ``lines`` (code, tables) only between lines, each piece then between
+    ``head`` and ``tail``: a fence, a table's first two rows. ``level`` is a heading's, 1 to 6.
     """
 
     kind: BlockKind

@@ -1,4 +1,4 @@
-"""Files beside a message to text, by the same readers that read a knowledge base's documents."""
+"""Extracts the text of attached files, with the readers of knowledge base documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNKNOWN = ("", "application/octet-stream", "binary/octet-stream")
 
 
 class AttachmentReader:
-    """``core.ports.store.Documents``."""
+    """Implements ``core.ports.documents.DocumentReader``."""
 
     def __init__(self, readers: ReaderPool) -> None:
         self._readers = readers
@@ -30,13 +30,13 @@ class AttachmentReader:
         async def job() -> ExtractText:
             return ExtractText(html=html, limit=limit, content=await content())
 
-        answer = await self._readers.read((app, user), job)
-        assert isinstance(answer, ExtractedText)
-        return DocumentText(text=answer.text, more=answer.more)
+        result = await self._readers.read((app, user), job)
+        assert isinstance(result, ExtractedText)
+        return DocumentText(text=result.text, more=result.more)
 
 
 def _is_html(name: str, media_type: str) -> bool:
-    """Whether a file is HTML, or other text. Raises ``UnreadableDocument`` for what is neither."""
+    """Whether a file is HTML rather than other text. Raises ``UnreadableDocument`` if it is neither."""
     kind = media_type.partition(";")[0].strip().lower()
     if kind in _HTML or (kind in _UNKNOWN and KINDS.get(PurePath(name).suffix.lower()) == "html"):
         return True

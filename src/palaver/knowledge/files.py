@@ -1,4 +1,4 @@
-"""Files and folders: which there are, and their bytes. What cannot be read is reported with a reason, never raised."""
+"""Lists and loads files and folders. Unreadable ones are returned as ``SkippedFile`` with a reason, never raised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["markdown", "text", "html"]
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_SOURCE = 1000
-"""Bytes of a source's name, and of its folder's; both are part of a unique key."""
+"""Maximum bytes of a source's name, and of its folder's; both are part of a unique key."""
 
 KINDS: dict[str, Kind] = {
     ".md": "markdown",
@@ -30,8 +30,8 @@ KINDS: dict[str, Kind] = {
 
 
 class DocumentSource(Value, frozen=True, kw_only=True):
-    """A file to read. ``name`` is its path below the folder that was given, with forward slashes; ``root`` that
-    folder's absolute path, for a file given by itself the one that it lies in. Both together name a document."""
+    """A file to read. ``root`` is the absolute path of the folder that was passed, or of the parent folder of a file
+    passed by itself; ``name`` is the path below it, with forward slashes. Both together identify a document."""
 
     path: Path
     name: str
@@ -47,7 +47,7 @@ class DocumentSource(Value, frozen=True, kw_only=True):
 
 
 class SkippedFile(Value, frozen=True, kw_only=True):
-    """A file or folder that was not read. ``reason`` is for a person; ``folder`` says that it hides others."""
+    """A file or folder that was not read. ``reason`` is human-readable; ``folder``: it is a folder."""
 
     name: str
     reason: str
@@ -56,18 +56,18 @@ class SkippedFile(Value, frozen=True, kw_only=True):
 
 
 def walk(paths: Iterable[Path]) -> Iterator[DocumentSource | SkippedFile]:
-    """Every file of ``paths``, folders with all that is below them: sorted, each once, without hidden ones."""
+    """Yield every file of ``paths``, folders recursively: sorted, each once, without hidden ones."""
     seen: set[tuple[str, str]] = set()
     for path in paths:
-        for found in _below(path):
-            if isinstance(found, DocumentSource):
-                if found.key in seen:
+        for entry in _walk_one(path):
+            if isinstance(entry, DocumentSource):
+                if entry.key in seen:
                     continue
-                seen.add(found.key)
-            yield found
+                seen.add(entry.key)
+            yield entry
 
 
-def _below(path: Path) -> Iterator[DocumentSource | SkippedFile]:
+def _walk_one(path: Path) -> Iterator[DocumentSource | SkippedFile]:
     if not path.is_dir():
         if path.exists():
             yield _source(path, path.name, _absolute(path.parent))
@@ -76,27 +76,27 @@ def _below(path: Path) -> Iterator[DocumentSource | SkippedFile]:
         return
     root = _absolute(path)
     seen: set[tuple[int, int]] = set()
-    todo: list[tuple[Path, str]] = [(path, "")]
-    while todo:
-        folder, prefix = todo.pop()
+    pending: list[tuple[Path, str]] = [(path, "")]
+    while pending:
+        folder, prefix = pending.pop()
         try:
             status = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield SkippedFile(name=clean(prefix), reason=_said(error), root=root, folder=True)
+            yield SkippedFile(name=clean(prefix), reason=_message(error), root=root, folder=True)
             continue
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above or beside
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder already visited
             continue
         seen.add((status.st_dev, status.st_ino))
-        below: list[tuple[Path, str]] = []
+        subfolders: list[tuple[Path, str]] = []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
-                below.append((folder / entry.name, f"{prefix}{entry.name}/"))
+                subfolders.append((folder / entry.name, f"{prefix}{entry.name}/"))
             else:
                 yield _source(folder / entry.name, prefix + entry.name, root)
-        todo += reversed(below)
+        pending += reversed(subfolders)
 
 
 def _absolute(folder: Path) -> str:
@@ -111,7 +111,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _source(path: Path, name: str, root: str) -> DocumentSource | SkippedFile:
-    if clean(name) != name:  # bytes that are no UTF-8: two such names could look the same
+    if clean(name) != name:  # not UTF-8: two such names could look the same
         return SkippedFile(name=clean(name), reason="its name is not UTF-8", root=root)
     if path.suffix.lower() not in KINDS:
         return SkippedFile(name=name, reason="not Markdown, text or HTML", root=root)
@@ -122,12 +122,12 @@ def _source(path: Path, name: str, root: str) -> DocumentSource | SkippedFile:
     return DocumentSource(path=path, name=name, root=root)
 
 
-def _said(error: OSError) -> str:
+def _message(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()
 
 
 def load(source: DocumentSource) -> bytes | SkippedFile:
-    """The bytes of ``source``. Never waits: a pipe or a device is no file."""
+    """Load the bytes of ``source``. Never blocks: pipes and devices are skipped."""
     try:
         if not source.path.is_file():
             return SkippedFile(name=source.name, reason="not a regular file", root=source.root)
@@ -137,9 +137,10 @@ def load(source: DocumentSource) -> bytes | SkippedFile:
             return SkippedFile(name=source.name, reason=reason, root=source.root)
         return source.path.read_bytes()
     except OSError as error:
-        return SkippedFile(name=source.name, reason=_said(error), root=source.root)
+        return SkippedFile(name=source.name, reason=_message(error), root=source.root)
 
 
 def digest(source: DocumentSource, raw: bytes) -> bytes:
-    """Equal for equal bytes of files of one kind, until palaver reads or indexes them in a new way."""
+    """A hash of the bytes and kind of a file, and of ``INDEX_VERSION``: it changes when the document must be indexed
+    again."""
     return hashlib.sha256(f"{source.kind} {INDEX_VERSION}\n".encode() + raw).digest()

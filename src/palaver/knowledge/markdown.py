@@ -1,4 +1,4 @@
-"""Markdown to blocks. The text of a block is the source's own lines, so lists, links and emphasis stay as written."""
+"""Markdown to blocks. A block's text is the source's own lines, so lists, links and emphasis stay as written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from markdown_it.token import Token
 from palaver.knowledge import webpage
 from palaver.knowledge.blocks import LARGE, Block, heading, prose
 
-_MATTER = re.compile(r"\ufeff?(?P<mark>---|\+\+\+)[ \t]*\n(?P<body>.*?\n)?(?P=mark)[ \t]*(?:\n|$)", re.DOTALL)
-_MATTER_LINE = re.compile(r"\s*(?:#.*)?$|\s+.*$|-\s.*$|\[.*\]\s*$|[\]})].*$|[\w\"'.-]+\s*[:=].*$")
+_FRONT_MATTER = re.compile(r"\ufeff?(?P<mark>---|\+\+\+)[ \t]*\n(?P<body>.*?\n)?(?P=mark)[ \t]*(?:\n|$)", re.DOTALL)
+_FRONT_MATTER_LINE = re.compile(r"\s*(?:#.*)?$|\s+.*$|-\s.*$|\[.*\]\s*$|[\]})].*$|[\w\"'.-]+\s*[:=].*$")
 _TITLE = re.compile(r"^title[ \t]*[:=](?P<title>.*)$", re.MULTILINE | re.IGNORECASE)
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
@@ -21,20 +21,20 @@ _ANCHOR = re.compile(r"\s*\{[#.:][^{}]*\}\s*$")
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 LONGEST_HEADING = 1000
-"""Characters of a line that is read as a heading."""
+"""Maximum characters of a heading whose markup is removed."""
 
 _parser = MarkdownIt("commonmark").enable("table").disable("reference")
-# What is inside a line stays as written; reading it would take most of the time. A link's definition is text to us.
+# Inline markup stays as written; parsing it would take most of the time. A link's definition is treated as text.
 _parser.core.ruler.disable("inline")
 
 
 def front_matter(text: str) -> tuple[str, str]:
-    """The title that the front matter (YAML or TOML) of ``text`` gives, and the text without it."""
-    found = _MATTER.match(text)
-    if found is None or not all(map(_MATTER_LINE.match, (found["body"] or "").split("\n"))):
+    """The title in the front matter (YAML or TOML) of ``text``, and the text without the front matter."""
+    matter = _FRONT_MATTER.match(text)
+    if matter is None or not all(map(_FRONT_MATTER_LINE.match, (matter["body"] or "").split("\n"))):
         return "", text
-    title = _TITLE.search(found["body"] or "")
-    return (title["title"].strip().strip("\"'").strip() if title else ""), text[found.end() :]
+    title = _TITLE.search(matter["body"] or "")
+    return (title["title"].strip().strip("\"'").strip() if title else ""), text[matter.end() :]
 
 
 def read(text: str) -> list[Block]:
@@ -43,7 +43,7 @@ def read(text: str) -> list[Block]:
 
 
 def _blocks(tokens: Sequence[Token], lines: Sequence[str]) -> Iterator[Block]:
-    """The blocks of ``tokens``, which stand side by side; a container that is too large by what is in it."""
+    """Yield the blocks of sibling ``tokens``; a container that is too large as the blocks inside it."""
     for first, last in _spans(tokens):
         token = tokens[first]
         if token.map is None:
@@ -71,7 +71,7 @@ def _blocks(tokens: Sequence[Token], lines: Sequence[str]) -> Iterator[Block]:
 
 
 def _spans(tokens: Sequence[Token]) -> Iterator[tuple[int, int]]:
-    """First and last token of every block in ``tokens``, without those inside them."""
+    """Yield the indexes of the first and last token of every top-level block in ``tokens``."""
     depth = first = 0
     for place, token in enumerate(tokens):
         if depth == 0:
@@ -95,7 +95,7 @@ def _code(token: Token, source: str) -> Block:
 
 
 def _plain(text: str) -> str:
-    """A heading as its reader sees it; one that is too long to be a heading as it is written."""
+    """A heading without its markup; unchanged if it is too long."""
     if len(text) > LONGEST_HEADING:
         return text
     plain = _TAG.sub("", _LINK.sub(r"\1", _ANCHOR.sub("", text)))

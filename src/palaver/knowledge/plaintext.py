@@ -1,4 +1,4 @@
-"""Plain text to blocks: paragraphs, and what can be told of headings (reStructuredText's, and 第三章 …)."""
+"""Plain text to blocks: paragraphs and recognizable headings (reStructuredText's, and 第三章 …)."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
         if skip:
             skip -= 1
             continue
-        found, taken = _heading(lines, place, styles) if not paragraph else (None, 0)
+        title, line_count = _heading(lines, place, styles) if not paragraph else (None, 0)
         chapter = _CHAPTER.match(line)
         if chapter is not None and not line.rstrip().endswith(_SENTENCE_END):
-            found, taken = heading(line, _LEVELS[chapter["kind"]]), 1
-        if found is not None or not line.strip():
+            title, line_count = heading(line, _LEVELS[chapter["kind"]]), 1
+        if title is not None or not line.strip():
             if paragraph:
                 yield prose("\n".join(paragraph))
                 paragraph = []
-            if found is not None:
-                yield found
-                skip = taken - 1
+            if title is not None:
+                yield title
+                skip = line_count - 1
         else:
             paragraph.append(line.rstrip())
     if paragraph:
@@ -43,8 +43,9 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
 
 
 def _heading(lines: list[str], place: int, styles: list[str]) -> tuple[Block | None, int]:
-    """The heading that begins at ``place`` and its number of lines: a title underlined with one sign, perhaps with
-    the same line above. Which sign is which level is the document's choice: ``styles`` has them in their order."""
+    """The heading that begins at line ``place`` and its number of lines: a title underlined with one character,
+    optionally overlined too. The document chooses which style is which level: ``styles`` lists them in order of
+    appearance."""
     above = _UNDERLINE.match(lines[place]) is not None and place + 2 < len(lines)
     title = place + above
     if title + 1 >= len(lines) or not lines[title].strip() or (lines[title][:1].isspace() and not above):

@@ -29,7 +29,7 @@ from palaver.knowledge.protocol import (
     JobLimits,
     JobRefused,
     JobResult,
-    decode_answer,
+    decode_result,
     encode_frame,
 )
 
@@ -168,7 +168,7 @@ class _Process:
             await self._in.drain()
             size = int.from_bytes(await self._out.readexactly(LENGTH), "big")
             if size <= self._output:
-                return decode_answer(await self._out.readexactly(size))
+                return decode_result(await self._out.readexactly(size))
         # It is about to end. To send a signal collects the exit status of a process that has just ended, and asyncio,
         # which waits for it as well, then has none to tell: so it is not sent at once.
         with suppress(TimeoutError):

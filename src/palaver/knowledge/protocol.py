@@ -1,4 +1,4 @@
-"""What a process that reads documents is asked, and what it answers. Values, each with its length before it."""
+"""Jobs and results exchanged with the processes that read documents: length-prefixed MessagePack frames."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import msgspec
 from palaver.knowledge.files import Kind
 
 LENGTH = 4
-"""Bytes of the number before a frame."""
+"""Bytes of a frame's length prefix (big-endian)."""
 OUT_OF_MEMORY = 71
-"""The exit status of a process that needed more memory than it may have."""
+"""The exit status of a process that exceeded its memory limit."""
 
 
 class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reading of one document may cost: bytes of memory, seconds on a processor and altogether, bytes of the
-    answer."""
+    """Limits for reading one document: bytes of memory, seconds of CPU and wall-clock time, bytes of the result."""
 
     memory: int
     cpu_s: float
@@ -23,7 +22,7 @@ class JobLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExtractText(msgspec.Struct, frozen=True, kw_only=True, tag="extract"):
-    """The text of a document, ``limit`` characters of it."""
+    """Extract the text of a document, at most ``limit`` characters."""
 
     html: bool
     limit: int
@@ -38,7 +37,7 @@ class ExtractedText(msgspec.Struct, frozen=True, kw_only=True, tag="extracted"):
 
 
 class PrepareDocument(msgspec.Struct, frozen=True, kw_only=True, tag="prepare"):
-    """A file, to be read, split and indexed."""
+    """Read, split and index a file."""
 
     name: str
     kind: Kind
@@ -46,8 +45,7 @@ class PrepareDocument(msgspec.Struct, frozen=True, kw_only=True, tag="prepare"):
 
 
 class PreparedDocument(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"):
-    """A document ready to be stored. The sequences have an entry for each passage, as ``KnowledgeRepository.put`` takes
-    them."""
+    """A document ready to be stored. The lists have one entry per passage, as in ``KnowledgeRepository.put``."""
 
     title: str
     headings: list[str]
@@ -57,7 +55,7 @@ class PreparedDocument(msgspec.Struct, frozen=True, kw_only=True, tag="prepared"
 
 
 class JobRefused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """The document was not read. ``reason`` is for a person."""
+    """The document was not read. ``reason`` is human-readable."""
 
     reason: str
 
@@ -66,7 +64,7 @@ Job = ExtractText | PrepareDocument
 JobResult = ExtractedText | PreparedDocument | JobRefused
 
 decode_job = msgspec.msgpack.Decoder(Job).decode
-decode_answer = msgspec.msgpack.Decoder(JobResult).decode
+decode_result = msgspec.msgpack.Decoder(JobResult).decode
 
 
 def encode_frame(message: Job | JobResult) -> bytes:

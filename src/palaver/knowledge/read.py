@@ -1,4 +1,4 @@
-"""The bytes of a document to its blocks."""
+"""Parses the bytes of a document into blocks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 class ParsedDocument(Value, frozen=True, kw_only=True):
-    """What a file says."""
+    """The title and blocks of a file."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -42,7 +42,7 @@ class ParsedDocument(Value, frozen=True, kw_only=True):
 
 
 def parse(name: str, kind: Kind, raw: bytes) -> ParsedDocument:
-    """What ``raw``, the bytes of the file ``name``, says. Raises ``UnreadableDocument``."""
+    """Parse ``raw``, the bytes of the file ``name``. Raises ``UnreadableDocument``."""
     text = decode(raw, html=kind == "html")
     if text is None:
         raise UnreadableDocument("not text")
@@ -69,35 +69,35 @@ _READERS: dict[Kind, Callable[[str], tuple[str, list[Block]]]] = {
 
 
 def decode(raw: bytes, *, html: bool = False) -> str | None:
-    """``raw`` as text: by its byte order mark, by what an HTML page says of itself, else UTF-8, GB 18030 where it
-    looks like Chinese, else Latin-1. ``None`` when it is no text."""
+    """Decode ``raw`` by its byte order mark or, for HTML, its declared charset; else as UTF-8, GB 18030 if it looks
+    like Chinese, or Latin-1. ``None`` if it is not text."""
     for bom, encoding in _BOMS:
         if raw.startswith(bom):
             return raw[len(bom) :].decode(encoding, "replace")
     if b"\0" in raw[:8192]:
         return None
-    text = _declared(raw) if html else None
+    text = _decode_declared(raw) if html else None
     if text is None:
-        text = _guessed(raw)
+        text = _decode_guessed(raw)
     return None if len(_CONTROL.findall(text[:8192])) > len(text[:8192]) // 20 else text
 
 
-def _declared(raw: bytes) -> str | None:
-    found = _CHARSET.search(raw[:2048].lower())
-    if found is None:
+def _decode_declared(raw: bytes) -> str | None:
+    declaration = _CHARSET.search(raw[:2048].lower())
+    if declaration is None:
         return None
-    name = (found.group(1) or found.group(2)).decode("ascii", "replace")
+    name = (declaration.group(1) or declaration.group(2)).decode("ascii", "replace")
     if name in {"gb2312", "gbk", "x-gbk"}:  # as browsers read them
         name = "gb18030"
     elif name in {"iso-8859-1", "latin1", "ascii", "us-ascii"}:
         name = "cp1252"
     try:
         return raw.decode(name)
-    except (LookupError, UnicodeError):  # unknown, or not what it says
+    except (LookupError, UnicodeError):  # unknown, or wrongly declared
         return None
 
 
-def _guessed(raw: bytes) -> str:
+def _decode_guessed(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:

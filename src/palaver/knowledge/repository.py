@@ -1,4 +1,4 @@
-"""What knowledge needs of a store."""
+"""The storage interface that knowledge needs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from palaver.core.types import Passage, Ref
 
 
 class NamedBase(Protocol):
-    """A base, as far as knowledge asks about one."""
+    """A knowledge base, as far as this package needs it."""
 
     @property
     def name(self) -> str: ...
 
 
 class KnowledgeRepository(Protocol):
-    """Where documents are kept and looked up. A base is known by its number; a document by its base, the folder it
-    came from, and its source, the path below that."""
+    """Stores and searches documents. A base is identified by its number; a document by its base, its folder (``root``)
+    and its source, the path below that folder."""
 
     async def open(self, app: int, name: str) -> int:
-        """The number of the application's base of that name, made when there is none."""
+        """Return the number of the application's base of that name; create it if there is none."""
         ...
 
     async def get(self, app: int, ref: Ref) -> NamedBase | None:
-        """The application's base with that number, uid or name."""
+        """Return the application's base with that number, uid or name, or ``None``."""
         ...
 
     async def digests(self, app: int, base: int) -> Mapping[tuple[str, str], bytes]:
-        """The digest of every document of the base, by folder and source."""
+        """Return the digest of every document of the base, by (folder, source)."""
         ...
 
     async def put(
@@ -46,22 +46,21 @@ class KnowledgeRepository(Protocol):
         lengths: Sequence[int],
         words: Sequence[str],
     ) -> None:
-        """Store a document in place of the one of the same ``root`` and ``source``, all at once. The sequences have
-        an entry for each passage: its heading, its text, its number of words, and what it is found by
-        (``words.Index.literal``).
+        """Store a document atomically, replacing the one with the same ``root`` and ``source``. The sequences have one
+        entry per passage: its heading, text, number of words and index (``tokenize.PassageIndex.literal``).
         """
         ...
 
     async def move(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
-        """The documents of these sources from the folder ``old`` are known by the folder ``new`` from now on."""
+        """Change the folder of the documents with these sources from ``old`` to ``new``."""
         ...
 
     async def remove(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
-        """Remove documents, named by folder and source; the sources of those there were."""
+        """Remove documents, each a (folder, source); returns the sources of those that existed."""
         ...
 
     async def settle(self) -> None:
-        """Called after many documents have been put: time for what makes searching them fast."""
+        """Called after storing many documents, to run maintenance that makes searching fast."""
         ...
 
     async def search(
@@ -75,6 +74,6 @@ class KnowledgeRepository(Protocol):
         beside: Sequence[tuple[int, int] | None],
         limit: int,
     ) -> list[Passage]:
-        """The best passages for ``words.Asked`` lexemes in the application's bases called ``names``, best first;
-        none that only has what every passage has."""
+        """Return the best passages for ``tokenize.QueryLexeme`` values in the application's bases called ``names``,
+        best first; without passages that match only lexemes found in every passage."""
         ...

@@ -201,21 +201,21 @@ def _stem(word: str) -> str:
     return english.stemWord(word[:MAX_LEXEME]).strip("'") or word[:MAX_LEXEME]
 
 
-def asked(question: str) -> list[QueryLexeme]:
+def query_lexemes(question: str) -> list[QueryLexeme]:
     """The lexemes to look for, at most ``MAX_ASKED``. Words that are in every question ("how", 怎么) are left out,
     unless one of them is the whole question."""
     if len(question) > MAX_QUESTION:
         question = f"{question[: MAX_QUESTION // 2]}\n{question[-MAX_QUESTION // 2 :]}"
-    found = list(tokenize(question))
-    wanted = _Question()
-    for token in found:
+    tokens = list(tokenize(question))
+    query = _Question()
+    for token in tokens:
         if isinstance(token, str):
-            wanted.run(token)
+            query.run(token)
         else:
-            wanted.word(token)
-    if not wanted.weights and len(found) == 1:
-        wanted.verbatim(found[0])
-    return wanted.asked()
+            query.word(token)
+    if not query.weights and len(tokens) == 1:
+        query.verbatim(tokens[0])
+    return query.lexemes()
 
 
 class _Question:
@@ -257,7 +257,7 @@ class _Question:
         )
         self.weights.update(dict.fromkeys(lexemes, 1))
 
-    def asked(self) -> list[QueryLexeme]:
+    def lexemes(self) -> list[QueryLexeme]:
         """The first and the last of many: long questions say at one of their ends what they want."""
         kept = list(self.weights)
         if len(kept) > MAX_ASKED:

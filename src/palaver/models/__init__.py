@@ -1,8 +1,8 @@
-"""Chat models: how a request for one step becomes deltas.
+"""Chat models: turn the request for one step into deltas.
 
-``catalog`` finds the model that a spec names, ``openai`` speaks to any endpoint with Chat Completions, ``extract``
-quotes documents without any endpoint, ``scripted`` plays what its instructions say. ``sse`` reads event streams.
+``registry`` resolves a model spec, ``openai`` calls any Chat Completions endpoint, ``extract`` quotes documents
+without an endpoint, ``scripted`` plays the script in its instructions. ``sse`` parses event streams.
 
-Knows of palaver nothing but core: no dialect, no database, no HTTP server, and not where its settings come from.
-It does not know what a run is, who asks, or what becomes of a tool call; it never tries again once it has said a word.
+Depends on core alone: no dialect, no database, no HTTP server, no settings. It knows nothing of runs, callers or the
+execution of tool calls, and never retries after it has sent the first delta of an answer.
 """

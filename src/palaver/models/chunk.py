@@ -1,7 +1,7 @@
-"""One chunk of a Chat Completions answer, out of the JSON of one event.
+"""Decodes one chunk of a Chat Completions stream from the JSON of one event.
 
-What endpoints agree on is read in one go. A chunk in which any member is of another type is read once more, member by
-member: what cannot be understood and is not needed is as if it were not there.
+The usual shape is decoded in one pass. If any member has another type, the chunk is decoded again, member by member;
+optional members that cannot be understood are treated as absent.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class Chunk(msgspec.Struct):
 
 
 decode = msgspec.json.Decoder(Chunk).decode
-"""A chunk whose members are all of the usual types. Raises ``msgspec.DecodeError`` or ``UnicodeDecodeError``."""
+"""Decodes a chunk whose members all have the usual types. Raises ``msgspec.DecodeError`` or ``UnicodeDecodeError``."""
 _MOST_TOKENS = 2**31
 
 
 def loads(data: bytes) -> Any:
-    """More than JSON allows: half surrogate pairs, NaN, bytes that are no UTF-8. Raises ``malformed``."""
+    """Parse JSON leniently: allows lone surrogates, NaN and invalid UTF-8. Raises ``Upstream`` (``malformed``)."""
     try:
         return json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
@@ -74,15 +74,15 @@ def loads(data: bytes) -> Any:
 
 
 def unreadable(data: bytes) -> Upstream:
-    shown = excerpt(data[:4096].decode("utf-8", "replace"))
-    return Upstream(reason="malformed", detail=f"not a chunk of an answer: {shown!r}")
+    text = excerpt(data[:4096].decode("utf-8", "replace"))
+    return Upstream(reason="malformed", detail=f"not a chunk of an answer: {text!r}")
 
 
 def lenient(data: bytes) -> Chunk | None:
-    """A chunk with members of any type; text may hold half surrogate pairs. ``None``: it is no object, so that it is
-    none of the answer's. Raises ``malformed`` for an object that is broken, whose words are lost."""
+    """Decode a chunk with members of any type; its text may hold lone surrogates. ``None`` if it is not an object, and
+    so not part of the answer. Raises ``Upstream`` (``malformed``) for a broken object, whose text is lost."""
     data = data.strip().removeprefix(b"\xef\xbb\xbf")
-    while data.startswith(b"data:"):  # a proxy's prefix before its endpoint's
+    while data.startswith(b"data:"):  # a proxy's prefix in front of the endpoint's
         data = data[5:].lstrip()
     if not data.startswith(b"{"):
         return None
@@ -99,15 +99,15 @@ def lenient(data: bytes) -> Chunk | None:
 
 
 def count(tokens: float | None, before: int | None) -> int | None:
-    """A number of tokens as it may be stored, ``before`` where it is none."""
+    """A token count that can be stored, or ``before`` if ``tokens`` is not a valid count."""
     return int(tokens) if tokens is not None and 0 <= tokens < _MOST_TOKENS else before
 
 
 def _choice(choice: Json) -> Choice:
     return Choice(
-        index=_whole(choice.get("index")),
-        delta=_words(choice.get("delta")),
-        message=_words(choice.get("message")),
+        index=_integer(choice.get("index")),
+        delta=_parse_delta(choice.get("delta")),
+        message=_parse_delta(choice.get("message")),
         finish_reason=_text(choice.get("finish_reason")),
         native_finish_reason=_text(choice.get("native_finish_reason")),
         usage=_tokens(choice.get("usage")),
@@ -115,30 +115,32 @@ def _choice(choice: Json) -> Choice:
     )
 
 
-def _words(value: Any) -> ChunkDelta | None:
+def _parse_delta(value: Any) -> ChunkDelta | None:
     if not isinstance(value, dict):
         return None
-    words = cast("Json", value)
-    content, calls = words.get("content"), words.get("tool_calls")
+    delta = cast("Json", value)
+    content, calls = delta.get("content"), delta.get("tool_calls")
     return ChunkDelta(
         content=cast("Any", content) if isinstance(content, str | list) else None,
-        reasoning_content=_text(words.get("reasoning_content")),
-        reasoning=words.get("reasoning"),
-        refusal=_text(words.get("refusal")),
-        tool_calls=[_piece(_object(call)) for call in cast("list[Any]", calls if isinstance(calls, list) else [calls])]
+        reasoning_content=_text(delta.get("reasoning_content")),
+        reasoning=delta.get("reasoning"),
+        refusal=_text(delta.get("refusal")),
+        tool_calls=[
+            _fragment(_object(call)) for call in cast("list[Any]", calls if isinstance(calls, list) else [calls])
+        ]
         if calls
         else None,
     )
 
 
-def _piece(piece: Json) -> ToolCallFragment:
-    function = _object(piece.get("function"))
-    name = piece.get("id")
+def _fragment(fragment: Json) -> ToolCallFragment:
+    function = _object(fragment.get("function"))
+    call_id = fragment.get("id")
     return ToolCallFragment(
-        index=_whole(piece.get("index")),
-        id=str(name) if isinstance(name, str | int) and not isinstance(name, bool) else None,
+        index=_integer(fragment.get("index")),
+        id=str(call_id) if isinstance(call_id, str | int) and not isinstance(call_id, bool) else None,
         function=FunctionFragment(name=_text(function.get("name")), arguments=function.get("arguments")),
-        extra_content=piece.get("extra_content"),
+        extra_content=fragment.get("extra_content"),
     )
 
 
@@ -158,7 +160,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    """A number, also one that is written as text."""
+    """A finite number, also from a numeric string."""
     try:
         number = None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -166,6 +168,6 @@ def _number(value: Any) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _whole(value: Any) -> int | None:
+def _integer(value: Any) -> int | None:
     number = _number(value)
     return None if number is None else int(number)

@@ -1,7 +1,8 @@
-"""A Chat Completions answer: bytes as they arrive become deltas. Values in, values out; no socket.
+"""Parses a Chat Completions answer: bytes in as they arrive, deltas out. No I/O.
 
-Endpoints that call themselves compatible differ in every member they may leave out, repeat or set to null. What can
-be understood is. An answer is complete when it has words or a call, and a finish reason that is a good one.
+Endpoints that call themselves compatible differ in every member they may omit, repeat or set to null; the parser
+accepts whatever it can understand. An answer is complete when it has text or a tool call, and a finish reason that
+does not mean failure.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from palaver.models.chunk import Chunk, ChunkDelta, TokenCounts, count, decode, 
 from palaver.models.errors import error_message, excerpt, failure, sentence
 from palaver.models.sse import SseEvent, SseParser, SseTooLong
 from palaver.models.thinking import Mode, ThinkingSplitter
-from palaver.models.tool_calls import POCKET, ToolCallAssembler
+from palaver.models.tool_calls import PROVIDER_KEY, ToolCallAssembler
 
 LONGEST = 4_194_304
-"""Characters of an answer, thinking and arguments included, unless the caller says otherwise."""
+"""Default limit of an answer in characters, thinking and arguments included."""
 
 _REASONING: dict[str, dict[str, Any]] = {
-    # Null stands for the part's own text. Endpoints that reason in one of these members want it back, under the same
-    # name, with the tool calls it led to; DeepSeek refuses the next step without.
-    name: {POCKET: {name: None}}
+    # Null stands for the part's own text. Endpoints that reason in one of these members expect it back, under the same
+    # name, with the tool calls it led to; DeepSeek rejects the next step without it.
+    name: {PROVIDER_KEY: {name: None}}
     for name in ("reasoning_content", "reasoning")
 }
 _DONE = b"[DONE]"
@@ -36,7 +37,7 @@ _COMPLETE = frozenset(
         *("tool_calls", "tool_call", "tool_use", "function_call"),
     )
 )
-"""Finish reasons of a whole answer, in all the words there are for it."""
+"""Finish reasons of a complete answer, in every known spelling."""
 _LENGTH = frozenset(
     (
         *("length", "max_tokens", "max_length", "max_output_tokens", "max_completion_tokens", "model_length"),
@@ -50,7 +51,7 @@ _FAILED = frozenset(
         *("malformed_function_call", "unexpected_tool_call", "malformed_response"),
     )
 )
-"""What gateways that call every end a ``stop`` pass on as the model's own reason."""
+"""Failures that gateways report only as ``native_finish_reason``, with ``stop`` as the finish reason."""
 _FILTER = frozenset(
     (
         *("content_filter", "content_filtered", "sensitive", "safety", "refusal", "blocked", "blocklist"),
@@ -61,51 +62,51 @@ _KNOWN = _COMPLETE | _LENGTH | _FILTER
 
 
 class ChatCompletionParser:
-    """One answer being read. ``read`` every piece of the stream, then ask ``end`` for the rest.
+    """Incremental parser of one answer. Call ``read`` with each piece of the stream, then ``end``.
 
-    ``done`` says that the endpoint has said its last word, ``reason`` is its finish reason (empty so far), ``problem``
-    why the answer failed behind the deltas that were given back last; every method raises it from then on.
-    ``spoken`` says that the turn has words already, so that the step may do without.
+    ``done``: the endpoint has ended the answer. ``reason``: its finish reason, empty until known. ``problem``: why the
+    answer failed after the deltas returned last; every later call raises it.
+    ``spoken``: the turn already has text, so this step may have none.
     Problems are ``Upstream``: ``refused`` or ``limit`` for an error inside the stream, ``malformed``, ``cut``.
     """
 
     __slots__ = (
-        *("_calls", "_events", "_half", "_left", "_mend", "_native", "_odd", "_plainly", "_splitter"),
-        *("_told", "_usage", "_worded", "done", "problem", "reason"),
+        *("_calls", "_events", "_has_text", "_native", "_plain_text", "_remaining", "_sent_usage", "_splitter"),
+        *("_stray_event", "_surrogate", "_unclean", "_usage", "done", "problem", "reason"),
     )
 
     def __init__(self, *, thinking: Mode = "tags", longest: int = LONGEST, spoken: bool = False) -> None:
         self._events = SseParser()
         self._calls = ToolCallAssembler()
-        self._usage = self._told = Usage()
+        self._usage = self._sent_usage = Usage()
         self._splitter: ThinkingSplitter | None = ThinkingSplitter(thinking)
-        self._half = ("", "")
-        """The first half of a surrogate pair, and the member whose text it ended."""
-        self._mend = False
-        """Whether the texts of this read may hold half surrogate pairs."""
-        self._plainly = False
-        """Whether nothing is held back, and there are words: text can only be more of them."""
-        self._left = longest
-        self._worded = spoken
+        self._surrogate = ("", "")
+        """The member whose text ended with the first half of a surrogate pair, and that half."""
+        self._unclean = False
+        """Whether the texts of this read may hold lone surrogates."""
+        self._plain_text = False
+        """Whether nothing is held back and the answer has text: any further text is plain content."""
+        self._remaining = longest
+        self._has_text = spoken
         self._native = ""
-        self._odd: bytes = b""
-        """The first event that said nothing of an answer: what an empty one is explained with."""
+        self._stray_event: bytes = b""
+        """The first event that is not part of an answer; explains an empty answer."""
         self.done = False
         self.problem: Upstream | None = None
         self.reason = ""
 
     def read(self, data: bytes) -> list[ModelDelta]:
-        """The deltas of all events that ``data`` completes. Neighbouring pieces of one kind come joined."""
+        """Return the deltas of all events that ``data`` completes, adjacent texts of one kind joined."""
         if self.problem is not None:
             raise self.problem
         try:
             events = self._events.feed(data)
         except SseTooLong as error:
             raise Upstream(reason="malformed", detail=str(error)) from error
-        return self._take(events)
+        return self._read_events(events)
 
     def end(self, deltas: list[ModelDelta] | None = None) -> list[ModelDelta]:
-        """The stream is over: ``deltas``, what was left of it, the tool calls, and ``StepFinished``."""
+        """The stream has ended: return ``deltas``, the buffered rest, the tool calls and ``StepFinished``."""
         if self.problem is not None:
             raise self.problem
         deltas = deltas or []
@@ -117,7 +118,7 @@ class ChatCompletionParser:
             return self._failed(problem, deltas)
 
     def close(self, deltas: list[ModelDelta]) -> list[ModelDelta]:
-        """``deltas``, the tool calls and ``StepFinished``, whether or not the stream has come to its own end."""
+        """Return ``deltas``, the tool calls and ``StepFinished``, whether or not the stream has ended."""
         if self.problem is not None:
             return deltas
         deltas += self._held_back()
@@ -129,48 +130,48 @@ class ChatCompletionParser:
         return [*deltas, *calls, StepFinished(reason=reason, usage=self._usage)]
 
     def whole(self, body: bytes) -> list[ModelDelta]:
-        """The deltas of an answer that came as one JSON object, ``StepFinished`` with them."""
+        """Return the deltas of an answer that came as one JSON object, ``StepFinished`` included."""
         if body.lstrip().startswith((b"data:", b"event:", b":")):
             return self.end(self.read(body))
         if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             raise unreadable(body)
         if not body.rstrip().endswith(b"}"):
             raise Upstream(reason="cut", detail="the answer ended in the middle of its JSON object")
-        spoken: list[tuple[str, str]] = []
-        self._chunk(body, spoken)
-        deltas = self._deltas(spoken)
-        self.done = self.done or bool(self.reason or self._worded or self._calls)
+        texts: list[tuple[str, str]] = []
+        self._chunk(body, texts)
+        deltas = self._deltas(texts)
+        self.done = self.done or bool(self.reason or self._has_text or self._calls)
         return self.close(deltas)
 
-    # What arrives ---------------------------------------------------------------------------------------------------
+    # Input ----------------------------------------------------------------------------------------------------------
 
-    def _take(self, events: list[SseEvent]) -> list[ModelDelta]:
-        spoken: list[tuple[str, str]] = []
+    def _read_events(self, events: list[SseEvent]) -> list[ModelDelta]:
+        texts: list[tuple[str, str]] = []
         try:
             for event in events:
                 if event.data[:6] == _DONE:
                     self.done = True
                 if self.done:
                     break
-                self._event(event, spoken)
+                self._event(event, texts)
         except Upstream as problem:
-            return self._failed(problem, self._deltas(spoken) if spoken else [])
-        return self._deltas(spoken) if spoken or self._usage is not self._told else []
+            return self._failed(problem, self._deltas(texts) if texts else [])
+        return self._deltas(texts) if texts or self._usage is not self._sent_usage else []
 
-    def _event(self, event: SseEvent, spoken: list[tuple[str, str]]) -> None:
+    def _event(self, event: SseEvent, texts: list[tuple[str, str]]) -> None:
         if event.name == b"error":
             raise Upstream(reason="refused", detail=error_message(event.data) or "an error without a reason")
-        self._chunk(event.data, spoken)
+        self._chunk(event.data, texts)
 
     def _failed(self, problem: Upstream, deltas: list[ModelDelta]) -> list[ModelDelta]:
         if not deltas:
             raise problem
-        self.problem = self.problem or problem  # what came before it was said
+        self.problem = self.problem or problem  # the deltas before it have been sent
         return deltas
 
     def _rest(self) -> list[ModelDelta]:
         try:
-            return self._take(self._events.end())
+            return self._read_events(self._events.end())
         except Upstream as problem:
             if problem.reason != "malformed":
                 raise
@@ -178,25 +179,25 @@ class ChatCompletionParser:
                 raise Upstream(reason="cut", detail="the answer ended in the middle of an event") from problem
             return []
 
-    def _chunk(self, data: bytes, spoken: list[tuple[str, str]]) -> None:
+    def _chunk(self, data: bytes, texts: list[tuple[str, str]]) -> None:
         try:
             chunk = decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            read = self._leniently(data)
-            if read is None:
+            lenient_chunk = self._leniently(data)
+            if lenient_chunk is None:
                 return
-            chunk = read
+            chunk = lenient_chunk
         if chunk.error or chunk.base_resp or not chunk.choices:
-            self._look(chunk, data)
+            self._check_error(chunk, data)
         if chunk.usage is not None:
             self._count(chunk.usage)
         for choice in chunk.choices or ():
             if choice is None or choice.index:
-                continue  # one choice is asked for; whatever else comes is not ours
-            if (said := choice.delta) is not None:
-                self._words(said, spoken)
-            if (said := choice.message) is not None and choice.delta is None:
-                self._words(said, spoken)
+                continue  # one choice is requested; ignore any other
+            if (delta := choice.delta) is not None:
+                self._read_delta(delta, texts)
+            if (delta := choice.message) is not None and choice.delta is None:
+                self._read_delta(delta, texts)
             if choice.error:
                 raise _refused(choice.error)
             if choice.finish_reason:
@@ -211,37 +212,37 @@ class ChatCompletionParser:
             if data.strip() == _DONE:
                 self.done = True
             else:
-                self._odd = self._odd or data[:4096].strip()
+                self._stray_event = self._stray_event or data[:4096].strip()
             return None
-        self._mend = True
+        self._unclean = True
         return chunk
 
-    def _look(self, chunk: Chunk, data: bytes) -> None:
-        """Raise what a chunk says that is no piece of an answer, or remember it for when nothing better comes."""
+    def _check_error(self, chunk: Chunk, data: bytes) -> None:
+        """Raise the error that a chunk reports, or keep a chunk without content to explain an empty answer."""
         if chunk.error:
             raise _refused(chunk.error)
         if why := failure(loads(data), complete=bool(self.reason)):
             raise Upstream(reason="refused", detail=excerpt(why))
         if not chunk.choices and chunk.usage is None:
-            self._odd = self._odd or data[:4096]
+            self._stray_event = self._stray_event or data[:4096]
 
-    def _words(self, said: ChunkDelta, spoken: list[tuple[str, str]]) -> None:
-        # Some endpoints send the same reasoning under both names, for readers of either.
-        if said.reasoning_content:
-            spoken.append(("reasoning_content", said.reasoning_content))
-        elif said.reasoning and isinstance(said.reasoning, str):
-            spoken.append(("reasoning", said.reasoning))
-        if content := said.content:
+    def _read_delta(self, delta: ChunkDelta, texts: list[tuple[str, str]]) -> None:
+        # Some endpoints send the same reasoning under both names, for clients of either.
+        if delta.reasoning_content:
+            texts.append(("reasoning_content", delta.reasoning_content))
+        elif delta.reasoning and isinstance(delta.reasoning, str):
+            texts.append(("reasoning", delta.reasoning))
+        if content := delta.content:
             if isinstance(content, str):
-                spoken.append(("", content))
+                texts.append(("", content))
             else:
-                spoken.extend(_texts(content))
-        if said.refusal:
-            spoken.append(("", said.refusal))
-        for piece in said.tool_calls or ():
-            if piece is not None:
-                self._left -= self._calls.add(piece)
-                if self._left < 0:
+                texts.extend(_texts(content))
+        if delta.refusal:
+            texts.append(("", delta.refusal))
+        for fragment in delta.tool_calls or ():
+            if fragment is not None:
+                self._remaining -= self._calls.add(fragment)
+                if self._remaining < 0:
                     raise Upstream(
                         reason="malformed", detail="a tool call's arguments are longer than an answer may be"
                     )
@@ -254,52 +255,52 @@ class ChatCompletionParser:
         if usage != self._usage:
             self._usage = usage
 
-    # What is given out ----------------------------------------------------------------------------------------------
+    # Output ---------------------------------------------------------------------------------------------------------
 
-    def _deltas(self, spoken: list[tuple[str, str]]) -> list[ModelDelta]:
-        """The texts as deltas, and the usage if it has changed."""
-        if len(spoken) == 1 and self._plainly and self._usage is self._told:
-            member, text = spoken[0]
+    def _deltas(self, texts: list[tuple[str, str]]) -> list[ModelDelta]:
+        """Return the texts as deltas, and the usage if it has changed."""
+        if len(texts) == 1 and self._plain_text and self._usage is self._sent_usage:
+            member, text = texts[0]
             size = len(text)
-            if not (member or self._mend) and size <= self._left and "\0" not in text:  # nearly every read is this
-                self._left -= size
+            if not (member or self._unclean) and size <= self._remaining and "\0" not in text:  # nearly every read
+                self._remaining -= size
                 return [ContentDelta(text=text)]
         deltas: list[ModelDelta] = []
-        for member, text in _joined(spoken):
-            if self._mend or self._half[1]:
-                self._mended(member, text, deltas)
+        for member, text in _joined(texts):
+            if self._unclean or self._surrogate[1]:
+                self._emit_repaired(member, text, deltas)
             else:
-                self._say(member, clean(text) if "\0" in text else text, deltas)
-        self._mend = False
-        self._plainly = self._splitter is None and self._worded and not self._half[1]
-        if self._usage is not self._told:
-            self._told = self._usage
+                self._emit(member, clean(text) if "\0" in text else text, deltas)
+        self._unclean = False
+        self._plain_text = self._splitter is None and self._has_text and not self._surrogate[1]
+        if self._usage is not self._sent_usage:
+            self._sent_usage = self._usage
             deltas.append(UsageDelta(usage=self._usage))
         return deltas
 
-    def _mended(self, member: str, text: str, deltas: list[ModelDelta]) -> None:
-        """Halves of surrogate pairs are joined, also across deltas; one without the other cannot be stored."""
-        before, half = self._half
-        if half and before != member:
-            self._say(before, clean(half), deltas)
-            half = ""
-        text = half + text
-        self._half = ("", "")
+    def _emit_repaired(self, member: str, text: str, deltas: list[ModelDelta]) -> None:
+        """Join the halves of surrogate pairs, also across deltas: a lone one cannot be stored."""
+        surrogate_member, surrogate = self._surrogate
+        if surrogate and surrogate_member != member:
+            self._emit(surrogate_member, clean(surrogate), deltas)
+            surrogate = ""
+        text = surrogate + text
+        self._surrogate = ("", "")
         if text and "\ud800" <= text[-1] <= "\udbff":
-            self._half, text = (member, text[-1]), text[:-1]
-        self._say(member, clean(text), deltas)
+            self._surrogate, text = (member, text[-1]), text[:-1]
+        self._emit(member, clean(text), deltas)
 
-    def _say(self, member: str, text: str, deltas: list[ModelDelta]) -> None:
-        if len(text) > self._left:
-            text = text[: self._left]
+    def _emit(self, member: str, text: str, deltas: list[ModelDelta]) -> None:
+        if len(text) > self._remaining:
+            text = text[: self._remaining]
             self.reason, self.done = "length", True
-        self._left -= len(text)
+        self._remaining -= len(text)
         if not text:
             return
         if member:
             deltas.append(ThinkingDelta(text=text, provider_data=_REASONING.get(member)))
         elif self._splitter is None:
-            self._worded = self._worded or not text.isspace()
+            self._has_text = self._has_text or not text.isspace()
             deltas.append(ContentDelta(text=text))
         else:
             self._split(self._splitter.feed(text), deltas)
@@ -308,46 +309,46 @@ class ChatCompletionParser:
 
     def _split(self, pieces: list[tuple[bool, str]], deltas: list[ModelDelta]) -> None:
         for thinks, text in pieces:
-            self._worded = self._worded or not (thinks or text.isspace())
+            self._has_text = self._has_text or not (thinks or text.isspace())
             deltas.append(ThinkingDelta(text=text) if thinks else ContentDelta(text=text))
 
     def _held_back(self) -> list[ModelDelta]:
         deltas: list[ModelDelta] = []
-        member, half = self._half
-        if half:
-            self._half = ("", "")
-            self._say(member, clean(half), deltas)
+        member, surrogate = self._surrogate
+        if surrogate:
+            self._surrogate = ("", "")
+            self._emit(member, clean(surrogate), deltas)
         if self._splitter is not None:
             self._split(self._splitter.end(), deltas)
             self._splitter = None
         return deltas
 
-    # How it ends ----------------------------------------------------------------------------------------------------
+    # End ------------------------------------------------------------------------------------------------------------
 
     def _outcome(self, calls: bool) -> str:
-        """The finish reason of an answer that is complete, in OpenAI's words. Raises what it has failed with."""
+        """Return the finish reason of a complete answer in OpenAI's terms. Raises ``Upstream`` if it failed."""
         reason, native = _plain(self.reason), _plain(self._native)
         if not reason and not self.done:
-            raise self._silent("the answer ended without a finish reason", "cut")
+            raise self._failure("the answer ended without a finish reason", "cut")
         if native in _FAILED or (reason and reason not in _KNOWN):
-            raise self._silent(f"the answer ended with the finish reason {excerpt(native or reason)!r}", "refused")
-        if not self._worded and not calls:
+            raise self._failure(f"the answer ended with the finish reason {excerpt(native or reason)!r}", "refused")
+        if not self._has_text and not calls:
             ended = f" (finish reason {excerpt(native or reason)!r})" if reason else ""
-            raise self._silent(f"the answer is empty{ended}", "cut" if reason in _LENGTH or not reason else "refused")
+            raise self._failure(f"the answer is empty{ended}", "cut" if reason in _LENGTH or not reason else "refused")
         if reason in _LENGTH:
             return "length"
         if reason in _FILTER:
             return "content_filter"
         return "tool_calls" if calls else "stop"
 
-    def _silent(self, what: str, reason: Any) -> Upstream:
-        """The problem of an answer that is none, with whatever its endpoint has said instead."""
-        odd = self._odd or self._events.stray
-        if not odd:
-            return Upstream(reason=reason, detail=what)
-        if not (self._worded or self.reason or self.done or odd.startswith(b"{")):
-            return unreadable(odd)
-        return Upstream(reason=reason, detail=f"{what}; the endpoint says: {error_message(odd)}")
+    def _failure(self, summary: str, reason: Any) -> Upstream:
+        """The problem of a missing answer, with whatever the endpoint sent instead."""
+        stray = self._stray_event or self._events.stray
+        if not stray:
+            return Upstream(reason=reason, detail=summary)
+        if not (self._has_text or self.reason or self.done or stray.startswith(b"{")):
+            return unreadable(stray)
+        return Upstream(reason=reason, detail=f"{summary}; the endpoint says: {error_message(stray)}")
 
 
 def _plain(reason: str) -> str:
@@ -363,28 +364,28 @@ def _refused(error: Any) -> Upstream:
 
 
 def _texts(parts: list[Any]) -> list[tuple[str, str]]:
-    """The texts of a content list: ``{"type": "text", "text": …}``, Mistral's ``{"type": "thinking", …}``."""
-    found: list[tuple[str, str]] = []
+    """(member, text) pairs of a content list: ``{"type": "text", "text": …}``, Mistral's ``"type": "thinking"``."""
+    result: list[tuple[str, str]] = []
     for part in parts:
         match part:
             case str() if part:
-                found.append(("", part))
+                result.append(("", part))
             case {"type": "thinking" | "reasoning" as kind, **members}:
                 inner: Any = members.get(kind, members.get("text"))
                 texts = cast("list[Any]", inner if isinstance(inner, list) else [inner])
-                found.extend(("thinking", text) for _, text in _texts(texts))
+                result.extend(("thinking", text) for _, text in _texts(texts))
             case {"text": str(text)} if text:
-                found.append(("", text))
+                result.append(("", text))
             case _:
                 pass
-    return found
+    return result
 
 
-def _joined(spoken: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Neighbouring texts of one member as one."""
-    found: list[tuple[str, list[str]]] = []
-    for member, text in spoken:
-        if not found or found[-1][0] != member:
-            found.append((member, []))
-        found[-1][1].append(text)
-    return [(member, "".join(texts)) for member, texts in found]
+def _joined(texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Join adjacent texts of one member."""
+    groups: list[tuple[str, list[str]]] = []
+    for member, text in texts:
+        if not groups or groups[-1][0] != member:
+            groups.append((member, []))
+        groups[-1][1].append(text)
+    return [(member, "".join(pieces)) for member, pieces in groups]

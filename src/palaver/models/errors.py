@@ -1,4 +1,4 @@
-"""What an endpoint says when it does not answer: bodies of many shapes made into one ``Upstream``."""
+"""Turns endpoints' error responses, in their many shapes, into ``Upstream``."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ import msgspec
 from palaver.core.problems import Upstream
 
 SHOWN = 300
-"""Characters of an endpoint's words that a problem carries."""
+"""Characters of an endpoint's message that a problem carries."""
 
-_SENTENCES = (
+_MESSAGE_MEMBERS = (
     *("error", "message", "detail", "errors", "msg", "error_msg", "error_message", "errmsg", "errorMessage"),
     *("status_msg", "base_resp", "reason", "title", "error_description"),
 )
-"""Members that hold an error's words, or an object that does."""
+"""Members that hold an error's message, or an object that does."""
 _CODES = ("code", "error_code", "errorCode", "errcode", "err_code", "status_code", "statusCode")
-_FINE = frozenset(("", "0", "200", "201", "ok", "success", "succeeded", "successful", "true", "none"))
+_SUCCESS_CODES = frozenset(("", "0", "200", "201", "ok", "success", "succeeded", "successful", "true", "none"))
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
 _SHORTEST_KEY = 8
-"""Servers of one's own are given keys like "x" or "EMPTY", which are no secret but may be part of any word."""
+"""Shorter keys are not redacted: local servers get keys like "x" or "EMPTY", not secret but part of many words."""
 _SECRET = re.compile(r"\bsk-[A-Za-z0-9_*.\-]{6,}")
 
 
 def upstream_problem(
     status: int, headers: Mapping[str, str], body: bytes, *, phrase: str = "", key: str | None = None
 ) -> Upstream:
-    """The problem that an answer with ``status`` is. ``headers`` are looked up in the case written here, ``phrase``
-    stands in for an empty body, ``key`` is not repeated."""
-    said = error_message(body, key)
+    """The problem for a response with ``status``. ``headers`` are looked up in the case written here, ``phrase``
+    replaces an empty body, ``key`` is redacted."""
+    message = error_message(body, key)
     if 300 <= status < 400:
-        said = f"redirected to {headers.get('Location', '?')!r}: OPENAI_BASE_URL must name the address itself"
-    detail = f"HTTP {status}: {said or phrase or 'no reason given'}"
+        message = f"redirected to {headers.get('Location', '?')!r}: OPENAI_BASE_URL must name the address itself"
+    detail = f"HTTP {status}: {message or phrase or 'no reason given'}"
     if status == 429:
         return Upstream(reason="limit", status=status, detail=detail, retry_after=retry_after(headers))
     reason = "refused" if status >= 500 else "rejected"
@@ -45,7 +45,7 @@ def upstream_problem(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from ``Retry-After-Ms`` or ``Retry-After`` (seconds or a date); ``None`` when not told."""
+    """Seconds to wait, from ``Retry-After-Ms`` or ``Retry-After`` (seconds or a date); ``None`` without either."""
     for name, unit in (("Retry-After-Ms", 1000.0), ("Retry-After", 1.0)):
         try:
             seconds = float(headers.get(name, "")) / unit
@@ -60,20 +60,20 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def error_message(body: bytes, key: str | None = None) -> str:
-    """The sentence in an error's body: a JSON member that holds one, else the text, without markup and ``key``."""
+    """The message in an error's body: a JSON member that holds one, else the text, without markup and ``key``."""
     text = body.decode("utf-8", "replace")
     try:
-        said = sentence(msgspec.json.decode(body))
+        message = sentence(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = ""
-    if not said and "<" in text:
+        message = ""
+    if not message and "<" in text:
         text = html.unescape(_MARKUP.sub(" ", text))
-    # Before it is cut: half a key is a secret still.
-    return excerpt(redact_secrets(said or text, key))
+    # Redact before truncating: half a key is still a secret.
+    return excerpt(redact_secrets(message or text, key))
 
 
 def sentence(value: Any, depth: int = 4) -> str:
-    """The message inside an error as JSON: ``{"error": {"message", "code"}}`` and its many relatives."""
+    """The message inside an error as JSON: ``{"error": {"message", "code"}}`` and its many variants."""
     if isinstance(value, str):
         return value
     if not depth or not isinstance(value, dict | list) or not value:
@@ -81,41 +81,41 @@ def sentence(value: Any, depth: int = 4) -> str:
     if isinstance(value, list):
         return sentence(cast("list[Any]", value)[0], depth - 1)
     error = cast("dict[str, Any]", value)
-    for name in _SENTENCES:
-        if said := sentence(error.get(name), depth - 1):
+    for name in _MESSAGE_MEMBERS:
+        if message := sentence(error.get(name), depth - 1):
             codes = [code for code in (error.get("code"), error.get("type")) if code and isinstance(code, str)]
-            return f"{said} ({codes[0]})" if name == "message" and codes else said
+            return f"{message} ({codes[0]})" if name == "message" and codes else message
     return ""
 
 
 def failure(value: Any, *, complete: bool = False) -> str:
-    """The words of an object that came in place of a piece of an answer, where it says that something has failed;
-    else nothing. ``complete``: the answer has ended, so that a mere message is none of its failure."""
+    """The message of an object that came instead of a chunk and reports a failure; empty otherwise. ``complete``: the
+    answer has ended, so a message alone is not a failure."""
     if not isinstance(value, dict):
         return ""
-    said = cast("dict[str, Any]", value)
-    if _bad(said.get("base_resp")):
-        said = said["base_resp"]
-    elif not (_failed(said) or _bad(said)):
-        succeeded = any(name in said for name in _CODES)
-        if complete or succeeded or not any(said.get(name) for name in ("detail", "message", "msg")):
+    error = cast("dict[str, Any]", value)
+    if _has_error_code(error.get("base_resp")):
+        error = error["base_resp"]
+    elif not (_reports_failure(error) or _has_error_code(error)):
+        succeeded = any(name in error for name in _CODES)
+        if complete or succeeded or not any(error.get(name) for name in ("detail", "message", "msg")):
             return ""
-    return sentence(said) or str(said)
+    return sentence(error) or str(error)
 
 
-def _failed(said: dict[str, Any]) -> bool:
-    if any(said.get(name) for name in ("error", "errors", "error_msg", "error_message")):
+def _reports_failure(error: dict[str, Any]) -> bool:
+    if any(error.get(name) for name in ("error", "errors", "error_msg", "error_message")):
         return True
-    status = said.get("status")
+    status = error.get("status")
     wrong = status in ("error", "failed") if isinstance(status, str) else isinstance(status, int) and status >= 400
-    return wrong or said.get("success") is False or "error" in (said.get("object"), said.get("type"))
+    return wrong or error.get("success") is False or "error" in (error.get("object"), error.get("type"))
 
 
-def _bad(value: Any) -> bool:
-    """Whether ``value`` has a code, and not one of success."""
+def _has_error_code(value: Any) -> bool:
+    """Whether ``value`` has a code that does not mean success."""
     codes = [cast("dict[str, Any]", value).get(name) for name in _CODES] if isinstance(value, dict) else []
     return any(
-        isinstance(code, str | int) and not isinstance(code, bool) and str(code).strip().lower() not in _FINE
+        isinstance(code, str | int) and not isinstance(code, bool) and str(code).strip().lower() not in _SUCCESS_CODES
         for code in codes
     )
 
@@ -127,7 +127,7 @@ def excerpt(text: str) -> str:
 
 
 def redact_secrets(text: str, key: str | None) -> str:
-    """``text`` without ``key``, nor what looks like one: endpoints like to repeat the key they refuse."""
+    """``text`` without ``key`` or anything that looks like a key: endpoints often repeat the key they reject."""
     if key and len(key) >= _SHORTEST_KEY:
         text = text.replace(key, "…")
     return _SECRET.sub("sk-…", text)

@@ -1,4 +1,4 @@
-"""A second model for when the first one fails before it has said anything."""
+"""A second model for when the first one fails before it has sent anything."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = structlog.get_logger("palaver.models")
 
 
 class FallbackModel:
-    """A ``ChatModel``: ``first``, and in its place ``second`` with the name ``name`` where that fails with its first
-    word.
+    """A ``ChatModel`` that uses ``first``, and ``second`` under the name ``name`` if ``first`` fails before sending
+    anything.
 
-    What has been said is never taken back: a failure after it is the answer's failure. ``failed`` hears of the others,
-    with the first model's name.
+    Deltas that were sent are never taken back: a later failure is raised. ``failed`` is called with the first model's
+    name and the problem for each failure that the fallback replaces.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Pictures and speech from an endpoint that speaks OpenAI's ``/images/generations`` and ``/audio/speech``."""
+"""Images and speech from an endpoint with OpenAI's ``/images/generations`` and ``/audio/speech``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from palaver.models.errors import error_message, excerpt, failure, redact_secret
 from palaver.models.openai import UNCOMPRESSED, packed, proxy_for, read_whole
 
 PATIENCE_S = 150.0
-"""Seconds for a picture or a spoken text; pictures of 30 to 90 seconds are normal."""
+"""Seconds to wait for an image or speech; images normally take 30 to 90 seconds."""
 LARGEST = 64 * 1024 * 1024
-"""Bytes of an answer that is read."""
+"""Maximum response size in bytes."""
 _MAGIC = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"RIFF", "image/webp"), (b"GIF8", "image/gif"))
 
 
@@ -32,7 +32,7 @@ class _Images(msgspec.Struct):
 
 
 class OpenAIMedia:
-    """Paints and speaks. ``base_url`` ends before ``/images/generations``."""
+    """Generates images and speech. ``base_url`` ends before ``/images/generations``."""
 
     def __init__(
         self, session: Callable[[], aiohttp.ClientSession], *, base_url: str, api_key: str | None = None
@@ -44,65 +44,65 @@ class OpenAIMedia:
         self._proxy = proxy_for(self._base)
 
     async def generate(self, model: str, text: str) -> GeneratedImage:
-        """One picture of ``text``. Raises ``Upstream``."""
-        asked: dict[str, Any] = {"model": model, "prompt": text, "n": 1}
-        if not model.startswith("gpt-image"):  # these refuse the member and answer in base64 anyway
-            asked["response_format"] = "b64_json"
-        said = await self._post("images/generations", asked)
-        self._succeeded(said)
+        """Generate one image from the prompt ``text``. Raises ``Upstream``."""
+        body: dict[str, Any] = {"model": model, "prompt": text, "n": 1}
+        if not model.startswith("gpt-image"):  # these reject the member and return base64 anyway
+            body["response_format"] = "b64_json"
+        response = await self._post("images/generations", body)
+        self._raise_if_error(response)
         try:
-            images = msgspec.json.decode(said, type=_Images).data
+            images = msgspec.json.decode(response, type=_Images).data
             content = base64.b64decode(images[0].b64_json or "", validate=True) if images else b""
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Upstream(reason="malformed", detail=f"the image answer cannot be read: {error}") from error
         if not content:
-            shown = error_message(said[:4096], self._key)
-            raise Upstream(reason="malformed", detail=f"the answer has no image in base64: {shown}")
+            message = error_message(response[:4096], self._key)
+            raise Upstream(reason="malformed", detail=f"the answer has no image in base64: {message}")
         kind = next((media_type for magic, media_type in _MAGIC if content.startswith(magic)), "image/png")
         return GeneratedImage(content=content, media_type=kind)
 
     async def synthesize(self, model: str, text: str, voice: str) -> bytes:
-        """``text`` spoken, as an MP3 file. Raises ``Upstream``."""
-        said = await self._post(
+        """Convert ``text`` to speech: an MP3 file. Raises ``Upstream``."""
+        audio = await self._post(
             "audio/speech", {"model": model, "input": text, "voice": voice, "response_format": "mp3"}
         )
-        self._succeeded(said)
-        if not said or said.isascii():  # words, a page or an object: sound is never all ASCII
-            detail = f"the speech answer is no sound: {error_message(said[:4096], self._key) or 'it is empty'}"
+        self._raise_if_error(audio)
+        if not audio or audio.isascii():  # text, a page or an object: audio is never all ASCII
+            detail = f"the speech answer is no sound: {error_message(audio[:4096], self._key) or 'it is empty'}"
             raise Upstream(reason="malformed", detail=detail)
-        return said
+        return audio
 
-    def _succeeded(self, said: bytes) -> None:
-        """Some endpoints say with status 200 what went wrong."""
-        if said[:1].isspace() or said[:1] == b"{":
+    def _raise_if_error(self, response: bytes) -> None:
+        """Raise ``Upstream`` for an error with status 200, as some endpoints send."""
+        if response[:1].isspace() or response[:1] == b"{":
             try:
-                why = failure(msgspec.json.decode(said))
+                message = failure(msgspec.json.decode(response))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return
-            if why:
-                raise Upstream(reason="refused", detail=excerpt(redact_secrets(why, self._key)))
+            if message:
+                raise Upstream(reason="refused", detail=excerpt(redact_secrets(message, self._key)))
 
-    async def _post(self, path: str, asked: dict[str, Any]) -> bytes:
+    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
         url = f"{self._base}/{path}"
         headers = {"Content-Type": "application/json", **self._headers}
-        body = msgspec.json.encode(asked)
+        data = msgspec.json.encode(body)
         try:
             async with (
                 asyncio.timeout(PATIENCE_S),
                 self._session().post(
-                    url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
+                    url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
                 ) as response,
             ):
-                if packing := packed(response):
-                    raise Upstream(reason="malformed", detail=packing)
-                said = await read_whole(response, LARGEST)
+                if encoding_problem := packed(response):
+                    raise Upstream(reason="malformed", detail=encoding_problem)
+                content = await read_whole(response, LARGEST)
                 if response.status != 200:
                     raise upstream_problem(
-                        response.status, response.headers, said, phrase=response.reason or "", key=self._key
+                        response.status, response.headers, content, phrase=response.reason or "", key=self._key
                     )
-                if len(said) >= LARGEST:
+                if len(content) >= LARGEST:
                     raise Upstream(reason="malformed", detail=f"the answer has more than {LARGEST} bytes")
-                return said
+                return content
         except TimeoutError as error:
             raise Upstream(reason="timeout", detail=f"no answer within {PATIENCE_S:g} s") from error
         except (aiohttp.ClientError, OSError) as error:

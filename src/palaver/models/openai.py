@@ -1,7 +1,7 @@
 """Chat Completions over HTTP: OpenAI and every endpoint that calls itself compatible with it.
 
-A request is tried again (connection failed or broken, 429, 500, 502, 503, 504) only as long as no word of an answer
-has come, and all attempts share the time in which the first one must.
+A request is retried (connection failed or broken, 429, 500, 502, 503, 504) only until the first delta of an answer,
+and all attempts share the ``first_byte`` timeout.
 Closing the generator, or cancelling its task, closes the TCP connection at once, whatever it is waiting for.
 """
 
@@ -24,31 +24,30 @@ from palaver.core.problems import Upstream
 from palaver.core.types import Text
 from palaver.models.completion import LONGEST, ChatCompletionParser
 from palaver.models.errors import excerpt, redact_secrets, upstream_problem
-from palaver.models.request_body import body
+from palaver.models.request_body import encode_body
 from palaver.models.thinking import Mode
 
 RETRIES = 2
-"""How often a request is sent once more."""
+"""Maximum number of retries."""
 PATIENCE = 10.0
-"""Seconds that an endpoint may ask us to wait before a retry; asked for more, the request fails at once."""
+"""Longest ``Retry-After`` in seconds that is honoured; the request fails at once if an endpoint requests more."""
 
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _MAX_WHOLE = 16 * 1024 * 1024
-"""Bytes of an answer that comes in one JSON object."""
-_MAX_OFFER = 4 * 1024 * 1024
-_MAX_REFUSAL = 64 * 1024
+"""Bytes of an answer sent as one JSON object."""
+_MAX_MODEL_LIST = 4 * 1024 * 1024
+_MAX_ERROR_BODY = 64 * 1024
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
-_AT_ONCE = 32_768
-"""Bytes of an answer that are read without a pause."""
-_GOODBYE = 0.1
-"""Seconds for the end of the response to follow the end of the answer, so that the connection can be used again."""
+_READ_SIZE = 32_768
+"""Bytes of an answer that are read at a time."""
+_DRAIN_S = 0.1
+"""Seconds to wait for the end of the response after the end of the answer, so that the connection can be reused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds to wait for a connection, for the first byte of the answer (in all attempts together), and for the next
-    byte after any."""
+    """Seconds to wait for a connection, for the first byte of the answer (all attempts together), and between bytes."""
 
     connect: float = 10.0
     first_byte: float = 120.0
@@ -59,9 +58,9 @@ TIMEOUTS = Timeouts()
 
 
 class OpenAIModel:
-    """An endpoint. ``session`` gives the HTTP session to use, ``base_url`` ends before ``/chat/completions``; without
-    ``api_key`` no ``Authorization`` is sent. ``longest`` is the most characters that are taken of one answer.
-    ``backoff`` is about the seconds before the first retry; it doubles."""
+    """A ``ChatModel`` behind an endpoint. ``session`` returns the HTTP session to use, ``base_url`` ends before
+    ``/chat/completions``; without ``api_key`` no ``Authorization`` is sent. ``longest`` limits one answer, in
+    characters. ``backoff`` is roughly the delay before the first retry, in seconds; it doubles."""
 
     def __init__(
         self,
@@ -76,9 +75,9 @@ class OpenAIModel:
     ) -> None:
         self._session = session
         self._base = base_url.rstrip("/")
-        self._shown = _without_user(self._base)
+        self._display_url = _without_user(self._base)
         if api_key:
-            self._base = self._shown  # one Authorization header; the key is the one that was meant
+            self._base = self._display_url  # one Authorization header: the key overrides the URL's user
         self._key = api_key
         self._timeouts = timeouts
         self._retries = retries
@@ -89,7 +88,7 @@ class OpenAIModel:
         self._proxy = proxy_for(self._base)
 
     def with_thinking(self, mode: Mode) -> OpenAIModel:
-        """The same endpoint, for a model whose answers begin so."""
+        """The same endpoint, for a model whose answers begin in this ``mode``."""
         if mode == self._thinking:
             return self
         other = copy.copy(self)
@@ -97,28 +96,28 @@ class OpenAIModel:
         return other
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
-        """The answer's deltas, as many at once as one network read holds. Raises ``Upstream``."""
+        """Stream the answer's deltas, as many at once as one network read holds. Raises ``Upstream``."""
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **self._headers}
         if request.trace.isascii() and request.trace.isprintable() and request.trace:
             headers["X-Request-ID"] = request.trace
-        said = body(request)
+        body = encode_body(request)
         deadline = asyncio.get_running_loop().time() + self._timeouts.first_byte
         attempt = 0
         while True:
             begun = False
             connection = None
             try:
-                connection = await self._try(said, headers, deadline, self._answer(request))
-                while not connection.over:
-                    for delta in await connection.more():
+                connection = await self._try(body, headers, deadline, self._answer(request))
+                while not connection.exhausted:
+                    for delta in await connection.next_deltas():
                         begun = begun or not isinstance(delta, UsageDelta)
                         yield delta
-                await connection.goodbye()
+                await connection.drain()
                 return
             except Upstream as problem:
                 problem.detail = redact_secrets(problem.detail, self._key)
-                over = begun or (connection is not None and connection.ended)
-                pause = None if over else self._pause(problem, attempt, deadline)
+                final = begun or (connection is not None and connection.ended)
+                pause = None if final else self._pause(problem, attempt, deadline)
                 if pause is None:
                     raise
             finally:
@@ -133,57 +132,57 @@ class OpenAIModel:
         return ChatCompletionParser(thinking=self._thinking, longest=self._longest, spoken=spoken)
 
     async def check(self, name: str) -> str | None:
-        """What is wrong with the endpoint, or with the model ``name`` there, as a sentence; ``None``: nothing."""
-        url, shown = f"{self._base}/models", f"{self._shown}/models"
+        """Check the endpoint and that it has the model ``name``. Returns a sentence about the fault, or ``None``."""
+        url, shown_url = f"{self._base}/models", f"{self._display_url}/models"
         try:
             async with (
                 asyncio.timeout(5),
                 self._session().get(url, headers=self._headers, proxy=self._proxy, allow_redirects=False) as response,
             ):
-                said = await read_whole(response, _MAX_OFFER)
+                content = await read_whole(response, _MAX_MODEL_LIST)
         except TimeoutError:
-            return f"{shown} did not answer within 5 seconds."
+            return f"{shown_url} did not answer within 5 seconds."
         except (aiohttp.ClientError, OSError) as error:
-            return f"{shown} cannot be reached: {_reason(error)}"
+            return f"{shown_url} cannot be reached: {_reason(error)}"
         if response.status != 200:
-            return f"{shown} answers {self._refused(response, said).detail}{_hint(response.status)}"
+            return f"{shown_url} answers {self._refused(response, content).detail}{_hint(response.status)}"
         try:
-            offered = [model.id for model in msgspec.json.decode(said, type=_Offer).data]
+            offered = [model.id for model in msgspec.json.decode(content, type=_ModelList).data]
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return f"{shown} answers, but not with a list of models: OPENAI_BASE_URL may lack its /v1."
+            return f"{shown_url} answers, but not with a list of models: OPENAI_BASE_URL may lack its /v1."
         if offered and name not in offered:
-            return f"{shown} does not offer {name!r} but {', '.join(sorted(offered)[:10])}."
+            return f"{shown_url} does not offer {name!r} but {', '.join(sorted(offered)[:10])}."
         return None
 
     def _pause(self, problem: Upstream, attempt: int, deadline: float) -> float | None:
-        """Seconds until the next attempt; ``None``: there is none."""
-        if attempt >= self._retries or "insufficient_quota" in problem.detail or not _passing(problem):
+        """Seconds until the next attempt; ``None`` for no retry."""
+        if attempt >= self._retries or "insufficient_quota" in problem.detail or not _is_transient(problem):
             return None
         pause = self._wait(problem.retry_after, attempt)
         return pause if pause is not None and asyncio.get_running_loop().time() + pause < deadline else None
 
-    def _wait(self, asked: float | None, attempt: int) -> float | None:
-        jitter = random.uniform(0.5, 1.5)  # noqa: S311  spreads retries, guards nothing
-        if asked is None:
+    def _wait(self, retry_after: float | None, attempt: int) -> float | None:
+        jitter = random.uniform(0.5, 1.5)  # noqa: S311  spreads retries; not security-relevant
+        if retry_after is None:
             return self._backoff * 2**attempt * jitter
-        return asked + self._backoff * jitter / 2 if asked <= PATIENCE else None
+        return retry_after + self._backoff * jitter / 2 if retry_after <= PATIENCE else None
 
     async def _try(
-        self, said: bytes, headers: dict[str, str], deadline: float, answer: ChatCompletionParser
+        self, body: bytes, headers: dict[str, str], deadline: float, answer: ChatCompletionParser
     ) -> _AnswerStream:
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session().post(
                     f"{self._base}/chat/completions",
-                    data=io.BytesIO(said) if len(said) > 2**20 else said,
+                    data=io.BytesIO(body) if len(body) > 2**20 else body,
                     headers=headers,
                     proxy=self._proxy,
-                    # A POST that is redirected becomes a GET, and takes the key to another host.
+                    # A redirected POST becomes a GET, and takes the key to another host.
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
                 )
         except aiohttp.ServerTimeoutError as error:
-            detail = f"no connection to {self._shown} within {self._timeouts.connect:g} s"
+            detail = f"no connection to {self._display_url} within {self._timeouts.connect:g} s"
             raise Upstream(reason="timeout", detail=detail) from error
         except TimeoutError as error:
             raise Upstream(reason="timeout", detail=_silence(self._timeouts)) from error
@@ -191,35 +190,39 @@ class OpenAIModel:
             detail = f"the proxy answers {error.status} {error.message}"
             raise Upstream(reason="connect", detail=detail) from error
         except aiohttp.ClientResponseError as error:
-            raise Upstream(reason="malformed", detail=f"{self._shown} does not speak HTTP: {_reason(error)}") from error
+            detail = f"{self._display_url} does not speak HTTP: {_reason(error)}"
+            raise Upstream(reason="malformed", detail=detail) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Upstream(reason="connect", detail=f"{self._shown}: {_reason(error)}") from error
+            raise Upstream(reason="connect", detail=f"{self._display_url}: {_reason(error)}") from error
         if response.status == 200:
-            if packing := packed(response):
+            if encoding_problem := packed(response):
                 response.close()
-                raise Upstream(reason="malformed", detail=packing)
+                raise Upstream(reason="malformed", detail=encoding_problem)
             return _AnswerStream(response, answer, deadline, self._timeouts)
         try:
             async with asyncio.timeout_at(deadline):
-                why = await read_whole(response, _MAX_REFUSAL)
+                error_body = await read_whole(response, _MAX_ERROR_BODY)
         except (TimeoutError, aiohttp.ClientError):
-            why = b""
+            error_body = b""
         finally:
             response.close()
-        raise self._refused(response, why)
+        raise self._refused(response, error_body)
 
-    def _refused(self, response: aiohttp.ClientResponse, why: bytes) -> Upstream:
-        return upstream_problem(response.status, response.headers, why, phrase=response.reason or "", key=self._key)
+    def _refused(self, response: aiohttp.ClientResponse, body: bytes) -> Upstream:
+        return upstream_problem(response.status, response.headers, body, phrase=response.reason or "", key=self._key)
 
 
 class _AnswerStream:
-    """A response with status 200 whose body is being read. ``over`` says that ``more`` has nothing more.
+    """A response with status 200 whose body is being read. ``exhausted``: there are no more deltas.
 
-    One timer watches the whole stream and is set anew only when it rings: a timeout around every read would cost more
-    than reading. ``_since`` is when the present wait began, 0 while the reader of the deltas has the word.
+    One timer watches the whole stream and is reset only when it fires: a timeout around every read would cost more
+    than reading. ``_since`` is when the current wait began, 0 while the consumer of the deltas is running.
     """
 
-    __slots__ = ("_answer", "_began", "_limit", "_loop", "_patience", "_response", "_since", "_timer", "_why", "over")
+    __slots__ = (
+        *("_answer", "_limit", "_loop", "_patience", "_response", "_since", "_started", "_timeout_detail", "_timer"),
+        "exhausted",
+    )
 
     def __init__(
         self, response: aiohttp.ClientResponse, answer: ChatCompletionParser, deadline: float, patience: Timeouts
@@ -227,30 +230,30 @@ class _AnswerStream:
         self._response = response
         self._patience = patience
         self._answer = answer
-        self._began = False
-        self._why = ""
+        self._started = False
+        self._timeout_detail = ""
         self._since = 0.0
         self._loop = asyncio.get_running_loop()
         self._limit = max(0.0, deadline - self._loop.time())
-        self._timer = self._loop.call_later(self._limit, self._ring)
-        self.over = False
+        self._timer = self._loop.call_later(self._limit, self._check_timeout)
+        self.exhausted = False
 
     @property
     def ended(self) -> bool:
-        """Whether the endpoint has said itself that the answer is over."""
+        """Whether the endpoint itself has ended the answer."""
         return self._answer.done or bool(self._answer.reason)
 
-    async def more(self) -> list[ModelDelta]:
+    async def next_deltas(self) -> list[ModelDelta]:
         """The deltas of the next network read, possibly none. Raises ``Upstream``."""
         answer = self._answer
         if answer.problem is not None:
             raise answer.problem
-        if not self._began and self._response.content_type == "text/html":
+        if not self._started and self._response.content_type == "text/html":
             raise Upstream(reason="malformed", detail="a web page answered: OPENAI_BASE_URL may lack its /v1")
         try:
-            first = not self._began
+            first = not self._started
             data = await self._next()
-            # Some endpoints give one JSON object although a stream was asked for, and call it anything.
+            # Some endpoints send one JSON object although a stream was requested, with any content type.
             if first and (data.lstrip(_BLANK)[:1] == b"{" or self._response.content_type == "application/json"):
                 data = await self._whole(data)
                 return self._last(answer.whole(data) if data else answer.end())
@@ -264,52 +267,52 @@ class _AnswerStream:
         return self._last(answer.end(deltas)) if answer.done else deltas
 
     def _last(self, deltas: list[ModelDelta]) -> list[ModelDelta]:
-        self.over = self._answer.problem is None
+        self.exhausted = self._answer.problem is None
         return deltas
 
-    async def goodbye(self) -> None:
-        """Read the end of the response, if it comes at once: then the connection can be used again."""
+    async def drain(self) -> None:
+        """Read the end of the response if it comes at once, so that the connection can be reused."""
         try:
-            async with asyncio.timeout(_GOODBYE):
+            async with asyncio.timeout(_DRAIN_S):
                 while not self._response.content.at_eof():
                     await self._response.content.readany()
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass  # close() will do
 
     def close(self) -> None:
-        """Close the connection, unless the response was read to its end and the connection is free again."""
+        """Close the connection, unless the response was read to its end and the connection is back in the pool."""
         self._timer.cancel()
         self._response.close()
 
     async def _next(self) -> bytes:
-        """What has arrived, at least a byte; nothing at the end. Raises ``Upstream``: ``timeout`` or ``cut``."""
+        """Read at least one byte; empty at the end. Raises ``Upstream``: ``timeout`` or ``cut``."""
         self._since = self._loop.time()
         try:
-            data = await self._response.content.read(_AT_ONCE)
-            if len(data) == _AT_ONCE:  # more is there already: others have their turn in between
+            data = await self._response.content.read(_READ_SIZE)
+            if len(data) == _READ_SIZE:  # more has arrived already: let other tasks run
                 await asyncio.sleep(0)
         except (aiohttp.ClientError, OSError) as error:
-            if self._why:
-                raise Upstream(reason="timeout", detail=self._why) from error
+            if self._timeout_detail:
+                raise Upstream(reason="timeout", detail=self._timeout_detail) from error
             raise Upstream(reason="cut", detail=f"the connection broke: {_reason(error)}") from error
         self._since = 0.0
-        if not self._began:
-            self._began = True
+        if not self._started:
+            self._started = True
             self._limit = self._patience.idle
             self._timer.cancel()
-            self._timer = self._loop.call_later(self._limit, self._ring)
+            self._timer = self._loop.call_later(self._limit, self._check_timeout)
         return data
 
-    def _ring(self) -> None:
+    def _check_timeout(self) -> None:
         waited = self._loop.time() - self._since if self._since else 0.0
         if waited < self._limit or not self._since:
-            self._timer = self._loop.call_later(self._limit - waited, self._ring)
+            self._timer = self._loop.call_later(self._limit - waited, self._check_timeout)
         else:
-            self._why = f"nothing came for {self._limit:g} s" if self._began else _silence(self._patience)
+            self._timeout_detail = f"nothing came for {self._limit:g} s" if self._started else _silence(self._patience)
             self._response.close()
 
     async def _whole(self, data: bytes) -> bytes:
-        """The body that begins with ``data``."""
+        """Read the rest of the body that begins with ``data``. Raises ``Upstream`` if it is too long."""
         pieces: list[bytes] = []
         size = 0
         while data:
@@ -321,30 +324,30 @@ class _AnswerStream:
         return b"".join(pieces)
 
 
-class _Offered(msgspec.Struct):
+class _ListedModel(msgspec.Struct):
     id: str = ""
 
 
-class _Offer(msgspec.Struct):
-    data: list[_Offered]
+class _ModelList(msgspec.Struct):
+    data: list[_ListedModel]
 
 
 async def read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The beginning of a body, at most about ``limit`` bytes."""
-    said = bytearray()
-    while len(said) < limit and (data := await response.content.readany()):
-        said += data
-    return bytes(said[:limit])
+    """Read the beginning of a body, at most ``limit`` bytes."""
+    content = bytearray()
+    while len(content) < limit and (data := await response.content.readany()):
+        content += data
+    return bytes(content[:limit])
 
 
 def packed(response: aiohttp.ClientResponse) -> str:
-    """Why a body is not read: a few compressed bytes can become any number. Empty where it is as it was asked for."""
-    packing = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if packing in {"", "identity"} else f"the answer is compressed ({excerpt(packing)}), unasked"
+    """Why a compressed body is not read: a few bytes can decompress to any number. Empty if it is not compressed."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return "" if encoding in {"", "identity"} else f"the answer is compressed ({excerpt(encoding)}), unasked"
 
 
-def _passing(problem: Upstream) -> bool:
-    """Whether another attempt may meet with more success."""
+def _is_transient(problem: Upstream) -> bool:
+    """Whether a retry may succeed."""
     cause = problem.__cause__
     if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.InvalidURL):
         return False
@@ -358,17 +361,17 @@ def _without_user(url: str) -> str:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment (or the system) prescribes for ``url``.
+    """The proxy that the environment (or the system) sets for ``url``.
 
-    Asked for once: the session's own ``trust_env`` asks again for every request, in two threads, and refuses requests
-    whose host stands in ``~/.netrc`` because they carry a key of ours.
+    Looked up once: the session's own ``trust_env`` looks it up for every request, in two threads, and rejects requests
+    with a key of ours whose host is in ``~/.netrc``.
     """
     address = urlsplit(url)
     if not address.hostname or proxy_bypass(address.hostname):
         return None
     proxies = getproxies()
-    named = proxies.get(address.scheme) or proxies.get("all") or ""
-    return named if "://" in named or not named else f"http://{named}"
+    proxy = proxies.get(address.scheme) or proxies.get("all") or ""
+    return proxy if "://" in proxy or not proxy else f"http://{proxy}"
 
 
 def _silence(timeouts: Timeouts) -> str:

@@ -1,4 +1,4 @@
-"""The models of a server: which one a spec names, and the HTTP session they share."""
+"""Resolves model specs to a server's models, and owns the HTTP session they share."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ log = structlog.get_logger("palaver.models")
 
 
 class ModelRegistry:
-    """``Models`` as one server has them.
+    """Implements ``Models`` for one server.
 
-    A spec is ``extract``, ``scripted`` or ``openai:NAME``, where ``?thinking=…`` may follow (see ``thinking.py``).
-    ``default`` is the spec for agents without one (setting ``PALAVER_MODEL``), ``base_url`` and ``api_key`` are those
-    of the one endpoint that ``openai:`` means; with a key alone it is OpenAI's own. ``fallback`` is the spec of who
-    answers when a model fails, at an endpoint of its own where ``fallback_base_url`` names one. Close it in the loop
-    it was used in.
+    A spec is ``extract``, ``scripted`` or ``openai:NAME``, optionally followed by ``?thinking=…`` (see
+    ``thinking.py``). ``default`` is the spec for agents without one (setting ``PALAVER_MODEL``). ``base_url`` and
+    ``api_key`` configure the endpoint of ``openai:``; with a key alone it is OpenAI's own. ``fallback`` is the spec of
+    the model that answers when another fails, at an endpoint of its own if ``fallback_base_url`` is set. Close it in
+    the event loop it was used in.
     """
 
     def __init__(
@@ -59,36 +59,37 @@ class ModelRegistry:
         self._longest = longest
         self._http: aiohttp.ClientSession | None = None
         self._openai: OpenAIModel | None = None
-        self._spare_url = _trimmed(fallback_base_url)
-        self._spare_key = (fallback_api_key or "").strip() or (None if self._spare_url else self._api_key)
-        self._spare: OpenAIModel | None = None
+        self._fallback_url = _trimmed(fallback_base_url)
+        self._fallback_key = (fallback_api_key or "").strip() or (None if self._fallback_url else self._api_key)
+        self._fallback_endpoint: OpenAIModel | None = None
         self._media: OpenAIMedia | None = None
         self._extract = ExtractModel()
         self._scripted = ScriptedModel()
         self.observer: Observer = NullObserver()
 
     def quotes_only(self, spec: str | None) -> bool:
-        """Whether the model that ``spec`` names has no words of its own for a question."""
+        """Whether the model that ``spec`` names only quotes documents."""
         return (spec or self._default).strip() == "extract"
 
     def chat_model(self, spec: str | None, fallback: str | None = None) -> tuple[ChatModel, str]:
-        """The model that ``spec`` names and its NAME; with a fallback (``None``: the server's) behind it.
+        """The model that ``spec`` names and its NAME, wrapped with the fallback (``None``: the server's).
 
-        Raises ``Upstream(reason="configuration")``, also for a fallback that cannot be.
+        Raises ``Upstream(reason="configuration")``, also for an invalid fallback.
         """
-        spare = (fallback or self._fallback or "").strip()
-        if not spare:
-            return self._named(spec, self._main)
-        second, name = self._named(spare, self._behind if self._spare_url else self._main)
+        fallback_spec = (fallback or self._fallback or "").strip()
+        if not fallback_spec:
+            return self._resolve(spec, self._main_openai)
+        endpoint = self._fallback_openai if self._fallback_url else self._main_openai
+        fallback_model, fallback_name = self._resolve(fallback_spec, endpoint)
         try:
-            first, first_name = self._named(spec, self._main)
+            primary, first_name = self._resolve(spec, self._main_openai)
         except Upstream as problem:
-            log.warning("the fallback model answers", model=spec, fallback=spare, problem=problem.record())
+            log.warning("the fallback model answers", model=spec, fallback=fallback_spec, problem=problem.record())
             self.observer.model_failed("", problem)
-            return second, name
-        return FallbackModel(first, second, name, failed=self.observer.model_failed), first_name
+            return fallback_model, fallback_name
+        return FallbackModel(primary, fallback_model, fallback_name, failed=self.observer.model_failed), first_name
 
-    def _named(self, spec: str | None, endpoint: Callable[[str], OpenAIModel]) -> tuple[ChatModel, str]:
+    def _resolve(self, spec: str | None, endpoint: Callable[[str], OpenAIModel]) -> tuple[ChatModel, str]:
         spec = (spec or self._default).strip()
         kind, _, name = spec.partition(":")
         name = name.strip()
@@ -103,21 +104,21 @@ class ModelRegistry:
             case "openai":
                 raise _wrong(f"{spec!r} lacks the model's name: write openai:NAME (agent's model, or PALAVER_MODEL)")
             case _:
-                meant = f"; for a model of an endpoint write 'openai:{spec}'" if spec else ""
-                raise _wrong(f"{spec!r} is not a model: PALAVER_MODEL and an agent's model may be {SPECS}{meant}")
+                suggestion = f"; for a model of an endpoint write 'openai:{spec}'" if spec else ""
+                raise _wrong(f"{spec!r} is not a model: PALAVER_MODEL and an agent's model may be {SPECS}{suggestion}")
 
     def image_model(self, spec: str | None) -> tuple[OpenAIMedia, str] | None:
-        """Who paints by ``spec`` (``openai:NAME``; ``None``: the server's), and NAME; ``None``: nobody is named."""
-        return self._maker(spec or self._image)
+        """The image model for ``spec`` (``openai:NAME``; ``None``: the server's) and NAME; ``None`` if none is set."""
+        return self._media_model(spec or self._image)
 
     def speech_model(self, spec: str | None) -> tuple[OpenAIMedia, str] | None:
-        """Who speaks by ``spec``, and NAME; ``None``: nobody is named."""
-        return self._maker(spec or self._speech)
+        """The text-to-speech model for ``spec`` (``None``: the server's) and NAME; ``None`` if none is set."""
+        return self._media_model(spec or self._speech)
 
-    def _maker(self, spec: str | None) -> tuple[OpenAIMedia, str] | None:
+    def _media_model(self, spec: str | None) -> tuple[OpenAIMedia, str] | None:
         if not (spec or "").strip():
             return None
-        model, name = self._named(spec, self._main)
+        model, name = self._resolve(spec, self._main_openai)
         if not isinstance(model, OpenAIModel):
             raise _wrong(f"{spec!r} neither paints nor speaks: write openai:NAME")
         if self._media is None:
@@ -126,26 +127,26 @@ class ModelRegistry:
 
     @property
     def has_fallback(self) -> bool:
-        """Whether the server has one for agents that name none."""
+        """Whether the server has a default fallback."""
         return bool((self._fallback or "").strip())
 
     async def check(self, spec: str | None = None, *, fallback: bool = False) -> str | None:
-        """What would keep ``spec`` from working, as a sentence for people; ``None``: nothing. At most 5 seconds.
-        ``fallback``: from working as one, ``None`` then being the server's."""
-        endpoint = self._behind if fallback and self._spare_url else self._main
+        """Check that ``spec`` works, within 5 seconds. Returns a sentence about the fault, or ``None``.
+        ``fallback``: check it as a fallback; ``spec=None`` is then the server's."""
+        endpoint = self._fallback_openai if fallback and self._fallback_url else self._main_openai
         try:
-            model, name = self._named((spec or self._fallback) if fallback else spec, endpoint)
+            model, name = self._resolve((spec or self._fallback) if fallback else spec, endpoint)
         except Upstream as problem:
             return problem.detail
         return await model.check(name) if isinstance(model, OpenAIModel) else None
 
     async def close(self) -> None:
-        """Close every connection. The catalog may be used again."""
+        """Close every connection. The registry may be used again."""
         if self._http is not None:
             await self._http.close()
             self._http = None
 
-    def _main(self, spec: str) -> OpenAIModel:
+    def _main_openai(self, spec: str) -> OpenAIModel:
         if self._openai is None:
             if self._base_url is None:
                 raise _wrong(
@@ -155,10 +156,12 @@ class ModelRegistry:
             self._openai = self._endpoint(self._base_url, self._api_key, "OPENAI_BASE_URL")
         return self._openai
 
-    def _behind(self, _: str) -> OpenAIModel:
-        if self._spare is None:
-            self._spare = self._endpoint(self._spare_url or "", self._spare_key, "PALAVER_FALLBACK_BASE_URL")
-        return self._spare
+    def _fallback_openai(self, _: str) -> OpenAIModel:
+        if self._fallback_endpoint is None:
+            self._fallback_endpoint = self._endpoint(
+                self._fallback_url or "", self._fallback_key, "PALAVER_FALLBACK_BASE_URL"
+            )
+        return self._fallback_endpoint
 
     def _endpoint(self, base_url: str, api_key: str | None, variable: str) -> OpenAIModel:
         address = urlsplit(base_url)
@@ -171,9 +174,9 @@ class ModelRegistry:
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None or self._http.closed:
             self._http = aiohttp.ClientSession(
-                # Thousands of answers may be streaming at a time; each has a connection of its own.
+                # Thousands of answers may stream at a time, each on its own connection.
                 connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
-                # What an endpoint sets for one conversation is not told to it in another.
+                # A cookie from one conversation must not be sent with another.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "palaver"},
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -195,7 +198,7 @@ def _thinking(options: str, spec: str) -> Mode:
 
 
 def _trimmed(base_url: str | None) -> str | None:
-    """``base_url`` without what people paste too much."""
+    """``base_url`` without the path that people often paste along with it."""
     return (base_url or "").strip().rstrip("/").removesuffix("/chat/completions").rstrip("/") or None
 
 

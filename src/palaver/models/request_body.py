@@ -1,4 +1,4 @@
-"""A ``ModelRequest`` as the body of a Chat Completions request. Values in, values out."""
+"""Encodes a ``ModelRequest`` as the body of a Chat Completions request. No I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from palaver.core.context import alternate_roles, format_passages
 from palaver.core.ports.models import Attachment, ModelMessage, ModelRequest
 from palaver.core.types import AnyPart, File, Text, Thinking, ToolCall, ToolResult, clean
-from palaver.models.tool_calls import POCKET
+from palaver.models.tool_calls import PROVIDER_KEY
 
 Json = dict[str, Any]
 
@@ -22,36 +22,36 @@ SOURCES = (
 _NO_RESULT = "The tool was stopped before it had a result."
 
 
-def body(request: ModelRequest) -> bytes:
+def encode_body(request: ModelRequest) -> bytes:
     """The request's body: JSON, UTF-8."""
-    said: Json = {
+    members: Json = {
         "model": request.model,
         "messages": messages(request),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     if request.tools:
-        said["tools"] = [
+        members["tools"] = [
             {
                 "type": "function",
                 "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
             }
             for tool in request.tools
         ]
-    return msgspec.json.encode(said)
+    return msgspec.json.encode(members)
 
 
 def messages(request: ModelRequest) -> list[Json]:
-    """The ``messages`` member: the system's words if there are any, then every turn."""
-    said: list[Json] = []
+    """The ``messages`` member: the system message if there is one, then every turn."""
+    entries: list[Json] = []
     system = [clean(request.instructions.strip())]
     if request.passages:
         system += [SOURCES, clean(format_passages(request.passages))]
     if text := "\n\n".join(filter(None, system)):
-        said.append({"role": "system", "content": text})
+        entries.append({"role": "system", "content": text})
     for turn in alternate_roles(request.history):
-        said += _user(turn, request.attachments) if turn.role == "user" else _assistant(turn.parts)
-    return said
+        entries += _user(turn, request.attachments) if turn.role == "user" else _assistant(turn.parts)
+    return entries
 
 
 def _user(turn: ModelMessage, attachments: Mapping[str, Attachment]) -> list[Json]:
@@ -62,57 +62,58 @@ def _user(turn: ModelMessage, attachments: Mapping[str, Attachment]) -> list[Jso
         elif isinstance(part, File):
             content.append(_file(part, attachments.get(part.ref)))
     if all(entry["type"] == "text" for entry in content):
-        # Plain text where it will do: not every endpoint takes a list.
+        # Plain text where possible: not every endpoint accepts a list.
         return [{"role": "user", "content": "\n".join(entry["text"] for entry in content)}]
     return [{"role": "user", "content": content}]
 
 
 def _file(file: File, attachment: Attachment | None) -> Json:
-    """What the model sees of a file. Never its address: an endpoint would fetch it with its own network's rights."""
+    """The content part for a file. Never its URL: an endpoint would fetch it with its own network access."""
     if attachment is None:
-        return {"type": "text", "text": f"[attached file: {_about(file.name or file.ref, file.media_type)}]"}
-    about = _about(attachment.name, attachment.media_type)
+        return {"type": "text", "text": f"[attached file: {_description(file.name or file.ref, file.media_type)}]"}
+    description = _description(attachment.name, attachment.media_type)
     if attachment.image is not None:
         url = f"data:{attachment.media_type};base64,{base64.b64encode(attachment.image).decode()}"
         return {"type": "image_url", "image_url": {"url": url}}
     if attachment.text is None:
-        return {"type": "text", "text": f"[attached file: {about}; it could not be read: {clean(attachment.missing)}]"}
-    return {"type": "text", "text": f"[attached file: {about}]\n{attachment.text}\n[end of the attached file]"}
+        reason = clean(attachment.missing)
+        return {"type": "text", "text": f"[attached file: {description}; it could not be read: {reason}]"}
+    return {"type": "text", "text": f"[attached file: {description}]\n{attachment.text}\n[end of the attached file]"}
 
 
-def _about(name: str, media_type: str) -> str:
+def _description(name: str, media_type: str) -> str:
     return clean(", ".join(filter(None, (name, media_type))))
 
 
 def _assistant(parts: Sequence[AnyPart]) -> list[Json]:
-    """An assistant's turn, which may hold several steps: each is one message and one more for every call's result."""
-    said: list[Json] = []
+    """The messages of an assistant's turn: one for each of its steps, and one for each tool call's result."""
+    entries: list[Json] = []
     step = _Step()
     for part in parts:
         if step.results and not isinstance(part, ToolResult):
-            said += step.messages()
+            entries += step.messages()
             step = _Step()
         step.take(part)
-    return said + step.messages()
+    return entries + step.messages()
 
 
 class _Step:
-    """What the assistant said in one go, and what came of its calls."""
+    """One step of an assistant's turn: its text and tool calls, and their results."""
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.calls: list[ToolCall] = []
         self.results: dict[str, ToolResult] = {}
-        self.pocket: Json = {}
+        self.provider_data: Json = {}
 
     def take(self, part: AnyPart) -> None:
         match part:
             case Text(text=text):
                 self.text.append(clean(text))
             case Thinking(text=text):
-                for name, held in _pocket(part).items():
-                    earlier = self.pocket.get(name, "")
-                    self.pocket[name] = earlier + clean(text) if held is None else held
+                for name, value in _provider_data(part).items():
+                    earlier = self.provider_data.get(name, "")
+                    self.provider_data[name] = earlier + clean(text) if value is None else value
             case ToolCall():
                 self.calls.append(part)
             case ToolResult():
@@ -124,15 +125,15 @@ class _Step:
         text = "".join(self.text)
         if not self.calls:
             return [{"role": "assistant", "content": text}] if text else []
-        # What the pocket holds matters to the step that a tool's result continues, and to no other.
-        head: Json = {**self.pocket, "role": "assistant", "content": text or None}
+        # Provider data matters only to a step that a tool's result continues.
+        head: Json = {**self.provider_data, "role": "assistant", "content": text or None}
         head["tool_calls"] = [
             {
-                **_pocket(call),
+                **_provider_data(call),
                 "id": call.call_id,
                 "type": "function",
                 "function": {
-                    # Templates of open models read the arguments again: they must be JSON, whatever the model wrote.
+                    # Chat templates of open models parse the arguments: they must be JSON, whatever the model wrote.
                     "name": call.name or "unknown",
                     "arguments": msgspec.json.encode(call.arguments).decode(),
                 },
@@ -147,6 +148,6 @@ class _Step:
         return {"role": "tool", "tool_call_id": call.call_id, "content": content}
 
 
-def _pocket(part: AnyPart) -> Json:
-    held = (part.provider_data or {}).get(POCKET)
+def _provider_data(part: AnyPart) -> Json:
+    held = (part.provider_data or {}).get(PROVIDER_KEY)
     return cast("Json", held) if isinstance(held, dict) else {}

@@ -1,5 +1,5 @@
-"""The scripted model: says what the agent's instructions tell it to, so that an integration can be tested without an
-endpoint, with every pause, tool call and failure where the test wants it.
+"""The scripted model: plays a script in the agent's instructions, to test an integration without an endpoint, with
+every pause, tool call and failure where the test wants it.
 
 The instructions are a YAML list of steps (or contain one in a ```` ```yaml ```` fence), played in order:
 
@@ -15,16 +15,15 @@ The instructions are a YAML list of steps (or contain one in a ```` ```yaml ````
 | `- finish: length` | ends the answer here, with this finish reason (`stop` where a script simply ends) |
 | `- fail: REASON` | fails: `connect`, `timeout`, `refused`, `limit`, `cut`, `malformed`, `rejected`, `configuration` |
 
-`size` may be left out (1), and so may `every` (0), `arguments` (none) and either of the tokens (unknown).
+Optional, with their defaults: `size` (1), `every` (0), `arguments` (none) and either token count (unknown).
 
-In every text, tool arguments included, `${content}` is the user's message, `${files}` the text of the files with it
-(or, in brackets, what they are), `${turn}` the number of the user's
-messages so far (as many as the model gets to see) and `${result}` the result of the last tool call of this turn.
-`$$` is a dollar sign. Placeholders with two braces are the agent's variables and are filled in before the script is
-read.
+In every text, tool arguments included, `${content}` is the user's message, `${files}` the text of its files (or, in
+brackets, their name or type), `${turn}` the number of user messages in the model's context and `${result}` the result
+of the last tool call of this turn. `$$` is a dollar sign. Placeholders with two braces are the agent's variables,
+filled in before the script is parsed.
 
-Instructions that are not a list are no script: then the model answers `You said: ` and the user's message. A script
-with a mistake in it is `Upstream(reason="configuration")` and says which step is wrong.
+Instructions that are not a list are not a script: the model then answers `You said: ` and the user's message. An
+invalid script raises `Upstream(reason="configuration")`, which names the wrong step.
 """
 
 from __future__ import annotations
@@ -103,21 +102,21 @@ class ScriptedModel:
         steps = script(request.instructions)
         fill = _filler(request)
         if steps is None:
-            said = fill("You said: ${content}")
-            for piece in _cut(said, -(-len(said) // 4)):
+            text = fill("You said: ${content}")
+            for piece in _cut(text, -(-len(text) // 4)):
                 yield ContentDelta(text=piece)
                 await asyncio.sleep(0)
             yield StepFinished()
             return
         usage = Usage()
-        for step in _ahead(steps, _calls(request)):
+        for step in _remaining(steps, _call_count(request)):
             if step.fail is not None:
                 raise Upstream(reason=step.fail, detail="the script says so")
             if step.usage is not None:
                 usage = Usage(prompt=step.usage.prompt, completion=step.usage.completion)
                 yield UsageDelta(usage=usage)
             elif step.call is not None:
-                arguments = _filled(step.call.arguments, fill)
+                arguments = _fill_all(step.call.arguments, fill)
                 call_id = f"call_{new_uid().hex}"
                 yield ToolCallDelta(call=ToolCall(call_id=call_id, name=fill(step.call.name), arguments=arguments))
                 yield StepFinished(reason="tool_calls", usage=usage)
@@ -126,13 +125,13 @@ class ScriptedModel:
                 yield StepFinished(reason=step.finish, usage=usage)
                 return
             else:
-                async for delta in _speak(step, fill):
+                async for delta in _deltas(step, fill):
                     yield delta
         yield StepFinished(usage=usage)
 
 
-async def _speak(step: ScriptStep, fill: Callable[[str], str]) -> AsyncGenerator[ModelDelta, None]:
-    """The deltas of a step that neither calls nor ends."""
+async def _deltas(step: ScriptStep, fill: Callable[[str], str]) -> AsyncGenerator[ModelDelta, None]:
+    """The deltas of a step that neither calls a tool nor ends the answer."""
     if step.think is not None:
         if text := fill(step.think):
             yield ThinkingDelta(text=text)
@@ -154,7 +153,7 @@ async def _speak(step: ScriptStep, fill: Callable[[str], str]) -> AsyncGenerator
 
 @lru_cache(maxsize=256)
 def script(instructions: str) -> tuple[ScriptStep, ...] | None:
-    """The steps in ``instructions``; ``None``: no script. Raises ``Upstream(reason="configuration")``."""
+    """Parse the steps in ``instructions``; ``None`` if not a script. Raises ``Upstream(reason="configuration")``."""
     fence = _FENCE.search(instructions)
     source = fence.group(1) if fence else instructions
     try:
@@ -184,7 +183,7 @@ def _step(number: int, step: Any) -> ScriptStep:
         raise _wrong(f"step {number}: {error}; steps are {names}") from error
 
 
-def _ahead(steps: tuple[ScriptStep, ...], calls: int) -> tuple[ScriptStep, ...]:
+def _remaining(steps: tuple[ScriptStep, ...], calls: int) -> tuple[ScriptStep, ...]:
     """The steps after the script's first ``calls`` tool calls."""
     for at, step in enumerate(steps):
         if not calls:
@@ -193,19 +192,21 @@ def _ahead(steps: tuple[ScriptStep, ...], calls: int) -> tuple[ScriptStep, ...]:
     return ()
 
 
-def _calls(request: ModelRequest) -> int:
-    """How many tools this turn has called already."""
+def _call_count(request: ModelRequest) -> int:
+    """The number of tool calls in this turn so far."""
     last = request.history[-1] if request.history else None
     parts = last.parts if last is not None and last.role == "assistant" else ()
     return sum(isinstance(part, ToolCall) for part in parts)
 
 
 def _filler(request: ModelRequest) -> Callable[[str], str]:
-    asked = [turn for turn in request.history if turn.role == "user"]
-    content = "".join(part.text for part in asked[-1].parts if isinstance(part, Text)) if asked else ""
+    user_turns = [turn for turn in request.history if turn.role == "user"]
+    parts = user_turns[-1].parts if user_turns else ()
+    content = "".join(part.text for part in parts if isinstance(part, Text))
     results = [part.content for turn in request.history for part in turn.parts if isinstance(part, ToolResult)]
-    files = "\n".join(_file(part, request) for part in asked[-1].parts if isinstance(part, File)) if asked else ""
-    values = {"content": content, "files": files, "turn": str(len(asked)), "result": results[-1] if results else ""}
+    files = "\n".join(_file(part, request) for part in parts if isinstance(part, File))
+    result = results[-1] if results else ""
+    values = {"content": content, "files": files, "turn": str(len(user_turns)), "result": result}
 
     def fill(text: str) -> str:
         return Template(text).safe_substitute(values) if "$" in text else text
@@ -220,14 +221,14 @@ def _file(part: File, request: ModelRequest) -> str:
     return attachment.text if attachment.text is not None else f"[{attachment.media_type}]"
 
 
-def _filled(value: Any, fill: Callable[[str], str]) -> Any:
+def _fill_all(value: Any, fill: Callable[[str], str]) -> Any:
     match value:
         case str():
             return fill(value)
         case dict():
-            return {name: _filled(member, fill) for name, member in cast("dict[str, Any]", value).items()}
+            return {name: _fill_all(member, fill) for name, member in cast("dict[str, Any]", value).items()}
         case list():
-            return [_filled(member, fill) for member in cast("list[Any]", value)]
+            return [_fill_all(member, fill) for member in cast("list[Any]", value)]
         case _:
             return value
 

@@ -1,4 +1,4 @@
-"""Tool calls whose pieces are arriving, told apart although endpoints number and name them in ways of their own."""
+"""Assembles streamed tool calls, although endpoints number and identify their fragments differently."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from palaver.core.problems import Upstream
 from palaver.core.types import ToolCall, clean, new_uid
 from palaver.models.chunk import ToolCallFragment
 
-POCKET = "openai"
-"""The member of ``provider_data`` in which this room keeps what an endpoint wants handed back."""
+PROVIDER_KEY = "openai"
+"""The member of ``provider_data`` that holds data to send back to the endpoint."""
 MOST = 128
-"""Tool calls of one answer."""
+"""Maximum number of tool calls in one answer."""
 LONGEST_NAME = 256
-"""Characters of a call's name, and of its id."""
+"""Maximum characters of a call's name, and of its id."""
 
-_MARKS = re.compile(r'["\\{}]')
+_JSON_MARKS = re.compile(r'["\\{}]')
 _BLANK = re.compile(r"\s*")
 _Object = dict[str, Any]
 
 
 class PartialToolCall:
-    """A tool call whose pieces are arriving."""
+    """A tool call whose fragments are arriving."""
 
-    __slots__ = ("_closed", "_depth", "_escaped", "_pieces", "_quoted", "_seen", "extra", "id", "index", "name", "size")
+    __slots__ = (
+        *("_closed", "_depth", "_escaped", "_pieces", "_quoted", "_scanned_pieces"),
+        *("extra", "id", "index", "name", "size"),
+    )
 
     def __init__(self, index: int | None) -> None:
         self.index = index
@@ -37,33 +40,33 @@ class PartialToolCall:
         self.size = 0
         self.extra: Any = None
         self._pieces: list[str] = []
-        self._seen = 0
+        self._scanned_pieces = 0
         self._depth = 0
         self._closed = self._escaped = self._quoted = False
 
-    def add(self, piece: ToolCallFragment) -> None:
-        self.id = self.id or piece.id or ""
-        self.extra = piece.extra_content or self.extra
-        if piece.function is None:
+    def add(self, fragment: ToolCallFragment) -> None:
+        self.id = self.id or fragment.id or ""
+        self.extra = fragment.extra_content or self.extra
+        if fragment.function is None:
             return
-        if name := clean(piece.function.name or ""):
+        if name := clean(fragment.function.name or ""):
             if name.startswith(self.name):
-                self.name = name  # the first time, or once more with every piece
+                self.name = name  # the first time, or repeated with every fragment
             elif not self.size:
                 self.name += name
             if len(self.name) > LONGEST_NAME:
                 raise Upstream(reason="malformed", detail=f"a tool's name of more than {LONGEST_NAME} characters")
-        arguments = piece.function.arguments
+        arguments = fragment.function.arguments
         if arguments is not None:
-            text = arguments if isinstance(arguments, str) else _written(arguments)
+            text = arguments if isinstance(arguments, str) else _dump_arguments(arguments)
             self._pieces.append(text)
             self.size += len(text)
 
-    def whole(self) -> bool:
-        """Whether the arguments so far are a whole object, as far as braces tell. Each piece is looked at once."""
-        for piece in self._pieces[self._seen :]:
+    def is_complete(self) -> bool:
+        """Whether the arguments so far are a complete object, judged by braces. Scans each piece once."""
+        for piece in self._pieces[self._scanned_pieces :]:
             escaped = 0 if self._escaped else -1
-            for mark in _MARKS.finditer(piece):
+            for mark in _JSON_MARKS.finditer(piece):
                 at, character = mark.start(), mark.group()
                 if escaped == at:
                     continue
@@ -75,32 +78,32 @@ class PartialToolCall:
                     self._depth += 1 if character == "{" else -1
                     self._closed = self._depth <= 0
             self._escaped = escaped == len(piece)
-        self._seen = len(self._pieces)
+        self._scanned_pieces = len(self._pieces)
         return self._closed
 
-    def calls(self, taken: set[str]) -> list[ToolCallDelta]:
-        """The call; several where an endpoint without numbers has written their arguments one behind the other."""
+    def calls(self, used_ids: set[str]) -> list[ToolCallDelta]:
+        """The call; several if an endpoint without indexes has concatenated the arguments of several."""
         text = "".join(self._pieces)
         if not text.strip():
-            return [self._call(taken, {}, "")]
+            return [self._call(used_ids, {}, "")]
         arguments = decoded(text)
         if arguments is not None:
-            return [self._call(taken, arguments, "")]
-        several = _several(text)
-        if not several:
-            return [self._call(taken, {}, clean(text))]
-        return [self._call(taken, arguments, "") for arguments in several]
+            return [self._call(used_ids, arguments, "")]
+        objects = _concatenated_objects(text)
+        if not objects:
+            return [self._call(used_ids, {}, clean(text))]
+        return [self._call(used_ids, arguments, "") for arguments in objects]
 
-    def _call(self, taken: set[str], arguments: _Object, malformed: str) -> ToolCallDelta:
-        call_id = self.id if self.id and self.id not in taken else f"call_{new_uid().hex}"
-        taken.add(call_id)
+    def _call(self, used_ids: set[str], arguments: _Object, malformed: str) -> ToolCallDelta:
+        call_id = self.id if self.id and self.id not in used_ids else f"call_{new_uid().hex}"
+        used_ids.add(call_id)
         return ToolCallDelta(
             call=ToolCall(
                 call_id=call_id,
                 name=self.name,
                 arguments=arguments,
                 malformed=malformed,
-                provider_data={POCKET: {"extra_content": self.extra}} if self.extra else None,
+                provider_data={PROVIDER_KEY: {"extra_content": self.extra}} if self.extra else None,
             )
         )
 
@@ -108,100 +111,100 @@ class PartialToolCall:
 class ToolCallAssembler:
     """The calls of one answer."""
 
-    __slots__ = ("_writing",)
+    __slots__ = ("_partial_calls",)
 
     def __init__(self) -> None:
-        self._writing: list[PartialToolCall] = []
+        self._partial_calls: list[PartialToolCall] = []
 
     def __bool__(self) -> bool:
-        return bool(self._writing)
+        return bool(self._partial_calls)
 
-    def add(self, piece: ToolCallFragment) -> int:
-        """Take a piece; how many characters it has added. Raises ``malformed`` where there are too many calls."""
-        if piece.id is not None:
-            piece.id = clean(piece.id)[:LONGEST_NAME]
-        call = self._find(piece)
+    def add(self, fragment: ToolCallFragment) -> int:
+        """Add a fragment; returns the characters of arguments it added. Raises ``Upstream`` (``malformed``) for too
+        many calls, or a name that is too long."""
+        if fragment.id is not None:
+            fragment.id = clean(fragment.id)[:LONGEST_NAME]
+        call = self._find(fragment)
         before = call.size
-        call.add(piece)
+        call.add(fragment)
         return call.size - before
 
     def finished(self) -> list[ToolCallDelta]:
-        taken: set[str] = set()
-        calls = [call for one in self._writing if one.name or one.size for call in one.calls(taken)]
+        used_ids: set[str] = set()
+        calls = [call for one in self._partial_calls if one.name or one.size for call in one.calls(used_ids)]
         if len(calls) > MOST:
             raise _too_many()
         return calls
 
-    def _find(self, piece: ToolCallFragment) -> PartialToolCall:
-        """The call that ``piece`` belongs to, by index, by id, or because it was the last one; else a new one."""
-        known = None
-        if piece.index is not None:
-            known = next((call for call in reversed(self._writing) if call.index == piece.index), None)
-        elif piece.id:
-            known = next((call for call in self._writing if call.id == piece.id), None)
-            if known is None and self._writing and not self._writing[-1].id:
-                known = self._writing[-1]
-        elif self._writing:
-            known = self._writing[-1]
-        if known is None or _begins(piece, known):
-            if len(self._writing) >= MOST:
+    def _find(self, fragment: ToolCallFragment) -> PartialToolCall:
+        """The call that ``fragment`` belongs to: by index, by id, or the last one; else a new one."""
+        call = None
+        if fragment.index is not None:
+            call = next((other for other in reversed(self._partial_calls) if other.index == fragment.index), None)
+        elif fragment.id:
+            call = next((other for other in self._partial_calls if other.id == fragment.id), None)
+            if call is None and self._partial_calls and not self._partial_calls[-1].id:
+                call = self._partial_calls[-1]
+        elif self._partial_calls:
+            call = self._partial_calls[-1]
+        if call is None or _starts_new_call(fragment, call):
+            if len(self._partial_calls) >= MOST:
                 raise _too_many()
-            known = PartialToolCall(piece.index)
-            self._writing.append(known)
-        return known
+            call = PartialToolCall(fragment.index)
+            self._partial_calls.append(call)
+        return call
 
 
-def _begins(piece: ToolCallFragment, known: PartialToolCall) -> bool:
-    """Whether ``piece`` begins another call although it points at ``known``: endpoints that give every call the index
-    0, or none, tell them apart by name and id alone; others repeat both, or invent ids, with each piece."""
-    function = piece.function
+def _starts_new_call(fragment: ToolCallFragment, call: PartialToolCall) -> bool:
+    """Whether ``fragment`` starts another call although it matches ``call``: endpoints that give every call the index
+    0, or none, distinguish them by name and id alone; others repeat both, or invent ids, with each fragment."""
+    function = fragment.function
     if function is None or not function.name:
         return False
-    if piece.id and known.id:
-        return piece.id != known.id and (known.whole() or not function.name.startswith(known.name))
-    # A name that is only repeated brings no arguments of its own.
-    return bool(function.arguments or function.name != known.name) and known.whole()
+    if fragment.id and call.id:
+        return fragment.id != call.id and (call.is_complete() or not function.name.startswith(call.name))
+    # A fragment that only repeats the name has no arguments.
+    return bool(function.arguments or function.name != call.name) and call.is_complete()
 
 
 def decoded(text: str) -> _Object | None:
-    """The JSON object that ``text`` writes, fit to be stored; ``None`` for anything else."""
+    """Decode the JSON object ``text``, cleaned for storage; ``None`` for anything else."""
     try:
         try:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError):
-            value = msgspec.json.decode(json.dumps(_cleaned(json.loads(clean(text)))))
+            value = msgspec.json.decode(json.dumps(_clean_all(json.loads(clean(text)))))
         if "\\u0000" in text:
-            value = _cleaned(value)
+            value = _clean_all(value)
     except (ValueError, msgspec.DecodeError, RecursionError):
         return None
     return cast("_Object", value) if isinstance(value, dict) else None
 
 
-def _several(text: str) -> list[_Object]:
-    """The objects that stand in ``text`` one behind the other, without empty ones among others; none where anything
-    else stands there."""
+def _concatenated_objects(text: str) -> list[_Object]:
+    """The concatenated objects in ``text``, without empty ones unless all are; empty if it has anything else."""
     decoder = json.JSONDecoder()
-    found: list[_Object] = []
-    at = _behind_blank(text, 0)
+    objects: list[_Object] = []
+    at = _skip_blank(text, 0)
     while at < len(text):
         try:
             _, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             return []
         value = decoded(text[at:end])
-        if value is None or len(found) > MOST:
+        if value is None or len(objects) > MOST:
             return []
-        found.append(value)
-        at = _behind_blank(text, end)
-    return [value for value in found if value] or found[:1]
+        objects.append(value)
+        at = _skip_blank(text, end)
+    return [value for value in objects if value] or objects[:1]
 
 
-def _behind_blank(text: str, at: int) -> int:
+def _skip_blank(text: str, at: int) -> int:
     blank = _BLANK.match(text, at)
     return at if blank is None else blank.end()
 
 
-def _written(arguments: Any) -> str:
+def _dump_arguments(arguments: Any) -> str:
     try:
         return json.dumps(arguments, ensure_ascii=False)
     except RecursionError as error:
@@ -212,13 +215,13 @@ def _too_many() -> Upstream:
     return Upstream(reason="malformed", detail=f"an answer with more than {MOST} tool calls")
 
 
-def _cleaned(value: Any) -> Any:
+def _clean_all(value: Any) -> Any:
     match value:
         case str():
             return clean(value)
         case dict():
-            return {clean(name): _cleaned(member) for name, member in cast("_Object", value).items()}
+            return {clean(name): _clean_all(member) for name, member in cast("_Object", value).items()}
         case list():
-            return [_cleaned(member) for member in cast("list[Any]", value)]
+            return [_clean_all(member) for member in cast("list[Any]", value)]
         case _:
             return value
