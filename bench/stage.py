@@ -163,7 +163,7 @@ async def _ground(settings: Settings, dialects: Sequence[str], users: Sequence[s
         agent = await core.store.agents.apply(owner, AgentSpec(name="bench", instructions="Answer in a few words."))
         callers: dict[str, Caller] = {}
         for user in (USER, *users):
-            await core.store.users.named(owner.id, user)
+            await core.store.users.get_or_create(owner.id, user)
             for dialect in (one for one in app.all_dialects() if one.name in dialects):
                 settings_ = {**LIMITS, "default_user": user, **SETTINGS.get(dialect.name, {})}
                 name, secret = dialect.new_credential(secrets.token_bytes(32))

@@ -19,7 +19,7 @@ import palaver
 from palaver import dialects
 from palaver.config import Settings
 from palaver.core.admit import Admission
-from palaver.core.chat import Chat, Limits
+from palaver.core.chat import Chat, ChatSettings
 from palaver.core.files import Files
 from palaver.core.idempotency import Idempotency
 from palaver.core.knowledge import KnowledgeBases
@@ -138,7 +138,7 @@ async def _compose(
             credential=settings.max_credential_runs,
         ),
     )
-    limits = Limits(
+    limits = ChatSettings(
         max_waiting_turns=settings.max_waiting_turns,
         idempotency_ttl_s=settings.idempotency_ttl_s,
         max_page_bytes=settings.max_page_bytes,

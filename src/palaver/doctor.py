@@ -19,7 +19,7 @@ from palaver.app import Core, build_models, open_core
 from palaver.config import OTHER_VARIABLES, Settings, SettingsError, load
 from palaver.core.problems import Internal, Problem
 from palaver.core.types import Agent, ApiKey, Value
-from palaver.http.uvicorn_server import listen
+from palaver.http.uvicorn_server import bind_socket
 from palaver.models.registry import ModelRegistry
 from palaver.server import base_url
 from palaver.store.driver import FAILURES, Connection, connect, failure, shares_sessions
@@ -163,7 +163,7 @@ async def port(settings: Settings) -> Finding:
     if settings.port == 0:
         return good("port", "a free one is picked at startup")
     try:
-        listen(settings.host, settings.port).close()
+        bind_socket(settings.host, settings.port).close()
     except OSError as error:
         address = base_url(msgspec.structs.replace(settings, site_url=None), settings.port)
         answer = await _asked(f"{address}/readyz")

@@ -29,7 +29,7 @@ async def keep_house(core: Core, recovered: Callable[[float], None]) -> None:
     while True:
         try:
             recovered(await _end_orphaned_runs(core))
-            known = core.runs.numbers()  # before the look: one that is added meanwhile cannot be missed
+            known = core.runs.ids()  # before the look: one that is added meanwhile cannot be missed
             stored = await core.store.runs.held(core.store.presence.worker)
             ended, suspects = await _end_unknown_runs(core, stored, suspects)
             recovered(ended)
@@ -40,7 +40,7 @@ async def keep_house(core: Core, recovered: Callable[[float], None]) -> None:
                 tidied = loop.time()
                 await tidy(core.store)
         except Problem as problem:
-            log.warning("could not look after runs", problem=problem.record())
+            log.warning("could not look after runs", problem=problem.to_dict())
         await asyncio.sleep(pause)
         pause = min(pause * 2, RECOVERY_INTERVAL_S)
 
@@ -72,7 +72,7 @@ async def _end_unknown_runs(core: Core, stored: set[int], suspects: set[int]) ->
     their message was stored and before it heard of it. A run between the two is only a suspect until the next look.
     How many were ended, and the suspects."""
     worker = core.store.presence.worker
-    forgotten = {run for run in stored if not core.runs.knows(run)}
+    forgotten = {run for run in stored if not core.runs.contains(run)}
     count = 0
     if sure := sorted(forgotten & suspects):
         count = await core.store.runs.interrupt([worker], Internal(reason="interrupted"), only=sure)

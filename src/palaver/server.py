@@ -22,7 +22,7 @@ from palaver.http.connections import ConnectionLimits, Connections, raise_file_l
 from palaver.http.metrics import Gauges, Metrics, PoolGauges
 from palaver.http.revocation import RevocationWatcher
 from palaver.http.stream import HeartbeatTimer
-from palaver.http.uvicorn_server import Application, Server, listen
+from palaver.http.uvicorn_server import Application, Server, bind_socket
 from palaver.http.watchdog import Watchdog
 from palaver.installation import locate_database
 from palaver.shutdown import RESPONSES_SHARE, RUNS_SHARE, TASKS_SHARE, force_exit_after, wait_at_most
@@ -40,7 +40,7 @@ async def serve(
     if settings.workers > 1:
         await _serve_together(settings, prepare, announce)
         return
-    with listen(settings.host, settings.port) as listener:
+    with bind_socket(settings.host, settings.port) as listener:
         async with open_core(settings, upgrade=True) as core:
             await prepare(core, base_url(settings, listener.getsockname()[1]))
             await _serve_on(core, listener, announce)
@@ -204,7 +204,7 @@ def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = 
 
 
 def _record(error: Exception) -> dict[str, Any]:
-    return error.record() if isinstance(error, Problem) else {"kind": type(error).__name__}
+    return error.to_dict() if isinstance(error, Problem) else {"kind": type(error).__name__}
 
 
 def base_url(settings: Settings, port: int) -> str:

@@ -29,7 +29,7 @@ from palaver.core.problems import Internal
 from palaver.http.metrics import MEDIA_TYPE
 from palaver.http.prometheus import merge_metrics, without_gauges
 from palaver.http.stream import Receive, Send
-from palaver.http.uvicorn_server import Application, listen
+from palaver.http.uvicorn_server import Application, bind_socket
 from palaver.shutdown import WORKER_SHARE, force_exit_after
 
 RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -54,12 +54,12 @@ class SharedPort:
 
     def __init__(self, host: str, port: int) -> None:
         """Raises ``OSError`` if the port cannot be bound."""
-        reservation = listen(host, port)
+        reservation = bind_socket(host, port)
         if _SOCKET_PER_WORKER:
             # Bound once without SO_REUSEPORT: with it, a second server on the same port would go unnoticed.
             port = reservation.getsockname()[1]
             reservation.close()
-            reservation = listen(host, port, shared=True)
+            reservation = bind_socket(host, port, shared=True)
         self._host = host
         self._reservation = reservation
         self.number: int = reservation.getsockname()[1]
@@ -73,7 +73,7 @@ class SharedPort:
     def door(self) -> socket.socket:
         """A socket for one worker. The parent closes it once the worker has it, so that it closes when the worker ends
         and new connections go to the others."""
-        return listen(self._host, self.number, shared=True) if _SOCKET_PER_WORKER else self._reservation.dup()
+        return bind_socket(self._host, self.number, shared=True) if _SOCKET_PER_WORKER else self._reservation.dup()
 
 
 class WorkerStart(msgspec.Struct, frozen=True, kw_only=True, tag="orders"):

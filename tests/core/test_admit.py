@@ -22,7 +22,7 @@ async def tried(admission: Admission, key: ApiKey, calls: int) -> list[str]:
 
     async def one() -> str:
         try:
-            await admission.count(key)
+            await admission.charge(key)
         except Busy as problem:
             return problem.reason
         return "admitted"
@@ -44,13 +44,13 @@ def test_a_refused_call_says_when_to_come_again_and_a_new_minute_begins(database
     async def scene() -> None:
         async with store_on(database_url) as store:
             key = (await cast(store, rpm=1)).who.key
-            await desk(store).count(key)
+            await desk(store).charge(key)
             with pytest.raises(Busy) as caught:
-                await desk(store).count(key)
+                await desk(store).charge(key)
             assert caught.value.retry_after is not None
             assert 55 < caught.value.retry_after <= 60
             await store.db.execute("UPDATE usage SET minute_start = minute_start - interval '60 seconds'")
-            await desk(store).count(key)
+            await desk(store).charge(key)
 
     run(scene())
 
@@ -84,7 +84,7 @@ def test_a_key_without_limits_is_not_counted(database_url: str) -> None:
         async with store_on(database_url) as store:
             key = (await cast(store)).who.key
             before = store.db.statements
-            await desk(store).count(key)
+            await desk(store).charge(key)
             assert store.db.statements == before
 
     run(scene())
@@ -95,13 +95,13 @@ def test_a_caller_who_gives_up_takes_nobody_with_it(database_url: str) -> None:
         async with store_on(database_url) as store:
             key = (await cast(store, rpm=10)).who.key
             admission = desk(store)
-            calls = [asyncio.create_task(admission.count(key)) for _ in range(4)]
+            calls = [asyncio.create_task(admission.charge(key)) for _ in range(4)]
             await asyncio.sleep(0)
             calls[0].cancel()
             calls[2].cancel()
             results = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(result) for result in results[1::2]] == [type(None), type(None)]
-            await admission.count(key)
+            await admission.charge(key)
 
     run(scene())
 
@@ -112,6 +112,6 @@ def test_while_the_database_is_away_nobody_is_admitted_on_trust(database_url: st
             key = (await cast(store, rpm=10)).who.key
             await store.db.close()
             with pytest.raises(Internal):
-                await desk(store).count(key)
+                await desk(store).charge(key)
 
     run(scene())

@@ -39,9 +39,9 @@ def test_an_answer_comes_as_it_is_made_and_is_kept(database_url: str, tmp_path: 
             assert ended is not None
             assert ended == RunEnded(status=Status.COMPLETE, usage=Usage(prompt=3, completion=2), at=ended.at)
             assert isinstance(events[0], PartStarted)
-            question, answer = await on.core.chat.history(on.who, sent.conversation.id)
+            question, answer = await on.core.chat.list_messages(on.who, sent.conversation.id)
             assert question.text == "hi"
-            assert (answer.uid, answer.parts, answer.ended) == (sent.run, parts, ended)
+            assert (answer.uid, answer.parts, answer.ended) == (sent.run_uid, parts, ended)
 
     run(scene())
 
@@ -67,7 +67,7 @@ def test_a_reader_that_goes_away_changes_nothing(database_url: str, tmp_path: Pa
             sent = await on.say(await on.agent("- repeat: {text: ab, times: 40, every: 0.005}"))
             await sent.reader.wait()
             sent.reader.close()
-            again = await on.core.chat.resume(on.who, sent.run)
+            again = await on.core.chat.resume(on.who, sent.run_uid)
             _, (parts, _) = await read(again)
             assert parts == (Text(text="ab" * 40),)
 
@@ -79,11 +79,11 @@ def test_a_run_is_taken_up_exactly_from_any_cursor_live_and_later(database_url: 
         async with stage(database_url, tmp_path) as on:
             sent = await on.say(await on.agent("- think: 思考\n- repeat: {text: 你好, times: 30, every: 0.003}"))
             cursors = range(0, 66, 5)
-            live = [await on.core.chat.resume(on.who, sent.run, after) for after in cursors if after <= 5]
+            live = [await on.core.chat.resume(on.who, sent.run_uid, after) for after in cursors if after <= 5]
             for after, reader in zip(cursors, live, strict=False):
                 await check(reader, after)
             for after in cursors:
-                await check(await on.core.chat.resume(on.who, sent.run, after), after)
+                await check(await on.core.chat.resume(on.who, sent.run_uid, after), after)
 
     async def check(reader: RunReader, after: int) -> None:
         """Cursors: the thinking part, its 2 characters, the answer's part, its 60 characters, the end."""
@@ -101,11 +101,11 @@ def test_a_run_of_somebody_else_is_not_found(database_url: str, tmp_path: Path) 
             await on.ended(sent)
             bob = on.who.acting_for("bob")
             for ask in (
-                on.core.chat.resume(bob, sent.run),
+                on.core.chat.resume(bob, sent.run_uid),
                 on.core.chat.conversation(bob, sent.conversation.id),
-                on.core.chat.history(bob, sent.conversation.uid),
-                on.core.chat.rename(bob, sent.conversation.id, "mine"),
-                on.core.chat.delete(bob, sent.conversation.id),
+                on.core.chat.list_messages(bob, sent.conversation.uid),
+                on.core.chat.rename_conversation(bob, sent.conversation.id, "mine"),
+                on.core.chat.delete_conversation(bob, sent.conversation.id),
                 on.core.chat.stop(bob, sent.conversation.id),
             ):
                 with pytest.raises(NotFound):
@@ -125,7 +125,7 @@ def test_stop_ends_the_turn_at_once_and_keeps_its_text(database_url: str, tmp_pa
                 await sent.reader.wait()
             assert await on.core.chat.stop(on.who, sent.conversation.id) == 2
             assert (await on.ended(waiting)).status is Status.STOPPED
-            messages = await on.core.chat.history(on.who, sent.conversation.id)
+            messages = await on.core.chat.list_messages(on.who, sent.conversation.id)
             assert [message.text for message in messages] == ["hi", "begun", "hi", ""]
             assert await on.core.chat.stop(on.who, sent.conversation.id) == 0
             quick = await on.agent("- text: on we go")
@@ -181,7 +181,7 @@ def test_a_run_that_fails_keeps_its_text_and_says_why(
             assert ended.status is Status.FAILED
             assert ended.problem is not None
             assert (ended.problem.kind, ended.problem.data()["reason"]) == (problem.kind, problem.data()["reason"])
-            answer = (await on.core.chat.history(on.who, sent.conversation.id))[1]
+            answer = (await on.core.chat.list_messages(on.who, sent.conversation.id))[1]
             assert answer.text == text
             assert answer.ended == ended
 
@@ -195,7 +195,7 @@ def test_an_equal_call_gets_the_same_run_while_it_lives_and_afterwards(database_
             agent = await on.agent("- repeat: {text: x, times: 20, every: 0.005}")
             sent = await on.say(agent, idempotency_key=claim)
             live = await on.say(agent, idempotency_key=claim)
-            assert (live.run, live.replayed, sent.replayed) == (sent.run, True, False)
+            assert (live.run_uid, live.replayed, sent.replayed) == (sent.run_uid, True, False)
             assert (await read(live.reader))[1] == (await read(sent.reader))[1]
             late = await on.say(agent, idempotency_key=claim)
             assert (await read(late.reader))[1][0] == (Text(text="x" * 20),)
@@ -209,11 +209,11 @@ def test_equal_calls_for_a_live_run_cost_no_statements(database_url: str, tmp_pa
         async with stage(database_url, tmp_path) as on:
             claim = IdempotencyKey(scope="POST /x", key="k", digest=b"1")
             agent = await on.agent("- text: begun\n- wait: 1\n- text: '!'")
-            await on.core.chat.user(on.who)
+            await on.core.chat.get_or_create_user(on.who)
             before = on.core.store.db.statements
             sent = await asyncio.gather(*(on.say(agent, idempotency_key=claim) for _ in range(300)))
             assert on.core.store.db.statements - before < 12
-            assert len({one.run for one in sent}) == 1
+            assert len({one.run_uid for one in sent}) == 1
             assert sorted(one.replayed for one in sent) == [False] + [True] * 299
             contents = await asyncio.gather(*(read(one.reader) for one in sent))
             assert all(content == contents[0][1] for _, content in contents)
@@ -256,7 +256,7 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
         async with stage(database_url, tmp_path) as on:
             first = await on.say(await on.agent(SLOW))
             agent = await on.agent("- text: begun")
-            user = await on.core.store.users.named(on.who.app, "ann")
+            user = await on.core.store.users.get_or_create(on.who.app, "ann")
             opening = NewTurn(
                 who=on.who,
                 user=user,
@@ -270,7 +270,7 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
             stored = await on.core.store.runs.open(opening)
             assert isinstance(stored, StoredTurn)
             assert not stored.first
-            await on.core.chat.stop_run(on.who, first.run)
+            await on.core.chat.stop_run(on.who, first.run_uid)
             await on.ended(first)
             context = TurnContext(
                 agent=agent, user=user.id, conversation=first.conversation.id, question=stored.question, variables={}
@@ -284,7 +284,7 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
 
 
 async def on_history(on: Stage, sent: Turn) -> list[str]:
-    return [message.text for message in await on.core.chat.history(on.who, sent.conversation.id)]
+    return [message.text for message in await on.core.chat.list_messages(on.who, sent.conversation.id)]
 
 
 def test_closing_saves_what_was_said_and_says_it_was_interrupted(database_url: str, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_closing_saves_what_was_said_and_says_it_was_interrupted(database_url: s
             assert (await on.ended(sent)).status is Status.INTERRUPTED
             await closing
         async with stage(database_url, tmp_path) as on:
-            answer = (await on.core.chat.history(on.who, sent.conversation.id))[1]
+            answer = (await on.core.chat.list_messages(on.who, sent.conversation.id))[1]
             assert answer.text == "begun"
             assert answer.ended is not None
             assert answer.ended.problem == Internal(reason="interrupted")
@@ -395,10 +395,10 @@ def test_deleting_a_conversation_ends_its_turn(database_url: str, tmp_path: Path
     async def scene() -> None:
         async with stage(database_url, tmp_path) as on:
             sent = await on.say(await on.agent(SLOW))
-            await on.core.chat.delete(on.who, sent.conversation.id)
+            await on.core.chat.delete_conversation(on.who, sent.conversation.id)
             assert (await on.ended(sent)).status is Status.STOPPED
             with pytest.raises(NotFound):
-                await on.core.chat.history(on.who, sent.conversation.id)
+                await on.core.chat.list_messages(on.who, sent.conversation.id)
 
     run(scene())
 

@@ -99,7 +99,7 @@ def test_readers_at_any_pace_see_the_same(
             told += draft.read(place)
             assert place.steps == draft.steps
     told += draft.read(place)
-    assert draft.read_out(place) is (content[1] is not None)
+    assert draft.at_end(place) is (content[1] is not None)
     assert fold(told) == content
     assert draft.read(place) == []
 

@@ -18,7 +18,7 @@ def test_turns_go_round_applications_and_their_end_users() -> None:
         end = asyncio.Event()
 
         async def take(owner: Owner, name: str) -> None:
-            async with turns.turn(owner, 5):
+            async with turns.slot(owner, 5):
                 order.append(name)
                 await end.wait()
 
@@ -41,7 +41,7 @@ def test_an_end_user_has_one_turn_at_a_time_and_an_application_leaves_one() -> N
         end = asyncio.Event()
 
         async def take(owner: Owner) -> None:
-            async with turns.turn(owner, 5):
+            async with turns.slot(owner, 5):
                 held.append(owner)
                 await end.wait()
 
@@ -62,10 +62,10 @@ def test_too_many_and_too_patient_ones_get_none() -> None:
         turns = FairQueue(places=1, each=1, max_waiting=2)
 
         async def take(owner: Owner = ANN, within: float = 0.05) -> None:
-            async with turns.turn(owner, within):
+            async with turns.slot(owner, within):
                 pass
 
-        async with turns.turn(ANN, 0.05):
+        async with turns.slot(ANN, 0.05):
             tasks = [asyncio.create_task(take()) for _ in range(3)]
             await asyncio.sleep(0)
             others = [asyncio.create_task(take(EVE, 5)) for _ in range(2)]
@@ -84,10 +84,10 @@ def test_a_turn_that_comes_to_somebody_who_gives_up_goes_on_to_the_next() -> Non
         first, second = asyncio.Event(), asyncio.Event()
 
         async def take(held: asyncio.Event) -> None:
-            async with turns.turn(ANN, 5):
+            async with turns.slot(ANN, 5):
                 held.set()
 
-        async with turns.turn(ANN, 5):
+        async with turns.slot(ANN, 5):
             waiting = [asyncio.create_task(take(first)), asyncio.create_task(take(second))]
             await asyncio.sleep(0)
         waiting[0].cancel()  # it has the turn by now, and does not know
@@ -105,10 +105,10 @@ def test_a_place_that_is_left_as_somebody_gives_up_waiting_goes_to_the_next() ->
         had: list[str] = []
 
         async def take(name: str) -> None:
-            async with turns.turn(ANN, 5):
+            async with turns.slot(ANN, 5):
                 had.append(name)
 
-        async with turns.turn(ANN, 5):
+        async with turns.slot(ANN, 5):
             waiting = [asyncio.create_task(take(name)) for name in ("first", "second", "third")]
             await asyncio.sleep(0)
             waiting[0].cancel()  # it does not know yet when the place is left

@@ -111,7 +111,7 @@ def test_what_is_no_json_is_refused_or_mended_and_never_ends_the_writing(
                 await on.core.store.runs.finish([outcome])
             except Unstorable:
                 assert (await on.answers(sent))[0].ended is None
-            assert on.core.runs.stop(sent.run)
+            assert on.core.runs.stop(sent.run_uid)
             await on.ended(sent)
 
     run(scene())

@@ -134,7 +134,7 @@ def test_a_path_below_its_prefixes_that_no_route_serves_is_refused_in_its_form(d
 @pytest.mark.parametrize(("dialect", "route"), ROUTES)
 def test_every_route_lies_below_a_prefix_and_says_what_it_is_for(dialect: Dialect, route: Route) -> None:
     assert route.path.startswith(dialect.prefixes)
-    assert route.purpose
+    assert route.summary
     found = Router(DIALECTS.values()).match(route.method, path(route))
     assert (found.dialect, found.route) == (dialect, route)
 

@@ -119,8 +119,10 @@ def test_a_file_goes_with_the_last_of_two_conversations_deleted_at_the_same_mome
 
         try:
             await gate.execute("SELECT pg_advisory_lock(7007)")
-            last = store.agents.delete(second) if other == "an agent" else chat.delete(who, UUID(more))
-            deletions = [asyncio.ensure_future(one) for one in (chat.delete(who, UUID(conversation)), last)]
+            last = store.agents.delete(second) if other == "an agent" else chat.delete_conversation(who, UUID(more))
+            deletions = [
+                asyncio.ensure_future(one) for one in (chat.delete_conversation(who, UUID(conversation)), last)
+            ]
             await until(both_wait, True)
             await gate.execute("SELECT pg_advisory_unlock(7007)")
             await asyncio.gather(*deletions)

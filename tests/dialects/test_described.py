@@ -50,6 +50,8 @@ def names_in(code: CodeType) -> set[str]:
 )
 def test_the_shapes_of_the_document_are_those_that_the_handler_reads_with(route: Route) -> None:
     """Of a handler that serves several routes every shape is documented with one of them."""
-    served = [one.operation for dialect in DIALECTS.values() for one in dialect.routes if one.handle is route.handle]
+    served = [
+        one.operation for dialect in DIALECTS.values() for one in dialect.routes if one.endpoint is route.endpoint
+    ]
     described = {given.shape for told in served if told for given in (told.body, told.query) if given}
-    assert shapes_read(route.handle) == described - {None}
+    assert shapes_read(route.endpoint) == described - {None}

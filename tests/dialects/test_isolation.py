@@ -293,7 +293,7 @@ def test_no_route_that_names_something_is_left_out(dialect: str, route: Route) -
     assert segments <= tried, f"{segments - tried} of {title}"
     if route.public:
         return
-    fields = {name for name in read_by(route.handle, set()) if _ID.search(name)}
+    fields = {name for name in read_by(route.endpoint, set()) if _ID.search(name)}
     assert fields <= tried | set(NO_NAMES), f"{fields - tried - set(NO_NAMES)} of {title}"
 
 

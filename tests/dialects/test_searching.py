@@ -22,7 +22,7 @@ ROUTES = {
     f"{dialect.name} {route.method} {route.path}": route
     for dialect in app.all_dialects()
     for route in dialect.routes
-    if "knowledge" in cast("FunctionType", inspect.unwrap(route.handle)).__code__.co_names
+    if "knowledge" in cast("FunctionType", inspect.unwrap(route.endpoint)).__code__.co_names
 }
 BASES = ("of both", "of one", "of a disabled agent", "of nobody")
 

@@ -163,7 +163,7 @@ def guest(served: Served, dialect: str, **settings: Any) -> Guest:
     application = served.new_name("guest")
     key = served.key(dialect, application=application, **OWN[dialect], **settings)
     agent = served.agent("so be it", application=application)
-    conversation = served.do(served.core.chat.create(served.principal(key, USER), agent))
+    conversation = served.do(served.core.chat.create_conversation(served.principal(key, USER), agent))
     return Guest(
         served=served, dialect=dialect, application=application, key=key, agent=agent, conversation=conversation
     )
@@ -173,7 +173,7 @@ def guest(served: Served, dialect: str, **settings: Any) -> Guest:
 def used(served: Served, dialect: str, limit: str) -> Generator[Ask]:
     """One call of one was made."""
     one = guest(served, dialect, **{limit: 1})
-    served.do(served.core.admission.count(one.key))
+    served.do(served.core.admission.charge(one.key))
     yield one.say()
 
 
@@ -218,7 +218,7 @@ def waiting(served: Served, dialect: str) -> Generator[Ask]:
     try:
         yield one.say()
     finally:
-        assert served.stop_run(UUID(int=sent.run.int))
+        assert served.stop_run(UUID(int=sent.run_uid.int))
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def prepared(place: Installation, method: str, path: str, request: str) -> Prepa
 
 def filled(route: Route) -> str:
     """A path of the route: with the mark where the path is worth a credential."""
-    return re.sub(r"\{\w+\}", MARK if route.capability else "7", route.path)
+    return re.sub(r"\{\w+\}", MARK if route.secret_path else "7", route.path)
 
 
 def walk(place: Installation, keys: dict[str, ApiKey]) -> Iterator[Sent]:

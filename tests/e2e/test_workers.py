@@ -17,7 +17,7 @@ from support.server_process import Installation, heard, installed, lines
 from support.tcp_proxies import Neighbours, neighbours
 
 from palaver.http.prometheus import merge_metrics, without_gauges
-from palaver.http.uvicorn_server import listen
+from palaver.http.uvicorn_server import bind_socket
 from palaver.store.driver import connect
 from palaver.supervisor import SharedPort
 
@@ -118,7 +118,7 @@ def test_a_port_that_others_share_is_taken_for_anybody_else(standing: Neighbours
         one.listen()
         other.listen()
         with pytest.raises(OSError, match="in use"):
-            listen("127.0.0.1", port.number)
+            bind_socket("127.0.0.1", port.number)
 
 
 def test_ctrl_c_reaches_each_worker_once_and_saves_what_does_not_end_in_time(cluster: Scratch) -> None:

@@ -76,7 +76,7 @@ def test_a_dialect_s_readme_lists_its_routes(folder: Path) -> None:
     dialect: Dialect = importlib.import_module(f"palaver.dialects.{folder.name}").DIALECT
     rows = [tuple(map(bare, row)) for row in table(folder / "README.md", "Method")]
     wanted = [
-        (route.method, route.path, route.purpose, "yes" if route.idempotent else "no") for route in dialect.routes
+        (route.method, route.path, route.summary, "yes" if route.idempotent else "no") for route in dialect.routes
     ]
     assert rows == wanted
     assert "Deviations" in [text for _, text in headings(folder / "README.md")]

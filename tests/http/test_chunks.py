@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from palaver.http.stream import Receive, Send
-from palaver.http.uvicorn_server import Server, listen
+from palaver.http.uvicorn_server import Server, bind_socket
 
 CHUNKS = 200_000
 
@@ -31,7 +31,7 @@ async def _answers(*sent: bytes) -> tuple[bytes, list[int]]:
         await send({"type": "http.response.start", "status": 200, "headers": length})
         await send({"type": "http.response.body", "body": body})
 
-    with listen("127.0.0.1", 0) as listening:
+    with bind_socket("127.0.0.1", 0) as listening:
         up = asyncio.Event()
         server = Server(application, started=up.set, closing_s=5)
         serving = asyncio.create_task(server.serve(sockets=[listening]))

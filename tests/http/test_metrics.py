@@ -16,7 +16,7 @@ FAILED = RunEnded(status=Status.FAILED, usage=Usage(prompt=2, completion=3), pro
 def _busy() -> Metrics:
     metrics = Metrics(Gauges)
     for number in range(MAX_LABEL_VALUES + 50):
-        metrics.request_of(number, 200)
+        metrics.count_request(number, 200)
         metrics.run_ended(RunReport(app=number, model=f"model {number}", ended=FAILED, first_token_s=0.4))
     return metrics
 

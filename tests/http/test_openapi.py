@@ -17,7 +17,7 @@ from palaver.core.problems import NotFound
 from palaver.http.openapi import RenderedDocument, document
 from palaver.wire.contract import Dialect, Request, Response, Route
 from palaver.wire.operation import Operation, ResponseSpec
-from palaver.wire.refusals import refusals
+from palaver.wire.refusals import error_examples
 
 DIALECTS = {dialect.name: dialect for dialect in all_dialects()}
 EACH = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items()]
@@ -40,7 +40,7 @@ def operations(content: Members) -> Iterator[tuple[str, Members]]:
 
 
 def test_the_document_is_valid_openapi_3_1() -> None:
-    content: Any = json.loads(RenderedDocument(WHOLE).at("https://example.com"))
+    content: Any = json.loads(RenderedDocument(WHOLE).for_origin("https://example.com"))
     assert content["openapi"].startswith("3.1.")
     assert content["servers"] == [{"url": "https://example.com"}]
     tool: Any = schemathesis
@@ -59,7 +59,7 @@ def test_there_is_one_operation_for_every_route_and_no_other() -> None:
 def test_an_operation_says_what_it_is_for_whose_it_is_and_what_every_part_of_its_path_is(dialect: Dialect) -> None:
     for route in dialect.routes:
         one = operation(WHOLE, route)
-        assert (one["tags"], one["summary"]) == ([dialect.name], route.purpose)
+        assert (one["tags"], one["summary"]) == ([dialect.name], route.summary)
         parameters = one.get("parameters", [])
         assert len({(given["in"], given["name"].lower()) for given in parameters}) == len(parameters)
         in_path = {given["name"] for given in parameters if given["in"] == "path" and given["required"]}
@@ -85,7 +85,7 @@ def test_a_dialect_that_describes_itself_describes_every_route_parameter_and_sta
 def test_every_refusal_of_a_route_has_its_status_its_media_type_and_itself_as_an_example(dialect: Dialect) -> None:
     for route in dialect.routes:
         responses = operation(WHOLE, route)["responses"]
-        for refusal in refusals(dialect, route):
+        for refusal in error_examples(dialect, route):
             reply = refusal.reply
             content = responses[str(reply.status)]["content"][reply.media_type.partition(";")[0]]
             shown = [WHOLE["components"]["examples"][name]["value"] for name in content["examples"] if "." in name]
@@ -166,7 +166,7 @@ def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_
         status = 404 if isinstance(problem, NotFound) else 418
         return Response(status=status, body=str(problem.kind).encode(), media_type="text/plain")
 
-    route = Route(method="POST", path="/fifth/{agent}/say", handle=handle, purpose="talk", idempotent=True)
+    route = Route(method="POST", path="/fifth/{agent}/say", endpoint=handle, summary="talk", idempotent=True)
     told = Operation(source="a page", responses=(ResponseSpec(meaning="How many.", shape=dict[str, int]),))
     silent, speaking = route, replace(route, path="/fifth/count", operation=told)
     fifth = replace(
@@ -181,4 +181,4 @@ def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_
     assert counted == {"type": "object", "additionalProperties": {"type": "integer"}}
     assert {"name": "fifth"} in content["tags"]
     tool: Any = schemathesis
-    tool.openapi.from_dict(json.loads(RenderedDocument(content).at("https://example.com"))).validate()
+    tool.openapi.from_dict(json.loads(RenderedDocument(content).for_origin("https://example.com"))).validate()

@@ -18,7 +18,7 @@ async def nothing(_call: Request, _who: Principal, _room: Services) -> Response:
 
 def dialect(name: str, *routes: tuple[Method, str]) -> Dialect:
     template = all_dialects()[0]
-    made = tuple(Route(method=method, path=path, handle=nothing, purpose="") for method, path in routes)
+    made = tuple(Route(method=method, path=path, endpoint=nothing, summary="") for method, path in routes)
     return replaced(template, name, made)
 
 

@@ -17,7 +17,7 @@ from support.live_server import serving
 from support.server_process import Installation
 from support.stalls import STALLS, Stalls
 
-from palaver.http.watchdog import Stall, Watchdog, log_fields
+from palaver.http.watchdog import Stall, Watchdog, log_stall
 
 
 def spin(seconds: float) -> None:
@@ -97,7 +97,7 @@ def test_a_loop_that_is_held_for_a_moment_is_no_stall() -> None:
 
 
 def test_a_stall_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    log_fields(Stall(0.71, 0.5, 0.2, ["here.py:1 work"]))
+    log_stall(Stall(0.71, 0.5, 0.2, ["here.py:1 work"]))
     said = capsys.readouterr().out
     assert all(word in said for word in ("event loop stalled", "0.71", "0.5", "0.2", "here.py:1 work"))
 

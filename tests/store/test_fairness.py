@@ -94,7 +94,7 @@ def test_long_files_that_are_stored_leave_connections_to_everybody_else(database
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            users = [await store.users.named(c.app.id, f"user {number}") for number in range(6)]
+            users = [await store.users.get_or_create(c.app.id, f"user {number}") for number in range(6)]
             content = bytes(PIECE + 1)
             async with held(database_url, "LOCK TABLE file_piece"):
                 adding = [
@@ -112,7 +112,9 @@ def test_long_files_that_are_stored_leave_connections_to_everybody_else(database
 
                 await until(waiting, 1)
                 async with asyncio.timeout(2):
-                    await asyncio.gather(*(store.users.named(c.app.id, f"other {number}") for number in range(20)))
+                    await asyncio.gather(
+                        *(store.users.get_or_create(c.app.id, f"other {number}") for number in range(20))
+                    )
                 assert await waiting() == 1
             assert {(await one).size for one in adding} == {PIECE + 1}
 

@@ -60,7 +60,7 @@ def test_a_key_that_is_known_costs_no_statement(database_url: str) -> None:
                 before = store.db.statements
                 await store.keys.by_id("snail", c.who.key.id)
                 await store.agents.get(c.app.id, c.agent.id)
-                await store.users.named(c.app.id, "ann")
+                await store.users.get_or_create(c.app.id, "ann")
                 return store.db.statements - before
 
             # Not at once: the word that they were made empties what is remembered when it comes round.
@@ -147,14 +147,14 @@ def test_an_end_user_is_made_once_and_known_by_name_and_by_issued_uid(database_u
     async def scene() -> None:
         async with store_on(database_url) as store:
             app = await store.applications.named("acme")
-            users = await asyncio.gather(*(store.users.named(app.id, "ann") for _ in range(10)))
+            users = await asyncio.gather(*(store.users.get_or_create(app.id, "ann") for _ in range(10)))
             assert len({user.id for user in users}) == 1
-            assert await store.users.named(app.id, users[0].uid.hex) == users[0]
-            bob = await store.users.named(app.id, uuid4().hex)
+            assert await store.users.get_or_create(app.id, users[0].uid.hex) == users[0]
+            bob = await store.users.get_or_create(app.id, uuid4().hex)
             assert bob.id != users[0].id
             other = await store.applications.named("other")
-            assert (await store.users.named(other.id, "ann")).id != users[0].id
-            odd = await store.users.named(app.id, "nul\0 \ud800")
+            assert (await store.users.get_or_create(other.id, "ann")).id != users[0].id
+            odd = await store.users.get_or_create(app.id, "nul\0 \ud800")
             assert odd.name == "nul\ufffd \ufffd"
 
     run(scene())

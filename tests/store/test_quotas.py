@@ -50,7 +50,7 @@ async def token(c: Cast, kind: Any) -> None:
 
 
 ACTS: dict[str, tuple[Kind, Act, int]] = {
-    "an end user who says something": ("users", lambda c, n: c.store.users.named(c.app.id, f"user {n}"), 1),
+    "an end user who says something": ("users", lambda c, n: c.store.users.get_or_create(c.app.id, f"user {n}"), 1),
     "an end user who is registered": ("users", lambda c, n: people(c).register(c.who, f"user {n}"), 1),
     "an end user without a name": ("users", lambda c, _: people(c).register(c.who, None), 1),
     "a conversation": ("conversations", converse, 1),
@@ -71,7 +71,7 @@ ACTS: dict[str, tuple[Kind, Act, int]] = {
     "a code": ("codes", lambda c, _: token(c, "code"), 1),
     "an access token": ("tokens", lambda c, _: token(c, "access"), 1),
     "a refresh token": ("tokens", lambda c, _: token(c, "refresh"), 1),
-    "a request id": ("request_ids", lambda c, n: c.store.usage.first_time(c.who.key, f"r{n}", 60), 1),
+    "a request id": ("request_ids", lambda c, n: c.store.usage.claim_nonce(c.who.key, f"r{n}", 60), 1),
 }
 """What callers do, the quota that it is of, and the rows that it makes."""
 ROWS = {

@@ -115,7 +115,7 @@ def test_a_stop_reaches_every_process(database_url: str) -> None:
             heard = asyncio.Event()
             there.presence.on("stop", lambda which: (told.append(which), heard.set())[0] if which else None)
             runs = [new_uid(), new_uid()]
-            await here.runs.tell_to_stop(runs)
+            await here.runs.notify_stop(runs)
             await asyncio.wait_for(heard.wait(), 5)
             await until(lambda: asyncio.sleep(0, sorted(told)), sorted(one.hex for one in runs))
 
@@ -135,7 +135,7 @@ def test_a_file_comes_back_whole_and_in_any_part(database_url: str, size: int) -
             for start, length in ((0, 1), (size // 2, 10), (PIECE - 1, 2), (size, 5), (0, size + 5)):
                 assert await store.files.content(file, start=start, length=length) == content[start : start + length]
             assert await store.files.get(c.app.id + 1, file.key) is None
-            assert await store.files.by_key(file.key) == file
+            assert await store.files.get_unscoped(file.key) == file
 
     run(scene())
 
@@ -171,18 +171,18 @@ def test_a_day_admits_so_many_calls_and_a_request_id_once(database_url: str) -> 
         async with store_on(database_url) as store:
             c = await cast(store, rpd=2, rpm=10)
             admission = Admission(store.keys, store.usage, store.tokens)
-            await admission.count(c.who.key)
-            await admission.count(c.who.key)
+            await admission.charge(c.who.key)
+            await admission.charge(c.who.key)
             with pytest.raises(Busy) as caught:
-                await admission.count(c.who.key)
+                await admission.charge(c.who.key)
             assert caught.value.reason == "day"
             assert caught.value.retry_after is not None
             assert 86_000 < caught.value.retry_after <= 86_400
             once = c.who.__class__(key=c.who.key, nonce="r1")
-            await admission.first_time(once)
+            await admission.reject_replay(once)
             with pytest.raises(Unauthenticated):
-                await admission.first_time(once)
+                await admission.reject_replay(once)
             await store.db.execute("UPDATE seen_request SET expires = now()")
-            await admission.first_time(once)
+            await admission.reject_replay(once)
 
     run(scene())

@@ -225,7 +225,7 @@ class NoLimits:
     async def refund(self, key: ApiKey) -> None:
         raise AssertionError(key)
 
-    async def first_time(self, key: ApiKey, request: str, ttl: float) -> bool:
+    async def claim_nonce(self, key: ApiKey, request: str, ttl: float) -> bool:
         return True
 
 
@@ -238,7 +238,7 @@ class NoTokens:
     async def find(self, secret: str, kind: str) -> Token | None:
         return None
 
-    async def use(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
+    async def redeem(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
         return None
 
     def sign(self, token: Token) -> str:

@@ -132,7 +132,7 @@ async def cast(store: PostgresStore, name: str = "acme", **settings: Any) -> Cas
     key = await store.keys.create(app, "snail", f"app-{name}", f"SAI_{name}", settings)
     agent = await store.agents.apply(app, AgentSpec(name="guide", model="scripted"))
     who = Principal(key=key, user="ann")
-    return Cast(store, app, who, await store.users.named(app.id, "ann"), agent)
+    return Cast(store, app, who, await store.users.get_or_create(app.id, "ann"), agent)
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from palaver.core.types import Agent, AgentSpec, ApiKey, Message, Principal, Ref
 from palaver.http.app import App
 from palaver.http.connections import Connections
 from palaver.http.stream import HeartbeatTimer
-from palaver.http.uvicorn_server import Server, listen
+from palaver.http.uvicorn_server import Server, bind_socket
 from palaver.store.quotas import Kind
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Served:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        with listen("127.0.0.1", 0) as listening:
+        with bind_socket("127.0.0.1", 0) as listening:
             self.address = listening.getsockname()
             async with app.open_core(self.settings, self.environment) as core:
                 pulse = HeartbeatTimer(self.settings.heartbeat_s)
@@ -180,7 +180,7 @@ class Served:
 
     def history(self, key: ApiKey, user: str, conversation: Ref, *, limit: int = 20) -> list[Message]:
         """What was said last in a conversation, oldest first."""
-        return list(self.do(self.core.chat.history(self.principal(key, user), conversation, limit=limit)))
+        return list(self.do(self.core.chat.list_messages(self.principal(key, user), conversation, limit=limit)))
 
     def stop_run(self, run: UUID) -> bool:
         """Stop one run, as another dialect's stop call would."""

@@ -26,7 +26,7 @@ def call(
         target=f"{path}?{query}" if query else path,
         headers=Headers(raw),
         route="",
-        params={},
+        path_params={},
         body=body,
         now=now,
         trace="0" * 32,

@@ -41,7 +41,7 @@ class Callers:
     def conversation(self) -> Conversation:
         """A new one."""
         who = self.served.principal(self.keys["sonaops"], USER)
-        return self.served.do(self.served.core.chat.create(who, self.agent, title="A title"))
+        return self.served.do(self.served.core.chat.create_conversation(who, self.agent, title="A title"))
 
     def run(self, conversation: Conversation) -> UUID:
         """One that answers in that conversation."""
@@ -49,7 +49,7 @@ class Callers:
         said = NewMessage(parts=(Text(text="hi"),), trace=uuid4().hex)
         sent = self.served.do(self.served.core.chat.send(who, self.agent, said, conversation=conversation.id))
         sent.reader.close()
-        return sent.run
+        return sent.run_uid
 
     def sign(self, dialect: str, request: PreparedRequest) -> None:
         """Add to the request what proves who sends it."""
@@ -73,7 +73,7 @@ def _call(request: PreparedRequest, headers: Mapping[str, str]) -> Request:
         target=f"{path}?{query}" if query else path,
         headers=Headers([(name.encode(), value.encode()) for name, value in headers.items()]),
         route=path,
-        params={},
+        path_params={},
         body=body,
         now=time.time(),
         trace=uuid4().hex,

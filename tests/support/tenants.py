@@ -60,7 +60,9 @@ class World:
         live = [self._live(who, agent) for who, agent in others]
         self.shared = self._shared(APPLICATION, {"text": "turn ${turn}"})
         theirs = self._shared(OTHER_APPLICATION, {"text": "turn ${turn}"})
-        self.users = [served.do(served.core.store.users.named(who.app, who.user or "")).uid for who, _ in others]
+        self.users = [
+            served.do(served.core.store.users.get_or_create(who.app, who.user or "")).uid for who, _ in others
+        ]
         self.other_user = self._of(others[0][0], self.shared, live[0], self.withheld)
         self.other_application = self._of(others[1][0], theirs, live[1], theirs, user="carol")
         self.absent = self._absent(others[0][0])
@@ -87,9 +89,9 @@ class World:
             sent.reader.close()
             store = self.served.core.store
             saved = "SELECT parts::text FROM message WHERE uid = $1"
-            while "so far" not in await store.db.fetchval(saved, sent.run):  # noqa: ASYNC110  saved once a second
+            while "so far" not in await store.db.fetchval(saved, sent.run_uid):  # noqa: ASYNC110  saved once a second
                 await asyncio.sleep(0.02)
-            return sent.run
+            return sent.run_uid
 
         return self.served.do(begin())
 
@@ -100,7 +102,7 @@ class World:
             said = NewMessage(parts=(Text(text=f"{SECRET} of {alias}!"), *files))
             sent = await self.served.core.chat.send(who, agent, said, conversation=alias, create_as=alias)
             assert await collect(sent.reader, GUARD) is not None, "it has not ended, and would change later"
-            await self.served.core.chat.rename(who, sent.conversation.id, f"title of {alias}!")
+            await self.served.core.chat.rename_conversation(who, sent.conversation.id, f"title of {alias}!")
             return sent
 
         return self.served.do(work())
@@ -118,7 +120,7 @@ class World:
         keys = [self._file(who, one) for one in ("same.txt", f"{name}.txt")]
         files = (File(ref=keys[0], name="same.txt"), File(ref=keys[1], name=f"{name}.txt"))
         sent = self._said(who, agent, name, files)
-        place, answer = sent.conversation, sent.run
+        place, answer = sent.conversation, sent.run_uid
         people = self.served.core.services.users
         person, _ = self.served.do(people.register(who, user or who.user))
         stranger, _ = self.served.do(people.register(who, f"{user or who.user}'s friend"))
@@ -145,8 +147,8 @@ class World:
     def _absent(self, who: Principal) -> Belongings:
         """Names of what there is not; the number is one that a conversation had which is deleted."""
         chat = self.served.core.chat
-        gone = self.served.do(chat.create(who, self.shared))
-        self.served.do(chat.delete(who, gone.id))
+        gone = self.served.do(chat.create_conversation(who, self.shared))
+        self.served.do(chat.delete_conversation(who, gone.id))
         uid = new_uid()
         names = {
             **forms("conversation", uid, gone.id, "conv-nobody"),
@@ -171,7 +173,7 @@ class World:
         who = self._who(self.key, ASKS)
         while self.served.sql(_LIVE, who.app, ASKS):  # a run whose answer nobody waited for
             time.sleep(0.002)
-        self.served.do(self.served.core.chat.clear(who, self.shared))
+        self.served.do(self.served.core.chat.delete_conversations(who, self.shared))
         self.mine = self._of(who, self.shared, None, self.shared)
 
     def untouched(self) -> list[str]:

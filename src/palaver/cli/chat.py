@@ -193,7 +193,7 @@ class ChatSession:
             self._who, self._agent, said, conversation=self._conversation, create_as=alias
         )
         self._conversation = sent.conversation.id
-        self._run = sent.run
+        self._run = sent.run_uid
         self._show.begin(sent)
         if self._stopping:
             self.stop()

@@ -120,7 +120,7 @@ class JsonPrinter:
     def begin(self, sent: Turn) -> None:
         conversation = {"id": sent.conversation.id, "uid": sent.conversation.uid.hex}
         agent = {"id": sent.agent.id, "uid": sent.agent.uid.hex, "name": sent.agent.name}
-        print_json({"type": "begun", "conversation": conversation, "agent": agent, "run": sent.run.hex})
+        print_json({"type": "begun", "conversation": conversation, "agent": agent, "run": sent.run_uid.hex})
 
     def event(self, event: Event) -> None:
         match event:
@@ -165,5 +165,5 @@ def _ended(ended: RunEnded) -> dict[str, Any]:
         "status": ended.status,
         "reason": ended.reason,
         "usage": ended.usage,
-        "problem": None if ended.problem is None else ended.problem.record(),
+        "problem": None if ended.problem is None else ended.problem.to_dict(),
     }

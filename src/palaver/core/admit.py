@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from palaver.core.ports.store import AdmittedCalls, ApiKeyRepository, TokenRepository, UsageRepository
+from palaver.core.ports.store import AdmittedCalls, ApiKeyRepository, RateLimitRepository, TokenRepository
 from palaver.core.problems import Busy, Problem, Unauthenticated
 from palaver.core.types import NONCE_S, ApiKey, Principal, Token
 
@@ -24,7 +24,7 @@ class _Waiting:
 class Admission:
     """Looks up keys and counts their calls. Concurrent calls of one key are batched into one statement at a time."""
 
-    def __init__(self, keys: ApiKeyRepository, usages: UsageRepository, tokens: TokenRepository) -> None:
+    def __init__(self, keys: ApiKeyRepository, usages: RateLimitRepository, tokens: TokenRepository) -> None:
         self._keys = keys
         self._usages = usages
         self._tokens = tokens
@@ -45,12 +45,12 @@ class Admission:
         key = await self._keys.by_number(token.app, token.credential)
         return key if key is not None and key.dialect == dialect else None
 
-    async def first_time(self, who: Principal) -> None:
+    async def reject_replay(self, who: Principal) -> None:
         """Raises ``Unauthenticated(reason="repeated")`` if the key used the request id within ``NONCE_S`` seconds."""
-        if who.nonce is not None and not await self._usages.first_time(who.key, who.nonce, NONCE_S):
+        if who.nonce is not None and not await self._usages.claim_nonce(who.key, who.nonce, NONCE_S):
             raise Unauthenticated(reason="repeated", subject=who.nonce)
 
-    async def count(self, key: ApiKey) -> None:
+    async def charge(self, key: ApiKey) -> None:
         """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` if it exceeds a limit."""
         if all(key.setting(limit) is None for limit in LIMITS):
             self._keys.note_use(key)

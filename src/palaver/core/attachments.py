@@ -126,7 +126,7 @@ class Attachments:
         """Raises ``FetchError``."""
         is_url = part.ref.startswith(("http://", "https://"))
         key = f"fetched/{message}/{sha256(clean(part.ref).encode()).hexdigest()}" if is_url else part.ref
-        file = await self._store.files.find(self._app, self._user, key)
+        file = await self._store.files.find_for_user(self._app, self._user, key)
         if file is not None:
             return file
         if not is_url:
@@ -144,7 +144,7 @@ class Attachments:
                 conversation=self._conversation,
             )
         except Problem as problem:
-            log.warning("fetched file not kept", problem=problem.record())
+            log.warning("fetched file not kept", problem=problem.to_dict())
             raise FetchError("connection", "it could not be kept") from problem
 
 

@@ -47,7 +47,7 @@ MAX_OPENING = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ChatSettings:
     """Server settings that limit the use cases."""
 
     max_waiting_turns: int
@@ -88,14 +88,14 @@ class Turn:
     replayed: bool = False
 
     @property
-    def run(self) -> UUID:
+    def run_uid(self) -> UUID:
         return self.answer.uid
 
 
 class Chat:
     """The use cases. ``who.user`` must name the end user; otherwise they raise ``NotFound(noun="user")``."""
 
-    def __init__(self, ports: TurnServices, runs: RunRegistry, limits: Limits) -> None:
+    def __init__(self, ports: TurnServices, runs: RunRegistry, limits: ChatSettings) -> None:
         self._store = ports.store
         self._models = ports.models
         self._runs = runs
@@ -119,7 +119,11 @@ class Chat:
 
     async def agents(self, who: Principal) -> list[Agent]:
         """The enabled agents that the key may use, sorted by name, then id."""
-        return [agent for agent in await self._store.agents.of(who.app) if agent.spec.enabled and who.may_use(agent)]
+        return [
+            agent
+            for agent in await self._store.agents.for_application(who.app)
+            if agent.spec.enabled and who.may_use(agent)
+        ]
 
     # Messages -------------------------------------------------------------------------------------------------------
 
@@ -141,8 +145,8 @@ class Chat:
         if message.idempotency_key is None:
             return await self._send(who, agent, message, conversation, create_as)
         topic = message.idempotency_key.topic(who, await self._sender(who, conversation, create_as))
-        async with self._flights.turn((topic, message.idempotency_key.digest), ACCEPT_TIMEOUT_S) as flight:
-            if flight.result is not None and (live := self._runs.active(flight.result.run)) is not None:
+        async with self._flights.acquire((topic, message.idempotency_key.digest), ACCEPT_TIMEOUT_S) as flight:
+            if flight.result is not None and (live := self._runs.get(flight.result.run_uid)) is not None:
                 return replace(flight.result, reader=RunReader(live), replayed=True)
             flight.result = await self._send(who, agent, message, conversation, create_as)
             return flight.result
@@ -248,9 +252,9 @@ class Chat:
     async def _stop_abandoned(self, runs: Sequence[int]) -> bool:
         """Stop those of ``runs`` that nobody reads, in any process, newest first. Returns whether any may end."""
         stopped = [self._runs.stop_abandoned(run) for run in reversed(runs)]
-        elsewhere = [run for run in reversed(runs) if not self._runs.knows(run)]
+        elsewhere = [run for run in reversed(runs) if not self._runs.contains(run)]
         if elsewhere:
-            await self._store.runs.tell_to_stop_abandoned(elsewhere)
+            await self._store.runs.notify_stop_abandoned(elsewhere)
         return any(stopped) or bool(elsewhere)
 
     def _refusal(self) -> Busy:
@@ -258,8 +262,8 @@ class Chat:
         return Busy(reason="closing" if self._runs.closing else "overload", retry_after=1)
 
     async def _replay(self, who: Principal, run: UUID) -> Turn:
-        turn = await self._store.runs.turn(who.app, run)
-        reader = await self._runs.follow(who.app, run)
+        turn = await self._store.runs.question_and_answer(who.app, run)
+        reader = await self._runs.subscribe(who.app, run)
         if turn is None or reader is None:
             raise NotFound(noun="run", ref=str(run))
         question, answer = turn
@@ -276,7 +280,7 @@ class Chat:
         message = await self._store.runs.get(who.app, run)
         if message is None or await self._find(who, message.conversation) is None:
             raise NotFound(noun="run", ref=str(run))
-        reader = await self._runs.follow(who.app, run, after)
+        reader = await self._runs.subscribe(who.app, run, after)
         if reader is None:
             raise NotFound(noun="run", ref=str(run))
         return reader
@@ -309,14 +313,14 @@ class Chat:
     async def _stop(self, runs: Sequence[UUID]) -> None:
         elsewhere = [run for run in runs if not self._runs.stop(run)]
         if elsewhere:
-            await self._store.runs.tell_to_stop(elsewhere)
+            await self._store.runs.notify_stop(elsewhere)
 
     async def _wait_until_stored(self, app: int, runs: Sequence[UUID], within: float) -> None:
         """Wait until the ends of ``runs`` are stored, in any process. Raises ``Internal`` after ``within`` seconds."""
         if not runs or not within:
             return
-        here = [live for run in runs if (live := self._runs.active(run)) is not None]
-        elsewhere = [run for run in runs if self._runs.active(run) is None]
+        here = [live for run in runs if (live := self._runs.get(run)) is not None]
+        elsewhere = [run for run in runs if self._runs.get(run) is None]
         try:
             async with asyncio.timeout(within):
                 for live in here:
@@ -330,7 +334,7 @@ class Chat:
             raise Internal(reason="timeout", detail=detail) from error
 
     @asynccontextmanager
-    async def page(
+    async def history_page(
         self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
     ) -> AsyncGenerator[HistoryPage]:
         """At most ``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above
@@ -339,21 +343,21 @@ class Chat:
         async with self._history.page(who, stored.id, before=before, after=after, limit=limit) as page:
             yield page
 
-    async def history(
+    async def list_messages(
         self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
     ) -> Sequence[Message]:
         """The messages of such a ``page``."""
-        async with self.page(who, conversation, before=before, after=after, limit=limit) as page:
+        async with self.history_page(who, conversation, before=before, after=after, limit=limit) as page:
             return page.messages
 
-    async def told(
+    async def full_history(
         self, who: Principal, conversation: Ref, *, before: int | None = None, newest: int | None = None
     ) -> FullHistory:
         """All messages, or the ``newest`` ones (with an id below ``before``), loaded lazily."""
         stored = await self.conversation(who, conversation)
-        return await self._history.read_all(who, stored.id, before=before, newest=newest)
+        return await self._history.full_history(who, stored.id, before=before, newest=newest)
 
-    async def message(self, who: Principal, uid: UUID) -> Message:
+    async def get_answer(self, who: Principal, uid: UUID) -> Message:
         """An answer to the calling user, by its uid. Raises ``NotFound``."""
         message = await self._store.runs.get(who.app, uid)
         if message is None or await self._find(who, message.conversation) is None:
@@ -364,22 +368,22 @@ class Chat:
         """Wait up to ``within`` seconds for ``run`` to end. Returns its answer, as last saved. Raises ``NotFound``."""
         reader = await self.resume(who, run, after=2**62)
         await collect(reader, within)
-        return await self.message(who, run)
+        return await self.get_answer(who, run)
 
-    async def suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
+    async def generate_suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
         history = await self._store.conversations.history(
             who.app, conversation.id, limit=SUGGESTION_MESSAGES, size=HISTORY_BYTES
         )
         return await suggest(self._models, agent, history.messages)
 
-    async def title(self, agent: Agent, first_message: str, summary: str | None = None) -> str:
+    async def generate_title(self, agent: Agent, first_message: str, summary: str | None = None) -> str:
         """A title for a conversation that begins so, by the agent's model; empty without one. Nothing is stored."""
         return await title_of(self._models, agent, first_message, summary)
 
     # Conversations --------------------------------------------------------------------------------------------------
 
-    async def create(
+    async def create_conversation(
         self,
         who: Principal,
         agent: Agent,
@@ -387,7 +391,7 @@ class Chat:
         title: str | None = None,
         variables: dict[str, Any] | None = None,
     ) -> Conversation:
-        user = await self.user(who)
+        user = await self.get_or_create_user(who)
         title = None if title is None else clean(title)
         return await self._store.conversations.create(who, user, agent, title=title, variables=variables)
 
@@ -400,16 +404,18 @@ class Chat:
 
     async def conversations(self, who: Principal, listing: ConversationQuery) -> Sequence[Conversation]:
         """One page of the user's conversations, most recently modified first."""
-        user = await self.known_user(who)
+        user = await self.find_user(who)
         return [] if user is None else await self._store.conversations.page(who.app, user.id, listing)
 
-    async def count(self, who: Principal, listing: ConversationQuery) -> int:
+    async def count_conversations(self, who: Principal, listing: ConversationQuery) -> int:
         """The number of conversations on all pages."""
-        user = await self.known_user(who)
+        user = await self.find_user(who)
         return 0 if user is None else await self._store.conversations.count(who.app, user.id, listing)
 
-    async def rename(self, who: Principal, conversation: Ref, title: str, *, icon: str | None = None) -> Conversation:
-        user = await self.known_user(who)
+    async def rename_conversation(
+        self, who: Principal, conversation: Ref, title: str, *, icon: str | None = None
+    ) -> Conversation:
+        user = await self.find_user(who)
         renamed = user and await self._store.conversations.rename(
             who.app, user.id, conversation, title=clean(title), icon=None if icon is None else clean(icon)
         )
@@ -417,44 +423,44 @@ class Chat:
             raise NotFound(noun="conversation", ref=str(conversation))
         return renamed
 
-    async def delete(self, who: Principal, conversation: Ref) -> None:
+    async def delete_conversation(self, who: Principal, conversation: Ref) -> None:
         """Delete a conversation and its messages, and stop its runs. Raises ``NotFound``."""
-        user = await self.known_user(who)
+        user = await self.find_user(who)
         live = None if user is None else await self._store.conversations.delete(who.app, user.id, conversation)
         if live is None:
             raise NotFound(noun="conversation", ref=str(conversation))
         await self._stop(live)
 
-    async def clear(self, who: Principal, agent: Agent) -> None:
+    async def delete_conversations(self, who: Principal, agent: Agent) -> None:
         """Delete every conversation of the user with the agent, and stop their runs."""
-        user = await self.known_user(who)
+        user = await self.find_user(who)
         if user is not None:
             await self._stop(await self._store.conversations.clear(who.app, user.id, agent.id))
 
     async def _find(self, who: Principal, ref: Ref) -> Conversation | None:
-        user = await self.known_user(who)
+        user = await self.find_user(who)
         return None if user is None else await self._store.conversations.get(who.app, user.id, ref)
 
-    async def user(self, who: Principal) -> User:
+    async def get_or_create_user(self, who: Principal) -> User:
         """The end user of the call, created if missing; for calls that store something."""
         if who.user is None:
             raise NotFound(noun="user")
-        return await self._store.users.named(who.app, who.user)
+        return await self._store.users.get_or_create(who.app, who.user)
 
     async def _sender(self, who: Principal, conversation: Ref | None, create_as: str | None) -> User:
         """The end user of a message, created if the message starts a conversation."""
         if conversation is None or create_as is not None:
-            return await self.user(who)
-        user = await self.known_user(who)
+            return await self.get_or_create_user(who)
+        user = await self.find_user(who)
         if user is None:
             raise NotFound(noun="conversation", ref=str(conversation))
         return user
 
-    async def known_user(self, who: Principal) -> User | None:
+    async def find_user(self, who: Principal) -> User | None:
         """The end user of the call, or ``None`` if it does not exist yet; for read-only calls."""
         if who.user is None:
             raise NotFound(noun="user")
-        return await self._store.users.known(who.app, who.user)
+        return await self._store.users.get_by_name(who.app, who.user)
 
 
 def _stops_abandoned(who: Principal, message: NewMessage) -> bool:

@@ -28,7 +28,7 @@ def disconnect_scope(left: asyncio.Future[None]) -> Generator[None]:
 
 
 @asynccontextmanager
-async def unless_disconnected() -> AsyncGenerator[None]:
+async def cancel_on_disconnect() -> AsyncGenerator[None]:
     """Cancel the block when the caller disconnects, and raise ``CallerDisconnected``. The block must not contain work
     that has to be completed."""
     disconnected = _disconnect.get()

@@ -239,7 +239,7 @@ class Draft:
                 self.steps += 1
 
     @property
-    def count(self) -> int:
+    def part_count(self) -> int:
         """The number of parts."""
         return len(self._parts)
 
@@ -307,7 +307,7 @@ class Draft:
             cursor.steps += 1
         return cursor
 
-    def read_out(self, place: Cursor) -> bool:
+    def at_end(self, place: Cursor) -> bool:
         """Whether ``place`` is the final end: no more events will follow."""
         return self.ended is not None and place.steps >= self.steps
 

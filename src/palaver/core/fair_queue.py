@@ -53,7 +53,7 @@ class FairQueue:
         return self._queued.total()
 
     @asynccontextmanager
-    async def turn(self, owner: Owner, within: float) -> AsyncGenerator[None]:
+    async def slot(self, owner: Owner, within: float) -> AsyncGenerator[None]:
         """Hold a place inside the block. Raises ``QueueTimeout`` after ``within`` seconds, or if too many entries of
         the application are waiting."""
         if self._has_place(owner):  # all waiting entries are blocked by their own limits

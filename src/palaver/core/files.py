@@ -44,7 +44,7 @@ class Files:
     ) -> StoredFile:
         """Store ``content`` under ``key``, which must be new in the application. With a ``conversation``, the file is
         deleted together with that."""
-        user = await self._store.users.named(who.app, who.user or "")
+        user = await self._store.users.get_or_create(who.app, who.user or "")
         return await self._store.files.add(
             who.app,
             user.id,
@@ -58,7 +58,7 @@ class Files:
 
     async def get(self, who: Principal, key: str) -> StoredFile:
         """A file of the caller's end user. Raises ``NotFound``, also for other end users' files."""
-        user = await self._store.users.known(who.app, who.user or "")
+        user = await self._store.users.get_by_name(who.app, who.user or "")
         file = None if user is None else await self._store.files.get(who.app, key)
         if file is None or user is None or file.user != user.id:
             raise NotFound(noun="file", ref=key)
@@ -71,9 +71,9 @@ class Files:
         if not await self._store.files.delete(who.app, file.user, file.key):
             raise NotFound(noun="file", ref=key)
 
-    async def open_to_all(self, key: str) -> StoredFile:
+    async def get_unscoped(self, key: str) -> StoredFile:
         """A file by its key alone, for unguessable public URLs. Raises ``NotFound``."""
-        file = await self._store.files.by_key(key)
+        file = await self._store.files.get_unscoped(key)
         if file is None:
             raise NotFound(noun="file", ref=key)
         return file

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from palaver.core.disconnect import unless_disconnected
+from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.fair_queue import FairQueue, QueueTimeout
 from palaver.core.ports.store import ConversationRepository, Stretch
 from palaver.core.problems import Busy
@@ -73,8 +73,8 @@ class History:
         """Wait for a turn to read a long page. Raises ``Busy`` and ``CallerDisconnected``."""
         async with AsyncExitStack() as stack:
             try:
-                async with unless_disconnected():
-                    await stack.enter_async_context(self._long_reads.turn((who.app, who.key.number), TURN_TIMEOUT_S))
+                async with cancel_on_disconnect():
+                    await stack.enter_async_context(self._long_reads.slot((who.app, who.key.number), TURN_TIMEOUT_S))
             except QueueTimeout as error:
                 raise Busy(reason="waiting", retry_after=1) from error
             yield
@@ -97,7 +97,7 @@ class History:
         older, newer = (rest, start) if after is None else (start, rest)
         return HistoryPage(messages=(*older.messages, *newer.messages), next=rest.next)
 
-    async def read_all(
+    async def full_history(
         self, who: Principal, conversation: int, *, before: int | None, newest: int | None
     ) -> FullHistory:
         """All messages, or the ``newest`` ones below id ``before``, regardless of their length."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from palaver.core.disconnect import unless_disconnected
+from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.ports.store import IdempotencyKey, IdempotencyRepository, Store, StoredResponse
 from palaver.core.problems import Busy
 from palaver.core.singleflight import Flight, SingleFlight
@@ -31,7 +31,7 @@ class Idempotency:
 
     def wake(self, topic: str) -> None:
         """Another process has finished the call of that topic; an empty topic wakes all."""
-        for flight in self._flights.of(topic):
+        for flight in self._flights.matching(topic):
             flight.woken.set()
 
     async def run_once(
@@ -40,8 +40,8 @@ class Idempotency:
         """The response, and whether it is a replay. An exception from ``work`` releases the key. If the caller
         disconnects, the executing call continues; a waiting one raises ``CallerDisconnected``. Raises ``Conflict``
         for a different request under the same key, and ``Busy`` after ``TIMEOUT_S``."""
-        user = await self._store.users.named(who.app, who.user or "")
-        async with self._flights.turn((claim.topic(who, user), claim.digest), TIMEOUT_S) as flight:
+        user = await self._store.users.get_or_create(who.app, who.user or "")
+        async with self._flights.acquire((claim.topic(who, user), claim.digest), TIMEOUT_S) as flight:
             if flight.result is None:
                 flight.result = await self._earlier(who, user, claim, flight)
             if flight.result is not None:
@@ -62,7 +62,7 @@ class Idempotency:
             if result is not False:
                 return result if isinstance(result, StoredResponse) else None
             with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_INTERVAL_S), unless_disconnected():
+                async with asyncio.timeout(POLL_INTERVAL_S), cancel_on_disconnect():
                     await flight.woken.wait()
         raise Busy(reason="waiting", retry_after=1)
 

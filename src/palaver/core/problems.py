@@ -44,12 +44,12 @@ class Problem(Exception):  # noqa: N818  the product's term; "ProblemError" woul
         """The data of this kind, for storing and logging."""
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
-    def record(self) -> dict[str, Any]:
-        """A JSON object, from which ``recall`` restores an equal problem."""
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object, from which ``from_dict`` restores an equal problem."""
         return {"kind": self.kind, **self.data()}
 
     @staticmethod
-    def recall(record: dict[str, Any]) -> Problem:
+    def from_dict(record: dict[str, Any]) -> Problem:
         data = dict(record)
         kind = _KINDS.get(data.pop("kind", ""), Internal)
         try:

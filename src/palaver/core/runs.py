@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from palaver.core.disconnect import unless_disconnected
+from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.events import Draft, Event, PartAdded
 from palaver.core.fair_queue import set_owner
 from palaver.core.observer import NullObserver, Observer, RunReport
@@ -73,7 +73,7 @@ class RunReader:
     @property
     def done(self) -> bool:
         """Whether all events have been taken and no more will follow."""
-        return self._draft.read_out(self._cursor)
+        return self._draft.at_end(self._cursor)
 
     def take(self) -> list[Event]:
         if self._ahead:
@@ -105,7 +105,7 @@ async def collect(reader: RunReader, limit_s: float) -> list[Event] | None:
     """All events from the reader's cursor to the end, or ``None`` after ``limit_s`` seconds. Raises
     ``CallerDisconnected`` if the caller disconnects. The run continues in either case."""
     try:
-        async with asyncio.timeout(limit_s), unless_disconnected():
+        async with asyncio.timeout(limit_s), cancel_on_disconnect():
             return await _read_to_end(reader)
     except TimeoutError:
         return None
@@ -254,11 +254,11 @@ class RunRegistry:
         """The number of live runs queued behind another one."""
         return sum(live.task is None for live in self._live.values())
 
-    def knows(self, run: int) -> bool:
+    def contains(self, run: int) -> bool:
         """Whether this process has a live run with that id."""
         return run in self._by_id
 
-    def active(self, run: UUID) -> ActiveRun | None:
+    def get(self, run: UUID) -> ActiveRun | None:
         """The run, if it is live in this process."""
         return self._live.get(run)
 
@@ -307,7 +307,7 @@ class RunRegistry:
             ended = _failed(Internal(reason="timeout", detail=f"no end after {self._timeout:g} s"))
         except Problem as problem:
             ended = _failed(problem)
-            log.warning("run failed", run=live.uid.hex, trace=live.context.trace, problem=problem.record())
+            log.warning("run failed", run=live.uid.hex, trace=live.context.trace, problem=problem.to_dict())
         except Exception as error:
             ended = _failed(Internal(reason="unforeseen", detail=type(error).__name__))
             log.exception("run failed", run=live.uid.hex, trace=live.context.trace)
@@ -360,7 +360,7 @@ class RunRegistry:
         self._finish_early(live, RunEnded(status=Status.STOPPED))
         return True
 
-    def numbers(self) -> set[int]:
+    def ids(self) -> set[int]:
         """The ids of this process's live runs."""
         return set(self._by_id)
 
@@ -439,7 +439,7 @@ class RunRegistry:
 
     # Following ------------------------------------------------------------------------------------------------------
 
-    async def follow(self, app: int, run: UUID, after: int = 0) -> RunReader | None:
+    async def subscribe(self, app: int, run: UUID, after: int = 0) -> RunReader | None:
         """A reader of the run, in whichever process it runs, or of its stored message; ``None`` if unknown."""
         live = self._live.get(run)
         if live is not None and live.app == app:
@@ -490,7 +490,7 @@ class RunRegistry:
 
     async def _report_reader(self, message: Message) -> None:
         with suppress(Problem):
-            await self._store.runs.tell_of_reader(message.id)
+            await self._store.runs.notify_reader(message.id)
 
     @staticmethod
     def _copy_new_events(message: Message, feed: Feed) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Hashable, Iterator
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from palaver.core.disconnect import unless_disconnected
+from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.problems import Busy
 
 MAX_CALLS = 1000
@@ -32,14 +32,14 @@ class SingleFlight(Generic[T]):
     def __init__(self) -> None:
         self._flights: dict[Hashable, Flight[T]] = {}
 
-    def of(self, name: Hashable) -> Iterator[Flight[T]]:
+    def matching(self, name: Hashable) -> Iterator[Flight[T]]:
         """The flights whose name is a tuple starting with ``name``; an empty ``name`` matches all."""
         for key, flight in self._flights.items():
             if not name or (isinstance(key, tuple) and key[0] == name):
                 yield flight
 
     @asynccontextmanager
-    async def turn(self, name: Hashable, within: float) -> AsyncGenerator[Flight[T]]:
+    async def acquire(self, name: Hashable, within: float) -> AsyncGenerator[Flight[T]]:
         """Execute the block while no other call of that name does. Raises ``Busy`` after waiting ``within`` seconds or
         if too many calls are waiting, and ``CallerDisconnected`` if the caller disconnects while waiting."""
         flight = self._flights.setdefault(name, Flight())
@@ -48,7 +48,7 @@ class SingleFlight(Generic[T]):
         flight.calls += 1
         try:
             try:
-                async with asyncio.timeout(within), unless_disconnected():
+                async with asyncio.timeout(within), cancel_on_disconnect():
                     await flight.lock.acquire()
             except TimeoutError as error:
                 raise Busy(reason="waiting", retry_after=1) from error

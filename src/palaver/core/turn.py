@@ -173,14 +173,14 @@ async def run_turn(
         call, result, passages = await _retrieve(context, ports)
         yield PartAdded(part=call)
         yield PartAdded(part=result)
-    first_part = draft.count
+    first_part = draft.part_count
     instructions = fill_template(context.agent.spec.instructions, context.variables)
     for step in range(MAX_STEPS):
         offered = tuple(tool.spec for tool in tools.values()) if step < MAX_STEPS - 1 else ()
         request = ModelRequest(
             model=name,
             instructions=instructions,
-            history=history if draft.count == first_part else (*history, _draft_message(draft, first_part)),
+            history=history if draft.part_count == first_part else (*history, _draft_message(draft, first_part)),
             tools=offered,
             passages=passages,
             attachments=attachments,

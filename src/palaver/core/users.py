@@ -79,15 +79,15 @@ class Users:
 
     async def redeem_code(self, secret: str, *, remember_s: float) -> Token | None:
         """Redeem a single-use code. A second use within ``remember_s`` seconds revokes the tokens issued for it."""
-        return await self._store.tokens.use(secret, "code", remember_s=remember_s)
+        return await self._store.tokens.redeem(secret, "code", remember_s=remember_s)
 
     async def key(self, dialect: str, id: str) -> ApiKey | None:
         """A credential by its id, for routes that authenticate callers by the request body."""
         return await self._keys.by_id(dialect, id)
 
-    async def count(self, key: ApiKey) -> None:
+    async def charge(self, key: ApiKey) -> None:
         """Count the call against the limits of a credential that the route itself has looked up. Raises ``Busy``."""
-        await self._admission.count(key)
+        await self._admission.charge(key)
 
     async def keys_with_setting(self, dialect: str, setting: str) -> list[ApiKey]:
         """The enabled credentials of a dialect for which a setting is true."""

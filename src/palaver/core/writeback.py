@@ -149,10 +149,10 @@ class WriteBack:
                 half = len(batch) // 2
                 return await self._save(batch[:half]) and await self._save(batch[half:])
             batch[0].unstorable = True  # its end is still attempted
-            log.warning("a growing message cannot be stored", run=batch[0].uid.hex, problem=problem.record())
+            log.warning("a growing message cannot be stored", run=batch[0].uid.hex, problem=problem.to_dict())
         except Problem as problem:  # the text is still in memory: a later round saves it
             self._grown.update(batch)
-            log.warning("could not save growing messages", runs=len(batch), problem=problem.record())
+            log.warning("could not save growing messages", runs=len(batch), problem=problem.to_dict())
             return False
         now = asyncio.get_running_loop().time()
         for live in batch:
@@ -207,12 +207,12 @@ class WriteBack:
             except Problem as problem:
                 pause = RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)]
                 attempt += 1
-                log.warning("could not store ends", runs=len(results), problem=problem.record(), again_in=pause)
+                log.warning("could not store ends", runs=len(results), problem=problem.to_dict(), again_in=pause)
                 await asyncio.sleep(pause)
 
     async def _store_failure(self, ending: PendingEnd, result: RunResult, refusal: Unstorable) -> None:
         """Store an answer that the database rejects as *failed*, with as much of its content as can be stored."""
-        log.error("an answer cannot be stored", run=ending.live.uid.hex, problem=refusal.record())
+        log.error("an answer cannot be stored", run=ending.live.uid.hex, problem=refusal.to_dict())
         problem = Internal(reason="unforeseen", detail="the answer could not be stored")
         ending.ended = RunEnded(status=Status.FAILED, reason="error", problem=problem, at=result.ended.at)
         for parts in (tuple(_plain(part) for part in result.parts), ()):

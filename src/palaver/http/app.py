@@ -81,7 +81,7 @@ class App:
             await exchange.reply(probe)
             return
         match = self._router.match(exchange.method, exchange.raw_path)
-        exchange.exposed = () if match.dialect is None else match.dialect.exposed
+        exchange.exposed = () if match.dialect is None else match.dialect.cors_exposed_headers
         set_owner(None)
         structlog.contextvars.clear_contextvars()  # a pipelined request starts in its predecessor's context
         structlog.contextvars.bind_contextvars(**self._process, trace=exchange.trace)
@@ -110,15 +110,15 @@ class App:
             with self._revocations.of(principal, exchange.abort, since=exchange.changes_seen):
                 await exchange.reply(response)
         except Problem as problem:  # raised in the middle of a streamed response
-            log.warning("answer broken off", problem=problem.record())
+            log.warning("answer broken off", problem=problem.to_dict())
         finally:
             self._body_reader.answers.release(_budget_key(principal), exchange.held_bytes)
 
     async def _respond(self, exchange: _Exchange, match: RouteMatch) -> tuple[Response | StreamingResponse, Principal]:
         """The response and its principal. The request body is closed on return."""
         request = exchange.request(match, self._site_url, self._language)
-        if match.dialect is not None and match.dialect.traced_as is not None:
-            structlog.contextvars.bind_contextvars(**match.dialect.traced_as(request))
+        if match.dialect is not None and match.dialect.trace_fields is not None:
+            structlog.contextvars.bind_contextvars(**match.dialect.trace_fields(request))
         presented: list[ApiKey] = []
         body: RequestBody | None = None
         try:
@@ -127,14 +127,14 @@ class App:
             dialect, route, not_found = match.dialect, match.route, _not_found(exchange, match)
             if dialect is None or (route is None and dialect.unrouted == "first"):
                 raise not_found  # noqa: TRY301
-            body = self._body_reader.body(
+            body = self._body_reader.open(
                 exchange.receive,
                 exchange.headers.get("content-length", ""),
                 upload=any(other.upload for other in match.routes),
                 public=_is_public(match),
             )
             if route is None and dialect.unrouted == "after size":
-                await body.discard()
+                await body.drain()
                 raise not_found  # noqa: TRY301
             principal, request = await self._admit(exchange, request, dialect, match, body, presented)
             return await self._handle(exchange, request, match, principal), principal
@@ -183,11 +183,11 @@ class App:
         exchange.app = principal.app
         set_owner((principal.app, principal.user or ""))
         await self._pacer.turn(principal.app)
-        await self._admission.first_time(principal)
-        await self._admission.count(principal.key)
+        await self._admission.reject_replay(principal)
+        await self._admission.charge(principal.key)
         for route in match.routes if match.route is None else (match.route,):
-            if route.permit is not None:
-                route.permit(principal)
+            if route.authorize is not None:
+                route.authorize(principal)
         if match.route is None:
             raise _not_found(exchange, match)
         return principal, request if body_read else await _with_body(request, match, body, principal.key)
@@ -213,15 +213,15 @@ class App:
                 disconnect_scope(exchange.disconnected),
                 self._revocations.of(principal, exchange.revoke_credential, since=exchange.changes_seen),
             ):
-                response = await match.route.handle(request, principal, self._services)
+                response = await match.route.endpoint(request, principal, self._services)
         finally:
             disconnect_watch.cancel()
-        if isinstance(response, Response) and not response.charged:
+        if isinstance(response, Response) and not response.counts_toward_quota:
             await self._admission.refund(principal.key)
         if (
             isinstance(response, Response)
             and task is not None
-            and (size := max(len(response.body), response.held)) > FREE_BYTES
+            and (size := max(len(response.body), response.buffered_bytes)) > FREE_BYTES
         ):
             self._body_reader.answers.take(principal.key, size)
             exchange.held_bytes = size
@@ -288,7 +288,7 @@ class App:
         status = exchange.status or 499  # nginx's status for a client that disconnected before the response
         self._metrics.requests.labels(dialect, route, str(status)).inc()
         if exchange.app is not None:
-            self._metrics.request_of(exchange.app, status)
+            self._metrics.count_request(exchange.app, status)
         self._metrics.seconds.labels(dialect, route).observe(exchange.first_byte_at - exchange.started)
         log.info(
             "request",
@@ -327,8 +327,8 @@ def _budget_key(principal: Principal) -> ApiKey | None:
 async def _with_body(request: Request, match: RouteMatch, body: RequestBody, key: ApiKey | None) -> Request:
     """The request with its body, which counts against the key's budget."""
     if key is not None and match.route is not None and match.route.upload:
-        return replace(request, upload=await body.spooled(key))
-    return replace(request, body=await body.whole(key))
+        return replace(request, upload=await body.spool(key))
+    return replace(request, body=await body.read(key))
 
 
 def _not_found(exchange: _Exchange, match: RouteMatch) -> NotFound:
@@ -340,14 +340,14 @@ def _not_found(exchange: _Exchange, match: RouteMatch) -> NotFound:
 
 def _loggable_path(exchange: _Exchange, match: RouteMatch) -> str:
     """The path if a route serves it, its template if it contains a capability; otherwise the path, redacted."""
-    if any(route.capability for route in match.routes):
+    if any(route.secret_path for route in match.routes):
         return match.routes[0].path
     return exchange.raw_path[:MAX_LOGGED_PATH] if match.routes else redact_url(exchange.raw_path)
 
 
 def _loggable_problem(problem: Problem) -> dict[str, Any]:
     """The problem without the caller's input in the place of a credential or URL."""
-    record = problem.record()
+    record = problem.to_dict()
     match problem:
         case NotFound(noun="route" | "file", ref=ref):
             record["ref"] = redact_url(ref)
@@ -404,11 +404,11 @@ class _Exchange:
             target=self.target,
             headers=self.headers,
             route="" if match.route is None else match.route.path,
-            params=match.params or {},
+            path_params=match.params or {},
             body=b"",
             now=self.now,
             trace=self.trace,
-            origin=self.origin(site_url),
+            base_url=self.origin(site_url),
             language=language,
         )
 
@@ -451,14 +451,14 @@ class _Exchange:
 
     async def reply(self, response: Response) -> None:
         bodiless = response.status in {204, 304}
-        size = len(response.body) if response.pieces is None else response.length
+        size = len(response.body) if response.body_iterator is None else response.length
         content_length = () if bodiless or size is None else (("Content-Length", str(size)),)
-        extra_headers = _STREAM_HEADERS if response.writes else content_length
+        extra_headers = _STREAM_HEADERS if response.chunks else content_length
         await self.start(response.status, "" if bodiless else response.media_type, (*extra_headers, *response.headers))
-        for piece in response.writes:
+        for piece in response.chunks:
             await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-        if response.pieces is not None and self.method != "HEAD":
-            await self._send_pieces(response.pieces)
+        if response.body_iterator is not None and self.method != "HEAD":
+            await self._send_pieces(response.body_iterator)
         await self.send({"type": "http.response.body", "body": response.body, "more_body": False})
 
     async def _send_pieces(self, pieces: AsyncIterator[bytes]) -> None:

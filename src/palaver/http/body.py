@@ -110,7 +110,7 @@ class SpooledUpload:
         for start in range(0, self.size, size):
             yield self.read(start, min(self.size, start + size))
 
-    async def examine(self, work: Callable[[Upload], T]) -> T:
+    async def run_in_thread(self, work: Callable[[Upload], T]) -> T:
         """What ``work`` makes of it, in a thread: what it does may take as long as the upload is large."""
         return await asyncio.get_running_loop().run_in_executor(_threads, work, self)
 
@@ -132,7 +132,7 @@ class BodyReader:
         self.answers = ByteBudget(limits.max_buffered_bytes)
         """What is read for callers, and not taken by them yet."""
 
-    def body(
+    def open(
         self,
         receive: Callable[[], Awaitable[Mapping[str, Any]]],
         declared: str,
@@ -167,14 +167,14 @@ class RequestBody:
     def too_large(self) -> Invalid:
         return Invalid(field="body", rule="size", detail=f"more than {self.limit} bytes")
 
-    async def whole(self, key: ApiKey | None) -> bytes:
+    async def read(self, key: ApiKey | None) -> bytes:
         """All of it; ``key``: whose budget it takes."""
         self._key = key
         whole = bytearray()
         await self._read(whole.extend)
         return bytes(whole)
 
-    async def spooled(self, key: ApiKey) -> SpooledUpload:
+    async def spool(self, key: ApiKey) -> SpooledUpload:
         """All of it, as an upload."""
         self._key = key
         self._file = file = SpooledUpload(self._limits.spool)
@@ -195,7 +195,7 @@ class RequestBody:
             raise Busy(reason="overload", retry_after=10) from error
         return file
 
-    async def discard(self) -> None:
+    async def drain(self) -> None:
         """Only look how large it is."""
         await self._read(lambda _: None, keeps=False)
 

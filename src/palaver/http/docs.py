@@ -67,7 +67,7 @@ class Docs:
         if name not in self._written:
             chosen = [dialect for dialect in self._dialects.values() if name in {"", dialect.name}]
             self._written[name] = RenderedDocument(await asyncio.to_thread(document, chosen))
-        return _fresh(self._written[name].at(origin), "application/json", headers)
+        return _fresh(self._written[name].for_origin(origin), "application/json", headers)
 
 
 def _fresh(body: bytes, media_type: str, asked: Headers, *more: tuple[str, str]) -> Response:

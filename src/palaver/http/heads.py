@@ -12,22 +12,22 @@ _RAW = re.compile(rb"[\x80-\xff]+")
 _HOST = re.compile(rb"[!-~]*")
 
 
-def plain(line: re.Match[bytes], rest: bytes) -> bytes:
+def normalize_head(line: re.Match[bytes], rest: bytes) -> bytes:
     """The head as the parser takes it: a raw UTF-8 target percent-encoded, and no offer to upgrade the connection:
     Java's HttpClient makes one (h2c) with a first request, and the parser would pass over the body of such a one."""
-    return b"%s %s HTTP/%s.%s" % (line[1], encoded(line[2]), line[3], line[4]) + _UPGRADE.sub(b"X-Upgrade", rest)
+    return b"%s %s HTTP/%s.%s" % (line[1], encode_target(line[2]), line[3], line[4]) + _UPGRADE.sub(b"X-Upgrade", rest)
 
 
-def encoded(target: bytes) -> bytes:
+def encode_target(target: bytes) -> bytes:
     if target.isascii():
         return target
     return _RAW.sub(lambda raw: urllib.parse.quote(raw[0]).encode(), target)
 
 
-def parsed(target: bytes) -> tuple[bytes, bytes] | None:
+def split_target(target: bytes) -> tuple[bytes, bytes] | None:
     """(path, query) of a request's target, ``None`` for what is none."""
     try:
-        url = httptools.parse_url(encoded(target))
+        url = httptools.parse_url(encode_target(target))
     except httptools.HttpParserError:
         return None
     return url.path or b"/", url.query or b""

@@ -126,7 +126,7 @@ class Metrics:
     ) -> Histogram:
         return Histogram(f"palaver_{name}", text, labels, registry=self._registry, buckets=buckets)
 
-    def request_of(self, app: int, status: int) -> None:
+    def count_request(self, app: int, status: int) -> None:
         """A request of an application, whose credential was good."""
         self._requests_of.labels(self._application(str(app)), str(status)).inc()
 

@@ -17,7 +17,7 @@ import palaver
 from palaver.wire.contract import JSON, Dialect, Route
 from palaver.wire.framing import compact_json
 from palaver.wire.operation import BodySpec, DialectInfo, Operation, Parameter, QuerySpec, ResponseSpec, SecurityScheme
-from palaver.wire.refusals import Refusal, refusals
+from palaver.wire.refusals import ErrorExample, error_examples
 
 Schema = dict[str, Any]
 _SEGMENT = re.compile(r"\{(\w+)\}")
@@ -106,7 +106,7 @@ class _DialectSection:
         operation: Schema = {
             "operationId": _operation_id(self._dialect, route),
             "tags": [self._dialect.name],
-            "summary": route.purpose,
+            "summary": route.summary,
         }
         if description := _description(told):
             operation["description"] = description
@@ -182,7 +182,7 @@ class _DialectSection:
     # What goes out --------------------------------------------------------------------------------------------------
 
     def _responses(self, route: Route, told: Operation) -> Schema:
-        said = refusals(self._dialect, route)
+        said = error_examples(self._dialect, route)
         responses: Schema = {}
         if route.operation is None:
             responses["200"] = {"description": "What its vendor's page says."}
@@ -191,7 +191,7 @@ class _DialectSection:
             responses[str(status)] = self._response(answers, [one for one in said if one.reply.status == status])
         return responses
 
-    def _response(self, answers: Sequence[ResponseSpec], said: Sequence[Refusal]) -> Schema:
+    def _response(self, answers: Sequence[ResponseSpec], said: Sequence[ErrorExample]) -> Schema:
         response: Schema = {"description": _meaning(answers, said)}
         if headers := _headers(answers, said):
             response["headers"] = headers
@@ -207,7 +207,7 @@ class _DialectSection:
         }
         return response | ({"content": content} if content else {})
 
-    def _content(self, answers: Sequence[ResponseSpec], said: Sequence[Refusal], kind: str) -> Schema:
+    def _content(self, answers: Sequence[ResponseSpec], said: Sequence[ErrorExample], kind: str) -> Schema:
         shapes: list[Schema] = [self._shapes[id(one.shape)] for one in answers if one.shape is not None]
         if said and _is_json(kind) and self._dialect.info is not None:
             shapes.append(self._shapes[id(self._dialect.info.refusal)])
@@ -221,7 +221,7 @@ class _DialectSection:
         examples |= {name: {"$ref": f"#/components/examples/{name}"} for name in map(self._example, said)}
         return content | ({"examples": examples} if examples else {})
 
-    def _example(self, refusal: Refusal) -> str:
+    def _example(self, refusal: ErrorExample) -> str:
         """The name of the refusal among the components' examples; equal ones have one."""
         known = (refusal.reply.media_type, refusal.reply.body)
         if known not in self._example_of:
@@ -249,7 +249,7 @@ def _description(told: Operation) -> str:
     return "\n\n".join(filter(None, (told.more, source)))
 
 
-def _headers(answers: Sequence[ResponseSpec], said: Sequence[Refusal]) -> Schema:
+def _headers(answers: Sequence[ResponseSpec], said: Sequence[ErrorExample]) -> Schema:
     """What is documented of the answers' headers, then those that refusals are seen to have."""
     headers: Schema = {
         "X-Request-ID": {"description": "As the call had it, else one made here.", "schema": {"type": "string"}}
@@ -262,7 +262,7 @@ def _headers(answers: Sequence[ResponseSpec], said: Sequence[Refusal]) -> Schema
     return headers
 
 
-def _meaning(answers: Sequence[ResponseSpec], said: Sequence[Refusal]) -> str:
+def _meaning(answers: Sequence[ResponseSpec], said: Sequence[ErrorExample]) -> str:
     meant = [answer.meaning for answer in answers]
     if said:
         names = sorted({refusal.name.partition(",")[0] for refusal in said})
@@ -399,6 +399,6 @@ class RenderedDocument:
         self._before = compact_json(opening).removesuffix(b"}") + b',"servers":[{"url":'
         self._after = b"}]," + compact_json(rest).removeprefix(b"{")
 
-    def at(self, origin: str) -> bytes:
+    def for_origin(self, origin: str) -> bytes:
         """For callers who reach the server at ``origin``."""
         return self._before + compact_json(origin) + self._after

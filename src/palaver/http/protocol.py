@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from palaver.http.connections import ConnectionLimits, Connections, end_by_reset
-from palaver.http.heads import origin_form, parsed, plain, wrong_host
+from palaver.http.heads import normalize_head, origin_form, split_target, wrong_host
 from palaver.wire.framing import compact_json
 
 MAX_HEAD_BYTES = 65_536
@@ -234,7 +234,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._reject(400, NO_HTTP)
             return -1
         self._clear_timer()
-        self._feed(plain(self._request_line, data[line_end:end]))
+        self._feed(normalize_head(self._request_line, data[line_end:end]))
         return end
 
     def _may_be_head(self) -> bool:
@@ -319,7 +319,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _start(self, method: str, version: str, *, keep_alive: bool, malformed: tuple[int, str] | None = None) -> None:
         """Start the ASGI cycle of the request whose head was read. ``malformed``: its rejection's status and reason."""
         line = self._request_line
-        target = None if line is None else parsed(line[2])
+        target = None if line is None else split_target(line[2])
         if line is None or target is None:
             self._reject(400, "the request's target is no address")
             return
@@ -448,7 +448,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         self._in_body = False
         self._discarding = True
-        if self._request_line is None or parsed(self._request_line[2]) is None:
+        if self._request_line is None or split_target(self._request_line[2]) is None:
             self._reject_without_app(status, reason)
             return
         self._restart((status, reason))

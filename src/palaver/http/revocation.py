@@ -111,7 +111,7 @@ class RevocationWatcher:
             try:
                 enabled = await self._enabled(names)
             except Problem as problem:  # the notice comes again with the connection
-                log.warning("could not look for revoked credentials", problem=problem.record())
+                log.warning("could not look for revoked credentials", problem=problem.to_dict())
                 return
             for name in names:
                 self._compare(name, enabled.get(name))

@@ -11,7 +11,7 @@ from typing import Any
 from palaver.core.events import Event
 from palaver.core.runs import RunReader
 from palaver.core.types import RunEnded
-from palaver.wire.contract import Encoder, Punctual
+from palaver.wire.contract import Encoder, PacedEncoder
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -27,7 +27,7 @@ class EventStream:
     def __init__(self, reader: RunReader, encoder: Encoder, send: Send) -> None:
         self._reader = reader
         self._encoder = encoder
-        self._punctual = encoder if isinstance(encoder, Punctual) else None
+        self._punctual = encoder if isinstance(encoder, PacedEncoder) else None
         self._send = send
         self.gone = False
         self.idle_since = asyncio.get_running_loop().time()
@@ -65,7 +65,7 @@ class EventStream:
             if len(pieces) > _MAX_CONSECUTIVE_WRITES:  # a long response: yield to other tasks in between
                 await asyncio.sleep(0)
         if pieces and self._punctual is not None:
-            self._punctual.written(time.time())
+            self._punctual.on_written(time.time())
 
     async def _write_timed(self, heartbeat_s: float, *, busy: bool) -> None:
         """Write output that no event triggers: held-back bytes that are due, and heartbeats."""

@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def bind_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket at that address, ready to listen; ``shared``: others that say the same may have it as well. Raises
     ``OSError`` with what the system said."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

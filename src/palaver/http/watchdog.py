@@ -37,7 +37,7 @@ class Stall(NamedTuple):
         return self.cpu_s + self.blocked_s
 
 
-def log_fields(stall: Stall) -> None:
+def log_stall(stall: Stall) -> None:
     log.warning(
         "event loop stalled",
         cpu_s=round(stall.cpu_s, 3),
@@ -50,7 +50,7 @@ def log_fields(stall: Stall) -> None:
 class Watchdog:
     """Of the loop in whose thread it is started. ``stalls`` counts, ``stalled_s`` adds up, each goes to ``tell``."""
 
-    def __init__(self, stall_s: float = STALL_S, tell: Callable[[Stall], None] = log_fields) -> None:
+    def __init__(self, stall_s: float = STALL_S, tell: Callable[[Stall], None] = log_stall) -> None:
         self.stalls = 0
         self.stalled_s = 0.0
         self._stall_s = stall_s

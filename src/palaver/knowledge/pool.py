@@ -75,7 +75,7 @@ class ReaderPool:
     @asynccontextmanager
     async def _turn(self, owner: Owner) -> AsyncGenerator[None]:
         try:
-            async with self._turns.turn(owner, QUEUE_TIMEOUT_S):
+            async with self._turns.slot(owner, QUEUE_TIMEOUT_S):
                 yield
         except QueueTimeout as none:
             if none.full:

@@ -48,7 +48,7 @@ class FallbackModel:
                 trace=request.trace,
                 model=request.model,
                 fallback=self._name,
-                problem=problem.record(),
+                problem=problem.to_dict(),
             )
         async with aclosing(self._second.stream(msgspec.structs.replace(request, model=self._name))) as deltas:
             async for delta in deltas:

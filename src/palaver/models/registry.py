@@ -84,7 +84,7 @@ class ModelRegistry:
         try:
             primary, first_name = self._resolve(spec, self._main_openai)
         except Upstream as problem:
-            log.warning("the fallback model answers", model=spec, fallback=fallback_spec, problem=problem.record())
+            log.warning("the fallback model answers", model=spec, fallback=fallback_spec, problem=problem.to_dict())
             self.observer.model_failed("", problem)
             return fallback_model, fallback_name
         return FallbackModel(primary, fallback_model, fallback_name, failed=self.observer.model_failed), first_name

@@ -45,7 +45,7 @@ class AgentTable:
             self._cache[app, ref] = agent
         return agent
 
-    async def of(self, app: int) -> tuple[Agent, ...]:
+    async def for_application(self, app: int) -> tuple[Agent, ...]:
         """Every agent of the application, by name, then id."""
         rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 ORDER BY name, id", app)
         return tuple(_agent(row) for row in rows)

@@ -286,7 +286,7 @@ def _run_ended(row: Row, status: Status) -> RunEnded:
         status=status,
         reason=row["reason"] or "stop",
         usage=Usage() if row["usage"] is None else _usage(row["usage"]),
-        problem=None if problem is None else Problem.recall(problem),
+        problem=None if problem is None else Problem.from_dict(problem),
         at=0 if row["ended"] is None else round(row["ended"].timestamp() * 1000),
     )
 

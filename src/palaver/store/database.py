@@ -129,7 +129,7 @@ class Database:
         try:
             if owner is None:
                 return await self._run_on(self._pool, work, reads=reads)
-            async with self._turns.turn(owner, TIMEOUT):
+            async with self._turns.slot(owner, TIMEOUT):
                 return await self._run_on(self._pool, work, reads=reads)
         except QueueTimeout as none:
             log.warning("statement not begun", app=owner and owner[0], waiting=self._turns.waiting)

@@ -92,9 +92,9 @@ class FileTable:
         """The end user's turn, and with a long file that of those. Raises ``Busy``."""
         try:
             async with AsyncExitStack() as turns:
-                await turns.enter_async_context(self._each.turn((app, user), PATIENCE_S))
+                await turns.enter_async_context(self._each.slot((app, user), PATIENCE_S))
                 if size > PIECE:
-                    await turns.enter_async_context(self._long.turn((app, user), PATIENCE_S))
+                    await turns.enter_async_context(self._long.slot((app, user), PATIENCE_S))
                 yield
         except QueueTimeout as none:
             raise Busy(reason="overload", retry_after=10) from none
@@ -120,11 +120,11 @@ class FileTable:
         row = await self._db.fetchrow("SELECT * FROM file WHERE app = $1 AND key = $2", app, clean(key))
         return None if row is None else _file(row)
 
-    async def find(self, app: int, user: int, ref: str) -> StoredFile | None:
+    async def find_for_user(self, app: int, user: int, ref: str) -> StoredFile | None:
         row = await self._db.fetchrow(_FIND, app, user, clean(ref), as_uid(ref), as_number(ref))
         return None if row is None else _file(row)
 
-    async def by_key(self, key: str) -> StoredFile | None:
+    async def get_unscoped(self, key: str) -> StoredFile | None:
         row = await self._db.fetchrow("SELECT * FROM file WHERE key = $1 LIMIT 1", clean(key))
         return None if row is None else _file(row)
 

@@ -22,7 +22,7 @@ from palaver.store.quotas import Quotas
 from palaver.store.runs import RunTable
 from palaver.store.secrets import SecretBox
 from palaver.store.tokens import TokenTable
-from palaver.store.usage import UsageTable
+from palaver.store.usage import RateLimitTable
 from palaver.store.user_data import UserDataTable
 from palaver.store.users import UserTable
 
@@ -63,7 +63,7 @@ class PostgresStore:
         self.privacy = UserDataTable(self.db)
         self.conversations = ConversationTable(self.db, self.quotas)
         self.runs = RunTable(self.db, self.quotas)
-        self.usage = UsageTable(self.db, self.quotas)
+        self.usage = RateLimitTable(self.db, self.quotas)
         self.knowledge = KnowledgeTable(self.db)
         self.files = FileTable(self.db)
         self.tokens = TokenTable(self.db, box, self.quotas)

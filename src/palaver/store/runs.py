@@ -282,7 +282,7 @@ class RunTable:
         row = await self._db.fetchrow(f"{_MESSAGE} WHERE m.app = $1 AND m.uid = $2 AND m.role = 'assistant'", app, run)
         return None if row is None else message(row)
 
-    async def turn(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+    async def question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
         rows = await self._db.fetch(
             f"{_MESSAGE} JOIN message a ON a.app = m.app AND a.conversation = m.conversation"
             " AND m.id IN (a.id - 1, a.id)"
@@ -300,7 +300,7 @@ class RunTable:
         )
         return [row["uid"] for row in rows]
 
-    async def tell_to_stop(self, runs: Sequence[UUID]) -> None:
+    async def notify_stop(self, runs: Sequence[UUID]) -> None:
         await self._db.execute(
             "SELECT pg_notify('palaver', 'stop ' || run) FROM unnest($1::text[]) AS run", [run.hex for run in runs]
         )
@@ -317,12 +317,12 @@ class RunTable:
         queue: list[int] | None = await self._db.fetchval(sql, *named(app, user, conversation))
         return tuple(queue or ())
 
-    async def tell_to_stop_abandoned(self, runs: Sequence[int]) -> None:
+    async def notify_stop_abandoned(self, runs: Sequence[int]) -> None:
         await self._db.execute(
             "SELECT pg_notify('palaver', 'abandoned ' || run) FROM unnest($1::bigint[]) AS run", runs
         )
 
-    async def tell_of_reader(self, run: int) -> None:
+    async def notify_reader(self, run: int) -> None:
         await self._db.execute("SELECT pg_notify('palaver', 'read ' || $1::bigint)", run)
 
     async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
@@ -344,7 +344,7 @@ class RunTable:
             [result.ended.status.value for result in results],
             [clean(result.ended.reason) for result in results],
             [json_text(result.ended.usage) for result in results],
-            [None if result.ended.problem is None else json_text(result.ended.problem.record()) for result in results],
+            [None if result.ended.problem is None else json_text(result.ended.problem.to_dict()) for result in results],
             [result.ended.at / 1000 for result in results],
         )
         return {row["head"] for row in rows}
@@ -366,7 +366,7 @@ class RunTable:
             " AND ($2::bigint[] IS NULL OR id = ANY ($2))"
         )
         count: int = await self._db.fetchval(sql, list(dead), runs)
-        await self._db.execute(_INTERRUPT, list(dead), json_text(problem.record()), runs)
+        await self._db.execute(_INTERRUPT, list(dead), json_text(problem.to_dict()), runs)
         return count
 
     async def held(self, worker: int) -> set[int]:

@@ -69,7 +69,7 @@ class TokenTable:
         row = await self._db.fetchrow(_FIND, self._box.fingerprint(secret), kind)
         return None if row is None else _token(row)
 
-    async def use(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
+    async def redeem(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
         mark = self._box.fingerprint(secret)
         row = await self._db.fetchrow(_USE, mark, kind, remember_s)
         if row is None:

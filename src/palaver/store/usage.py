@@ -45,7 +45,7 @@ RETURNING 1"""
 _UNLIMITED = 2**62
 
 
-class UsageTable:
+class RateLimitTable:
     def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
@@ -71,7 +71,7 @@ class UsageTable:
             "UPDATE usage SET total = total - 1 WHERE app = $1 AND credential = $2 AND total > 0", key.app, key.number
         )
 
-    async def first_time(self, key: ApiKey, request: str, ttl: float) -> bool:
+    async def claim_nonce(self, key: ApiKey, request: str, ttl: float) -> bool:
         await self._quotas.want_room("request_ids", key.app, key.number)
         first = await self._db.fetchval(_SEEN, key.app, key.number, clean(request), ttl) is not None
         if first:

@@ -20,12 +20,12 @@ class UserTable:
         self._seen: dict[tuple[int, str], User] = {}
         presence.on("users", lambda _: self._seen.clear())
 
-    async def named(self, app: int, name: str) -> User:
+    async def get_or_create(self, app: int, name: str) -> User:
         """The end user of that name, or the one to whom it was issued as uid; made when there is none."""
         name = clean(name)
-        return await self.known(app, name) or self._remember(app, name, await self._add(app, name))
+        return await self.get_by_name(app, name) or self._remember(app, name, await self._add(app, name))
 
-    async def known(self, app: int, name: str) -> User | None:
+    async def get_by_name(self, app: int, name: str) -> User | None:
         """The same where there is one."""
         name = clean(name)
         user = self._seen.get((app, name))
@@ -56,7 +56,7 @@ class UserTable:
         try:
             await self._quotas.want_room("users", app)
         except Busy:
-            if name is None or await self.known(app, name) is None:
+            if name is None or await self.get_by_name(app, name) is None:
                 raise
         row = await self._db.fetchrow(
             "INSERT INTO end_user AS u (app, uid, name, nickname, avatar) VALUES ($1, $2, $3, $4, $5)"

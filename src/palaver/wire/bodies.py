@@ -139,4 +139,4 @@ def idempotency_key(call: Request, scope: str) -> IdempotencyKey | None:
     if not _KEY.fullmatch(key):
         raise Invalid(field="Idempotency-Key", rule="range", detail="1 to 255 characters from 0x21 to 0x7E")
     body = sha256(call.body).digest() if call.upload is None else call.upload.digest
-    return IdempotencyKey(scope=scope, key=key, digest=sha256(call.query.encode() + b"\0" + body).digest())
+    return IdempotencyKey(scope=scope, key=key, digest=sha256(call.query_string.encode() + b"\0" + body).digest())

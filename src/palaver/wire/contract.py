@@ -1,6 +1,6 @@
 """The interface between ``http`` and a dialect.
 
-A dialect maps values to values: ``claim`` and ``verify`` authenticate the caller, a route's ``handle`` returns a
+A dialect maps values to values: ``claim`` and ``verify`` authenticate the caller, a route's ``endpoint`` returns a
 ``Response`` or a ``StreamingResponse``, ``refuse`` turns any ``Problem`` into the vendor's error format, and an
 ``Encoder`` turns a run's events into the vendor's bytes.
 """
@@ -68,7 +68,7 @@ class Upload(ByteSource, Protocol):
 
     def read(self, start: int, end: int) -> bytes: ...
 
-    async def examine(self, work: Callable[[Upload], T]) -> T:
+    async def run_in_thread(self, work: Callable[[Upload], T]) -> T:
         """The result of ``work``, run in the background: it may take time proportional to the upload's size."""
         ...
 
@@ -85,13 +85,13 @@ class Request:
     headers: Headers
     route: str
     """The path template of the matched route, with its ``{name}`` segments; empty without a match."""
-    params: Mapping[str, str]
+    path_params: Mapping[str, str]
     """The path parameters, percent-decoded."""
     body: bytes
     """Empty if there is an ``upload``."""
     now: float
     trace: str
-    origin: str = ""
+    base_url: str = ""
     """``https://host`` as used by the caller."""
     upload: Upload | None = None
     """The body of a route with ``upload=True``."""
@@ -104,7 +104,7 @@ class Request:
         return self.target.partition("?")[0]
 
     @property
-    def query(self) -> str:
+    def query_string(self) -> str:
         """The query string as sent, without the question mark."""
         return self.target.partition("?")[2]
 
@@ -117,23 +117,23 @@ class Response:
     body: bytes = b""
     media_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
-    charged: bool = True
+    counts_toward_quota: bool = True
     """Whether the call counts towards the credential's ``total``."""
-    pieces: AsyncIterator[bytes] | None = None
+    body_iterator: AsyncIterator[bytes] | None = None
     """Sent lazily instead of ``body``, ``length`` bytes in total."""
     length: int | None = 0
     """``None``: unknown in advance; the response is sent without ``Content-Length``."""
-    held: int = 0
-    """Memory used by ``pieces`` until they are sent, in bytes."""
-    writes: tuple[bytes, ...] = ()
+    buffered_bytes: int = 0
+    """Memory used by ``body_iterator`` until they are sent, in bytes."""
+    chunks: tuple[bytes, ...] = ()
     """Sent instead of ``body``, one write each, like a stream: without a length, not cacheable."""
 
 
 @runtime_checkable
-class Punctual(Protocol):
+class PacedEncoder(Protocol):
     """An encoder that keeps a minimum interval between writes."""
 
-    def written(self, now: float) -> None:
+    def on_written(self, now: float) -> None:
         """Called after all bytes so far have been passed to the socket, possibly delayed by a slow reader."""
         ...
 
@@ -220,17 +220,17 @@ class Route:
 
     method: Method
     path: str
-    handle: Handler
-    purpose: str
+    endpoint: Handler
+    summary: str
     idempotent: bool = False
     """Supports ``Idempotency-Key``."""
     public: bool = False
     """Needs no credential; all other routes do."""
     upload: bool = False
     """Accepts bodies up to the upload limit."""
-    capability: bool = False
+    secret_path: bool = False
     """Its path grants access like a credential, and is therefore never logged."""
-    permit: Callable[[Principal], None] | None = None
+    authorize: Callable[[Principal], None] | None = None
     """Raises ``Forbidden`` for callers that may not use the path, with any method."""
     operation: Operation | None = None
     """Its request and responses, for the OpenAPI document."""
@@ -276,9 +276,9 @@ class Dialect:
     curl: Callable[[CurlSample], str]
     unrouted: Literal["first", "after size", "after rate"] = "first"
     """The point in the vendor's order of checks at which unrouted requests are refused."""
-    traced_as: Callable[[Request], Mapping[str, str]] | None = None
+    trace_fields: Callable[[Request], Mapping[str, str]] | None = None
     """The request's ids in the vendor's responses, by field name; logged, so that they can be searched for."""
-    exposed: tuple[str, ...] = ()
+    cors_exposed_headers: tuple[str, ...] = ()
     """Response headers exposed to browsers (CORS), in addition to those of every dialect."""
     signs_body: bool = False
     """Whether ``verify`` needs the body. Otherwise the body is read only after authentication."""

@@ -113,7 +113,7 @@ def sse(event: str, data: bytes) -> bytes:
 _URL_SAFE = "!#$%&'()*+,/:;=?@[]~"
 
 
-def address(text: str) -> str:
+def encode_url(text: str) -> str:
     """A URL as a header value: characters not allowed in URLs are percent-encoded; existing escapes are kept."""
     return quote(text, safe=_URL_SAFE)
 

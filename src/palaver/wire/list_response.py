@@ -35,7 +35,7 @@ async def list_response(items: Iterable[Any], head: bytes, tail: bytes) -> Respo
     size = sum(map(len, parts))
     if size <= BATCH_BYTES:
         return Response(body=b"".join(parts))
-    return Response(pieces=_drain(parts), length=size, held=size)
+    return Response(body_iterator=_drain(parts), length=size, buffered_bytes=size)
 
 
 async def _drain(parts: list[bytes]) -> AsyncGenerator[bytes, None]:
@@ -53,7 +53,7 @@ async def history_response(
     items = chain(first, _items(history.first, show))
     if history.rest is None:
         return await list_response(items, *ends)
-    return Response(pieces=_stream(items, history.rest, show, ends), length=None, held=STREAMED_BYTES)
+    return Response(body_iterator=_stream(items, history.rest, show, ends), length=None, buffered_bytes=STREAMED_BYTES)
 
 
 def _items(messages: Iterable[Message], show: Callable[[Message], Any | None]) -> Iterator[Any]:
@@ -78,7 +78,7 @@ async def _stream(
     yield (separator if separator != b"," else b"") + b"]" + tail
 
 
-def split_around(body: bytes, place: bytes = EMPTY) -> tuple[bytes, bytes]:
+def split_at_placeholder(body: bytes, place: bytes = EMPTY) -> tuple[bytes, bytes]:
     """The parts of ``body`` before and after the first occurrence of ``place``, to be replaced by the array."""
     head, separator, tail = body.partition(place)
     assert separator, "the body contains the placeholder"

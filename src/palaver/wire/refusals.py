@@ -35,21 +35,21 @@ _ACCEPTS = ("*/*", "text/event-stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class ErrorExample:
     """One error response, named after its problem."""
 
     name: str
     reply: Response
 
 
-def refusals(dialect: Dialect, route: Route) -> list[Refusal]:
+def error_examples(dialect: Dialect, route: Route) -> list[ErrorExample]:
     """The route's distinct error responses."""
-    distinct: dict[tuple[int, str, bytes], Refusal] = {}
+    distinct: dict[tuple[int, str, bytes], ErrorExample] = {}
     for request in _requests(route):
         for name, problem in _problems(dialect, route):
             for key in _keys(dialect):
                 reply = dialect.refuse(problem, request, key)
-                distinct.setdefault((reply.status, reply.media_type, reply.body), Refusal(name=name, reply=reply))
+                distinct.setdefault((reply.status, reply.media_type, reply.body), ErrorExample(name=name, reply=reply))
     return list(distinct.values())
 
 
@@ -116,11 +116,11 @@ def _requests(route: Route) -> Iterator[Request]:
             target=route.path,
             headers=Headers([(b"accept", accept.encode())]),
             route=route.path,
-            params={},
+            path_params={},
             body=b"",
             now=1_776_085_642.0,
             trace="0123456789abcdef" * 2,
-            origin="https://example.com",
+            base_url="https://example.com",
         )
 
 

@@ -12,13 +12,13 @@ from palaver.core.problems import Invalid
 from palaver.wire.contract import KeySetting
 
 
-def boolean(value: Any) -> bool:
+def parse_bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")  # noqa: TRY004  the text is shown to the operator
     return value
 
 
-def count(value: Any) -> int | None:
+def parse_limit(value: Any) -> int | None:
     """A limit: a whole number of at least 1, or null for none."""
     if value is None:
         return None
@@ -27,7 +27,7 @@ def count(value: Any) -> int | None:
     return value
 
 
-def text(value: Any) -> str:
+def parse_text(value: Any) -> str:
     """A non-blank string of at most 255 characters. Integers are converted: the command line parses ``7`` as one."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -36,18 +36,18 @@ def text(value: Any) -> str:
     return value
 
 
-def texts(value: Any) -> list[str] | None:
+def parse_texts(value: Any) -> list[str] | None:
     """A list of strings (or integers), or null for no restriction."""
     if value is None:
         return None
     entries = cast("list[Any]", value) if isinstance(value, list) else [value]
     try:
-        return [text(entry) for entry in entries]
+        return [parse_text(entry) for entry in entries]
     except ValueError as error:
         raise ValueError("a list of texts or numbers, or null for all") from error
 
 
-def choice(*values: str) -> Callable[[Any], str]:
+def one_of(*values: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in values:
             raise ValueError(" or ".join(values))
@@ -57,17 +57,17 @@ def choice(*values: str) -> Callable[[Any], str]:
 
 
 COMMON_SETTINGS: tuple[KeySetting, ...] = (
-    KeySetting(name="enabled", read=boolean, meaning="false refuses every call"),
-    KeySetting(name="rpm", read=count, meaning="calls a minute; null: no limit"),
-    KeySetting(name="total", read=count, meaning="calls in the credential's life; null: no limit"),
-    KeySetting(name="default_user", read=text, meaning="the end user of calls that name none"),
+    KeySetting(name="enabled", read=parse_bool, meaning="false refuses every call"),
+    KeySetting(name="rpm", read=parse_limit, meaning="calls a minute; null: no limit"),
+    KeySetting(name="total", read=parse_limit, meaning="calls in the credential's life; null: no limit"),
+    KeySetting(name="default_user", read=parse_text, meaning="the end user of calls that name none"),
     KeySetting(
         name="abandoned",
-        read=choice("wait", "stop"),
+        read=one_of("wait", "stop"),
         meaning="what a new message does with a turn that nobody reads: wait for it, or stop it",
     ),
-    KeySetting(name="max_runs", read=count, meaning="runs at a time in one process; null: the server's number"),
-    KeySetting(name="agents", read=texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
+    KeySetting(name="max_runs", read=parse_limit, meaning="runs at a time in one process; null: the server's number"),
+    KeySetting(name="agents", read=parse_texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
 )
 
 

@@ -60,7 +60,7 @@ def test_agents_and_conversations_go_by_id_uid_and_alias(served: Served, caller:
         assert good(caller.get(f"agents/{ref}"))["id"] == agent.id
         assert good(caller.ask("POST", "conversations", {"agent": ref}), 201)["agent"]["id"] == agent.id
     store, who = served.core.store, Principal(key=caller.key, user=caller.user)
-    user = served.do(store.users.named(who.app, "ann"))
+    user = served.do(store.users.get_or_create(who.app, "ann"))
     there = served.do(store.conversations.create(who, user, agent, alias="my chat/1"))
     for ref in (there.id, there.uid.hex, str(there.uid), "my%20chat%2F1"):
         assert good(caller.get(f"conversations/{ref}"))["alias"] == "my chat/1"

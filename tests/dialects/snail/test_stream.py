@@ -295,7 +295,7 @@ def test_deleting_a_conversation_ends_its_run_as_a_stop_would(served: Served, ca
     assert [exchange.head().status for exchange in exchanges] == [200, 200]
     assert {BEAT, b'{"type":"text","content":"so far"}\n'} == {exchange.write() for exchange in exchanges}
     who = served.principal(caller.key, USER)
-    served.do(served.core.chat.delete(who, "deleted"))
+    served.do(served.core.chat.delete_conversation(who, "deleted"))
     lasts = [lines(exchange)[-1] for exchange in exchanges]
     assert sorted(json.loads(last)["fullText"] for last in lasts) == ["", "so far"]
     assert all(exchange.complete for exchange in exchanges)

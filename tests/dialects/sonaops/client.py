@@ -49,11 +49,11 @@ def call(
         target=f"{path}?{query}" if query else path,
         headers=Headers(raw),
         route=path,
-        params={},
+        path_params={},
         body=body,
         now=now,
         trace=trace,
-        origin="https://host",
+        base_url="https://host",
     )
 
 

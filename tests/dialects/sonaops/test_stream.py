@@ -205,7 +205,7 @@ def test_a_deleted_conversations_stream_is_cancelled(served: Served, caller: Cal
     exchange = caller.begin(agent, conversation)
     exchange.head()
     exchange.write()
-    served.do(served.core.chat.delete(served.principal(caller.key, USER), conversation))
+    served.do(served.core.chat.delete_conversation(served.principal(caller.key, USER), conversation))
     said = frames(b"".join(exchange.rest()))
     assert [name for name, _ in said] == ["message_end", "message_saved"]
     assert said[0][1]["finishReason"] == "cancelled"

@@ -33,7 +33,7 @@ def finished(caller: Caller, agent: Agent, session: str) -> list[Any]:
 
     async def all_done() -> bool:
         who = caller.served.principal(caller.key, USER)
-        history = await caller.served.core.chat.history(who, session)
+        history = await caller.served.core.chat.list_messages(who, session)
         return all(message.ended for message in history if message.role == "assistant")
 
     caller.served.do(until(all_done, True))
@@ -141,7 +141,11 @@ def test_variables_reach_the_agent(served: Served, caller: Caller) -> None:
 @shows(requirements.aliases_come_back)
 def test_an_alias_is_what_the_client_sees_again(served: Served, caller: Caller, agent: Agent) -> None:
     who = served.principal(caller.key, USER)
-    served.do(served.core.store.conversations.create(who, served.do(served.core.chat.user(who)), agent, alias="my 1"))
+    served.do(
+        served.core.store.conversations.create(
+            who, served.do(served.core.chat.get_or_create_user(who)), agent, alias="my 1"
+        )
+    )
     answer = caller.begin(agent, session_id="my 1").answer()
     assert answer.header("X-Session-Id") == "my%201"
     assert {message["session_id"] for message in agents(spoken(answer.writes))} == {"my 1"}

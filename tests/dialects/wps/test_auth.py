@@ -113,7 +113,7 @@ def call(
         target=f"{path}?{query}" if query else path,
         headers=Headers([(name.encode(), value.encode()) for name, value in given.items() if value is not None]),
         route=route,
-        params={},
+        path_params={},
         body=body,
         now=now,
         trace="0" * 32,

@@ -257,14 +257,14 @@ def test_no_message_comes_soon_after_a_token_that_it_repeats(step: float) -> Non
 def test_the_gap_begins_when_a_token_was_written(late: float) -> None:
     made = encoder()
     made.flush(NOW)
-    made.written(NOW + late)
+    made.on_written(NOW + late)
     opened, first, second = text("a", "b")
     made.encode(opened, NOW + 0.1)
     made.encode(first, NOW + 0.1)
-    made.written(NOW + 0.1 + late)
+    made.on_written(NOW + 0.1 + late)
     assert_due(made, NOW + late + 0.45 + 0.03, ["Agent partial"])
     assert names(spoken(made.encode(second, NOW + 2))) == ["token"]
-    made.written(NOW + 2 + late)
+    made.on_written(NOW + 2 + late)
     assert made.encode(DONE, NOW + 2 + late) == []
     assert_due(made, NOW + 2 + late + 0.03, ALL[-4:])
 

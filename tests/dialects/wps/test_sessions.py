@@ -54,7 +54,7 @@ def test_a_session_without_a_title_is_called_by_its_first_words(served: Served, 
     path = f"/v7/devhub/session/{session}/name"
     caller.hear(agent, "用" * 20, session_id=session)
     assert data(caller.get(path))["name"] == "用" * 16
-    served.do(served.core.chat.rename(served.principal(caller.key, USER), session, "A title"))
+    served.do(served.core.chat.rename_conversation(served.principal(caller.key, USER), session, "A title"))
     assert data(caller.get(path))["name"] == "A title"
 
 

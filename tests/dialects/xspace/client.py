@@ -43,11 +43,11 @@ def call(
         target=f"{path}?{query}" if query else path,
         headers=Headers(raw),
         route=route or path,
-        params={},
+        path_params={},
         body=body,
         now=now,
         trace=TRACE,
-        origin=origin,
+        base_url=origin,
     )
 
 

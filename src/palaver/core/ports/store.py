@@ -136,17 +136,17 @@ class Stretch(Value, frozen=True, kw_only=True):
 class AgentRepository(Protocol):
     async def get(self, app: int, ref: Ref) -> Agent | None: ...
 
-    async def of(self, app: int) -> tuple[Agent, ...]:
+    async def for_application(self, app: int) -> tuple[Agent, ...]:
         """Every agent of the application, sorted by name, then id."""
         ...
 
 
 class UserRepository(Protocol):
-    async def named(self, app: int, name: str) -> User:
+    async def get_or_create(self, app: int, name: str) -> User:
         """The end user with that name (or issued uid), created if missing."""
         ...
 
-    async def known(self, app: int, name: str) -> User | None:
+    async def get_by_name(self, app: int, name: str) -> User | None:
         """The end user with that name (or issued uid), or ``None``."""
         ...
 
@@ -237,7 +237,7 @@ class FileRepository(Protocol):
 
     async def get(self, app: int, key: str) -> StoredFile | None: ...
 
-    async def find(self, app: int, user: int, ref: str) -> StoredFile | None:
+    async def find_for_user(self, app: int, user: int, ref: str) -> StoredFile | None:
         """The end user's file with that key, uid or id."""
         ...
 
@@ -247,7 +247,7 @@ class FileRepository(Protocol):
         """Delete the end user's file with that key. Returns whether it existed."""
         ...
 
-    async def by_key(self, key: str) -> StoredFile | None:
+    async def get_unscoped(self, key: str) -> StoredFile | None:
         """The file with that key, regardless of its owner; for URLs that contain only the key."""
         ...
 
@@ -266,7 +266,7 @@ class RunRepository(Protocol):
         """The assistant message that ``run`` writes, as last saved."""
         ...
 
-    async def turn(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+    async def question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
         """The question and the answer of ``run``."""
         ...
 
@@ -286,15 +286,15 @@ class RunRepository(Protocol):
         """The ids of the running and queued runs of the user's conversation, in order; empty if it does not exist."""
         ...
 
-    async def tell_to_stop(self, runs: Sequence[UUID]) -> None:
+    async def notify_stop(self, runs: Sequence[UUID]) -> None:
         """Notify every process to stop these runs."""
         ...
 
-    async def tell_to_stop_abandoned(self, runs: Sequence[int]) -> None:
+    async def notify_stop_abandoned(self, runs: Sequence[int]) -> None:
         """Notify every process to stop those of these runs that nobody reads."""
         ...
 
-    async def tell_of_reader(self, run: int) -> None:
+    async def notify_reader(self, run: int) -> None:
         """Notify the process that executes the run that it has a reader in this one."""
         ...
 
@@ -374,14 +374,14 @@ class ApiKeyRepository(Protocol):
         ...
 
 
-class UsageRepository(Protocol):
+class RateLimitRepository(Protocol):
     async def count(self, key: ApiKey, calls: int) -> AdmittedCalls: ...
 
     async def refund(self, key: ApiKey) -> None:
         """Give one call back to the ``total`` limit."""
         ...
 
-    async def first_time(self, key: ApiKey, request: str, ttl: float) -> bool:
+    async def claim_nonce(self, key: ApiKey, request: str, ttl: float) -> bool:
         """Record a request id. Returns whether the key has not used it within the last ``ttl`` seconds."""
         ...
 
@@ -411,7 +411,7 @@ class TokenRepository(Protocol):
         """An unexpired token by its secret text."""
         ...
 
-    async def use(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
+    async def redeem(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
         """Like ``find``, for a single-use token. A second use within ``remember_s`` seconds returns ``None`` and
         revokes its family."""
         ...

@@ -42,8 +42,8 @@ def route(
     return Route(
         method=method,
         path=f"{ROOT}/{path}",
-        handle=for_user(handle),
-        purpose=purpose,
+        endpoint=for_user(handle),
+        summary=purpose,
         idempotent=creating,
         upload=upload,
         operation=operation,
@@ -58,7 +58,7 @@ async def own_conversation(ref: str | int, who: Principal, services: Services) -
 async def own_run(run: UUID, who: Principal, services: Services) -> tuple[Message, Conversation]:
     """The answer that the user's run writes, as it was saved last, and where it stands."""
     try:
-        answer = await services.chat.message(who, run)
+        answer = await services.chat.get_answer(who, run)
         conversation, _ = await own_conversation(answer.conversation, who, services)
     except NotFound as problem:
         raise NotFound(noun="run", ref=run.hex) from problem

@@ -34,7 +34,7 @@ from palaver.wire.bodies import idempotency_key, json_object, parse
 from palaver.wire.contract import Request, Response, Route, Services
 from palaver.wire.framing import compact_json
 from palaver.wire.idempotent import Subject, answer_once
-from palaver.wire.list_response import list_response, split_around
+from palaver.wire.list_response import list_response, split_at_placeholder
 
 LIST_BYTES = 4_194_304
 """Bytes of variables, as they are stored, that a page of conversations has at most."""
@@ -61,7 +61,7 @@ async def agents(_call: Request, who: Principal, services: Services) -> Response
 
 
 async def agent(request: Request, who: Principal, services: Services) -> Response:
-    return _reply(agent_response(await services.chat.agent(who, ref_of(request.params["agent"], "agent"))))
+    return _reply(agent_response(await services.chat.agent(who, ref_of(request.path_params["agent"], "agent"))))
 
 
 # Conversations ------------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
     its_agent = await services.chat.agent(who, ref)
 
     async def work() -> tuple[Response, Subject]:
-        created = await services.chat.create(who, its_agent, title=title, variables=body.variables)
+        created = await services.chat.create_conversation(who, its_agent, title=title, variables=body.variables)
         location = ("Location", f"{ROOT}/conversations/{created.uid.hex}")
         return _reply(conversation_response(created, its_agent), status=201, headers=(location,)), created
 
@@ -115,37 +115,39 @@ async def _usable(page: list[Conversation], who: Principal, services: Services) 
 
 
 async def conversation(request: Request, who: Principal, services: Services) -> Response:
-    return _reply(conversation_response(*await own_conversation(request.params["conversation"], who, services)))
+    return _reply(conversation_response(*await own_conversation(request.path_params["conversation"], who, services)))
 
 
 async def rename(request: Request, who: Principal, services: Services) -> Response:
     title = title_of(parse(SetTitleRequest, json_object(request.body)).title)
     if title is None:
         raise Invalid(field="title", rule="required")
-    conversation, its_agent = await own_conversation(request.params["conversation"], who, services)
-    return _reply(conversation_response(await services.chat.rename(who, conversation.id, title), its_agent))
+    conversation, its_agent = await own_conversation(request.path_params["conversation"], who, services)
+    return _reply(
+        conversation_response(await services.chat.rename_conversation(who, conversation.id, title), its_agent)
+    )
 
 
 async def delete(request: Request, who: Principal, services: Services) -> Response:
-    conversation, _ = await own_conversation(request.params["conversation"], who, services)
-    await services.chat.delete(who, conversation.id)
+    conversation, _ = await own_conversation(request.path_params["conversation"], who, services)
+    await services.chat.delete_conversation(who, conversation.id)
     return Response(status=204)
 
 
 async def messages(request: Request, who: Principal, services: Services) -> Response:
     """The newest messages, or those beside the one that the call names; oldest first."""
     query = messages_query(request)
-    conversation, _ = await own_conversation(request.params["conversation"], who, services)
-    async with services.chat.page(
+    conversation, _ = await own_conversation(request.path_params["conversation"], who, services)
+    async with services.chat.history_page(
         who, conversation.id, before=query.before, after=query.after, limit=query.limit
     ) as page:
-        ends = split_around(compact_json(MessageListResponse(messages=(), more=page.next is not None)))
+        ends = split_at_placeholder(compact_json(MessageListResponse(messages=(), more=page.next is not None)))
         return await list_response((message_response(one, conversation) for one in page.messages), *ends)
 
 
 ROUTES = (
-    Route(method="GET", path=f"{ROOT}/agents", handle=agents, purpose="list agents", operation=openapi.AGENTS),
-    Route(method="GET", path=f"{ROOT}/agents/{{agent}}", handle=agent, purpose="one agent", operation=openapi.AGENT),
+    Route(method="GET", path=f"{ROOT}/agents", endpoint=agents, summary="list agents", operation=openapi.AGENTS),
+    Route(method="GET", path=f"{ROOT}/agents/{{agent}}", endpoint=agent, summary="one agent", operation=openapi.AGENT),
     route("POST", "conversations", create, "create a conversation", openapi.CREATE, creating=True),
     route("GET", "conversations", conversations, "list conversations", openapi.CONVERSATIONS),
     route("GET", "conversations/{conversation}", conversation, "one conversation", openapi.CONVERSATION),
@@ -157,8 +159,8 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{ROOT}/problems",
-        handle=problems,
-        purpose="every code that a problem may have",
+        endpoint=problems,
+        summary="every code that a problem may have",
         public=True,
         operation=openapi.PROBLEMS,
     ),

@@ -63,7 +63,7 @@ async def send(request: Request, who: Principal, services: Services) -> Response
 async def send_into(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """Say something in a conversation. ``variables`` are this message's alone, and come before the conversation's."""
     body = _parse_body(request)
-    conversation, agent = await own_conversation(request.params["conversation"], who, services)
+    conversation, agent = await own_conversation(request.path_params["conversation"], who, services)
     if not agent.spec.enabled:
         raise NotFound(noun="agent", ref=agent.uid.hex)
     message = NewMessage(
@@ -114,7 +114,7 @@ async def _reply(
     request: Request, who: Principal, services: Services, body: SendMessageRequest, sent: Turn
 ) -> Response | StreamingResponse:
     """The answer in the form that was asked for: followed, as a whole, or as it stands when the wait is over."""
-    location = ("Location", f"{ROOT}/runs/{sent.run.hex}")
+    location = ("Location", f"{ROOT}/runs/{sent.run_uid.hex}")
     if wants_events(request, body):
         opening = _turn_response(sent, msgspec.structs.replace(sent.answer, parts=(), ended=None))
         encoder = NativeEncoder(sent.reader.cursor, opening)
@@ -184,7 +184,7 @@ async def stop(request: Request, who: Principal, services: Services) -> Response
 
 async def stop_all(request: Request, who: Principal, services: Services) -> Response:
     """Stop the conversation's running turn and drop those that wait."""
-    conversation, _ = await own_conversation(request.params["conversation"], who, services)
+    conversation, _ = await own_conversation(request.path_params["conversation"], who, services)
     return Response(body=compact_json(StoppedResponse(stopped=await services.chat.stop(who, conversation.id))))
 
 

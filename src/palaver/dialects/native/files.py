@@ -42,13 +42,15 @@ async def upload(request: Request, who: Principal, services: Services) -> Respon
 
 async def download(request: Request, who: Principal, services: Services) -> Response:
     """A file's bytes. A browser is told to save them: what somebody uploaded is not to run as a page of this server."""
-    file = await services.files.get(who, request.params["key"])
+    file = await services.files.get(who, request.path_params["key"])
     headers = download_headers(file, inline=False)
-    return Response(pieces=services.files.pieces(file), length=file.size, media_type=file.media_type, headers=headers)
+    return Response(
+        body_iterator=services.files.pieces(file), length=file.size, media_type=file.media_type, headers=headers
+    )
 
 
 async def delete(request: Request, who: Principal, services: Services) -> Response:
-    await services.files.delete(who, request.params["key"])
+    await services.files.delete(who, request.path_params["key"])
     return Response(status=204)
 
 

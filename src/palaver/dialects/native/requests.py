@@ -115,7 +115,7 @@ def ref_of(value: int | str, noun: Noun) -> Ref:
 
 def run_of(request: Request) -> UUID:
     """The run that the path names. Raises ``NotFound`` for what is no uid."""
-    uid = as_uid(request.params["uid"])
+    uid = as_uid(request.path_params["uid"])
     if uid is None:
         raise NotFound(noun="run")
     return uid
@@ -135,7 +135,7 @@ def title_of(title: str | None) -> str | None:
 
 def query_of(request: Request) -> dict[str, str]:
     """The query's parameters; of a repeated one the last counts, an empty one counts as absent."""
-    query = request.query.encode("latin-1").decode("utf-8", "replace")  # not everybody escapes
+    query = request.query_string.encode("latin-1").decode("utf-8", "replace")  # not everybody escapes
     pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
     return {name: clean(value) for name, value in dict(pairs).items() if value}
 

@@ -11,7 +11,7 @@ from palaver.dialects.snail.errors import curl, refuse
 from palaver.dialects.snail.openapi import INFO
 from palaver.wire.contract import Dialect, KeySetting
 from palaver.wire.requirements import collect_requirements
-from palaver.wire.settings import COMMON_SETTINGS, boolean
+from palaver.wire.settings import COMMON_SETTINGS, parse_bool
 
 DIALECT = Dialect(
     name="snail",
@@ -24,10 +24,12 @@ DIALECT = Dialect(
     curl=curl,
     settings=(
         *COMMON_SETTINGS,
-        KeySetting(name="auto_register", read=boolean, meaning="surfaces B and C: an unknown openId is a new end user"),
+        KeySetting(
+            name="auto_register", read=parse_bool, meaning="surfaces B and C: an unknown openId is a new end user"
+        ),
         KeySetting(
             name=gateway.OPEN,
-            read=boolean,
+            read=parse_bool,
             meaning="surface C: whoever names a registered openId is signed in, without proof",
         ),
     ),

@@ -95,27 +95,27 @@ async def unsubscribe(request: Request, who: Principal, services: Services) -> R
 
 
 ROUTES = (
-    Route(method="GET", path=f"{B}/agents", handle=list_agents, purpose="list agents", operation=openapi.AGENTS),
-    Route(method="GET", path=f"{B}/agent", handle=one_agent, purpose="show one agent", operation=openapi.AGENT),
+    Route(method="GET", path=f"{B}/agents", endpoint=list_agents, summary="list agents", operation=openapi.AGENTS),
+    Route(method="GET", path=f"{B}/agent", endpoint=one_agent, summary="show one agent", operation=openapi.AGENT),
     Route(
         method="GET",
         path=f"{B}/user/agents",
-        handle=subscribed_agents,
-        purpose="list a user's agents",
+        endpoint=subscribed_agents,
+        summary="list a user's agents",
         operation=openapi.SUBSCRIBED,
     ),
     Route(
         method="POST",
         path=f"{B}/user/agent",
-        handle=subscribe,
-        purpose="subscribe an agent",
+        endpoint=subscribe,
+        summary="subscribe an agent",
         operation=openapi.SUBSCRIBE,
     ),
     Route(
         method="DELETE",
         path=f"{B}/user/agent",
-        handle=unsubscribe,
-        purpose="unsubscribe an agent",
+        endpoint=unsubscribe,
+        summary="unsubscribe an agent",
         operation=openapi.UNSUBSCRIBE,
     ),
 )

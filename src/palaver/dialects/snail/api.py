@@ -44,7 +44,7 @@ async def chat(request: Request, who: Principal, services: Services) -> Streamin
         return StreamingResponse(
             reader=sent.reader,
             replayed=sent.replayed,
-            encoder=SnailSseEncoder(name, sent.run),
+            encoder=SnailSseEncoder(name, sent.run_uid),
             media_type=EVENT_STREAM,
             headers=headers,
         )
@@ -68,10 +68,10 @@ ROUTES = (
     Route(
         method="POST",
         path=CHAT,
-        handle=chat,
-        purpose="send a message, read the answer line by line",
+        endpoint=chat,
+        summary="send a message, read the answer line by line",
         idempotent=True,
         operation=openapi.CHAT,
     ),
-    Route(method="POST", path=SEARCH, handle=search, purpose="search one knowledge base", operation=openapi.SEARCH),
+    Route(method="POST", path=SEARCH, endpoint=search, summary="search one knowledge base", operation=openapi.SEARCH),
 )

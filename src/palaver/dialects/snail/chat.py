@@ -38,7 +38,7 @@ from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
 from palaver.wire.framing import header_value
 from palaver.wire.idempotent import REPLAYED, Subject, answer_once
-from palaver.wire.list_response import history_response, split_around
+from palaver.wire.list_response import history_response, split_at_placeholder
 
 CONVERSATIONS = f"{B}/agent/conversations"
 PAGE, PAGE_OF_C = 20, 50
@@ -80,7 +80,7 @@ async def list_conversations(request: Request, who: Principal, services: Service
         return success([], page=page, size=size, total=0)
     query = ConversationQuery(agent=agent.id, offset=min((page - 1) * size, MAX_ID), limit=size)
     conversations = await services.chat.conversations(who, query)
-    total = await services.chat.count(who, query)
+    total = await services.chat.count_conversations(who, query)
     return success(
         [conversation_response(one, services.settings.timezone) for one in conversations],
         page=page,
@@ -97,7 +97,7 @@ async def create_conversation(request: Request, who: Principal, services: Servic
     agent = await agent_of(who, services, number)
 
     async def work() -> tuple[Response, Subject]:
-        created = await services.chat.create(who, agent, title=title)
+        created = await services.chat.create_conversation(who, agent, title=title)
         return success(conversation_response(created, services.settings.timezone)), created
 
     return await answer_once(services, who, idempotency_key(request, f"POST {request.route}"), work)
@@ -115,12 +115,12 @@ async def delete_conversations(request: Request, who: Principal, services: Servi
     agent = await _agent_if_any(who, services, number)
     if name is None:
         if agent is not None:
-            await services.chat.clear(who, agent)
+            await services.chat.delete_conversations(who, agent)
         return success(None)
     conversation = await _conversation_if_any(who, services, agent, name)
     if conversation is not None:
         with suppress(NotFound):  # somebody else was faster
-            await services.chat.delete(who, conversation.uid)
+            await services.chat.delete_conversation(who, conversation.uid)
     return success(None)
 
 
@@ -140,7 +140,9 @@ async def list_messages(request: Request, who: Principal, services: Services) ->
             message_response(message, services.settings.timezone) if message.role == "user" or message.ended else None
         )
 
-    return await history_response(await services.chat.told(who, conversation.uid), show, split_around(success([]).body))
+    return await history_response(
+        await services.chat.full_history(who, conversation.uid), show, split_at_placeholder(success([]).body)
+    )
 
 
 # Chat ---------------------------------------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ async def chat(request: Request, who: Principal, services: Services) -> Streamin
     sent = await _send(request, who, services, body)
     name = name_of(sent.conversation)
     # The run's id is random, and the same for a replay.
-    encoder = SnailSseEncoder(name, sent.run if body.sid is None else body.sid)
+    encoder = SnailSseEncoder(name, sent.run_uid if body.sid is None else body.sid)
     headers = (("X-Conversation-Id", header_value(name)),)
     return StreamingResponse(
         reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=headers
@@ -204,45 +206,45 @@ ROUTES = (
     Route(
         method="GET",
         path=CONVERSATIONS,
-        handle=list_conversations,
-        purpose="list conversations",
+        endpoint=list_conversations,
+        summary="list conversations",
         operation=openapi.CONVERSATIONS,
     ),
     Route(
         method="POST",
         path=CONVERSATIONS,
-        handle=create_conversation,
-        purpose="create a conversation",
+        endpoint=create_conversation,
+        summary="create a conversation",
         idempotent=True,
         operation=openapi.NEW_CONVERSATION,
     ),
     Route(
         method="DELETE",
         path=CONVERSATIONS,
-        handle=delete_conversations,
-        purpose="delete one conversation, or all",
+        endpoint=delete_conversations,
+        summary="delete one conversation, or all",
         operation=openapi.OLD_CONVERSATIONS,
     ),
     Route(
         method="GET",
         path=f"{CONVERSATIONS}/messages",
-        handle=list_messages,
-        purpose="read a conversation",
+        endpoint=list_messages,
+        summary="read a conversation",
         operation=openapi.MESSAGES,
     ),
     Route(
         method="POST",
         path=f"{B}/agent/chat",
-        handle=chat,
-        purpose="send a message, follow the answer",
+        endpoint=chat,
+        summary="send a message, follow the answer",
         idempotent=True,
         operation=openapi.TALK,
     ),
     Route(
         method="POST",
         path=f"{B}/agent/chat/sync",
-        handle=chat_sync,
-        purpose="send a message, wait for the answer",
+        endpoint=chat_sync,
+        summary="send a message, wait for the answer",
         idempotent=True,
         operation=openapi.TALK_SYNC,
     ),

@@ -21,8 +21,8 @@ TITLE = "Chat"
 async def config(request: Request, _who: Principal, _room: Services) -> Response:
     """Where the page finds the gateway. A page from elsewhere needs the server's name for that, and its browser says
     where it is from; one from here must not depend on how the server calls itself behind a proxy."""
-    origin = request.headers.get("origin", request.origin)
-    server = "" if origin == request.origin else request.origin
+    origin = request.headers.get("origin", request.base_url)
+    server = "" if origin == request.base_url else request.base_url
     return success({"gatewayPath": f"{server}{C}", "pageTitle": TITLE, "logo": "", "resourceBaseUrl": server})
 
 
@@ -33,11 +33,11 @@ async def open_session(request: Request, _who: Principal, services: Services) ->
     ends = int(request.now) + token_ttl(None)
     if body.trustedCredential is None:
         key = await _open_to_anybody(services)
-        await services.users.count(key)
+        await services.users.charge(key)
         user = await services.users.find(Principal(key=key), open_id)
     else:
         key, proven = await _proven(body.trustedCredential.strip(), open_id, request.now, services)
-        await services.users.count(key)
+        await services.users.charge(key)
         ends = min(ends, int(proven))
         user = await find_user(Principal(key=key), services, open_id)
     token = embed_token(key, open_id, ends, None)
@@ -71,74 +71,74 @@ ROUTES = (
     Route(
         method="GET",
         path=f"{C}/config",
-        handle=config,
-        purpose="tell the page where it is",
+        endpoint=config,
+        summary="tell the page where it is",
         public=True,
         operation=openapi.CONFIG,
     ),
     Route(
         method="POST",
         path=SESSION,
-        handle=open_session,
-        purpose="sign a browser in",
+        endpoint=open_session,
+        summary="sign a browser in",
         public=True,
         operation=openapi.SESSION,
     ),
     Route(
-        method="GET", path=f"{C}/agents", handle=agents.list_agents, purpose="list agents", operation=openapi.C_AGENTS
+        method="GET", path=f"{C}/agents", endpoint=agents.list_agents, summary="list agents", operation=openapi.C_AGENTS
     ),
     Route(
-        method="GET", path=f"{C}/agent", handle=agents.one_agent, purpose="show one agent", operation=openapi.C_AGENT
+        method="GET", path=f"{C}/agent", endpoint=agents.one_agent, summary="show one agent", operation=openapi.C_AGENT
     ),
     Route(
         method="GET",
         path=f"{C}/my-agents",
-        handle=agents.subscribed_agents,
-        purpose="list the user's agents",
+        endpoint=agents.subscribed_agents,
+        summary="list the user's agents",
         operation=openapi.C_SUBSCRIBED,
     ),
     Route(
         method="POST",
         path=f"{C}/agent/subscribe",
-        handle=agents.subscribe,
-        purpose="subscribe an agent",
+        endpoint=agents.subscribe,
+        summary="subscribe an agent",
         operation=openapi.C_SUBSCRIPTION,
     ),
     Route(
         method="DELETE",
         path=f"{C}/agent/subscribe",
-        handle=agents.unsubscribe,
-        purpose="unsubscribe an agent",
+        endpoint=agents.unsubscribe,
+        summary="unsubscribe an agent",
         operation=openapi.C_SUBSCRIPTION,
     ),
     Route(
         method="GET",
         path=f"{C}/conversations",
-        handle=chat.list_conversations,
-        purpose="list the user's conversations",
+        endpoint=chat.list_conversations,
+        summary="list the user's conversations",
         operation=openapi.C_CONVERSATIONS,
     ),
     Route(
         method="POST",
         path=f"{C}/conversations",
-        handle=chat.create_conversation,
-        purpose="create a conversation",
+        endpoint=chat.create_conversation,
+        summary="create a conversation",
         idempotent=True,
         operation=openapi.C_NEW_CONVERSATION,
     ),
     Route(
         method="DELETE",
         path=f"{C}/conversations",
-        handle=chat.delete_conversations,
-        purpose="delete one conversation, or all",
+        endpoint=chat.delete_conversations,
+        summary="delete one conversation, or all",
         operation=openapi.C_OLD_CONVERSATIONS,
     ),
     *(
         Route(
             method="GET",
             path=f"{C}{path}",
-            handle=chat.list_messages,
-            purpose="read a conversation",
+            endpoint=chat.list_messages,
+            summary="read a conversation",
             operation=openapi.C_MESSAGES,
         )
         for path in ("/messages", "/conversations/messages")
@@ -146,8 +146,8 @@ ROUTES = (
     Route(
         method="POST",
         path=COMPLETIONS,
-        handle=chat.chat,
-        purpose="send a message, follow the answer",
+        endpoint=chat.chat,
+        summary="send a message, follow the answer",
         idempotent=True,
         operation=openapi.C_TALK,
     ),

@@ -233,7 +233,7 @@ def request_fields(request: Request, who: Principal) -> dict[str, Any]:
     if request.method == "POST" and (request.body or on_b(request)):
         fields = json_object(request.body)
     else:
-        query = parse_qsl(request.query.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
+        query = parse_qsl(request.query_string.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
         fields = {name: value.replace("\0", "\ufffd") for name, value in query}
     return fields if who.user is None else {**fields, "openId": who.user}
 

@@ -10,7 +10,7 @@ from palaver.dialects.sonaops.errors import curl, refuse, trace_id
 from palaver.dialects.sonaops.openapi import INFO
 from palaver.wire.contract import Dialect, KeySetting
 from palaver.wire.requirements import collect_requirements
-from palaver.wire.settings import COMMON_SETTINGS, boolean, choice
+from palaver.wire.settings import COMMON_SETTINGS, one_of, parse_bool
 
 DIALECT = Dialect(
     name="sonaops",
@@ -22,17 +22,17 @@ DIALECT = Dialect(
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,
-    traced_as=lambda request: {"traceId": trace_id(request)},
+    trace_fields=lambda request: {"traceId": trace_id(request)},
     settings=(
         *COMMON_SETTINGS,
         KeySetting(
             name="signature",
-            read=choice(SHA256, HMAC_SHA256),
+            read=one_of(SHA256, HMAC_SHA256),
             meaning="signature scheme: sha256, or hmac-sha256 of the later generation",
         ),
         KeySetting(
             name="reject_repeated_request_id",
-            read=boolean,
+            read=parse_bool,
             meaning="true: reject an X-Request-ID that the key has used within 300 seconds",
         ),
     ),

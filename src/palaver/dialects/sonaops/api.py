@@ -38,7 +38,7 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
     agent = await _agent(who, services, required("agentId", body.agentId))
 
     async def work() -> tuple[Response, Subject]:
-        conversation = await services.chat.create(who, agent)
+        conversation = await services.chat.create_conversation(who, agent)
         return success(request, {"conversationId": conversation.uid.hex}), conversation
 
     return await answer_once(services, who, claim, work)
@@ -48,7 +48,9 @@ async def agents(request: Request, who: Principal, services: Services) -> Respon
     """List the agents that the key may use, one page at a time."""
     is_get = request.method != "POST"
     body = (
-        parse_query(dict(fields(request.query)), AgentListRequest) if is_get else parse_body(request, AgentListRequest)
+        parse_query(dict(fields(request.query_string)), AgentListRequest)
+        if is_get
+        else parse_body(request, AgentListRequest)
     )
     available = await services.chat.agents(who)
     start = (body.pageNum - 1) * body.pageSize
@@ -72,7 +74,7 @@ async def stream(request: Request, who: Principal, services: Services) -> Stream
         trace=request.trace,
     )
     sent = await services.chat.send(who, agent, message, conversation=trimmed(name))
-    encoder = SonaopsEncoder(sent.conversation.uid, sent.run)
+    encoder = SonaopsEncoder(sent.conversation.uid, sent.run_uid)
     return StreamingResponse(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM)
 
 
@@ -81,7 +83,7 @@ async def inspiration(request: Request, who: Principal, services: Services) -> R
     body = parse_body(request, InspirationRequest)
     ref, name = required("agentId", body.agentId), required("conversationId", body.conversationId)
     agent, conversation = await _agent_and_conversation(who, services, ref, name)
-    replies = await services.chat.suggestions(who, conversation, agent)
+    replies = await services.chat.generate_suggestions(who, conversation, agent)
     return success(request, {"replies": replies})
 
 
@@ -109,29 +111,31 @@ async def tts(request: Request, who: Principal, services: Services) -> Response:
     uid = as_uid(trimmed(named))
     if uid is None:
         raise NotFound(noun="message", ref=named)
-    message = await services.chat.message(who, uid)
+    message = await services.chat.get_answer(who, uid)
     voice = trimmed(body.voiceTimbreId or "") or DEFAULT_VOICE
     synthesized = await ensure_audio(who, services, message, text, voice)
-    address = f"{request.origin.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
+    address = f"{request.base_url.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
     return replace(success(request, {"audioUrl": address}), charged=synthesized)
 
 
 async def voice_broadcast(request: Request, _who: Principal, services: Services) -> Response:
     """Serve a message's speech to anyone who has its URL."""
-    name = request.params["name"]
+    name = request.path_params["name"]
     uid = as_uid(name.removesuffix(".mp3")) if name.endswith(".mp3") else None
     if uid is None:
         raise NotFound(noun="file", ref=name)
-    file = await services.files.open_to_all(audio_key(uid))
+    file = await services.files.get_unscoped(audio_key(uid))
     headers = (("Accept-Ranges", "bytes"), *download_headers(file))
     part = byte_range(request.headers.get("range"), file.size)
     if part is None:
         pieces = services.files.pieces(file)
-        return Response(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
+        return Response(body_iterator=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = part
     pieces = services.files.pieces(file, start=start, length=length)
     where = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
-    return Response(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(where, *headers))
+    return Response(
+        status=206, body_iterator=pieces, length=length, media_type=file.media_type, headers=(where, *headers)
+    )
 
 
 async def _agent(who: Principal, services: Services, ref: str) -> Agent:
@@ -174,62 +178,62 @@ ROUTES = (
     Route(
         method="POST",
         path="/v1/chat/conversation",
-        handle=create,
-        purpose="create a conversation for an agent",
+        endpoint=create,
+        summary="create a conversation for an agent",
         idempotent=True,
         operation=openapi.CREATE,
     ),
     Route(
         method="POST",
         path="/v1/agent/list",
-        handle=agents,
-        purpose="list the agents the key may use",
+        endpoint=agents,
+        summary="list the agents the key may use",
         operation=openapi.LIST,
     ),
     Route(
         method="GET",
         path="/v1/agent/list",
-        handle=agents,
-        purpose="list the agents the key may use",
+        endpoint=agents,
+        summary="list the agents the key may use",
         operation=openapi.LIST_BY_QUERY,
     ),
     Route(
         method="POST",
         path="/v1/chat/stream",
-        handle=stream,
-        purpose="send a message, stream the answer as server-sent events",
+        endpoint=stream,
+        summary="send a message, stream the answer as server-sent events",
         idempotent=True,
         operation=openapi.STREAM,
     ),
     Route(
         method="POST",
         path="/v1/chat/inspiration",
-        handle=inspiration,
-        purpose="suggest three replies for the user",
+        endpoint=inspiration,
+        summary="suggest three replies for the user",
         operation=openapi.INSPIRATION,
     ),
     Route(
         method="POST",
         path="/v1/chat/image",
-        handle=image,
-        purpose="generate an image in a conversation",
+        endpoint=image,
+        summary="generate an image in a conversation",
         idempotent=True,
         operation=openapi.IMAGE,
     ),
     Route(
         method="POST",
         path="/v1/chat/tts",
-        handle=tts,
-        purpose="synthesize speech for a stored message",
+        endpoint=tts,
+        summary="synthesize speech for a stored message",
         operation=openapi.SPEECH,
     ),
     Route(
         method="GET",
         path="/saas/voice-broadcast/{name}",
-        handle=voice_broadcast,
-        purpose="the synthesized audio file",
+        endpoint=voice_broadcast,
+        summary="the synthesized audio file",
         public=True,
-        capability=True,
+        secret_path=True,
         operation=openapi.SOUND,
     ),
 )

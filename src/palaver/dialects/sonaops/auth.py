@@ -64,7 +64,7 @@ def wants_hmac(key: ApiKey | None) -> bool:
 
 def signature(request: Request, secret: str) -> str:
     """The original digest: only over the canonical body (or query) and the secret."""
-    canonical = canonical_query(request.query) if _is_get(request) else canonical_body(request.body)
+    canonical = canonical_query(request.query_string) if _is_get(request) else canonical_body(request.body)
     return hashlib.sha256((canonical + secret).encode()).hexdigest()
 
 
@@ -75,7 +75,7 @@ def hmac_signature(request: Request, secret: str) -> str:
         request.raw_path.encode("latin-1"),
         request.headers.get("x-timestamp", "").encode("latin-1"),
         request.headers.get(USER, "").encode("latin-1"),
-        canonical_query(request.query).encode(),
+        canonical_query(request.query_string).encode(),
         b"" if _is_get(request) else canonical_body(request.body).encode(),
     )
     return hmac.new(secret.encode(), b"\n".join(lines), hashlib.sha256).hexdigest()

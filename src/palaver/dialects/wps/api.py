@@ -29,7 +29,7 @@ from palaver.wire.bodies import idempotency_key, json_object
 from palaver.wire.contract import Handler, Method, Request, Response, Route, Services, StreamingResponse
 from palaver.wire.framing import header_value
 from palaver.wire.idempotent import REPLAYED, Subject, answer_once
-from palaver.wire.list_response import list_response, split_around
+from palaver.wire.list_response import list_response, split_at_placeholder
 from palaver.wire.operation import Operation
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,7 +44,7 @@ async def send(request: Request, who: Principal, services: Services) -> Response
     members = json_object(request.body)
     idempotency_key(request, "")
     body = create_chat(members)
-    agent = await services.chat.agent(who, request.params["app_id"])
+    agent = await services.chat.agent(who, request.path_params["app_id"])
     message = NewMessage(
         parts=_parts(body),
         variables=body.values,
@@ -53,7 +53,7 @@ async def send(request: Request, who: Principal, services: Services) -> Response
         trace=request.trace,
     )
     sent = await services.chat.send(who, agent, message, conversation=body.session)
-    chat, session_id = str(sent.run), session(sent.conversation, body.session)
+    chat, session_id = str(sent.run_uid), session(sent.conversation, body.session)
     headers = (("X-Chat-Id", chat), ("X-Session-Id", header_value(session_id)))
     streamed = request.route.startswith("/v7/sse/") if body.stream is None else body.stream
     if streamed:
@@ -85,10 +85,10 @@ def _form(key: ApiKey, services: Services) -> WpsStreamOptions:
 
 async def cancel(request: Request, who: Principal, services: Services) -> Response:
     """Stop a running chat, or drop a waiting one. A chat that cannot be stopped is not an error."""
-    chat = request.params.get("chat_id")
+    chat = request.path_params.get("chat_id")
     if chat is None:
         chat = cancelled_chat(request)
-    agent = await services.chat.agent(who, request.params["app_id"])
+    agent = await services.chat.agent(who, request.path_params["app_id"])
     run = as_uid(chat)
     if run is not None:
         await services.chat.stop_run(who, run, agent=agent)
@@ -103,12 +103,12 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
     members = json_object(request.body, empty_is_object=True)
     idempotency_key(request, "")
     body = create_session(members)
-    agent = await services.chat.agent(who, request.params["app_id"])
+    agent = await services.chat.agent(who, request.path_params["app_id"])
     claim = idempotency_key(request, f"POST /v7/devhub/app/{agent.uid}/session/create")
     title = body.name if body.name is not None and body.name.strip() else None
 
     async def work() -> tuple[Response, Subject]:
-        conversation = await services.chat.create(who, agent, title=title)
+        conversation = await services.chat.create_conversation(who, agent, title=title)
         return Response(body=success({"session_id": session(conversation)})), conversation
 
     return await answer_once(services, who, claim, work)
@@ -116,9 +116,9 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
 
 async def sessions(request: Request, who: Principal, services: Services) -> Response:
     """List the user's sessions with the agent, most recently changed first."""
-    query = sessions_query(request.query)
+    query = sessions_query(request.query_string)
     size = query.page_size
-    agent = await services.chat.agent(who, request.params["app_id"])
+    agent = await services.chat.agent(who, request.path_params["app_id"])
     place = _after(paging.place(who, _list_of(agent), query.next_page_token, numbers=2))
     conversations = await services.chat.conversations(
         who, ConversationQuery(agent=agent.id, after=place, limit=size + 1)
@@ -150,18 +150,18 @@ def _after(place: Sequence[int]) -> tuple[datetime, int] | None:
 
 async def messages(request: Request, who: Principal, services: Services) -> Response:
     """List a session's messages, oldest first. An answer in progress has its text so far."""
-    query = messages_query(request.query)
+    query = messages_query(request.query_string)
     ref, size = query.session_id, query.page_size
-    agent = await services.chat.agent(who, request.params["app_id"])
+    agent = await services.chat.agent(who, request.path_params["app_id"])
     conversation = await services.chat.conversation(who, ref)
     if conversation.agent != agent.id:
         raise NotFound(noun="conversation", ref=ref)
     of = f"messages of {conversation.id}"
     place = paging.place(who, of, query.next_page_token)
-    async with services.chat.page(who, conversation.id, after=place[0] if place else 0, limit=size) as page:
+    async with services.chat.history_page(who, conversation.id, after=place[0] if place else 0, limit=size) as page:
         question = await _question(who, services, conversation, page.messages) if query.with_event else None
         token = "" if page.next is None else paging.token(who, of, page.messages[-1].id)
-        ends = split_around(success({"items": [], "next_page_token": token}))
+        ends = split_at_placeholder(success({"items": [], "next_page_token": token}))
         return await list_response(
             _items(page, session_id=session(conversation, ref), services=services, question=question), *ends
         )
@@ -172,7 +172,8 @@ async def _question(who: Principal, services: Services, conversation: Conversati
     if not history or history[0].role == "user":
         return ""
     return "".join(
-        message.text for message in await services.chat.history(who, conversation.id, before=history[0].id, limit=1)
+        message.text
+        for message in await services.chat.list_messages(who, conversation.id, before=history[0].id, limit=1)
     )
 
 
@@ -208,20 +209,22 @@ async def title(request: Request, who: Principal, services: Services) -> Respons
     """Return a session's name."""
     conversation = await _own_conversation(request, who, services)
     return Response(
-        body=success({"session_id": session(conversation, request.params["session_id"]), "name": name(conversation)})
+        body=success(
+            {"session_id": session(conversation, request.path_params["session_id"]), "name": name(conversation)}
+        )
     )
 
 
 async def delete(request: Request, who: Principal, services: Services) -> Response:
     """Delete a session with its messages, ending its run."""
     conversation = await _own_conversation(request, who, services)
-    await services.chat.delete(who, conversation.id)
+    await services.chat.delete_conversation(who, conversation.id)
     return Response(body=success({}))
 
 
 async def _own_conversation(request: Request, who: Principal, services: Services) -> Conversation:
     """The session from the path, if the credential may use its agent."""
-    ref = request.params["session_id"]
+    ref = request.path_params["session_id"]
     conversation = await services.chat.conversation(who, ref)
     try:
         await services.chat.any_agent(who, conversation.agent)
@@ -235,12 +238,12 @@ async def _own_conversation(request: Request, who: Principal, services: Services
 
 async def detail(request: Request, who: Principal, services: Services) -> Response:
     """Return an agent's name, description, icon and variables."""
-    agent = await services.chat.agent(who, request.params["app_id"])
+    agent = await services.chat.agent(who, request.path_params["app_id"])
     variables = [
         {"key": one.name, "required": one.required, "description": one.description} for one in agent.spec.variables
     ]
     data = {
-        "app_id": request.params["app_id"],
+        "app_id": request.path_params["app_id"],
         "name": agent.name,
         "description": agent.spec.description,
         "icon": agent.spec.icon,
@@ -255,7 +258,12 @@ def _aliases(
     """One route per spelling of the path."""
     return tuple(
         Route(
-            method=method, path=f"/v7/{path}", handle=handle, purpose=purpose, idempotent=creating, operation=operation
+            method=method,
+            path=f"/v7/{path}",
+            endpoint=handle,
+            summary=purpose,
+            idempotent=creating,
+            operation=operation,
         )
         for path in paths
     )
@@ -308,16 +316,16 @@ ROUTES = (
     Route(
         method="POST",
         path="/oauth2/token",
-        handle=tokens,
-        purpose="get a user token",
+        endpoint=tokens,
+        summary="get a user token",
         public=True,
         operation=openapi.TOKENS,
     ),
     Route(
         method="GET",
         path="/oauth2/auth",
-        handle=consent,
-        purpose="ask for consent",
+        endpoint=consent,
+        summary="ask for consent",
         public=True,
         operation=openapi.CONSENT,
     ),

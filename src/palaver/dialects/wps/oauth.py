@@ -16,7 +16,7 @@ from palaver.core.types import ApiKey, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
 from palaver.dialects.wps.requests import ConsentRequest, TokenRequest, form
 from palaver.wire.contract import Request, Response, Services
-from palaver.wire.framing import address, compact_json
+from palaver.wire.framing import compact_json, encode_url
 
 DIALECT = "wps"
 REFRESH_PREFIX = "kso_rt_"
@@ -94,7 +94,7 @@ async def _client(request: Request, fields: TokenRequest, services: Services) ->
     key = await services.users.key(DIALECT, clean(name))
     for version in () if key is None or not key.enabled else key.versions(request.now):
         if hmac.compare_digest(version.secret.encode(), clean(secret).encode()):
-            await services.users.count(version)
+            await services.users.charge(version)
             return version
     raise TokenRefused("invalid_client", "client_id or client_secret is wrong")
 
@@ -152,7 +152,7 @@ def _belongs(token: Token, key: ApiKey) -> bool:
 async def consent(request: Request, _who: Principal, services: Services) -> Response:
     """Redirect a browser to the application with a code for the credential's ``auto_approve_user``."""
     try:
-        query = _fields(ConsentRequest, request.query)
+        query = _fields(ConsentRequest, request.query_string)
         key, redirect = await _registered(query, services)
     except TokenRefused as refusal:
         return refusal.response()
@@ -186,7 +186,7 @@ def _back(redirect: str, query: ConsentRequest, **members: str) -> Response:
         members["state"] = query.state
     place, mark, fragment = redirect.partition("#")
     joint = "" if place.endswith(("?", "&")) else "&" if "?" in place else "?"
-    target = address(place + joint) + urlencode(members) + mark + address(fragment)
+    target = encode_url(place + joint) + urlencode(members) + mark + encode_url(fragment)
     return Response(status=302, media_type="", headers=(("Location", target), *_FRESH))
 
 

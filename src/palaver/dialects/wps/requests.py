@@ -121,7 +121,7 @@ def create_session(members: dict[str, Any]) -> CreateSessionRequest:
 def cancelled_chat(request: Request) -> str:
     """The chat id from the body, otherwise from the query."""
     chat_id = parse(CancelChatRequest, json_object(request.body, empty_is_object=True)).chat_id
-    return required(form(request.query) if chat_id is None else {"chat_id": chat_id}, "chat_id")
+    return required(form(request.query_string) if chat_id is None else {"chat_id": chat_id}, "chat_id")
 
 
 def sessions_query(encoded: str) -> WpsSessionsQuery:

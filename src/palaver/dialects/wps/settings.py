@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from palaver.wire.contract import KeySetting
-from palaver.wire.settings import COMMON_SETTINGS, boolean, choice, text, texts
+from palaver.wire.settings import COMMON_SETTINGS, one_of, parse_bool, parse_text, parse_texts
 from palaver.wire.user_header import USER_HEADER
 
 DEFAULT_USER = "default"
@@ -24,22 +24,22 @@ def _number(value: Any) -> int:
 
 def _address_list(value: Any) -> list[str]:
     """URIs that a browser may be redirected to; ``null`` means none."""
-    return texts(value) or []
+    return parse_texts(value) or []
 
 
 def _user(value: Any) -> str | None:
-    return None if value is None else text(value)
+    return None if value is None else parse_text(value)
 
 
 SETTINGS = (
     *COMMON_SETTINGS,
-    KeySetting(name="require_signature", read=boolean, meaning="false: a user token alone is sufficient"),
+    KeySetting(name="require_signature", read=parse_bool, meaning="false: a user token alone is sufficient"),
     KeySetting(name="date_window_s", read=_number, meaning="maximum clock skew of X-Kso-Date, in seconds"),
-    KeySetting(name="user_token", read=choice("optional", "required"), meaning="whether requests need a user token"),
+    KeySetting(name="user_token", read=one_of("optional", "required"), meaning="whether requests need a user token"),
     USER_HEADER,
-    KeySetting(name="sse_data_prefix", read=boolean, meaning="true: stream as standard server-sent events"),
-    KeySetting(name="stream_media_type", read=choice(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
-    KeySetting(name="error_event", read=boolean, meaning="true: streams of failed runs include an error event"),
+    KeySetting(name="sse_data_prefix", read=parse_bool, meaning="true: stream as standard server-sent events"),
+    KeySetting(name="stream_media_type", read=one_of(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
+    KeySetting(name="error_event", read=parse_bool, meaning="true: streams of failed runs include an error event"),
     KeySetting(
         name="partial_every_ms",
         read=_number,
@@ -50,7 +50,7 @@ SETTINGS = (
         read=_number,
         meaning="minimum delay before a message repeats a token, for pages that append tokens late; 0: none",
     ),
-    KeySetting(name="tokens", read=boolean, meaning="false: streams have messages but no token events"),
+    KeySetting(name="tokens", read=parse_bool, meaning="false: streams have messages but no token events"),
     KeySetting(name="redirect_uris", read=_address_list, meaning="URIs that consent may redirect to"),
     KeySetting(name="auto_approve_user", read=_user, meaning="the end user whose consent is granted; null: none"),
 )

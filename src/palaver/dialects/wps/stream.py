@@ -110,7 +110,7 @@ class WpsEncoder:
             return [*writes, *self._end(self._ended)]
         return [*writes, *self._growing(now), *self._released(now)]
 
-    def written(self, now: float) -> None:
+    def on_written(self, now: float) -> None:
         """Intervals count from when the bytes were written, not from when they were encoded."""
         if "beginning" in self._unwritten:
             self._began_at = now

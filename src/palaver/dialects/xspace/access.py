@@ -45,7 +45,7 @@ def unrestricted(who: Principal) -> Principal:
 
 async def own_conversation(request: Request, who: Principal, services: Services) -> tuple[Conversation, Agent]:
     """The conversation that the path names, and its enabled agent; without either there is no conversation."""
-    ref = request.params.get("conversationId") or request.params["id"]
+    ref = request.path_params.get("conversationId") or request.path_params["id"]
     conversation = await services.chat.conversation(who, conversation_ref(ref))
     try:
         return conversation, await services.chat.agent(who, conversation.agent)

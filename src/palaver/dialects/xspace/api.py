@@ -30,7 +30,7 @@ from palaver.dialects.xspace.responses import conversation_dto, message_dto
 from palaver.wire.bodies import as_id, idempotency_key
 from palaver.wire.contract import Method, Request, Response, Route, Services, StreamingResponse
 from palaver.wire.idempotent import Subject, answer_once
-from palaver.wire.list_response import history_response, split_around
+from palaver.wire.list_response import history_response, split_at_placeholder
 from palaver.wire.operation import Operation
 
 
@@ -41,7 +41,7 @@ async def update(request: Request, who: Principal, services: Services) -> Respon
     topic = requested_topic(body)
     if topic is None:
         topic = await _made_topic(body.firstMessage or "", conversation, agent, services)
-    renamed = await services.chat.rename(who, conversation.id, topic, icon=body.icon)
+    renamed = await services.chat.rename_conversation(who, conversation.id, topic, icon=body.icon)
     return success(request, conversation_dto(renamed, agent, request))
 
 
@@ -49,7 +49,7 @@ async def _made_topic(first_message: str, conversation: Conversation, agent: Age
     """The message's content, unless the agent's model is to name the conversation and does."""
     named = ""
     if agent.spec.auto_title == "model":
-        named = await services.chat.title(agent, first_message, conversation.summary)
+        named = await services.chat.generate_title(agent, first_message, conversation.summary)
     return topic_of(first_message if blank(named) else named)
 
 
@@ -65,7 +65,7 @@ async def add(request: Request, who: Principal, services: Services) -> Response:
     topic = valid_topic(body.topic)
 
     async def work() -> tuple[Response, Subject]:
-        created = await services.chat.create(who, agent, title=topic, variables=body.variables)
+        created = await services.chat.create_conversation(who, agent, title=topic, variables=body.variables)
         return success(request, created.id), created
 
     return await answer_once(services, who, claim, work)
@@ -105,7 +105,7 @@ async def _behind(query: ConversationQuery, last: int | None, who: Principal, se
 
 async def delete(request: Request, who: Principal, services: Services) -> Response:
     conversation, _ = await own_conversation(request, who, services)
-    await services.chat.delete(who, conversation.id)
+    await services.chat.delete_conversation(who, conversation.id)
     return done(request)
 
 
@@ -115,7 +115,7 @@ async def chat(request: Request, who: Principal, services: Services) -> Response
     idempotency_key(request, "")
     parts = parts_of(body, request)
     try:
-        conversation = await services.chat.conversation(who, conversation_ref(request.params["conversationId"]))
+        conversation = await services.chat.conversation(who, conversation_ref(request.path_params["conversationId"]))
         agent = await services.chat.agent(who, conversation.agent)
     except NotFound as problem:
         return refused(problem, request)
@@ -133,9 +133,9 @@ async def stop(request: Request, who: Principal, services: Services) -> Response
 async def messages(request: Request, who: Principal, services: Services) -> Response:
     query = history_query(request)
     conversation, _ = await own_conversation(request, who, services)
-    history = await services.chat.told(who, conversation.id, before=query.index, newest=query.limit)
+    history = await services.chat.full_history(who, conversation.id, before=query.index, newest=query.limit)
     return await history_response(
-        history, lambda one: message_dto(one, conversation, request), split_around(success(request, []).body)
+        history, lambda one: message_dto(one, conversation, request), split_at_placeholder(success(request, []).body)
     )
 
 
@@ -143,7 +143,7 @@ def _route(
     method: Method, path: str, handle: Handle, purpose: str, operation: Operation, *, creating: bool = False
 ) -> Route:
     return Route(
-        method=method, path=path, handle=personal(handle), purpose=purpose, idempotent=creating, operation=operation
+        method=method, path=path, endpoint=personal(handle), summary=purpose, idempotent=creating, operation=operation
     )
 
 
@@ -169,8 +169,8 @@ ROUTES = (
     Route(
         method="POST",
         path="/api/v1/file/upload",
-        handle=personal(upload),
-        purpose="upload a file to attach",
+        endpoint=personal(upload),
+        summary="upload a file to attach",
         idempotent=True,
         upload=True,
         operation=openapi.UPLOAD,
@@ -179,16 +179,16 @@ ROUTES = (
     Route(
         method="GET",
         path=STORED_FILE,
-        handle=personal(stored),
-        purpose="an uploaded file's bytes, for its owner",
-        capability=True,
+        endpoint=personal(stored),
+        summary="an uploaded file's bytes, for its owner",
+        secret_path=True,
         operation=openapi.STORED,
     ),
     Route(
         method="GET",
         path="/api/logo/agent/{name}",
-        handle=logo,
-        purpose="the picture of an agent that has none of its own",
+        endpoint=logo,
+        summary="the picture of an agent that has none of its own",
         public=True,
         operation=openapi.LOGO,
     ),

@@ -15,7 +15,7 @@ from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import ApiKey, Principal, Token
 from palaver.dialects.xspace.errors import STORED_FILE, STORED_FILES
 from palaver.wire.contract import CredentialClaim, KeySetting, Request
-from palaver.wire.settings import COMMON_SETTINGS, boolean, choice, count, text
+from palaver.wire.settings import COMMON_SETTINGS, one_of, parse_bool, parse_limit, parse_text
 from palaver.wire.user_header import USER_HEADER, user_header
 
 USER_NAME = "nuwax-user-uid"
@@ -46,12 +46,12 @@ def _moment(value: str) -> datetime | None:
 SETTINGS = (
     *COMMON_SETTINGS,
     KeySetting(
-        name="kind", read=choice("personal", "agent"), meaning="agent: for the older, agent-bound paths as well"
+        name="kind", read=one_of("personal", "agent"), meaning="agent: for the older, agent-bound paths as well"
     ),
-    KeySetting(name="agent", read=text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
+    KeySetting(name="agent", read=parse_text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
     KeySetting(name="expire", read=expiry, meaning="when the key ends, 2026-12-31T00:00:00Z; null: never"),
-    KeySetting(name="rpd", read=count, meaning="calls in 24 hours; null: no limit"),
-    KeySetting(name="act_for_users", read=boolean, meaning=f"heed the headers {USER_NAME} and {USER_NUMBER}"),
+    KeySetting(name="rpd", read=parse_limit, meaning="calls in 24 hours; null: no limit"),
+    KeySetting(name="act_for_users", read=parse_bool, meaning=f"heed the headers {USER_NAME} and {USER_NUMBER}"),
     USER_HEADER,
 )
 
@@ -102,7 +102,7 @@ def _file_token(request: Request) -> str | None:
     """The token in the address of a stored file, unless the call has a key as well."""
     if request.route != STORED_FILE or _key_in_header(request) is not None:
         return None
-    return dict(parse_qsl(request.query)).get(AK)
+    return dict(parse_qsl(request.query_string)).get(AK)
 
 
 def user_number(request: Request, key: ApiKey) -> int | None:

@@ -37,10 +37,13 @@ async def converse(
         return refused(problem, request)
     started = round(sent.answer.created.timestamp() * 1000)
     return StreamingResponse(
-        reader=sent.reader, replayed=sent.replayed, encoder=XSpaceEncoder(sent.run, started), media_type=EVENT_STREAM
+        reader=sent.reader,
+        replayed=sent.replayed,
+        encoder=XSpaceEncoder(sent.run_uid, started),
+        media_type=EVENT_STREAM,
     )
 
 
 def refused(problem: NotFound | Busy, request: Request) -> Response:
     """The stream of a message that is not accepted."""
-    return Response(media_type=EVENT_STREAM, writes=refusal(reason(problem, request)))
+    return Response(media_type=EVENT_STREAM, chunks=refusal(reason(problem, request)))

@@ -21,7 +21,7 @@ from palaver.dialects.xspace.responses import file_item, file_record, is_elsewhe
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Services
 from palaver.wire.downloads import download_headers
-from palaver.wire.framing import address, compact_json
+from palaver.wire.framing import compact_json, encode_url
 from palaver.wire.idempotent import Subject, answer_once
 from palaver.wire.ranges import RangeNotSatisfiable, requested_range
 
@@ -36,10 +36,12 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-
 async def upload(request: Request, who: Principal, services: Services) -> Response:
     """Keep a file for its user; a message attaches it by its key."""
     content_type = request.headers.get("content-type", "")
-    form = [] if request.upload is None else await request.upload.examine(partial(parts, content_type))
+    form = [] if request.upload is None else await request.upload.run_in_thread(partial(parts, content_type))
     claim = idempotency_key(request, "POST /api/v1/file/upload")
     if claim is not None:
-        claim = msgspec.structs.replace(claim, digest=sha256(request.query.encode() + b"\0" + digest(form)).digest())
+        claim = msgspec.structs.replace(
+            claim, digest=sha256(request.query_string.encode() + b"\0" + digest(form)).digest()
+        )
     file = next((part for part in form if part.name == "file" and part.filename is not None), None)
     if file is None:
         raise Invalid(field="file", rule="required")
@@ -92,12 +94,12 @@ async def produced(request: Request, who: Principal, services: Services) -> Resp
 
 async def attached(request: Request, who: Principal, services: Services) -> Response:
     """The bytes of one of a conversation's files, by the name it has there; of one elsewhere, the way there."""
-    conversation = await services.chat.conversation(who, conversation_ref(request.params["conversationId"]))
-    name = request.params["path"]
+    conversation = await services.chat.conversation(who, conversation_ref(request.path_params["conversationId"]))
+    name = request.path_params["path"]
     for one in named_files(await _files(who, services, conversation)):
         if one.name == name:
             if is_elsewhere(one.file):
-                return Response(status=302, media_type="", headers=(("Location", address(one.file.ref)),))
+                return Response(status=302, media_type="", headers=(("Location", encode_url(one.file.ref)),))
             return await _bytes(request, services, await services.files.get(who, one.file.ref))
     raise NotFound(noun="file", ref=name[:80])
 
@@ -109,18 +111,18 @@ async def empty_path(_call: Request, _who: Principal, _room: Services) -> Respon
 async def stored(request: Request, who: Principal, services: Services) -> Response:
     """The bytes of an uploaded file, shown or, with ``download=true``, saved. One that is another's is forbidden; its
     key cannot be guessed."""
-    key = "/".join(request.params[name] for name in ("storage", "target", "day", "name"))
+    key = "/".join(request.path_params[name] for name in ("storage", "target", "day", "name"))
     try:
         file = await services.files.get(who, key)
     except NotFound:
-        await services.files.open_to_all(key)
+        await services.files.get_unscoped(key)
         raise Forbidden(reason="file") from None
     return await _bytes(request, services, file, inline=not stored_query(request).download)
 
 
 async def _files(who: Principal, services: Services, conversation: Conversation) -> list[File]:
     """What the messages attach: of all else that they say nothing is kept."""
-    history = await services.chat.told(who, conversation.id)
+    history = await services.chat.full_history(who, conversation.id)
     files = [file for message in history.first for file in message.files]
     if history.rest is not None:
         async for piece in history.rest:
@@ -145,8 +147,10 @@ async def _bytes(request: Request, services: Services, file: StoredFile, *, inli
         return Response(status=416, body=body, headers=(*headers, ("Content-Range", f"bytes */{file.size}")))
     if span is None:
         pieces = services.files.pieces(file)
-        return Response(pieces=pieces, length=file.size, media_type=file.media_type, headers=headers)
+        return Response(body_iterator=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = span
     pieces = services.files.pieces(file, start=start, length=length)
     whole = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
-    return Response(status=206, pieces=pieces, length=length, media_type=file.media_type, headers=(*headers, whole))
+    return Response(
+        status=206, body_iterator=pieces, length=length, media_type=file.media_type, headers=(*headers, whole)
+    )

@@ -28,7 +28,7 @@ from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
 from palaver.wire.framing import compact_json
 from palaver.wire.idempotent import Subject, answer_once
-from palaver.wire.list_response import history_response, split_around
+from palaver.wire.list_response import history_response, split_at_placeholder
 
 RECENT = 20
 MOST = 100
@@ -44,7 +44,7 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
     bound = await bound_agent(who, services)
 
     async def work() -> tuple[Response, Subject]:
-        created = await services.chat.create(who, bound, variables=body.variables)
+        created = await services.chat.create_conversation(who, bound, variables=body.variables)
         return success(request, created.id), created
 
     return await answer_once(services, who, claim, work)
@@ -52,10 +52,10 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
 
 async def detail(request: Request, who: Principal, services: Services) -> Response:
     """A conversation with what was said last, the agent's opening text before it."""
-    conversation, its_agent = await bound_conversation(request.params["id"], who, services)
-    history = await services.chat.told(who, conversation.id, newest=RECENT)
+    conversation, its_agent = await bound_conversation(request.path_params["id"], who, services)
+    history = await services.chat.full_history(who, conversation.id, newest=RECENT)
     placeholder = [request.trace]  # nothing else of the answer can be that
-    ends = split_around(
+    ends = split_at_placeholder(
         success(request, conversation_dto(conversation, its_agent, request, messages=placeholder)).body,
         compact_json(placeholder),
     )
@@ -67,8 +67,8 @@ async def detail(request: Request, who: Principal, services: Services) -> Respon
 
 
 async def delete(request: Request, who: Principal, services: Services) -> Response:
-    conversation, _ = await bound_conversation(request.params["id"], who, services)
-    await services.chat.delete(who, conversation.id)
+    conversation, _ = await bound_conversation(request.path_params["id"], who, services)
+    await services.chat.delete_conversation(who, conversation.id)
     return done(request)
 
 
@@ -92,15 +92,15 @@ async def chat(request: Request, who: Principal, services: Services) -> Response
 
 
 async def stop(request: Request, who: Principal, services: Services) -> Response:
-    conversation, _ = await bound_conversation(request.params["conversationId"], who, services)
+    conversation, _ = await bound_conversation(request.path_params["conversationId"], who, services)
     await services.chat.stop(who, conversation.id)
     return done(request)
 
 
 async def suggest(request: Request, who: Principal, services: Services) -> Response:
     """What the user might say next."""
-    conversation, its_agent = await bound_conversation(request.params["conversationId"], who, services)
-    suggestions = await services.chat.suggestions(who, conversation, its_agent) if suggests(its_agent) else []
+    conversation, its_agent = await bound_conversation(request.path_params["conversationId"], who, services)
+    suggestions = await services.chat.generate_suggestions(who, conversation, its_agent) if suggests(its_agent) else []
     return success(request, suggestions)
 
 
@@ -108,67 +108,67 @@ ROUTES = (
     Route(
         method="GET",
         path=AGENT,
-        handle=personal(agent),
-        permit=agent_bound,
-        purpose="the bound agent",
+        endpoint=personal(agent),
+        authorize=agent_bound,
+        summary="the bound agent",
         operation=openapi.AGENT,
     ),
     Route(
         method="POST",
         path=CREATE,
-        handle=personal(create),
-        permit=agent_bound,
-        purpose="create a conversation",
+        endpoint=personal(create),
+        authorize=agent_bound,
+        summary="create a conversation",
         idempotent=True,
         operation=openapi.CREATE,
     ),
     Route(
         method="GET",
         path="/api/v1/conversation/{id}",
-        handle=personal(detail),
-        permit=agent_bound,
-        purpose="one conversation with what was said last",
+        endpoint=personal(detail),
+        authorize=agent_bound,
+        summary="one conversation with what was said last",
         operation=openapi.WITH_MESSAGES,
     ),
     Route(
         method="POST",
         path="/api/v1/conversation/{id}/delete",
-        handle=personal(delete),
-        permit=agent_bound,
-        purpose="delete a conversation",
+        endpoint=personal(delete),
+        authorize=agent_bound,
+        summary="delete a conversation",
         operation=openapi.OLDER_DELETE,
     ),
     Route(
         method="GET",
         path="/api/v1/conversations",
-        handle=personal(conversations),
-        permit=agent_bound,
-        purpose="the titled conversations with the agent",
+        endpoint=personal(conversations),
+        authorize=agent_bound,
+        summary="the titled conversations with the agent",
         operation=openapi.CONVERSATIONS,
     ),
     Route(
         method="POST",
         path="/api/v1/chat",
-        handle=personal(chat),
-        permit=agent_bound,
-        purpose="send a message, read the answer as events",
+        endpoint=personal(chat),
+        authorize=agent_bound,
+        summary="send a message, read the answer as events",
         idempotent=True,
         operation=openapi.OLDER_CHAT,
     ),
     Route(
         method="POST",
         path="/api/v1/chat/stop/{conversationId}",
-        handle=personal(stop),
-        permit=agent_bound,
-        purpose="stop the running turn",
+        endpoint=personal(stop),
+        authorize=agent_bound,
+        summary="stop the running turn",
         operation=openapi.OLDER_STOP,
     ),
     Route(
         method="GET",
         path="/api/v1/chat/suggest/{conversationId}",
-        handle=personal(suggest),
-        permit=agent_bound,
-        purpose="what the user might say next",
+        endpoint=personal(suggest),
+        authorize=agent_bound,
+        summary="what the user might say next",
         operation=openapi.SUGGEST,
     ),
 )

@@ -17,7 +17,7 @@ _FOR_A_DAY = (("Cache-Control", "public, max-age=86400"), ("X-Content-Type-Optio
 
 async def logo(request: Request, _: Principal, __: Services) -> Response:
     """A tile with the name's first letter. It says nothing of whether there is such an agent."""
-    return Response(body=tile(request.params["name"]).encode(), media_type=SVG, headers=_FOR_A_DAY)
+    return Response(body=tile(request.path_params["name"]).encode(), media_type=SVG, headers=_FOR_A_DAY)
 
 
 def tile(name: str) -> str:

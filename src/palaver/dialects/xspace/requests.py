@@ -203,7 +203,7 @@ def _as_text(value: Any) -> Any:
 
 def key_in(address: str, request: Request) -> str:
     """The key of a file of ours in its address; any other address as it is."""
-    ours = f"{request.origin.rstrip('/')}/api/f/"
+    ours = f"{request.base_url.rstrip('/')}/api/f/"
     return unquote(address.removeprefix(ours)) if address.startswith(ours) else address
 
 
@@ -218,7 +218,7 @@ def conversation_ref(text: str) -> int | UUID:
 
 def query_of(request: Request) -> dict[str, str]:
     """The query's parameters; of a repeated one the last counts."""
-    pairs = parse_qsl(request.query, keep_blank_values=True, errors="replace")
+    pairs = parse_qsl(request.query_string, keep_blank_values=True, errors="replace")
     return {name: clean(value) for name, value in pairs}
 
 

@@ -45,7 +45,7 @@ def suggests(agent: Agent) -> bool:
 
 
 def icon(agent: Agent, request: Request) -> str:
-    return agent.spec.icon or f"{request.origin.rstrip('/')}/api/logo/agent/{quote(agent.name[:16], safe='')}"
+    return agent.spec.icon or f"{request.base_url.rstrip('/')}/api/logo/agent/{quote(agent.name[:16], safe='')}"
 
 
 def agent_in_short(agent: Agent, request: Request) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def file_item(named: NamedFile, conversation: Conversation) -> dict[str, Any]:
 
 
 def stored_address(key: str, request: Request) -> str:
-    return f"{request.origin.rstrip('/')}/api/f/{quote(key)}"
+    return f"{request.base_url.rstrip('/')}/api/f/{quote(key)}"
 
 
 def file_record(stored: StoredFile, request: Request) -> dict[str, Any]:
