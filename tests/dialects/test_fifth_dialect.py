@@ -69,8 +69,8 @@ DIALECT = Dialect(
     name="fifth",
     prefixes=("/fifth/",),
     routes=(
-        Route(method="GET", path="/fifth/agents", handle=agents, purpose="list agents"),
-        Route(method="POST", path="/fifth/{agent}", handle=chat, purpose="chat"),
+        Route(method="GET", path="/fifth/agents", endpoint=agents, summary="list agents"),
+        Route(method="POST", path="/fifth/{agent}", endpoint=chat, summary="chat"),
     ),
     claim=claim,
     verify=verify,

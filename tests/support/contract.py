@@ -255,7 +255,7 @@ def trapped(dialect: Dialect, reached: list[str]) -> Dialect:
         reached.append(call.path)
         return Response()
 
-    return replace(dialect, routes=tuple(replace(route, handle=trap) for route in dialect.routes))
+    return replace(dialect, routes=tuple(replace(route, endpoint=trap) for route in dialect.routes))
 
 
 async def _ready() -> str | None:

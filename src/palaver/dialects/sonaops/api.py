@@ -111,11 +111,14 @@ async def tts(request: Request, who: Principal, services: Services) -> Response:
     uid = as_uid(trimmed(named))
     if uid is None:
         raise NotFound(noun="message", ref=named)
-    message = await services.chat.get_answer(who, uid)
+    try:
+        run = await services.chat.open_run(who.unrestricted(), uid)
+    except NotFound as problem:
+        raise NotFound(noun="message", ref=str(uid)) from problem
     voice = trimmed(body.voiceTimbreId or "") or DEFAULT_VOICE
-    synthesized = await ensure_audio(who, services, message, text, voice)
+    synthesized = await ensure_audio(who, services, run, text, voice)
     address = f"{request.base_url.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
-    return replace(success(request, {"audioUrl": address}), charged=synthesized)
+    return replace(success(request, {"audioUrl": address}), counts_toward_quota=synthesized)
 
 
 async def voice_broadcast(request: Request, _who: Principal, services: Services) -> Response:
@@ -147,7 +150,7 @@ async def _agent_and_conversation(
 ) -> tuple[Agent, Conversation]:
     """An agent and its conversation. Raises ``NotFound``, or ``Conflict`` if they do not belong together."""
     agent = await _agent(who, services, agent_ref)
-    conversation = await services.chat.conversation(who, trimmed(conversation_ref))
+    conversation, _ = await services.chat.open_conversation(who, trimmed(conversation_ref))
     if conversation.agent != agent.id:
         raise Conflict(reason="agent")
     return agent, conversation
