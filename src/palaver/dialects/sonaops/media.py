@@ -34,34 +34,34 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
         return None
 
 
-async def ensure_audio(who: Principal, services: Services, message: Message, text: str, voice: str) -> bool:
+async def ensure_audio(principal: Principal, services: Services, message: Message, text: str, voice: str) -> bool:
     """Synthesize the message's speech unless it exists; later requests never change it. Returns whether it is new."""
     key = audio_key(message.uid)
-    if await _exists(who, services, key):
+    if await _exists(principal, services, key):
         return False
-    agent = await _agent_of(who, services, message)
+    agent = await _agent_of(principal, services, message)
     if not services.media.can_synthesize_speech(agent):
         raise Upstream(reason="configuration")
     content = await services.media.synthesize_speech(agent, text, voice)
     name = f"{message.uid.hex}.mp3"
     await services.files.add(
-        who, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
+        principal, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
     )
     return True
 
 
-async def _agent_of(who: Principal, services: Services, message: Message) -> Agent:
+async def _agent_of(principal: Principal, services: Services, message: Message) -> Agent:
     """The message's agent, even if it is disabled or not available to the key: speech is offered for every message of
     the end user."""
-    conversation = await services.chat.conversation(who, message.conversation)
-    settings = {name: value for name, value in who.key.settings.items() if name != "agents"}
-    anywhere = msgspec.structs.replace(who, key=msgspec.structs.replace(who.key, settings=settings))
+    conversation = await services.chat.conversation(principal, message.conversation)
+    settings = {name: value for name, value in principal.key.settings.items() if name != "agents"}
+    anywhere = msgspec.structs.replace(principal, key=msgspec.structs.replace(principal.key, settings=settings))
     return await services.chat.any_agent(anywhere, conversation.agent)
 
 
-async def _exists(who: Principal, services: Services, key: str) -> bool:
+async def _exists(principal: Principal, services: Services, key: str) -> bool:
     try:
-        await services.files.get(who, key)
+        await services.files.get(principal, key)
     except NotFound:
         return False
     return True
