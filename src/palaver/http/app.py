@@ -196,7 +196,7 @@ class App:
                 disconnect_scope(exchange.disconnected),
                 self._revocations.watch(principal, exchange.revoke_credential, since=exchange.changes_seen),
             ):
-                response = await match.route.endpoint(request, principal, self._services)
+                response = await match.route.handle(request, principal, self._services)
         finally:
             disconnect_watch.cancel()
         if isinstance(response, Response) and not response.counts_toward_quota:

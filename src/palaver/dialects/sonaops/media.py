@@ -33,26 +33,26 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
         return None
 
 
-async def ensure_audio(who: Principal, services: Services, run: Run, text: str, voice: str) -> bool:
+async def ensure_audio(principal: Principal, services: Services, run: Run, text: str, voice: str) -> bool:
     """Synthesize the speech of a run's answer unless it exists; later requests never change it. Returns whether it is
     new."""
     message = run.answer
     key = audio_key(message.uid)
-    if await _exists(who, services, key):
+    if await _exists(principal, services, key):
         return False
     if not services.media.can_synthesize_speech(run.agent):
         raise Upstream(reason="configuration")
     content = await services.media.synthesize_speech(run.agent, text, voice)
     name = f"{message.uid.hex}.mp3"
     await services.files.add(
-        who, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
+        principal, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
     )
     return True
 
 
-async def _exists(who: Principal, services: Services, key: str) -> bool:
+async def _exists(principal: Principal, services: Services, key: str) -> bool:
     try:
-        await services.files.get(who, key)
+        await services.files.get(principal, key)
     except NotFound:
         return False
     return True
