@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any, Generic, Literal, Protocol, Required, TypedDict, TypeVar, Unpack, overload, runtime_checkable
 
+from palaver.core.admit import CredentialClaim
 from palaver.core.byte_source import ByteSource
 from palaver.core.chat import Chat
 from palaver.core.events import Event
@@ -176,17 +177,6 @@ class StreamingResponse:
     headers: tuple[tuple[str, str], ...] = ()
     replayed: bool = False
     """Whether an earlier equal call started the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialClaim:
-    """The credential that a caller claims: by its id, by its secret (if nothing else is sent), or by an access token
-    issued for it. A token sent together with an id is looked up too. ``signed``: the token is signed, not stored."""
-
-    id: str | None = None
-    secret: str | None = None
-    token: str | None = None
-    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -398,8 +388,10 @@ class Dialect:
     """The point in the vendor's order of checks at which unrouted requests are refused."""
     trace_fields: Callable[[Request], Mapping[str, str]] | None = None
     """The request's ids in the vendor's responses, by field name; logged, so that they can be searched for."""
+    id_headers: tuple[str, ...] = ()
+    """Response headers that contain ids. Browser scripts may read them on every dialect's paths (CORS)."""
     cors_exposed_headers: tuple[str, ...] = ()
-    """Response headers exposed to browsers (CORS), in addition to those of every dialect."""
+    """Further response headers that browser scripts may read on this dialect's paths."""
     signs_body: bool = False
     """Whether ``verify`` needs the body. Otherwise the body is read only after authentication."""
     settings: tuple[KeySetting, ...] = field(default=())

@@ -117,9 +117,12 @@ async def tts(
     uid = as_uid(trimmed(ref))
     if uid is None:
         raise NotFound(noun="message", ref=ref)
-    message = await services.chat.get_answer(principal, uid)
+    try:
+        run = await services.chat.open_run(principal.unrestricted(), uid)
+    except NotFound as problem:
+        raise NotFound(noun="message", ref=str(uid)) from problem
     voice = trimmed(body.voice_timbre_id or "") or DEFAULT_VOICE
-    synthesized = await ensure_audio(principal, services, message, text, voice)
+    synthesized = await ensure_audio(principal, services, run, text, voice)
     url = f"{request.base_url.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
     return JSONResponse(content=SpeechResponse(audio_url=url), counts_toward_quota=synthesized)
 
@@ -153,7 +156,7 @@ async def _agent_and_conversation(
 ) -> tuple[Agent, Conversation]:
     """An agent and its conversation. Raises ``NotFound``, or ``Conflict`` if they do not belong together."""
     agent = await _agent(principal, services, agent_ref)
-    conversation = await services.chat.conversation(principal, trimmed(conversation_ref))
+    conversation, _ = await services.chat.open_conversation(principal, trimmed(conversation_ref))
     if conversation.agent != agent.id:
         raise Conflict(reason="agent")
     return agent, conversation
