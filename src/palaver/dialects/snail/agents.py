@@ -7,7 +7,7 @@ from contextlib import suppress
 from palaver.core.problems import NotFound
 from palaver.core.types import Agent, Principal
 from palaver.dialects.snail import openapi
-from palaver.dialects.snail.errors import B, success
+from palaver.dialects.snail.errors import B, success, success_page
 from palaver.dialects.snail.requests import (
     AgentIdRequest,
     OpenIdRequest,
@@ -59,19 +59,19 @@ async def list_agents(request: Request, who: Principal, services: Services) -> R
         )
         for agent in agents[(page - 1) * size : page * size]
     ]
-    return success(items, page=page, size=size, total=len(agents))
+    return success_page(items, page=page, size=size, total=len(agents))
 
 
 async def one_agent(request: Request, who: Principal, services: Services) -> Response:
     body = parse_fields(AgentIdRequest, request_fields(request, who))
-    agent = await agent_of(who, services, require(body.agentId, "agentId"), enabled=False)
+    agent = await agent_of(who, services, require(body.agent_id, "agentId"), enabled=False)
     subscriptions = await _subscriptions(who, services)
     subscribed = None if subscriptions is None else agent.id in subscriptions
     return success(agent_response(agent, services.settings.timezone, subscribed=subscribed))
 
 
 async def subscribed_agents(request: Request, who: Principal, services: Services) -> Response:
-    user = await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).openId)
+    user = await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).open_id)
     subscriptions = await services.users.subscribed(who, user)
     agents = [agent for agent in await _newest_first(who, services) if agent.id in subscriptions]
     return success([agent_response(agent, services.settings.timezone, subscribed=True) for agent in agents])
@@ -79,7 +79,7 @@ async def subscribed_agents(request: Request, who: Principal, services: Services
 
 async def subscribe(request: Request, who: Principal, services: Services) -> Response:
     body = parse_fields(SubscriptionRequest, request_fields(request, who))
-    open_id, number = require(body.openId, "openId"), require(body.agentId, "agentId")
+    open_id, number = require(body.open_id, "openId"), require(body.agent_id, "agentId")
     user = await find_user(who, services, open_id)
     await services.users.subscribe(who, user, await agent_of(who, services, number), on=True)
     return success(None)
@@ -87,7 +87,7 @@ async def subscribe(request: Request, who: Principal, services: Services) -> Res
 
 async def unsubscribe(request: Request, who: Principal, services: Services) -> Response:
     body = parse_fields(SubscriptionRequest, request_fields(request, who))
-    open_id, number = require(body.openId, "openId"), require(body.agentId, "agentId")
+    open_id, number = require(body.open_id, "openId"), require(body.agent_id, "agentId")
     user = await find_user(who, services, open_id)
     with suppress(NotFound):  # nobody is subscribed to an agent that is not there
         await services.users.subscribe(who, user, await agent_of(who, services, number, enabled=False), on=False)

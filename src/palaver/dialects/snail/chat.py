@@ -6,7 +6,6 @@ Source: wire specification ``snail.md``, sections 6 to 8.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from palaver.core.chat import NewMessage, Turn
 from palaver.core.events import fold
@@ -16,7 +15,7 @@ from palaver.core.runs import collect
 from palaver.core.types import MAX_ID, Agent, Conversation, Message, Principal, RunEnded, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.agents import agent_of
-from palaver.dialects.snail.errors import EVENT_STREAM, NO_TIME, B, failed, failure_reason, on_c, success
+from palaver.dialects.snail.errors import EVENT_STREAM, NO_TIME, B, failed, failure_reason, on_c, success, success_page
 from palaver.dialects.snail.requests import (
     ConversationIdRequest,
     ListConversationsRequest,
@@ -31,7 +30,13 @@ from palaver.dialects.snail.requests import (
     request_fields,
     require,
 )
-from palaver.dialects.snail.responses import conversation_response, message_response, name_of
+from palaver.dialects.snail.responses import (
+    SnailMessage,
+    SyncChatResponse,
+    conversation_response,
+    message_response,
+    name_of,
+)
 from palaver.dialects.snail.stream import SnailSseEncoder
 from palaver.dialects.snail.users import find_user
 from palaver.wire.bodies import idempotency_key
@@ -72,16 +77,16 @@ async def _conversation_if_any(
 
 async def list_conversations(request: Request, who: Principal, services: Services) -> Response:
     body = parse_fields(ListConversationsRequest, request_fields(request, who))
-    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
+    number, open_id = require(body.agent_id, "agentId"), require(body.open_id, "openId")
     page, size = page_bounds(body.page, body.size, PAGE_OF_C if on_c(request) else PAGE)
     who = await _acting(who, services, open_id)
     agent = await _agent_if_any(who, services, number)
     if agent is None:
-        return success([], page=page, size=size, total=0)
+        return success_page([], page=page, size=size, total=0)
     query = ConversationQuery(agent=agent.id, offset=min((page - 1) * size, MAX_ID), limit=size)
     conversations = await services.chat.conversations(who, query)
     total = await services.chat.count_conversations(who, query)
-    return success(
+    return success_page(
         [conversation_response(one, services.settings.timezone) for one in conversations],
         page=page,
         size=size,
@@ -91,7 +96,7 @@ async def list_conversations(request: Request, who: Principal, services: Service
 
 async def create_conversation(request: Request, who: Principal, services: Services) -> Response:
     body = parse_fields(SnailNewConversationRequest, request_fields(request, who))
-    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
+    number, open_id = require(body.agent_id, "agentId"), require(body.open_id, "openId")
     title = require(body.title, "title")
     who = await _acting(who, services, open_id)
     agent = await agent_of(who, services, number)
@@ -107,8 +112,8 @@ async def delete_conversations(request: Request, who: Principal, services: Servi
     """One conversation, or all that the user has with the agent. Whoever names a blank one does not mean all."""
     fields = request_fields(request, who)
     body = parse_fields(ConversationIdRequest, fields)
-    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
-    name = conversation_name(body.conversationId)
+    number, open_id = require(body.agent_id, "agentId"), require(body.open_id, "openId")
+    name = conversation_name(body.conversation_id)
     if name is None and "conversationId" in fields:
         raise Invalid(field="conversationId", rule="required")
     who = await _acting(who, services, open_id)
@@ -127,15 +132,15 @@ async def delete_conversations(request: Request, who: Principal, services: Servi
 async def list_messages(request: Request, who: Principal, services: Services) -> Response:
     """Everything said in a conversation; an answer from its end on."""
     body = parse_fields(MessagesRequest, request_fields(request, who))
-    number = require(body.agentId, "agentId")
-    name = require(conversation_name(body.conversationId), "conversationId")
-    who = await _acting(who, services, require(body.openId, "openId"))
+    number = require(body.agent_id, "agentId")
+    name = require(conversation_name(body.conversation_id), "conversationId")
+    who = await _acting(who, services, require(body.open_id, "openId"))
     agent = await _agent_if_any(who, services, number)
     conversation = await _conversation_if_any(who, services, agent, name)
     if conversation is None:
         return success([])
 
-    def show(message: Message) -> dict[str, Any] | None:
+    def show(message: Message) -> SnailMessage | None:
         return (
             message_response(message, services.settings.timezone) if message.role == "user" or message.ended else None
         )
@@ -149,15 +154,15 @@ async def list_messages(request: Request, who: Principal, services: Services) ->
 
 
 async def _send(request: Request, who: Principal, services: Services, body: SurfaceBChatRequest) -> Turn:
-    number, open_id = require(body.agentId, "agentId"), require(body.openId, "openId")
+    number, open_id = require(body.agent_id, "agentId"), require(body.open_id, "openId")
     content = require(body.content, "content")
-    name = conversation_name(body.conversationId)
+    name = conversation_name(body.conversation_id)
     check_sid(body.sid)
     who = await _acting(who, services, open_id)
     agent = await agent_of(who, services, number)
     message = NewMessage(
         parts=(Text(text=content),),
-        disabled_tools=disabled_tools(body.disabledMcpServerIds, body.disabledSkillIds),
+        disabled_tools=disabled_tools(body.disabled_mcp_server_ids, body.disabled_skill_ids),
         idempotency_key=idempotency_key(request, f"POST {request.route}"),
         trace=request.trace,
         stop_abandoned=True,  # the only stop of the vendor's page and SDK is to close the connection
@@ -189,11 +194,11 @@ async def chat_sync(request: Request, who: Principal, services: Services) -> Res
     assert ended is not None, "collected to its end"
     if ended.status.failed:
         return failed(failure_reason(ended.problem), headers)
-    answer = {
-        "conversationId": name_of(sent.conversation),
-        "content": "".join(part.text for part in parts if isinstance(part, Text)),
-        "durationMs": _duration_ms(sent, ended),
-    }
+    answer = SyncChatResponse(
+        conversation_id=name_of(sent.conversation),
+        content="".join(part.text for part in parts if isinstance(part, Text)),
+        duration_ms=_duration_ms(sent, ended),
+    )
     return success(answer, headers=headers)
 
 

@@ -9,7 +9,8 @@ from palaver.dialects.snail import agents, chat, openapi
 from palaver.dialects.snail.auth import embed_token, issuer, verified
 from palaver.dialects.snail.errors import COMPLETIONS, SESSION, C, success
 from palaver.dialects.snail.requests import SessionRequest, parse_fields, request_fields, require, token_ttl, user_name
-from palaver.dialects.snail.users import find_user, token_response
+from palaver.dialects.snail.responses import ChatPageConfig, embed_token_response
+from palaver.dialects.snail.users import find_user
 from palaver.wire.contract import Request, Response, Route, Services
 
 DIALECT = "snail"
@@ -23,25 +24,26 @@ async def config(request: Request, _who: Principal, _room: Services) -> Response
     where it is from; one from here must not depend on how the server calls itself behind a proxy."""
     origin = request.headers.get("origin", request.base_url)
     server = "" if origin == request.base_url else request.base_url
-    return success({"gatewayPath": f"{server}{C}", "pageTitle": TITLE, "logo": "", "resourceBaseUrl": server})
+    return success(ChatPageConfig(gateway_path=f"{server}{C}", page_title=TITLE, logo="", resource_base_url=server))
 
 
 async def open_session(request: Request, _who: Principal, services: Services) -> Response:
     """Sign a browser in: for an embed token its user's next one, which ends no later."""
     body = parse_fields(SessionRequest, request_fields(request, ANONYMOUS))
-    open_id = user_name(require(body.openId, "openId").strip())
+    open_id = user_name(require(body.open_id, "openId").strip())
     ends = int(request.now) + token_ttl(None)
-    if body.trustedCredential is None:
+    if body.trusted_credential is None:
         key = await _open_to_anybody(services)
         await services.users.charge(key)
         user = await services.users.find(Principal(key=key), open_id)
     else:
-        key, proven = await _proven(body.trustedCredential.strip(), open_id, request.now, services)
+        key, proven = await _proven(body.trusted_credential.strip(), open_id, request.now, services)
         await services.users.charge(key)
         ends = min(ends, int(proven))
         user = await find_user(Principal(key=key), services, open_id)
     token = embed_token(key, open_id, ends, None)
-    return success(token_response(token, open_id, user, ends, ends - int(request.now), services))
+    ttl = ends - int(request.now)
+    return success(embed_token_response(token, open_id, user, expires=ends, ttl=ttl, zone=services.settings.timezone))
 
 
 async def _proven(token: str, open_id: str, now: float, services: Services) -> tuple[ApiKey, float]:

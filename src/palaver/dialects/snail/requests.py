@@ -38,18 +38,22 @@ Servers = Annotated[list[int] | None, Meta(description="MCP servers that are off
 Skills = Annotated[list[int] | None, Meta(description="Skills that are off for this message.")]
 
 
+class SnailRequest(msgspec.Struct, rename="camel"):
+    """A request's members: camel case on the wire."""
+
+
 # Surface A ----------------------------------------------------------------------------------------------------------
 
 
-class SnailChatRequest(msgspec.Struct, kw_only=True):
+class SnailChatRequest(SnailRequest, kw_only=True):
     """The body of ``POST /snail-ai/open-api/chat``, in the order its fields are checked in."""
 
-    agentId: Annotated[int | str | None, Meta(description="The agent's number.")] = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+    agent_id: Annotated[int | str | None, Meta(description="The agent's number.")] = None
+    open_id: OpenId = None
     content: Content = None
-    conversationId: ConversationId = None  # noqa: N815
-    disabledMcpServerIds: Servers = None  # noqa: N815
-    disabledSkillIds: Skills = None  # noqa: N815
+    conversation_id: ConversationId = None
+    disabled_mcp_server_ids: Servers = None
+    disabled_skill_ids: Skills = None
 
 
 class SnailChat(msgspec.Struct, kw_only=True, frozen=True):
@@ -64,7 +68,7 @@ class SnailChat(msgspec.Struct, kw_only=True, frozen=True):
 
 def validated(body: SnailChatRequest) -> SnailChat:
     """Raises ``Invalid`` for the first rule broken, in the specification's order."""
-    agent, content, user = body.agentId, body.content, body.openId
+    agent, content, user = body.agent_id, body.content, body.open_id
     if isinstance(agent, str) and agent.strip():
         raise Invalid(field="agentId", rule="type", detail=f"{agent[:40]!r} is no number")
     if agent is None or isinstance(agent, str) or content is None or not content.strip():
@@ -77,26 +81,26 @@ def validated(body: SnailChatRequest) -> SnailChat:
         agent=agent,
         user=user,
         content=content,
-        conversation=conversation_name(body.conversationId),
-        off=disabled_tools(body.disabledMcpServerIds, body.disabledSkillIds),
+        conversation=conversation_name(body.conversation_id),
+        off=disabled_tools(body.disabled_mcp_server_ids, body.disabled_skill_ids),
     )
 
 
-class SearchRequest(msgspec.Struct, kw_only=True):
+class SearchRequest(SnailRequest, kw_only=True):
     """The body of ``POST /snail-ai/open-api/rag/search``."""
 
-    ragId: Annotated[int | str | None, Meta(description="The knowledge base's number.")] = None  # noqa: N815
+    rag_id: Annotated[int | str | None, Meta(description="The knowledge base's number.")] = None
     query: Annotated[str | None, Meta(description="What is looked for.")] = None
     debug: Annotated[bool | None, Meta(description="Whether the answer has `metrics`.")] = None
 
 
 def search_terms(body: SearchRequest) -> tuple[int, str]:
     """(knowledge base, query) of a search that breaks no rule."""
-    if isinstance(body.ragId, str) and body.ragId.strip():
-        raise Invalid(field="ragId", rule="type", detail=f"{body.ragId[:40]!r} is no number")
-    if body.ragId is None or isinstance(body.ragId, str) or not (body.query or "").strip():
+    if isinstance(body.rag_id, str) and body.rag_id.strip():
+        raise Invalid(field="ragId", rule="type", detail=f"{body.rag_id[:40]!r} is no number")
+    if body.rag_id is None or isinstance(body.rag_id, str) or not (body.query or "").strip():
         raise Invalid(field="ragId", rule="required")
-    return body.ragId, body.query or ""
+    return body.rag_id, body.query or ""
 
 
 # Both ---------------------------------------------------------------------------------------------------------------
@@ -127,26 +131,26 @@ Size = Annotated[
 ]
 
 
-class PageRequest(msgspec.Struct, kw_only=True):
+class PageRequest(SnailRequest, kw_only=True):
     page: Page = None
     size: Size = None
 
 
-class AgentIdRequest(msgspec.Struct, kw_only=True):
-    agentId: AgentId = None  # noqa: N815
+class AgentIdRequest(SnailRequest, kw_only=True):
+    agent_id: AgentId = None
 
 
-class OpenIdRequest(msgspec.Struct, kw_only=True):
-    openId: OpenId = None  # noqa: N815
+class OpenIdRequest(SnailRequest, kw_only=True):
+    open_id: OpenId = None
 
 
-class SubscriptionRequest(msgspec.Struct, kw_only=True):
-    openId: OpenId = None  # noqa: N815
-    agentId: AgentId = None  # noqa: N815
+class SubscriptionRequest(SnailRequest, kw_only=True):
+    open_id: OpenId = None
+    agent_id: AgentId = None
 
 
-class RegistrationRequest(msgspec.Struct, kw_only=True):
-    externalId: Annotated[  # noqa: N815
+class RegistrationRequest(SnailRequest, kw_only=True):
+    external_id: Annotated[
         str | None,
         Meta(
             description="What the calling system calls the user; the same one again is the same user.",
@@ -154,14 +158,14 @@ class RegistrationRequest(msgspec.Struct, kw_only=True):
         ),
     ] = None
     nickname: str | None = None
-    avatarUrl: str | None = None  # noqa: N815
+    avatar_url: str | None = None
 
 
-class ConversationsRequest(msgspec.Struct, kw_only=True):
+class ConversationsRequest(SnailRequest, kw_only=True):
     """One user's conversations with one agent."""
 
-    agentId: AgentId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+    agent_id: AgentId = None
+    open_id: OpenId = None
 
 
 class ListConversationsRequest(ConversationsRequest, kw_only=True):
@@ -180,36 +184,36 @@ class SnailNewConversationRequest(ConversationsRequest, kw_only=True):
 class ConversationIdRequest(ConversationsRequest, kw_only=True):
     """One of them, or all."""
 
-    conversationId: Annotated[  # noqa: N815
+    conversation_id: Annotated[
         str | None, Meta(description="Without it: all.", extra_json_schema={"maxLength": MAX_CONVERSATION_ID})
     ] = None
 
 
-class MessagesRequest(msgspec.Struct, kw_only=True):
-    agentId: AgentId = None  # noqa: N815
-    conversationId: NamedId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+class MessagesRequest(SnailRequest, kw_only=True):
+    agent_id: AgentId = None
+    conversation_id: NamedId = None
+    open_id: OpenId = None
 
 
-class SurfaceBChatRequest(msgspec.Struct, kw_only=True):
+class SurfaceBChatRequest(SnailRequest, kw_only=True):
     """The body of surface B's chats."""
 
-    agentId: AgentId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+    agent_id: AgentId = None
+    open_id: OpenId = None
     content: Content = None
-    conversationId: ConversationId = None  # noqa: N815
-    disabledMcpServerIds: Servers = None  # noqa: N815
-    disabledSkillIds: Skills = None  # noqa: N815
+    conversation_id: ConversationId = None
+    disabled_mcp_server_ids: Servers = None
+    disabled_skill_ids: Skills = None
     sid: Annotated[
         str | None,
         Meta(description="Comes back in every event.", extra_json_schema={"maxLength": MAX_SID}),
     ] = None
 
 
-class EmbedTokenRequest(msgspec.Struct, kw_only=True):
-    openId: OpenId = None  # noqa: N815
-    trustedCredential: Annotated[str | None, Meta(description="A claim of the token.")] = None  # noqa: N815
-    ttlSeconds: Annotated[  # noqa: N815
+class EmbedTokenRequest(SnailRequest, kw_only=True):
+    open_id: OpenId = None
+    trusted_credential: Annotated[str | None, Meta(description="A claim of the token.")] = None
+    ttl_seconds: Annotated[
         int | None,
         Meta(
             description="How long the token is good for; 3600 where nothing is said.",
@@ -218,11 +222,11 @@ class EmbedTokenRequest(msgspec.Struct, kw_only=True):
     ] = None
 
 
-class SessionRequest(msgspec.Struct, kw_only=True):
+class SessionRequest(SnailRequest, kw_only=True):
     """The body of surface C's sign-in."""
 
-    openId: OpenId = None  # noqa: N815
-    trustedCredential: Annotated[  # noqa: N815
+    open_id: OpenId = None
+    trusted_credential: Annotated[
         str | None, Meta(description="An embed token for that user; not needed where the server signs in anybody.")
     ] = None
 

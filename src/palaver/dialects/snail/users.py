@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, User
 from palaver.dialects.snail import openapi
@@ -20,12 +17,10 @@ from palaver.dialects.snail.requests import (
     token_ttl,
     user_name,
 )
-from palaver.dialects.snail.responses import SPACED, date, user_response
+from palaver.dialects.snail.responses import embed_token_response, user_response
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services
 from palaver.wire.idempotent import answer_once
-
-TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
 
 
 async def find_user(who: Principal, services: Services, value: str | None) -> User:
@@ -43,10 +38,10 @@ async def find_user(who: Principal, services: Services, value: str | None) -> Us
 
 async def register(request: Request, who: Principal, services: Services) -> Response:
     body = parse_fields(RegistrationRequest, request_fields(request, who))
-    name = None if body.externalId is None else user_name(body.externalId, "externalId")
+    name = None if body.external_id is None else user_name(body.external_id, "externalId")
 
     async def work() -> tuple[Response, None]:
-        user, created = await services.users.register(who, name, nickname=body.nickname, avatar=body.avatarUrl)
+        user, created = await services.users.register(who, name, nickname=body.nickname, avatar=body.avatar_url)
         return success(user_response(user, created=created)), None
 
     return await answer_once(services, who, idempotency_key(request, f"POST {B}/user/register"), work)
@@ -54,32 +49,20 @@ async def register(request: Request, who: Principal, services: Services) -> Resp
 
 async def show_user(request: Request, who: Principal, services: Services) -> Response:
     return success(
-        user_response(await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).openId))
+        user_response(await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).open_id))
     )
 
 
 async def new_embed_token(request: Request, who: Principal, services: Services) -> Response:
     """A token with which the user's browser speaks surfaces A and C itself."""
     body = parse_fields(EmbedTokenRequest, request_fields(request, who))
-    open_id, ttl = require(body.openId, "openId"), token_ttl(body.ttlSeconds)
+    open_id, ttl = require(body.open_id, "openId"), token_ttl(body.ttl_seconds)
     user = await find_user(who, services, open_id)
     expires = int(request.now) + ttl
-    token = embed_token(who.key, open_id, expires, body.trustedCredential)
-    return success(token_response(token, open_id, user, expires, ttl, services))
-
-
-def token_response(token: str, open_id: str, user: User, expires: int, ttl: int, services: Services) -> dict[str, Any]:
-    """An embed token as its browser gets it."""
-    return {
-        "token": token,
-        "tokenType": TOKEN,
-        "authHeader": TOKEN,
-        "expiresAt": date(datetime.fromtimestamp(expires, UTC), services.settings.timezone, SPACED),
-        "ttlSeconds": ttl,
-        "openId": open_id,
-        "nickname": user.nickname,
-        "avatarUrl": user.avatar,
-    }
+    token = embed_token(who.key, open_id, expires, body.trusted_credential)
+    return success(
+        embed_token_response(token, open_id, user, expires=expires, ttl=ttl, zone=services.settings.timezone)
+    )
 
 
 ROUTES = (
@@ -97,13 +80,13 @@ ROUTES = (
         path=f"{B}/embed-token",
         endpoint=new_embed_token,
         summary="issue a token for a browser",
-        operation=openapi.TOKEN_BY_QUERY,
+        operation=openapi.EMBED_TOKEN_BY_QUERY,
     ),
     Route(
         method="POST",
         path=f"{B}/embed-token",
         endpoint=new_embed_token,
         summary="issue a token for a browser",
-        operation=openapi.TOKEN,
+        operation=openapi.EMBED_TOKEN,
     ),
 )
