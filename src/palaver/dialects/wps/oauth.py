@@ -11,21 +11,18 @@ import re
 from typing import TypeVar
 from urllib.parse import urlencode
 
+import msgspec
+
 from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import ApiKey, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
 from palaver.dialects.wps.requests import ConsentRequest, TokenRequest, form
+from palaver.dialects.wps.responses import OAuthError, TokenResponse, token_error
 from palaver.wire.contract import Request, Response, Services
 from palaver.wire.framing import compact_json, encode_url
 
 DIALECT = "wps"
 REFRESH_PREFIX = "kso_rt_"
-_CODES = {
-    "invalid_request": 40000001,
-    "invalid_client": 40000002,
-    "unsupported_grant_type": 40000003,
-    "invalid_grant": 40000005,
-}
 _FRESH = (("Cache-Control", "no-store"),)
 _NOBODY = """<!doctype html>
 <html lang="en">
@@ -50,20 +47,14 @@ S = TypeVar("S", TokenRequest, ConsentRequest)
 class TokenRefused(Exception):  # noqa: N818  a response of the protocol
     """Why no token is issued: OAuth's error code, and a readable reason."""
 
-    def __init__(self, error: str, reason: str) -> None:
+    def __init__(self, error: OAuthError, reason: str) -> None:
         super().__init__(error, reason)
-        self.error = error
+        self.error: OAuthError = error
         self.reason = reason
 
     def response(self) -> Response:
         """Both error formats that clients read, in one object."""
-        body = {
-            "code": _CODES[self.error],
-            "msg": self.error,
-            "debug": {"desc": self.reason},
-            "error": self.error,
-            "error_description": self.reason,
-        }
+        body = token_error(self.error, self.reason)
         return Response(status=401 if self.error == "invalid_client" else 400, body=compact_json(body), headers=_FRESH)
 
 
@@ -136,10 +127,14 @@ async def _answer(
 ) -> Response:
     life = services.settings.token_ttl_s
     access = await services.users.issue_token(key, "access", user, scopes, life_s=life, under=under)
-    body: dict[str, str | int] = {"access_token": access, "expires_in": int(life)}
-    if refresh is not None:
-        body |= {"refresh_token": refresh, "refresh_expires_in": int(left)}
-    return Response(body=compact_json(body | {"token_type": "bearer"}), headers=_FRESH)
+    body = TokenResponse(
+        access_token=access,
+        expires_in=int(life),
+        refresh_token=msgspec.UNSET if refresh is None else refresh,
+        refresh_expires_in=msgspec.UNSET if refresh is None else int(left),
+        token_type="bearer",  # noqa: S106  no password
+    )
+    return Response(body=compact_json(body), headers=_FRESH)
 
 
 def _belongs(token: Token, key: ApiKey) -> bool:
