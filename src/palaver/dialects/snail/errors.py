@@ -55,11 +55,11 @@ _OF_A_USER = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"
 T = TypeVar("T")
 
 
-class ResponseModel(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class SnailResponseModel(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What callers receive: camel case on the wire, and every member present, ``null`` without a value."""
 
 
-class SnailEnvelope(ResponseModel, Generic[T], frozen=True, kw_only=True):
+class SnailEnvelope(SnailResponseModel, Generic[T], frozen=True, kw_only=True):
     """What is around every answer but streams: the documented members, then the implemented ones."""
 
     code: Annotated[int, Meta(description="1 for success.")]
@@ -77,7 +77,7 @@ class SnailPage(SnailEnvelope[T], Generic[T], frozen=True, kw_only=True):
     total: Annotated[int, Meta(description="Of all pages.")]
 
 
-class SnailError(ResponseModel, frozen=True, kw_only=True):
+class SnailError(SnailResponseModel, frozen=True, kw_only=True):
     """A refusal."""
 
     code: Literal[0]
@@ -88,7 +88,7 @@ class SnailError(ResponseModel, frozen=True, kw_only=True):
     type: Annotated[Literal["error"] | msgspec.UnsetType, Meta(description="On surface A.")] = msgspec.UNSET
 
 
-class ErrorLine(ResponseModel, frozen=True, kw_only=True):
+class ErrorLine(SnailResponseModel, frozen=True, kw_only=True):
     """An error in surface A's stream: the members of ``SnailError``, the type first."""
 
     type: Literal["error"] = "error"
@@ -99,7 +99,7 @@ class ErrorLine(ResponseModel, frozen=True, kw_only=True):
     message: str
 
 
-class ErrorEvent(ResponseModel, frozen=True, kw_only=True):
+class ErrorEvent(SnailResponseModel, frozen=True, kw_only=True):
     """The data of an ``error`` event."""
 
     message: str

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from palaver.core.types import Agent, Conversation, Message, Passage, User
-from palaver.dialects.snail.errors import ResponseModel, failure_reason
+from palaver.dialects.snail.errors import SnailResponseModel, failure_reason
 
 QUESTIONS = 8
 TITLE = 16
@@ -18,7 +18,7 @@ SPACED, JOINED = "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"
 TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
 
 
-class SnailAgent(ResponseModel, frozen=True, kw_only=True):
+class SnailAgent(SnailResponseModel, frozen=True, kw_only=True):
     id: int
     name: str
     description: str
@@ -38,7 +38,7 @@ class SnailAgent(ResponseModel, frozen=True, kw_only=True):
     subscribed: bool | None
 
 
-class SnailUser(ResponseModel, frozen=True, kw_only=True):
+class SnailUser(SnailResponseModel, frozen=True, kw_only=True):
     open_id: str
     external_id: str | None
     nickname: str | None
@@ -46,7 +46,7 @@ class SnailUser(ResponseModel, frozen=True, kw_only=True):
     created: bool
 
 
-class SnailConversation(ResponseModel, frozen=True, kw_only=True):
+class SnailConversation(SnailResponseModel, frozen=True, kw_only=True):
     conversation_id: str
     agent_id: int
     title: str
@@ -54,7 +54,7 @@ class SnailConversation(ResponseModel, frozen=True, kw_only=True):
     update_dt: str
 
 
-class SnailMessage(ResponseModel, frozen=True, kw_only=True):
+class SnailMessage(SnailResponseModel, frozen=True, kw_only=True):
     role: Literal["user", "assistant"]
     content: str
     thinking: str | None
@@ -62,13 +62,13 @@ class SnailMessage(ResponseModel, frozen=True, kw_only=True):
     create_dt: str
 
 
-class SyncChatResponse(ResponseModel, frozen=True, kw_only=True):
+class SyncChatResponse(SnailResponseModel, frozen=True, kw_only=True):
     conversation_id: str
     content: str
     duration_ms: Annotated[int, Meta(ge=0)]
 
 
-class SnailPassage(ResponseModel, frozen=True, kw_only=True):
+class SnailPassage(SnailResponseModel, frozen=True, kw_only=True):
     chunk_id: str
     content: str
     score: float
@@ -77,7 +77,7 @@ class SnailPassage(ResponseModel, frozen=True, kw_only=True):
     metadata: dict[str, Any]
 
 
-class SearchMetrics(ResponseModel, frozen=True, kw_only=True):
+class SearchMetrics(SnailResponseModel, frozen=True, kw_only=True):
     """Times in milliseconds and numbers of passages, by search method."""
 
     embedding_ms: int
@@ -91,12 +91,12 @@ class SearchMetrics(ResponseModel, frozen=True, kw_only=True):
     final_count: int
 
 
-class SearchResponse(ResponseModel, frozen=True, kw_only=True):
+class SearchResponse(SnailResponseModel, frozen=True, kw_only=True):
     results: tuple[SnailPassage, ...]
     metrics: Annotated[SearchMetrics | None, Meta(description="With `debug`.")]
 
 
-class EmbedTokenResponse(ResponseModel, frozen=True, kw_only=True):
+class EmbedTokenResponse(SnailResponseModel, frozen=True, kw_only=True):
     token: str
     token_type: str
     auth_header: str
@@ -107,7 +107,7 @@ class EmbedTokenResponse(ResponseModel, frozen=True, kw_only=True):
     avatar_url: str | None
 
 
-class ChatPageConfig(ResponseModel, frozen=True, kw_only=True):
+class ChatPageConfig(SnailResponseModel, frozen=True, kw_only=True):
     gateway_path: Annotated[
         str, Meta(description="Where the calls are; with the server's name for a page from elsewhere.")
     ]

@@ -33,11 +33,11 @@ from palaver.wire.framing import compact_json
 T = TypeVar("T")
 
 
-class ResponseModel(msgspec.Struct, frozen=True, kw_only=True):
+class WpsResponseModel(msgspec.Struct, frozen=True, kw_only=True):
     """A response body, or an object in one. Members are in the order in which the vendor sends them."""
 
 
-class WpsEnvelope(ResponseModel, Generic[T], frozen=True, kw_only=True):
+class WpsEnvelope(WpsResponseModel, Generic[T], frozen=True, kw_only=True):
     """The envelope of every response except streams and tokens."""
 
     code: Annotated[int, Meta(description="0 for success.")]
@@ -45,11 +45,11 @@ class WpsEnvelope(ResponseModel, Generic[T], frozen=True, kw_only=True):
     data: T
 
 
-class DebugInfo(ResponseModel, frozen=True, kw_only=True):
+class DebugInfo(WpsResponseModel, frozen=True, kw_only=True):
     desc: str
 
 
-class WpsError(ResponseModel, frozen=True, kw_only=True):
+class WpsError(WpsResponseModel, frozen=True, kw_only=True):
     """An error response."""
 
     code: int

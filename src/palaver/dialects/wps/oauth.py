@@ -18,6 +18,7 @@ from palaver.core.types import ApiKey, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
 from palaver.dialects.wps.requests import ConsentRequest, TokenRequest, form
 from palaver.dialects.wps.responses import OAuthError, TokenResponse, token_error
+from palaver.dialects.wps.settings import CODE_TTL_S, REFRESH_TOKEN_TTL_S, TOKEN_TTL_S
 from palaver.wire.contract import Request, Response, Services
 from palaver.wire.framing import compact_json, encode_url
 
@@ -92,17 +93,17 @@ async def _client(request: Request, fields: TokenRequest, services: Services) ->
 
 async def _by_code(fields: TokenRequest, key: ApiKey, services: Services) -> Response:
     text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
-    life = services.settings.refresh_token_ttl_s
-    code = await services.users.redeem_code(text, remember_s=life)
+    ttl: int = key.setting("refresh_token_ttl_s", REFRESH_TOKEN_TTL_S)
+    code = await services.users.redeem_code(text, remember_s=ttl)
     if code is None or not _belongs(code, key):
         raise TokenRefused("invalid_grant", "code is unknown, used or expired")
     if code.redirect != redirect:
         raise TokenRefused("invalid_grant", "redirect_uri is not the one of the consent")
     under = (code, text)
     refresh = await services.users.issue_token(
-        key, "refresh", code.user, code.scopes, life_s=life, prefix=REFRESH_PREFIX, under=under
+        key, "refresh", code.user, code.scopes, life_s=ttl, prefix=REFRESH_PREFIX, under=under
     )
-    return await _answer(key, code.user, code.scopes, services, refresh=refresh, left=life, under=under)
+    return await _answer(key, code.user, code.scopes, services, refresh=refresh, left=ttl, under=under)
 
 
 async def _by_refresh(request: Request, fields: TokenRequest, key: ApiKey, services: Services) -> Response:
@@ -125,11 +126,11 @@ async def _answer(
     left: float = 0,
     under: tuple[Token, str] | None = None,
 ) -> Response:
-    life = services.settings.token_ttl_s
-    access = await services.users.issue_token(key, "access", user, scopes, life_s=life, under=under)
+    ttl: int = key.setting("token_ttl_s", TOKEN_TTL_S)
+    access = await services.users.issue_token(key, "access", user, scopes, life_s=ttl, under=under)
     body = TokenResponse(
         access_token=access,
-        expires_in=int(life),
+        expires_in=ttl,
         refresh_token=msgspec.UNSET if refresh is None else refresh,
         refresh_expires_in=msgspec.UNSET if refresh is None else int(left),
         token_type="bearer",  # noqa: S106  no password
@@ -159,8 +160,8 @@ async def consent(request: Request, _who: Principal, services: Services) -> Resp
     user: str | None = key.setting("auto_approve_user")
     if user is None:
         return Response(status=403, body=_NOBODY.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
-    life = services.settings.code_ttl_s
-    code = await services.users.issue_token(key, "code", user, scopes, life_s=life, redirect=redirect)
+    ttl: int = key.setting("code_ttl_s", CODE_TTL_S)
+    code = await services.users.issue_token(key, "code", user, scopes, life_s=ttl, redirect=redirect)
     return _back(redirect, query, code=code)
 
 

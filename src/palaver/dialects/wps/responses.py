@@ -12,28 +12,28 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.types import Agent, Conversation, Message
-from palaver.dialects.wps.errors import DebugInfo, ResponseModel, WpsError
+from palaver.dialects.wps.errors import DebugInfo, WpsError, WpsResponseModel
 
 T = TypeVar("T")
 
 TITLE_LENGTH = 16
 
 
-class EmptyObject(ResponseModel, frozen=True, kw_only=True):
+class EmptyObject(WpsResponseModel, frozen=True, kw_only=True):
     """No members."""
 
 
-class WpsPage(ResponseModel, Generic[T], frozen=True, kw_only=True):
+class WpsPage(WpsResponseModel, Generic[T], frozen=True, kw_only=True):
     items: tuple[T, ...]
     next_page_token: Annotated[str, Meta(description="Empty on the last page.")]
 
 
-class ChatCreated(ResponseModel, frozen=True, kw_only=True):
+class ChatCreated(WpsResponseModel, frozen=True, kw_only=True):
     session_id: str
     chat_id: Annotated[str, Meta(description="For cancel chat.")]
 
 
-class SessionId(ResponseModel, frozen=True, kw_only=True):
+class SessionId(WpsResponseModel, frozen=True, kw_only=True):
     session_id: str
 
 
@@ -46,7 +46,7 @@ class SessionListItem(SessionResponse, frozen=True, kw_only=True):
     mtime: Annotated[int, Meta(description="Time of the last change in Unix seconds.")]
 
 
-class SessionMessage(ResponseModel, frozen=True, kw_only=True):
+class SessionMessage(WpsResponseModel, frozen=True, kw_only=True):
     """A question or an answer."""
 
     id: str
@@ -61,13 +61,13 @@ class SessionMessage(ResponseModel, frozen=True, kw_only=True):
     events: Annotated[list[Any] | msgspec.UnsetType, Meta(description="The steps, with `with_event`.")] = msgspec.UNSET
 
 
-class WpsVariable(ResponseModel, frozen=True, kw_only=True):
+class WpsVariable(WpsResponseModel, frozen=True, kw_only=True):
     key: str
     required: bool
     description: str
 
 
-class AppDetail(ResponseModel, frozen=True, kw_only=True):
+class AppDetail(WpsResponseModel, frozen=True, kw_only=True):
     app_id: Annotated[str, Meta(description="As in the path.")]
     name: str
     description: str
@@ -75,7 +75,7 @@ class AppDetail(ResponseModel, frozen=True, kw_only=True):
     variables: tuple[WpsVariable, ...]
 
 
-class TokenResponse(ResponseModel, frozen=True, kw_only=True):
+class TokenResponse(WpsResponseModel, frozen=True, kw_only=True):
     access_token: str
     expires_in: Annotated[int, Meta(description="Seconds.")]
     refresh_token: str | msgspec.UnsetType = msgspec.UNSET
