@@ -254,6 +254,11 @@ class Principal(Value, frozen=True, kw_only=True):
     def acting_for(self, user: str) -> Principal:
         return msgspec.structs.replace(self, user=user)
 
+    def unrestricted(self) -> Principal:
+        """The same caller, allowed to use every agent."""
+        settings = {name: value for name, value in self.key.settings.items() if name != "agents"}
+        return msgspec.structs.replace(self, key=msgspec.structs.replace(self.key, settings=settings))
+
     def may_use(self, agent: Agent) -> bool:
         """Whether the key's ``agents`` setting allows this agent; without the setting, every agent is allowed."""
         allowed: list[Any] | None = self.key.settings.get("agents")

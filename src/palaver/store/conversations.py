@@ -244,24 +244,25 @@ def named(app: int, user: int, ref: Ref) -> tuple[int, int, int | None, UUID | N
     return app, user, None, as_uid(ref), clean(ref)
 
 
-def conversation(row: Row, *, with_variables: bool = True) -> Conversation:
+def conversation(row: Row, *, with_variables: bool = True, prefix: str = "") -> Conversation:
+    """The conversation in the columns whose names begin with ``prefix``."""
     return Conversation(
-        app=row["app"],
-        id=row["id"],
-        uid=row["uid"],
-        user=row["end_user"],
-        agent=row["agent"],
-        alias=row["alias"],
-        title=row["title"],
-        opening=row["opening"],
-        created=row["created"],
-        modified=row["modified"],
-        icon=row["icon"],
-        summary=row["summary"],
-        variables=None if row["variables"] is None else msgspec.json.decode(row["variables"]),
+        app=row[prefix + "app"],
+        id=row[prefix + "id"],
+        uid=row[prefix + "uid"],
+        user=row[prefix + "end_user"],
+        agent=row[prefix + "agent"],
+        alias=row[prefix + "alias"],
+        title=row[prefix + "title"],
+        opening=row[prefix + "opening"],
+        created=row[prefix + "created"],
+        modified=row[prefix + "modified"],
+        icon=row[prefix + "icon"],
+        summary=row[prefix + "summary"],
+        variables=None if row[prefix + "variables"] is None else msgspec.json.decode(row[prefix + "variables"]),
         with_variables=with_variables,
-        working=bool(row["queue"]),
-        last_status=None if row["last_status"] is None else Status(row["last_status"]),
+        working=bool(row[prefix + "queue"]),
+        last_status=None if row[prefix + "last_status"] is None else Status(row[prefix + "last_status"]),
     )
 
 

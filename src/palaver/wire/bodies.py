@@ -130,13 +130,19 @@ def as_id(number: int) -> int | None:
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
-def idempotency_key(call: Request, scope: str) -> IdempotencyKey | None:
-    """The call's ``Idempotency-Key``, or ``None`` without one. ``scope`` is the method and path, normalized to one form
-    per call. Raises ``Invalid(field="Idempotency-Key")``."""
-    key = call.headers.get("idempotency-key")
+def check_idempotency_key(request: Request) -> str | None:
+    """The request's ``Idempotency-Key``, or ``None`` without one. Raises ``Invalid(field="Idempotency-Key")``."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Invalid(field="Idempotency-Key", rule="range", detail="1 to 255 characters from 0x21 to 0x7E")
+    return key
+
+
+def idempotency_key(request: Request, scope: str) -> IdempotencyKey | None:
+    """The request's ``Idempotency-Key``, or ``None`` without one. ``scope`` is the method and path, normalized to one
+    form per call. Raises ``Invalid(field="Idempotency-Key")``."""
+    key = check_idempotency_key(request)
     if key is None:
         return None
-    if not _KEY.fullmatch(key):
-        raise Invalid(field="Idempotency-Key", rule="range", detail="1 to 255 characters from 0x21 to 0x7E")
-    body = sha256(call.body).digest() if call.upload is None else call.upload.digest
-    return IdempotencyKey(scope=scope, key=key, digest=sha256(call.query_string.encode() + b"\0" + body).digest())
+    body = sha256(request.body).digest() if request.upload is None else request.upload.digest
+    return IdempotencyKey(scope=scope, key=key, digest=sha256(request.query_string.encode() + b"\0" + body).digest())
