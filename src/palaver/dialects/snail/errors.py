@@ -6,7 +6,7 @@ Source: the vendor's page, and the wire specification ``snail.md``, sections 2.3
 from __future__ import annotations
 
 import math
-from typing import Annotated, Generic, Literal, TypeVar, assert_never
+from typing import Annotated, Literal, assert_never
 
 import msgspec
 from msgspec import Meta
@@ -38,7 +38,7 @@ NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream;charset=UTF-8"
 NOT_SIGNED_IN = 5001
 UNFORESEEN = "系统异常"
-NO_TIME = "对话超时"
+TIMED_OUT = "对话超时"
 NO_AGENT = "智能体不存在或已被禁用"
 _RULES = {
     ("page", "range"): "must be greater than 0",
@@ -52,29 +52,8 @@ _OF_A_USER = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"
 """Calls that are about an end user, and say of an unknown one that it is not there."""
 
 
-T = TypeVar("T")
-
-
 class SnailResponseModel(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What callers receive: camel case on the wire, and every member present, ``null`` without a value."""
-
-
-class SnailEnvelope(SnailResponseModel, Generic[T], frozen=True, kw_only=True):
-    """What is around every answer but streams: the documented members, then the implemented ones."""
-
-    code: Annotated[int, Meta(description="1 for success.")]
-    msg: str
-    data: T
-    status: Annotated[int, Meta(description="1 for success, 5001 for a credential or end user that is not known.")]
-    message: str
-
-
-class SnailPage(SnailEnvelope[T], Generic[T], frozen=True, kw_only=True):
-    """The same around a page of a list."""
-
-    page: int
-    size: int
-    total: Annotated[int, Meta(description="Of all pages.")]
 
 
 class SnailError(SnailResponseModel, frozen=True, kw_only=True):
@@ -139,29 +118,6 @@ def _reads_frames(request: Request) -> bool:
     if on_c(request):  # the vendor's page sends no Accept, and drops a JSON body
         return request.path == COMPLETIONS
     return request.path != SEARCH and wants_events(request)
-
-
-def success(data: object, *, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    """The success response with ``data``."""
-    return Response(body=compact_json(envelope(data)), headers=headers)
-
-
-def success_page(items: object, *, page: int, size: int, total: int) -> Response:
-    """The success response with one page of a list."""
-    return Response(body=compact_json(page_envelope(items, page=page, size=size, total=total)))
-
-
-def envelope(data: T) -> SnailEnvelope[T]:
-    return SnailEnvelope(code=1, msg="success", data=data, status=1, message="success")
-
-
-def page_envelope(items: T, *, page: int, size: int, total: int) -> SnailPage[T]:
-    return SnailPage(code=1, msg="success", data=items, status=1, message="success", page=page, size=size, total=total)
-
-
-def failed(message: str, headers: tuple[tuple[str, str], ...]) -> Response:
-    """What surface B's blocking chat answers when there is no whole answer."""
-    return Response(body=compact_json(failure(message)), headers=headers)
 
 
 def failure_reason(problem: Problem | None) -> str:

@@ -12,32 +12,7 @@ from msgspec.structs import replace
 
 from palaver.core.problems import Noun
 from palaver.dialects.snail.auth import APP_ID, APP_TOKEN, HEADER
-from palaver.dialects.snail.errors import (
-    EVENT_STREAM,
-    NDJSON,
-    C,
-    SnailEnvelope,
-    SnailError,
-    SnailPage,
-    envelope,
-    page_envelope,
-)
-from palaver.dialects.snail.requests import (
-    AgentIdRequest,
-    ConversationIdRequest,
-    EmbedTokenRequest,
-    ListConversationsRequest,
-    MessagesRequest,
-    OpenIdRequest,
-    PageRequest,
-    RegistrationRequest,
-    SearchRequest,
-    SessionRequest,
-    SnailChatRequest,
-    SnailNewConversationRequest,
-    SubscriptionRequest,
-    SurfaceBChatRequest,
-)
+from palaver.dialects.snail.errors import EVENT_STREAM, NDJSON, C, SnailError
 from palaver.dialects.snail.responses import (
     TOKEN,
     ChatPageConfig,
@@ -45,10 +20,13 @@ from palaver.dialects.snail.responses import (
     SearchResponse,
     SnailAgent,
     SnailConversation,
+    SnailEnvelope,
     SnailMessage,
     SnailPassage,
     SnailUser,
     SyncChatResponse,
+    envelope,
+    page_envelope,
 )
 from palaver.dialects.snail.stream import SnailNdjsonEncoder, SnailSseEncoder
 from palaver.wire.contract import Encoder
@@ -66,8 +44,8 @@ from palaver.wire.operation import (
 SPEC = "wire specification `snail.md`, section"
 
 
-def _response(meaning: str, shape: Any, body: SnailEnvelope[Any]) -> ResponseSpec:
-    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": msgspec.to_builtins(body)})
+def _response(meaning: str, body: SnailEnvelope[Any]) -> ResponseSpec:
+    return ResponseSpec(meaning=meaning, examples={"success": msgspec.to_builtins(body)})
 
 
 # Surface A ----------------------------------------------------------------------------------------------------------
@@ -98,7 +76,6 @@ _FRAMES = ResponseSpec(
 CHAT = Operation(
     source=f'the vendor\'s page "对话接口"; {SPEC} 4',
     body=BodySpec(
-        shape=SnailChatRequest,
         required=("agentId", "openId", "content"),
         examples={
             "the vendor's, a new conversation": {
@@ -128,14 +105,12 @@ CHAT = Operation(
 SEARCH = Operation(
     source=f"{SPEC} 5",
     body=BodySpec(
-        shape=SearchRequest,
         required=("ragId", "query"),
         examples={"a question": {"ragId": 1, "query": "How do I configure a model?"}},
     ),
     responses=(
         _response(
             "The best passages, the best first.",
-            SnailEnvelope[SearchResponse],
             envelope(
                 SearchResponse(
                     results=(
@@ -188,7 +163,7 @@ _SHOWN = SnailConversation(
     update_dt="2026-04-13T13:07:54",
 )
 _WHERE = {"agentId": 1, "openId": _OPEN_ID}
-_DONE = _response("Done.", SnailEnvelope[None], envelope(None))
+_DONE = _response("Done.", envelope(None))
 
 
 def _on_b(
@@ -212,55 +187,49 @@ def _on_b(
 AGENTS = _on_b(
     _response(
         "Agents, the one changed last first.",
-        SnailPage[list[SnailAgent]],
         page_envelope([_AGENT], page=1, size=50, total=1),
     ),
-    query=QuerySpec(shape=PageRequest, example={"page": 1, "size": 50}),
+    query=QuerySpec(example={"page": 1, "size": 50}),
 )
 AGENT = _on_b(
-    _response("The agent.", SnailEnvelope[SnailAgent], envelope(_AGENT)),
-    query=QuerySpec(shape=AgentIdRequest, required=("agentId",), example={"agentId": 1}),
+    _response("The agent.", envelope(_AGENT)),
+    query=QuerySpec(required=("agentId",), example={"agentId": 1}),
     finds=("agent",),
 )
 SUBSCRIBED = _on_b(
     _response(
         "The agents that the user subscribed.",
-        SnailEnvelope[list[SnailAgent]],
         envelope([replace(_AGENT, subscribed=True)]),
     ),
-    query=QuerySpec(shape=OpenIdRequest, required=("openId",), example={"openId": _OPEN_ID}),
+    query=QuerySpec(required=("openId",), example={"openId": _OPEN_ID}),
     finds=("user",),
 )
 SUBSCRIBE = _on_b(
     _DONE,
-    body=BodySpec(shape=SubscriptionRequest, required=("openId", "agentId"), examples={"an agent": {**_WHERE}}),
+    body=BodySpec(required=("openId", "agentId"), examples={"an agent": {**_WHERE}}),
     finds=("agent", "user"),
 )
-UNSUBSCRIBE = _on_b(
-    _DONE, query=QuerySpec(shape=SubscriptionRequest, required=("openId", "agentId"), example=_WHERE), finds=("user",)
-)
+UNSUBSCRIBE = _on_b(_DONE, query=QuerySpec(required=("openId", "agentId"), example=_WHERE), finds=("user",))
 REGISTER = _on_b(
-    _response("The user; `created` says whether it is a new one.", SnailEnvelope[SnailUser], envelope(_USER)),
-    body=BodySpec(shape=RegistrationRequest, examples={"a user": {"externalId": "ann", "nickname": "Ann"}}),
+    _response("The user; `created` says whether it is a new one.", envelope(_USER)),
+    body=BodySpec(examples={"a user": {"externalId": "ann", "nickname": "Ann"}}),
 )
 USER = _on_b(
-    _response("The user.", SnailEnvelope[SnailUser], envelope(_USER)),
-    query=QuerySpec(shape=OpenIdRequest, required=("openId",), example={"openId": _OPEN_ID}),
+    _response("The user.", envelope(_USER)),
+    query=QuerySpec(required=("openId",), example={"openId": _OPEN_ID}),
     finds=("user",),
 )
 CONVERSATIONS = _on_b(
     _response(
         "Conversations, the one changed last first.",
-        SnailPage[list[SnailConversation]],
         page_envelope([_SHOWN], page=1, size=20, total=1),
     ),
-    query=QuerySpec(shape=ListConversationsRequest, required=("agentId", "openId"), example=_WHERE),
+    query=QuerySpec(required=("agentId", "openId"), example=_WHERE),
     finds=("user",),
 )
 NEW_CONVERSATION = _on_b(
-    _response("The conversation.", SnailEnvelope[SnailConversation], envelope(_SHOWN)),
+    _response("The conversation.", envelope(_SHOWN)),
     body=BodySpec(
-        shape=SnailNewConversationRequest,
         required=("agentId", "openId", "title"),
         examples={"a conversation": {**_WHERE, "title": "Weather"}},
     ),
@@ -268,13 +237,12 @@ NEW_CONVERSATION = _on_b(
 )
 OLD_CONVERSATIONS = _on_b(
     _DONE,
-    query=QuerySpec(shape=ConversationIdRequest, required=("agentId", "openId"), example=_WHERE),
+    query=QuerySpec(required=("agentId", "openId"), example=_WHERE),
     finds=("user",),
 )
 MESSAGES = _on_b(
     _response(
         "What was said, oldest first; nothing for a conversation there is not.",
-        SnailEnvelope[list[SnailMessage]],
         envelope(
             [
                 SnailMessage(
@@ -288,14 +256,12 @@ MESSAGES = _on_b(
         ),
     ),
     query=QuerySpec(
-        shape=MessagesRequest,
         required=("agentId", "conversationId", "openId"),
         example={**_WHERE, "conversationId": _CONVERSATION},
     ),
     finds=("user",),
 )
 _TALK = BodySpec(
-    shape=SurfaceBChatRequest,
     required=("agentId", "openId", "content"),
     examples={"a message": {**_WHERE, "content": "What is the weather like?"}},
 )
@@ -303,7 +269,6 @@ TALK = _on_b(_FRAMES, body=_TALK, finds=("agent", "user"), section="6")
 TALK_SYNC = _on_b(
     _response(
         "The whole answer.",
-        SnailEnvelope[SyncChatResponse],
         envelope(SyncChatResponse(conversation_id=_CONVERSATION, content="It is sunny.", duration_ms=1450)),
     ),
     body=_TALK,
@@ -311,7 +276,6 @@ TALK_SYNC = _on_b(
 )
 _ISSUED = _response(
     "The token, with which the user's browser calls surfaces A and C.",
-    SnailEnvelope[EmbedTokenResponse],
     envelope(
         EmbedTokenResponse(
             token="eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",  # noqa: S106  an example
@@ -327,12 +291,12 @@ _ISSUED = _response(
 )
 EMBED_TOKEN = _on_b(
     _ISSUED,
-    body=BodySpec(shape=EmbedTokenRequest, required=("openId",), examples={"for an hour": {"openId": _OPEN_ID}}),
+    body=BodySpec(required=("openId",), examples={"for an hour": {"openId": _OPEN_ID}}),
     finds=("user",),
 )
 EMBED_TOKEN_BY_QUERY = _on_b(
     _ISSUED,
-    query=QuerySpec(shape=EmbedTokenRequest, required=("openId",), example={"openId": _OPEN_ID}),
+    query=QuerySpec(required=("openId",), example={"openId": _OPEN_ID}),
     finds=("user",),
 )
 
@@ -357,7 +321,6 @@ CONFIG = Operation(
     responses=(
         _response(
             "The page's configuration.",
-            SnailEnvelope[ChatPageConfig],
             envelope(ChatPageConfig(gateway_path=C, page_title="Chat", logo="", resource_base_url="")),
         ),
     ),
@@ -365,7 +328,6 @@ CONFIG = Operation(
 SESSION = Operation(
     source=f"{SPEC} 8",
     body=BodySpec(
-        shape=SessionRequest,
         required=("openId",),
         examples={
             "for an embed token": {
@@ -381,33 +343,27 @@ SESSION = Operation(
 _USERS = ("openId",)
 """What the caller's token says."""
 _ONE: dict[str, Any] = {"agentId": 1}
-_BY_AGENT = QuerySpec(shape=AgentIdRequest, required=("agentId",), example=_ONE)
+_BY_AGENT = QuerySpec(required=("agentId",), example=_ONE)
 C_AGENTS = _on_c(AGENTS, query=AGENTS.query)
 C_AGENT = _on_c(AGENT, query=_BY_AGENT)
-C_SUBSCRIBED = _on_c(SUBSCRIBED)
-C_SUBSCRIPTION = _on_c(
-    UNSUBSCRIBE, query=QuerySpec(shape=SubscriptionRequest, without=_USERS, required=("agentId",), example=_ONE)
-)
+C_SUBSCRIBED = _on_c(SUBSCRIBED, query=QuerySpec(without=_USERS))
+C_SUBSCRIPTION = _on_c(UNSUBSCRIBE, query=QuerySpec(without=_USERS, required=("agentId",), example=_ONE))
 C_CONVERSATIONS = _on_c(
     CONVERSATIONS,
-    query=QuerySpec(shape=ListConversationsRequest, without=_USERS, required=("agentId",), example=_ONE | {"size": 50}),
+    query=QuerySpec(without=_USERS, required=("agentId",), example=_ONE | {"size": 50}),
 )
 C_NEW_CONVERSATION = _on_c(
     NEW_CONVERSATION,
     body=BodySpec(
-        shape=SnailNewConversationRequest,
         without=_USERS,
         required=("agentId", "title"),
         examples={"a conversation": _ONE | {"title": "Weather"}},
     ),
 )
-C_OLD_CONVERSATIONS = _on_c(
-    OLD_CONVERSATIONS, query=QuerySpec(shape=ConversationIdRequest, without=_USERS, required=("agentId",), example=_ONE)
-)
+C_OLD_CONVERSATIONS = _on_c(OLD_CONVERSATIONS, query=QuerySpec(without=_USERS, required=("agentId",), example=_ONE))
 C_MESSAGES = _on_c(
     MESSAGES,
     query=QuerySpec(
-        shape=MessagesRequest,
         without=_USERS,
         required=("agentId", "conversationId"),
         example=_ONE | {"conversationId": _CONVERSATION},
@@ -416,7 +372,6 @@ C_MESSAGES = _on_c(
 C_TALK = _on_c(
     TALK,
     body=BodySpec(
-        shape=SurfaceBChatRequest,
         without=_USERS,
         required=("agentId", "content"),
         examples={"a message": _ONE | {"content": "What is the weather like?"}},

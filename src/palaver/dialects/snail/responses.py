@@ -1,21 +1,46 @@
-"""What callers get to see of the nouns. Source: wire specification ``snail.md``, sections 4.2 and 7."""
+"""Response bodies, and the envelope that they share.
+
+Source: wire specification ``snail.md``, sections 3 to 5, 7 and 8.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 from msgspec import Meta
 
 from palaver.core.types import Agent, Conversation, Message, Passage, User
-from palaver.dialects.snail.errors import SnailResponseModel, failure_reason
+from palaver.dialects.snail.errors import SnailError, SnailResponseModel, failure_reason
+from palaver.wire.contract import ResponseType
+from palaver.wire.responses import JSONValue, json_response
+
+T = TypeVar("T")
 
 QUESTIONS = 8
 TITLE = 16
 """How many characters of its first message are a conversation's title until it is given one."""
 SPACED, JOINED = "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"
 TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
+
+
+class SnailEnvelope(SnailResponseModel, Generic[T], frozen=True, kw_only=True):
+    """The envelope of every response except streams: the documented members, then those of the vendor's server."""
+
+    code: Annotated[int, Meta(description="1 for success.")]
+    msg: str
+    data: T
+    status: Annotated[int, Meta(description="1 for success, 5001 for an unknown credential or end user.")]
+    message: str
+
+
+class SnailPage(SnailEnvelope[T], Generic[T], frozen=True, kw_only=True):
+    """The envelope of a page of a list."""
+
+    page: int
+    size: int
+    total: Annotated[int, Meta(description="Across all pages.")]
 
 
 class SnailAgent(SnailResponseModel, frozen=True, kw_only=True):
@@ -114,6 +139,39 @@ class ChatPageConfig(SnailResponseModel, frozen=True, kw_only=True):
     page_title: str
     logo: str
     resource_base_url: str
+
+
+# In the envelope ----------------------------------------------------------------------------------------------------
+
+
+def envelope(data: T) -> SnailEnvelope[T]:
+    return SnailEnvelope(code=1, msg="success", data=data, status=1, message="success")
+
+
+def page_envelope(items: list[T], *, page: int, size: int, total: int) -> SnailPage[list[T]]:
+    return SnailPage(code=1, msg="success", data=items, status=1, message="success", page=page, size=size, total=total)
+
+
+def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+    """A ``shape`` in the envelope."""
+    return json_response(cast("Any", SnailEnvelope)[shape], lambda _request, data: envelope(data))
+
+
+def success_page(shape: type[T]) -> ResponseType[JSONValue[SnailPage[list[T]]]]:
+    """A page of a list of ``shape``, from ``page_envelope``."""
+    return json_response(cast("Any", SnailPage)[list[shape]], lambda _request, page: page)
+
+
+def success_or_error(shape: type[T]) -> ResponseType[JSONValue[T | SnailError]]:
+    """A ``shape`` in the envelope, or an error that is not a ``Problem`` of the request."""
+    return json_response(
+        cast("Any", SnailEnvelope)[shape],
+        lambda _request, data: data if isinstance(data, SnailError) else envelope(data),
+    )
+
+
+DONE: ResponseType[JSONValue[None]] = json_response(SnailEnvelope[None], lambda _request, _data: envelope(None))
+"""Success without data."""
 
 
 # From core's values -------------------------------------------------------------------------------------------------
