@@ -184,13 +184,7 @@ def _services(
         media=Media(models),
         idempotency=idempotency,
         knowledge=KnowledgeBases(store.agents, retriever),
-        settings=PublicSettings(
-            timezone=ZoneInfo(settings.timezone),
-            language=settings.language,
-            token_ttl_s=settings.token_ttl_s,
-            refresh_token_ttl_s=settings.refresh_token_ttl_s,
-            code_ttl_s=settings.code_ttl_s,
-        ),
+        settings=PublicSettings(timezone=ZoneInfo(settings.timezone), language=settings.language),
     )
 
 
