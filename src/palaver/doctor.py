@@ -15,8 +15,10 @@ import aiohttp
 import msgspec
 import psutil
 
-from palaver.app import Core, build_models, open_core
+from palaver.app import build_models, open_core
 from palaver.config import OTHER_VARIABLES, Settings, SettingsError, load
+from palaver.core.admin.admin import Admin
+from palaver.core.admin.credentials import unknown_agents
 from palaver.core.problems import Internal, Problem
 from palaver.core.types import Agent, ApiKey, Value
 from palaver.http.uvicorn_server import bind_socket
@@ -299,11 +301,13 @@ async def _migrated(connection: Connection) -> Finding:
 async def _contents(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[Finding]:
     try:
         async with open_core(settings, environment) as core:
-            agents = await core.store.agents.all()
+            admin = core.admin()
+            agents = await admin.agents.all()
             async for finding in models(core.models, [agent for _, agent in agents]):
                 yield finding
-            yield await _knowledge(core, agents)
-            for finding in keys(await core.store.keys.all(), agents, datetime.now(UTC)):
+            yield await _knowledge(admin, agents)
+            credentials = [(one.application, one.key) for one in await admin.credentials.all()]
+            for finding in keys(credentials, agents, datetime.now(UTC)):
                 yield finding
     except (Problem, SettingsError) as problem:
         detail = problem.detail if isinstance(problem, Internal) else str(problem)
@@ -342,12 +346,12 @@ def _model_remedy(spec: str | None, fallback: bool) -> str:
     return f"fix {where}, OPENAI_BASE_URL or OPENAI_API_KEY, or start the endpoint"
 
 
-async def _knowledge(core: Core, agents: Sequence[tuple[str, Agent]]) -> Finding:
+async def _knowledge(admin: Admin, agents: Sequence[tuple[str, Agent]]) -> Finding:
     missing = [
-        f"{app}/{agent.name} names {name!r}"
+        f"{app}/{check.name} names {name!r}"
         for app, agent in agents
-        for name in agent.spec.knowledge
-        if await core.store.knowledge.get(agent.app, name) is None
+        for check in await admin.agents.check(app, [agent.spec])
+        for name in check.missing_knowledge
     ]
     if missing:
         remedy = "create it (palaver knowledge add NAME PATH), or fix the agent file"
@@ -386,14 +390,6 @@ WEAK = (
 def weak_signature(key: ApiKey) -> bool:
     """Whether calls are signed as the Sonaops page first had it, which is that dialect's default."""
     return key.dialect == "sonaops" and key.setting("signature", "sha256") == "sha256"
-
-
-def unknown_agents(key: ApiKey, agents: Sequence[Agent]) -> list[str]:
-    """What the key's settings name that is none of ``agents``."""
-    allowed: list[Any] = key.settings.get("agents") or []
-    single = key.settings.get("agent")
-    named = [str(entry) for entry in (allowed if single is None else [*allowed, single])]
-    return [name for name in named if not any(name in agent.names for agent in agents)]
 
 
 def _expiry(key: ApiKey) -> datetime | None:

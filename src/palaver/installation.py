@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
@@ -16,6 +16,9 @@ from palaver.store.migrate import migrate
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key, replace_master_key_file
 
 log = structlog.get_logger("palaver")
+
+PENDING_MASTER_KEY = "master.key.new"
+"""Stays next to the current key's file if a rotation fails halfway."""
 
 
 @asynccontextmanager
@@ -84,6 +87,21 @@ def master_key(settings: Settings) -> bytes:
         return master_key_file(settings.folder / "master.key")
     except (ValueError, OSError) as error:
         raise SettingsError(f"master_key: {error}") from error
+
+
+@contextmanager
+def pending_master_key(settings: Settings, master: bytes) -> Generator[Path | None]:
+    """Store a new master key before the block encrypts anything with it, so that it cannot be lost: next to the file of
+    the current one, which it replaces if the block succeeds. Yields that file; ``None``, with nothing stored, if the
+    key is set in the environment or a settings file."""
+    if settings.master_key is not None:
+        yield None
+        return
+    file = settings.folder / "master.key"
+    pending = file.with_name(PENDING_MASTER_KEY)
+    replace_master_key_file(pending, master)
+    yield file
+    pending.replace(file)
 
 
 def keep_master_key(settings: Settings, master: bytes) -> bool:

@@ -20,13 +20,13 @@ from uuid import UUID
 import typer
 
 from palaver.app import Core, open_core
-from palaver.cli.command import App, Data, DatabaseUrl, assignment, settings_for, the_agent, the_app
+from palaver.cli.command import App, Data, DatabaseUrl, assignment, settings_for
 from palaver.cli.printers import JsonPrinter, PlainPrinter, TerminalPrinter, TurnPrinter
 from palaver.cli.terminal import err, out, print_note
 from palaver.config import Settings
 from palaver.core.chat import NewMessage
 from palaver.core.problems import Invalid
-from palaver.core.types import Agent, ApiKey, Application, Principal, Ref, RunEnded, Status, Text, as_uid, clean
+from palaver.core.types import Agent, ApiKey, Principal, Ref, RunEnded, Status, Text, as_uid, clean
 from palaver.server import shutdown_signals
 
 T = TypeVar("T")
@@ -164,17 +164,16 @@ class ChatSession:
         """Raises ``NotFound``, ``Invalid``."""
         if not user.strip():
             raise Invalid(field="--user", rule="required", detail="an end user needs a name")
-        owner = await the_app(core, app)
-        found = await the_agent(core, owner, agent)
-        if not found.spec.enabled:
-            print_note(f"The agent {found.name!r} is disabled: API callers cannot reach it.")
-        if core.models.quotes_only(found.spec.model):
+        stored = await core.admin().agents.get(app, agent)
+        if not stored.spec.enabled:
+            print_note(f"The agent {stored.name!r} is disabled: API callers cannot reach it.")
+        if core.models.quotes_only(stored.spec.model):
             print_note("The model 'extract' only quotes documents; run 'palaver doctor' to see how to set another one.")
-        who = operator(owner).acting_for(clean(user))
+        who = operator(stored.app).acting_for(clean(user))
         ref = None if conversation is None else _ref(conversation)
         if isinstance(ref, int | UUID):
             ref = (await core.chat.conversation(who, ref)).id
-        return cls(core, who, found, ref, show, variables)
+        return cls(core, who, stored, ref, show, variables)
 
     def greet(self) -> None:
         if self._conversation is None:
@@ -215,9 +214,9 @@ class ChatSession:
             self._core.runs.stop(self._run)
 
 
-def operator(app: Application) -> Principal:
-    """Who runs the command: no caller with a credential, so none's limits and restrictions are met."""
-    return Principal(key=ApiKey(app=app.id, number=0, dialect="", id="", secret="", enabled=True, settings={}))
+def operator(app: int) -> Principal:
+    """The operator as a caller of the application: without a credential, so without its limits and restrictions."""
+    return Principal(key=ApiKey(app=app, number=0, dialect="", id="", secret="", enabled=True, settings={}))
 
 
 def _ref(text: str) -> Ref:

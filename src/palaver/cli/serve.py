@@ -15,14 +15,14 @@ from rich.text import Text
 
 import palaver
 from palaver import app, server
-from palaver.cli.agent import named
-from palaver.cli.command import Data, DatabaseUrl, Json, on_core, records_audit, run
+from palaver.cli.agent import agent_json
+from palaver.cli.command import Data, DatabaseUrl, Json, actor, on_core, run
 from palaver.cli.errors import cannot_listen
-from palaver.cli.key import credential
+from palaver.cli.key import credential_json
 from palaver.cli.terminal import out, print_error, print_json, print_line, print_note
 from palaver.config import Settings, load
 from palaver.core.types import ApiKey
-from palaver.demo import APP, Demo, address, ensure_demo, remember_address, sample
+from palaver.demo import APP, Demo, address, ensure_demo, recreate_demo, remember_address, sample
 from palaver.logs import configure_logs
 from palaver.supervisor import receive_start
 
@@ -87,7 +87,6 @@ def worker() -> None:
 
 
 @on_core
-@records_audit("demo")
 async def demo(
     core: app.Core,
     *,
@@ -99,23 +98,23 @@ async def demo(
     if dialect is not None and dialect not in known:
         print_error(f"there is no dialect {dialect!r}; choose one of: {', '.join(sorted(known))}")
         raise typer.Exit(2)
-    made = await ensure_demo(core, app.all_dialects(), again=True)
+    complete = await recreate_demo(core, app.all_dialects(), actor=actor())
     base_url = await address(core)
     if json:
         print_json(
             {
                 "base_url": base_url,
                 "app": APP,
-                "agent": None if made.agent is None else named(made.agent),
+                "agent": None if complete.agent is None else agent_json(complete.agent),
                 "credentials": {
-                    key.dialect: credential(APP, key, secret=True)
-                    for key in made.keys
+                    key.dialect: credential_json(APP, key, secret=True)
+                    for key in complete.keys
                     if dialect in {None, key.dialect}
                 },
             }
         )
         return
-    _show(made, base_url, dialect)
+    _show(complete, base_url, dialect)
 
 
 class Welcome:
@@ -142,7 +141,7 @@ class Welcome:
             f"No demo was created: other machines can reach {host}. Set PALAVER_DEMO=true to create it anyway, or"
             f" PALAVER_DEMO=false to hide this message. Without --host {host}, the demo is local to this machine."
         )
-        if await core.store.applications.get(APP) is not None:
+        if any(one.name == APP for one in await core.admin().applications.all()):
             print_note(
                 f"The demo from an earlier start still exists and is served; delete it with 'palaver app delete {APP}'."
             )
