@@ -1,4 +1,4 @@
-"""``palaver agent``: agents, each described by a file."""
+"""``palaver agent``: agents, configured by agent files."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def agent_json(agent: Agent) -> dict[str, object]:
 
 
 def read(file: str) -> AgentSpec:
-    """The agent in ``file``; ``-`` is standard input. Raises ``AgentFileError``, ``Invalid``, ``OSError``."""
+    """Parse the agent file ``file``; ``-`` is standard input. Raises ``AgentFileError``, ``Invalid``, ``OSError``."""
     name = "standard input" if file == "-" else file
     raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     try:
@@ -149,7 +149,7 @@ def read(file: str) -> AgentSpec:
 
 
 def _files(paths: Sequence[str]) -> list[str]:
-    """``paths``, with the files of a folder in its place. Raises ``Invalid`` for a folder without any."""
+    """``paths``, each folder replaced by its agent files. Raises ``Invalid`` for a folder without any."""
     files: list[str] = []
     for path in paths:
         if not Path(path).is_dir():

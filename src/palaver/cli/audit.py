@@ -1,4 +1,4 @@
-"""``palaver audit``: what commands changed."""
+"""``palaver audit``: the log of changes made by commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a command line to core and back: settings, logs, a database, signals."""
+"""Runs a command: settings, logging, the database, signals, and the options that commands share."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ OnlyApp = Annotated[
 AnyApp = Annotated[str | None, typer.Option("--app", metavar="NAME", help="Only this application.", show_default=False)]
 
 
-def _ask(yes: bool) -> bool:
-    """Before the event loop runs, under which a prompt could not be left with Ctrl-C."""
+def _confirm(yes: bool) -> bool:
+    """Prompt before the event loop runs: within it, Ctrl-C would not end the prompt."""
     if not yes and sys.stdin.isatty():
         typer.confirm("This cannot be undone. Go on?", abort=True, err=True)
     return True
 
 
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", callback=_ask, help="Skip the confirmation (scripts are never prompted).")
+    bool, typer.Option("--yes", "-y", callback=_confirm, help="Skip the confirmation (scripts are never prompted).")
 ]
 
 _COMMON = (
@@ -124,16 +124,16 @@ def actor() -> str:
 
 
 def run(work: Coroutine[Any, Any, T], *, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
-    """Run ``work`` to its end. SIGTERM ends it as Ctrl-C does: in order, the embedded PostgreSQL stopped. So does the
-    closing of the terminal."""
+    """Run ``work`` to completion. SIGTERM and closing the terminal cancel it like Ctrl-C: with a graceful shutdown that
+    stops the embedded PostgreSQL."""
     with asyncio.Runner(loop_factory=loop) as runner:
         try:
-            return runner.run(_ending_when_told(work))
+            return runner.run(_cancelled_by_signals(work))
         except asyncio.CancelledError:
             raise typer.Exit(128 + signal.SIGTERM) from None
 
 
-async def _ending_when_told(work: Coroutine[Any, Any, T]) -> T:
+async def _cancelled_by_signals(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
     for name in shutdown_signals():
@@ -142,7 +142,7 @@ async def _ending_when_told(work: Coroutine[Any, Any, T]) -> T:
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """``NAME=VALUE``, the value read as JSON where it is JSON, else as text."""
+    """Parse ``NAME=VALUE``; the value is parsed as JSON if it is JSON, else it is text."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise typer.BadParameter(f"{text!r} is not NAME=VALUE")

@@ -30,7 +30,7 @@ from palaver.wire.contract import Dialect
 
 _DURATION = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-LONGEST_OVERLAP_S = 30 * 86_400
+MAX_OVERLAP_S = 30 * 86_400
 
 group = typer.Typer(name="key", help="Create, list, rotate and revoke API credentials.", no_args_is_help=True)
 
@@ -38,21 +38,21 @@ group = typer.Typer(name="key", help="Create, list, rotate and revoke API creden
 def dialect_named(name: str | Dialect) -> Dialect:
     if isinstance(name, Dialect):
         return name
-    known = {dialect.name: dialect for dialect in all_dialects()}
-    if name not in known:
-        raise typer.BadParameter(f"there is no dialect {name!r}; choose one of: {', '.join(known)}")
-    return known[name]
+    dialects = {dialect.name: dialect for dialect in all_dialects()}
+    if name not in dialects:
+        raise typer.BadParameter(f"there is no dialect {name!r}; choose one of: {', '.join(dialects)}")
+    return dialects[name]
 
 
 class SettingsHelp(TyperCommand):
-    """A command whose help ends with the dialects and their settings, which take time to load."""
+    """A command whose help ends with the dialects and their settings, loaded only then."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.epilog = "\n\n".join(_every_setting())
+        self.epilog = "\n\n".join(_settings_help())
         super().format_help(ctx, formatter)
 
 
-def _every_setting() -> list[str]:
+def _settings_help() -> list[str]:
     dialects = all_dialects()
     counts = Counter(one.name for dialect in dialects for one in dialect.settings)
     shared = [name for name, count in counts.items() if count == len(dialects)]
@@ -61,17 +61,17 @@ def _every_setting() -> list[str]:
         f"Dialects: {', '.join(own)}.",
         f"Settings for all dialects: {', '.join(shared)}.",
         *(f"Additional settings for {name}: {', '.join(names)}." for name, names in own.items() if names),
-        "'palaver key settings DIALECT' says what each means.",
+        "'palaver key settings DIALECT' explains them.",
     ]
 
 
 def duration(text: str | int) -> int:
-    """Seconds of ``90s``, ``15m``, ``1h``, ``2d``."""
+    """Parse a duration such as ``90s``, ``15m``, ``1h`` or ``2d``, in seconds."""
     if isinstance(text, int):
         return text
     match = _DURATION.fullmatch(text.strip())
     seconds = 0 if match is None else int(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds <= LONGEST_OVERLAP_S:
+    if not 0 < seconds <= MAX_OVERLAP_S:
         raise typer.BadParameter(f"{text!r} is not a duration from 1s to 30d, such as 90s, 15m, 1h or 2d")
     return seconds
 
@@ -255,10 +255,10 @@ async def rotate_master(
     """Re-encrypt all stored secrets with a new master key. Servers can keep running; credentials stay valid."""
     master = secrets.token_bytes(32) if new_key_file is None else _key_in(new_key_file)
     with pending_master_key(core.settings, master) as file:
-        if file is None and new_key_file is None:  # shown before anything is encrypted with it: it cannot get lost
-            shown = master.hex()
-            print_json({"master_key": shown}) if json else print_line(
-                f"The new master key, for PALAVER_MASTER_KEY: {shown}"
+        if file is None and new_key_file is None:  # printed first: it must not get lost
+            text = master.hex()
+            print_json({"master_key": text}) if json else print_line(
+                f"The new master key, for PALAVER_MASTER_KEY: {text}"
             )
             sys.stdout.flush()
         count = await core.admin(actor()).credentials.rotate_master_key(master)
@@ -276,11 +276,11 @@ def _key_in(file: Path) -> bytes:
 
 def credential_json(app: str, key: ApiKey, *, secret: bool) -> dict[str, Any]:
     """A credential in ``--json`` output."""
-    shown = {"secret": key.secret} if secret else {}
-    shown |= {"label": key.label} if key.label else {}
+    optional = {"secret": key.secret} if secret else {}
+    optional |= {"label": key.label} if key.label else {}
     if key.previous_secret is not None:
-        shown["old_secret_until"] = datetime.fromtimestamp(key.previous_until, UTC).isoformat(timespec="seconds")
-    return {"dialect": key.dialect, "app": app, "id": key.id, **shown, "settings": _settings(key)}
+        optional["old_secret_until"] = datetime.fromtimestamp(key.previous_until, UTC).isoformat(timespec="seconds")
+    return {"dialect": key.dialect, "app": app, "id": key.id, **optional, "settings": _settings(key)}
 
 
 def _settings(key: ApiKey) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def _assignments(texts: Sequence[str] | None) -> dict[str, Any]:
 
 @contextmanager
 def _named_options() -> Generator[None]:
-    """An id, a secret or a label that is not allowed is an error of its option."""
+    """Reports an invalid id, secret or label as an error of that option."""
     try:
         yield
     except Invalid as problem:

@@ -1,4 +1,4 @@
-"""``palaver knowledge``: the documents that agents answer from."""
+"""``palaver knowledge``: knowledge bases and their documents."""
 
 from __future__ import annotations
 
