@@ -188,16 +188,16 @@ def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = 
         return None
 
     callers = RevocationWatcher(core.store.keys.enabled)
-    core.store.keys.on_change(callers.look)
+    core.store.keys.on_change(callers.check)
     return App(
         dialects=all_dialects(),
-        room=core.services,
+        services=core.services,
         admission=core.admission,
         metrics=metrics or _metrics(core, heartbeats, Connections(connection_limits(core.settings)), Watchdog()),
-        pulse=heartbeats,
+        heartbeats=heartbeats,
         ready=ready,
-        bodies=BodyReader(body_limits(core.settings)),
-        callers=callers,
+        body_reader=BodyReader(body_limits(core.settings)),
+        revocations=callers,
         site_url=core.settings.site_url,
         language=core.settings.language,
     )

@@ -84,7 +84,7 @@ def test_a_turn_of_another_process_is_stopped_there_unless_somebody_reads_it_any
         async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
             first = await here.say(await here.agent("- text: begun\n- wait: 5\n- text: never"))
             await here.begun(first)
-            watching = await there.core.chat.resume(there.who, first.run_uid)
+            watching = await there.core.chat.resume(first)
             first.reader.close()
             quick = await there.agent(QUICK)
             second = await there.say(quick, conversation=first.conversation.id, stop_abandoned=True)

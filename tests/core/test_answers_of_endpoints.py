@@ -31,7 +31,7 @@ def test_the_usage_in_the_last_piece_counts_when_a_run_is_stopped(
         ):
             sent = await on.say(await on.agent(model="openai:m"))
             await on.begun(sent, "so " * len(reports))
-            assert await on.core.chat.stop_run(on.who, sent.run_uid)
+            assert await on.core.chat.stop_run(sent)
             ended = await on.ended(sent)
             assert (ended.status, ended.usage) == (Status.STOPPED, Usage(prompt=3, completion=reports[-1]))
 

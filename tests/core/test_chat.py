@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_an_answer_comes_as_it_is_made_and_is_kept(database_url: str, tmp_path: 
             assert ended is not None
             assert ended == RunEnded(status=Status.COMPLETE, usage=Usage(prompt=3, completion=2), at=ended.at)
             assert isinstance(events[0], PartStarted)
-            question, answer = await on.core.chat.list_messages(on.who, sent.conversation.id)
+            question, answer = await on.core.chat.list_messages(on.who, sent.conversation)
             assert question.text == "hi"
             assert (answer.uid, answer.parts, answer.ended) == (sent.run_uid, parts, ended)
 
@@ -67,7 +68,7 @@ def test_a_reader_that_goes_away_changes_nothing(database_url: str, tmp_path: Pa
             sent = await on.say(await on.agent("- repeat: {text: ab, times: 40, every: 0.005}"))
             await sent.reader.wait()
             sent.reader.close()
-            again = await on.core.chat.resume(on.who, sent.run_uid)
+            again = await on.core.chat.resume(sent)
             _, (parts, _) = await read(again)
             assert parts == (Text(text="ab" * 40),)
 
@@ -79,11 +80,11 @@ def test_a_run_is_taken_up_exactly_from_any_cursor_live_and_later(database_url: 
         async with stage(database_url, tmp_path) as on:
             sent = await on.say(await on.agent("- think: 思考\n- repeat: {text: 你好, times: 30, every: 0.003}"))
             cursors = range(0, 66, 5)
-            live = [await on.core.chat.resume(on.who, sent.run_uid, after) for after in cursors if after <= 5]
+            live = [await on.core.chat.resume(sent, after) for after in cursors if after <= 5]
             for after, reader in zip(cursors, live, strict=False):
                 await check(reader, after)
             for after in cursors:
-                await check(await on.core.chat.resume(on.who, sent.run_uid, after), after)
+                await check(await on.core.chat.resume(sent, after), after)
 
     async def check(reader: RunReader, after: int) -> None:
         """Cursors: the thinking part, its 2 characters, the answer's part, its 60 characters, the end."""
@@ -100,16 +101,17 @@ def test_a_run_of_somebody_else_is_not_found(database_url: str, tmp_path: Path) 
             sent = await on.say(await on.agent("- text: secret"))
             await on.ended(sent)
             bob = on.who.acting_for("bob")
-            for ask in (
-                on.core.chat.resume(bob, sent.run_uid),
+            calls: tuple[Awaitable[object], ...] = (
+                on.core.chat.open_run(bob, sent.run_uid),
+                on.core.chat.open_conversation(bob, sent.conversation.id),
                 on.core.chat.conversation(bob, sent.conversation.id),
-                on.core.chat.list_messages(bob, sent.conversation.uid),
+                on.core.chat.conversation(bob, sent.conversation.uid),
                 on.core.chat.rename_conversation(bob, sent.conversation.id, "mine"),
                 on.core.chat.delete_conversation(bob, sent.conversation.id),
-                on.core.chat.stop(bob, sent.conversation.id),
-            ):
+            )
+            for call in calls:
                 with pytest.raises(NotFound):
-                    await ask
+                    await call
             assert await on.core.chat.conversations(bob, ConversationQuery()) == []
 
     run(scene())
@@ -123,11 +125,11 @@ def test_stop_ends_the_turn_at_once_and_keeps_its_text(database_url: str, tmp_pa
             waiting = await on.say(agent, conversation=sent.conversation.id)
             while not any(isinstance(event, TextDelta) for event in sent.reader.take()):
                 await sent.reader.wait()
-            assert await on.core.chat.stop(on.who, sent.conversation.id) == 2
+            assert await on.core.chat.stop(sent.conversation) == 2
             assert (await on.ended(waiting)).status is Status.STOPPED
-            messages = await on.core.chat.list_messages(on.who, sent.conversation.id)
+            messages = await on.core.chat.list_messages(on.who, sent.conversation)
             assert [message.text for message in messages] == ["hi", "begun", "hi", ""]
-            assert await on.core.chat.stop(on.who, sent.conversation.id) == 0
+            assert await on.core.chat.stop(sent.conversation) == 0
             quick = await on.agent("- text: on we go")
             assert (await on.ended(await on.say(quick, conversation=sent.conversation.id))).status is Status.COMPLETE
 
@@ -181,7 +183,7 @@ def test_a_run_that_fails_keeps_its_text_and_says_why(
             assert ended.status is Status.FAILED
             assert ended.problem is not None
             assert (ended.problem.kind, ended.problem.data()["reason"]) == (problem.kind, problem.data()["reason"])
-            answer = (await on.core.chat.list_messages(on.who, sent.conversation.id))[1]
+            answer = (await on.core.chat.list_messages(on.who, sent.conversation))[1]
             assert answer.text == text
             assert answer.ended == ended
 
@@ -270,7 +272,7 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
             stored = await on.core.store.runs.open(opening)
             assert isinstance(stored, StoredTurn)
             assert not stored.first
-            await on.core.chat.stop_run(on.who, first.run_uid)
+            await on.core.chat.stop_run(first)
             await on.ended(first)
             context = TurnContext(
                 agent=agent, user=user.id, conversation=first.conversation.id, question=stored.question, variables={}
@@ -284,7 +286,7 @@ def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(database_url:
 
 
 async def on_history(on: Stage, sent: Turn) -> list[str]:
-    return [message.text for message in await on.core.chat.list_messages(on.who, sent.conversation.id)]
+    return [message.text for message in await on.core.chat.list_messages(on.who, sent.conversation)]
 
 
 def test_closing_saves_what_was_said_and_says_it_was_interrupted(database_url: str, tmp_path: Path) -> None:
@@ -299,7 +301,7 @@ def test_closing_saves_what_was_said_and_says_it_was_interrupted(database_url: s
             assert (await on.ended(sent)).status is Status.INTERRUPTED
             await closing
         async with stage(database_url, tmp_path) as on:
-            answer = (await on.core.chat.list_messages(on.who, sent.conversation.id))[1]
+            answer = (await on.core.chat.list_messages(on.who, sent.conversation))[1]
             assert answer.text == "begun"
             assert answer.ended is not None
             assert answer.ended.problem == Internal(reason="interrupted")
@@ -398,7 +400,7 @@ def test_deleting_a_conversation_ends_its_turn(database_url: str, tmp_path: Path
             await on.core.chat.delete_conversation(on.who, sent.conversation.id)
             assert (await on.ended(sent)).status is Status.STOPPED
             with pytest.raises(NotFound):
-                await on.core.chat.list_messages(on.who, sent.conversation.id)
+                await on.core.chat.conversation(on.who, sent.conversation.id)
 
     run(scene())
 

@@ -70,7 +70,7 @@ def test_turns_that_wait_count_and_ends_make_room(database_url: str, tmp_path: P
             with pytest.raises(Busy) as caught:
                 await on.say(agent)
             assert caught.value == Busy(reason="overload", retry_after=1)
-            assert await on.core.chat.stop(on.who, sent[0].conversation.id) == 3
+            assert await on.core.chat.stop(sent[0].conversation) == 3
             for one in sent:
                 assert (await on.ended(one)).status is Status.STOPPED
             assert await admitted(on, on.who) == 3

@@ -43,9 +43,9 @@ def test_a_stop_answers_when_the_end_is_stored(database_url: str, tmp_path: Path
             await here.begun(sent)
             chat = (there if elsewhere else here).core.chat
             if whole:
-                assert await chat.stop(here.who, sent.conversation.id) == 2
+                assert await chat.stop(sent.conversation) == 2
             else:
-                assert await chat.stop_run(here.who, sent.run_uid)
+                assert await chat.stop_run(sent)
             assert await statuses(here, sent) == [Status.STOPPED] * (2 if whole else 1)
 
     run(scene())
@@ -63,7 +63,7 @@ def test_a_stop_says_when_the_end_is_not_stored_yet(
             sent = await here.say(await here.agent(SLOW))
             await here.begun(sent)
             with pytest.raises(Internal, match="not stored yet"):
-                await (there if elsewhere else here).core.chat.stop(here.who, sent.conversation.id)
+                await (there if elsewhere else here).core.chat.stop(sent.conversation)
             assert (await here.ended(sent)).status is Status.STOPPED
 
     run(scene())
@@ -94,7 +94,7 @@ def test_a_run_whose_message_is_deleted_in_whatever_way_is_stopped(
             caring = asyncio.create_task(housekeeping.keep_house(here.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
             sent = await here.say(await here.agent(SLOW))
             await here.begun(sent)
-            reader = await there.core.chat.resume(there.who, sent.run_uid)
+            reader = await there.core.chat.resume(sent)
             await delete(there, sent)
             assert (await here.ended(sent)).status is Status.STOPPED
             while not reader.done:

@@ -33,7 +33,7 @@ def test_the_usage_reported_last_counts_however_the_run_ends(
             sent = await on.say(await on.agent(script))
             if status is Status.STOPPED:
                 await on.begun(sent, "begun!")
-                assert await on.core.chat.stop_run(on.who, sent.run_uid)
+                assert await on.core.chat.stop_run(sent)
             ended = await on.ended(sent)
             assert (ended.status, ended.usage) == (status, usage)
             assert (await on.answers(sent))[0].ended == ended
@@ -70,7 +70,7 @@ def test_an_endpoint_is_told_of_turns_that_alternate_however_they_ended(
             for number in range(1, len(acts)):
                 if acts[number - 1] not in {SPEAKS, REFUSED}:
                     await on.begun(sent)
-                    await on.core.chat.stop_run(on.who, sent.run_uid)
+                    await on.core.chat.stop_run(sent)
                 await on.ended(sent)
                 sent = await on.say(agent, str(number), conversation=first.conversation.id)
             assert (await on.ended(sent)).status is Status.COMPLETE
@@ -112,11 +112,11 @@ def test_long_answers_are_not_read_only_to_be_left_out(database_url: str, tmp_pa
             here, store = sent.conversation.id, on.core.store.conversations
             read = (await store.history(on.who.app, here, before=2**62, limit=40, size=1_000_000)).messages
             assert len(read) == 8
-            assert read == (await on.core.chat.list_messages(on.who, here, limit=40))[-8:]
+            assert read == (await on.core.chat.list_messages(on.who, sent.conversation, limit=40))[-8:]
             agent = await on.agent(brief)
             for _ in range(3):
                 await on.ended(await on.say(agent, conversation=here))
             read = (await store.history(on.who.app, here, before=2**62, limit=6, size=1_000_000)).messages
-            assert read == (await on.core.chat.list_messages(on.who, here, limit=40))[-6:]
+            assert read == (await on.core.chat.list_messages(on.who, sent.conversation, limit=40))[-6:]
 
     run(scene())

@@ -60,7 +60,7 @@ async def agents(call, who, services):
 
 
 async def chat(call, who, services):
-    agent = await services.chat.agent(who, call.params["agent"])
+    agent = await services.chat.agent(who, call.path_params["agent"])
     turn = await services.chat.send(who, agent, NewMessage(parts=(Text(text=call.body.decode()),), trace=call.trace))
     return StreamingResponse(reader=turn.reader, replayed=turn.replayed, encoder=TextEncoder(), media_type="text/plain")
 
@@ -69,8 +69,8 @@ DIALECT = Dialect(
     name="fifth",
     prefixes=("/fifth/",),
     routes=(
-        Route(method="GET", path="/fifth/agents", handle=agents, purpose="list agents"),
-        Route(method="POST", path="/fifth/{agent}", handle=chat, purpose="chat"),
+        Route(method="GET", path="/fifth/agents", endpoint=agents, summary="list agents"),
+        Route(method="POST", path="/fifth/{agent}", endpoint=chat, summary="chat"),
     ),
     claim=claim,
     verify=verify,

@@ -132,7 +132,7 @@ def _places(value: Any, at: str = "") -> Iterator[tuple[str, Its]]:
             pass
 
 
-def _filled(value: Any, mine: Belongings, tried: Its, name: str | None) -> Any:
+def filled(value: Any, mine: Belongings, tried: Its, name: str | None) -> Any:
     """The probe with bob's names, and ``name`` where ``tried`` is."""
     match value:
         case Its() if value is tried and name is not None:
@@ -141,9 +141,9 @@ def _filled(value: Any, mine: Belongings, tried: Its, name: str | None) -> Any:
             return mine.names[f"{value.kind}.{value.forms[0]}"]
         case dict():
             members = cast("dict[str, Any]", value)
-            return {key: _filled(member, mine, tried, name) for key, member in members.items()}
+            return {key: filled(member, mine, tried, name) for key, member in members.items()}
         case list():
-            return [_filled(member, mine, tried, name) for member in cast("list[Any]", value)]
+            return [filled(member, mine, tried, name) for member in cast("list[Any]", value)]
         case _:
             return value
 
@@ -195,7 +195,7 @@ def test_what_is_somebody_elses_answers_like_what_there_is_not(
     title, before = f"{place.kind}.{form}", world.untouched()
 
     def ask(name: str | None) -> Answer:
-        answer = send(route, _filled(dict(probe), world.mine, place, name))
+        answer = send(route, filled(dict(probe), world.mine, place, name))
         if route.method != "GET":
             world.renew()
         return answer
@@ -224,7 +224,7 @@ def test_who_leaves_nothing_behind_is_no_end_user(world: World, unseen: Sender, 
     dialect, route = ROUTES[title]
     before = world.served.sql("SELECT name FROM end_user ORDER BY id")
     for probe in PLACES[dialect].get(f"{route.method} {route.path}") or ({},):
-        unseen(route, _filled(dict(probe), world.mine, NOTHING, None))
+        unseen(route, filled(dict(probe), world.mine, NOTHING, None))
     assert world.served.sql("SELECT name FROM end_user ORDER BY id") == before
     world.renew()
 

@@ -35,7 +35,7 @@ from palaver.core.types import ApiKey, File, Principal, RunEnded, Status, Text, 
 from palaver.http.app import App
 from palaver.http.body import BodyLimits, BodyReader
 from palaver.http.metrics import Gauges, Metrics
-from palaver.http.revocation import Name, RevocationWatcher
+from palaver.http.revocation import KeyName, RevocationWatcher
 from palaver.http.stream import HeartbeatTimer
 from palaver.wire.contract import Dialect, Encoder, Request, Response, Route, Services
 
@@ -193,7 +193,7 @@ def encoded(form: Form, events: Sequence[Event]) -> list[bytes]:
 # A server that lets nobody in ---------------------------------------------------------------------------------------
 
 
-async def nobody_enabled(_names: Sequence[Name]) -> dict[Name, ApiKey]:
+async def nobody_enabled(_names: Sequence[KeyName]) -> dict[KeyName, ApiKey]:
     """Where there is no credential."""
     return {}
 
@@ -255,7 +255,7 @@ def trapped(dialect: Dialect, reached: list[str]) -> Dialect:
         reached.append(call.path)
         return Response()
 
-    return replace(dialect, routes=tuple(replace(route, handle=trap) for route in dialect.routes))
+    return replace(dialect, routes=tuple(replace(route, endpoint=trap) for route in dialect.routes))
 
 
 async def _ready() -> str | None:
@@ -266,13 +266,13 @@ def front(dialect: Dialect, reached: list[str]) -> App:
     """The dialect alone behind HTTP, on nothing; the paths whose handlers are called come into ``reached``."""
     return App(
         dialects=[trapped(dialect, reached)],
-        room=cast("Any", None),  # no handler uses it
+        services=cast("Any", None),  # no handler uses it
         admission=Admission(NoKeys(), NoLimits(), NoTokens()),
         metrics=Metrics(Gauges),
-        pulse=HeartbeatTimer(10),
+        heartbeats=HeartbeatTimer(10),
         ready=_ready,
-        bodies=BodyReader(BodyLimits(max_body_bytes=1000, max_upload_bytes=1000)),
-        callers=RevocationWatcher(nobody_enabled),
+        body_reader=BodyReader(BodyLimits(max_body_bytes=1000, max_upload_bytes=1000)),
+        revocations=RevocationWatcher(nobody_enabled),
         site_url=None,
         language="en-US",
     )

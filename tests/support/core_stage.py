@@ -51,7 +51,7 @@ class Stage:
 
     async def answers(self, sent: Turn) -> list[Message]:
         """The answers of the conversation, as they are stored."""
-        said = await self.core.chat.list_messages(self.who, sent.conversation.id, limit=500)
+        said = await self.core.chat.list_messages(self.who, sent.conversation, limit=500)
         return [message for message in said if message.role == "assistant"]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -180,7 +180,12 @@ class Served:
 
     def history(self, key: ApiKey, user: str, conversation: Ref, *, limit: int = 20) -> list[Message]:
         """What was said last in a conversation, oldest first."""
-        return list(self.do(self.core.chat.list_messages(self.principal(key, user), conversation, limit=limit)))
+        return list(self.do(self.list_messages(key, user, conversation, limit=limit)))
+
+    async def list_messages(self, key: ApiKey, user: str, ref: Ref, *, limit: int = 20) -> Sequence[Message]:
+        """The same, on the server's event loop."""
+        who = self.principal(key, user)
+        return await self.core.chat.list_messages(who, await self.core.chat.conversation(who, ref), limit=limit)
 
     def stop_run(self, run: UUID) -> bool:
         """Stop one run, as another dialect's stop call would."""
@@ -192,7 +197,9 @@ class Served:
 
     def stop_conversation(self, key: ApiKey, user: str, conversation: str) -> int:
         """Stop the running turn and drop the waiting ones."""
-        return self.do(self.core.chat.stop(self.principal(key, user), conversation))
+        return self.do(
+            self.core.chat.stop(self.do(self.core.chat.conversation(self.principal(key, user), conversation)))
+        )
 
     @contextmanager
     def full(self, kind: Kind) -> Generator[None]:

@@ -1,16 +1,42 @@
-"""Admission: looking up credentials, and enforcing their rate limits."""
+"""Admission: who calls, and whether the credential's rate limits allow the call."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from palaver.core.ports.store import AdmittedCalls, ApiKeyRepository, RateLimitRepository, TokenRepository
 from palaver.core.problems import Busy, Problem, Unauthenticated
-from palaver.core.types import NONCE_S, ApiKey, Principal, Token
+from palaver.core.types import ANONYMOUS, NONCE_S, ApiKey, Principal, Token
 
 LIMITS = ("rpm", "rpd", "total")
 """The credential settings that require its calls to be counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialClaim:
+    """The credential that a caller claims: by its id, by its secret (if nothing else is sent), or by an access token
+    issued for it. A token sent together with an id is looked up too. ``signed``: the token is signed, not stored."""
+
+    id: str | None = None
+    secret: str | None = None
+    token: str | None = None
+    signed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The outcome of admission: the caller, or the ``problem`` for which the call is refused. ``key`` is the claimed
+    credential, ``None`` if there is none; it is unverified if there is a problem."""
+
+    key: ApiKey | None = None
+    who: Principal = ANONYMOUS
+    problem: Problem | None = None
+
+
+Verify = Callable[[ApiKey | None, Token | None], Awaitable[Principal]]
+"""Authenticates the caller; key and token are ``None`` if none matches the claim. Raises ``Unauthenticated``."""
 
 
 @dataclass(slots=True)
@@ -22,7 +48,7 @@ class _Waiting:
 
 
 class Admission:
-    """Looks up keys and counts their calls. Concurrent calls of one key are batched into one statement at a time."""
+    """Admits calls and counts them. Concurrent calls of one key are batched into one statement at a time."""
 
     def __init__(self, keys: ApiKeyRepository, usages: RateLimitRepository, tokens: TokenRepository) -> None:
         self._keys = keys
@@ -30,20 +56,31 @@ class Admission:
         self._tokens = tokens
         self._waiting: dict[tuple[int, int], _Waiting] = {}
 
-    async def key(self, dialect: str, *, id: str | None, secret: str | None) -> ApiKey | None:
-        """The credential with that id or, if only a secret is sent, with that secret."""
-        if id is not None:
-            return await self._keys.by_id(dialect, id)
-        return None if secret is None else await self._keys.by_secret(dialect, secret)
+    async def admit(self, dialect: str, claim: CredentialClaim, verify: Verify) -> Admitted:
+        """Look up the claimed credential of the dialect, ``verify`` the caller, reject a repeated request id, and count
+        the call against the credential's limits."""
+        key = None
+        try:
+            key, token = await self._look_up(dialect, claim)
+            who = await verify(key, token)
+            await self.reject_replay(who)
+            await self.charge(who.key)
+        except Problem as problem:
+            return Admitted(key=key, problem=problem)
+        return Admitted(key=key, who=who)
 
-    async def token(self, secret: str, *, signed: bool = False) -> Token | None:
-        """The unexpired access token for that text: a stored one or, with ``signed``, a signed one."""
+    async def _look_up(self, dialect: str, claim: CredentialClaim) -> tuple[ApiKey | None, Token | None]:
+        """The claimed key and the claimed, unexpired token."""
+        token = None if claim.token is None else await self._token(claim.token, signed=claim.signed)
+        if claim.id is not None:
+            return await self._keys.by_id(dialect, claim.id), token
+        if claim.secret is not None:
+            return await self._keys.by_secret(dialect, claim.secret), token
+        key = None if token is None else await self._keys.by_number(token.app, token.credential)
+        return key if key is not None and key.dialect == dialect else None, token
+
+    async def _token(self, secret: str, *, signed: bool) -> Token | None:
         return await (self._tokens.signed(secret) if signed else self._tokens.find(secret, "access"))
-
-    async def key_of(self, token: Token, dialect: str) -> ApiKey | None:
-        """The credential that the token was issued for, if it belongs to the dialect."""
-        key = await self._keys.by_number(token.app, token.credential)
-        return key if key is not None and key.dialect == dialect else None
 
     async def reject_replay(self, who: Principal) -> None:
         """Raises ``Unauthenticated(reason="repeated")`` if the key used the request id within ``NONCE_S`` seconds."""

@@ -6,8 +6,8 @@ Every lookup is by (application, end user, ref): another end user's resources lo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,8 @@ from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn,
 from palaver.core.problems import Busy, Internal, Invalid, NotFound, Problem
 from palaver.core.runs import ActiveRun, RunReader, RunRegistry, collect
 from palaver.core.singleflight import SingleFlight
-from palaver.core.suggestions import suggest
-from palaver.core.titles import title as title_of
+from palaver.core.suggestions import generate_suggestions
+from palaver.core.titles import generate_title
 from palaver.core.turn import TurnContext, TurnServices
 from palaver.core.types import (
     Agent,
@@ -76,20 +76,27 @@ class NewMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """An accepted message and a reader of its answer. ``replayed``: an earlier call with the same key began the run."""
+class Run:
+    """A run of the calling user. ``answer`` is the message it writes, in its state at the time of the call; its uid is
+    the run's."""
 
+    answer: Message
     conversation: Conversation
     agent: Agent
-    question: Message
-    answer: Message
-    """Its state when the reader was created; its uid is the run's."""
-    reader: RunReader
-    replayed: bool = False
 
     @property
     def run_uid(self) -> UUID:
         return self.answer.uid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn(Run):
+    """An accepted message and the run that answers it, with a reader. ``replayed``: an earlier call with the same key
+    began the run."""
+
+    question: Message
+    reader: RunReader
+    replayed: bool = False
 
 
 class Chat:
@@ -106,8 +113,7 @@ class Chat:
     async def agent(self, who: Principal, ref: Ref) -> Agent:
         """The enabled agent with that ``ref``. Raises ``NotFound``, also if the key may not use it."""
         agent = await self.any_agent(who, ref)
-        if not agent.spec.enabled:
-            raise NotFound(noun="agent", ref=str(ref))
+        require_enabled(agent, ref)
         return agent
 
     async def any_agent(self, who: Principal, ref: Ref) -> Agent:
@@ -116,6 +122,28 @@ class Chat:
         if agent is None or not who.may_use(agent):
             raise NotFound(noun="agent", ref=str(ref))
         return agent
+
+    async def open_conversation(self, who: Principal, ref: Ref, *, enabled: bool = False) -> tuple[Conversation, Agent]:
+        """The user's conversation with that ``ref``, and its agent. Raises ``NotFound(noun="conversation")``, also if
+        the key may not use the agent or, with ``enabled``, if the agent is disabled."""
+        conversation = await self._find(who, ref)
+        agent = None if conversation is None else await self._usable_agent(who, conversation)
+        if conversation is None or agent is None or (enabled and not agent.spec.enabled):
+            raise NotFound(noun="conversation", ref=str(ref))
+        return conversation, agent
+
+    async def open_run(self, who: Principal, uid: UUID) -> Run:
+        """The user's run with that uid. Raises ``NotFound(noun="run")``, also if the key may not use its agent."""
+        user = await self.find_user(who)
+        found = None if user is None else await self._store.runs.get_with_conversation(who.app, user.id, uid)
+        if found is not None and (agent := await self._usable_agent(who, found[1])) is not None:
+            return Run(answer=found[0], conversation=found[1], agent=agent)
+        raise NotFound(noun="run", ref=uid.hex)
+
+    async def _usable_agent(self, who: Principal, conversation: Conversation) -> Agent | None:
+        """The conversation's agent, or ``None`` if the key may not use it."""
+        agent = await self._store.agents.get(who.app, conversation.agent)
+        return agent if agent is not None and who.may_use(agent) else None
 
     async def agents(self, who: Principal) -> list[Agent]:
         """The enabled agents that the key may use, sorted by name, then id."""
@@ -263,51 +291,41 @@ class Chat:
 
     async def _replay(self, who: Principal, run: UUID) -> Turn:
         turn = await self._store.runs.question_and_answer(who.app, run)
-        reader = await self._runs.subscribe(who.app, run)
-        if turn is None or reader is None:
+        if turn is None:
             raise NotFound(noun="run", ref=str(run))
         question, answer = turn
         conversation = await self.conversation(who, answer.conversation)
         agent = await self._store.agents.get(who.app, conversation.agent)
         if agent is None:
             raise NotFound(noun="agent", ref=str(conversation.agent))
+        reader = await self.resume(Run(answer=answer, conversation=conversation, agent=agent))
         return Turn(
             conversation=conversation, agent=agent, question=question, answer=answer, reader=reader, replayed=True
         )
 
-    async def resume(self, who: Principal, run: UUID, after: int = 0) -> RunReader:
-        """A reader of the run from cursor ``after``: live, or days later. Raises ``NotFound``."""
-        message = await self._store.runs.get(who.app, run)
-        if message is None or await self._find(who, message.conversation) is None:
-            raise NotFound(noun="run", ref=str(run))
-        reader = await self._runs.subscribe(who.app, run, after)
+    async def resume(self, run: Run, after: int = 0) -> RunReader:
+        """A reader of the run from cursor ``after``: live, or days later. Raises ``NotFound`` if it has been deleted
+        meanwhile."""
+        reader = await self._runs.subscribe(run.answer, after)
         if reader is None:
-            raise NotFound(noun="run", ref=str(run))
+            raise NotFound(noun="run", ref=run.run_uid.hex)
         return reader
 
-    async def stop(self, who: Principal, conversation: Ref) -> int:
+    async def stop(self, conversation: Conversation) -> int:
         """Stop the running turn of a conversation and drop the queued ones, in any process. Returns their number.
         Raises ``Internal`` if their ends are not stored within ``STOP_TIMEOUT_S``."""
-        stored = await self.conversation(who, conversation)
-        runs = await self._store.runs.live(who.app, stored.id)
+        runs = await self._store.runs.live(conversation.app, conversation.id)
         await self._stop(runs)
-        await self._wait_until_stored(who.app, runs, STOP_TIMEOUT_S)
+        await self._wait_until_stored(conversation.app, runs, STOP_TIMEOUT_S)
         return len(runs)
 
-    async def stop_run(
-        self, who: Principal, run: UUID, *, agent: Agent | None = None, within: float = STOP_TIMEOUT_S
-    ) -> bool:
-        """Stop one run, or drop it while it is queued. Returns False, without effect, if it has ended, belongs to
-        another end user, or does not belong to ``agent``. Raises ``Internal`` if its end is not stored ``within`` that
-        many seconds; 0 does not wait."""
-        message = await self._store.runs.get(who.app, run)
-        if message is None or message.ended is not None:
+    async def stop_run(self, run: Run, *, within: float = STOP_TIMEOUT_S) -> bool:
+        """Stop one run, or drop it while it is queued. Returns False, without effect, if it has ended. Raises
+        ``Internal`` if its end is not stored ``within`` that many seconds; 0 does not wait."""
+        if run.answer.ended is not None:
             return False
-        conversation = await self._find(who, message.conversation)
-        if conversation is None or (agent is not None and conversation.agent != agent.id):
-            return False
-        await self._stop([run])
-        await self._wait_until_stored(who.app, [run], within)
+        await self._stop([run.run_uid])
+        await self._wait_until_stored(run.answer.app, [run.run_uid], within)
         return True
 
     async def _stop(self, runs: Sequence[UUID]) -> None:
@@ -333,53 +351,57 @@ class Chat:
             detail = "the run is being stopped; its end is not stored yet"
             raise Internal(reason="timeout", detail=detail) from error
 
-    @asynccontextmanager
-    async def history_page(
-        self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
-    ) -> AsyncGenerator[HistoryPage]:
+    def history_page(
+        self,
+        who: Principal,
+        conversation: Conversation,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 20,
+    ) -> AbstractAsyncContextManager[HistoryPage]:
         """At most ``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above
         ``after``. Encode them inside the block."""
-        stored = await self.conversation(who, conversation)
-        async with self._history.page(who, stored.id, before=before, after=after, limit=limit) as page:
-            yield page
+        return self._history.page(who, conversation.id, before=before, after=after, limit=limit)
 
     async def list_messages(
-        self, who: Principal, conversation: Ref, *, before: int | None = None, after: int | None = None, limit: int = 20
+        self,
+        who: Principal,
+        conversation: Conversation,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 20,
     ) -> Sequence[Message]:
-        """The messages of such a ``page``."""
+        """The messages of such a page."""
         async with self.history_page(who, conversation, before=before, after=after, limit=limit) as page:
             return page.messages
 
     async def full_history(
-        self, who: Principal, conversation: Ref, *, before: int | None = None, newest: int | None = None
+        self, who: Principal, conversation: Conversation, *, before: int | None = None, newest: int | None = None
     ) -> FullHistory:
         """All messages, or the ``newest`` ones (with an id below ``before``), loaded lazily."""
-        stored = await self.conversation(who, conversation)
-        return await self._history.full_history(who, stored.id, before=before, newest=newest)
+        return await self._history.full_history(who, conversation.id, before=before, newest=newest)
 
-    async def get_answer(self, who: Principal, uid: UUID) -> Message:
-        """An answer to the calling user, by its uid. Raises ``NotFound``."""
-        message = await self._store.runs.get(who.app, uid)
-        if message is None or await self._find(who, message.conversation) is None:
-            raise NotFound(noun="message", ref=str(uid))
-        return message
-
-    async def wait_for_end(self, who: Principal, run: UUID, within: float) -> Message:
-        """Wait up to ``within`` seconds for ``run`` to end. Returns its answer, as last saved. Raises ``NotFound``."""
-        reader = await self.resume(who, run, after=2**62)
-        await collect(reader, within)
-        return await self.get_answer(who, run)
+    async def wait_for_end(self, run: Run, within: float) -> Message:
+        """Wait up to ``within`` seconds for the run to end. Returns its answer, as last saved. Raises ``NotFound`` if
+        it has been deleted meanwhile."""
+        await collect(await self.resume(run, after=2**62), within)
+        answer = await self._store.runs.get(run.answer.app, run.answer.uid)
+        if answer is None:
+            raise NotFound(noun="run", ref=run.run_uid.hex)
+        return answer
 
     async def generate_suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
         history = await self._store.conversations.history(
             who.app, conversation.id, limit=SUGGESTION_MESSAGES, size=HISTORY_BYTES
         )
-        return await suggest(self._models, agent, history.messages)
+        return await generate_suggestions(self._models, self._runs.observer, agent, history.messages)
 
     async def generate_title(self, agent: Agent, first_message: str, summary: str | None = None) -> str:
         """A title for a conversation that begins so, by the agent's model; empty without one. Nothing is stored."""
-        return await title_of(self._models, agent, first_message, summary)
+        return await generate_title(self._models, self._runs.observer, agent, first_message, summary)
 
     # Conversations --------------------------------------------------------------------------------------------------
 
@@ -396,7 +418,7 @@ class Chat:
         return await self._store.conversations.create(who, user, agent, title=title, variables=variables)
 
     async def conversation(self, who: Principal, ref: Ref) -> Conversation:
-        """The user's conversation with that ``ref``. Raises ``NotFound``."""
+        """The user's conversation with that ``ref``, whichever its agent. Raises ``NotFound``."""
         conversation = await self._find(who, ref)
         if conversation is None:
             raise NotFound(noun="conversation", ref=str(ref))
@@ -461,6 +483,12 @@ class Chat:
         if who.user is None:
             raise NotFound(noun="user")
         return await self._store.users.get_by_name(who.app, who.user)
+
+
+def require_enabled(agent: Agent, ref: Ref) -> None:
+    """Raises ``NotFound(noun="agent")`` for a disabled agent, which the caller named ``ref``."""
+    if not agent.spec.enabled:
+        raise NotFound(noun="agent", ref=str(ref))
 
 
 def _stops_abandoned(who: Principal, message: NewMessage) -> bool:

@@ -439,23 +439,26 @@ class RunRegistry:
 
     # Following ------------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, app: int, run: UUID, after: int = 0) -> RunReader | None:
-        """A reader of the run, in whichever process it runs, or of its stored message; ``None`` if unknown."""
-        live = self._live.get(run)
-        if live is not None and live.app == app:
+    async def subscribe(self, answer: Message, after: int = 0) -> RunReader | None:
+        """A reader of the run that writes ``answer``, in whichever process it runs, or of its stored message; ``None``
+        if the message has been deleted."""
+        live = self._live.get(answer.uid)
+        if live is not None:
             return RunReader(live, after)
-        past = self._past.get((app, run))
-        if past is not None:
-            return RunReader(past, after)
-        message = await self._store.runs.get(app, run)
-        if message is None:
-            return None
-        if message.ended is not None:
-            return RunReader(self._past.setdefault((app, run), Feed(Draft(message.parts, message.ended))), after)
-        if run not in self._live and run not in self._remote:  # report first, so that it is not stopped as abandoned
-            await self._report_reader(message)
-        live = self._live.get(run)
-        return RunReader(live or self._watch(message), after)
+        if answer.ended is None:  # in another process, or it has ended since the answer was read
+            return await self._subscribe_elsewhere(answer, after)
+        name = (answer.app, answer.uid)
+        feed = self._past.get(name) or self._past.setdefault(name, Feed(Draft(answer.parts, answer.ended)))
+        return RunReader(feed, after)
+
+    async def _subscribe_elsewhere(self, answer: Message, after: int) -> RunReader | None:
+        current = await self._store.runs.get(answer.app, answer.uid)
+        if current is None or current.ended is not None:
+            return None if current is None else await self.subscribe(current, after)
+        if current.uid not in self._live and current.uid not in self._remote:
+            await self._report_reader(current)  # first, so that it is not stopped as abandoned
+        live = self._live.get(current.uid)
+        return RunReader(live or self._watch(current), after)
 
     def _watch(self, message: Message) -> Feed:
         if message.uid not in self._remote:

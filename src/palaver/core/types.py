@@ -11,7 +11,7 @@ import time
 from datetime import datetime
 from enum import StrEnum
 from os import urandom
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID, uuid5
 
 import msgspec
@@ -254,6 +254,11 @@ class Principal(Value, frozen=True, kw_only=True):
     def acting_for(self, user: str) -> Principal:
         return msgspec.structs.replace(self, user=user)
 
+    def unrestricted(self) -> Principal:
+        """The same caller, allowed to use every agent."""
+        settings = {name: value for name, value in self.key.settings.items() if name != "agents"}
+        return msgspec.structs.replace(self, key=msgspec.structs.replace(self.key, settings=settings))
+
     def may_use(self, agent: Agent) -> bool:
         """Whether the key's ``agents`` setting allows this agent; without the setting, every agent is allowed."""
         allowed: list[Any] | None = self.key.settings.get("agents")
@@ -314,6 +319,13 @@ class Usage(Value, frozen=True, kw_only=True):
             return b if a is None else a if b is None else a + b
 
         return Usage(prompt=add(self.prompt, other.prompt), completion=add(self.completion, other.completion))
+
+    def updated(self, latest: Usage) -> Usage:
+        """The ``latest`` counts; unknown ones keep their value."""
+        return Usage(
+            prompt=self.prompt if latest.prompt is None else latest.prompt,
+            completion=self.completion if latest.completion is None else latest.completion,
+        )
 
 
 class RunEnded(Value, frozen=True, kw_only=True):
@@ -414,3 +426,14 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def clean_json(value: Any) -> Any:
+    """``value``, as decoded from JSON, with every string in storable form, member names included."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list | tuple):
+        return [clean_json(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {clean_json(name): clean_json(item) for name, item in cast("dict[str, Any]", value).items()}
+    return value

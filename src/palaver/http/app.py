@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import structlog
 
-from palaver.core.admit import Admission
+from palaver.core.admit import Admission, Admitted
 from palaver.core.disconnect import CallerDisconnected, disconnect_scope
 from palaver.core.fair_queue import set_owner
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
@@ -21,7 +21,6 @@ from palaver.http.body import FREE_BYTES, BodyReader, BodyTooSlow, IncompleteBod
 from palaver.http.docs import Docs
 from palaver.http.home import home
 from palaver.http.metrics import MEDIA_TYPE, Metrics
-from palaver.http.pace import RequestPacer
 from palaver.http.revocation import RevocationWatcher
 from palaver.http.router import RouteMatch, Router
 from palaver.http.stream import EventStream, HeartbeatTimer, Receive, Send
@@ -29,7 +28,8 @@ from palaver.wire.contract import Dialect, Headers, Request, Response, Services,
 from palaver.wire.framing import compact_json
 
 MAX_LOGGED_PATH = 300
-_EXPOSED = ("X-Conversation-Id", "X-Chat-Id", "X-Session-Id", "X-Request-ID", "Idempotency-Replayed")
+_COMMON_EXPOSED = ("X-Request-ID", "Idempotency-Replayed")
+"""Headers of every dialect that browser scripts may read."""
 _METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
 _STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
@@ -45,27 +45,27 @@ class App:
         self,
         *,
         dialects: Sequence[Dialect],
-        room: Services,
+        services: Services,
         admission: Admission,
         metrics: Metrics,
-        pulse: HeartbeatTimer,
+        heartbeats: HeartbeatTimer,
         ready: Callable[[], Awaitable[str | None]],
-        bodies: BodyReader,
-        callers: RevocationWatcher,
+        body_reader: BodyReader,
+        revocations: RevocationWatcher,
         site_url: str | None,
         language: str,
     ) -> None:
         self._dialects = dialects
+        self._exposed = (*(name for dialect in dialects for name in dialect.id_headers), *_COMMON_EXPOSED)
         self._router = Router(dialects)
         self._docs = Docs(dialects, site_url)
-        self._services = room
+        self._services = services
         self._admission = admission
         self._metrics = metrics
-        self._heartbeats = pulse
+        self._heartbeats = heartbeats
         self._ready = ready
-        self._body_reader = bodies
-        self._revocations = callers
-        self._pacer = RequestPacer()
+        self._body_reader = body_reader
+        self._revocations = revocations
         self._site_url = site_url
         self._language = language
         self._process = structlog.contextvars.get_contextvars()
@@ -74,6 +74,7 @@ class App:
         if scope["type"] != "http":
             return
         exchange = _Exchange(scope, receive, send)
+        exchange.exposed = self._exposed
         if exchange.method == "OPTIONS" and exchange.malformed is None:
             await exchange.reply(Response(status=204, headers=(("Allow", _METHODS),)))
             return
@@ -81,7 +82,7 @@ class App:
             await exchange.reply(probe)
             return
         match = self._router.match(exchange.method, exchange.raw_path)
-        exchange.exposed = () if match.dialect is None else match.dialect.cors_exposed_headers
+        exchange.exposed = (*self._exposed, *(() if match.dialect is None else match.dialect.cors_exposed_headers))
         set_owner(None)
         structlog.contextvars.clear_contextvars()  # a pipelined request starts in its predecessor's context
         structlog.contextvars.bind_contextvars(**self._process, trace=exchange.trace)
@@ -107,7 +108,7 @@ class App:
         if exchange.malformed is not None:
             response = replace(response, status=exchange.malformed[0])
         try:
-            with self._revocations.of(principal, exchange.abort, since=exchange.changes_seen):
+            with self._revocations.watch(principal, exchange.abort, since=exchange.changes_seen):
                 await exchange.reply(response)
         except Problem as problem:  # raised in the middle of a streamed response
             log.warning("answer broken off", problem=problem.to_dict())
@@ -119,7 +120,7 @@ class App:
         request = exchange.request(match, self._site_url, self._language)
         if match.dialect is not None and match.dialect.trace_fields is not None:
             structlog.contextvars.bind_contextvars(**match.dialect.trace_fields(request))
-        presented: list[ApiKey] = []
+        admitted = Admitted()
         body: RequestBody | None = None
         try:
             if exchange.malformed is not None:
@@ -136,69 +137,51 @@ class App:
             if route is None and dialect.unrouted == "after size":
                 await body.drain()
                 raise not_found  # noqa: TRY301
-            principal, request = await self._admit(exchange, request, dialect, match, body, presented)
-            return await self._handle(exchange, request, match, principal), principal
+            admitted = await self._admit(exchange, request, dialect, match, body)
+            if admitted.problem is not None:
+                raise admitted.problem  # noqa: TRY301
+            _authorize(match, admitted.who, not_found)
+            request = await _with_body(request, match, body, admitted)
+            return await self._handle(exchange, request, match, admitted.who), admitted.who
         except Problem as problem:
             exchange.close_connection = isinstance(problem, BodyTooSlow)
-            return self._refuse(problem, request, match, presented), ANONYMOUS
+            return self._refuse(problem, request, match, admitted.key), ANONYMOUS
         except CallerDisconnected:
             if exchange.revoked is None:
                 raise
-            return self._refuse(exchange.revoked, request, match, presented), ANONYMOUS
+            return self._refuse(exchange.revoked, request, match, admitted.key), ANONYMOUS
         except IncompleteBody:
             raise
         except Exception as error:
             log.exception("request failed", method=exchange.method, path=_loggable_path(exchange, match))
             problem = Internal(reason="unforeseen", detail=type(error).__name__)
-            return self._refuse(problem, request, match, presented), ANONYMOUS
+            return self._refuse(problem, request, match, admitted.key), ANONYMOUS
         finally:
             if body is not None:
                 body.close()
 
     async def _admit(
-        self,
-        exchange: _Exchange,
-        request: Request,
-        dialect: Dialect,
-        match: RouteMatch,
-        body: RequestBody,
-        presented: list[ApiKey],
-    ) -> tuple[Principal, Request]:
-        """Authenticate; return the principal and the request with its body. The body is read for verified callers, and
-        before verification if an enabled credential signs it. Closed by default: only routes marked ``public`` need no
-        credential. The presented key is appended to ``presented`` even if verification fails."""
+        self, exchange: _Exchange, request: Request, dialect: Dialect, match: RouteMatch, body: RequestBody
+    ) -> Admitted:
+        """Admit the caller. Closed by default: only routes marked ``public`` need no credential. The body is read
+        before verification only if an enabled credential signs it."""
         if _is_public(match):
-            if match.route is None:
-                raise _not_found(exchange, match)
-            return ANONYMOUS, await _with_body(request, match, body, None)
+            return Admitted()
         exchange.changes_seen = self._revocations.changes
-        key, token = await self._credentials(request, dialect)
-        if key is not None:
-            presented.append(key)
-            structlog.contextvars.bind_contextvars(key=key.id)
-        if body_read := dialect.signs_body and key is not None and key.enabled:
-            request = await _with_body(request, match, body, key)
-        principal = _verify(dialect, request, key, token)
-        exchange.mark_verified()
-        exchange.app = principal.app
-        set_owner((principal.app, principal.user or ""))
-        await self._pacer.turn(principal.app)
-        await self._admission.reject_replay(principal)
-        await self._admission.charge(principal.key)
-        for route in match.routes if match.route is None else (match.route,):
-            if route.authorize is not None:
-                route.authorize(principal)
-        if match.route is None:
-            raise _not_found(exchange, match)
-        return principal, request if body_read else await _with_body(request, match, body, principal.key)
 
-    async def _credentials(self, request: Request, dialect: Dialect) -> tuple[ApiKey | None, Token | None]:
-        """The key and the token that the request claims, if they exist."""
-        claim = dialect.claim(request)
-        token = None if claim.token is None else await self._admission.token(claim.token, signed=claim.signed)
-        if claim.id is None and claim.secret is None and token is not None:
-            return await self._admission.key_of(token, dialect.name), token
-        return await self._admission.key(dialect.name, id=claim.id, secret=claim.secret), token
+        async def verify(key: ApiKey | None, token: Token | None) -> Principal:
+            if key is not None:
+                structlog.contextvars.bind_contextvars(key=key.id)
+            signed = request
+            if dialect.signs_body and key is not None and key.enabled:
+                signed = await _with_body(request, match, body, Admitted(key=key))
+            who = _verify(dialect, signed, key, token)
+            exchange.mark_verified()
+            exchange.app = who.app
+            set_owner((who.app, who.user or ""))
+            return who
+
+        return await self._admission.admit(dialect.name, dialect.claim(request), verify)
 
     async def _handle(
         self, exchange: _Exchange, request: Request, match: RouteMatch, principal: Principal
@@ -211,9 +194,9 @@ class App:
         try:
             with (
                 disconnect_scope(exchange.disconnected),
-                self._revocations.of(principal, exchange.revoke_credential, since=exchange.changes_seen),
+                self._revocations.watch(principal, exchange.revoke_credential, since=exchange.changes_seen),
             ):
-                response = await match.route.endpoint(request, principal, self._services)
+                response = await match.route.handle(request, principal, self._services)
         finally:
             disconnect_watch.cancel()
         if isinstance(response, Response) and not response.counts_toward_quota:
@@ -227,12 +210,12 @@ class App:
             exchange.held_bytes = size
         return response
 
-    def _refuse(self, problem: Problem, request: Request, match: RouteMatch, presented: Sequence[ApiKey]) -> Response:
+    def _refuse(self, problem: Problem, request: Request, match: RouteMatch, key: ApiKey | None) -> Response:
         if match.dialect is None:
             if isinstance(problem, Invalid):
                 return Response(status=400, body=compact_json({"error": "bad request", "detail": problem.detail}))
             return Response(status=404, body=compact_json({"error": "not found", "path": request.path}))
-        response = match.dialect.refuse(cast("AnyProblem", problem), request, presented[0] if presented else None)
+        response = match.dialect.refuse(cast("AnyProblem", problem), request, key)
         if isinstance(problem, Internal) or response.status >= 500:
             log.warning("refused", problem=_loggable_problem(problem), status=response.status)
         else:
@@ -253,7 +236,7 @@ class App:
         stream = EventStream(response.reader, response.encoder, exchange.send)
         self._heartbeats.open.add(stream)
         try:
-            with self._revocations.of(principal, lambda _: stream.end(), since=exchange.changes_seen):
+            with self._revocations.watch(principal, lambda _: stream.end(), since=exchange.changes_seen):
                 if await stream.follow(exchange.receive, self._heartbeats.heartbeat_s):
                     await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -324,11 +307,22 @@ def _budget_key(principal: Principal) -> ApiKey | None:
     return None if principal is ANONYMOUS else principal.key
 
 
-async def _with_body(request: Request, match: RouteMatch, body: RequestBody, key: ApiKey | None) -> Request:
+def _authorize(match: RouteMatch, who: Principal, not_found: NotFound) -> None:
+    """Raises ``Forbidden`` if the caller may not use the path, with any method, and ``not_found`` if no route serves
+    the method."""
+    if who is not ANONYMOUS:
+        for route in match.routes if match.route is None else (match.route,):
+            if route.authorize is not None:
+                route.authorize(who)
+    if match.route is None:
+        raise not_found
+
+
+async def _with_body(request: Request, match: RouteMatch, body: RequestBody, admitted: Admitted) -> Request:
     """The request with its body, which counts against the key's budget."""
-    if key is not None and match.route is not None and match.route.upload:
-        return replace(request, upload=await body.spool(key))
-    return replace(request, body=await body.read(key))
+    if admitted.key is not None and match.route is not None and match.route.upload:
+        return replace(request, upload=await body.spool(admitted.key))
+    return replace(request, body=await body.read(admitted.key))
 
 
 def _not_found(exchange: _Exchange, match: RouteMatch) -> NotFound:
@@ -386,8 +380,8 @@ class _Exchange:
         """The credential change counter at the time of the credential lookup."""
         self.held_bytes = 0
         """Bytes of the response that count against the budget until it is sent."""
-        self.exposed: tuple[str, ...] = ()
-        """The dialect's response headers that browser scripts may read (CORS)."""
+        self.exposed: tuple[str, ...] = _COMMON_EXPOSED
+        """The response headers that browser scripts may read (CORS)."""
         self.started = self.first_byte_at = time.perf_counter()
         self.headers = Headers(scope["headers"])
         self.now = time.time()
@@ -480,7 +474,7 @@ class _Exchange:
         headers = [
             ("Access-Control-Allow-Origin", origin),
             ("Access-Control-Allow-Credentials", "true"),
-            ("Access-Control-Expose-Headers", ", ".join((*_EXPOSED, *self.exposed))),
+            ("Access-Control-Expose-Headers", ", ".join(self.exposed)),
             ("Vary", "Origin"),
         ]
         if self.method == "OPTIONS":

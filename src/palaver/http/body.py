@@ -162,20 +162,25 @@ class RequestBody:
         self._budget = bodies.spooled if upload else bodies.buffered
         self._key: ApiKey | None = None
         self._taken = 0
+        self._whole: bytes | None = None
         self._file: SpooledUpload | None = None
 
     def too_large(self) -> Invalid:
         return Invalid(field="body", rule="size", detail=f"more than {self.limit} bytes")
 
     async def read(self, key: ApiKey | None) -> bytes:
-        """All of it; ``key``: whose budget it takes."""
-        self._key = key
-        whole = bytearray()
-        await self._read(whole.extend)
-        return bytes(whole)
+        """All of it, read once; it counts against the budget of ``key``."""
+        if self._whole is None:
+            self._key = key
+            whole = bytearray()
+            await self._read(whole.extend)
+            self._whole = bytes(whole)
+        return self._whole
 
     async def spool(self, key: ApiKey) -> SpooledUpload:
-        """All of it, as an upload."""
+        """All of it, as an upload, read once."""
+        if self._file is not None:
+            return self._file
         self._key = key
         self._file = file = SpooledUpload(self._limits.spool)
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from palaver.core.observer import RunReport
 from palaver.core.problems import Upstream
+from palaver.core.types import Usage
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  a second series for each, which nobody reads
 
@@ -140,9 +141,12 @@ class Metrics:
         model = self._model(report.model)
         if report.first_token_s is not None:
             self._first_token.labels(model).observe(report.first_token_s)
-        for direction, count in (("input", ended.usage.prompt), ("output", ended.usage.completion)):
+        self.tokens_used(report.model, ended.usage)
+
+    def tokens_used(self, model: str, usage: Usage) -> None:
+        for direction, count in (("input", usage.prompt), ("output", usage.completion)):
             if count:
-                self._tokens.labels(model, direction).inc(max(count, 0))
+                self._tokens.labels(self._model(model), direction).inc(max(count, 0))
 
     def model_failed(self, model: str, problem: Upstream) -> None:
         self._errors.labels(self._model(model or "unknown"), problem.reason).inc()

@@ -130,7 +130,7 @@ class _DialectSection:
         return [*given, _parameter(_IDEMPOTENCY, "header")] if route.idempotent else given
 
     def _queried(self, query: QuerySpec | None) -> list[Schema]:
-        if query is None:
+        if query is None or query.shape is None:
             return []
         members: Schema = _tidy(msgspec.json.schema(query.shape))["$defs"][query.shape.__name__]["properties"]
         given: list[Schema] = []

@@ -1,4 +1,4 @@
-"""Who is being answered, by credential: what was begun for one that has ended meanwhile is ended."""
+"""Ends open responses when their credential is disabled, rotated or expires."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import structlog
 from palaver.core.problems import Problem, Unauthenticated
 from palaver.core.types import ANONYMOUS, ApiKey, Principal
 
-Name = tuple[int, int]
-"""A credential: its application and its number."""
+KeyName = tuple[int, int]
+"""A credential: its application and its row id."""
 
 LONGEST_S = 86_400
-"""Seconds that a timer is set for; one that lies further ahead is set anew."""
+"""Maximum delay of a timer, in seconds; a later expiry sets another one."""
 
 log = structlog.get_logger("palaver.http")
 
 
-class _Answered:
-    """One who is answered. ``end`` is called at most once: when the credential or the token ends."""
+class _OpenResponse:
+    """One open response. Calls ``end`` at most once: when the credential or the token ends."""
 
     def __init__(self, who: Principal, end: Callable[[Unauthenticated], None]) -> None:
         self.generation = who.key.generation
@@ -31,93 +31,94 @@ class _Answered:
         self._end: Callable[[Unauthenticated], None] | None = end
         self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.expect(who.key.until)
+        self.set_key_expiry(who.key.until)
 
-    def expect(self, key_until: float) -> None:
-        """The credential ends at that moment."""
+    def set_key_expiry(self, key_until: float) -> None:
+        """Set when the credential expires, in Unix seconds."""
         self._until = min(key_until, self._proof_until)
-        self._wait()
+        self._set_timer()
 
-    def _wait(self) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         left = self._until - time.time()
         if left == math.inf:
             return
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, min(left, LONGEST_S)), self._look_at_clock)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, min(left, LONGEST_S)), self._check_clock)
 
-    def _look_at_clock(self) -> None:
+    def _check_clock(self) -> None:
         if time.time() < self._until:
-            self._wait()
+            self._set_timer()
         else:
             self.end(Unauthenticated(reason="expired", subject="token"))
 
     def end(self, why: Unauthenticated) -> None:
         end = self._end
-        self.done()
+        self.close()
         if end is not None:
             end(why)
 
-    def done(self) -> None:
+    def close(self) -> None:
         self._end = None
         if self._timer is not None:
             self._timer.cancel()
 
 
 class RevocationWatcher:
-    """``enabled`` gives those of some credentials that may still call. ``changes`` counts the times they changed."""
+    """Watches the credentials of open responses. ``enabled`` returns those of some credentials that are still valid;
+    ``changes`` counts notifications of changes."""
 
-    def __init__(self, enabled: Callable[[Sequence[Name]], Awaitable[Mapping[Name, ApiKey]]]) -> None:
+    def __init__(self, enabled: Callable[[Sequence[KeyName]], Awaitable[Mapping[KeyName, ApiKey]]]) -> None:
         self._enabled = enabled
-        self._open: dict[Name, set[_Answered]] = {}
+        self._open: dict[KeyName, set[_OpenResponse]] = {}
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self.changes = 0
 
     @contextmanager
-    def of(self, who: Principal, end: Callable[[Unauthenticated], None], *, since: int) -> Generator[None]:
-        """In the block that caller is answered; ``end`` ends it. ``since`` is what ``changes`` was before the
-        credential was looked up."""
+    def watch(self, who: Principal, end: Callable[[Unauthenticated], None], *, since: int) -> Generator[None]:
+        """Watch the caller's credential during the block; ``end`` is called once it is no longer valid. ``since`` is
+        the value of ``changes`` before the credential was looked up."""
         if who is ANONYMOUS:
             yield
             return
         name = (who.app, who.key.number)
-        answered = _Answered(who, end)
+        answered = _OpenResponse(who, end)
         self._open.setdefault(name, set()).add(answered)
         if since != self.changes:
-            self._begin_look()
+            self._schedule_check()
         try:
             yield
         finally:
-            answered.done()
+            answered.close()
             self._open[name].discard(answered)
             if not self._open[name]:
                 del self._open[name]
 
-    def look(self) -> None:
-        """Credentials have changed: end what is answered to those that are none any more."""
+    def check(self) -> None:
+        """Credentials have changed: end the responses of those that are no longer valid."""
         self.changes += 1
-        self._begin_look()
+        self._schedule_check()
 
-    def _begin_look(self) -> None:
+    def _schedule_check(self) -> None:
         self._again = True
         if self._open and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._look())
+            self._task = asyncio.create_task(self._check())
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         while self._again and self._open:
             self._again = False
             names = list(self._open)
             try:
                 enabled = await self._enabled(names)
-            except Problem as problem:  # the notice comes again with the connection
+            except Problem as problem:  # repeated when the connection is back
                 log.warning("could not look for revoked credentials", problem=problem.to_dict())
                 return
             for name in names:
                 self._compare(name, enabled.get(name))
 
-    def _compare(self, name: Name, key: ApiKey | None) -> None:
-        """End what is answered to a credential, or a version of it, that is none any more."""
+    def _compare(self, name: KeyName, key: ApiKey | None) -> None:
+        """End the responses whose version of the credential is no longer valid."""
         now, ended = time.time(), 0
         for answered in list(self._open.get(name, ())):
             version = None if key is None else key.version(answered.generation, now)
@@ -125,6 +126,6 @@ class RevocationWatcher:
                 ended += 1
                 answered.end(Unauthenticated(reason="disabled"))
             else:
-                answered.expect(version.until)
+                answered.set_key_expiry(version.until)
         if ended:
             log.info("credential revoked", app=name[0], number=name[1], ended=ended)

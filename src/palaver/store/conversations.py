@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,7 @@ from palaver.core.types import (
     User,
     as_uid,
     clean,
+    clean_json,
     new_uid,
 )
 from palaver.store.database import Database, Row
@@ -244,24 +245,25 @@ def named(app: int, user: int, ref: Ref) -> tuple[int, int, int | None, UUID | N
     return app, user, None, as_uid(ref), clean(ref)
 
 
-def conversation(row: Row, *, with_variables: bool = True) -> Conversation:
+def conversation(row: Row, *, with_variables: bool = True, prefix: str = "") -> Conversation:
+    """The conversation in the columns whose names begin with ``prefix``."""
     return Conversation(
-        app=row["app"],
-        id=row["id"],
-        uid=row["uid"],
-        user=row["end_user"],
-        agent=row["agent"],
-        alias=row["alias"],
-        title=row["title"],
-        opening=row["opening"],
-        created=row["created"],
-        modified=row["modified"],
-        icon=row["icon"],
-        summary=row["summary"],
-        variables=None if row["variables"] is None else msgspec.json.decode(row["variables"]),
+        app=row[prefix + "app"],
+        id=row[prefix + "id"],
+        uid=row[prefix + "uid"],
+        user=row[prefix + "end_user"],
+        agent=row[prefix + "agent"],
+        alias=row[prefix + "alias"],
+        title=row[prefix + "title"],
+        opening=row[prefix + "opening"],
+        created=row[prefix + "created"],
+        modified=row[prefix + "modified"],
+        icon=row[prefix + "icon"],
+        summary=row[prefix + "summary"],
+        variables=None if row[prefix + "variables"] is None else msgspec.json.decode(row[prefix + "variables"]),
         with_variables=with_variables,
-        working=bool(row["queue"]),
-        last_status=None if row["last_status"] is None else Status(row["last_status"]),
+        working=bool(row[prefix + "queue"]),
+        last_status=None if row[prefix + "last_status"] is None else Status(row[prefix + "last_status"]),
     )
 
 
@@ -296,18 +298,8 @@ def json_text(value: Any) -> str:
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        text = msgspec.json.encode(_clean_strings(msgspec.to_builtins(value))).decode()
+        text = msgspec.json.encode(clean_json(msgspec.to_builtins(value))).decode()
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
-
-
-def _clean_strings(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list | tuple):
-        return [_clean_strings(item) for item in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        return {_clean_strings(name): _clean_strings(item) for name, item in cast("dict[str, Any]", value).items()}
-    return value
 
 
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from palaver.core.ports.store import Checkpoint, IdempotencyKey, NewTurn, ReplayedRun, RunResult, StoredTurn
 from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
-from palaver.core.types import AnyPart, File, Message, Ref, Text, as_number, as_uid, clean, new_uid
+from palaver.core.types import AnyPart, Conversation, File, Message, Ref, Text, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import NAMED, conversation, json_text, message, named
 from palaver.store.database import Database, Row
 from palaver.store.quotas import Quotas
@@ -104,6 +104,13 @@ _OPEN_TURN = {
 _MESSAGE = (
     "SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
     " JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
+)
+
+_C_PREFIXED = ", ".join(f"{name} AS {name.replace('.', '_')}" for name in _C_COLUMNS.split(", "))
+_MESSAGE_WITH_CONVERSATION = (
+    f"SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting, {_C_PREFIXED}"
+    " FROM message m JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
+    " WHERE m.app = $1 AND c.end_user = $2 AND m.uid = $3 AND m.role = 'assistant'"
 )
 
 _SAVE = """
@@ -281,6 +288,12 @@ class RunTable:
     async def get(self, app: int, run: UUID) -> Message | None:
         row = await self._db.fetchrow(f"{_MESSAGE} WHERE m.app = $1 AND m.uid = $2 AND m.role = 'assistant'", app, run)
         return None if row is None else message(row)
+
+    async def get_with_conversation(self, app: int, user: int, run: UUID) -> tuple[Message, Conversation] | None:
+        row = await self._db.fetchrow(_MESSAGE_WITH_CONVERSATION, app, user, run)
+        if row is None:
+            return None
+        return message(row), conversation(row, prefix="c_")
 
     async def question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
         rows = await self._db.fetch(

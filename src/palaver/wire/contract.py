@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, Required, TypedDict, TypeVar, Unpack, overload, runtime_checkable
 
+from palaver.core.admit import CredentialClaim
 from palaver.core.byte_source import ByteSource
 from palaver.core.chat import Chat
 from palaver.core.events import Event
@@ -23,10 +24,12 @@ from palaver.core.problems import AnyProblem
 from palaver.core.runs import RunReader
 from palaver.core.types import ApiKey, Principal, Token
 from palaver.core.users import Users
-from palaver.wire.operation import JSON, DialectInfo, Operation
+from palaver.wire.operation import JSON, DialectInfo, Operation, Shape
 from palaver.wire.requirements import Requirement
 
 T = TypeVar("T")
+B = TypeVar("B")
+R = TypeVar("R")
 
 MAX_REQUEST_ID = 128
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -177,17 +180,6 @@ class StreamingResponse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialClaim:
-    """The credential that a caller claims: by its id, by its secret (if nothing else is sent), or by an access token
-    issued for it. A token sent together with an id is looked up too. ``signed``: the token is signed, not stored."""
-
-    id: str | None = None
-    secret: str | None = None
-    token: str | None = None
-    signed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PublicSettings:
     """The server settings that dialects use. TTLs are in seconds."""
 
@@ -211,29 +203,147 @@ class Services:
     settings: PublicSettings
 
 
-Handler = Callable[[Request, Principal, Services], Awaitable[Response | StreamingResponse]]
+class RouteOptions(TypedDict, total=False):
+    """The members of ``Route`` besides its method, path, endpoint and types."""
+
+    summary: Required[str]
+    idempotent: bool
+    public: bool
+    upload: bool
+    secret_path: bool
+    authorize: Callable[[Principal], None] | None
+    operation: Operation | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestType(Generic[B]):
+    """The type of a route's body or query. ``parse`` returns the request's value, or raises ``Invalid``."""
+
+    shape: type[B]
+    parse: Callable[[Request], B]
+    location: Literal["body", "query"] = "body"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseType(Generic[R]):
+    """The type that a route's endpoint returns. ``render`` makes the response of it."""
+
+    render: Callable[[Request, Principal, Services, R], Awaitable[Response | StreamingResponse]]
+    shape: Shape | None = None
+    """The JSON of the response, with the dialect's envelope; ``None`` for text, bytes and empty responses."""
+
+
+Handler = Callable[[Request, Principal, Services], Awaitable[Response | StreamingResponse]]
+"""Handles a request. Raises ``Problem``."""
+
+
+@dataclass(slots=True, kw_only=True, init=False, eq=False)
 class Route:
-    """One method and path. ``{name}`` matches one segment; literal segments take precedence."""
+    """One method and path. ``{name}`` matches one segment; literal segments take precedence.
+
+    ``endpoint`` receives the parsed value of ``request`` after the request itself, and returns the value that
+    ``response`` declares. Without ``request`` it receives none; without ``response`` it returns a ``Response`` or
+    ``StreamingResponse`` itself.
+    """
 
     method: Method
     path: str
-    endpoint: Handler
+    endpoint: Callable[..., Awaitable[Any]]
+    request: RequestType[Any] | None
+    response: ResponseType[Any] | None
     summary: str
-    idempotent: bool = False
+    idempotent: bool
     """Supports ``Idempotency-Key``."""
-    public: bool = False
+    public: bool
     """Needs no credential; all other routes do."""
-    upload: bool = False
+    upload: bool
     """Accepts bodies up to the upload limit."""
-    secret_path: bool = False
+    secret_path: bool
     """Its path grants access like a credential, and is therefore never logged."""
-    authorize: Callable[[Principal], None] | None = None
+    authorize: Callable[[Principal], None] | None
     """Raises ``Forbidden`` for callers that may not use the path, with any method."""
-    operation: Operation | None = None
-    """Its request and responses, for the OpenAPI document."""
+    operation: Operation | None
+    """Its examples, errors and source, for the OpenAPI document."""
+
+    @overload
+    def __init__(
+        self,
+        *,
+        method: Method,
+        path: str,
+        endpoint: Callable[[Request, B, Principal, Services], Awaitable[R]],
+        request: RequestType[B],
+        response: ResponseType[R],
+        **options: Unpack[RouteOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        method: Method,
+        path: str,
+        endpoint: Callable[[Request, Principal, Services], Awaitable[R]],
+        request: None = None,
+        response: ResponseType[R],
+        **options: Unpack[RouteOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        method: Method,
+        path: str,
+        endpoint: Handler,
+        request: None = None,
+        response: None = None,
+        **options: Unpack[RouteOptions],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        path: str,
+        endpoint: Callable[..., Awaitable[Any]],
+        request: RequestType[Any] | None = None,
+        response: ResponseType[Any] | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.endpoint = endpoint
+        self.request = request
+        self.response = response
+        self.summary = options["summary"]
+        self.idempotent = options.get("idempotent", False)
+        self.public = options.get("public", False)
+        self.upload = options.get("upload", False)
+        self.secret_path = options.get("secret_path", False)
+        self.authorize = options.get("authorize")
+        self.operation = _typed(options.get("operation"), request, response)
+
+    async def handle(self, request: Request, principal: Principal, services: Services) -> Response | StreamingResponse:
+        """Parse the request, call the endpoint, and render what it returns. Raises ``Problem``."""
+        body = () if self.request is None else (self.request.parse(request),)
+        result = await self.endpoint(request, *body, principal, services)
+        return result if self.response is None else await self.response.render(request, principal, services, result)
+
+
+def _typed(
+    operation: Operation | None, request: RequestType[Any] | None, response: ResponseType[Any] | None
+) -> Operation | None:
+    """The operation with the types that its route declares."""
+    if operation is None:
+        return None
+    if request is not None:
+        match request.location:
+            case "body":
+                operation = operation.with_body(request.shape)
+            case "query":
+                operation = operation.with_query(request.shape)
+    return operation if response is None or response.shape is None else operation.with_response(response.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,8 +388,10 @@ class Dialect:
     """The point in the vendor's order of checks at which unrouted requests are refused."""
     trace_fields: Callable[[Request], Mapping[str, str]] | None = None
     """The request's ids in the vendor's responses, by field name; logged, so that they can be searched for."""
+    id_headers: tuple[str, ...] = ()
+    """Response headers that contain ids. Browser scripts may read them on every dialect's paths (CORS)."""
     cors_exposed_headers: tuple[str, ...] = ()
-    """Response headers exposed to browsers (CORS), in addition to those of every dialect."""
+    """Further response headers that browser scripts may read on this dialect's paths."""
     signs_body: bool = False
     """Whether ``verify`` needs the body. Otherwise the body is read only after authentication."""
     settings: tuple[KeySetting, ...] = field(default=())

@@ -1,13 +1,13 @@
 """Descriptions of routes and dialects for the OpenAPI document; not used to serve requests.
 
-A shape is a type that ``msgspec`` can describe: for requests the same ``Struct`` that the handler parses with, for
-responses the type that it returns.
+A shape is a type that ``msgspec`` can describe. The shapes of the request and of the success response are those that
+``Route.request`` and ``Route.response`` declare.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -52,7 +52,7 @@ class BodySpec:
 class QuerySpec:
     """The query parameters; members as in ``BodySpec``."""
 
-    shape: type[msgspec.Struct]
+    shape: type[msgspec.Struct] | None = None
     required: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     example: Examples = field(default_factory=dict[str, Any])
@@ -86,6 +86,22 @@ class Operation:
     """Details in addition to its purpose, in Markdown."""
     needs: tuple[tuple[str, ...], ...] | None = None
     """Overrides the dialect's security requirements; see ``DialectInfo.needs``."""
+
+    def with_body(self, shape: type[msgspec.Struct]) -> Operation:
+        """The operation with ``shape`` as the type of its body."""
+        return replace(self, body=replace(self.body or BodySpec(), shape=shape))
+
+    def with_query(self, shape: type[msgspec.Struct]) -> Operation:
+        """The operation with ``shape`` as the type of its query parameters."""
+        return replace(self, query=replace(self.query or QuerySpec(), shape=shape))
+
+    def with_response(self, shape: Shape) -> Operation:
+        """The operation with ``shape`` as the type of its JSON success responses."""
+        responses = (
+            replace(spec, shape=shape) if spec.media_type == JSON and spec.status < 400 else spec
+            for spec in self.responses
+        )
+        return replace(self, responses=tuple(responses))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -240,7 +240,8 @@ def test_a_client_that_leaves_after_the_first_event_finds_the_whole_answer(serve
     exchange.write()
     exchange.hang_up()
     run = served.history(caller.key, USER, conversation)[-1].uid
-    reader = served.do(served.core.chat.resume(served.principal(caller.key, USER), run))
+    chat = served.core.chat
+    reader = served.do(chat.resume(served.do(chat.open_run(served.principal(caller.key, USER), run))))
     while not reader.done:
         served.do(reader.wait())
         reader.take()

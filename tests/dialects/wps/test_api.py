@@ -32,8 +32,7 @@ def finished(caller: Caller, agent: Agent, session: str) -> list[Any]:
     """The messages of a session, once its answers are complete; as a client that does not stream polls for them."""
 
     async def all_done() -> bool:
-        who = caller.served.principal(caller.key, USER)
-        history = await caller.served.core.chat.list_messages(who, session)
+        history = await caller.served.list_messages(caller.key, USER, session)
         return all(message.ended for message in history if message.role == "assistant")
 
     caller.served.do(until(all_done, True))

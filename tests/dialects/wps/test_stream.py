@@ -146,7 +146,7 @@ def test_w12_who_leaves_reads_the_whole_answer_later(served: Served, caller: Cal
     exchange.hang_up()
 
     async def state() -> str:
-        history = await served.core.chat.list_messages(served.principal(caller.key, USER), session)
+        history = await served.list_messages(caller.key, USER, session)
         return history[1].text if history[1].ended else ""
 
     served.do(until(state, "ab"))

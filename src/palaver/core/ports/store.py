@@ -266,6 +266,10 @@ class RunRepository(Protocol):
         """The assistant message that ``run`` writes, as last saved."""
         ...
 
+    async def get_with_conversation(self, app: int, user: int, run: UUID) -> tuple[Message, Conversation] | None:
+        """The assistant message that ``run`` writes in a conversation of the end user, and that conversation."""
+        ...
+
     async def question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
         """The question and the answer of ``run``."""
         ...

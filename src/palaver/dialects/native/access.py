@@ -4,10 +4,9 @@ none."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from uuid import UUID
 
-from palaver.core.problems import Invalid, NotFound
-from palaver.core.types import Agent, Conversation, Message, Principal, Ref
+from palaver.core.problems import Invalid
+from palaver.core.types import Agent, Conversation, Principal, Ref
 from palaver.dialects.native.errors import ROOT
 from palaver.dialects.native.requests import ref_of
 from palaver.wire.contract import Handler, Method, Request, Response, Route, Services, StreamingResponse
@@ -50,26 +49,9 @@ def route(
     )
 
 
-async def own_conversation(ref: str | int, who: Principal, services: Services) -> tuple[Conversation, Agent]:
-    """The user's conversation of that name, and its agent, enabled or not."""
-    return await _with_agent(await services.chat.conversation(who, ref_of(ref, "conversation")), who, services)
-
-
-async def own_run(run: UUID, who: Principal, services: Services) -> tuple[Message, Conversation]:
-    """The answer that the user's run writes, as it was saved last, and where it stands."""
-    try:
-        answer = await services.chat.get_answer(who, run)
-        conversation, _ = await own_conversation(answer.conversation, who, services)
-    except NotFound as problem:
-        raise NotFound(noun="run", ref=run.hex) from problem
-    return answer, conversation
-
-
-async def _with_agent(conversation: Conversation, who: Principal, services: Services) -> tuple[Conversation, Agent]:
-    try:
-        return conversation, await services.chat.any_agent(who, conversation.agent)
-    except NotFound as problem:
-        raise NotFound(noun="conversation", ref=conversation.uid.hex) from problem
+async def own_conversation(ref: str, who: Principal, services: Services) -> tuple[Conversation, Agent]:
+    """The user's conversation with that id, and its agent, enabled or not."""
+    return await services.chat.open_conversation(who, ref_of(ref, "conversation"))
 
 
 def agent_ref(value: int | str | None) -> Ref:

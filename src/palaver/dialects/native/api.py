@@ -139,7 +139,7 @@ async def messages(request: Request, who: Principal, services: Services) -> Resp
     query = messages_query(request)
     conversation, _ = await own_conversation(request.path_params["conversation"], who, services)
     async with services.chat.history_page(
-        who, conversation.id, before=query.before, after=query.after, limit=query.limit
+        who, conversation, before=query.before, after=query.after, limit=query.limit
     ) as page:
         ends = split_at_placeholder(compact_json(MessageListResponse(messages=(), more=page.next is not None)))
         return await list_response((message_response(one, conversation) for one in page.messages), *ends)

@@ -8,14 +8,14 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from palaver.core.chat import NewMessage, Turn
+from palaver.core.chat import NewMessage, Run, Turn, require_enabled
 from palaver.core.events import Event, fold
 from palaver.core.files import shorten_name
-from palaver.core.problems import Invalid, NotFound
+from palaver.core.problems import Invalid
 from palaver.core.runs import collect
 from palaver.core.types import AnyPart, File, Message, Principal, Text
 from palaver.dialects.native import openapi
-from palaver.dialects.native.access import agent_ref, own_conversation, own_run, route
+from palaver.dialects.native.access import agent_ref, own_conversation, route
 from palaver.dialects.native.errors import EVENT_STREAM, ROOT
 from palaver.dialects.native.requests import (
     MAX_FILE_NAME,
@@ -57,15 +57,14 @@ async def send(request: Request, who: Principal, services: Services) -> Response
         idempotency_key=idempotency_key(request, f"POST {ROOT}/messages"),
         trace=request.trace,
     )
-    return await _reply(request, who, services, body, await services.chat.send(who, agent, message))
+    return await _reply(request, services, body, await services.chat.send(who, agent, message))
 
 
 async def send_into(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """Say something in a conversation. ``variables`` are this message's alone, and come before the conversation's."""
     body = _parse_body(request)
     conversation, agent = await own_conversation(request.path_params["conversation"], who, services)
-    if not agent.spec.enabled:
-        raise NotFound(noun="agent", ref=agent.uid.hex)
+    require_enabled(agent, agent.uid.hex)
     message = NewMessage(
         parts=await _parts(body, who, services),
         variables=body.variables or {},
@@ -73,7 +72,7 @@ async def send_into(request: Request, who: Principal, services: Services) -> Res
         trace=request.trace,
     )
     return await _reply(
-        request, who, services, body, await services.chat.send(who, agent, message, conversation=conversation.id)
+        request, services, body, await services.chat.send(who, agent, message, conversation=conversation.id)
     )
 
 
@@ -111,7 +110,7 @@ def _name_in(address: str) -> str:
 
 
 async def _reply(
-    request: Request, who: Principal, services: Services, body: SendMessageRequest, sent: Turn
+    request: Request, services: Services, body: SendMessageRequest, sent: Turn
 ) -> Response | StreamingResponse:
     """The answer in the form that was asked for: followed, as a whole, or as it stands when the wait is over."""
     location = ("Location", f"{ROOT}/runs/{sent.run_uid.hex}")
@@ -123,7 +122,7 @@ async def _reply(
         )
     seconds, applied = preferred_wait(request)
     events = await collect(sent.reader, seconds)
-    answer = await _current_answer(sent.answer, who, services) if events is None else _with_events(sent.answer, events)
+    answer = await _current_answer(sent, services) if events is None else _with_events(sent.answer, events)
     headers = ((("Preference-Applied", applied),) if applied else ()) + ((REPLAYED,) if sent.replayed else ())
     status = 202 if answer.ended is None else 200
     return Response(status=status, body=compact_json(_turn_response(sent, answer)), headers=(location, *headers))
@@ -144,11 +143,11 @@ def _with_events(answer: Message, events: list[Event]) -> Message:
     return msgspec.structs.replace(answer, parts=parts, ended=ended, waiting=answer.waiting and not events)
 
 
-async def _current_answer(answer: Message, who: Principal, services: Services) -> Message:
-    """The answer as far as this process knows it: of a run of its own that is more than was saved."""
-    reader = await services.chat.resume(who, answer.uid)
+async def _current_answer(run: Run, services: Services) -> Message:
+    """The answer as far as this process knows it: of a run of its own, more than was saved."""
+    reader = await services.chat.resume(run)
     try:
-        return _with_events(answer, reader.take())
+        return _with_events(run.answer, reader.take())
     finally:
         reader.close()
 
@@ -157,15 +156,14 @@ async def _current_answer(answer: Message, who: Principal, services: Services) -
 
 
 async def show(request: Request, who: Principal, services: Services) -> Response:
-    answer, conversation = await own_run(run_of(request), who, services)
-    return Response(body=compact_json(answer_response(await _current_answer(answer, who, services), conversation)))
+    run = await services.chat.open_run(who, run_of(request))
+    return Response(body=compact_json(answer_response(await _current_answer(run, services), run.conversation)))
 
 
 async def follow(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
     """The run's events from a cursor on. 204 where there are none: it makes an EventSource stop connecting again."""
     cursor = cursor_of(request)
-    answer, _ = await own_run(run_of(request), who, services)
-    reader = await services.chat.resume(who, answer.uid, cursor)
+    reader = await services.chat.resume(await services.chat.open_run(who, run_of(request)), cursor)
     if reader.done:
         reader.close()
         return Response(status=204)
@@ -174,18 +172,18 @@ async def follow(request: Request, who: Principal, services: Services) -> Respon
 
 async def stop(request: Request, who: Principal, services: Services) -> Response:
     """Stop a run, or drop it while it waits; the answer says how far it came. One that has ended stays as it is."""
-    answer, conversation = await own_run(run_of(request), who, services)
-    await services.chat.stop_run(who, answer.uid, within=0)
-    stopped = await services.chat.wait_for_end(who, answer.uid, STOP_WAIT_S)
+    run = await services.chat.open_run(who, run_of(request))
+    await services.chat.stop_run(run, within=0)
+    stopped = await services.chat.wait_for_end(run, STOP_WAIT_S)
     return Response(
-        status=202 if stopped.ended is None else 200, body=compact_json(answer_response(stopped, conversation))
+        status=202 if stopped.ended is None else 200, body=compact_json(answer_response(stopped, run.conversation))
     )
 
 
 async def stop_all(request: Request, who: Principal, services: Services) -> Response:
     """Stop the conversation's running turn and drop those that wait."""
     conversation, _ = await own_conversation(request.path_params["conversation"], who, services)
-    return Response(body=compact_json(StoppedResponse(stopped=await services.chat.stop(who, conversation.id))))
+    return Response(body=compact_json(StoppedResponse(stopped=await services.chat.stop(conversation))))
 
 
 ROUTES = (

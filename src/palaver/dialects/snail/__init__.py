@@ -22,6 +22,7 @@ DIALECT = Dialect(
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,
+    id_headers=("X-Conversation-Id",),
     settings=(
         *COMMON_SETTINGS,
         KeySetting(

@@ -62,7 +62,7 @@ async def _conversation_if_any(
 ) -> Conversation | None:
     """The user's conversation of that name, if it is the agent's."""
     with suppress(NotFound):
-        conversation = await services.chat.conversation(who, name)
+        conversation, _ = await services.chat.open_conversation(who, name)
         return conversation if agent is not None and conversation.agent == agent.id else None
     return None
 
@@ -141,7 +141,7 @@ async def list_messages(request: Request, who: Principal, services: Services) ->
         )
 
     return await history_response(
-        await services.chat.full_history(who, conversation.uid), show, split_at_placeholder(success([]).body)
+        await services.chat.full_history(who, conversation), show, split_at_placeholder(success([]).body)
     )
 
 

@@ -6,8 +6,9 @@ Source: the vendor's page "创建会话" and the wire specification ``sonaops.md
 from palaver.dialects.sonaops import requirements
 from palaver.dialects.sonaops.api import ROUTES
 from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256, claim, new_credential, verify
-from palaver.dialects.sonaops.errors import curl, refuse, trace_id
+from palaver.dialects.sonaops.errors import curl, refuse
 from palaver.dialects.sonaops.openapi import INFO
+from palaver.dialects.sonaops.responses import trace_id
 from palaver.wire.contract import Dialect, KeySetting
 from palaver.wire.requirements import collect_requirements
 from palaver.wire.settings import COMMON_SETTINGS, one_of, parse_bool

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from palaver.core.chat import NewMessage
 from palaver.core.problems import Conflict, NotFound, Upstream
 from palaver.core.types import Agent, Conversation, Principal, Text, as_uid
 from palaver.dialects.sonaops import openapi
-from palaver.dialects.sonaops.canonical import fields, trimmed
-from palaver.dialects.sonaops.errors import EVENT_STREAM, success
+from palaver.dialects.sonaops.canonical import trimmed
+from palaver.dialects.sonaops.errors import EVENT_STREAM
 from palaver.dialects.sonaops.media import audio_key, byte_range, data_uri, ensure_audio
 from palaver.dialects.sonaops.requests import (
     DEFAULT_VOICE,
@@ -20,105 +19,115 @@ from palaver.dialects.sonaops.requests import (
     InspirationRequest,
     SonaopsCreateRequest,
     SpeechRequest,
-    parse_body,
-    parse_query,
+    json_body,
+    query,
     required,
+)
+from palaver.dialects.sonaops.responses import (
+    ConversationCreated,
+    ImageResponse,
+    SonaopsAgentList,
+    SpeechResponse,
+    SuggestedReplies,
+    agent_response,
+    success,
 )
 from palaver.dialects.sonaops.stream import SonaopsEncoder
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
 from palaver.wire.downloads import download_headers
-from palaver.wire.idempotent import Subject, answer_once
+from palaver.wire.idempotent import Subject
+from palaver.wire.responses import RAW, STREAM, IdempotentResponse, JSONResponse
 
 
-async def create(request: Request, who: Principal, services: Services) -> Response:
+async def create(
+    request: Request, body: SonaopsCreateRequest, principal: Principal, services: Services
+) -> IdempotentResponse[ConversationCreated]:
     """Create a conversation with an agent."""
-    claim = idempotency_key(request, "POST /v1/chat/conversation")
-    body = parse_body(request, SonaopsCreateRequest)
-    agent = await _agent(who, services, required("agentId", body.agentId))
+    agent = await _agent(principal, services, required("agentId", body.agent_id))
 
-    async def work() -> tuple[Response, Subject]:
-        conversation = await services.chat.create_conversation(who, agent)
-        return success(request, {"conversationId": conversation.uid.hex}), conversation
+    async def work() -> tuple[ConversationCreated, Subject]:
+        conversation = await services.chat.create_conversation(principal, agent)
+        return ConversationCreated(conversation_id=conversation.uid.hex), conversation
 
-    return await answer_once(services, who, claim, work)
+    return IdempotentResponse(key=idempotency_key(request, "POST /v1/chat/conversation"), create=work)
 
 
-async def agents(request: Request, who: Principal, services: Services) -> Response:
+async def agents(
+    _request: Request, body: AgentListRequest, principal: Principal, services: Services
+) -> SonaopsAgentList:
     """List the agents that the key may use, one page at a time."""
-    is_get = request.method != "POST"
-    body = (
-        parse_query(dict(fields(request.query_string)), AgentListRequest)
-        if is_get
-        else parse_body(request, AgentListRequest)
-    )
-    available = await services.chat.agents(who)
-    start = (body.pageNum - 1) * body.pageSize
-    page = [_agent_response(agent) for agent in available[start : start + body.pageSize]]
-    return success(request, {"list": page, "total": len(available)})
+    available = await services.chat.agents(principal)
+    start = (body.page_num - 1) * body.page_size
+    page = [agent_response(agent) for agent in available[start : start + body.page_size]]
+    return SonaopsAgentList(agents=page, total=len(available))
 
 
-async def stream(request: Request, who: Principal, services: Services) -> StreamingResponse:
+async def stream(
+    request: Request, body: ChatStreamRequest, principal: Principal, services: Services
+) -> StreamingResponse:
     """Send a message in a conversation and stream the answer."""
-    claim = idempotency_key(request, "POST /v1/chat/stream")
-    body = parse_body(request, ChatStreamRequest)
     ref, name, text = _required_fields(body)
-    agent = await _agent(who, services, ref)
+    agent = await _agent(principal, services, ref)
     hints = {} if body.language is None else {"language": body.language}
     variables: dict[str, Any] = {**hints, **(body.metadata or {})}
     message = NewMessage(
         parts=(Text(text=text),),
         variables=variables,
         variables_field="metadata",
-        idempotency_key=claim,
+        idempotency_key=idempotency_key(request, "POST /v1/chat/stream"),
         trace=request.trace,
     )
-    sent = await services.chat.send(who, agent, message, conversation=trimmed(name))
+    sent = await services.chat.send(principal, agent, message, conversation=trimmed(name))
     encoder = SonaopsEncoder(sent.conversation.uid, sent.run_uid)
     return StreamingResponse(reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=EVENT_STREAM)
 
 
-async def inspiration(request: Request, who: Principal, services: Services) -> Response:
+async def inspiration(
+    _request: Request, body: InspirationRequest, principal: Principal, services: Services
+) -> SuggestedReplies:
     """Suggest replies for the user."""
-    body = parse_body(request, InspirationRequest)
-    ref, name = required("agentId", body.agentId), required("conversationId", body.conversationId)
-    agent, conversation = await _agent_and_conversation(who, services, ref, name)
-    replies = await services.chat.generate_suggestions(who, conversation, agent)
-    return success(request, {"replies": replies})
+    ref, name = required("agentId", body.agent_id), required("conversationId", body.conversation_id)
+    agent, conversation = await _agent_and_conversation(principal, services, ref, name)
+    replies = await services.chat.generate_suggestions(principal, conversation, agent)
+    return SuggestedReplies(replies=list(replies))
 
 
-async def image(request: Request, who: Principal, services: Services) -> Response:
+async def image(
+    request: Request, body: ImageRequest, principal: Principal, services: Services
+) -> IdempotentResponse[ImageResponse]:
     """Generate an image in a conversation."""
-    claim = idempotency_key(request, "POST /v1/chat/image")
-    body = parse_body(request, ImageRequest)
     ref, name, text = _required_fields(body)
-    agent, conversation = await _agent_and_conversation(who, services, ref, name)
+    agent, conversation = await _agent_and_conversation(principal, services, ref, name)
 
-    async def work() -> tuple[Response, Subject]:
+    async def work() -> tuple[ImageResponse, Subject]:
         if not services.media.can_generate_images(agent):
             raise Upstream(reason="configuration")
         picture = await services.media.generate_image(agent, text)
-        data = {"base64Image": data_uri(picture), "metadata": body.metadata or {}}
-        return success(request, data), conversation
+        return ImageResponse(base64_image=data_uri(picture), metadata=body.metadata or {}), conversation
 
-    return await answer_once(services, who, claim, work)
+    return IdempotentResponse(key=idempotency_key(request, "POST /v1/chat/image"), create=work)
 
 
-async def tts(request: Request, who: Principal, services: Services) -> Response:
+async def tts(
+    request: Request, body: SpeechRequest, principal: Principal, services: Services
+) -> JSONResponse[SpeechResponse]:
     """Synthesize speech for a stored message, once; later requests reuse the file."""
-    body = parse_body(request, SpeechRequest)
-    named, text = required("messageId", body.messageId), required("processedText", body.processedText)
-    uid = as_uid(trimmed(named))
+    ref, text = required("messageId", body.message_id), required("processedText", body.processed_text)
+    uid = as_uid(trimmed(ref))
     if uid is None:
-        raise NotFound(noun="message", ref=named)
-    message = await services.chat.get_answer(who, uid)
-    voice = trimmed(body.voiceTimbreId or "") or DEFAULT_VOICE
-    synthesized = await ensure_audio(who, services, message, text, voice)
-    address = f"{request.base_url.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
-    return replace(success(request, {"audioUrl": address}), charged=synthesized)
+        raise NotFound(noun="message", ref=ref)
+    try:
+        run = await services.chat.open_run(principal.unrestricted(), uid)
+    except NotFound as problem:
+        raise NotFound(noun="message", ref=str(uid)) from problem
+    voice = trimmed(body.voice_timbre_id or "") or DEFAULT_VOICE
+    synthesized = await ensure_audio(principal, services, run, text, voice)
+    url = f"{request.base_url.rstrip('/')}/saas/voice-broadcast/{uid.hex}.mp3"
+    return JSONResponse(content=SpeechResponse(audio_url=url), counts_toward_quota=synthesized)
 
 
-async def voice_broadcast(request: Request, _who: Principal, services: Services) -> Response:
+async def voice_broadcast(request: Request, _principal: Principal, services: Services) -> Response:
     """Serve a message's speech to anyone who has its URL."""
     name = request.path_params["name"]
     uid = as_uid(name.removesuffix(".mp3")) if name.endswith(".mp3") else None
@@ -132,22 +141,22 @@ async def voice_broadcast(request: Request, _who: Principal, services: Services)
         return Response(body_iterator=pieces, length=file.size, media_type=file.media_type, headers=headers)
     start, length = part
     pieces = services.files.pieces(file, start=start, length=length)
-    where = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
+    content_range = ("Content-Range", f"bytes {start}-{start + length - 1}/{file.size}")
     return Response(
-        status=206, body_iterator=pieces, length=length, media_type=file.media_type, headers=(where, *headers)
+        status=206, body_iterator=pieces, length=length, media_type=file.media_type, headers=(content_range, *headers)
     )
 
 
-async def _agent(who: Principal, services: Services, ref: str) -> Agent:
-    return await services.chat.agent(who, trimmed(ref))
+async def _agent(principal: Principal, services: Services, ref: str) -> Agent:
+    return await services.chat.agent(principal, trimmed(ref))
 
 
 async def _agent_and_conversation(
-    who: Principal, services: Services, agent_ref: str, conversation_ref: str
+    principal: Principal, services: Services, agent_ref: str, conversation_ref: str
 ) -> tuple[Agent, Conversation]:
     """An agent and its conversation. Raises ``NotFound``, or ``Conflict`` if they do not belong together."""
-    agent = await _agent(who, services, agent_ref)
-    conversation = await services.chat.conversation(who, trimmed(conversation_ref))
+    agent = await _agent(principal, services, agent_ref)
+    conversation, _ = await services.chat.open_conversation(principal, trimmed(conversation_ref))
     if conversation.agent != agent.id:
         raise Conflict(reason="agent")
     return agent, conversation
@@ -156,22 +165,10 @@ async def _agent_and_conversation(
 def _required_fields(body: ChatStreamRequest) -> tuple[str, str, str]:
     """(agent, conversation, text), all of them required."""
     return (
-        required("agentId", body.agentId),
-        required("conversationId", body.conversationId),
+        required("agentId", body.agent_id),
+        required("conversationId", body.conversation_id),
         required("text", body.text),
     )
-
-
-def _agent_response(agent: Agent) -> dict[str, Any]:
-    spec = agent.spec
-    return {
-        "agentId": spec.alias[0] if spec.alias else str(agent.uid),
-        "name": spec.name,
-        "avatar": spec.icon,
-        "description": spec.description,
-        "greeting": spec.opening_message,
-        "voiceId": spec.extra.get("sonaops", {}).get("voiceId"),
-    }
 
 
 ROUTES = (
@@ -179,6 +176,8 @@ ROUTES = (
         method="POST",
         path="/v1/chat/conversation",
         endpoint=create,
+        request=json_body(SonaopsCreateRequest, idempotent=True),
+        response=success(ConversationCreated),
         summary="create a conversation for an agent",
         idempotent=True,
         operation=openapi.CREATE,
@@ -187,6 +186,8 @@ ROUTES = (
         method="POST",
         path="/v1/agent/list",
         endpoint=agents,
+        request=json_body(AgentListRequest),
+        response=success(SonaopsAgentList),
         summary="list the agents the key may use",
         operation=openapi.LIST,
     ),
@@ -194,6 +195,8 @@ ROUTES = (
         method="GET",
         path="/v1/agent/list",
         endpoint=agents,
+        request=query(AgentListRequest),
+        response=success(SonaopsAgentList),
         summary="list the agents the key may use",
         operation=openapi.LIST_BY_QUERY,
     ),
@@ -201,6 +204,8 @@ ROUTES = (
         method="POST",
         path="/v1/chat/stream",
         endpoint=stream,
+        request=json_body(ChatStreamRequest, idempotent=True),
+        response=STREAM,
         summary="send a message, stream the answer as server-sent events",
         idempotent=True,
         operation=openapi.STREAM,
@@ -209,6 +214,8 @@ ROUTES = (
         method="POST",
         path="/v1/chat/inspiration",
         endpoint=inspiration,
+        request=json_body(InspirationRequest),
+        response=success(SuggestedReplies),
         summary="suggest three replies for the user",
         operation=openapi.INSPIRATION,
     ),
@@ -216,6 +223,8 @@ ROUTES = (
         method="POST",
         path="/v1/chat/image",
         endpoint=image,
+        request=json_body(ImageRequest, idempotent=True),
+        response=success(ImageResponse),
         summary="generate an image in a conversation",
         idempotent=True,
         operation=openapi.IMAGE,
@@ -224,6 +233,8 @@ ROUTES = (
         method="POST",
         path="/v1/chat/tts",
         endpoint=tts,
+        request=json_body(SpeechRequest),
+        response=success(SpeechResponse),
         summary="synthesize speech for a stored message",
         operation=openapi.SPEECH,
     ),
@@ -231,6 +242,7 @@ ROUTES = (
         method="GET",
         path="/saas/voice-broadcast/{name}",
         endpoint=voice_broadcast,
+        response=RAW,
         summary="the synthesized audio file",
         public=True,
         secret_path=True,

@@ -1,4 +1,4 @@
-"""The vendor's envelope and error messages, and the curl sample.
+"""The vendor's error messages, and the curl sample.
 
 Source: the vendor's page, and the wire specification ``sonaops.md``, sections 3 and 4.
 """
@@ -6,8 +6,7 @@ Source: the vendor's page, and the wire specification ``sonaops.md``, sections 3
 from __future__ import annotations
 
 import math
-from hashlib import sha512
-from typing import Any, assert_never
+from typing import assert_never
 
 from palaver.core.problems import (
     AnyProblem,
@@ -23,14 +22,13 @@ from palaver.core.problems import (
 )
 from palaver.core.types import ApiKey
 from palaver.dialects.sonaops.auth import wants_hmac
+from palaver.dialects.sonaops.responses import error
 from palaver.wire.contract import CurlSample, Request, Response
 from palaver.wire.framing import compact_json
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
-OK = 10200
 TOO_MANY = "Too many requests, please try again later"
 UNFORESEEN = "Internal server error"
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _TYPES = {"metadata": "an object", "pageNum": "an integer", "pageSize": "an integer", "X-User-ID": "UTF-8"}
 _RANGES = {"pageNum": "an integer of at least 1", "pageSize": "an integer from 1 to 100"}
 _MISSING = {
@@ -47,25 +45,11 @@ Wording = tuple[int, int, int, str]
 """(HTTP status for credentials of the original generation, HTTP status for the later one, code, message)."""
 
 
-def success(request: Request, data: dict[str, Any]) -> Response:
-    return Response(body=compact_json(_envelope(request, OK, "OK", data)))
-
-
 def refuse(problem: AnyProblem, request: Request, key: ApiKey | None = None) -> Response:
     """The problem as an envelope. Its HTTP status depends on the credential's generation."""
     first, later, code, message = _wording(problem, request)
-    body = compact_json(_envelope(request, code, message, None))
+    body = compact_json(error(request, code, message))
     return Response(status=later if wants_hmac(key) else first, body=body, headers=_retry(problem))
-
-
-def trace_id(request: Request) -> str:
-    """32 letters and digits derived from the request's random trace id, so unique per response."""
-    number = int.from_bytes(sha512(request.trace.encode()).digest(), "big")
-    letters: list[str] = []
-    for _ in range(32):
-        number, at = divmod(number, len(_LETTERS))
-        letters.append(_LETTERS[at])
-    return "".join(letters)
 
 
 def failure(problem: Problem | None) -> tuple[int, str]:
@@ -73,17 +57,6 @@ def failure(problem: Problem | None) -> tuple[int, str]:
     if isinstance(problem, Upstream) and problem.reason == "limit":
         return 10429, TOO_MANY
     return 10500, UNFORESEEN
-
-
-def _envelope(request: Request, code: int, message: str, data: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "code": code,
-        "success": code == OK,
-        "message": message,
-        "data": data,
-        "traceId": trace_id(request),
-        "timestamp": str(int(request.now * 1000)),
-    }
 
 
 def _wording(problem: AnyProblem, request: Request) -> Wording:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 from uuid import UUID
 
-import msgspec
-
+from palaver.core.chat import Run
 from palaver.core.ports.models import GeneratedImage
 from palaver.core.problems import NotFound, Upstream
-from palaver.core.types import Agent, Message, Principal
+from palaver.core.types import Principal
 from palaver.wire.contract import Services
 from palaver.wire.ranges import RangeNotSatisfiable, requested_range
 
@@ -34,34 +33,26 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
         return None
 
 
-async def ensure_audio(who: Principal, services: Services, message: Message, text: str, voice: str) -> bool:
-    """Synthesize the message's speech unless it exists; later requests never change it. Returns whether it is new."""
+async def ensure_audio(principal: Principal, services: Services, run: Run, text: str, voice: str) -> bool:
+    """Synthesize the speech of a run's answer unless it exists; later requests never change it. Returns whether it is
+    new."""
+    message = run.answer
     key = audio_key(message.uid)
-    if await _exists(who, services, key):
+    if await _exists(principal, services, key):
         return False
-    agent = await _agent_of(who, services, message)
-    if not services.media.can_synthesize_speech(agent):
+    if not services.media.can_synthesize_speech(run.agent):
         raise Upstream(reason="configuration")
-    content = await services.media.synthesize_speech(agent, text, voice)
+    content = await services.media.synthesize_speech(run.agent, text, voice)
     name = f"{message.uid.hex}.mp3"
     await services.files.add(
-        who, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
+        principal, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
     )
     return True
 
 
-async def _agent_of(who: Principal, services: Services, message: Message) -> Agent:
-    """The message's agent, even if it is disabled or not available to the key: speech is offered for every message of
-    the end user."""
-    conversation = await services.chat.conversation(who, message.conversation)
-    settings = {name: value for name, value in who.key.settings.items() if name != "agents"}
-    anywhere = msgspec.structs.replace(who, key=msgspec.structs.replace(who.key, settings=settings))
-    return await services.chat.any_agent(anywhere, conversation.agent)
-
-
-async def _exists(who: Principal, services: Services, key: str) -> bool:
+async def _exists(principal: Principal, services: Services, key: str) -> bool:
     try:
-        await services.files.get(who, key)
+        await services.files.get(principal, key)
     except NotFound:
         return False
     return True

@@ -5,24 +5,18 @@ Source: the vendor's page "创建会话", and the wire specification ``sonaops.m
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
-import msgspec
 from msgspec import Meta
 
 from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256
-from palaver.dialects.sonaops.errors import EVENT_STREAM, OK
+from palaver.dialects.sonaops.errors import EVENT_STREAM
 from palaver.dialects.sonaops.media import MP3
 from palaver.dialects.sonaops.requests import (
     DEFAULT_VOICE,
-    AgentListRequest,
-    ChatStreamRequest,
-    ImageRequest,
-    InspirationRequest,
-    SonaopsCreateRequest,
-    SpeechRequest,
 )
+from palaver.dialects.sonaops.responses import OK, SonaopsError
 from palaver.dialects.sonaops.stream import SonaopsEncoder
 from palaver.wire.contract import MAX_REQUEST_ID
 from palaver.wire.operation import (
@@ -37,67 +31,10 @@ from palaver.wire.operation import (
 )
 from palaver.wire.user_header import MAX_USER, USER
 
-T = TypeVar("T")
 SPEC = "wire specification `sonaops.md`, section"
 
 
-# Responses ----------------------------------------------------------------------------------------------------------
-
-
-class SonaopsEnvelope(msgspec.Struct, Generic[T], kw_only=True):
-    """The envelope of every response except streams and audio files."""
-
-    code: Annotated[int, Meta(description="10200 for success.")]
-    success: bool
-    message: str
-    data: T
-    traceId: Annotated[str, Meta(pattern="^[A-Za-z0-9]{32}$", description="Unique per response.")]  # noqa: N815
-    timestamp: Annotated[str, Meta(pattern="^[0-9]+$", description="Epoch milliseconds.")]
-
-
-class ConversationCreated(msgspec.Struct, kw_only=True):
-    conversationId: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="A UUID without hyphens.")]  # noqa: N815
-
-
-class SonaopsAgent(msgspec.Struct, kw_only=True):
-    agentId: str  # noqa: N815
-    name: str
-    avatar: str | None
-    description: str
-    greeting: str
-    voiceId: str | None  # noqa: N815
-
-
-class SonaopsAgentList(msgspec.Struct, kw_only=True):
-    agents: list[SonaopsAgent] = msgspec.field(name="list")
-    total: Annotated[int, Meta(ge=0, description="Across all pages.")]
-
-
-class SuggestedReplies(msgspec.Struct, kw_only=True):
-    replies: Annotated[list[str], Meta(max_length=3)]
-
-
-class ImageResponse(msgspec.Struct, kw_only=True):
-    base64Image: Annotated[str, Meta(description="A `data:` URI.")]  # noqa: N815
-    metadata: dict[str, Any]
-
-
-class SpeechResponse(msgspec.Struct, kw_only=True):
-    audioUrl: str  # noqa: N815
-
-
-class SonaopsError(msgspec.Struct, kw_only=True):
-    """An error response."""
-
-    code: int
-    success: bool
-    message: str
-    data: None
-    traceId: str  # noqa: N815
-    timestamp: str
-
-
-def _success(meaning: str, shape: Any, data: dict[str, Any]) -> ResponseSpec:
+def _success(meaning: str, data: dict[str, Any]) -> ResponseSpec:
     body = {
         "code": OK,
         "success": True,
@@ -106,7 +43,7 @@ def _success(meaning: str, shape: Any, data: dict[str, Any]) -> ResponseSpec:
         "traceId": "9fU0kfWy3E8YFGjS5S8bLPlAXG8xhdTH",
         "timestamp": "1773298769366",
     }
-    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": body})
+    return ResponseSpec(meaning=meaning, examples={"success": body})
 
 
 # Operations ---------------------------------------------------------------------------------------------------------
@@ -118,18 +55,14 @@ _STREAM = SonaopsEncoder(UUID(_CONVERSATION), UUID(int=0x5B1F0A9C3D7E4C21A6B8F0E
 CREATE = Operation(
     source=f'the vendor\'s page "创建会话"; {SPEC} 5.1',
     body=BodySpec(
-        shape=SonaopsCreateRequest,
         required=("agentId",),
         examples={"the vendor's": {"agentId": "agent-uuid"}},
     ),
-    responses=(
-        _success("The new conversation.", SonaopsEnvelope[ConversationCreated], {"conversationId": _CONVERSATION}),
-    ),
+    responses=(_success("The new conversation.", {"conversationId": _CONVERSATION}),),
     not_found=("agent",),
 )
 _AGENT_PAGE = _success(
     "A page of the agents.",
-    SonaopsEnvelope[SonaopsAgentList],
     {
         "list": [
             {
@@ -146,18 +79,17 @@ _AGENT_PAGE = _success(
 )
 LIST = Operation(
     source=f"{SPEC} 5.2",
-    body=BodySpec(shape=AgentListRequest, examples={"second page": {"pageNum": 2, "pageSize": 20}}, empty=True),
+    body=BodySpec(examples={"second page": {"pageNum": 2, "pageSize": 20}}, empty=True),
     responses=(_AGENT_PAGE,),
 )
 LIST_BY_QUERY = Operation(
     source=f"{SPEC} 5.2",
-    query=QuerySpec(shape=AgentListRequest, example={"pageNum": 1}),
+    query=QuerySpec(example={"pageNum": 1}),
     responses=(_AGENT_PAGE,),
 )
 STREAM = Operation(
     source=f"{SPEC}s 5.3 and 6",
     body=BodySpec(
-        shape=ChatStreamRequest,
         required=("agentId", "conversationId", "text"),
         examples={"a message": {**_PLACE, "text": "What is the weather like?"}},
     ),
@@ -174,25 +106,19 @@ STREAM = Operation(
 )
 INSPIRATION = Operation(
     source=f"{SPEC} 5.4",
-    body=BodySpec(
-        shape=InspirationRequest, required=("agentId", "conversationId"), examples={"for a conversation": {**_PLACE}}
-    ),
-    responses=(
-        _success("At most three suggestions.", SonaopsEnvelope[SuggestedReplies], {"replies": ["And tomorrow?"]}),
-    ),
+    body=BodySpec(required=("agentId", "conversationId"), examples={"for a conversation": {**_PLACE}}),
+    responses=(_success("At most three suggestions.", {"replies": ["And tomorrow?"]}),),
     not_found=("agent", "conversation"),
 )
 IMAGE = Operation(
     source=f"{SPEC} 5.5",
     body=BodySpec(
-        shape=ImageRequest,
         required=("agentId", "conversationId", "text"),
         examples={"a picture": {**_PLACE, "text": "a lighthouse in the rain"}},
     ),
     responses=(
         _success(
             "The image.",
-            SonaopsEnvelope[ImageResponse],
             {"base64Image": "data:image/png;base64,iVBORw0KGgo=", "metadata": {}},
         ),
     ),
@@ -202,7 +128,6 @@ IMAGE = Operation(
 SPEECH = Operation(
     source=f"{SPEC} 5.6",
     body=BodySpec(
-        shape=SpeechRequest,
         required=("messageId", "processedText"),
         examples={
             "a message": {
@@ -215,7 +140,6 @@ SPEECH = Operation(
     responses=(
         _success(
             "The URL of the audio file.",
-            SonaopsEnvelope[SpeechResponse],
             {"audioUrl": "https://example.com/saas/voice-broadcast/5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3"},
         ),
     ),

@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Invalid
-from palaver.dialects.sonaops.canonical import trimmed
-from palaver.wire.bodies import json_object, parse
-from palaver.wire.contract import Request
+from palaver.dialects.sonaops.canonical import fields, trimmed
+from palaver.wire.bodies import check_idempotency_key, json_object, parse
+from palaver.wire.contract import Request, RequestType
 
 RANGED = ("pageNum", "pageSize")
 """Numeric fields with bounds: a wrong type and an out-of-range value are different errors."""
@@ -26,61 +26,73 @@ Conversation = Annotated[str | None, Meta(description="A `conversationId` from `
 Language = Annotated[str | None, Meta(description="The preferred language: `zh`, `en`, …")]
 
 
-class SonaopsCreateRequest(msgspec.Struct, kw_only=True):
+class SonaopsCreateRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /v1/chat/conversation``."""
 
-    agentId: Agent = None  # noqa: N815
+    agent_id: Agent = None
 
 
-class AgentListRequest(msgspec.Struct, kw_only=True):
+class AgentListRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body or the query of ``/v1/agent/list``."""
 
-    pageNum: Annotated[int, Meta(ge=1)] = 1  # noqa: N815
-    pageSize: Annotated[int, Meta(ge=1, le=100)] = 20  # noqa: N815
+    page_num: Annotated[int, Meta(ge=1)] = 1
+    page_size: Annotated[int, Meta(ge=1, le=100)] = 20
     language: Language = None
 
 
-class ChatStreamRequest(msgspec.Struct, kw_only=True):
+class ChatStreamRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /v1/chat/stream``."""
 
-    agentId: Agent = None  # noqa: N815
-    conversationId: Conversation = None  # noqa: N815
+    agent_id: Agent = None
+    conversation_id: Conversation = None
     text: Annotated[str | None, Meta(description="The user's message.")] = None
     language: Language = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Values for the agent's instructions.")] = None
 
 
-class InspirationRequest(msgspec.Struct, kw_only=True):
+class InspirationRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /v1/chat/inspiration``."""
 
-    agentId: Agent = None  # noqa: N815
-    conversationId: Conversation = None  # noqa: N815
+    agent_id: Agent = None
+    conversation_id: Conversation = None
     language: Language = None
 
 
-class ImageRequest(ChatStreamRequest, kw_only=True):
+class ImageRequest(ChatStreamRequest, kw_only=True, rename="camel"):
     """The body of ``POST /v1/chat/image``."""
 
     text: Annotated[str | None, Meta(description="A description of the image.")] = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Returned unchanged.")] = None
 
 
-class SpeechRequest(msgspec.Struct, kw_only=True):
+class SpeechRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /v1/chat/tts``."""
 
-    messageId: Annotated[str | None, Meta(description="From the event `message_saved`.")] = None  # noqa: N815
-    processedText: Annotated[str | None, Meta(description="The text to speak, without Markdown.")] = None  # noqa: N815
-    voiceTimbreId: Annotated[str | None, Meta(description=f"A voice; default `{DEFAULT_VOICE}`.")] = None  # noqa: N815
+    message_id: Annotated[str | None, Meta(description="From the event `message_saved`.")] = None
+    processed_text: Annotated[str | None, Meta(description="The text to speak, without Markdown.")] = None
+    voice_timbre_id: Annotated[str | None, Meta(description=f"A voice; default `{DEFAULT_VOICE}`.")] = None
 
 
-def parse_body(request: Request, shape: type[S]) -> S:
-    """Parse the request's body. Raises ``Invalid`` for the first field with a wrong type or out of range."""
-    return _read(shape, json_object(request.body, empty_is_object=True))
+def json_body(shape: type[S], *, idempotent: bool = False) -> RequestType[S]:
+    """A JSON body; an empty one equals an empty object. If the route is ``idempotent``, ``Idempotency-Key`` is checked
+    first. Raises ``Invalid`` for the first field with a wrong type or out of range."""
+
+    def parse_body(request: Request) -> S:
+        if idempotent:
+            check_idempotency_key(request)
+        return _convert(shape, json_object(request.body, empty_is_object=True))
+
+    return RequestType(shape=shape, parse=parse_body)
 
 
-def parse_query(query: dict[str, str], shape: type[S]) -> S:
-    """Parse a query's fields. Numbers are strings of digits, and blank fields count as absent."""
-    return _read(shape, {name: value for name, value in query.items() if trimmed(value)}, digits_are_numbers=True)
+def query(shape: type[S]) -> RequestType[S]:
+    """Query parameters. Numbers are strings of digits, and blank parameters count as absent."""
+
+    def parse_query(request: Request) -> S:
+        members = {name: value for name, value in dict(fields(request.query_string)).items() if trimmed(value)}
+        return _convert(shape, members, digits_are_numbers=True)
+
+    return RequestType(shape=shape, parse=parse_query, location="query")
 
 
 def required(field: str, value: str | None) -> str:
@@ -90,7 +102,7 @@ def required(field: str, value: str | None) -> str:
     return value
 
 
-def _read(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
+def _convert(shape: type[S], members: dict[str, Any], *, digits_are_numbers: bool = False) -> S:
     try:
         return parse(shape, members, digits_are_numbers=digits_are_numbers)
     except Invalid as problem:

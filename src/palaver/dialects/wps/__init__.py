@@ -19,6 +19,7 @@ DIALECT = Dialect(
     claim=claim,
     verify=verify,
     signs_body=True,
+    id_headers=("X-Chat-Id", "X-Session-Id"),
     refuse=refuse,
     new_credential=new_credential,
     curl=curl,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,9 +90,12 @@ async def cancel(request: Request, who: Principal, services: Services) -> Respon
     if chat is None:
         chat = cancelled_chat(request)
     agent = await services.chat.agent(who, request.path_params["app_id"])
-    run = as_uid(chat)
-    if run is not None:
-        await services.chat.stop_run(who, run, agent=agent)
+    uid = as_uid(chat)
+    if uid is not None:
+        with suppress(NotFound):
+            run = await services.chat.open_run(who, uid)
+            if run.agent.id == agent.id:
+                await services.chat.stop_run(run)
     return Response(body=success({}))
 
 
@@ -153,12 +157,12 @@ async def messages(request: Request, who: Principal, services: Services) -> Resp
     query = messages_query(request.query_string)
     ref, size = query.session_id, query.page_size
     agent = await services.chat.agent(who, request.path_params["app_id"])
-    conversation = await services.chat.conversation(who, ref)
+    conversation, _ = await services.chat.open_conversation(who, ref)
     if conversation.agent != agent.id:
         raise NotFound(noun="conversation", ref=ref)
     of = f"messages of {conversation.id}"
     place = paging.place(who, of, query.next_page_token)
-    async with services.chat.history_page(who, conversation.id, after=place[0] if place else 0, limit=size) as page:
+    async with services.chat.history_page(who, conversation, after=place[0] if place else 0, limit=size) as page:
         question = await _question(who, services, conversation, page.messages) if query.with_event else None
         token = "" if page.next is None else paging.token(who, of, page.messages[-1].id)
         ends = split_at_placeholder(success({"items": [], "next_page_token": token}))
@@ -172,8 +176,7 @@ async def _question(who: Principal, services: Services, conversation: Conversati
     if not history or history[0].role == "user":
         return ""
     return "".join(
-        message.text
-        for message in await services.chat.list_messages(who, conversation.id, before=history[0].id, limit=1)
+        message.text for message in await services.chat.list_messages(who, conversation, before=history[0].id, limit=1)
     )
 
 
@@ -224,12 +227,7 @@ async def delete(request: Request, who: Principal, services: Services) -> Respon
 
 async def _own_conversation(request: Request, who: Principal, services: Services) -> Conversation:
     """The session from the path, if the credential may use its agent."""
-    ref = request.path_params["session_id"]
-    conversation = await services.chat.conversation(who, ref)
-    try:
-        await services.chat.any_agent(who, conversation.agent)
-    except NotFound as problem:
-        raise NotFound(noun="conversation", ref=ref) from problem
+    conversation, _ = await services.chat.open_conversation(who, request.path_params["session_id"])
     return conversation
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
+from palaver.core.chat import require_enabled
 from palaver.core.problems import Conflict, Forbidden, NotFound
 from palaver.core.types import Agent, Conversation, Principal
 from palaver.dialects.xspace.auth import user_number
@@ -37,20 +36,10 @@ async def _for_user(request: Request, who: Principal, services: Services) -> Pri
     return who.acting_for((await services.users.find(who, number)).name)
 
 
-def unrestricted(who: Principal) -> Principal:
-    """The same caller without the key's ``agents`` setting."""
-    settings = {name: value for name, value in who.key.settings.items() if name != "agents"}
-    return msgspec.structs.replace(who, key=msgspec.structs.replace(who.key, settings=settings))
-
-
 async def own_conversation(request: Request, who: Principal, services: Services) -> tuple[Conversation, Agent]:
     """The conversation that the path names, and its enabled agent; without either there is no conversation."""
     ref = request.path_params.get("conversationId") or request.path_params["id"]
-    conversation = await services.chat.conversation(who, conversation_ref(ref))
-    try:
-        return conversation, await services.chat.agent(who, conversation.agent)
-    except NotFound as problem:
-        raise NotFound(noun="conversation", ref=ref[:80]) from problem
+    return await services.chat.open_conversation(who, conversation_ref(ref), enabled=True)
 
 
 async def bound_agent(who: Principal, services: Services) -> Agent:
@@ -64,8 +53,8 @@ async def bound_agent(who: Principal, services: Services) -> Agent:
 
 async def bound_conversation(ref: str | int, who: Principal, services: Services) -> tuple[Conversation, Agent]:
     """A conversation of the user's with the key's agent, as the older paths find it."""
-    conversation = await services.chat.conversation(who, conversation_ref(str(ref)))
-    agent = await services.chat.agent(who, conversation.agent)
+    conversation, agent = await services.chat.open_conversation(who, conversation_ref(str(ref)))
+    require_enabled(agent, agent.id)
     if str(who.key.setting("agent", "")) not in agent.names:
         raise Conflict(reason="agent")
     return conversation, agent

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from palaver.core.chat import require_enabled
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Principal
 from palaver.dialects.xspace import legacy, openapi
-from palaver.dialects.xspace.access import Handle, own_conversation, personal, unrestricted
+from palaver.dialects.xspace.access import Handle, own_conversation, personal
 from palaver.dialects.xspace.addresses import address
 from palaver.dialects.xspace.chat import converse, refused
 from palaver.dialects.xspace.errors import CONVERSATION_FILE, CONVERSATION_FILES, NO_FILE, STORED_FILE, done, success
@@ -59,7 +60,7 @@ async def add(request: Request, who: Principal, services: Services) -> Response:
     claim = idempotency_key(request, "POST /api/v1/chat/conversation/add")
     if body.agentId is None:
         raise Invalid(field="agentId", rule="required")
-    agent = await services.chat.agent(unrestricted(who), as_id(body.agentId) or 0)
+    agent = await services.chat.agent(who.unrestricted(), as_id(body.agentId) or 0)
     if not who.may_use(agent):
         raise Forbidden(reason="agent")
     topic = valid_topic(body.topic)
@@ -94,7 +95,7 @@ async def _behind(query: ConversationQuery, last: int | None, who: Principal, se
         return query
     after, below = None, None
     try:
-        conversation = await services.chat.conversation(who, last)
+        conversation, _ = await services.chat.open_conversation(who, last)
         after = (conversation.modified, conversation.id)
     except NotFound:
         below = last
@@ -115,8 +116,9 @@ async def chat(request: Request, who: Principal, services: Services) -> Response
     idempotency_key(request, "")
     parts = parts_of(body, request)
     try:
-        conversation = await services.chat.conversation(who, conversation_ref(request.path_params["conversationId"]))
-        agent = await services.chat.agent(who, conversation.agent)
+        ref = conversation_ref(request.path_params["conversationId"])
+        conversation, agent = await services.chat.open_conversation(who, ref)
+        require_enabled(agent, agent.id)
     except NotFound as problem:
         return refused(problem, request)
     claim = idempotency_key(request, f"POST /api/v1/chat/{conversation.id}")
@@ -126,14 +128,14 @@ async def chat(request: Request, who: Principal, services: Services) -> Response
 async def stop(request: Request, who: Principal, services: Services) -> Response:
     """End the running turn and drop the waiting ones."""
     conversation, _ = await own_conversation(request, who, services)
-    await services.chat.stop(who, conversation.id)
+    await services.chat.stop(conversation)
     return done(request)
 
 
 async def messages(request: Request, who: Principal, services: Services) -> Response:
     query = history_query(request)
     conversation, _ = await own_conversation(request, who, services)
-    history = await services.chat.full_history(who, conversation.id, before=query.index, newest=query.limit)
+    history = await services.chat.full_history(who, conversation, before=query.index, newest=query.limit)
     return await history_response(
         history, lambda one: message_dto(one, conversation, request), split_at_placeholder(success(request, []).body)
     )

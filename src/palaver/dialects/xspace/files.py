@@ -94,7 +94,9 @@ async def produced(request: Request, who: Principal, services: Services) -> Resp
 
 async def attached(request: Request, who: Principal, services: Services) -> Response:
     """The bytes of one of a conversation's files, by the name it has there; of one elsewhere, the way there."""
-    conversation = await services.chat.conversation(who, conversation_ref(request.path_params["conversationId"]))
+    conversation, _ = await services.chat.open_conversation(
+        who, conversation_ref(request.path_params["conversationId"])
+    )
     name = request.path_params["path"]
     for one in named_files(await _files(who, services, conversation)):
         if one.name == name:
@@ -122,7 +124,7 @@ async def stored(request: Request, who: Principal, services: Services) -> Respon
 
 async def _files(who: Principal, services: Services, conversation: Conversation) -> list[File]:
     """What the messages attach: of all else that they say nothing is kept."""
-    history = await services.chat.full_history(who, conversation.id)
+    history = await services.chat.full_history(who, conversation)
     files = [file for message in history.first for file in message.files]
     if history.rest is not None:
         async for piece in history.rest:

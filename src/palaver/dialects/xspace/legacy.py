@@ -53,7 +53,7 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
 async def detail(request: Request, who: Principal, services: Services) -> Response:
     """A conversation with what was said last, the agent's opening text before it."""
     conversation, its_agent = await bound_conversation(request.path_params["id"], who, services)
-    history = await services.chat.full_history(who, conversation.id, newest=RECENT)
+    history = await services.chat.full_history(who, conversation, newest=RECENT)
     placeholder = [request.trace]  # nothing else of the answer can be that
     ends = split_at_placeholder(
         success(request, conversation_dto(conversation, its_agent, request, messages=placeholder)).body,
@@ -93,7 +93,7 @@ async def chat(request: Request, who: Principal, services: Services) -> Response
 
 async def stop(request: Request, who: Principal, services: Services) -> Response:
     conversation, _ = await bound_conversation(request.path_params["conversationId"], who, services)
-    await services.chat.stop(who, conversation.id)
+    await services.chat.stop(conversation)
     return done(request)
 
 
