@@ -13,10 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import uvloop
+from support.adapters import STREAM_FORMS
 from support.http_clients import Ask
 from support.kit import run
 from support.live_server import Served, serving
-from support.stream_forms import FORMS, StreamForm, said, split
+from support.stream_forms import StreamForm, said, split
 
 from palaver.core.problems import Internal
 from palaver.store.database import Database
@@ -205,7 +206,7 @@ def served(database_url: str, tmp_path: Path) -> Generator[Served]:
 @pytest.mark.e2e
 def test_no_caller_of_any_dialect_notices_that_connections_are_ended(served: Served, database_url: str) -> None:
     agent = served.agent("quick")
-    asks = [form.ask(served, agent) for form in FORMS]
+    asks = [form.ask(served, agent) for form in STREAM_FORMS]
 
     killer = ConnectionKiller(database_url, interval_s=0.3)
 
@@ -221,10 +222,10 @@ def test_no_caller_of_any_dialect_notices_that_connections_are_ended(served: Ser
             assert "quick" in str(said(split([answer.body], form.mark))), (form.name, answer.body[-500:])
             calls += 1
 
-    with ThreadPoolExecutor(max_workers=len(FORMS) + 1) as threads:
+    with ThreadPoolExecutor(max_workers=len(STREAM_FORMS) + 1) as threads:
         killing = threads.submit(lambda: run(killer.run()))
         try:
-            list(threads.map(talk, FORMS, asks))
+            list(threads.map(talk, STREAM_FORMS, asks))
         finally:
             killer.stop()
     killing.result()
