@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.kit import product, read, run
+from support.kit import product, read
 
 from palaver.app import Core
 from palaver.core.attachments import MAX_CHARACTERS, MAX_FILES, MAX_IMAGE_BYTES
@@ -49,36 +49,27 @@ async def stage(url: str, folder: Path) -> AsyncGenerator[Stage]:
         yield Stage(core, Principal(key=key, user="ann"))
 
 
-def test_an_uploaded_file_is_read_by_its_key_its_uid_and_its_number(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            file = await on.upload("notes.txt", "价格是 5 元".encode())
-            for ref in (file.key, file.uid.hex, str(file.uid), str(file.id)):
-                assert (await on.say(File(ref=ref)))[0] == "价格是 5 元"
-
-    run(scene())
+async def test_an_uploaded_file_is_read_by_its_key_its_uid_and_its_number(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        file = await on.upload("notes.txt", "价格是 5 元".encode())
+        for ref in (file.key, file.uid.hex, str(file.uid), str(file.id)):
+            assert (await on.say(File(ref=ref)))[0] == "价格是 5 元"
 
 
-def test_a_file_of_somebody_else_is_not_there(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            file = await on.upload("secret.txt", b"secret", user="bob")
-            for ref in (file.key, file.uid.hex, str(file.id)):
-                assert (await on.say(File(ref=ref)))[0] == f"[{ref}: there is no such file]"
-
-    run(scene())
+async def test_a_file_of_somebody_else_is_not_there(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        file = await on.upload("secret.txt", b"secret", user="bob")
+        for ref in (file.key, file.uid.hex, str(file.id)):
+            assert (await on.say(File(ref=ref)))[0] == f"[{ref}: there is no such file]"
 
 
-def test_a_later_turn_still_reads_the_file(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            file = await on.upload("menu.txt", b"Soup costs 4.\n\nTea costs 2.")
-            _, conversation = await on.say(File(ref=file.key))
-            said, _ = await on.say(Text(text="What does tea cost?"), to=conversation, model="extract")
-            assert "Tea costs 2." in said
-            assert "menu.txt" in said
-
-    run(scene())
+async def test_a_later_turn_still_reads_the_file(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        file = await on.upload("menu.txt", b"Soup costs 4.\n\nTea costs 2.")
+        _, conversation = await on.say(File(ref=file.key))
+        said, _ = await on.say(Text(text="What does tea cost?"), to=conversation, model="extract")
+        assert "Tea costs 2." in said
+        assert "menu.txt" in said
 
 
 @pytest.mark.parametrize(
@@ -98,57 +89,50 @@ def test_a_later_turn_still_reads_the_file(database_url: str, tmp_path: Path) ->
         ("empty.txt", "text/plain", b"", ""),
     ],
 )
-def test_what_a_file_says_goes_by_its_kind(
+async def test_what_a_file_says_goes_by_its_kind(
     database_url: str, tmp_path: Path, name: str, media_type: str, content: bytes, seen: str
 ) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            file = await on.upload(name, content, media_type)
-            assert (await on.say(File(ref=file.key, name=name)))[0] == seen
-
-    run(scene())
+    async with stage(database_url, tmp_path) as on:
+        file = await on.upload(name, content, media_type)
+        assert (await on.say(File(ref=file.key, name=name)))[0] == seen
 
 
-def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            file = await on.upload("deep.html", b"<div>" * 600, "text/html")
-            app = await on.core.store.applications.named("acme")
-            agent = await on.core.store.agents.apply(app, AgentSpec(name="yes", model="scripted", instructions="yes"))
-            said = NewMessage(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
-            with capture_logs() as logs:
-                sent = await on.core.chat.send(on.who, agent, said)
-                _, (parts, _) = await read(sent.reader)
-            problems = ["too deeply nested (more than 512 levels)", "there is no such file"]
-            assert [(part.ref, part.problem) for part in parts if isinstance(part, File)] == list(
-                zip((file.key, "none"), problems, strict=True)
-            )
-            lines = [line for line in logs if line["event"] == "attachment not read"]
-            assert [(line["name"], line["reason"], line["detail"]) for line in lines] == [
-                ("deep.html", "content", problems[0]),
-                ("none", "name", problems[1]),
-            ]
-            assert {(line["conversation"], line["trace"]) for line in lines} == {(sent.conversation.id, "t" * 32)}
-            again = await on.core.chat.send(
-                on.who, agent, NewMessage(parts=(Text(text="?"),)), conversation=sent.conversation.id
-            )
-            assert [type(part) for part in (await read(again.reader))[1][0]] == [Text]
+async def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with stage(database_url, tmp_path) as on:
+        file = await on.upload("deep.html", b"<div>" * 600, "text/html")
+        app = await on.core.store.applications.named("acme")
+        agent = await on.core.store.agents.apply(app, AgentSpec(name="yes", model="scripted", instructions="yes"))
+        said = NewMessage(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
+        with capture_logs() as logs:
+            sent = await on.core.chat.send(on.who, agent, said)
+            _, (parts, _) = await read(sent.reader)
+        problems = ["too deeply nested (more than 512 levels)", "there is no such file"]
+        assert [(part.ref, part.problem) for part in parts if isinstance(part, File)] == list(
+            zip((file.key, "none"), problems, strict=True)
+        )
+        lines = [line for line in logs if line["event"] == "attachment not read"]
+        assert [(line["name"], line["reason"], line["detail"]) for line in lines] == [
+            ("deep.html", "content", problems[0]),
+            ("none", "name", problems[1]),
+        ]
+        assert {(line["conversation"], line["trace"]) for line in lines} == {(sent.conversation.id, "t" * 32)}
+        again = await on.core.chat.send(
+            on.who, agent, NewMessage(parts=(Text(text="?"),)), conversation=sent.conversation.id
+        )
+        assert [type(part) for part in (await read(again.reader))[1][0]] == [Text]
 
-    run(scene())
 
-
-def test_more_than_a_model_takes_is_cut_and_said_so(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            long = await on.upload("long.txt", b"x" * (MAX_CHARACTERS + 7))
-            short = await on.upload("short.txt", b"hello")
-            said, _ = await on.say(File(ref=long.key), File(ref=short.key))
-            assert said == "x" * MAX_CHARACTERS + "\n[… 7 more characters]\n\n[… 5 more characters]"
-            half = await on.upload("half.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
-            again = await on.upload("again.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
-            said, _ = await on.say(File(ref=half.key), File(ref=again.key))
-            assert said == "[image/png]\n[k/ann/again.png: the pictures are too large]"
-            few = [File(ref=f"none/{number}") for number in range(MAX_FILES + 1)]
-            assert (await on.say(*few))[0].endswith(f"none/{MAX_FILES}: not read]")
-
-    run(scene())
+async def test_more_than_a_model_takes_is_cut_and_said_so(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        long = await on.upload("long.txt", b"x" * (MAX_CHARACTERS + 7))
+        short = await on.upload("short.txt", b"hello")
+        said, _ = await on.say(File(ref=long.key), File(ref=short.key))
+        assert said == "x" * MAX_CHARACTERS + "\n[… 7 more characters]\n\n[… 5 more characters]"
+        half = await on.upload("half.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
+        again = await on.upload("again.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
+        said, _ = await on.say(File(ref=half.key), File(ref=again.key))
+        assert said == "[image/png]\n[k/ann/again.png: the pictures are too large]"
+        few = [File(ref=f"none/{number}") for number in range(MAX_FILES + 1)]
+        assert (await on.say(*few))[0].endswith(f"none/{MAX_FILES}: not read]")

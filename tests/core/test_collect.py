@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from support.kit import run
-
 from palaver.core.events import Draft, PartStarted, TextDelta, fold
 from palaver.core.runs import Feed, RunReader, collect
 from palaver.core.types import RunEnded, Status, Text
@@ -13,35 +11,26 @@ from palaver.core.types import RunEnded, Status, Text
 ENDED = RunEnded(status=Status.COMPLETE)
 
 
-def test_an_answer_that_is_over_is_collected_at_once() -> None:
-    async def story() -> None:
-        events = await collect(RunReader(Feed(Draft((Text(text="yes"),), ENDED))), 5)
-        assert events is not None
-        assert fold(events) == ((Text(text="yes"),), ENDED)
-
-    run(story())
+async def test_an_answer_that_is_over_is_collected_at_once() -> None:
+    events = await collect(RunReader(Feed(Draft((Text(text="yes"),), ENDED))), 5)
+    assert events is not None
+    assert fold(events) == ((Text(text="yes"),), ENDED)
 
 
-def test_an_answer_is_collected_while_it_is_written() -> None:
-    async def story() -> None:
-        feed = Feed(Draft())
-        collecting = asyncio.create_task(collect(RunReader(feed), 5))
-        for event in (PartStarted(part=Text()), TextDelta(text="a"), TextDelta(text="b"), ENDED):
-            await asyncio.sleep(0)
-            feed.draft.apply(event)
-            feed.changed()
-        events = await collecting
-        assert events is not None
-        assert fold(events) == ((Text(text="ab"),), ENDED)
-        assert not feed.readers
-
-    run(story())
+async def test_an_answer_is_collected_while_it_is_written() -> None:
+    feed = Feed(Draft())
+    collecting = asyncio.create_task(collect(RunReader(feed), 5))
+    for event in (PartStarted(part=Text()), TextDelta(text="a"), TextDelta(text="b"), ENDED):
+        await asyncio.sleep(0)
+        feed.draft.apply(event)
+        feed.changed()
+    events = await collecting
+    assert events is not None
+    assert fold(events) == ((Text(text="ab"),), ENDED)
+    assert not feed.readers
 
 
-def test_who_waits_too_long_gets_nothing_and_reads_no_longer() -> None:
-    async def story() -> None:
-        feed = Feed(Draft())
-        assert await collect(RunReader(feed), 0.01) is None
-        assert not feed.readers
-
-    run(story())
+async def test_who_waits_too_long_gets_nothing_and_reads_no_longer() -> None:
+    feed = Feed(Draft())
+    assert await collect(RunReader(feed), 0.01) is None
+    assert not feed.readers

@@ -15,60 +15,54 @@ from palaver.core.types import RunEnded, Status, Text
 READERS = 1000
 
 
-def test_others_have_their_turn_between_a_few_readers() -> None:
-    async def scene() -> None:
-        feed = Feed(Draft())
-        served = most = 0
+async def test_others_have_their_turn_between_a_few_readers() -> None:
+    feed = Feed(Draft())
+    served = most = 0
 
-        async def follow(reader: RunReader) -> str:
-            nonlocal served
-            text = ""
-            while not reader.done:
-                await reader.wait()
-                text += "".join(event.text for event in reader.take() if isinstance(event, TextDelta))
-                served += 1
-            reader.close()
-            return text
+    async def follow(reader: RunReader) -> str:
+        nonlocal served
+        text = ""
+        while not reader.done:
+            await reader.wait()
+            text += "".join(event.text for event in reader.take() if isinstance(event, TextDelta))
+            served += 1
+        reader.close()
+        return text
 
-        async def somebody_else() -> None:
-            nonlocal served, most
-            while True:
-                most, served = max(most, served), 0
-                await asyncio.sleep(0)
-
-        following = [asyncio.create_task(follow(RunReader(feed))) for _ in range(READERS)]
-        other = asyncio.create_task(somebody_else())
-        await asyncio.sleep(0)
-        feed.draft.apply(PartStarted(part=Text()))
-        for _ in range(20):
-            feed.draft.apply(TextDelta(text="some words "))
-            feed.changed()
-            await asyncio.sleep(0.01)
-        feed.draft.apply(RunEnded(status=Status.COMPLETE))
-        feed.changed()
-        assert set(await asyncio.gather(*following)) == {"some words " * 20}
-        other.cancel()
-        assert 0 < most <= 2 * WAKE_BATCH
-
-    run(scene())
-
-
-def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
-    async def scene() -> None:
-        feed = Feed(Draft((Text(text="a"),)))
-        collecting = [asyncio.create_task(collect(RunReader(feed), 5)) for _ in range(READERS)]
-        await asyncio.sleep(0)
-        for text in ("b", "c"):
-            feed.draft.apply(TextDelta(text=text))
-            feed.changed()
+    async def somebody_else() -> None:
+        nonlocal served, most
+        while True:
+            most, served = max(most, served), 0
             await asyncio.sleep(0)
-        feed.draft.apply(RunEnded(status=Status.COMPLETE))
-        feed.changed()
-        for events in await asyncio.gather(*collecting):
-            assert events is not None
-            assert fold(events)[0] == (Text(text="abc"),)
 
-    run(scene())
+    following = [asyncio.create_task(follow(RunReader(feed))) for _ in range(READERS)]
+    other = asyncio.create_task(somebody_else())
+    await asyncio.sleep(0)
+    feed.draft.apply(PartStarted(part=Text()))
+    for _ in range(20):
+        feed.draft.apply(TextDelta(text="some words "))
+        feed.changed()
+        await asyncio.sleep(0.01)
+    feed.draft.apply(RunEnded(status=Status.COMPLETE))
+    feed.changed()
+    assert set(await asyncio.gather(*following)) == {"some words " * 20}
+    other.cancel()
+    assert 0 < most <= 2 * WAKE_BATCH
+
+
+async def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
+    feed = Feed(Draft((Text(text="a"),)))
+    collecting = [asyncio.create_task(collect(RunReader(feed), 5)) for _ in range(READERS)]
+    await asyncio.sleep(0)
+    for text in ("b", "c"):
+        feed.draft.apply(TextDelta(text=text))
+        feed.changed()
+        await asyncio.sleep(0)
+    feed.draft.apply(RunEnded(status=Status.COMPLETE))
+    feed.changed()
+    for events in await asyncio.gather(*collecting):
+        assert events is not None
+        assert fold(events)[0] == (Text(text="abc"),)
 
 
 def test_what_was_read_is_gone_with_its_last_reader() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from support.core_stage import SLOW, Stage, stage
-from support.kit import run
 
 from palaver.core.problems import Busy, NotFound
 from palaver.core.slots import RunSlots
@@ -40,54 +39,42 @@ async def admitted(on: Stage, who: Principal, most: int = 30) -> int:
         ({"max_live_runs": 16, "max_application_runs": 5}, 5, 0, 5),
     ],
 )
-def test_a_caller_leaves_room_for_others(
+async def test_a_caller_leaves_room_for_others(
     database_url: str, tmp_path: Path, settings: dict[str, int], first: int, second: int, stranger: int
 ) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path, **settings) as on:
-            assert await admitted(on, await key_of(on, "first")) == first
-            assert await admitted(on, await key_of(on, "second")) == second
-            assert await admitted(on, await key_of(on, "stranger", "other")) == stranger
-
-    run(scene())
+    async with stage(database_url, tmp_path, **settings) as on:
+        assert await admitted(on, await key_of(on, "first")) == first
+        assert await admitted(on, await key_of(on, "second")) == second
+        assert await admitted(on, await key_of(on, "stranger", "other")) == stranger
 
 
-def test_a_credential_may_have_a_number_of_its_own(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path, max_live_runs=16) as on:
-            assert await admitted(on, await key_of(on, "small", max_runs=2)) == 2
-            assert await admitted(on, await key_of(on, "large", max_runs=100)) == 12
-
-    run(scene())
+async def test_a_credential_may_have_a_number_of_its_own(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path, max_live_runs=16) as on:
+        assert await admitted(on, await key_of(on, "small", max_runs=2)) == 2
+        assert await admitted(on, await key_of(on, "large", max_runs=100)) == 12
 
 
-def test_turns_that_wait_count_and_ends_make_room(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path, max_credential_runs=3) as on:
-            agent = await on.agent(SLOW)
-            sent = [await on.say(agent)]
-            sent += [await on.say(agent, conversation=sent[0].conversation.id) for _ in range(2)]
-            with pytest.raises(Busy) as caught:
-                await on.say(agent)
-            assert caught.value == Busy(reason="overload", retry_after=1)
-            assert await on.core.chat.stop(sent[0].conversation) == 3
-            for one in sent:
-                assert (await on.ended(one)).status is Status.STOPPED
-            assert await admitted(on, on.who) == 3
-
-    run(scene())
+async def test_turns_that_wait_count_and_ends_make_room(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path, max_credential_runs=3) as on:
+        agent = await on.agent(SLOW)
+        sent = [await on.say(agent)]
+        sent += [await on.say(agent, conversation=sent[0].conversation.id) for _ in range(2)]
+        with pytest.raises(Busy) as caught:
+            await on.say(agent)
+        assert caught.value == Busy(reason="overload", retry_after=1)
+        assert await on.core.chat.stop(sent[0].conversation) == 3
+        for one in sent:
+            assert (await on.ended(one)).status is Status.STOPPED
+        assert await admitted(on, on.who) == 3
 
 
-def test_what_is_refused_or_fails_takes_no_slot(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path, max_live_runs=4) as on:
-            agent = await on.agent(SLOW)
-            for _ in range(10):
-                with pytest.raises(NotFound):
-                    await on.say(agent, conversation="nope")
-            assert await admitted(on, on.who) == 3
-
-    run(scene())
+async def test_what_is_refused_or_fails_takes_no_slot(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path, max_live_runs=4) as on:
+        agent = await on.agent(SLOW)
+        for _ in range(10):
+            with pytest.raises(NotFound):
+                await on.say(agent, conversation="nope")
+        assert await admitted(on, on.who) == 3
 
 
 def test_a_slot_that_was_given_back_can_be_taken() -> None:

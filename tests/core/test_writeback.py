@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.core_stage import SLOW, Stage, stage
-from support.kit import run, until
+from support.kit import until
 
 from palaver.app import Core
 from palaver.core.events import BLOCK_CHARACTERS, Draft, PartStarted, TextDelta
@@ -43,50 +43,44 @@ async def execute(core: Core, script: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["P0001", "22P05", "23514", "54000", "XX000"])
-def test_an_end_that_the_database_refuses_is_a_failure_and_the_others_are_stored(
+async def test_an_end_that_the_database_refuses_is_a_failure_and_the_others_are_stored(
     database_url: str, tmp_path: Path, code: str
 ) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            await execute(on.core, REFUSES.format(code=code))
-            texts = [f"answer {number}" for number in range(9)]
-            texts[4] = "poison"
-            sent = [await on.say(await on.agent(f"- wait: 0.3\n- text: {text}")) for text in texts]
-            ends = await asyncio.gather(*(on.ended(one) for one in sent))
-            for text, one, ended in zip(texts, sent, ends, strict=True):
-                (answer,) = await on.answers(one)
-                assert answer.ended == ended
-                if text == "poison":
-                    assert ended.status is Status.FAILED
-                    assert isinstance(ended.problem, Internal)
-                    assert answer.text == ""
-                else:
-                    assert (ended.status, answer.text) == (Status.COMPLETE, text)
-            assert len(on.core.runs) == 0
-
-    run(scene())
+    async with stage(database_url, tmp_path) as on:
+        await execute(on.core, REFUSES.format(code=code))
+        texts = [f"answer {number}" for number in range(9)]
+        texts[4] = "poison"
+        sent = [await on.say(await on.agent(f"- wait: 0.3\n- text: {text}")) for text in texts]
+        ends = await asyncio.gather(*(on.ended(one) for one in sent))
+        for text, one, ended in zip(texts, sent, ends, strict=True):
+            (answer,) = await on.answers(one)
+            assert answer.ended == ended
+            if text == "poison":
+                assert ended.status is Status.FAILED
+                assert isinstance(ended.problem, Internal)
+                assert answer.text == ""
+            else:
+                assert (ended.status, answer.text) == (Status.COMPLETE, text)
+        assert len(on.core.runs) == 0
 
 
-def test_growing_text_that_the_database_refuses_holds_up_no_other(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            await execute(on.core, REFUSES.format(code="P0001"))
-            words = ["a", "b", "poison", "c", "d"]
-            script = "- text: {}\n- wait: 60"
-            sent = [await on.say(await on.agent(script.format(word))) for word in words]
+async def test_growing_text_that_the_database_refuses_holds_up_no_other(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        await execute(on.core, REFUSES.format(code="P0001"))
+        words = ["a", "b", "poison", "c", "d"]
+        script = "- text: {}\n- wait: 60"
+        sent = [await on.say(await on.agent(script.format(word))) for word in words]
 
-            async def saved() -> list[str]:
-                return [(await on.answers(one))[0].text for one in sent]
+        async def saved() -> list[str]:
+            return [(await on.answers(one))[0].text for one in sent]
 
-            await until(saved, ["a", "b", "", "c", "d"])
-
-    run(scene())
+        await until(saved, ["a", "b", "", "c", "d"])
 
 
 @pytest.mark.parametrize(
     "data", [2**70, {"deep": None}, "\ud800", float("nan")], ids=["too large", "too deep", "half a character", "nan"]
 )
-def test_what_is_no_json_is_refused_or_mended_and_never_ends_the_writing(
+async def test_what_is_no_json_is_refused_or_mended_and_never_ends_the_writing(
     database_url: str, tmp_path: Path, data: object
 ) -> None:
     if isinstance(data, dict):
@@ -94,83 +88,71 @@ def test_what_is_no_json_is_refused_or_mended_and_never_ends_the_writing(
         for _ in range(100_000):
             data = [data]
 
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            sent = await on.say(await on.agent(SLOW))
-            await on.begun(sent)
-            odd = ToolResult(call_id="1", name="t", content="c", data=data)
-            answer = (await on.answers(sent))[0]
-            outcome = RunResult(
-                app=on.who.app,
-                run=answer.id,
-                conversation=sent.conversation.id,
-                parts=(odd,),
-                ended=RunEnded(status=Status.COMPLETE),
-            )
-            try:
-                await on.core.store.runs.finish([outcome])
-            except Unstorable:
-                assert (await on.answers(sent))[0].ended is None
-            assert on.core.runs.stop(sent.run_uid)
-            await on.ended(sent)
-
-    run(scene())
+    async with stage(database_url, tmp_path) as on:
+        sent = await on.say(await on.agent(SLOW))
+        await on.begun(sent)
+        odd = ToolResult(call_id="1", name="t", content="c", data=data)
+        answer = (await on.answers(sent))[0]
+        outcome = RunResult(
+            app=on.who.app,
+            run=answer.id,
+            conversation=sent.conversation.id,
+            parts=(odd,),
+            ended=RunEnded(status=Status.COMPLETE),
+        )
+        try:
+            await on.core.store.runs.finish([outcome])
+        except Unstorable:
+            assert (await on.answers(sent))[0].ended is None
+        assert on.core.runs.stop(sent.run_uid)
+        await on.ended(sent)
 
 
-def test_what_is_written_of_a_long_answer_stays_in_proportion_to_it(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            await execute(on.core, COUNTS)
-            long = f"- repeat: {{text: {'x' * 8192}, times: 100}}\n- repeat: {{text: y, times: 40, every: 0.1}}"
-            sent = await on.say(await on.agent(long))
-            await on.ended(sent)
-            size = len((await on.answers(sent))[0].text)
-            written = await on.core.store.db.fetchval("SELECT sum(size) FROM written")
-            assert size < written < 3 * size
-
-    run(scene())
+async def test_what_is_written_of_a_long_answer_stays_in_proportion_to_it(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        await execute(on.core, COUNTS)
+        long = f"- repeat: {{text: {'x' * 8192}, times: 100}}\n- repeat: {{text: y, times: 40, every: 0.1}}"
+        sent = await on.say(await on.agent(long))
+        await on.ended(sent)
+        size = len((await on.answers(sent))[0].text)
+        written = await on.core.store.db.fetchval("SELECT sum(size) FROM written")
+        assert size < written < 3 * size
 
 
-def test_a_short_end_does_not_wait_for_long_ones(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            long = await on.agent(f"- repeat: {{text: {'好' * 4096}, times: 100}}\n- wait: 1", name="long")
-            quick = await on.agent("- text: hi", name="quick")
-            sent = [await on.say(long) for _ in range(20)]
-            slowest = 0.0
-            loop = asyncio.get_running_loop()
-            while len(on.core.runs):
-                begun = loop.time()
-                await on.ended(await on.say(quick))
-                slowest = max(slowest, loop.time() - begun)
-            assert slowest < 1
-            for one in sent:
-                assert (await on.answers(one))[0].text == "好" * 409_600
-
-    run(scene(), guard=60)
+async def test_a_short_end_does_not_wait_for_long_ones(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        long = await on.agent(f"- repeat: {{text: {'好' * 4096}, times: 100}}\n- wait: 1", name="long")
+        quick = await on.agent("- text: hi", name="quick")
+        sent = [await on.say(long) for _ in range(20)]
+        slowest = 0.0
+        loop = asyncio.get_running_loop()
+        while len(on.core.runs):
+            begun = loop.time()
+            await on.ended(await on.say(quick))
+            slowest = max(slowest, loop.time() - begun)
+        assert slowest < 1
+        for one in sent:
+            assert (await on.answers(one))[0].text == "好" * 409_600
 
 
-def test_a_long_end_does_not_wait_for_all_of_another_application(database_url: str, tmp_path: Path) -> None:
+async def test_a_long_end_does_not_wait_for_all_of_another_application(database_url: str, tmp_path: Path) -> None:
     script = f"- repeat: {{text: {'x' * 4096}, times: 50}}\n- wait: 60"
 
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            many = [await on.say(await on.agent(script)) for _ in range(10)]
-            other = await on.core.store.applications.named("other")
-            on.who = Principal(key=await on.core.store.keys.create(other, "snail", "app-2", "SAI_2", {}), user="bob")
-            one = await on.say(await on.agent(script, app="other"))
+    async with stage(database_url, tmp_path) as on:
+        many = [await on.say(await on.agent(script)) for _ in range(10)]
+        other = await on.core.store.applications.named("other")
+        on.who = Principal(key=await on.core.store.keys.create(other, "snail", "app-2", "SAI_2", {}), user="bob")
+        one = await on.say(await on.agent(script, app="other"))
+        for sent in (*many, one):
+            await on.begun(sent, "x" * 204_800)
+        async with connected(database_url, timeout=10) as connection, connection.transaction():
+            await connection.execute("LOCK TABLE message IN SHARE ROW EXCLUSIVE MODE")
             for sent in (*many, one):
-                await on.begun(sent, "x" * 204_800)
-            async with connected(database_url, timeout=10) as connection, connection.transaction():
-                await connection.execute("LOCK TABLE message IN SHARE ROW EXCLUSIVE MODE")
-                for sent in (*many, one):
-                    assert on.core.runs.stop(sent.answer.uid)
-                for _ in range(10):
-                    await asyncio.sleep(0)
-            await on.ended(one)
-            assert len(on.core.runs) >= 7
-
-    run(scene(), guard=60)
+                assert on.core.runs.stop(sent.answer.uid)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        await on.ended(one)
+        assert len(on.core.runs) >= 7
 
 
 async def problem_of(on: Stage, script: str) -> tuple[object, int]:
@@ -180,29 +162,23 @@ async def problem_of(on: Stage, script: str) -> tuple[object, int]:
     return ended.problem, len((await on.answers(sent))[0].text)
 
 
-def test_an_answer_that_is_too_long_fails_with_what_it_had(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path, max_answer_bytes=100_000) as on:
-            problem, length = await problem_of(on, "- repeat: {text: 0123456789, times: 20000}")
-            assert problem == Upstream(reason="cut", detail="the answer has more than 100000 bytes")
-            assert 99_000 < length <= 100_010
-
-    run(scene())
+async def test_an_answer_that_is_too_long_fails_with_what_it_had(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path, max_answer_bytes=100_000) as on:
+        problem, length = await problem_of(on, "- repeat: {text: 0123456789, times: 20000}")
+        assert problem == Upstream(reason="cut", detail="the answer has more than 100000 bytes")
+        assert 99_000 < length <= 100_010
 
 
-def test_when_all_answers_together_are_too_long_the_longest_fail_and_short_ones_go_on(
+async def test_when_all_answers_together_are_too_long_the_longest_fail_and_short_ones_go_on(
     database_url: str, tmp_path: Path
 ) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path, max_live_bytes=BLOCK_CHARACTERS * 8) as on:
-            short = await on.say(await on.agent("- repeat: {text: hi, times: 20, every: 0.1}", name="short"))
-            noise = "".join(chr(33 + (number * number * 7919 >> 5) % 90) for number in range(8192))
-            script = "- repeat: " + msgspec.json.encode({"text": noise, "times": 1000}).decode()
-            problem, _ = await problem_of(on, script)
-            assert problem == Busy(reason="overload")
-            assert (await on.ended(short)).status is Status.COMPLETE
-
-    run(scene())
+    async with stage(database_url, tmp_path, max_live_bytes=BLOCK_CHARACTERS * 8) as on:
+        short = await on.say(await on.agent("- repeat: {text: hi, times: 20, every: 0.1}", name="short"))
+        noise = "".join(chr(33 + (number * number * 7919 >> 5) % 90) for number in range(8192))
+        script = "- repeat: " + msgspec.json.encode({"text": noise, "times": 1000}).decode()
+        problem, _ = await problem_of(on, script)
+        assert problem == Busy(reason="overload")
+        assert (await on.ended(short)).status is Status.COMPLETE
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import psutil
 import pytest
-from support.kit import run, until
+from support.kit import until
 
 from palaver.core.ports.documents import UnreadableDocument
 from palaver.knowledge import pool as reading
@@ -65,16 +65,13 @@ def changed(**limits: float) -> JobLimits:
     return msgspec.structs.replace(ATTACHED, **limits)
 
 
-def test_a_process_starts_with_the_first_document_and_reads_the_next_one_too() -> None:
-    async def scene() -> None:
-        async with readers() as pool:
-            assert children() == []
-            assert await read(pool, b"<p>one") == "one"
-            (first,) = children()
-            assert await read(pool, b"<p>two") == "two"
-            assert children() == [first]
-
-    run(scene())
+async def test_a_process_starts_with_the_first_document_and_reads_the_next_one_too() -> None:
+    async with readers() as pool:
+        assert children() == []
+        assert await read(pool, b"<p>one") == "one"
+        (first,) = children()
+        assert await read(pool, b"<p>two") == "two"
+        assert children() == [first]
 
 
 @pytest.mark.parametrize(
@@ -87,107 +84,86 @@ def test_a_process_starts_with_the_first_document_and_reads_the_next_one_too() -
         (ATTACHED, b"<div>" * 600, "too deeply nested (more than 512 levels)"),
     ],
 )
-def test_a_document_over_a_limit_is_refused_and_the_next_one_is_read(
+async def test_a_document_over_a_limit_is_refused_and_the_next_one_is_read(
     limits: JobLimits, content: bytes, reason: str
 ) -> None:
-    async def scene() -> None:
-        async with readers(limits) as pool:
-            assert await refused(pool, content) == reason
-            assert await read(pool, b"<p>next") == "next"
-
-    run(scene())
+    async with readers(limits) as pool:
+        assert await refused(pool, content) == reason
+        assert await read(pool, b"<p>next") == "next"
 
 
-def test_a_process_that_is_killed_costs_its_document_and_no_other() -> None:
-    async def scene() -> None:
-        async with readers() as pool:
-            reading = asyncio.create_task(refused(pool, SLOW))
-            await until(count, 1)
-            other = asyncio.create_task(read(pool, b"<p>other", EVE))
-            children()[0].kill()
-            assert await reading == "it is broken in a way that ends its reader"
-            assert await other == "other"
-
-    run(scene())
+async def test_a_process_that_is_killed_costs_its_document_and_no_other() -> None:
+    async with readers() as pool:
+        reading = asyncio.create_task(refused(pool, SLOW))
+        await until(count, 1)
+        other = asyncio.create_task(read(pool, b"<p>other", EVE))
+        children()[0].kill()
+        assert await reading == "it is broken in a way that ends its reader"
+        assert await other == "other"
 
 
 async def count() -> int:
     return len(children())
 
 
-def test_whoever_is_cancelled_leaves_no_process_at_work() -> None:
-    async def scene() -> None:
-        async with readers() as pool:
-            task = asyncio.create_task(read(pool, SLOW))
-            await until(count, 1)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await until(count, 0)
-            assert await read(pool, b"<p>next") == "next"
-
-    run(scene())
+async def test_whoever_is_cancelled_leaves_no_process_at_work() -> None:
+    async with readers() as pool:
+        task = asyncio.create_task(read(pool, SLOW))
+        await until(count, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(count, 0)
+        assert await read(pool, b"<p>next") == "next"
 
 
-def test_a_process_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_without_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "IDLE_S", 0.1)
 
-    async def scene() -> None:
-        async with readers() as pool:
-            await read(pool, b"<p>one")
-            await until(count, 0)
-            assert await read(pool, b"<p>two") == "two"
-
-    run(scene())
+    async with readers() as pool:
+        await read(pool, b"<p>one")
+        await until(count, 0)
+        assert await read(pool, b"<p>two") == "two"
 
 
-def test_the_event_loop_goes_on_while_documents_are_read() -> None:
-    async def scene() -> None:
-        async with readers() as pool:
-            await asyncio.gather(*(read(pool, b"<p>warm", owner) for owner in (ANN, EVE)))
-            work = asyncio.gather(*(read(pool, SLOW[:400_000], owner) for owner in (ANN, EVE)))
-            longest, last = 0.0, time.thread_time()
-            while not work.done():
-                await asyncio.sleep(0.001)
-                longest, last = max(longest, time.thread_time() - last), time.thread_time()
-            assert await work == ["x\n\n" * 33 + "x"] * 2
-            assert longest < 0.1
-
-    run(scene())
+async def test_the_event_loop_goes_on_while_documents_are_read() -> None:
+    async with readers() as pool:
+        await asyncio.gather(*(read(pool, b"<p>warm", owner) for owner in (ANN, EVE)))
+        work = asyncio.gather(*(read(pool, SLOW[:400_000], owner) for owner in (ANN, EVE)))
+        longest, last = 0.0, time.thread_time()
+        while not work.done():
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.thread_time() - last), time.thread_time()
+        assert await work == ["x\n\n" * 33 + "x"] * 2
+        assert longest < 0.1
 
 
-def test_a_document_is_loaded_when_it_is_its_turn() -> None:
-    async def scene() -> None:
-        loaded: list[int] = []
+async def test_a_document_is_loaded_when_it_is_its_turn() -> None:
+    loaded: list[int] = []
 
-        async def job(number: int) -> ExtractText:
-            loaded.append(number)
-            return ExtractText(html=True, limit=1, content=SLOW)
+    async def job(number: int) -> ExtractText:
+        loaded.append(number)
+        return ExtractText(html=True, limit=1, content=SLOW)
 
-        async with readers() as pool:
-            tasks = [asyncio.create_task(pool.read(ANN, lambda number=number: job(number))) for number in range(5)]
-            await until(count, 1)
-            assert loaded == [0]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    run(scene())
+    async with readers() as pool:
+        tasks = [asyncio.create_task(pool.read(ANN, lambda number=number: job(number))) for number in range(5)]
+        await until(count, 1)
+        assert loaded == [0]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_a_document_waits_for_others_and_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_document_waits_for_others_and_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "QUEUE_TIMEOUT_S", 0.05)
 
-    async def scene() -> None:
-        async with readers() as pool:
-            first = asyncio.create_task(read(pool, SLOW))
-            await until(count, 1)
-            with pytest.raises(UnreadableDocument, match="other documents kept the server busy; try again later"):
-                await read(pool, b"<p>x")
-            assert not first.done()
-            first.cancel()
-
-    run(scene())
+    async with readers() as pool:
+        first = asyncio.create_task(read(pool, SLOW))
+        await until(count, 1)
+        with pytest.raises(UnreadableDocument, match="other documents kept the server busy; try again later"):
+            await read(pool, b"<p>x")
+        assert not first.done()
+        first.cancel()
 
 
 PARENT = """

@@ -178,15 +178,12 @@ def test_more_than_is_read_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None
     assert ask(speak, answer(200, MP3, "audio/mpeg"))[0] == MP3
 
 
-def test_who_gives_up_closes_the_connection() -> None:
-    async def work() -> None:
-        async with Upstream.serving(silence()) as upstream, aiohttp.ClientSession() as session:
-            task = asyncio.create_task(paint(OpenAIMedia(lambda: session, base_url=upstream.url)))
-            await upstream.asked.wait()
-            task.cancel()
-            await upstream.abandoned.wait()
-
-    run(work())
+async def test_who_gives_up_closes_the_connection() -> None:
+    async with Upstream.serving(silence()) as upstream, aiohttp.ClientSession() as session:
+        task = asyncio.create_task(paint(OpenAIMedia(lambda: session, base_url=upstream.url)))
+        await upstream.asked.wait()
+        task.cancel()
+        await upstream.abandoned.wait()
 
 
 # Which model --------------------------------------------------------------------------------------------------------

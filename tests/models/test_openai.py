@@ -58,75 +58,60 @@ def failure(*acts: Act, timeouts: Timeouts | None = None, retries: int = 0) -> F
 # Answers ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_streams_and_the_question_arrives() -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream(speech("Hel", "lo"))) as upstream, upstream.client() as model:
-            request = asked("Hi", instructions="Be brief.")
-            assert said(await listen(model.stream(request))) == "Hello"
-            (body,), (headers,) = upstream.bodies, upstream.headers
-            assert [message["role"] for message in body["messages"]] == ["system", "user"]
-            assert headers["Authorization"] == f"Bearer {KEY}"
-            assert headers["Content-Type"] == "application/json"
-            assert "X-Request-ID" not in headers
-
-    run(work())
+async def test_an_answer_streams_and_the_question_arrives() -> None:
+    async with Upstream.serving(stream(speech("Hel", "lo"))) as upstream, upstream.client() as model:
+        request = asked("Hi", instructions="Be brief.")
+        assert said(await listen(model.stream(request))) == "Hello"
+        (body,), (headers,) = upstream.bodies, upstream.headers
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+        assert headers["Authorization"] == f"Bearer {KEY}"
+        assert headers["Content-Type"] == "application/json"
+        assert "X-Request-ID" not in headers
 
 
-def test_without_a_key_there_is_no_authorization() -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream(speech("x"))) as upstream, upstream.client(api_key=None) as model:
-            await listen(model.stream(asked()))
-            assert "Authorization" not in upstream.headers[0]
-
-    run(work())
+async def test_without_a_key_there_is_no_authorization() -> None:
+    async with Upstream.serving(stream(speech("x"))) as upstream, upstream.client(api_key=None) as model:
+        await listen(model.stream(asked()))
+        assert "Authorization" not in upstream.headers[0]
 
 
 @pytest.mark.parametrize(("trace", "sent"), [("abc-123", "abc-123"), ("a\r\nX-Evil: 1", None), ("größer", None)])
-def test_the_trace_goes_along_when_a_header_can_hold_it(trace: str, sent: str | None) -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream(speech("x"))) as upstream, upstream.client() as model:
-            request = asked()
-            await listen(model.stream(type(request)(model="m", instructions="", history=request.history, trace=trace)))
-            assert upstream.headers[0].get("X-Request-ID") == sent
-
-    run(work())
+async def test_the_trace_goes_along_when_a_header_can_hold_it(trace: str, sent: str | None) -> None:
+    async with Upstream.serving(stream(speech("x"))) as upstream, upstream.client() as model:
+        request = asked()
+        await listen(model.stream(type(request)(model="m", instructions="", history=request.history, trace=trace)))
+        assert upstream.headers[0].get("X-Request-ID") == sent
 
 
-def test_a_stream_cut_at_every_byte_is_the_same_answer() -> None:
+async def test_a_stream_cut_at_every_byte_is_the_same_answer() -> None:
     whole = chunk({"content": "Wie geht’s? 😀"}) + speech("!") + DONE
 
-    async def work() -> None:
-        acts = [stream(whole[:at], whole[at:]) for at in range(1, len(whole))]
-        async with Upstream.serving(*acts) as upstream, upstream.client() as model:
-            for _ in acts:
-                assert joined(await listen(model.stream(asked()))) == [
-                    ContentDelta(text="Wie geht’s? 😀!"),
-                    StepFinished(),
-                ]
-
-    run(work())
+    acts = [stream(whole[:at], whole[at:]) for at in range(1, len(whole))]
+    async with Upstream.serving(*acts) as upstream, upstream.client() as model:
+        for _ in acts:
+            assert joined(await listen(model.stream(asked()))) == [
+                ContentDelta(text="Wie geht’s? 😀!"),
+                StepFinished(),
+            ]
 
 
-def test_the_first_words_arrive_before_the_last_are_written() -> None:
-    async def work() -> None:
-        told = asyncio.Event()
+async def test_the_first_words_arrive_before_the_last_are_written() -> None:
+    told = asyncio.Event()
 
-        async def act(request: web.Request) -> web.StreamResponse:
-            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-            await response.prepare(request)
-            await response.write(chunk({"content": "first"}))
-            await told.wait()
-            await response.write(speech("last"))
-            return response
+    async def act(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(chunk({"content": "first"}))
+        await told.wait()
+        await response.write(speech("last"))
+        return response
 
-        async with Upstream.serving(act) as upstream, upstream.client() as model:
-            heard: list[ModelDelta] = []
-            async for delta in model.stream(asked()):
-                heard.append(delta)
-                told.set()
-            assert heard == [ContentDelta(text="first"), ContentDelta(text="last"), StepFinished()]
-
-    run(work())
+    async with Upstream.serving(act) as upstream, upstream.client() as model:
+        heard: list[ModelDelta] = []
+        async for delta in model.stream(asked()):
+            heard.append(delta)
+            told.set()
+        assert heard == [ContentDelta(text="first"), ContentDelta(text="last"), StepFinished()]
 
 
 def test_an_answer_in_one_json_object_is_taken() -> None:
@@ -152,23 +137,17 @@ def test_a_stream_is_read_whatever_it_calls_itself(content_type: str) -> None:
     assert said(deltas) == "x"
 
 
-def test_a_large_question_is_sent_whole() -> None:
-    async def work() -> None:
-        async with Upstream.serving(answer(503, b""), stream(speech("x"))) as upstream, upstream.client() as model:
-            await listen(model.stream(asked("a" * 3_000_000)))
-            assert [len(body["messages"][0]["content"]) for body in upstream.bodies] == [3_000_000] * 2
-
-    run(work())
+async def test_a_large_question_is_sent_whole() -> None:
+    async with Upstream.serving(answer(503, b""), stream(speech("x"))) as upstream, upstream.client() as model:
+        await listen(model.stream(asked("a" * 3_000_000)))
+        assert [len(body["messages"][0]["content"]) for body in upstream.bodies] == [3_000_000] * 2
 
 
-def test_answers_read_to_their_end_share_one_connection() -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream(speech("x"))) as upstream, upstream.client() as model:
-            for _ in range(3):
-                await listen(model.stream(asked()))
-            assert len(upstream.connections) == 1
-
-    run(work())
+async def test_answers_read_to_their_end_share_one_connection() -> None:
+    async with Upstream.serving(stream(speech("x"))) as upstream, upstream.client() as model:
+        for _ in range(3):
+            await listen(model.stream(asked()))
+        assert len(upstream.connections) == 1
 
 
 def test_a_connection_left_open_after_the_last_word_is_not_waited_for() -> None:
@@ -273,14 +252,11 @@ def test_an_endless_line_is_malformed() -> None:
         [],
     ],
 )
-def test_whatever_a_server_sends_instead_of_http_is_a_problem(said: list[bytes]) -> None:
-    async def work() -> None:
-        async with raw(said) as url, aiohttp.ClientSession() as session:
-            _, problem = await listen_to_the_end(OpenAIModel(lambda: session, base_url=url, retries=0).stream(asked()))
-            assert problem is not None
-            assert problem.reason in {"malformed", "cut", "connect"}
-
-    run(work())
+async def test_whatever_a_server_sends_instead_of_http_is_a_problem(said: list[bytes]) -> None:
+    async with raw(said) as url, aiohttp.ClientSession() as session:
+        _, problem = await listen_to_the_end(OpenAIModel(lambda: session, base_url=url, retries=0).stream(asked()))
+        assert problem is not None
+        assert problem.reason in {"malformed", "cut", "connect"}
 
 
 # Cuts and silence ---------------------------------------------------------------------------------------------------
@@ -322,18 +298,15 @@ def test_an_answer_that_falls_silent_runs_out() -> None:
     assert upstream.abandoned.is_set()
 
 
-def test_a_slow_reader_is_not_a_silent_endpoint() -> None:
-    async def work() -> None:
-        acts = stream(chunk({"content": "x"}), speech("y"))
-        async with Upstream.serving(acts) as upstream, upstream.client(timeouts=Timeouts(idle=0.02)) as model:
-            heard: list[ModelDelta] = []
-            async for delta in model.stream(asked()):
-                heard.append(delta)
-                # Longer than the endpoint may be silent: this wait is ours.
-                await asyncio.sleep(0.1)
-            assert said(heard) == "xy"
-
-    run(work())
+async def test_a_slow_reader_is_not_a_silent_endpoint() -> None:
+    acts = stream(chunk({"content": "x"}), speech("y"))
+    async with Upstream.serving(acts) as upstream, upstream.client(timeouts=Timeouts(idle=0.02)) as model:
+        heard: list[ModelDelta] = []
+        async for delta in model.stream(asked()):
+            heard.append(delta)
+            # Longer than the endpoint may be silent: this wait is ours.
+            await asyncio.sleep(0.1)
+        assert said(heard) == "xy"
 
 
 def test_a_silent_error_body_does_not_hide_the_status() -> None:
@@ -374,17 +347,14 @@ def test_a_connection_that_breaks_before_the_headers_is_tried_again() -> None:
     assert (said(deltas), problem, len(upstream.bodies)) == ("x", None, 2)
 
 
-def test_nobody_listening_is_a_problem_of_the_connection() -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream()) as upstream:
-            url = upstream.url
-        async with aiohttp.ClientSession() as session:
-            model = OpenAIModel(lambda: session, base_url=url, backoff=0.001)
-            _, problem = await listen_to_the_end(model.stream(asked()))
-            assert problem is not None
-            assert (problem.reason, url in problem.detail) == ("connect", True)
-
-    run(work())
+async def test_nobody_listening_is_a_problem_of_the_connection() -> None:
+    async with Upstream.serving(stream()) as upstream:
+        url = upstream.url
+    async with aiohttp.ClientSession() as session:
+        model = OpenAIModel(lambda: session, base_url=url, backoff=0.001)
+        _, problem = await listen_to_the_end(model.stream(asked()))
+        assert problem is not None
+        assert (problem.reason, url in problem.detail) == ("connect", True)
 
 
 def test_a_short_retry_after_is_waited_for() -> None:
@@ -453,56 +423,44 @@ def test_cancelling_the_task_closes_the_connection(act: Act) -> None:
     assert hanging_up(act, never) < 1
 
 
-def test_cancelling_during_the_pause_before_a_retry_asks_no_more() -> None:
-    async def work() -> None:
-        async with Upstream.serving(answer(429, REFUSAL, Retry_After="9")) as upstream, upstream.client() as model:
-            task = asyncio.ensure_future(listen(model.stream(asked())))
-            await upstream.asked.wait()
-            await asyncio.wait({task}, timeout=0.05)
-            task.cancel()
-            await asyncio.wait({task}, timeout=1)
-            assert task.cancelled()
-            assert len(upstream.bodies) == 1
-
-    run(work())
+async def test_cancelling_during_the_pause_before_a_retry_asks_no_more() -> None:
+    async with Upstream.serving(answer(429, REFUSAL, Retry_After="9")) as upstream, upstream.client() as model:
+        task = asyncio.ensure_future(listen(model.stream(asked())))
+        await upstream.asked.wait()
+        await asyncio.wait({task}, timeout=0.05)
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+        assert task.cancelled()
+        assert len(upstream.bodies) == 1
 
 
-def test_cancelling_while_connecting_closes_the_connection() -> None:
-    async def work() -> None:
-        async with deaf() as (url, connected, abandoned), aiohttp.ClientSession() as session:
-            task = asyncio.ensure_future(listen(OpenAIModel(lambda: session, base_url=url).stream(asked())))
-            await connected.wait()
-            task.cancel()
-            await abandoned.wait()
-            await asyncio.wait({task})
-            assert task.cancelled()
-
-    run(work())
+async def test_cancelling_while_connecting_closes_the_connection() -> None:
+    async with deaf() as (url, connected, abandoned), aiohttp.ClientSession() as session:
+        task = asyncio.ensure_future(listen(OpenAIModel(lambda: session, base_url=url).stream(asked())))
+        await connected.wait()
+        task.cancel()
+        await abandoned.wait()
+        await asyncio.wait({task})
+        assert task.cancelled()
 
 
-def test_a_connection_that_cannot_be_made_runs_out_and_is_tried_again() -> None:
-    async def work() -> None:
-        async with deaf() as (url, _, abandoned), aiohttp.ClientSession() as session:
-            model = OpenAIModel(lambda: session, base_url=url, timeouts=Timeouts(connect=0.05), backoff=0.001)
-            _, problem = await listen_to_the_end(model.stream(asked()))
-            assert problem == Failure(reason="timeout", detail=f"no connection to {url} within 0.05 s")
-            await abandoned.wait()
-
-    run(work())
+async def test_a_connection_that_cannot_be_made_runs_out_and_is_tried_again() -> None:
+    async with deaf() as (url, _, abandoned), aiohttp.ClientSession() as session:
+        model = OpenAIModel(lambda: session, base_url=url, timeouts=Timeouts(connect=0.05), backoff=0.001)
+        _, problem = await listen_to_the_end(model.stream(asked()))
+        assert problem == Failure(reason="timeout", detail=f"no connection to {url} within 0.05 s")
+        await abandoned.wait()
 
 
 # Proxies ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream(speech("x"))) as proxy, aiohttp.ClientSession() as session:
-            monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1").replace("//", "//me:pw@"))
-            monkeypatch.setenv("no_proxy", "b.example")
-            model = OpenAIModel(lambda: session, base_url="http://a.example/v1", api_key=KEY)
-            assert said(await listen(model.stream(asked()))) == "x"
-            assert proxy.headers[0]["Host"] == "a.example"
-            assert proxy.headers[0]["Proxy-Authorization"] == "Basic bWU6cHc="
-            assert proxy.headers[0]["Authorization"] == f"Bearer {KEY}"
-
-    run(work())
+async def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Upstream.serving(stream(speech("x"))) as proxy, aiohttp.ClientSession() as session:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1").replace("//", "//me:pw@"))
+        monkeypatch.setenv("no_proxy", "b.example")
+        model = OpenAIModel(lambda: session, base_url="http://a.example/v1", api_key=KEY)
+        assert said(await listen(model.stream(asked()))) == "x"
+        assert proxy.headers[0]["Host"] == "a.example"
+        assert proxy.headers[0]["Proxy-Authorization"] == "Basic bWU6cHc="
+        assert proxy.headers[0]["Authorization"] == f"Bearer {KEY}"

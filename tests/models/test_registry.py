@@ -65,30 +65,24 @@ def test_an_address_that_is_none_says_what_one_looks_like(base_url: str) -> None
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/chat/completions", "/chat/completions/"])
-def test_an_endpoint_answers_by_its_base_url_however_it_was_pasted(tail: str) -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream(speech("x"))) as upstream:
-            catalog = ModelRegistry(base_url=upstream.url + tail, api_key=" k ")
-            model, name = catalog.chat_model("openai:gpt-9")
-            assert said(await listen(model.stream(asked(model=name)))) == "x"
-            assert upstream.bodies[0]["model"] == "gpt-9"
-            assert upstream.headers[0]["Authorization"] == "Bearer k"
+async def test_an_endpoint_answers_by_its_base_url_however_it_was_pasted(tail: str) -> None:
+    async with Upstream.serving(stream(speech("x"))) as upstream:
+        catalog = ModelRegistry(base_url=upstream.url + tail, api_key=" k ")
+        model, name = catalog.chat_model("openai:gpt-9")
+        assert said(await listen(model.stream(asked(model=name)))) == "x"
+        assert upstream.bodies[0]["model"] == "gpt-9"
+        assert upstream.headers[0]["Authorization"] == "Bearer k"
+        await catalog.close()
+
+
+async def test_credentials_in_the_address_are_for_servers_without_a_key_and_never_shown() -> None:
+    async with Upstream.serving(answer(403, b"no")) as upstream:
+        address = upstream.url.replace("//", "//me:pw@")
+        for key, sent in ((None, "Basic bWU6cHc="), ("k", "Bearer k")):
+            catalog = ModelRegistry(base_url=address, api_key=key)
+            assert "me:pw" not in str(await catalog.check("openai:gpt-9"))
+            assert upstream.headers[-1]["Authorization"] == sent
             await catalog.close()
-
-    run(work())
-
-
-def test_credentials_in_the_address_are_for_servers_without_a_key_and_never_shown() -> None:
-    async def work() -> None:
-        async with Upstream.serving(answer(403, b"no")) as upstream:
-            address = upstream.url.replace("//", "//me:pw@")
-            for key, sent in ((None, "Basic bWU6cHc="), ("k", "Bearer k")):
-                catalog = ModelRegistry(base_url=address, api_key=key)
-                assert "me:pw" not in str(await catalog.check("openai:gpt-9"))
-                assert upstream.headers[-1]["Authorization"] == sent
-                await catalog.close()
-
-    run(work())
 
 
 def test_a_closed_catalog_may_be_used_again_and_in_another_loop() -> None:
@@ -109,22 +103,19 @@ def test_a_closed_catalog_may_be_used_again_and_in_another_loop() -> None:
     run(work())
 
 
-def test_hundreds_of_answers_stream_at_a_time() -> None:
+async def test_hundreds_of_answers_stream_at_a_time() -> None:
     count = 300
 
-    async def work() -> None:
-        async with Upstream.serving(silence()) as upstream:
-            catalog = ModelRegistry(base_url=upstream.url)
-            model, _ = catalog.chat_model("openai:m")
-            tasks = [asyncio.ensure_future(listen(model.stream(asked()))) for _ in range(count)]
-            await upstream.asked_times(count)
-            assert len(upstream.connections) == count
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await catalog.close()
-
-    run(work())
+    async with Upstream.serving(silence()) as upstream:
+        catalog = ModelRegistry(base_url=upstream.url)
+        model, _ = catalog.chat_model("openai:m")
+        tasks = [asyncio.ensure_future(listen(model.stream(asked()))) for _ in range(count)]
+        await upstream.asked_times(count)
+        assert len(upstream.connections) == count
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await catalog.close()
 
 
 # The doctor's question ----------------------------------------------------------------------------------------------
@@ -167,34 +158,25 @@ def test_an_ailing_endpoint_is_described(act: Act, words: str) -> None:
     assert "sk-secret-key" not in sentence
 
 
-def test_an_endpoint_that_is_not_there_is_described() -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream()) as upstream:
-            url = upstream.url
-        catalog = ModelRegistry(base_url=url)
-        assert f"{url}/models cannot be reached" in str(await catalog.check("openai:m"))
+async def test_an_endpoint_that_is_not_there_is_described() -> None:
+    async with Upstream.serving(stream()) as upstream:
+        url = upstream.url
+    catalog = ModelRegistry(base_url=url)
+    assert f"{url}/models cannot be reached" in str(await catalog.check("openai:m"))
+    await catalog.close()
+
+
+async def test_models_without_an_endpoint_have_nothing_to_check_but_their_name() -> None:
+    assert await ModelRegistry().check() is None
+    assert await ModelRegistry().check("scripted") is None
+    assert "PALAVER_MODEL" in str(await ModelRegistry().check("gpt-9"))
+
+
+async def test_the_environments_proxy_has_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Upstream.serving(stream(speech("x"))) as upstream:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        catalog = ModelRegistry(base_url=upstream.url)
+        model, _ = catalog.chat_model("openai:m")
+        assert said(await listen(model.stream(asked()))) == "x"
         await catalog.close()
-
-    run(work())
-
-
-def test_models_without_an_endpoint_have_nothing_to_check_but_their_name() -> None:
-    async def work() -> None:
-        assert await ModelRegistry().check() is None
-        assert await ModelRegistry().check("scripted") is None
-        assert "PALAVER_MODEL" in str(await ModelRegistry().check("gpt-9"))
-
-    run(work())
-
-
-def test_the_environments_proxy_has_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work() -> None:
-        async with Upstream.serving(stream(speech("x"))) as upstream:
-            monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-            monkeypatch.setenv("no_proxy", "127.0.0.1")
-            catalog = ModelRegistry(base_url=upstream.url)
-            model, _ = catalog.chat_model("openai:m")
-            assert said(await listen(model.stream(asked()))) == "x"
-            await catalog.close()
-
-    run(work())

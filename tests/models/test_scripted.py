@@ -77,17 +77,14 @@ def test_a_pause_lasts_as_long_as_it_says() -> None:
     assert time.monotonic() - began >= 0.1
 
 
-def test_a_pause_ends_with_its_task() -> None:
-    async def work() -> None:
-        async with aclosing(ScriptedModel().stream(asked(instructions="- text: a\n- wait: 60"))) as deltas:
-            assert await anext(deltas) == ContentDelta(text="a")
-            task = asyncio.ensure_future(anext(deltas))
-            await asyncio.wait({task}, timeout=0.01)
-            task.cancel()
-            await asyncio.wait({task}, timeout=1)
-            assert task.cancelled()
-
-    run(work())
+async def test_a_pause_ends_with_its_task() -> None:
+    async with aclosing(ScriptedModel().stream(asked(instructions="- text: a\n- wait: 60"))) as deltas:
+        assert await anext(deltas) == ContentDelta(text="a")
+        task = asyncio.ensure_future(anext(deltas))
+        await asyncio.wait({task}, timeout=0.01)
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+        assert task.cancelled()
 
 
 def test_a_call_ends_the_step_and_the_script_goes_on_after_the_result() -> None:

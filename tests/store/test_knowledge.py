@@ -10,7 +10,6 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.kit import run
 
 from palaver.core.problems import Internal
 from palaver.core.types import MAX_ID
@@ -67,133 +66,112 @@ async def desk_on(url: str) -> AsyncGenerator[Desk]:
         await db.close()
 
 
-def test_a_base_is_found_by_number_uid_and_name(database_url: str) -> None:
-    async def scene() -> None:
-        async with desk_on(database_url) as desk:
-            app = await desk.app()
-            base = await desk.table.open(app, "docs")
-            assert await desk.table.open(app, "docs") == base
-            other = await desk.table.open(app, str(base))
-            await desk.put(app, base, "a.md", "one", "two")
-            found = await desk.table.get(app, base)
-            assert found is not None
-            assert (found.id, found.name, found.documents, found.passages) == (base, "docs", 1, 2)
-            assert found == await desk.table.get(app, "docs")
-            assert found == await desk.table.get(app, found.uid)
-            assert found == await desk.table.get(app, found.uid.hex)
-            by_name = await desk.table.get(app, str(base))
-            assert by_name is not None
-            assert by_name.id == other, "a text is a name first"
-            for ref in (0, -1, MAX_ID + 1, "nothing", "9" * 30, uuid4(), "", "nul\0"):
-                assert await desk.table.get(app, ref) is None
-            assert [one.name for one in await desk.table.bases(app)] == sorted(["docs", str(base)])
-
-    run(scene())
+async def test_a_base_is_found_by_number_uid_and_name(database_url: str) -> None:
+    async with desk_on(database_url) as desk:
+        app = await desk.app()
+        base = await desk.table.open(app, "docs")
+        assert await desk.table.open(app, "docs") == base
+        other = await desk.table.open(app, str(base))
+        await desk.put(app, base, "a.md", "one", "two")
+        found = await desk.table.get(app, base)
+        assert found is not None
+        assert (found.id, found.name, found.documents, found.passages) == (base, "docs", 1, 2)
+        assert found == await desk.table.get(app, "docs")
+        assert found == await desk.table.get(app, found.uid)
+        assert found == await desk.table.get(app, found.uid.hex)
+        by_name = await desk.table.get(app, str(base))
+        assert by_name is not None
+        assert by_name.id == other, "a text is a name first"
+        for ref in (0, -1, MAX_ID + 1, "nothing", "9" * 30, uuid4(), "", "nul\0"):
+            assert await desk.table.get(app, ref) is None
+        assert [one.name for one in await desk.table.bases(app)] == sorted(["docs", str(base)])
 
 
-def test_a_base_belongs_to_one_application(database_url: str) -> None:
-    async def scene() -> None:
-        async with desk_on(database_url) as desk:
-            mine, theirs = await desk.app("mine"), await desk.app("theirs")
-            base = await desk.table.open(theirs, "docs")
-            await desk.table.open(mine, "docs")
-            await desk.put(theirs, base, "a.md", "secret")
-            assert await desk.table.get(mine, base) is None
-            assert await desk.table.documents(mine, base) == []
-            assert await desk.ask(mine, ["docs"], "secret") == []
-            assert await desk.table.remove(mine, base, [("", "a.md")]) == []
-            assert not await desk.table.drop(mine, base)
-            assert await desk.ask(theirs, ["docs"], "secret") == ["secret"]
-            with pytest.raises(Internal):
-                await desk.put(mine, base, "a.md", "intruder")
-
-    run(scene())
+async def test_a_base_belongs_to_one_application(database_url: str) -> None:
+    async with desk_on(database_url) as desk:
+        mine, theirs = await desk.app("mine"), await desk.app("theirs")
+        base = await desk.table.open(theirs, "docs")
+        await desk.table.open(mine, "docs")
+        await desk.put(theirs, base, "a.md", "secret")
+        assert await desk.table.get(mine, base) is None
+        assert await desk.table.documents(mine, base) == []
+        assert await desk.ask(mine, ["docs"], "secret") == []
+        assert await desk.table.remove(mine, base, [("", "a.md")]) == []
+        assert not await desk.table.drop(mine, base)
+        assert await desk.ask(theirs, ["docs"], "secret") == ["secret"]
+        with pytest.raises(Internal):
+            await desk.put(mine, base, "a.md", "intruder")
 
 
-def test_the_search_looks_into_the_named_bases_only(database_url: str) -> None:
-    async def scene() -> None:
-        async with desk_on(database_url) as desk:
-            app = await desk.app()
-            for name in ("one", "two", "three"):
-                await desk.put(app, await desk.table.open(app, name), "a.md", f"word {name}")
-            assert await desk.ask(app, ["one"], "word") == ["word one"]
-            assert sorted(await desk.ask(app, ["three", "one", "no such base"], "word")) == ["word one", "word three"]
-            assert await desk.ask(app, ["no such base"], "word") == []
-            assert await desk.ask(app, [], "word") == []
-
-    run(scene())
+async def test_the_search_looks_into_the_named_bases_only(database_url: str) -> None:
+    async with desk_on(database_url) as desk:
+        app = await desk.app()
+        for name in ("one", "two", "three"):
+            await desk.put(app, await desk.table.open(app, name), "a.md", f"word {name}")
+        assert await desk.ask(app, ["one"], "word") == ["word one"]
+        assert sorted(await desk.ask(app, ["three", "one", "no such base"], "word")) == ["word one", "word three"]
+        assert await desk.ask(app, ["no such base"], "word") == []
+        assert await desk.ask(app, [], "word") == []
 
 
-def test_a_removed_document_and_a_dropped_base_leave_nothing(database_url: str) -> None:
-    async def scene() -> None:
-        async with desk_on(database_url) as desk:
-            app = await desk.app()
-            base = await desk.table.open(app, "docs")
-            for source in ("a.md", "b.md"):
-                await desk.put(app, base, source, f"word {source}")
-            assert await desk.table.remove(app, base, [("", "a.md"), ("", "c.md"), ("elsewhere", "b.md")]) == ["a.md"]
-            assert await desk.ask(app, ["docs"], "word") == ["word b.md"]
-            assert [one.source for one in await desk.table.documents(app, base)] == ["b.md"]
-            assert await desk.table.drop(app, base)
-            assert await desk.db.fetchval("SELECT count(*) FROM passage") == 0
-            assert await desk.db.fetchval("SELECT count(*) FROM document") == 0
-
-    run(scene())
+async def test_a_removed_document_and_a_dropped_base_leave_nothing(database_url: str) -> None:
+    async with desk_on(database_url) as desk:
+        app = await desk.app()
+        base = await desk.table.open(app, "docs")
+        for source in ("a.md", "b.md"):
+            await desk.put(app, base, source, f"word {source}")
+        assert await desk.table.remove(app, base, [("", "a.md"), ("", "c.md"), ("elsewhere", "b.md")]) == ["a.md"]
+        assert await desk.ask(app, ["docs"], "word") == ["word b.md"]
+        assert [one.source for one in await desk.table.documents(app, base)] == ["b.md"]
+        assert await desk.table.drop(app, base)
+        assert await desk.db.fetchval("SELECT count(*) FROM passage") == 0
+        assert await desk.db.fetchval("SELECT count(*) FROM document") == 0
 
 
-def test_a_large_document_is_replaced_whole_or_not_at_all(database_url: str) -> None:
-    async def scene() -> None:
-        async with desk_on(database_url) as desk:
-            app = await desk.app()
-            base = await desk.table.open(app, "docs")
-            await desk.put(app, base, "a.md", *(f"old {number}" for number in range(2 * BATCH + 1)))
-            with pytest.raises(Internal):
-                await desk.put(app, base, "a.md", *(["new"] * BATCH), "broken'")
-            assert len(await desk.ask(app, ["docs"], "old", limit=1000)) == 2 * BATCH + 1
-            await desk.put(app, base, "a.md", *(["new"] * 3))
-            assert await desk.ask(app, ["docs"], "old") == []
-            assert await desk.ask(app, ["docs"], "new") == ["new"] * 3
-
-    run(scene())
+async def test_a_large_document_is_replaced_whole_or_not_at_all(database_url: str) -> None:
+    async with desk_on(database_url) as desk:
+        app = await desk.app()
+        base = await desk.table.open(app, "docs")
+        await desk.put(app, base, "a.md", *(f"old {number}" for number in range(2 * BATCH + 1)))
+        with pytest.raises(Internal):
+            await desk.put(app, base, "a.md", *(["new"] * BATCH), "broken'")
+        assert len(await desk.ask(app, ["docs"], "old", limit=1000)) == 2 * BATCH + 1
+        await desk.put(app, base, "a.md", *(["new"] * 3))
+        assert await desk.ask(app, ["docs"], "old") == []
+        assert await desk.ask(app, ["docs"], "new") == ["new"] * 3
 
 
-def test_rare_words_and_short_passages_and_many_hits_come_first(database_url: str) -> None:
-    async def scene() -> None:
-        async with desk_on(database_url) as desk:
-            app = await desk.app()
-            base = await desk.table.open(app, "docs")
-            await desk.put(
-                app,
-                base,
-                "a.md",
-                "common rare",
-                "common common common filler",
-                "common",
-                "common filler filler filler filler filler filler filler filler",
-                *(["other"] * 20),
-            )
-            assert (await desk.ask(app, ["docs"], "common", "rare"))[0] == "common rare"
-            assert await desk.ask(app, ["docs"], "common") == [
-                "common common common filler",
-                "common",
-                "common rare",
-                "common filler filler filler filler filler filler filler filler",
-            ]
-            assert await desk.ask(app, ["docs"], "common", "absent", "missing", "gone") == []
-
-    run(scene())
+async def test_rare_words_and_short_passages_and_many_hits_come_first(database_url: str) -> None:
+    async with desk_on(database_url) as desk:
+        app = await desk.app()
+        base = await desk.table.open(app, "docs")
+        await desk.put(
+            app,
+            base,
+            "a.md",
+            "common rare",
+            "common common common filler",
+            "common",
+            "common filler filler filler filler filler filler filler filler",
+            *(["other"] * 20),
+        )
+        assert (await desk.ask(app, ["docs"], "common", "rare"))[0] == "common rare"
+        assert await desk.ask(app, ["docs"], "common") == [
+            "common common common filler",
+            "common",
+            "common rare",
+            "common filler filler filler filler filler filler filler filler",
+        ]
+        assert await desk.ask(app, ["docs"], "common", "absent", "missing", "gone") == []
 
 
-def test_a_search_is_one_statement(database_url: str) -> None:
-    async def scene() -> None:
-        async with desk_on(database_url) as desk:
-            app = await desk.app()
-            await desk.put(app, await desk.table.open(app, "docs"), "a.md", "word")
-            before = desk.db.statements
-            assert await desk.ask(app, ["docs"], "word", "another") == ["word"]
-            assert desk.db.statements == before + 1
-
-    run(scene())
+async def test_a_search_is_one_statement(database_url: str) -> None:
+    async with desk_on(database_url) as desk:
+        app = await desk.app()
+        await desk.put(app, await desk.table.open(app, "docs"), "a.md", "word")
+        before = desk.db.statements
+        assert await desk.ask(app, ["docs"], "word", "another") == ["word"]
+        assert desk.db.statements == before + 1
 
 
 def test_any_lexeme_and_any_name_may_be_asked_for(database_url: str) -> None:

@@ -120,28 +120,25 @@ class Relay:
         to.close()
 
 
-def test_a_write_whose_connection_breaks_without_a_word_is_not_repeated(database_url: str) -> None:
+async def test_a_write_whose_connection_breaks_without_a_word_is_not_repeated(database_url: str) -> None:
     """Here it was done. A read is harmless, and is tried again."""
     parts = urlsplit(database_url)
     place = parse_qs(parts.query)
     relay = Relay(f"{place['host'][0]}/.s.PGSQL.{place['port'][0]}")
 
-    async def scene() -> None:
-        async with await asyncio.start_server(relay.meet, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            database = Database(f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable")
-            await database.open()
-            await database.execute("CREATE TABLE note (number integer)")
-            relay.breaking = True
-            with pytest.raises(Internal, match="database"):
-                await database.execute("INSERT INTO note VALUES (1)")
-            assert (relay.broken, await database.fetchval("SELECT count(*) FROM note")) == (1, 1)
-            relay.breaking = True
-            assert await database.fetchval("SELECT 'INSERT 0 1'") == "INSERT 0 1"
-            assert relay.broken == 2
-            await database.close()
-
-    run(scene())
+    async with await asyncio.start_server(relay.meet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        database = Database(f"postgresql://{parts.username}@127.0.0.1:{port}{parts.path}?sslmode=disable")
+        await database.open()
+        await database.execute("CREATE TABLE note (number integer)")
+        relay.breaking = True
+        with pytest.raises(Internal, match="database"):
+            await database.execute("INSERT INTO note VALUES (1)")
+        assert (relay.broken, await database.fetchval("SELECT count(*) FROM note")) == (1, 1)
+        relay.breaking = True
+        assert await database.fetchval("SELECT 'INSERT 0 1'") == "INSERT 0 1"
+        assert relay.broken == 2
+        await database.close()
 
 
 # The driver's errors ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 import psutil
 import pytest
 from support.commands import Palaver
-from support.kit import Cast, cast, run, store_on, until
+from support.kit import Cast, cast, store_on, until
 from support.survey import SOURCE, python
 
 from palaver.core.problems import Conflict, Internal
@@ -48,65 +48,59 @@ async def takes_over(store: PostgresStore, master: bytes) -> None:
     await until(known, answer=True)
 
 
-def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(database_url: str) -> None:
-    async def scene() -> None:
-        async with AsyncExitStack() as stack:
-            one, two, three = await stores(stack, database_url, 3)
-            c = await cast(one)
-            await some_keys(c, 5)
-            (first,) = await one.keys.find("more-0")
-            await one.keys.rotate(first, "changed", overlap_s=600)
-            token = Token(
-                app=c.app.id, credential=c.who.key.number, generation=c.who.key.generation, family=new_uid(),
-                kind="access", user="ann", scopes=(), redirect=None, expires=datetime.now(UTC) + timedelta(hours=1),
-            )  # fmt: skip
-            await one.tokens.issue(token, "a token")
-            for master in (NEW, NEWEST):
-                assert await three.rotate_master_key(master) == 6
-                for store in (one, two):
-                    await takes_over(store, master)
-                    assert [key.secret for _, key in await store.keys.all()][1:] == [
-                        "changed",
-                        *(f"secret-{n}" for n in range(1, 5)),
-                    ]
-                    found = await store.keys.by_secret("snail", "secret-3")
-                    assert found is not None
-                    assert found.id == "more-3"
-                    old = await store.keys.by_secret("snail", "secret-0")
-                    assert old is not None
-                    assert old.previous_secret == "secret-0"
-                    assert await store.tokens.find("a token", "access") == token
-        async with store_on(database_url, NEWEST) as store:
-            assert await store.tokens.find("a token", "access") == token
-            assert (await store.keys.find("more-4"))[0].secret == "secret-4"
-            assert await store.keys.by_secret("snail", "secret-4") is not None
-        for master in (OLD, NEW):
-            with pytest.raises(Internal, match="another master key"):
-                async with store_on(database_url, master):
-                    pass
-
-    run(scene())
+async def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(database_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        one, two, three = await stores(stack, database_url, 3)
+        c = await cast(one)
+        await some_keys(c, 5)
+        (first,) = await one.keys.find("more-0")
+        await one.keys.rotate(first, "changed", overlap_s=600)
+        token = Token(
+            app=c.app.id, credential=c.who.key.number, generation=c.who.key.generation, family=new_uid(),
+            kind="access", user="ann", scopes=(), redirect=None, expires=datetime.now(UTC) + timedelta(hours=1),
+        )  # fmt: skip
+        await one.tokens.issue(token, "a token")
+        for master in (NEW, NEWEST):
+            assert await three.rotate_master_key(master) == 6
+            for store in (one, two):
+                await takes_over(store, master)
+                assert [key.secret for _, key in await store.keys.all()][1:] == [
+                    "changed",
+                    *(f"secret-{n}" for n in range(1, 5)),
+                ]
+                found = await store.keys.by_secret("snail", "secret-3")
+                assert found is not None
+                assert found.id == "more-3"
+                old = await store.keys.by_secret("snail", "secret-0")
+                assert old is not None
+                assert old.previous_secret == "secret-0"
+                assert await store.tokens.find("a token", "access") == token
+    async with store_on(database_url, NEWEST) as store:
+        assert await store.tokens.find("a token", "access") == token
+        assert (await store.keys.find("more-4"))[0].secret == "secret-4"
+        assert await store.keys.by_secret("snail", "secret-4") is not None
+    for master in (OLD, NEW):
+        with pytest.raises(Internal, match="another master key"):
+            async with store_on(database_url, master):
+                pass
 
 
-def test_nothing_stored_opens_with_the_old_key(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url, OLD) as store:
-            await some_keys(await cast(store), 3)
-            (key,) = await store.keys.find("more-0")
-            await store.keys.rotate(key, "changed", overlap_s=600)
-            await store.rotate_master_key(NEW)
-        old, opened = SecretBox(OLD), 0
-        async with connected(database_url, timeout=10) as connection:
-            for row in await connection.fetch("SELECT dialect, id, secret, previous_secret FROM credential"):
-                for sealed in filter(None, (row["secret"], row["previous_secret"])):
-                    opened += 1
-                    with pytest.raises(Internal):
-                        old.open(sealed, bound_to=f"{row['dialect']}/{row['id']}")
-            meta = [row["value"] for row in await connection.fetch("SELECT value FROM meta")]
-        assert opened == 5
-        assert not [value for value in meta if NEW.hex() in value or OLD.hex() in value]
-
-    run(scene())
+async def test_nothing_stored_opens_with_the_old_key(database_url: str) -> None:
+    async with store_on(database_url, OLD) as store:
+        await some_keys(await cast(store), 3)
+        (key,) = await store.keys.find("more-0")
+        await store.keys.rotate(key, "changed", overlap_s=600)
+        await store.rotate_master_key(NEW)
+    old, opened = SecretBox(OLD), 0
+    async with connected(database_url, timeout=10) as connection:
+        for row in await connection.fetch("SELECT dialect, id, secret, previous_secret FROM credential"):
+            for sealed in filter(None, (row["secret"], row["previous_secret"])):
+                opened += 1
+                with pytest.raises(Internal):
+                    old.open(sealed, bound_to=f"{row['dialect']}/{row['id']}")
+        meta = [row["value"] for row in await connection.fetch("SELECT value FROM meta")]
+    assert opened == 5
+    assert not [value for value in meta if NEW.hex() in value or OLD.hex() in value]
 
 
 def test_whatever_is_sealed_is_sealed_anew() -> None:
@@ -115,72 +109,63 @@ def test_whatever_is_sealed_is_sealed_anew() -> None:
     assert sealing == {"api_keys", "master_key"}
 
 
-def test_no_look_up_fails_while_the_key_is_changed_again_and_again(database_url: str) -> None:
-    async def scene() -> None:
-        async with AsyncExitStack() as stack:
-            one, two = await stores(stack, database_url, 2)
-            await some_keys(await cast(one), 50)
-            done = asyncio.Event()
+async def test_no_look_up_fails_while_the_key_is_changed_again_and_again(database_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        one, two = await stores(stack, database_url, 2)
+        await some_keys(await cast(one), 50)
+        done = asyncio.Event()
 
-            async def look_up() -> int:
-                count = 0
-                while not done.is_set():
-                    (key,) = await one.keys.find(f"more-{count % 50}")
-                    assert key.secret == f"secret-{count % 50}"
-                    count += 1
-                return count
+        async def look_up() -> int:
+            count = 0
+            while not done.is_set():
+                (key,) = await one.keys.find(f"more-{count % 50}")
+                assert key.secret == f"secret-{count % 50}"
+                count += 1
+            return count
 
-            looking = [asyncio.create_task(look_up()) for _ in range(4)]
-            for number in range(10):
-                await two.rotate_master_key(bytes([number + 1]) * 32)
-                await takes_over(one, bytes([number + 1]) * 32)
-            done.set()
-            assert min(await asyncio.gather(*looking)) > 10
-
-    run(scene())
+        looking = [asyncio.create_task(look_up()) for _ in range(4)]
+        for number in range(10):
+            await two.rotate_master_key(bytes([number + 1]) * 32)
+            await takes_over(one, bytes([number + 1]) * 32)
+        done.set()
+        assert min(await asyncio.gather(*looking)) > 10
 
 
-def test_a_secret_sealed_with_the_old_key_is_not_stored_after_the_change(database_url: str) -> None:
-    async def scene() -> None:
-        async with AsyncExitStack() as stack:
-            one, two = await stores(stack, database_url, 2)
-            c = await cast(one)
-            async with connected(database_url, timeout=10) as connection, connection.transaction():
-                await connection.execute("LOCK TABLE credential IN EXCLUSIVE MODE")
-                late = asyncio.create_task(one.keys.create(c.app, "snail", "late", "late", {}))
-                changed = asyncio.create_task(one.keys.rotate(c.who.key, "late too"))
-                query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'credential'::regclass"
-                await until(lambda: connection.fetchval(query), 2)
-                await connection.execute("UPDATE meta SET value = 'another' WHERE name = 'master_key'")
-            for task in (late, changed):
-                with pytest.raises(Conflict, match="try again"):
-                    await task
-            assert await two.keys.find("late") == []
-            with pytest.raises(Conflict, match="try again"):
-                await two.rotate_master_key(NEW)
-
-    run(scene())
-
-
-def test_who_missed_the_notice_says_so(database_url: str, capfd: pytest.CaptureFixture[str]) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store, connected(database_url, timeout=10) as connection:
+async def test_a_secret_sealed_with_the_old_key_is_not_stored_after_the_change(database_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        one, two = await stores(stack, database_url, 2)
+        c = await cast(one)
+        async with connected(database_url, timeout=10) as connection, connection.transaction():
+            await connection.execute("LOCK TABLE credential IN EXCLUSIVE MODE")
+            late = asyncio.create_task(one.keys.create(c.app, "snail", "late", "late", {}))
+            changed = asyncio.create_task(one.keys.rotate(c.who.key, "late too"))
+            query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'credential'::regclass"
+            await until(lambda: connection.fetchval(query), 2)
             await connection.execute("UPDATE meta SET value = 'another' WHERE name = 'master_key'")
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'palaver presence' AND datname = current_database()"
-            )
-            async with asyncio.timeout(5):
-                while "restart this process with the new one" not in capfd.readouterr().out:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-            await connection.execute("SELECT pg_notify('palaver', 'master not-a-key')")
-            await connection.execute(
-                "SELECT pg_notify('palaver', 'master ' || encode('nor this one at all'::bytea, 'base64'))"
-            )
-            await asyncio.sleep(0.1)
-            assert store.master.identity == SecretBox(OLD).identity
+        for task in (late, changed):
+            with pytest.raises(Conflict, match="try again"):
+                await task
+        assert await two.keys.find("late") == []
+        with pytest.raises(Conflict, match="try again"):
+            await two.rotate_master_key(NEW)
 
-    run(scene())
+
+async def test_who_missed_the_notice_says_so(database_url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    async with store_on(database_url) as store, connected(database_url, timeout=10) as connection:
+        await connection.execute("UPDATE meta SET value = 'another' WHERE name = 'master_key'")
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'palaver presence' AND datname = current_database()"
+        )
+        async with asyncio.timeout(5):
+            while "restart this process with the new one" not in capfd.readouterr().out:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await connection.execute("SELECT pg_notify('palaver', 'master not-a-key')")
+        await connection.execute(
+            "SELECT pg_notify('palaver', 'master ' || encode('nor this one at all'::bytea, 'base64'))"
+        )
+        await asyncio.sleep(0.1)
+        assert store.master.identity == SecretBox(OLD).identity
 
 
 # The command --------------------------------------------------------------------------------------------------------

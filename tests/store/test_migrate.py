@@ -51,22 +51,16 @@ def command(tmp_path: Path, url: str) -> Palaver:
 # Who migrates what --------------------------------------------------------------------------------------------------
 
 
-def test_migrations_are_applied_once_also_by_several_at_a_time(empty_url: str) -> None:
-    async def scene() -> None:
-        done = await asyncio.gather(*(migrate(empty_url, upgrade=False) for _ in range(5)))
-        assert sorted(done, key=len) == [[], [], [], [], SHIPPED]
-        assert await migrate(empty_url) == []
-
-    run(scene())
+async def test_migrations_are_applied_once_also_by_several_at_a_time(empty_url: str) -> None:
+    done = await asyncio.gather(*(migrate(empty_url, upgrade=False) for _ in range(5)))
+    assert sorted(done, key=len) == [[], [], [], [], SHIPPED]
+    assert await migrate(empty_url) == []
 
 
-def test_an_empty_database_is_set_up_by_whatever_comes_first(empty_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with product(empty_url, tmp_path) as core:
-            assert await core.store.applications.all() == []
-        assert await numbers(empty_url) == [number for number, _, _ in migrations()]
-
-    run(scene())
+async def test_an_empty_database_is_set_up_by_whatever_comes_first(empty_url: str, tmp_path: Path) -> None:
+    async with product(empty_url, tmp_path) as core:
+        assert await core.store.applications.all() == []
+    assert await numbers(empty_url) == [number for number, _, _ in migrations()]
 
 
 def test_an_older_database_is_left_alone_by_commands_which_say_what_to_do(empty_url: str, tmp_path: Path) -> None:
@@ -123,73 +117,63 @@ def test_nothing_but_a_server_and_the_command_upgrades() -> None:
     }
 
 
-def test_a_database_of_a_newer_palaver_is_refused_with_its_version(database_url: str) -> None:
-    async def scene() -> None:
-        async with connected(database_url, timeout=10) as connection:
-            await connection.execute("INSERT INTO migration (number, name) VALUES (9999, 'future')")
-            await connection.execute("UPDATE meta SET value = '9.9.9' WHERE name = 'palaver_version'")
-        for upgrade in (True, False):
-            with pytest.raises(Internal, match=r"9999.*palaver 9\.9\.9 did that.*install a newer one"):
-                await migrate(database_url, upgrade=upgrade)
-
-    run(scene())
+async def test_a_database_of_a_newer_palaver_is_refused_with_its_version(database_url: str) -> None:
+    async with connected(database_url, timeout=10) as connection:
+        await connection.execute("INSERT INTO migration (number, name) VALUES (9999, 'future')")
+        await connection.execute("UPDATE meta SET value = '9.9.9' WHERE name = 'palaver_version'")
+    for upgrade in (True, False):
+        with pytest.raises(Internal, match=r"9999.*palaver 9\.9\.9 did that.*install a newer one"):
+            await migrate(database_url, upgrade=upgrade)
 
 
-def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, bad = migrations()[0], (2, "0002_bad.sql", "CREATE TABLE half_way (); SELECT 1/0")
     monkeypatch.setattr(module, "migrations", lambda: [good, bad])
 
-    async def scene() -> None:
-        with pytest.raises(Internal, match="division by zero"):
-            await migrate(empty_url)
-        async with connected(empty_url, timeout=10) as connection:
-            assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
-
-    run(scene())
+    with pytest.raises(Internal, match="division by zero"):
+        await migrate(empty_url)
+    async with connected(empty_url, timeout=10) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
 # The lock -----------------------------------------------------------------------------------------------------------
 
 
-def test_who_waits_for_another_says_so_and_goes_on_when_that_one_is_done(
+async def test_who_waits_for_another_says_so_and_goes_on_when_that_one_is_done(
     empty_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async def scene() -> None:
-        async with connected(empty_url, timeout=10) as other:
-            async with other.transaction():
-                await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-                waiting = asyncio.create_task(migrate(empty_url))
-                async with asyncio.timeout(10):
-                    while "waiting for another process that migrates" not in capfd.readouterr().out:  # noqa: ASYNC110
-                        await asyncio.sleep(0.05)
-                assert not waiting.done()
-            assert await waiting == SHIPPED
-
-    run(scene())
+    async with connected(empty_url, timeout=10) as other:
+        async with other.transaction():
+            await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+            waiting = asyncio.create_task(migrate(empty_url))
+            async with asyncio.timeout(10):
+                while "waiting for another process that migrates" not in capfd.readouterr().out:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert not waiting.done()
+        assert await waiting == SHIPPED
 
 
-def test_a_lock_that_was_left_behind_is_an_error_that_names_it(
+async def test_a_lock_that_was_left_behind_is_an_error_that_names_it(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a pooler left it that took a session away from who had locked it."""
     monkeypatch.setattr(module, "IDLE", 0.2)
 
-    async def scene() -> None:
-        left = await connect(empty_url, timeout=10)
-        await left.execute("SELECT pg_advisory_lock($1)", LOCK)
-        pid = left.get_server_pid()
-        with pytest.raises(Internal, match=rf"process {pid} .* idle .*pg_terminate_backend\({pid}\)"):
-            await migrate(empty_url)
-        monkeypatch.setattr(module, "IDLE", 60)
-        monkeypatch.setattr(module, "PATIENCE", 0.3)
-        with pytest.raises(Internal, match=f"process {pid}"):
-            await migrate(empty_url)
-        report = json.loads((await asyncio.to_thread(command(tmp_path, empty_url).run, "doctor", "--json")).stdout)
-        found = {finding["subject"]: finding for finding in report["findings"]}
-        assert f"process {pid}" in found["migration lock"]["says"]
-        left.terminate()
-
-    run(scene())
+    left = await connect(empty_url, timeout=10)
+    await left.execute("SELECT pg_advisory_lock($1)", LOCK)
+    pid = left.get_server_pid()
+    with pytest.raises(Internal, match=rf"process {pid} .* idle .*pg_terminate_backend\({pid}\)"):
+        await migrate(empty_url)
+    monkeypatch.setattr(module, "IDLE", 60)
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    with pytest.raises(Internal, match=f"process {pid}"):
+        await migrate(empty_url)
+    report = json.loads((await asyncio.to_thread(command(tmp_path, empty_url).run, "doctor", "--json")).stdout)
+    found = {finding["subject"]: finding for finding in report["findings"]}
+    assert f"process {pid}" in found["migration lock"]["says"]
+    left.terminate()
 
 
 # Databases that will not do -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.kit import cast, run, store_on, until
+from support.kit import cast, store_on, until
 
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Conflict, Internal
@@ -18,66 +18,54 @@ from palaver.core.types import AgentSpec, as_uid, clean
 from palaver.store.secrets import SecretBox, master_key_file, read_master_key
 
 
-def test_a_key_is_found_by_id_and_by_secret_and_its_secret_is_not_in_the_database(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            key = c.who.key
-            assert await store.keys.by_id("snail", key.id) == key
-            assert await store.keys.by_secret("snail", key.secret) == key
-            assert await store.keys.by_id("wps", key.id) is None
-            assert await store.keys.by_secret("snail", "SAI_other") is None
-            assert await store.keys.by_id("snail", "nul\0byte") is None
-            stored = str(await store.db.fetch("SELECT * FROM credential"))
-            assert key.secret not in stored
-            assert key.secret not in repr(key)
-
-    run(scene())
+async def test_a_key_is_found_by_id_and_by_secret_and_its_secret_is_not_in_the_database(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        key = c.who.key
+        assert await store.keys.by_id("snail", key.id) == key
+        assert await store.keys.by_secret("snail", key.secret) == key
+        assert await store.keys.by_id("wps", key.id) is None
+        assert await store.keys.by_secret("snail", "SAI_other") is None
+        assert await store.keys.by_id("snail", "nul\0byte") is None
+        stored = str(await store.db.fetch("SELECT * FROM credential"))
+        assert key.secret not in stored
+        assert key.secret not in repr(key)
 
 
-def test_what_another_process_does_to_a_key_is_known_within_a_second(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as here, store_on(database_url) as there:
-            key = (await cast(here)).who.key
-            assert await there.keys.by_id("snail", key.id) == key
-            (disabled,) = await here.keys.enable(key.id, enabled=False)
-            await until(lambda: there.keys.by_id("snail", key.id), disabled, within=1)
-            rotated = await here.keys.rotate(key, "SAI_new")
-            await until(lambda: there.keys.by_secret("snail", "SAI_new"), rotated, within=1)
-            assert await there.keys.by_secret("snail", key.secret) is None
-            await here.keys.delete(rotated)
-            await until(lambda: there.keys.by_id("snail", key.id), None, within=1)
-
-    run(scene())
+async def test_what_another_process_does_to_a_key_is_known_within_a_second(database_url: str) -> None:
+    async with store_on(database_url) as here, store_on(database_url) as there:
+        key = (await cast(here)).who.key
+        assert await there.keys.by_id("snail", key.id) == key
+        (disabled,) = await here.keys.enable(key.id, enabled=False)
+        await until(lambda: there.keys.by_id("snail", key.id), disabled, within=1)
+        rotated = await here.keys.rotate(key, "SAI_new")
+        await until(lambda: there.keys.by_secret("snail", "SAI_new"), rotated, within=1)
+        assert await there.keys.by_secret("snail", key.secret) is None
+        await here.keys.delete(rotated)
+        await until(lambda: there.keys.by_id("snail", key.id), None, within=1)
 
 
-def test_a_key_that_is_known_costs_no_statement(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
+async def test_a_key_that_is_known_costs_no_statement(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        c = await cast(store)
 
-            async def cost() -> int:
-                before = store.db.statements
-                await store.keys.by_id("snail", c.who.key.id)
-                await store.agents.get(c.app.id, c.agent.id)
-                await store.users.get_or_create(c.app.id, "ann")
-                return store.db.statements - before
+        async def cost() -> int:
+            before = store.db.statements
+            await store.keys.by_id("snail", c.who.key.id)
+            await store.agents.get(c.app.id, c.agent.id)
+            await store.users.get_or_create(c.app.id, "ann")
+            return store.db.statements - before
 
-            # Not at once: the word that they were made empties what is remembered when it comes round.
-            await until(cost, 0)
-
-    run(scene())
+        # Not at once: the word that they were made empties what is remembered when it comes round.
+        await until(cost, 0)
 
 
-def test_another_master_key_does_not_open_the_store(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url):
+async def test_another_master_key_does_not_open_the_store(database_url: str) -> None:
+    async with store_on(database_url):
+        pass
+    with pytest.raises(Internal, match="another master key"):
+        async with store_on(database_url, bytes([1] * 32)):
             pass
-        with pytest.raises(Internal, match="another master key"):
-            async with store_on(database_url, bytes([1] * 32)):
-                pass
-
-    run(scene())
 
 
 def test_a_secret_moved_to_another_row_does_not_open() -> None:
@@ -105,95 +93,80 @@ def test_a_master_key_that_is_none_is_refused(text: str) -> None:
         read_master_key(text)
 
 
-def test_an_agent_is_named_by_number_uid_alias_and_name(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            app = await store.applications.named("acme")
-            agent = await store.agents.apply(app, AgentSpec(name="Guide", alias=("helper", "g")))
-            for ref in (agent.id, agent.uid, str(agent.uid), agent.uid.hex.upper(), "helper", "g", "Guide"):
-                assert await store.agents.get(app.id, ref) == agent
-            for ref in ("guide", "HELPER", 2**62, -1, 2**80, uuid4(), "a\0b"):
-                assert await store.agents.get(app.id, ref) is None
-            rival = await store.agents.apply(app, AgentSpec(name="helper"))
-            named_like = await store.agents.apply(app, AgentSpec(name=agent.uid.hex))
-            for ref in ("helper", agent.uid.hex):  # uids and aliases come before names
-                assert await store.agents.get(app.id, ref) == agent
-            assert await store.agents.get(app.id, rival.id) == rival
-            assert await store.agents.get(app.id, named_like.uid) == named_like
-            other = await store.applications.named("other")
-            for ref in (agent.id, agent.uid, "helper"):
-                assert await store.agents.get(other.id, ref) is None
-
-    run(scene())
+async def test_an_agent_is_named_by_number_uid_alias_and_name(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        app = await store.applications.named("acme")
+        agent = await store.agents.apply(app, AgentSpec(name="Guide", alias=("helper", "g")))
+        for ref in (agent.id, agent.uid, str(agent.uid), agent.uid.hex.upper(), "helper", "g", "Guide"):
+            assert await store.agents.get(app.id, ref) == agent
+        for ref in ("guide", "HELPER", 2**62, -1, 2**80, uuid4(), "a\0b"):
+            assert await store.agents.get(app.id, ref) is None
+        rival = await store.agents.apply(app, AgentSpec(name="helper"))
+        named_like = await store.agents.apply(app, AgentSpec(name=agent.uid.hex))
+        for ref in ("helper", agent.uid.hex):  # uids and aliases come before names
+            assert await store.agents.get(app.id, ref) == agent
+        assert await store.agents.get(app.id, rival.id) == rival
+        assert await store.agents.get(app.id, named_like.uid) == named_like
+        other = await store.applications.named("other")
+        for ref in (agent.id, agent.uid, "helper"):
+            assert await store.agents.get(other.id, ref) is None
 
 
-def test_an_agent_applied_again_is_changed_everywhere_and_keeps_its_ids(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as here, store_on(database_url) as there:
-            app = await here.applications.named("acme")
-            first = await here.agents.apply(app, AgentSpec(name="guide", alias=("a", "b")))
-            assert await there.agents.get(app.id, "a") == first
-            second = await here.agents.apply(app, AgentSpec(name="guide", alias=("b", "c"), instructions="new"))
-            assert (second.id, second.uid) == (first.id, first.uid)
-            await until(lambda: there.agents.get(app.id, "a"), None, within=1)
-            assert await there.agents.get(app.id, "c") == second
-            with pytest.raises(Conflict, match="'b' belongs to agent 'guide'"):
-                await here.agents.apply(app, AgentSpec(name="rival", alias=("b",)))
-
-    run(scene())
+async def test_an_agent_applied_again_is_changed_everywhere_and_keeps_its_ids(database_url: str) -> None:
+    async with store_on(database_url) as here, store_on(database_url) as there:
+        app = await here.applications.named("acme")
+        first = await here.agents.apply(app, AgentSpec(name="guide", alias=("a", "b")))
+        assert await there.agents.get(app.id, "a") == first
+        second = await here.agents.apply(app, AgentSpec(name="guide", alias=("b", "c"), instructions="new"))
+        assert (second.id, second.uid) == (first.id, first.uid)
+        await until(lambda: there.agents.get(app.id, "a"), None, within=1)
+        assert await there.agents.get(app.id, "c") == second
+        with pytest.raises(Conflict, match="'b' belongs to agent 'guide'"):
+            await here.agents.apply(app, AgentSpec(name="rival", alias=("b",)))
 
 
-def test_an_end_user_is_made_once_and_known_by_name_and_by_issued_uid(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            app = await store.applications.named("acme")
-            users = await asyncio.gather(*(store.users.get_or_create(app.id, "ann") for _ in range(10)))
-            assert len({user.id for user in users}) == 1
-            assert await store.users.get_or_create(app.id, users[0].uid.hex) == users[0]
-            bob = await store.users.get_or_create(app.id, uuid4().hex)
-            assert bob.id != users[0].id
-            other = await store.applications.named("other")
-            assert (await store.users.get_or_create(other.id, "ann")).id != users[0].id
-            odd = await store.users.get_or_create(app.id, "nul\0 \ud800")
-            assert odd.name == "nul\ufffd \ufffd"
-
-    run(scene())
+async def test_an_end_user_is_made_once_and_known_by_name_and_by_issued_uid(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        app = await store.applications.named("acme")
+        users = await asyncio.gather(*(store.users.get_or_create(app.id, "ann") for _ in range(10)))
+        assert len({user.id for user in users}) == 1
+        assert await store.users.get_or_create(app.id, users[0].uid.hex) == users[0]
+        bob = await store.users.get_or_create(app.id, uuid4().hex)
+        assert bob.id != users[0].id
+        other = await store.applications.named("other")
+        assert (await store.users.get_or_create(other.id, "ann")).id != users[0].id
+        odd = await store.users.get_or_create(app.id, "nul\0 \ud800")
+        assert odd.name == "nul\ufffd \ufffd"
 
 
-def test_conversations_come_last_changed_first_page_by_page(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            made = [await store.conversations.create(c.who, c.user, c.agent, title=str(n)) for n in range(7)]
-            renamed = await store.conversations.rename(c.app.id, c.user.id, made[2].uid, title="新标题")
-            assert renamed is not None
-            assert renamed.title == "新标题"
-            expected = [made[2].id, *(one.id for one in reversed(made) if one.id != made[2].id)]
-            seen: list[int] = []
-            after = None
-            while page := await store.conversations.page(c.app.id, c.user.id, ConversationQuery(after=after, limit=3)):
-                seen += [one.id for one in page]
-                after = (page[-1].modified, page[-1].id)
-            assert seen == expected
-            assert await store.conversations.page(c.app.id, c.user.id, ConversationQuery(agent=999)) == []
-            assert await store.conversations.page(c.app.id, 999, ConversationQuery()) == []
-            assert await store.conversations.rename(c.app.id, 999, made[0].id, title="x") is None
-
-    run(scene())
+async def test_conversations_come_last_changed_first_page_by_page(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        made = [await store.conversations.create(c.who, c.user, c.agent, title=str(n)) for n in range(7)]
+        renamed = await store.conversations.rename(c.app.id, c.user.id, made[2].uid, title="新标题")
+        assert renamed is not None
+        assert renamed.title == "新标题"
+        expected = [made[2].id, *(one.id for one in reversed(made) if one.id != made[2].id)]
+        seen: list[int] = []
+        after = None
+        while page := await store.conversations.page(c.app.id, c.user.id, ConversationQuery(after=after, limit=3)):
+            seen += [one.id for one in page]
+            after = (page[-1].modified, page[-1].id)
+        assert seen == expected
+        assert await store.conversations.page(c.app.id, c.user.id, ConversationQuery(agent=999)) == []
+        assert await store.conversations.page(c.app.id, 999, ConversationQuery()) == []
+        assert await store.conversations.rename(c.app.id, 999, made[0].id, title="x") is None
 
 
-def test_an_application_is_removed_with_everything_it_owns(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            await store.runs.open(c.opening())
-            assert await store.applications.delete("acme")
-            assert not await store.applications.delete("acme")
-            for table in ("credential", "agent", "end_user", "conversation", "message"):
-                assert await store.db.fetchval(f"SELECT count(*) FROM {table}") == 0
-            assert await store.applications.get("acme") is None
-
-    run(scene())
+async def test_an_application_is_removed_with_everything_it_owns(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        await store.runs.open(c.opening())
+        assert await store.applications.delete("acme")
+        assert not await store.applications.delete("acme")
+        for table in ("credential", "agent", "end_user", "conversation", "message"):
+            assert await store.db.fetchval(f"SELECT count(*) FROM {table}") == 0
+        assert await store.applications.get("acme") is None
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.kit import Cast, cast, run, store_on, until
+from support.kit import Cast, cast, store_on, until
 
 from palaver import app
 from palaver.config import Settings
@@ -102,52 +102,46 @@ def test_every_quota_is_tried() -> None:
 
 
 @pytest.mark.parametrize("what", ACTS)
-def test_a_quota_is_exact_in_one_process_and_room_comes_by_deletion(database_url: str, what: str) -> None:
+async def test_a_quota_is_exact_in_one_process_and_room_comes_by_deletion(database_url: str, what: str) -> None:
     kind, act, rows = ACTS[what]
     limit = 10 * rows
 
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            other, c = await cast(store, "other"), await cast(store)
-            if kind == "users":  # the cast's own end user counts
-                await store.db.execute("DELETE FROM end_user WHERE app = $1", c.app.id)
-            store.quotas.limits = {kind: limit}
-            made: list[bool] = []
-            for number in range(14):
-                made.append(not await refused(act, c, number))
-                await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
-            assert made == [True] * 10 + [False] * 4
-            assert await store.db.fetchval(f"SELECT count(*) FROM {ROWS[kind]} WHERE app = $1", c.app.id) == limit
-            assert not await refused(act, other, 0), "another application has quotas of its own"
-            await store.db.execute(f"DELETE FROM {ROWS[kind]} WHERE app = $1", c.app.id)
-            if kind == "conversation_messages":
-                await store.db.execute("UPDATE conversation SET queue = '{}'")
-            await until(lambda: refused(act, c, 20), False)
-
-    run(scene())
+    async with store_on(database_url) as store:
+        other, c = await cast(store, "other"), await cast(store)
+        if kind == "users":  # the cast's own end user counts
+            await store.db.execute("DELETE FROM end_user WHERE app = $1", c.app.id)
+        store.quotas.limits = {kind: limit}
+        made: list[bool] = []
+        for number in range(14):
+            made.append(not await refused(act, c, number))
+            await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
+        assert made == [True] * 10 + [False] * 4
+        assert await store.db.fetchval(f"SELECT count(*) FROM {ROWS[kind]} WHERE app = $1", c.app.id) == limit
+        assert not await refused(act, other, 0), "another application has quotas of its own"
+        await store.db.execute(f"DELETE FROM {ROWS[kind]} WHERE app = $1", c.app.id)
+        if kind == "conversation_messages":
+            await store.db.execute("UPDATE conversation SET queue = '{}'")
+        await until(lambda: refused(act, c, 20), False)
 
 
 @pytest.mark.parametrize("what", ACTS)
-def test_what_was_there_before_the_process_counts(database_url: str, what: str) -> None:
+async def test_what_was_there_before_the_process_counts(database_url: str, what: str) -> None:
     kind, act, rows = ACTS[what]
     limit = 20 * rows
 
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            for number in range(19):
-                await act(c, number)
-        async with store_on(database_url) as store:
-            c = Cast(store, c.app, c.who, c.user, c.agent)
-            store.quotas.limits = {kind: limit}
-            made = 0
-            while not await refused(act, c, 100 + made):
-                made += 1
-                await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
-                assert made <= FIRST
-            assert await refused(act, c, 200)
-
-    run(scene())
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        for number in range(19):
+            await act(c, number)
+    async with store_on(database_url) as store:
+        c = Cast(store, c.app, c.who, c.user, c.agent)
+        store.quotas.limits = {kind: limit}
+        made = 0
+        while not await refused(act, c, 100 + made):
+            made += 1
+            await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
+            assert made <= FIRST
+        assert await refused(act, c, 200)
 
 
 async def settled(tallies: Any) -> None:
@@ -155,114 +149,96 @@ async def settled(tallies: Any) -> None:
     await asyncio.gather(*(tally.task for tally in tallies.values() if tally.task is not None))
 
 
-def test_processes_go_beyond_by_what_they_add_between_two_counts(database_url: str) -> None:
+async def test_processes_go_beyond_by_what_they_add_between_two_counts(database_url: str) -> None:
     limit, processes = 640, 3
 
-    async def scene() -> None:
-        async with store_on(database_url) as one, store_on(database_url) as two, store_on(database_url) as three:
-            c = await cast(one)
-            stores = (one, two, three)
-            for store in stores:
-                store.quotas.limits = {"codes": limit}
-            casts = [Cast(store, c.app, c.who, c.user, c.agent) for store in stores]
-            full = 0
-            for number in range(2 * limit):
-                full += await refused(ACTS["a code"][1], casts[number % processes], number)
-                await settled(stores[number % processes].quotas._tallies)  # pyright: ignore[reportPrivateUsage]
-            kept = await one.db.fetchval("SELECT count(*) FROM token")
-            assert kept == 2 * limit - full
-            assert limit <= kept <= limit + processes * max(FIRST, limit // STEPS)
-
-    run(scene())
+    async with store_on(database_url) as one, store_on(database_url) as two, store_on(database_url) as three:
+        c = await cast(one)
+        stores = (one, two, three)
+        for store in stores:
+            store.quotas.limits = {"codes": limit}
+        casts = [Cast(store, c.app, c.who, c.user, c.agent) for store in stores]
+        full = 0
+        for number in range(2 * limit):
+            full += await refused(ACTS["a code"][1], casts[number % processes], number)
+            await settled(stores[number % processes].quotas._tallies)  # pyright: ignore[reportPrivateUsage]
+        kept = await one.db.fetchval("SELECT count(*) FROM token")
+        assert kept == 2 * limit - full
+        assert limit <= kept <= limit + processes * max(FIRST, limit // STEPS)
 
 
-def test_refusing_costs_no_statement_once_it_was_counted(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            store.quotas.limits = {"codes": 1}
-            assert not await refused(ACTS["a code"][1], c, 0)
-            assert await refused(ACTS["a code"][1], c, 1)
-            before = store.db.statements
-            for number in range(100):
-                assert await refused(ACTS["a code"][1], c, number)
-            assert store.db.statements - before <= 2
-
-    run(scene())
+async def test_refusing_costs_no_statement_once_it_was_counted(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        store.quotas.limits = {"codes": 1}
+        assert not await refused(ACTS["a code"][1], c, 0)
+        assert await refused(ACTS["a code"][1], c, 1)
+        before = store.db.statements
+        for number in range(100):
+            assert await refused(ACTS["a code"][1], c, number)
+        assert store.db.statements - before <= 2
 
 
-def test_counting_takes_an_index(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            for sql, ones in (
-                ("SELECT FROM end_user WHERE app = 1", "end_user_"),
-                ("SELECT FROM conversation WHERE app = 1 AND end_user = 1", "conversation_"),
-                ("SELECT FROM token WHERE app = 1 AND credential = 1 AND kind = 'code' AND NOT used", "token_"),
-            ):
-                indexed = ("SET LOCAL enable_seqscan = off", ())
-                plan = await store.db.together([indexed, (f"EXPLAIN (COSTS off) {sql}", ())])
-                assert any("Index" in row[0] and ones in row[0] for row in plan), plan
-
-    run(scene())
+async def test_counting_takes_an_index(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        for sql, ones in (
+            ("SELECT FROM end_user WHERE app = 1", "end_user_"),
+            ("SELECT FROM conversation WHERE app = 1 AND end_user = 1", "conversation_"),
+            ("SELECT FROM token WHERE app = 1 AND credential = 1 AND kind = 'code' AND NOT used", "token_"),
+        ):
+            indexed = ("SET LOCAL enable_seqscan = off", ())
+            plan = await store.db.together([indexed, (f"EXPLAIN (COSTS off) {sql}", ())])
+            assert any("Index" in row[0] and ones in row[0] for row in plan), plan
 
 
-def test_what_was_answered_before_is_answered_although_the_quota_is_used_up(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            store.quotas.limits = {"idempotency_keys": 2, "user_conversations": 1, "users": 1}
-            first = c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0)
-            assert isinstance(await store.runs.open(first), StoredTurn)
-            again = msgspec.structs.replace(c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0))
-            assert await store.runs.open(again) == ReplayedRun(run=first.run)
-            await answer(c, 2)
-            kept = StoredResponse(status=200, media_type="text/plain", headers=(), body=b"so it is")
-            await store.claims.settle(c.who, c.user, claim(2), kept)
-            begun = await store.claims.begin(c.who, c.user, claim(2), 60, store.presence.worker)
-            assert isinstance(begun, StoredResponse)
-            assert begun.body == b"so it is"
-            assert await refused(answer, c, 3)
-            known, made = await people(c).register(c.who, "ann", nickname="Ann")
-            assert (known.nickname, made) == ("Ann", False)
-
-    run(scene())
+async def test_what_was_answered_before_is_answered_although_the_quota_is_used_up(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        store.quotas.limits = {"idempotency_keys": 2, "user_conversations": 1, "users": 1}
+        first = c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0)
+        assert isinstance(await store.runs.open(first), StoredTurn)
+        again = msgspec.structs.replace(c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0))
+        assert await store.runs.open(again) == ReplayedRun(run=first.run)
+        await answer(c, 2)
+        kept = StoredResponse(status=200, media_type="text/plain", headers=(), body=b"so it is")
+        await store.claims.settle(c.who, c.user, claim(2), kept)
+        begun = await store.claims.begin(c.who, c.user, claim(2), 60, store.presence.worker)
+        assert isinstance(begun, StoredResponse)
+        assert begun.body == b"so it is"
+        assert await refused(answer, c, 3)
+        known, made = await people(c).register(c.who, "ann", nickname="Ann")
+        assert (known.nickname, made) == ("Ann", False)
 
 
-def test_a_used_code_does_not_count_as_a_good_one(database_url: str) -> None:
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            store.quotas.limits = {"codes": 2, "tokens": 10}
-            for _ in range(12):
-                code = await people(c).issue_token(c.who.key, "code", "ann", (), life_s=60)
-                assert await people(c).redeem_code(code, remember_s=60) is not None
-                store.quotas._tallies.clear()  # pyright: ignore[reportPrivateUsage]  as if a second had gone by
-            assert await store.db.fetchval("SELECT count(*) FROM token WHERE used") == 12
-
-    run(scene())
+async def test_a_used_code_does_not_count_as_a_good_one(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        store.quotas.limits = {"codes": 2, "tokens": 10}
+        for _ in range(12):
+            code = await people(c).issue_token(c.who.key, "code", "ann", (), life_s=60)
+            assert await people(c).redeem_code(code, remember_s=60) is not None
+            store.quotas._tallies.clear()  # pyright: ignore[reportPrivateUsage]  as if a second had gone by
+        assert await store.db.fetchval("SELECT count(*) FROM token WHERE used") == 12
 
 
-def test_everything_that_runs_out_is_removed(database_url: str) -> None:
+async def test_everything_that_runs_out_is_removed(database_url: str) -> None:
     """A table with a column ``expires`` that nobody sweeps fails here."""
 
-    async def scene() -> None:
-        async with store_on(database_url) as store:
-            c = await cast(store)
-            tables = {
-                row[0]
-                for row in await store.db.fetch(
-                    "SELECT table_name FROM information_schema.columns"
-                    " WHERE table_schema = 'public' AND column_name = 'expires'"
-                )
-            }
-            assert isinstance(store.tokens, TokenTable)
-            for number in range(2):
-                for what in ("another call with an Idempotency-Key", "a code", "an access token", "a request id"):
-                    await ACTS[what][1](c, number)
-                for table in tables if number == 0 else ():
-                    await store.db.execute(f"UPDATE {table} SET expires = now() - interval '1 second'")
-            await app.tidy(store)
-            left = {table: await store.db.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
-            assert left == {"claim": 1, "token": 2, "seen_request": 1}
-
-    run(scene())
+    async with store_on(database_url) as store:
+        c = await cast(store)
+        tables = {
+            row[0]
+            for row in await store.db.fetch(
+                "SELECT table_name FROM information_schema.columns"
+                " WHERE table_schema = 'public' AND column_name = 'expires'"
+            )
+        }
+        assert isinstance(store.tokens, TokenTable)
+        for number in range(2):
+            for what in ("another call with an Idempotency-Key", "a code", "an access token", "a request id"):
+                await ACTS[what][1](c, number)
+            for table in tables if number == 0 else ():
+                await store.db.execute(f"UPDATE {table} SET expires = now() - interval '1 second'")
+        await app.tidy(store)
+        left = {table: await store.db.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
+        assert left == {"claim": 1, "token": 2, "seen_request": 1}

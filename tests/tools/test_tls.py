@@ -13,7 +13,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from support.kit import run
 from support.web_servers import Names, Outside, answer, redirect, refused
 
 from palaver.tools.guard import Guard
@@ -73,65 +72,50 @@ def _certificate(
     )
 
 
-def test_the_name_is_asked_for_and_verified_at_the_address_that_was_checked(trust: Trust) -> None:
-    async def work() -> None:
-        async with Outside.serving({"/": answer(b"x")}, tls=trust.server) as outside:
-            names = Names(files_example=[["127.0.0.1"], ["127.0.0.2"]])
-            guard = Guard(allow="127.0.0.1", resolve=names, tls=trust.client)
-            assert (await guard.get(f"https://{NAME}:{outside.port}/")).content == b"x"
-        assert (trust.asked, names.asked) == ([NAME], 1)
-        assert outside.header("Host") == f"{NAME}:{outside.port}"
-
-    run(work())
+async def test_the_name_is_asked_for_and_verified_at_the_address_that_was_checked(trust: Trust) -> None:
+    async with Outside.serving({"/": answer(b"x")}, tls=trust.server) as outside:
+        names = Names(files_example=[["127.0.0.1"], ["127.0.0.2"]])
+        guard = Guard(allow="127.0.0.1", resolve=names, tls=trust.client)
+        assert (await guard.get(f"https://{NAME}:{outside.port}/")).content == b"x"
+    assert (trust.asked, names.asked) == ([NAME], 1)
+    assert outside.header("Host") == f"{NAME}:{outside.port}"
 
 
-def test_a_certificate_for_another_name_is_not_good(trust: Trust) -> None:
-    async def work() -> None:
-        async with Outside.serving({"/": answer(b"x")}, tls=trust.server) as outside:
-            guard = Guard(allow="127.0.0.1", resolve=Names(other_example=[["127.0.0.1"]]), tls=trust.client)
-            reason = await refused(guard, f"https://other.example:{outside.port}/")
-            assert (await refused(guard, f"https://127.0.0.1:{outside.port}/")).reason == "connection"
-        assert (reason.reason, outside.requests) == ("connection", [])
-        assert "the certificate of 'other.example' is not good: Hostname mismatch" in reason.detail
-
-    run(work())
+async def test_a_certificate_for_another_name_is_not_good(trust: Trust) -> None:
+    async with Outside.serving({"/": answer(b"x")}, tls=trust.server) as outside:
+        guard = Guard(allow="127.0.0.1", resolve=Names(other_example=[["127.0.0.1"]]), tls=trust.client)
+        reason = await refused(guard, f"https://other.example:{outside.port}/")
+        assert (await refused(guard, f"https://127.0.0.1:{outside.port}/")).reason == "connection"
+    assert (reason.reason, outside.requests) == ("connection", [])
+    assert "the certificate of 'other.example' is not good: Hostname mismatch" in reason.detail
 
 
-def test_a_certificate_by_an_authority_that_nobody_knows_is_not_good(trust: Trust) -> None:
-    async def work() -> None:
-        async with Outside.serving({"/": answer(b"x")}, tls=trust.server) as outside:
-            guard = Guard(allow="127.0.0.1", resolve=Names(files_example=[["127.0.0.1"]]))
-            reason = await refused(guard, f"https://{NAME}:{outside.port}/")
-        assert (reason.reason, outside.requests) == ("connection", [])
-        assert "the certificate of 'files.example' is not good" in reason.detail
-
-    run(work())
+async def test_a_certificate_by_an_authority_that_nobody_knows_is_not_good(trust: Trust) -> None:
+    async with Outside.serving({"/": answer(b"x")}, tls=trust.server) as outside:
+        guard = Guard(allow="127.0.0.1", resolve=Names(files_example=[["127.0.0.1"]]))
+        reason = await refused(guard, f"https://{NAME}:{outside.port}/")
+    assert (reason.reason, outside.requests) == ("connection", [])
+    assert "the certificate of 'files.example' is not good" in reason.detail
 
 
-def test_a_server_without_tls_does_not_speak_it() -> None:
+async def test_a_server_without_tls_does_not_speak_it() -> None:
     async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n")
         await writer.drain()
         writer.close()
 
-    async def work() -> None:
-        server = await asyncio.start_server(greet, "127.0.0.1", 0)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            reason = await refused(Guard(allow="127.0.0.1"), f"https://127.0.0.1:{port}/")
-        assert (reason.reason, reason.detail) == ("connection", "'127.0.0.1' does not speak TLS that palaver can")
-
-    run(work())
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        reason = await refused(Guard(allow="127.0.0.1"), f"https://127.0.0.1:{port}/")
+    assert (reason.reason, reason.detail) == ("connection", "'127.0.0.1' does not speak TLS that palaver can")
 
 
-def test_a_redirect_does_not_lead_out_of_tls(trust: Trust) -> None:
-    async def work() -> None:
-        async with (
-            Outside.serving({"/": answer(b"x")}) as plain,
-            Outside.serving({"/": redirect(f"{plain.url}/")}, tls=trust.server) as outside,
-        ):
-            guard = Guard(allow="127.0.0.1", resolve=Names(files_example=[["127.0.0.1"]]), tls=trust.client)
-            reason = await refused(guard, f"https://{NAME}:{outside.port}/")
-        assert (reason.reason, plain.connections) == ("redirects", 0)
-
-    run(work())
+async def test_a_redirect_does_not_lead_out_of_tls(trust: Trust) -> None:
+    async with (
+        Outside.serving({"/": answer(b"x")}) as plain,
+        Outside.serving({"/": redirect(f"{plain.url}/")}, tls=trust.server) as outside,
+    ):
+        guard = Guard(allow="127.0.0.1", resolve=Names(files_example=[["127.0.0.1"]]), tls=trust.client)
+        reason = await refused(guard, f"https://{NAME}:{outside.port}/")
+    assert (reason.reason, plain.connections) == ("redirects", 0)
