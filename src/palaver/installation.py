@@ -24,7 +24,7 @@ async def locate_database(settings: Settings) -> AsyncGenerator[tuple[str, Embed
     if settings.database_url:
         yield settings.database_url, None
         return
-    embedded = EmbeddedPostgres(settings.folder)
+    embedded = EmbeddedPostgres(settings.data_folder)
     try:
         yield await _start_embedded(embedded), embedded
     finally:
@@ -63,7 +63,7 @@ async def restore_database(
     if sealed_with is not None and sealed_with != _present_fingerprint(settings):
         raise SettingsError(
             "master_key: the dump's secrets are sealed with another master key than this installation has: set"
-            f" PALAVER_MASTER_KEY to that one, or put it into {settings.folder / 'master.key'}, and restore again"
+            f" PALAVER_MASTER_KEY to that one, or put it into {settings.data_folder / 'master.key'}, and restore again"
         )
     async with locate_database(settings) as (url, _):
         return await restore(settings.database_direct_url or url, file, force=force, progress=progress)
@@ -71,7 +71,7 @@ async def restore_database(
 
 def _present_fingerprint(settings: Settings) -> str | None:
     """The fingerprint of the master key, if there is one yet."""
-    if settings.master_key is None and not (settings.folder / "master.key").exists():
+    if settings.master_key is None and not (settings.data_folder / "master.key").exists():
         return None
     return SecretBox(master_key(settings)).identity
 
@@ -80,8 +80,8 @@ def master_key(settings: Settings) -> bytes:
     try:
         if settings.master_key is not None:
             return read_master_key(settings.master_key)
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        return master_key_file(settings.folder / "master.key")
+        settings.data_folder.mkdir(parents=True, exist_ok=True)
+        return master_key_file(settings.data_folder / "master.key")
     except (ValueError, OSError) as error:
         raise SettingsError(f"master_key: {error}") from error
 
@@ -90,5 +90,5 @@ def keep_master_key(settings: Settings, master: bytes) -> bool:
     """Put another master key where the present one is from; false where that is the environment or a settings file."""
     if settings.master_key is not None:
         return False
-    replace_master_key_file(settings.folder / "master.key", master)
+    replace_master_key_file(settings.data_folder / "master.key", master)
     return True

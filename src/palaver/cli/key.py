@@ -295,7 +295,7 @@ async def rotate_master(
 ) -> None:
     """Re-encrypt all stored secrets with a new master key. Servers can keep running; credentials stay valid."""
     master = secrets.token_bytes(32) if new_key_file is None else _key_in(new_key_file)
-    file = core.settings.folder / "master.key"
+    file = core.settings.data_folder / "master.key"
     kept = core.settings.master_key is None
     # Where it is to be found has it before anything is sealed with it, so that it cannot be lost.
     if kept:
