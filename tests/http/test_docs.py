@@ -95,9 +95,9 @@ def test_whoever_has_it_already_is_told_so(handbook: Docs, path: str) -> None:
 
 def test_the_document_is_made_once(handbook: Docs) -> None:
     asked(handbook, "/openapi.json")
-    made = dict(handbook._written)  # pyright: ignore[reportPrivateUsage]
+    made = dict(handbook._rendered)  # pyright: ignore[reportPrivateUsage]
     assert asked(handbook, "/openapi.json").body == asked(handbook, "/openapi.json").body
-    assert handbook._written[""] is made[""]  # pyright: ignore[reportPrivateUsage]
+    assert handbook._rendered[""] is made[""]  # pyright: ignore[reportPrivateUsage]
 
 
 # The page -----------------------------------------------------------------------------------------------------------
