@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from support.kit import run
 
+from palaver.core.observer import NullObserver
 from palaver.core.ports.models import ChatModel, ImageModel, SpeechModel
 from palaver.core.problems import Upstream
-from palaver.core.titles import title
-from palaver.core.types import Agent, AgentSpec, new_uid
+from palaver.core.suggestions import generate_suggestions
+from palaver.core.titles import generate_title
+from palaver.core.types import Agent, AgentSpec, Usage, new_uid
 from palaver.models.scripted import ScriptedModel
 
 
@@ -45,15 +47,40 @@ def agent(*script: dict[str, Any], model: str = "openai:small") -> Agent:
     [("天气\n\n of today ", "天气 of today"), ('"Quoted"', "Quoted"), ("「天气」", "天气"), (" \n", "")],
 )
 def test_a_title_is_what_the_model_says_in_one_line_without_quotes(said: str, expected: str) -> None:
-    assert run(title(One(), agent({"think": "hm"}, {"text": said}), "hello", None)) == expected
+    assert run(generate_title(One(), NullObserver(), agent({"think": "hm"}, {"text": said}), "hello", None)) == expected
 
 
 def test_the_model_reads_the_message_and_the_summary() -> None:
-    said = run(title(One(), agent({"text": "${content}"}), "the message", "the summary"))
+    said = run(generate_title(One(), NullObserver(), agent({"text": "${content}"}), "the message", "the summary"))
     assert "the message So far: the summary" in said
 
 
 def test_without_a_model_that_answers_there_is_no_title() -> None:
-    assert run(title(One(), agent({"text": "half"}, {"fail": "cut"}), "hello", None)) == ""
-    assert run(title(One(), agent(model="none"), "hello", None)) == ""
-    assert run(title(One(""), agent({"text": "x"}), "hello", None)) == ""
+    assert run(generate_title(One(), NullObserver(), agent({"text": "half"}, {"fail": "cut"}), "hello", None)) == ""
+    assert run(generate_title(One(), NullObserver(), agent(model="none"), "hello", None)) == ""
+    assert run(generate_title(One(""), NullObserver(), agent({"text": "x"}), "hello", None)) == ""
+
+
+class Recorder(NullObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.tokens: list[tuple[str, Usage]] = []
+        self.failures: list[str] = []
+
+    def tokens_used(self, model: str, usage: Usage) -> None:
+        self.tokens.append((model, usage))
+
+    def model_failed(self, model: str, problem: Upstream) -> None:
+        self.failures.append(problem.reason)
+
+
+def test_the_tokens_of_titles_and_suggestions_are_counted_however_they_end() -> None:
+    told, used = Recorder(), {"prompt": 7, "completion": 2}
+    good, cut = agent({"text": "hi"}, {"usage": used}), agent({"text": "hi"}, {"usage": used}, {"fail": "cut"})
+    assert run(generate_title(One(), told, good, "hello", None)) == "hi"
+    assert run(generate_suggestions(One(), told, good, [])) == ["hi"]
+    assert run(generate_title(One(), told, cut, "hello", None)) == ""
+    assert told.tokens[:2] == [("small", Usage(prompt=7, completion=2))] * 2
+    assert len(told.tokens) == 3
+    assert told.failures == ["cut"]

@@ -14,10 +14,11 @@ import pytest
 from support.model_endpoint import DONE, Act, Upstream, answer, chunk, event, speech, stream
 from support.model_runner import asked, called, finished, joined, listen_to_the_end, run, said, thought
 
+from palaver.core.observer import NullObserver
 from palaver.core.ports.models import ModelDelta, StepFinished, UsageDelta
 from palaver.core.problems import Upstream as Failure
-from palaver.core.suggestions import suggest
-from palaver.core.titles import title
+from palaver.core.suggestions import generate_suggestions
+from palaver.core.titles import generate_title
 from palaver.core.types import Agent, AgentSpec, Usage, new_uid
 from palaver.models.completion import ChatCompletionParser
 from palaver.models.media import OpenAIMedia
@@ -438,7 +439,11 @@ def test_a_failure_with_status_200_is_told_and_nothing_is_made_of_it(
         model, name = catalog.chat_model("openai:m")
         deltas, failure = await listen_to_the_end(model.stream(asked(model=name)))
         assert not deltas
-        return await title(catalog, agent(), "hi", None), await suggest(catalog, agent(), []), failure
+        return (
+            await generate_title(catalog, NullObserver(), agent(), "hi", None),
+            await generate_suggestions(catalog, NullObserver(), agent(), []),
+            failure,
+        )
 
     named, suggested, failure = run(_with(answer(200, body, content_type), work))
     assert (named, suggested) == ("", [])
@@ -448,7 +453,9 @@ def test_a_failure_with_status_200_is_told_and_nothing_is_made_of_it(
 
 def test_neither_titles_nor_suggestions_hold_thinking() -> None:
     async def work(catalog: ModelRegistry) -> tuple[str, list[str]]:
-        return await title(catalog, agent(), "hi", None), await suggest(catalog, agent(), [])
+        return await generate_title(catalog, NullObserver(), agent(), "hi", None), await generate_suggestions(
+            catalog, NullObserver(), agent(), []
+        )
 
     spoken = stream(speech("<think>\nThey want", " fruit.</think>\n\n", "Fruit"))
     assert run(_with(spoken, work)) == ("Fruit", ["Fruit"])

@@ -18,8 +18,8 @@ from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn,
 from palaver.core.problems import Busy, Internal, Invalid, NotFound, Problem
 from palaver.core.runs import ActiveRun, RunReader, RunRegistry, collect
 from palaver.core.singleflight import SingleFlight
-from palaver.core.suggestions import suggest
-from palaver.core.titles import title as title_of
+from palaver.core.suggestions import generate_suggestions
+from palaver.core.titles import generate_title
 from palaver.core.turn import TurnContext, TurnServices
 from palaver.core.types import (
     Agent,
@@ -397,11 +397,11 @@ class Chat:
         history = await self._store.conversations.history(
             who.app, conversation.id, limit=SUGGESTION_MESSAGES, size=HISTORY_BYTES
         )
-        return await suggest(self._models, agent, history.messages)
+        return await generate_suggestions(self._models, self._runs.observer, agent, history.messages)
 
     async def generate_title(self, agent: Agent, first_message: str, summary: str | None = None) -> str:
         """A title for a conversation that begins so, by the agent's model; empty without one. Nothing is stored."""
-        return await title_of(self._models, agent, first_message, summary)
+        return await generate_title(self._models, self._runs.observer, agent, first_message, summary)
 
     # Conversations --------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from palaver.core.problems import Upstream
-from palaver.core.types import RunEnded, Value
+from palaver.core.types import RunEnded, Usage, Value
 
 
 class RunReport(Value, frozen=True, kw_only=True):
@@ -23,6 +23,10 @@ class Observer(Protocol):
 
     def run_ended(self, report: RunReport) -> None: ...
 
+    def tokens_used(self, model: str, usage: Usage) -> None:
+        """Called for model calls outside a run: titles and suggestions."""
+        ...
+
     def model_failed(self, model: str, problem: Upstream) -> None:
         """Called for a failure that does not end the run, because a fallback answers."""
         ...
@@ -32,6 +36,9 @@ class NullObserver:
     """An ``Observer`` that does nothing."""
 
     def run_ended(self, report: RunReport) -> None:
+        pass
+
+    def tokens_used(self, model: str, usage: Usage) -> None:
         pass
 
     def model_failed(self, model: str, problem: Upstream) -> None:

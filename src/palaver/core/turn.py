@@ -96,10 +96,7 @@ class UsageMeter:
 
     def report(self, usage: Usage) -> None:
         """Update the usage of the current step; unknown counts keep their last reported value."""
-        self._step = Usage(
-            prompt=self._step.prompt if usage.prompt is None else usage.prompt,
-            completion=self._step.completion if usage.completion is None else usage.completion,
-        )
+        self._step = self._step.updated(usage)
 
     def begin(self, model: str) -> None:
         self.model = model

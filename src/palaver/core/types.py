@@ -11,7 +11,7 @@ import time
 from datetime import datetime
 from enum import StrEnum
 from os import urandom
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID, uuid5
 
 import msgspec
@@ -320,6 +320,13 @@ class Usage(Value, frozen=True, kw_only=True):
 
         return Usage(prompt=add(self.prompt, other.prompt), completion=add(self.completion, other.completion))
 
+    def updated(self, latest: Usage) -> Usage:
+        """The ``latest`` counts; unknown ones keep their value."""
+        return Usage(
+            prompt=self.prompt if latest.prompt is None else latest.prompt,
+            completion=self.completion if latest.completion is None else latest.completion,
+        )
+
 
 class RunEnded(Value, frozen=True, kw_only=True):
     """The outcome of a run. ``reason`` is the model's finish reason (``stop``, ``length``, …)."""
@@ -419,3 +426,14 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def clean_json(value: Any) -> Any:
+    """``value``, as decoded from JSON, with every string in storable form, member names included."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list | tuple):
+        return [clean_json(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {clean_json(name): clean_json(item) for name, item in cast("dict[str, Any]", value).items()}
+    return value

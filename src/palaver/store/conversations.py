@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,7 @@ from palaver.core.types import (
     User,
     as_uid,
     clean,
+    clean_json,
     new_uid,
 )
 from palaver.store.database import Database, Row
@@ -297,18 +298,8 @@ def json_text(value: Any) -> str:
     try:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        text = msgspec.json.encode(_clean_strings(msgspec.to_builtins(value))).decode()
+        text = msgspec.json.encode(clean_json(msgspec.to_builtins(value))).decode()
     return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
-
-
-def _clean_strings(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list | tuple):
-        return [_clean_strings(item) for item in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        return {_clean_strings(name): _clean_strings(item) for name, item in cast("dict[str, Any]", value).items()}
-    return value
 
 
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")

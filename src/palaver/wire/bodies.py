@@ -14,7 +14,7 @@ import msgspec
 
 from palaver.core.ports.store import IdempotencyKey
 from palaver.core.problems import Invalid
-from palaver.core.types import MAX_ID
+from palaver.core.types import MAX_ID, clean_json
 from palaver.wire.contract import Request
 
 MAX_DEPTH = 64
@@ -47,7 +47,7 @@ def json_object(body: bytes, *, empty_is_object: bool = False) -> dict[str, Any]
         raise Invalid(field="body", rule="json", detail="not an object")
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise Invalid(field="body", rule="json", detail=f"nested deeper than {MAX_DEPTH}")
-    return cast("dict[str, Any]", _without_nul(value) if b"\\u0000" in body else value)
+    return cast("dict[str, Any]", clean_json(value) if b"\\u0000" in body else value)
 
 
 def _nodes(body: bytes) -> int:
@@ -70,16 +70,6 @@ def _depth(value: Any) -> int:
         depth += 1
         level = children
     return depth
-
-
-def _without_nul(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, list):
-        return [_without_nul(item) for item in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        return {_without_nul(name): _without_nul(item) for name, item in cast("dict[str, Any]", value).items()}
-    return value
 
 
 fields = cache(msgspec.structs.fields)
