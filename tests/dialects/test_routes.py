@@ -15,7 +15,7 @@ from palaver.wire.contract import JSON, Route
 from palaver.wire.framing import compact_json
 from palaver.wire.operation import ResponseSpec
 
-UNDECLARED = {"snail", "wps", "xspace"}
+UNDECLARED = {"wps", "xspace"}
 """Dialects with routes that return a ``Response`` without declaring it."""
 REFUSED = {
     "snail POST /api/snail/chat/session": "the request names no end user",

@@ -52,7 +52,7 @@ from palaver.wire.contract import Request, Route, Services, StreamingResponse
 from palaver.wire.framing import header_value
 from palaver.wire.idempotent import REPLAYED, Subject
 from palaver.wire.list_response import encode_items
-from palaver.wire.responses import RAW, IdempotentResponse, JSONResponse, ListResponse, or_stream
+from palaver.wire.responses import IdempotentResponse, JSONResponse, ListResponse, or_stream
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -382,7 +382,6 @@ ROUTES = (
         method="POST",
         path="/oauth2/token",
         endpoint=tokens,
-        response=RAW,
         summary="get a user token",
         public=True,
         operation=openapi.TOKENS,
@@ -391,7 +390,6 @@ ROUTES = (
         method="GET",
         path="/oauth2/auth",
         endpoint=consent,
-        response=RAW,
         summary="ask for consent",
         public=True,
         operation=openapi.CONSENT,
