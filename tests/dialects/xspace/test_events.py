@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 from uuid import UUID
 
-from dialects.xspace.client import TRACE, call, frames
+import msgspec
+from dialects.xspace.client import MEMBERS, TRACE, call, frames
 from hypothesis import given
 from hypothesis import strategies as st
 from support.requirements import shows
@@ -17,8 +18,8 @@ from palaver.core.problems import Internal, Upstream
 from palaver.core.turn import SEARCH_TOOL
 from palaver.core.types import AnyPart, File, RunEnded, Status, Text, Thinking, ToolCall, ToolResult, Usage
 from palaver.dialects.xspace import requirements
-from palaver.dialects.xspace.errors import envelope, tid
-from palaver.dialects.xspace.stream import XSpaceEncoder, refusal
+from palaver.dialects.xspace.envelope import done_envelope, trace_id
+from palaver.dialects.xspace.stream import XSpaceEncoder, rejection
 from palaver.dialects.xspace.tool_steps import finished_steps, text_with_steps
 
 RUN = UUID("5b1f0a9c-3d7e-4c21-a6b8-f0e1d2c3b4a5")
@@ -115,7 +116,7 @@ def test_a_step_byte_by_byte() -> None:
     said = event["data"]["result"]
     assert (said["success"], said["error"], said["data"], said["endTime"]) == (True, None, "sun", 1_776_085_641_000)
     assert (said["executeId"], said["input"]) == ("e1", {"q": "weather"})
-    assert finished_steps((call_, result)) == [event["data"]]
+    assert msgspec.to_builtins(finished_steps((call_, result))) == [event["data"]]
 
 
 @shows(requirements.processing)
@@ -165,8 +166,8 @@ def test_a_stop_is_a_success_with_the_text_so_far() -> None:
 
 @shows(requirements.refused_before)
 def test_a_refusal_is_two_events() -> None:
-    first, second = frames(b"".join(refusal("为什么")))
-    assert all(event.isascii() for event in refusal("为什么"))
+    first, second = frames(b"".join(rejection("为什么")))
+    assert all(event.isascii() for event in rejection("为什么"))
     assert [first["requestId"], second["requestId"]] == [None, None]
     assert (first["data"]["id"], first["data"]["text"], first["data"]["finishReason"]) == (None, "为什么", "ERROR")
     assert first["data"]["finished"]
@@ -180,10 +181,10 @@ def test_a_refusal_is_two_events() -> None:
 @shows(requirements.tid_form, requirements.envelope_members)
 def test_a_tid_is_a_number_below_a_million_and_the_time() -> None:
     asked = call()
-    assert tid(asked)[-13:] == "1776085673993"
-    assert 100 <= int(tid(asked)[:-13]) <= 999_998
-    assert int(tid(asked)[:-13]) == int(TRACE, 16) % 999_899 + 100
-    assert list(envelope(asked, "0000", "success")) == ["code", "displayCode", "message", "data", "tid", "success"]
+    assert trace_id(asked)[-13:] == "1776085673993"
+    assert 100 <= int(trace_id(asked)[:-13]) <= 999_998
+    assert int(trace_id(asked)[:-13]) == int(TRACE, 16) % 999_899 + 100
+    assert list(msgspec.to_builtins(done_envelope(asked))) == MEMBERS
 
 
 @shows(requirements.failed_run)
@@ -246,8 +247,8 @@ def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
         "</markdown-custom-process></div>\n\n"
     )
     kept = finished_steps(parts)
-    assert [one["executeid"] for one in drawn(text)] == [one["result"]["executeId"] for one in kept]
-    assert [unquote(one["name"]) for one in drawn(text)] == [one["name"] for one in kept]
+    assert [one["executeid"] for one in drawn(text)] == [one.result.execute_id for one in kept]
+    assert [unquote(one["name"]) for one in drawn(text)] == [one.name for one in kept]
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.just("\n"), max_size=20), st.text(max_size=20))
@@ -255,4 +256,4 @@ def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
 def test_a_marker_holds_whatever_a_model_calls_its_steps(id: str, name: str) -> None:
     (marker,), (kept,) = drawn(text_with_steps(step(id, name))), finished_steps(step(id, name))
     assert unquote(marker["name"]) == name
-    assert marker["executeid"] == kept["result"]["executeId"]
+    assert marker["executeid"] == kept.result.execute_id
