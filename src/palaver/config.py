@@ -1,7 +1,7 @@
-"""Settings: frozen, from one TOML file, the environment and the command line, in this order of rising weight.
+"""Settings from the command line, the environment or one TOML file; the first one found wins.
 
-Every setting ``name`` is ``PALAVER_NAME`` in the environment and ``name = …`` in the file. README.md lists them; a
-test holds that list to this one.
+A setting ``name`` is ``PALAVER_NAME`` in the environment and ``name = …`` in the file. README.md lists them all, as a
+test checks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an operator may say. The comment behind ``Meta`` is what the README says of it."""
+    """The settings of an installation. The descriptions are those in the README."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
@@ -151,9 +151,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Positive,
         Meta(description="memory per process for answers in progress, in bytes; above it, the longest ones fail"),
     ] = 268_435_456
-    token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS access token, in seconds")] = 7200
-    refresh_token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS refresh token, in seconds")] = 2_592_000
-    code_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS authorization code, in seconds")] = 300
     timezone: Annotated[str, Meta(description="time zone assumed for dates that have none")] = "UTC"
     language: Annotated[
         str, Meta(description="default language of translated messages (XSpace only): `zh-CN` or `en-US`")
@@ -176,7 +173,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def on_loopback(self) -> bool:
-        """Whether nobody but this machine reaches the server directly."""
+        """Whether the server is reachable only from this machine."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -188,7 +185,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be, with its name and what would be right."""
+    """An invalid setting; the message has its name and the correct form."""
 
 
 OTHER_VARIABLES = {"PALAVER_CONFIG": "path of the TOML file; default: `palaver.toml` in the data folder"}
@@ -196,7 +193,7 @@ OTHER_VARIABLES = {"PALAVER_CONFIG": "path of the TOML file; default: `palaver.t
 
 
 def default_folder(environment: Mapping[str, str]) -> Path:
-    """Where data lives unless said otherwise: ``/var/lib/palaver`` for root, else the user's own data folder."""
+    """The default data folder: ``/var/lib/palaver`` for root, else in the user's data folder."""
     if os.geteuid() == 0:
         return Path("/var/lib/palaver")
     base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
@@ -204,7 +201,7 @@ def default_folder(environment: Mapping[str, str]) -> Path:
 
 
 def load(environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
-    """The settings; ``said`` is what the command line says. Raises ``SettingsError``."""
+    """Load the settings; ``overrides`` are those of the command line. Raises ``SettingsError``."""
     from_environment = _from_environment(environment)
     chosen = {name: value for name, value in overrides.items() if value is not None}
     folder = Path(chosen.get("data") or from_environment.get("data") or default_folder(environment)).expanduser()

@@ -181,13 +181,10 @@ class StreamingResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicSettings:
-    """The server settings that dialects use. TTLs are in seconds."""
+    """The server settings that dialects use."""
 
     timezone: tzinfo
     language: str
-    token_ttl_s: float
-    refresh_token_ttl_s: float
-    code_ttl_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

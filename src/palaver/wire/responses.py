@@ -39,9 +39,11 @@ class ListResponse(Generic[T]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotentResponse(Generic[T]):
     """The value of ``create``, which is called once per ``key``, or a replay of the response to an earlier equal call.
-    ``key`` is ``None`` for calls without an ``Idempotency-Key``."""
+    ``key`` is ``None`` for calls without an ``Idempotency-Key``. It is the key of the ``principal``'s end user;
+    ``None``: the one that the endpoint was called with."""
 
     key: IdempotencyKey | None
+    principal: Principal | None = None
     create: Callable[[], Awaitable[tuple[T | JSONResponse[T], Subject]]]
 
 
@@ -78,7 +80,7 @@ def json_response(shape: Shape, envelope: Callable[[Request, T], Any]) -> Respon
             created, subject = await call.create()
             return encode(request, created), subject
 
-        return await answer_once(services, principal, call.key, work)
+        return await answer_once(services, call.principal or principal, call.key, work)
 
     return ResponseType(shape=shape, render=render)
 
