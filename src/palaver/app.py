@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,18 +19,21 @@ import structlog
 import palaver
 from palaver import dialects
 from palaver.config import Settings
+from palaver.core.admin.admin import Admin
 from palaver.core.admit import Admission
 from palaver.core.chat import Chat, ChatSettings
 from palaver.core.files import Files
 from palaver.core.idempotency import Idempotency
 from palaver.core.knowledge import KnowledgeBases
 from palaver.core.media import Media
+from palaver.core.ports.admin import CredentialScheme
 from palaver.core.runs import RunRegistry
 from palaver.core.slots import RunSlots
 from palaver.core.turn import TurnServices
 from palaver.core.users import Users
 from palaver.installation import keep_master_key, locate_database, master_key
 from palaver.knowledge.extract_text import AttachmentReader
+from palaver.knowledge.ingest import ingest
 from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import KnowledgeRetriever
 from palaver.models.openai import Timeouts
@@ -43,6 +47,7 @@ from palaver.store.quotas import Kind
 from palaver.store.secrets import SecretBox
 from palaver.tools.guard import Guard
 from palaver.wire.contract import Dialect, PublicSettings, Services
+from palaver.wire.settings import read_settings
 
 log = structlog.get_logger("palaver")
 
@@ -61,11 +66,35 @@ class Core:
     admission: Admission
     url: str
 
+    def admin(self, actor: str | None = None) -> Admin:
+        """The operator use cases; ``actor`` is the operator's name in the audit log, ``None`` records nothing."""
+        return Admin(
+            self.store,
+            models=self.models,
+            knowledge=self.knowledge,
+            ingest=partial(ingest, self.store.knowledge),
+            schemes=credential_schemes,
+            actor=actor,
+        )
+
 
 def all_dialects() -> tuple[Dialect, ...]:
     """The ``DIALECT`` of every package under ``dialects``, sorted by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(dialects.__path__) if module.ispkg)
     return tuple(importlib.import_module(f"{dialects.__name__}.{name}").DIALECT for name in names)
+
+
+def credential_schemes() -> list[CredentialScheme]:
+    """How the credentials of every dialect are made and configured."""
+    return [
+        CredentialScheme(
+            dialect=dialect.name,
+            settings=frozenset(setting.name for setting in dialect.settings),
+            new_credential=dialect.new_credential,
+            read_settings=partial(read_settings, known=dialect.settings),
+        )
+        for dialect in all_dialects()
+    ]
 
 
 @asynccontextmanager
@@ -184,13 +213,7 @@ def _services(
         media=Media(models),
         idempotency=idempotency,
         knowledge=KnowledgeBases(store.agents, retriever),
-        settings=PublicSettings(
-            timezone=ZoneInfo(settings.timezone),
-            language=settings.language,
-            token_ttl_s=settings.token_ttl_s,
-            refresh_token_ttl_s=settings.refresh_token_ttl_s,
-            code_ttl_s=settings.code_ttl_s,
-        ),
+        settings=PublicSettings(timezone=ZoneInfo(settings.timezone), language=settings.language),
     )
 
 

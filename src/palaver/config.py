@@ -1,6 +1,7 @@
-"""Settings, from the command line, the environment and one TOML file, in this order of precedence.
+"""Settings from the command line, the environment or one TOML file; the first one found wins.
 
-The setting ``name`` is ``PALAVER_NAME`` in the environment and ``name = …`` in the file.
+A setting ``name`` is ``PALAVER_NAME`` in the environment and ``name = …`` in the file. README.md lists them all, as a
+test checks.
 """
 
 from __future__ import annotations
@@ -157,9 +158,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Positive,
         Meta(description="memory per process for answers in progress, in bytes; above it, the longest ones fail"),
     ] = 268_435_456
-    token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS access token, in seconds")] = 7200
-    refresh_token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS refresh token, in seconds")] = 2_592_000
-    code_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS authorization code, in seconds")] = 300
     timezone: Annotated[str, Meta(description="time zone assumed for dates that have none")] = "UTC"
     language: Annotated[
         str, Meta(description="default language of translated messages (XSpace only): `zh-CN` or `en-US`")

@@ -255,7 +255,9 @@ def trapped(dialect: Dialect, reached: list[str]) -> Dialect:
         reached.append(call.path)
         return Response()
 
-    return replace(dialect, routes=tuple(replace(route, endpoint=trap) for route in dialect.routes))
+    return replace(
+        dialect, routes=tuple(replace(route, endpoint=trap, request=None, response=None) for route in dialect.routes)
+    )
 
 
 async def _ready() -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from palaver.core.ports.admin import ApiKeyUse
 from palaver.core.problems import Conflict, Internal, NotFound, Problem
-from palaver.core.types import ApiKey, Application, Value
+from palaver.core.types import ApiKey, Application
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 from palaver.store.secrets import CHANGED, SecretBox, bound_to
@@ -40,14 +41,6 @@ previous_generation = CASE WHEN enabled AND NOT $2 THEN generation + 1 ELSE prev
 """Whoever disables a credential ends its tokens, for good: both of its secrets begin a generation."""
 _SAME_MASTER_KEY = "(SELECT value FROM meta WHERE name = 'master_key') = {}"
 _CHANGED = "pg_notify('palaver', 'keys')"
-
-
-class ApiKeyUse(Value, frozen=True, kw_only=True):
-    """What became of a credential: ``calls`` are those that were admitted."""
-
-    created: datetime
-    calls: int
-    last_used: datetime | None
 
 
 class ApiKeyTable:
