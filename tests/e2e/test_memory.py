@@ -1,4 +1,4 @@
-"""Memory that is free goes back to the system, also where something small keeps the heap from shrinking."""
+"""Freed memory is returned to the system even if small blocks keep the heap from shrinking."""
 
 from __future__ import annotations
 
