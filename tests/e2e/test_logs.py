@@ -1,4 +1,4 @@
-"""What stands in the log, and what does not: every request can be found again, and nothing in it opens anything."""
+"""The log: every request can be found in it, and nothing in it grants access."""
 
 from __future__ import annotations
 
