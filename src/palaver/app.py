@@ -1,4 +1,4 @@
-"""The composition root: builds a ``Core`` from the settings. The server and every command use it."""
+"""The composition root: builds a ``Core`` from the settings, for the server and for every command."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Core:
 
 
 def all_dialects() -> tuple[Dialect, ...]:
-    """Every package under ``dialects``: existing registers it."""
+    """The ``DIALECT`` of every package under ``dialects``, sorted by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(dialects.__path__) if module.ispkg)
     return tuple(importlib.import_module(f"{dialects.__name__}.{name}").DIALECT for name in names)
 
@@ -101,10 +101,10 @@ def credential_schemes() -> list[CredentialScheme]:
 async def open_core(
     settings: Settings, environment: Mapping[str, str] = os.environ, *, upgrade: bool = False
 ) -> AsyncGenerator[Core]:
-    """Build a ``Core``; start and initialize its database if needed. A database of an older palaver is migrated only
-    with ``upgrade``. Everything is closed on exit.
+    """Build a ``Core`` and close it on exit; start and initialize its database if needed. A database of an older
+    palaver is migrated only with ``upgrade``.
 
-    Raises ``Internal(reason="database")`` and ``SettingsError``; both say what to do.
+    Raises ``Internal(reason="database")`` and ``SettingsError``; both messages include a remedy.
     """
     box = SecretBox(master_key(settings))
     async with locate_database(settings) as (url, embedded):
@@ -125,7 +125,7 @@ def build_models(settings: Settings, environment: Mapping[str, str] = os.environ
         fallback_base_url=settings.fallback_base_url,
         fallback_api_key=settings.fallback_api_key,
         timeouts=Timeouts(first_byte=settings.model_first_byte_timeout_s, idle=settings.model_idle_timeout_s),
-        longest=max(1, settings.max_answer_bytes // 4),  # in characters, of at most four bytes each
+        longest=max(1, settings.max_answer_bytes // 4),  # in characters, each of at most four bytes
     )
 
 
@@ -218,7 +218,7 @@ def _services(
 
 
 def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
-    """Subscribe to other processes' notifications about this process's runs: start, stop, abandoned, read."""
+    """Subscribe to other processes' notifications about this process's runs."""
 
     def start(run: str) -> None:
         if run:
@@ -248,6 +248,7 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
 
 
 def quotas(settings: Settings) -> Mapping[Kind, int]:
+    """The maximum number of stored rows of each kind."""
     return {
         "users": settings.max_users,
         "conversations": settings.max_conversations,
@@ -260,15 +261,15 @@ def quotas(settings: Settings) -> Mapping[Kind, int]:
     }
 
 
-async def tidy(store: PostgresStore) -> None:
-    """Delete expired rows."""
+async def delete_expired_rows(store: PostgresStore) -> None:
+    """Delete expired idempotency claims, tokens and usage windows."""
     await store.runs.forget_claims()
     await store.tokens.forget()
     await store.usage.forget()
 
 
 def documentation_folder() -> list[Path]:
-    """The documentation: in the installed package, or next to it in a checkout."""
+    """The folders and files of the documentation, in the installed package or in a source checkout."""
     package = Path(palaver.__file__).parent
     if (package / "guide").is_dir():
         return [package / "guide", package / "dialects"]

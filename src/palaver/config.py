@@ -26,7 +26,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The settings of an installation. The descriptions are those in the README."""
+    """The settings of a server, immutable. README.md lists them with their descriptions."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
@@ -78,7 +78,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     body_timeout_s: Annotated[Seconds, Meta(description="timeout for receiving a JSON body, in seconds")] = 60
     upload_timeout_s: Annotated[Seconds, Meta(description="timeout for receiving an upload, in seconds")] = 900
     write_timeout_s: Annotated[
-        Seconds, Meta(description="seconds after which a client that reads nothing is disconnected")
+        Seconds,
+        Meta(
+            description="seconds without progress after which a client that does not read its response is disconnected"
+        ),
     ] = 60
     min_rate: Annotated[Positive, Meta(description="minimum transfer rate of a client, in bytes per second")] = 500
     max_user_files_bytes: Annotated[Positive, Meta(description="storage quota for one end user's files, in bytes")] = (
@@ -121,13 +124,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="disk space per process for uploads in progress, in bytes; one credential may use half of it"),
     ] = 2_147_483_648
     fetch_allow: Annotated[
-        str, Meta(description="non-public hosts, addresses and networks that files may be fetched from")
+        str,
+        Meta(description="non-public hosts, addresses and networks from which files may be fetched, comma-separated"),
     ] = ""
     fetch_max_bytes: Annotated[Positive, Meta(description="maximum size of a file fetched from a URL, in bytes")] = (
         20_971_520
     )
     fetch_timeout_s: Annotated[Seconds, Meta(description="timeout for fetching a file, in seconds")] = 15
-    heartbeat_s: Annotated[Seconds, Meta(description="seconds of silence before a keep-alive is sent")] = 10
+    heartbeat_s: Annotated[Seconds, Meta(description="seconds of silence before a stream sends a keep-alive")] = 10
     idempotency_ttl_s: Annotated[Seconds, Meta(description="retention of an `Idempotency-Key`, in seconds")] = 86_400
     run_timeout_s: Annotated[Seconds, Meta(description="maximum duration of a run, in seconds; a longer one fails")] = (
         600
@@ -142,7 +146,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     max_credential_runs: Annotated[
         Positive | None,
-        Meta(description="maximum concurrent runs per credential without its own `max_runs`; default: three quarters"),
+        Meta(
+            description="maximum concurrent runs per credential without its own `max_runs`;"
+            " default: three quarters of `PALAVER_MAX_LIVE_RUNS`"
+        ),
     ] = None
     max_answer_bytes: Annotated[
         Positive, Meta(description="maximum size of an answer, in bytes; a longer one is cut off")
@@ -168,32 +175,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "auto"
 
     @property
-    def folder(self) -> Path:
+    def data_folder(self) -> Path:
         return Path(self.data)
 
     @property
-    def on_loopback(self) -> bool:
-        """Whether the server is reachable only from this machine."""
+    def listens_on_loopback(self) -> bool:
+        """Whether the server listens only on a loopback address."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
     @property
-    def makes_demo(self) -> bool:
-        return self.on_loopback if self.demo is None else self.demo
+    def creates_demo(self) -> bool:
+        return self.listens_on_loopback if self.demo is None else self.demo
 
 
 class SettingsError(ValueError):
-    """An invalid setting; the message has its name and the correct form."""
+    """An invalid setting. The message has its name and what is expected."""
 
 
 OTHER_VARIABLES = {"PALAVER_CONFIG": "path of the TOML file; default: `palaver.toml` in the data folder"}
 """Environment variables that are not settings."""
 
 
-def default_folder(environment: Mapping[str, str]) -> Path:
-    """The default data folder: ``/var/lib/palaver`` for root, else in the user's data folder."""
+def default_data_folder(environment: Mapping[str, str]) -> Path:
+    """The default data folder: ``/var/lib/palaver`` for root, otherwise ``palaver`` in the user's XDG data folder."""
     if os.geteuid() == 0:
         return Path("/var/lib/palaver")
     base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
@@ -201,15 +208,17 @@ def default_folder(environment: Mapping[str, str]) -> Path:
 
 
 def load(environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
-    """Load the settings; ``overrides`` are those of the command line. Raises ``SettingsError``."""
+    """Load the settings. ``overrides`` are the values from the command line, ``None`` where there is none. Raises
+    ``SettingsError``."""
     from_environment = _from_environment(environment)
-    chosen = {name: value for name, value in overrides.items() if value is not None}
-    folder = Path(chosen.get("data") or from_environment.get("data") or default_folder(environment)).expanduser()
+    from_command_line = {name: value for name, value in overrides.items() if value is not None}
+    folder = from_command_line.get("data") or from_environment.get("data") or default_data_folder(environment)
+    folder = Path(folder).expanduser()
     from_file = _from_file(environment.get("PALAVER_CONFIG"), folder)
-    values = {**from_file, **from_environment, **chosen, "data": str(folder.absolute())}
-    converted = {name: _converted(name, value) for name, value in values.items()}
+    values = {**from_file, **from_environment, **from_command_line, "data": str(folder.absolute())}
+    converted = {name: _convert(name, value) for name, value in values.items()}
     settings = Settings(**converted)
-    if (reason := why_unusable(settings.folder)) is not None:
+    if (reason := why_unusable(settings.data_folder)) is not None:
         raise SettingsError(f"data: {reason}")
     if settings.database_direct_url is not None and settings.database_url is None:
         raise SettingsError("database_direct_url: it requires database_url, which is not set")
@@ -253,7 +262,7 @@ def _from_file(path: str | None, folder: Path) -> dict[str, Any]:
     return values
 
 
-def _converted(name: str, value: Any) -> Any:
+def _convert(name: str, value: Any) -> Any:
     field = next(field for field in msgspec.structs.fields(Settings) if field.name == name)
     try:
         return msgspec.convert(value, field.type, strict=False)
@@ -262,14 +271,16 @@ def _converted(name: str, value: Any) -> Any:
 
 
 def setting_docs() -> list[tuple[str, str, str]]:
-    """(name, default, meaning) of every setting, in order."""
+    """(name, default, description) of every setting, in the order of declaration."""
     rows: list[tuple[str, str, str]] = []
     for field in msgspec.structs.fields(Settings):
         default = "" if field.default in (None, "") else str(field.default)
-        rows.append((field.name, default.lower() if isinstance(field.default, bool) else default, _meaning(field.type)))
+        rows.append(
+            (field.name, default.lower() if isinstance(field.default, bool) else default, _description(field.type))
+        )
     return rows
 
 
-def _meaning(annotation: Any) -> str:
+def _description(annotation: Any) -> str:
     metas = [meta for meta in getattr(annotation, "__metadata__", ()) if isinstance(meta, Meta)]
     return next((meta.description for meta in reversed(metas) if meta.description), "")

@@ -124,7 +124,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def data_folder(settings: Settings) -> Finding:
-    folder = settings.folder
+    folder = settings.data_folder
     if not folder.exists():
         above = next(parent for parent in folder.parents if parent.exists())
         if not os.access(above, os.W_OK | os.X_OK):
@@ -144,7 +144,7 @@ def _user() -> str:
 
 
 def master_key(settings: Settings) -> Finding:
-    file = settings.folder / "master.key"
+    file = settings.data_folder / "master.key"
     try:
         if settings.master_key is not None:
             read_master_key(settings.master_key)
@@ -214,8 +214,10 @@ READY = good("migrations", "the database is up to date")
 
 async def database(settings: Settings) -> AsyncGenerator[Finding]:
     """Check the database. The last result is ``READY`` if this palaver can work with it."""
-    if settings.database_url is None and not (settings.folder / "postgres" / "PG_VERSION").exists():
-        yield note("database", "there is none yet", f"the first start creates it in {settings.folder / 'postgres'}")
+    if settings.database_url is None and not (settings.data_folder / "postgres" / "PG_VERSION").exists():
+        yield note(
+            "database", "there is none yet", f"the first start creates it in {settings.data_folder / 'postgres'}"
+        )
         return
     try:
         async with _connected(settings) as connection:
@@ -229,13 +231,13 @@ async def database(settings: Settings) -> AsyncGenerator[Finding]:
 
 def _remedy(settings: Settings) -> str:
     if settings.database_url is None:
-        return f"read {settings.folder / 'postgres' / 'server.log'}"
+        return f"read {settings.data_folder / 'postgres' / 'server.log'}"
     return "check that PostgreSQL is running, and the address, user and password in --database or PALAVER_DATABASE_URL"
 
 
 @asynccontextmanager
 async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
-    embedded = None if settings.database_url else EmbeddedPostgres(settings.folder)
+    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_folder)
     try:
         address = settings.database_direct_url or settings.database_url
         url = address or await asyncio.to_thread(_start, embedded)

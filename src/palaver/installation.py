@@ -27,7 +27,7 @@ async def locate_database(settings: Settings) -> AsyncGenerator[tuple[str, Embed
     if settings.database_url:
         yield settings.database_url, None
         return
-    embedded = EmbeddedPostgres(settings.folder)
+    embedded = EmbeddedPostgres(settings.data_folder)
     try:
         yield await _start_embedded(embedded), embedded
     finally:
@@ -66,7 +66,7 @@ async def restore_database(
     if fingerprint is not None and fingerprint != _current_fingerprint(settings):
         raise SettingsError(
             "master_key: the dump's secrets are sealed with another master key than this installation has: set"
-            f" PALAVER_MASTER_KEY to that one, or put it into {settings.folder / 'master.key'}, and restore again"
+            f" PALAVER_MASTER_KEY to that one, or put it into {settings.data_folder / 'master.key'}, and restore again"
         )
     async with locate_database(settings) as (url, _):
         return await restore(settings.database_direct_url or url, file, force=force, progress=progress)
@@ -74,7 +74,7 @@ async def restore_database(
 
 def _current_fingerprint(settings: Settings) -> str | None:
     """The fingerprint of the master key, or ``None`` if there is no key yet."""
-    if settings.master_key is None and not (settings.folder / "master.key").exists():
+    if settings.master_key is None and not (settings.data_folder / "master.key").exists():
         return None
     return SecretBox(master_key(settings)).identity
 
@@ -83,8 +83,8 @@ def master_key(settings: Settings) -> bytes:
     try:
         if settings.master_key is not None:
             return read_master_key(settings.master_key)
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        return master_key_file(settings.folder / "master.key")
+        settings.data_folder.mkdir(parents=True, exist_ok=True)
+        return master_key_file(settings.data_folder / "master.key")
     except (ValueError, OSError) as error:
         raise SettingsError(f"master_key: {error}") from error
 
@@ -97,7 +97,7 @@ def pending_master_key(settings: Settings, master: bytes) -> Generator[Path | No
     if settings.master_key is not None:
         yield None
         return
-    file = settings.folder / "master.key"
+    file = settings.data_folder / "master.key"
     pending = file.with_name(PENDING_MASTER_KEY)
     replace_master_key_file(pending, master)
     yield file
@@ -108,5 +108,5 @@ def keep_master_key(settings: Settings, master: bytes) -> bool:
     """Replace the stored master key. Returns False if it is set in the environment or a settings file instead."""
     if settings.master_key is not None:
         return False
-    replace_master_key_file(settings.folder / "master.key", master)
+    replace_master_key_file(settings.data_folder / "master.key", master)
     return True

@@ -125,6 +125,7 @@ SUITES = (
     "test_long_answers.py",
     "test_one_conversation.py",
     "test_openapi.py",
+    "test_routes.py",
     "test_samples.py",
     "test_statements.py",
     "test_streams_end.py",

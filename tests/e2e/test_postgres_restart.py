@@ -1,4 +1,4 @@
-"""PostgreSQL goes away in the middle of a hundred streams, in order or not, and comes back."""
+"""PostgreSQL stops, gracefully or not, in the middle of a hundred streams, and comes back."""
 
 from __future__ import annotations
 

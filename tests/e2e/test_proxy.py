@@ -1,4 +1,4 @@
-"""Streams through nginx with Debian's settings: the same events, at once, and a break is still a break."""
+"""Streams through nginx with Debian's settings: the same events without delay, and aborted ones stay aborted."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ from palaver.core.types import (
 from palaver.http.app import App
 from palaver.http.body import BodyLimits, BodyReader
 from palaver.http.metrics import Gauges, Metrics
-from palaver.http.revocation import KeyName, RevocationWatcher
+from palaver.http.revocation import CredentialRef, RevocationWatcher
 from palaver.http.stream import HeartbeatTimer
 from palaver.wire.contract import Dialect, Encoder, Request, Response, Route, Services
 
@@ -223,7 +223,7 @@ def encoded(form: Form, events: Sequence[Event]) -> list[bytes]:
 # A server that lets nobody in ---------------------------------------------------------------------------------------
 
 
-async def nobody_enabled(_names: Sequence[KeyName]) -> dict[KeyName, ApiKey]:
+async def nobody_enabled(_names: Sequence[CredentialRef]) -> dict[CredentialRef, ApiKey]:
     """Where there is no credential."""
     return {}
 

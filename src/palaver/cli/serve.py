@@ -130,7 +130,7 @@ class Welcome:
         """Before the first connection: create the demo, and store the server's address for other commands."""
         self._address = address
         await remember_address(core, address)
-        if self._settings.makes_demo:
+        if self._settings.creates_demo:
             self._demo = await ensure_demo(core, app.all_dialects())
         elif self._settings.demo is None:
             await self._explain_missing_demo(core)

@@ -1,4 +1,4 @@
-"""What the tests of all dialects have to know of this one."""
+"""Adapts the tests common to all dialects."""
 
 from __future__ import annotations
 
