@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from dialects.test_isolation import NOTHING, PLACES, ROUTES, Sender, filled, sender
+from dialects.test_isolation import NOTHING, ROUTES, Sender, filled, sender
+from support.adapters import ADAPTERS
 from support.contract import DIALECTS
 from support.live_server import Served
 from support.tenants import ASKS, World
@@ -15,7 +16,7 @@ from palaver.wire.contract import JSON, Route
 from palaver.wire.framing import compact_json
 from palaver.wire.operation import ResponseSpec
 
-UNDECLARED = {"wps", "xspace"}
+UNDECLARED = {"wps"}
 """Dialects with routes that return a ``Response`` without declaring it."""
 REFUSED = {
     "snail POST /api/snail/chat/session": "the request names no end user",
@@ -60,7 +61,7 @@ def shapes(title: str) -> list[Any]:
 def test_a_response_is_of_the_declared_type(world: World, send: Sender, title: str) -> None:
     """Decoded as the declared type and encoded again, it has the same bytes: all members are declared, in order."""
     dialect, route = ROUTES[title]
-    for probe in PLACES[dialect].get(f"{route.method} {route.path}") or ({},):
+    for probe in ADAPTERS[dialect].id_fields.get(f"{route.method} {route.path}") or ({},):
         world.renew()
         answer = send(route, filled(dict(probe), world.mine, NOTHING, None))
         if (answer.header("Content-Type") or "").partition(";")[0] != JSON:
