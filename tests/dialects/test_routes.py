@@ -18,6 +18,8 @@ from palaver.wire.operation import ResponseSpec
 
 UNDECLARED = {"wps"}
 """Dialects with routes that return a ``Response`` without declaring it."""
+FORMS = {"xspace POST /api/v1/file/upload": "a form with a file is parsed in a thread"}
+"""Routes whose endpoint parses the body itself, with the reason."""
 REFUSED = {
     "snail POST /api/snail/chat/session": "the request names no end user",
     "sonaops GET /saas/voice-broadcast/{name}": "the message has no audio",
@@ -88,5 +90,5 @@ def test_a_documented_request_is_a_declared_one(title: str) -> None:
     assert route.operation is not None
     specs = (route.operation.body, route.operation.query)
     documented = {spec.shape for spec in specs if spec is not None and spec.shape is not None}
-    if route.response is not None or dialect not in UNDECLARED:
+    if title not in FORMS and (route.response is not None or dialect not in UNDECLARED):
         assert documented == (set() if route.request is None else {route.request.shape})
