@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dialects.wps.client import spoken
-from dialects.wps.tokens import encoder
+from dialects.wps.examples import encoder
 from support.contract import ContractAdapter, Heard
 from support.contract import Form as ContractForm
 
