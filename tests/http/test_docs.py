@@ -95,9 +95,9 @@ def test_a_cached_document_is_not_sent_again(handbook: Docs, path: str) -> None:
 
 def test_the_document_is_generated_once(handbook: Docs) -> None:
     asked(handbook, "/openapi.json")
-    made = dict(handbook._written)  # pyright: ignore[reportPrivateUsage]
+    made = dict(handbook._rendered)  # pyright: ignore[reportPrivateUsage]
     assert asked(handbook, "/openapi.json").body == asked(handbook, "/openapi.json").body
-    assert handbook._written[""] is made[""]  # pyright: ignore[reportPrivateUsage]
+    assert handbook._rendered[""] is made[""]  # pyright: ignore[reportPrivateUsage]
 
 
 # The page -----------------------------------------------------------------------------------------------------------
