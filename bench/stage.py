@@ -159,8 +159,8 @@ async def staged(cpus: Cpus, dialects: Sequence[str], users: Sequence[str] = ())
 
 async def _ground(settings: Settings, dialects: Sequence[str], users: Sequence[str]) -> Ground:
     async with app.open_core(settings, {}) as core:
-        owner = await core.store.applications.named("bench")
-        agent = await core.store.agents.apply(owner, AgentSpec(name="bench", instructions="Answer in a few words."))
+        owner = await core.store.applications.get_or_create("bench")
+        agent = await core.store.agents.upsert(owner, AgentSpec(name="bench", instructions="Answer in a few words."))
         callers: dict[str, Caller] = {}
         for user in (USER, *users):
             await core.store.users.get_or_create(owner.id, user)

@@ -43,8 +43,8 @@ async def starting(stage: Stage, sizes: Sizes, _dialects: Sequence[str]) -> Asyn
 
 async def _caller(folder: Path) -> Caller:
     async with app.open_core(Settings(data=str(folder / "data")), {}) as core:
-        owner = await core.store.applications.named("bench")
-        agent = await core.store.agents.apply(owner, AgentSpec(name="bench"))
+        owner = await core.store.applications.get_or_create("bench")
+        agent = await core.store.agents.upsert(owner, AgentSpec(name="bench"))
         dialect = next(one for one in app.all_dialects() if one.name == "snail")
         name, secret = dialect.new_credential(secrets.token_bytes(32))
         settings = {**LIMITS, **SETTINGS.get("snail", {})}

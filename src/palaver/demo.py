@@ -51,30 +51,30 @@ class _CreatedDialects(msgspec.Struct, frozen=True, kw_only=True):
 
 async def ensure_demo(core: Core, dialects: Sequence[Dialect], *, again: bool = False) -> Demo:
     """Make what was never made, or (``again``) whatever is missing; what there is afterwards."""
-    async with core.store.alone():
+    async with core.store.setup_lock():
         return await _ensure(core, dialects, again=again)
 
 
 async def _ensure(core: Core, dialects: Sequence[Dialect], *, again: bool) -> Demo:
-    kept = await core.store.recall(_MADE)
+    kept = await core.store.get_meta(_MADE)
     first = kept is None or again
     made = _CreatedDialects() if kept is None or again else msgspec.json.decode(kept, type=_CreatedDialects)
     if first:
         log.info("making the demo")
-    app = await core.store.applications.named(APP) if first else await core.store.applications.get(APP)
+    app = await core.store.applications.get_or_create(APP) if first else await core.store.applications.get(APP)
     if app is None:
         return Demo()
     keys = await _keys(core, app, dialects, passed_over=made.dialects)
     agent = await core.store.agents.find(app, AGENT)
     if agent is None and first:
-        agent = await core.store.agents.apply(app, parse(guide()))
+        agent = await core.store.agents.upsert(app, parse(guide()))
     if first or await core.store.knowledge.get(app.id, KNOWLEDGE) is not None:
         await ingest(core.store.knowledge, app.id, KNOWLEDGE, documentation_folder(), prune=True, lost=True)
     now = msgspec.json.encode(
         _CreatedDialects(dialects=sorted({*made.dialects, *(one.name for one in dialects)}))
     ).decode()
     if now != kept:
-        await core.store.remember(_MADE, now)
+        await core.store.set_meta(_MADE, now)
     return Demo(app=app, agent=agent, keys=keys)
 
 
@@ -83,7 +83,7 @@ async def _keys(
 ) -> tuple[ApiKey, ...]:
     """A credential of each dialect; made where there is none, except for dialects that are ``passed_over``."""
     there: dict[str, ApiKey] = {}
-    for _, key in await core.store.keys.all(app):
+    for _, key in await core.store.keys.list_all(app):
         if key.dialect not in there or (key.enabled and not there[key.dialect].enabled):
             there[key.dialect] = key
     for dialect in dialects:
@@ -116,12 +116,12 @@ def sample(demo: Demo, key: ApiKey, address: str) -> CurlSample | None:
 
 
 async def remember_address(core: Core, address: str) -> None:
-    await core.store.remember(_ADDRESS, address)
+    await core.store.set_meta(_ADDRESS, address)
 
 
 async def address(core: Core) -> str:
     """Where the server that started last on this data is reached, if it still is there, else where one would be."""
-    kept = await core.store.recall(_ADDRESS)
+    kept = await core.store.get_meta(_ADDRESS)
     if kept is not None and await _somebody_at(kept):
         return kept
     return base_url(core.settings, core.settings.port)

@@ -22,21 +22,21 @@ from palaver.core.types import Agent, ApiKey, Value
 from palaver.http.uvicorn_server import bind_socket
 from palaver.models.registry import ModelRegistry
 from palaver.server import base_url
-from palaver.store.driver import FAILURES, Connection, connect, failure, shares_sessions
+from palaver.store.driver import DRIVER_ERRORS, Connection, connect, is_transaction_pooler, to_problem
 from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.migrate import (
-    END_IT,
-    applied,
-    held_by,
-    left_behind,
-    lock_holder,
+    TERMINATE_HINT,
+    applied_migrations,
+    describe_holder,
+    find_incompatibility,
+    find_lock_holder,
+    find_unknown_migration,
+    get_version_and_encoding,
+    is_abandoned,
     migrations,
-    newer_than,
-    server,
-    unfitness,
 )
-from palaver.store.presence import SHARED
-from palaver.store.secrets import master_key_file, read_master_key
+from palaver.store.presence import POOLER_ERROR
+from palaver.store.secrets import load_or_create_master_key, parse_master_key
 
 SKEW = 2.0
 """Seconds by which this machine's clock and the database's may differ."""
@@ -145,11 +145,11 @@ def master_key(settings: Settings) -> Finding:
     file = settings.folder / "master.key"
     try:
         if settings.master_key is not None:
-            read_master_key(settings.master_key)
+            parse_master_key(settings.master_key)
             return good("master key", "from PALAVER_MASTER_KEY or palaver.toml")
         if not file.exists():
             return note("master key", f"{file} does not exist yet", "the first start creates it; keep a copy of it")
-        master_key_file(file)
+        load_or_create_master_key(file)
     except (ValueError, OSError) as error:
         remedy = (
             "stored secrets cannot be read without the right key: restore it from your copy, readable only by its owner"
@@ -220,8 +220,8 @@ async def database(settings: Settings) -> AsyncGenerator[Finding]:
         async with _connected(settings) as connection:
             async for finding in _looked_into(connection, settings):
                 yield finding
-    except FAILURES as error:
-        yield wrong("database", failure(error).detail, _remedy(settings))
+    except DRIVER_ERRORS as error:
+        yield wrong("database", to_problem(error).detail, _remedy(settings))
     except Internal as problem:
         yield wrong("database", problem.detail, _remedy(settings))
 
@@ -254,21 +254,21 @@ def _started(embedded: EmbeddedPostgres | None) -> str:
 
 
 async def _looked_into(connection: Connection, settings: Settings) -> AsyncGenerator[Finding]:
-    version, encoding = await server(connection)
-    if (unfit := unfitness(version, encoding)) is not None:
+    version, encoding = await get_version_and_encoding(connection)
+    if (unfit := find_incompatibility(version, encoding)) is not None:
         yield wrong("database", *unfit)
         return
     yield good("database", f"PostgreSQL {version} answers")
     address = settings.database_direct_url or settings.database_url
-    if address and await shares_sessions(address, connection, timeout=5):
-        yield wrong("sessions", SHARED.partition(": ")[0], SHARED.partition(": ")[2])
+    if address and await is_transaction_pooler(address, connection, timeout=5):
+        yield wrong("sessions", POOLER_ERROR.partition(": ")[0], POOLER_ERROR.partition(": ")[2])
         return
     before = time.time()
     theirs: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8", timeout=5)
     yield clock(theirs - (before + time.time()) / 2)
-    if (holder := await lock_holder(connection)) is not None:
-        makes = wrong if left_behind(holder) else note
-        yield makes("migration lock", held_by(holder), END_IT.format(holder["pid"]))
+    if (holder := await find_lock_holder(connection)) is not None:
+        makes = wrong if is_abandoned(holder) else note
+        yield makes("migration lock", describe_holder(holder), TERMINATE_HINT.format(holder["pid"]))
     yield await _migrated(connection)
 
 
@@ -282,9 +282,9 @@ def clock(ahead: float) -> Finding:
 
 async def _migrated(connection: Connection) -> Finding:
     shipped = {number: name for number, name, _ in migrations()}
-    if (newer := await newer_than(connection, shipped)) is not None:
+    if (newer := await find_unknown_migration(connection, shipped)) is not None:
         return wrong("migrations", newer, "install the palaver version used with it before, or a newer one")
-    done = await applied(connection)
+    done = await applied_migrations(connection)
     if not done:
         return note("migrations", "the database is empty", "the next start initializes it")
     if missing := [shipped[number] for number in sorted(shipped.keys() - done)]:
@@ -299,11 +299,11 @@ async def _migrated(connection: Connection) -> Finding:
 async def _contents(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[Finding]:
     try:
         async with open_core(settings, environment) as core:
-            agents = await core.store.agents.all()
+            agents = await core.store.agents.list_all()
             async for finding in models(core.models, [agent for _, agent in agents]):
                 yield finding
             yield await _knowledge(core, agents)
-            for finding in keys(await core.store.keys.all(), agents, datetime.now(UTC)):
+            for finding in keys(await core.store.keys.list_all(), agents, datetime.now(UTC)):
                 yield finding
     except (Problem, SettingsError) as problem:
         detail = problem.detail if isinstance(problem, Internal) else str(problem)

@@ -30,11 +30,11 @@ async def keep_house(core: Core, recovered: Callable[[float], None]) -> None:
         try:
             recovered(await _end_orphaned_runs(core))
             known = core.runs.ids()  # before the look: one that is added meanwhile cannot be missed
-            stored = await core.store.runs.held(core.store.presence.worker)
+            stored = await core.store.runs.list_live_ids(core.store.presence.worker)
             ended, suspects = await _end_unknown_runs(core, stored, suspects)
             recovered(ended)
             missed = core.runs.stop_vanished(known - stored, missed)
-            for run in await core.store.runs.heads(core.store.presence.worker):
+            for run in await core.store.runs.list_head_ids(core.store.presence.worker):
                 core.runs.may_start(run)
             if loop.time() > tidied + CLEANUP_INTERVAL_S:
                 tidied = loop.time()
@@ -51,15 +51,15 @@ async def save_key_usage(core: Core) -> None:
         while True:
             await asyncio.sleep(SAVE_USAGE_INTERVAL_S)
             with suppress(Problem):  # the store said so in the log; the next time stores it
-                await core.store.keys.save_use()
+                await core.store.keys.save_uses()
     finally:
         with suppress(Problem, TimeoutError):
-            await asyncio.wait_for(core.store.keys.save_use(), 1)
+            await asyncio.wait_for(core.store.keys.save_uses(), 1)
 
 
 async def _end_orphaned_runs(core: Core) -> int:
     """End the runs of processes that are no more; how many."""
-    dead = await core.store.presence.lost()
+    dead = await core.store.presence.find_lost_workers()
     count = 0
     if dead:
         count = await core.store.runs.interrupt(dead, Internal(reason="interrupted"))

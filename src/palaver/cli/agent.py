@@ -61,8 +61,8 @@ async def apply(
     if check:
         await _check(core, await core.store.applications.get(checked_name(app)), specs, json=json)
         return
-    owner = await core.store.applications.named(checked_name(app))
-    agents = [await core.store.agents.apply(owner, spec) for spec in specs]
+    owner = await core.store.applications.get_or_create(checked_name(app))
+    agents = [await core.store.agents.upsert(owner, spec) for spec in specs]
     for agent in agents:
         for lack in await _lacking(core, owner, agent.spec):
             print_note(f"{agent.name}: {lack}" if len(agents) > 1 else lack)
@@ -90,7 +90,7 @@ async def _check(core: Core, owner: Application | None, specs: Sequence[AgentSpe
 @on_core
 async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
     """List the agents."""
-    agents = await core.store.agents.all(await only_app(core, app))
+    agents = await core.store.agents.list_all(await only_app(core, app))
     if json:
         print_json(
             [

@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 @on_core
 async def list_(core: Core, *, json: Json = False) -> None:
     """List the applications."""
-    apps = await core.store.applications.all()
+    apps = await core.store.applications.list_all()
     if json:
         print_json([{"id": app.id, "name": app.name, "created": app.created} for app in apps])
         return
@@ -38,7 +38,7 @@ async def list_(core: Core, *, json: Json = False) -> None:
 @records_audit("app create", "name")
 async def create(core: Core, name: Name, *, json: Json = False) -> None:
     """Create an application; no error if it exists."""
-    app = await core.store.applications.named(checked_name(name))
+    app = await core.store.applications.get_or_create(checked_name(name))
     if json:
         print_json({"name": app.name, "created": app.created})
     else:

@@ -205,7 +205,7 @@ async def the_only_app(core: Core, name: str | None) -> Application:
     """The application of that name; without one, the only one there is. Raises ``NotFound``, ``Conflict``."""
     if name is not None:
         return await the_app(core, name)
-    apps = await core.store.applications.all()
+    apps = await core.store.applications.list_all()
     if len(apps) > 1:
         names = ", ".join(app.name for app in apps)
         raise Conflict(reason="name", detail=f"there are several applications: choose one with --app: {names}")

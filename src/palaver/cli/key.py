@@ -21,7 +21,7 @@ from palaver.core.problems import Conflict, Invalid, NotFound
 from palaver.core.types import ApiKey, Application, clean
 from palaver.doctor import WEAK, unknown_agents, weak_signature
 from palaver.store.api_keys import ApiKeyUse
-from palaver.store.secrets import read_master_key, replace_master_key_file
+from palaver.store.secrets import parse_master_key, replace_master_key_file
 from palaver.wire.contract import Dialect
 from palaver.wire.settings import read_settings
 
@@ -122,7 +122,7 @@ async def create(
     new_id, new_secret = dialect.new_credential(secrets.token_bytes(32))
     if secret == "-":  # noqa: S105  the sign for standard input
         secret = sys.stdin.readline()
-    owner = await core.store.applications.named(checked_name(app))
+    owner = await core.store.applications.get_or_create(checked_name(app))
     key = await core.store.keys.create(
         owner,
         dialect.name,
@@ -166,8 +166,8 @@ async def list_(
     json: Json = False,
 ) -> None:
     """List the credentials."""
-    keys = await core.store.keys.all(await only_app(core, app))
-    uses = await core.store.keys.uses()
+    keys = await core.store.keys.list_all(await only_app(core, app))
+    uses = await core.store.keys.list_uses()
     rows = [(name, key, use) for name, key in keys if (use := uses.get((key.app, key.number))) is not None]
     if json:
         print_json([_listed(name, key, use, secret=secrets) for name, key, use in rows])
@@ -213,9 +213,7 @@ async def set_(
     changed = {**key.settings, **read_settings(dict(map(assignment, settings or ())), known)}
     enabled = changed.pop("enabled", key.enabled) if "enabled" not in (unset or ()) else True
     kept = {name: value for name, value in changed.items() if name not in (unset or ())}
-    key = await core.store.keys.configure(
-        key, kept, enabled=enabled, label=key.label if label is None else _label(label)
-    )
+    key = await core.store.keys.update(key, kept, enabled=enabled, label=key.label if label is None else _label(label))
     app = await _owner(core, key)
     await _note_strangers(core, app, key)
     if json:
@@ -316,7 +314,7 @@ async def rotate_master(
 
 def _key_in(file: Path) -> bytes:
     try:
-        return read_master_key(file.read_text())
+        return parse_master_key(file.read_text())
     except ValueError as error:
         raise Invalid(field="--new-key-file", rule="type", detail=str(error)) from error
 
@@ -340,7 +338,7 @@ def _listed(app: str, key: ApiKey, use: ApiKeyUse, *, secret: bool) -> dict[str,
 
 
 async def _one(core: Core, id: str, dialect: str | None) -> ApiKey:
-    found = [key for key in await core.store.keys.find(id) if dialect in {None, key.dialect}]
+    found = [key for key in await core.store.keys.list_by_id(id) if dialect in {None, key.dialect}]
     if not found:
         raise NotFound(noun="key", ref=id)
     if len(found) > 1:
@@ -350,7 +348,7 @@ async def _one(core: Core, id: str, dialect: str | None) -> ApiKey:
 
 
 async def _switch(core: Core, key: ApiKey, *, enabled: bool, json: bool) -> None:
-    for changed in await core.store.keys.enable(key.id, enabled=enabled, dialect=key.dialect):
+    for changed in await core.store.keys.set_enabled(key.id, enabled=enabled, dialect=key.dialect):
         if json:
             print_json(credential((await _owner(core, changed)).name, changed, secret=False))
         else:
@@ -358,11 +356,11 @@ async def _switch(core: Core, key: ApiKey, *, enabled: bool, json: bool) -> None
 
 
 async def _owner(core: Core, key: ApiKey) -> Application:
-    return next(app for app in await core.store.applications.all() if app.id == key.app)
+    return next(app for app in await core.store.applications.list_all() if app.id == key.app)
 
 
 async def _note_strangers(core: Core, app: Application, key: ApiKey) -> None:
-    agents = [agent for _, agent in await core.store.agents.all(app)]
+    agents = [agent for _, agent in await core.store.agents.list_all(app)]
     for name in unknown_agents(key, agents):
         print_note(
             f"{app.name!r} has no agent {name!r} yet; create it with 'palaver agent apply FILE --app {app.name}'."

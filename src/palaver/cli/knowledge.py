@@ -41,7 +41,7 @@ async def add(
     json: Json = False,
 ) -> None:
     """Add Markdown, text and HTML files to a knowledge base, creating it if needed. Unchanged files are skipped."""
-    owner = await core.store.applications.named(checked_name(app))
+    owner = await core.store.applications.get_or_create(checked_name(app))
     shelf = core.store.knowledge
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -66,8 +66,8 @@ async def add(
 async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
     """List the knowledge bases."""
     only = await only_app(core, app)
-    owners = await core.store.applications.all() if only is None else [only]
-    bases = [(owner.name, base) for owner in owners for base in await core.store.knowledge.bases(owner.id)]
+    owners = await core.store.applications.list_all() if only is None else [only]
+    bases = [(owner.name, base) for owner in owners for base in await core.store.knowledge.list_bases(owner.id)]
     if json:
         print_json(
             [
@@ -88,7 +88,7 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
 async def documents(core: Core, name: Name, *, app: App = "demo", json: Json = False) -> None:
     """List the documents of a knowledge base."""
     base = await _base(core, await the_app(core, app), name)
-    found = await core.store.knowledge.documents(base.app, base.id)
+    found = await core.store.knowledge.list_documents(base.app, base.id)
     if json:
         print_json(
             [
@@ -161,12 +161,12 @@ async def remove(
     """Remove documents from a knowledge base, or the whole knowledge base."""
     base = await _base(core, await the_app(core, app), name)
     shelf = core.store.knowledge
-    documents = await shelf.documents(base.app, base.id)
+    documents = await shelf.list_documents(base.app, base.id)
     if source:
-        removed = await shelf.remove(base.app, base.id, [_named(one, documents) for one in source])
+        removed = await shelf.delete_documents(base.app, base.id, [_named(one, documents) for one in source])
     else:
         removed = [one.source for one in documents]
-        await shelf.drop(base.app, base.id)
+        await shelf.delete(base.app, base.id)
     if json:
         print_json({"name": base.name, "removed": removed})
     else:

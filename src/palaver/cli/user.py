@@ -15,7 +15,7 @@ from palaver.app import Core
 from palaver.cli.command import Json, OnlyApp, Yes, on_core, records_audit, the_only_app
 from palaver.cli.terminal import print_json, print_line, print_note
 from palaver.core.problems import NotFound
-from palaver.store.files import PIECE
+from palaver.store.files import PIECE_BYTES
 
 group = typer.Typer(name="user", help="Export or delete all data stored about an end user.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="USER", help="End user's name or issued uid.", show_default=False)]
@@ -35,7 +35,7 @@ async def forget(
     """Permanently delete an end user with conversations, messages, files, tokens and subscriptions. Answers in
     progress are stopped."""
     owner = await the_only_app(core, app)
-    removed = await core.store.privacy.forget(owner.id, await core.store.users.find(owner.id, user))
+    removed = await core.store.user_data.delete(owner.id, await core.store.users.find(owner.id, user))
     if json:
         print_json({"user": user, "removed": removed})
         return
@@ -74,7 +74,7 @@ async def export(
         raise NotFound(noun="user", ref=user)
     lines = 0
     with _opened(output) as out:
-        async for entry in core.store.privacy.export(owner.id, one):
+        async for entry in core.store.user_data.export(owner.id, one):
             out.write(msgspec.json.encode(entry) + b"\n")
             lines += 1
             if files is not None and entry["type"] == "file":
@@ -89,8 +89,8 @@ async def _write_file(core: Core, app: int, key: str, place: Path) -> None:
         return
     _make_folder(place.parent)
     with _opened(place) as out:
-        for start in range(0, file.size, PIECE):
-            out.write(await core.store.files.content(file, start=start, length=PIECE))
+        for start in range(0, file.size, PIECE_BYTES):
+            out.write(await core.store.files.content(file, start=start, length=PIECE_BYTES))
 
 
 def _make_folder(folder: Path) -> None:

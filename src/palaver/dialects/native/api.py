@@ -91,7 +91,7 @@ async def conversations(request: Request, who: Principal, services: Services) ->
         containing=query.q,
         after=after,
         limit=limit + 1,
-        variables=LIST_BYTES,
+        max_variables_bytes=LIST_BYTES,
     )
     rows = list(await services.chat.conversations(who, conversation_query))
     page = [one for one in rows[:limit] if one.with_variables]
