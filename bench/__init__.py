@@ -1,5 +1,5 @@
-"""What palaver costs, measured beside a bare relay in one run on one machine: ``make bench``, and ``make soak``.
+"""Benchmarks: palaver compared with a bare relay in the same run on the same machine (``make bench``, ``make soak``).
 
-The server under measurement has one CPU to itself; the model's endpoint, the callers and PostgreSQL have the other.
-A bench measures: it knows how palaver is started and how its callers write, and nothing of how palaver works inside.
+The measured server has one CPU to itself; the model's endpoint, the callers and PostgreSQL share another. The bench
+knows how to start palaver and how to call it, but nothing of its internals.
 """

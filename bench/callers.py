@@ -1,4 +1,4 @@
-"""What callers send: whole HTTP requests as bytes, signed as each vendor's clients sign them."""
+"""The requests of callers as bytes, signed like those of each vendor's clients."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from palaver.core.types import Agent, ApiKey
 
 USER = "bench"
 SETTINGS: Mapping[str, Mapping[str, Any]] = {"sonaops": {"signature": "hmac-sha256"}}
-"""What a dialect's credential needs beside its limits, so that signatures are checked."""
+"""Settings of a dialect's credential with which signatures are checked."""
 LISTS = ("wps", "xspace", "native")
-"""Dialects with a call that lists conversations by the page."""
+"""Dialects with a paginated list of conversations."""
 
 
 def post(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
@@ -31,19 +31,19 @@ def get(path: str, headers: Mapping[str, str] | None = None) -> bytes:
 
 
 def _request(method: str, path: str, headers: Mapping[str, str]) -> bytes:
-    said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{said}\r\n".encode()
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}\r\n".encode()
 
 
 def relayed(text: str = "hi") -> bytes:
-    """The same question, asked of the model's endpoint itself."""
+    """The same question, sent to the model's endpoint directly."""
     body = {"model": "gpt", "stream": True, "messages": [{"role": "user", "content": text}]}
     return post("/v1/chat/completions", _json(body), {"Content-Type": "application/json"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Somebody with a credential of a dialect, for one end user, who talks to one agent."""
+    """A caller with a credential of one dialect, one end user and one agent."""
 
     key: ApiKey
     agent: Agent
@@ -54,30 +54,30 @@ class Caller:
         match self.key.dialect:
             case "snail":
                 token = {"Snail-Ai-Auth": _token(self.key), "Content-Type": "application/json"}
-                said = {"agentId": self.agent.id, "openId": self.user, "content": text}
-                return post("/snail-ai/open-api/chat", _json({**said, "conversationId": str(conversation)}), token)
+                body = {"agentId": self.agent.id, "openId": self.user, "content": text}
+                return post("/snail-ai/open-api/chat", _json({**body, "conversationId": str(conversation)}), token)
             case "wps":
-                said = {"text": text, "session_id": str(conversation), "stream": True}
-                return self._kso("POST", f"/v7/devhub/app/{self.agent.uid}/chat/create", _json(said))
+                body = {"text": text, "session_id": str(conversation), "stream": True}
+                return self._kso("POST", f"/v7/devhub/app/{self.agent.uid}/chat/create", _json(body))
             case "xspace":
-                said = {"message": text}
-                return post(f"/api/v1/chat/{conversation}", _json(said), self._bearer())
+                body = {"message": text}
+                return post(f"/api/v1/chat/{conversation}", _json(body), self._bearer())
             case "sonaops":
-                said = {"agentId": self.agent.uid.hex, "conversationId": conversation.hex, "text": text}
-                return self._sonaops("/v1/chat/stream", said)
+                body = {"agentId": self.agent.uid.hex, "conversationId": conversation.hex, "text": text}
+                return self._sonaops("/v1/chat/stream", body)
             case "native":
-                said = {"content": text, "stream": True}
+                body = {"content": text, "stream": True}
                 headers = {**self._bearer(), "Accept": "text/event-stream"}
-                return post(f"/palaver/v1/conversations/{conversation.hex}/messages", _json(said), headers)
+                return post(f"/palaver/v1/conversations/{conversation.hex}/messages", _json(body), headers)
             case dialect:
-                raise LookupError(f"the bench does not know how callers of {dialect!r} write")
+                raise LookupError(f"the bench has no requests for the dialect {dialect!r}")
 
     def create(self) -> bytes:
-        """A conversation, of Sonaops' callers."""
+        """Create a conversation (Sonaops)."""
         return self._sonaops("/v1/chat/conversation", {"agentId": self.agent.uid.hex})
 
     def stop(self, conversation: UUID) -> bytes:
-        """The call that stops the running turn, of XSpace's callers: it names the conversation, whoever began it."""
+        """Stop the running turn of a conversation (XSpace), regardless of who started it."""
         return post(f"/api/v1/chat/{conversation}/stop", b"{}", self._bearer())
 
     def listing(self) -> bytes:
@@ -132,7 +132,7 @@ def _hmac(key: ApiKey, text: str) -> str:
 
 
 def _token(key: ApiKey) -> str:
-    """Snail's JWT, good for an hour."""
+    """A Snail JWT, valid for an hour."""
     signed = f"{_segment(_json({'alg': 'HS256'}))}.{_segment(_json({'appId': key.id, 'exp': int(time.time()) + 3600}))}"
     return f"{signed}.{_segment(hmac.new(key.secret.encode(), signed.encode(), hashlib.sha256).digest())}"
 

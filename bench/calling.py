@@ -1,4 +1,4 @@
-"""Callers: connections that send bytes made beforehand and look for marks in what comes, and nothing else."""
+"""Client connections: they send prepared bytes and search the responses for marks, nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import cast
 from bench.upstream import BEGIN, END
 
 GUARD = 120.0
-"""Seconds after which an answer that has not come is not waited for any longer."""
+"""Timeout for an answer, in seconds."""
 
 _BEGIN, _END = BEGIN.encode(), END.encode()
 _TAIL = 8
@@ -20,13 +20,13 @@ _LAST = b"\r\n0\r\n\r\n"
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length:[ \t]*([0-9]+)")
 
 
-class Failed(Exception):  # noqa: N818  a sentence for whoever started the bench
-    """An answer that is not what it has to be, with what was said."""
+class Failed(Exception):  # noqa: N818  a message for the user of the bench
+    """A response is not as expected."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far many answers are, counted together: one look instead of one per connection."""
+    """The progress of many answers, counted together."""
 
     waiting_for_text: int
     waiting_for_last: int
@@ -35,15 +35,15 @@ class Progress:
     failure: str = ""
     round: int = 0
     waiting_in_round: int = 0
-    heard: asyncio.Event = field(default_factory=asyncio.Event)
-    """Something came on every line in this round."""
+    round_complete: asyncio.Event = field(default_factory=asyncio.Event)
+    """Data has arrived on every line in this round."""
 
     @classmethod
     def of(cls, answers: int) -> Progress:
         return cls(answers, answers, asyncio.Event(), asyncio.Event())
 
     async def reached(self, place: asyncio.Event) -> None:
-        """Wait until every answer has come to ``place``. Raises ``Failed`` as soon as one cannot."""
+        """Wait until every answer has reached ``place``. Raises ``Failed`` as soon as one has failed."""
         await place.wait()
         if self.failure:
             raise Failed(self.failure)
@@ -51,31 +51,31 @@ class Progress:
     def begin_round(self, answers: int) -> None:
         self.round += 1
         self.waiting_in_round = answers
-        self.heard.clear()
+        self.round_complete.clear()
 
-    def hear(self) -> None:
+    def note_data(self) -> None:
         self.waiting_in_round -= 1
         if not self.waiting_in_round:
-            self.heard.set()
+            self.round_complete.set()
 
     def fail(self, why: str) -> None:
         self.failure = self.failure or why
         self.text.set()
         self.last.set()
-        self.heard.set()
+        self.round_complete.set()
 
 
 class Line(asyncio.Protocol):
-    """One connection, on which one request at a time is made. Times are ``perf_counter``'s: the loop's clock
-    has milliseconds."""
+    """A connection for one request at a time. Times are from ``perf_counter``, whose resolution is finer than the event
+    loop's."""
 
     def __init__(self) -> None:
-        self.asked = self.first = self.ended = 0.0
+        self.sent_at = self.first = self.ended = 0.0
         self.status = 0
         self.reads = 0
         self.size = 0
-        self.kept: list[bytes] | None = None
-        """The pieces of the answer, where somebody wants them."""
+        self.received: list[bytes] | None = None
+        """The pieces of the response, if requested with ``keep``."""
         self._transport: asyncio.Transport
         self._progress: Progress | None = None
         self._done: asyncio.Future[None] | None = None
@@ -92,31 +92,31 @@ class Line(asyncio.Protocol):
         return line
 
     def ask(self, request: bytes, progress: Progress | None = None, *, keep: bool = False) -> asyncio.Future[None]:
-        """Send a request; done when its answer is."""
+        """Send a request. The future is done when the response is complete."""
         loop = asyncio.get_running_loop()
         self._progress = progress
         self._done = loop.create_future()
         self.first = self.ended = 0.0
         self.status = self.reads = self.size = 0
-        self.kept = [] if keep else None
+        self.received = [] if keep else None
         self._tail = self._head = b""
         self._left = None
         self._last = False
         self._round = 0
-        self.asked = time.perf_counter()
+        self.sent_at = time.perf_counter()
         self._transport.write(request)
         return self._done
 
     async def whole(self, request: bytes) -> bytes:
-        """Send a request; the body of its answer, which must have status 200."""
+        """Send a request and return the response's body. Raises ``Failed`` if the status is not 200."""
         async with asyncio.timeout(GUARD):
             await self.ask(request, keep=True)
         return self.answer()
 
     def answer(self) -> bytes:
-        """The body that was kept, as HTTP framed it. Raises ``Failed`` when the status is not 200."""
-        assert self.kept is not None
-        body = b"".join(self.kept).partition(b"\r\n\r\n")[2]
+        """The body of the response, with its HTTP framing. Raises ``Failed`` if the status is not 200."""
+        assert self.received is not None
+        body = b"".join(self.received).partition(b"\r\n\r\n")[2]
         if self.status != 200:
             raise Failed(f"status {self.status}: {body[:500]!r}")
         return body
@@ -130,7 +130,7 @@ class Line(asyncio.Protocol):
     def read_on(self) -> None:
         self._transport.resume_reading()
 
-    # What the loop calls --------------------------------------------------------------------------------------------
+    # Called by the event loop ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -141,16 +141,16 @@ class Line(asyncio.Protocol):
             if self._progress is not None:
                 self._progress.fail(why)
             self._done.set_exception(Failed(why))
-            self._done.exception()  # not all that wait for one answer of many come to look at this one
+            self._done.exception()  # retrieved here, because not every caller awaits this future
 
     def data_received(self, data: bytes) -> None:
         self.reads += 1
         self.size += len(data)
         if (progress := self._progress) is not None and self._round != progress.round:
             self._round = progress.round
-            progress.hear()
-        if self.kept is not None:
-            self.kept.append(data)
+            progress.note_data()
+        if self.received is not None:
+            self.received.append(data)
         if not self.status:
             self._open(data)
             if not self.status:
@@ -174,7 +174,7 @@ class Line(asyncio.Protocol):
         if end:
             self.status = int(head[9:12])
             length = _LENGTH.search(head)
-            # ``data`` is counted off at once, where this was called from.
+            # The caller subtracts the length of ``data``.
             self._left = None if length is None else len(head) + 4 + int(length[1]) - len(self._head) + len(data)
 
     def _text(self) -> None:
@@ -201,13 +201,13 @@ class Line(asyncio.Protocol):
 
 
 async def lines(port: int, count: int) -> list[Line]:
-    """Connections, made a few at a time: a hundred at once wait for each other's handshakes."""
-    made: list[Line] = []
-    while len(made) < count:
-        made += await asyncio.gather(*(Line.to(port) for _ in range(min(50, count - len(made)))))
-    return made
+    """Open connections, 50 at a time: more would wait for each other's handshakes."""
+    connections: list[Line] = []
+    while len(connections) < count:
+        connections += await asyncio.gather(*(Line.to(port) for _ in range(min(50, count - len(connections)))))
+    return connections
 
 
-def hang_up(made: Iterable[Line]) -> None:
-    for line in made:
+def hang_up(connections: Iterable[Line]) -> None:
+    for line in connections:
         line.hang_up()

@@ -1,4 +1,4 @@
-"""The measure of writing a long text as JSON in ASCII, as streams have it."""
+"""The measurement of encoding a long text as ASCII JSON, as in streams."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ TEXT = "苹果可以放一个月。\n🍎" * 60_000
 
 
 async def escaping(_stage: Stage, sizes: Sizes, _dialects: Sequence[str]) -> AsyncIterator[Row]:
-    """Beside the standard library, which does it in C. In this process: nothing waits for a socket."""
+    """Compared with the standard library's C implementation; in this process, because there is no I/O."""
     value = {"text": TEXT}
     ours: list[float] = []
     plain: list[float] = []
     for _ in range(5 * sizes.repeat):
         ours.append(_cost(lambda: ascii_json(value)))
         plain.append(_cost(lambda: json.dumps(value).encode()))
-    found, yardstick = Series(values=ours), Series(values=plain)
+    series, yardstick = Series(values=ours), Series(values=plain)
     yield Row(
         measure="escaping a Chinese text of 2 MiB",
-        value=found.median * 1000,
+        value=series.median * 1000,
         unit="ms",
         yardstick=yardstick.median * 1000,
-        ratio=found.median / yardstick.median,
+        ratio=series.median / yardstick.median,
         goal="≤ 4 × json.dumps",
-        met=found.median <= 4 * yardstick.median,
-        spread=found.spread,
+        met=series.median <= 4 * yardstick.median,
+        spread=series.spread,
     )
 
 

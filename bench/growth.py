@@ -1,4 +1,4 @@
-"""Measures of what grows: a long conversation, a long list of conversations."""
+"""Measurements of growth: a long conversation, a long list of conversations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.streams import MICRO, MILLI
 from bench.turns import INSTANT
 
 FEW, MANY = "few", "many"
-"""End users, with a page of conversations and with very many."""
+"""Two end users, one with a page of conversations, one with very many."""
 _PAGE = 20
 _MESSAGES = """
 INSERT INTO message (app, conversation, id, uid, role, parts, status, ended)
@@ -32,7 +32,7 @@ FROM end_user u, generate_series(1, $4::integer) n WHERE u.app = $1 AND u.name =
 
 
 async def sending(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIterator[Row]:
-    """A message into a long conversation and into an empty one, in turns; the time of a whole turn."""
+    """The time of a whole turn in a long conversation and in an empty one, alternating."""
     stage.upstream.fresh(INSTANT)
     line = await Line.to(stage.palaver.port)
     process = stage.palaver.process
@@ -40,7 +40,7 @@ async def sending(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncI
         caller = stage.ground.callers[name]
         (long,) = await stage.conversations(1)
         await stage.connection.execute(_MESSAGES, long, sizes.long_conversation)
-        # What a database does by itself in a minute.
+        # A database would do this by itself within a minute.
         await stage.connection.execute("VACUUM ANALYZE message")
         seconds: dict[bool, list[float]] = {True: [], False: []}
         cpu = {True: 0.0, False: 0.0}
@@ -68,11 +68,11 @@ async def sending(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncI
 
 async def _send(line: Line, caller: Caller, conversation: UUID) -> float:
     await line.whole(caller.say(conversation))
-    return line.ended - line.asked
+    return line.ended - line.sent_at
 
 
 async def listing(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIterator[Row]:
-    """The first page of one user's conversations, with a page of them in all and with very many."""
+    """The first page of a user's conversations, of one page in total and of very many."""
     names = [name for name in dialects if name in LISTS]
     if not names:
         return
@@ -82,7 +82,7 @@ async def listing(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncI
     await stage.connection.execute("VACUUM ANALYZE conversation")
     for name in names:
         value = await _list(stage, f"{name} {MANY}", sizes.turns)
-        beside = await _list(stage, f"{name} {FEW}", sizes.turns)
+        few = await _list(stage, f"{name} {FEW}", sizes.turns)
         yield Row(
             measure=f"listing among {sizes.many_conversations:,} conversations: {name}",
             value=value * MILLI,
@@ -91,12 +91,12 @@ async def listing(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncI
             ratio=value / before[name],
             goal="≤ 1.5 × few",
             met=value / before[name] <= 1.5,
-            note=f"of a user with {_PAGE} beside them {beside * MILLI:.2f} ms",
+            note=f"of a user with {_PAGE}, measured afterwards: {few * MILLI:.2f} ms",
         )
 
 
 async def _fill(stage: Stage, user: str, count: int) -> None:
-    """Conversations, without a look at their foreign keys for every row: that is most of what it would take."""
+    """Insert conversations without checking foreign keys, which would take most of the time."""
     ground = stage.ground
     await stage.connection.execute("SET session_replication_role = replica")
     try:
@@ -106,12 +106,12 @@ async def _fill(stage: Stage, user: str, count: int) -> None:
 
 
 async def _list(stage: Stage, name: str, times: int) -> float:
-    """Seconds, in the middle of so many calls."""
+    """The median time of ``times`` calls, in seconds."""
     line = await Line.to(stage.palaver.port)
     request = stage.ground.callers[name].listing()
     seconds: list[float] = []
     for _ in range(times):
         await line.whole(request)
-        seconds.append(line.ended - line.asked)
+        seconds.append(line.ended - line.sent_at)
     line.hang_up()
     return statistics.median(seconds)

@@ -1,4 +1,4 @@
-"""The machine: which CPU is whose, and processes with what they use."""
+"""The machine: CPU pinning, and processes with their resource usage."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STOPS_WITHIN = 30.0
 PROBE_S = 0.01
 
 
-class Unfit(Exception):  # noqa: N818  a sentence for whoever started the bench
-    """Why nothing can be measured here, with what to do about it."""
+class Unfit(Exception):  # noqa: N818  a message for the user of the bench
+    """The machine does not allow a measurement; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cpus:
-    """The two CPUs that are used: one for the server that is measured, one for everything else. ``None``: any."""
+    """One CPU for the measured server, one for everything else. ``None``: any."""
 
     server: int | None
     others: int | None
@@ -44,19 +44,19 @@ def two_cpus() -> Cpus:
 
 
 def pin(pid: int, cpu: int | None) -> None:
-    """Keep a process on a CPU; 0 is this one. What it starts later inherits it."""
+    """Pin a process (0: this one) and its future children to a CPU."""
     if cpu is not None:
         os.sched_setaffinity(pid, {cpu})
 
 
 class Slowness:
-    """How many times as long as alone a computation takes on this machine, because others compute too."""
+    """The factor by which other processes slow down a computation on this machine."""
 
     def __init__(self) -> None:
         self._seconds = self._worked = 0.0
 
     def look(self) -> None:
-        """Compute for a moment."""
+        """Take a sample."""
         begun, worked = time.perf_counter(), time.thread_time()
         while time.thread_time() < worked + PROBE_S:
             pass
@@ -75,7 +75,7 @@ def free_port() -> int:
 
 
 class Process:
-    """A server of its own, out of reach of the terminal's Ctrl-C: whoever started it ends it."""
+    """A server process that the terminal's Ctrl-C does not reach; the bench stops it."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, cpu: int | None) -> None:
         self._log = log
@@ -91,7 +91,7 @@ class Process:
             )
         pin(self._popen.pid, cpu)
         self._watched = psutil.Process(self._popen.pid)
-        # Linux names every process's CPU clock by a number made of its id; the figure has no ticks, unlike /proc's.
+        # Linux derives the number of a process's CPU clock from its id; unlike /proc, it does not count in ticks.
         self._clock = (~self._popen.pid << 3) | 2 if sys.platform == "linux" else None
 
     @property
@@ -99,14 +99,14 @@ class Process:
         return self._popen.pid
 
     def cpu(self) -> float:
-        """Seconds of CPU time, user's and system's, of all threads, since the start."""
+        """CPU time of all threads since the start, user and system, in seconds."""
         if self._clock is not None:
             return time.clock_gettime(self._clock)
         times = self._watched.cpu_times()
         return times.user + times.system
 
     def resident(self) -> int:
-        """Bytes of memory."""
+        """Resident memory in bytes."""
         return self._watched.memory_info().rss
 
     def handles(self) -> int:
@@ -114,13 +114,13 @@ class Process:
         return self._watched.num_fds()
 
     def alive(self) -> None:
-        """Raises ``Unfit`` with the process's last words when it has ended."""
+        """Raises ``Unfit`` with the end of the log if the process has ended."""
         if self._popen.poll() is not None:
-            words = " / ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
-            raise Unfit(f"a server ended by itself with status {self._popen.returncode}: {words}")
+            tail = " / ".join(self._log.read_text(errors="replace").strip().splitlines()[-5:])
+            raise Unfit(f"a server ended by itself with status {self._popen.returncode}: {tail}")
 
     async def listens(self, port: int) -> None:
-        """Wait until it takes connections. Raises ``Unfit``."""
+        """Wait until it accepts connections. Raises ``Unfit``."""
         until = time.monotonic() + STARTS_WITHIN
         while time.monotonic() < until:
             self.alive()
@@ -134,12 +134,12 @@ class Process:
         raise Unfit(f"nothing listened on port {port} within {STARTS_WITHIN:g} s, see {self._log}")
 
     def kill(self) -> None:
-        """End it by force: nothing of it is needed any more."""
+        """Kill it."""
         self._popen.kill()
         self._popen.wait()
 
     def stop(self) -> None:
-        """End it in order, and by force when that takes too long."""
+        """Shut it down gracefully; kill it if that takes too long."""
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)
             try:

@@ -1,6 +1,6 @@
-"""The yardstick: uvicorn and aiohttp, and between them nothing but bytes passed on. ``python -m bench.relay PORT URL``.
+"""The yardstick: uvicorn and aiohttp, with only bytes passed between them. ``python -m bench.relay PORT URL``.
 
-What a streaming server in front of a model's endpoint costs at least, if it is made of the parts palaver is made of.
+The minimum cost of a streaming server in front of a model's endpoint, built from the same libraries as palaver.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Relay:
-    """An ASGI application that sends each request's body on, and the answer back as it comes."""
+    """An ASGI application that forwards each request's body, and streams the response back."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/chat/completions"

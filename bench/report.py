@@ -1,4 +1,4 @@
-"""What was measured, as rows: one for every measure, with its yardstick and its goal."""
+"""Results as rows: one per measurement, with its yardstick and its goal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One measure. ``met`` is ``None`` for what is told for its own sake and has no goal."""
+    """One measurement. ``met`` is ``None`` if it has no goal."""
 
     measure: str
     value: float
@@ -20,13 +20,13 @@ class Row:
     goal: str = ""
     met: bool | None = None
     spread: float | None = None
-    """Between the smallest and the largest repetition, as a part of the median."""
+    """The difference between the smallest and the largest repetition, relative to the median."""
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One figure, measured several times."""
+    """Repetitions of one measurement."""
 
     values: Sequence[float]
 
@@ -51,18 +51,18 @@ HEAD = ("measure", "value", "yardstick", "ratio", "goal", "met", "spread", "note
 def cells(row: Row) -> tuple[str, ...]:
     met = "" if row.met is None else "yes" if row.met else "NO"
     spread = "" if row.spread is None else f"±{row.spread * 50:.0f} %"
-    yardstick = "" if row.yardstick is None else shown(row.yardstick, row.unit)
+    yardstick = "" if row.yardstick is None else format_value(row.yardstick, row.unit)
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    return (row.measure, shown(row.value, row.unit), yardstick, ratio, row.goal, met, spread, row.note)
+    return (row.measure, format_value(row.value, row.unit), yardstick, ratio, row.goal, met, spread, row.note)
 
 
-def shown(value: float, unit: str) -> str:
+def format_value(value: float, unit: str) -> str:
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """For a terminal."""
+    """A plain-text table."""
     lines = [HEAD, *map(cells, rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD))]
     written = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
@@ -70,10 +70,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """For a document; without what is told for its own sake."""
-    kept = [cells(row)[:6] for row in rows if row.met is not None]
+    """A Markdown table of the rows that have a goal."""
+    goals = [cells(row)[:6] for row in rows if row.met is not None]
     head = [cell.capitalize() for cell in HEAD[:6]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * 6, *kept))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * 6, *goals))
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

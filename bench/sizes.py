@@ -1,4 +1,4 @@
-"""How much is measured: everything, or as little as shows that the bench still works."""
+"""The sizes of the measurements: full, or minimal to check that the bench works."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """``repeat`` is how often each measure is taken, in turns with what it is compared with."""
+    """``repeat`` is the number of repetitions of each measurement, alternating with its yardstick."""
 
     repeat: int
     streams: tuple[int, int]
-    """Streams at once, chunks of each; one chunk every 10 ms."""
+    """Concurrent streams, and chunks of each; one chunk every 10 ms."""
     streams_in_step: tuple[int, int]
-    """The same, each chunk sent when the one before has arrived in every stream."""
+    """The same, but a chunk is sent only after the previous one has arrived in every stream."""
     first_event: tuple[int, int, int]
-    """Streams open at any time, chunks of each, how often each begins anew."""
+    """Concurrent streams, chunks of each, and streams started one after the other."""
     memory: tuple[int, int, float]
     """Streams, chunks, seconds between two chunks."""
     load_s: float
-    """Seconds that a load lasts whose rate is measured."""
+    """Duration of a load test, in seconds."""
     callers: int
-    """Connections that make such a load."""
+    """Connections of a load test."""
     idle_s: float
-    """Seconds for which palaver is watched while nobody asks."""
+    """Duration of observing an idle palaver, in seconds."""
     turns: int
-    """Turns one after the other, where single ones are looked at."""
+    """Sequential turns, where single ones are measured."""
     long_conversation: int
-    """Messages of one."""
+    """Messages in the long conversation."""
     many_conversations: int
-    """Of one end user."""
+    """Conversations of one end user."""
     starts: int
 
 

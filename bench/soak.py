@@ -1,6 +1,6 @@
-"""``python -m bench.soak``: 100,000 short turns with callers who vanish, stop or read slowly; what is left of them.
+"""``python -m bench.soak``: 100,000 short turns whose callers disconnect, stop or read slowly; checks for leaks.
 
-A tenth of the turns comes first; what palaver then has in memory and open is what the end is compared with.
+The memory and the handles at the end are compared with those after the first tenth of the turns.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from palaver.logs import configure_logs
 TURNS = 100_000
 WORKERS = 64
 CONVERSATIONS = 8
-"""Of one worker, in turns: where a caller vanished, the answer is still being written."""
+"""Conversations per worker, used in turn: after a disconnection, an answer is still being written."""
 RENEWED_AFTER = 50
-"""Rounds through a worker's conversations before it takes new ones."""
+"""Rounds through a worker's conversations before it creates new ones."""
 PLAN = Plan(chunks=10, every=0.01)
 SLOWLY_S = 0.3
 SETTLES_WITHIN = 60.0
@@ -46,7 +46,7 @@ _IDLE = ("palaver_live_runs", "palaver_open_streams")
 
 
 def manner(turn: int) -> str:
-    """How the caller of a turn behaves."""
+    """The behaviour of a turn's caller."""
     match turn % 20:
         case 3:
             return "vanishes before the answer"
@@ -62,20 +62,20 @@ def manner(turn: int) -> str:
 
 @dataclass(slots=True)
 class Tally:
-    """What has happened so far."""
+    """The progress of all workers."""
 
     turns: Iterator[int]
     done: Counter[str] = field(default_factory=Counter[str])
-    told: float = 0.0
+    reported_at: float = 0.0
 
-    def tell(self) -> None:
-        if (now := time.monotonic()) > self.told + 10:
-            self.told = now
+    def report(self) -> None:
+        if (now := time.monotonic()) > self.reported_at + 10:
+            self.reported_at = now
             print(f"{self.done.total():,} turns", file=sys.stderr, flush=True)
 
 
 class Worker:
-    """One caller after the other, each with a turn."""
+    """Runs turns one after the other, each with another caller."""
 
     def __init__(self, stage: Stage, tally: Tally, callers: Mapping[str, Caller]) -> None:
         self._stage = stage
@@ -95,7 +95,7 @@ class Worker:
                 async with asyncio.timeout(GUARD):
                     await self._take(turn, conversation)
                 self._tally.done[manner(turn)] += 1
-                self._tally.tell()
+                self._tally.report()
 
     async def _take(self, turn: int, conversation: UUID) -> None:
         line = self._line = self._line or await Line.to(self._stage.palaver.port)
@@ -139,7 +139,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What palaver has when nobody asks anything of it."""
+    """The resources of an idle palaver."""
 
     resident: int
     handles: int
@@ -147,13 +147,13 @@ class Left:
 
 
 async def settled(stage: Stage, at_most: int | None = None) -> Left:
-    """Wait until no run and no stream is left, and (``at_most``) no more handles than that. Raises ``Failed``."""
+    """Wait until there are no runs and no streams, and at most ``at_most`` handles. Raises ``Failed``."""
     until = time.monotonic() + SETTLES_WITHIN
     while True:
         line = await Line.to(stage.palaver.port)
-        said = await line.whole(get("/metrics"))
+        text = await line.whole(get("/metrics"))
         line.hang_up()
-        metrics = {name.decode(): float(value) for name, value in _METRIC.findall(said)}
+        metrics = {name.decode(): float(value) for name, value in _METRIC.findall(text)}
         process = stage.palaver.process
         left = Left(resident=process.resident(), handles=process.handles(), metrics=metrics)
         busy = {name: metrics[name] for name in _IDLE if metrics[name]}
@@ -212,7 +212,7 @@ async def soak(stage: Stage, turns: int, workers: int) -> list[Row]:
 
 
 def _vanished(turns: int) -> int:
-    """Turns whose request may not have arrived."""
+    """The number of turns whose request may not have arrived."""
     return sum(manner(turn) == "vanishes before the answer" for turn in range(turns))
 
 
@@ -231,30 +231,30 @@ async def _some(stage: Stage, workers: int, tally: Tally, at_most: int | None = 
     return await settled(stage, at_most)
 
 
-async def _measured(asked: argparse.Namespace) -> list[Row]:
-    ending: asyncio.Task[Any] | None = asyncio.current_task()
-    assert ending is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.cancel)
-    cpus = Cpus(server=None, others=None) if asked.unpinned else two_cpus()
+async def _measured(options: argparse.Namespace) -> list[Row]:
+    task: asyncio.Task[Any] | None = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    cpus = Cpus(server=None, others=None) if options.unpinned else two_cpus()
     async with staged(cpus, [dialect.name for dialect in app.all_dialects()]) as stage:
-        return await soak(stage, asked.turns, asked.workers)
+        return await soak(stage, options.turns, options.workers)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.soak", description="Many turns, and what is left of them.")
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description="Run many turns and check for leaks.")
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N")
-    parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="callers at a time")
-    parser.add_argument("--unpinned", action="store_true", help="let the system place the processes")
-    asked = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=WORKERS, metavar="N", help="number of concurrent callers")
+    parser.add_argument("--unpinned", action="store_true", help="do not pin processes to CPUs")
+    options = parser.parse_args()
     configure_logs(Settings(log_level="error"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            rows = runner.run(_measured(asked))
+            rows = runner.run(_measured(options))
     except* (Unfit, Failed, Problem, TimeoutError) as problems:
         print("\n".join(f"soak: {one or type(one).__name__}" for one in problems.exceptions), file=sys.stderr)
         sys.exit(1)
     except* (KeyboardInterrupt, asyncio.CancelledError):
-        print("soak: stopped, nothing is left behind", file=sys.stderr)
+        print("soak: stopped, everything is cleaned up", file=sys.stderr)
         sys.exit(130)
     print(table(rows))
     sys.exit(0 if all(row.met is not False for row in rows) else 1)

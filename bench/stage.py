@@ -1,11 +1,10 @@
-"""Everything that is on the stage while it is measured: the endpoint, PostgreSQL, the relay, palaver, the callers."""
+"""The setup of a measurement: the model's endpoint, PostgreSQL, the relay, palaver, the callers."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-import secrets
 import shutil
 import sys
 import tempfile
@@ -27,13 +26,13 @@ from palaver.store.driver import Connection, connect
 from palaver.store.embedded import EmbeddedPostgres
 
 LIMITS: Mapping[str, Any] = {"rpm": 10**9, "total": 10**12}
-"""Every call is counted, and none is refused."""
+"""Every call is counted, none is rejected."""
 _STATEMENTS = re.compile(rb"(?m)^palaver_statements_total ([0-9.e+]+)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that is measured: its process and its port."""
+    """A measured server: its process and its port."""
 
     process: Process
     port: int
@@ -41,7 +40,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What the callers have on palaver's side."""
+    """The data of the callers in palaver."""
 
     application: Application
     agent: Agent
@@ -50,7 +49,7 @@ class Ground:
 
 
 class Stage:
-    """What measures work with. ``palaver`` changes with ``renew``."""
+    """The setup. ``renew`` replaces ``palaver``."""
 
     def __init__(
         self, folder: Path, cpus: Cpus, upstream: Upstream, url: str, connection: Connection, ground: Ground
@@ -81,13 +80,13 @@ class Stage:
                 server.process.kill()
 
     async def renew(self) -> None:
-        """A new process of palaver in the old one's place."""
+        """Restart palaver."""
         await asyncio.to_thread(self.palaver.process.stop)
         self.palaver = palaver(self.folder, self.cpus, OPENAI_BASE_URL=self.upstream.url, PALAVER_DEMO="false")
         await self.palaver.process.listens(self.palaver.port)
 
     async def conversations(self, count: int, user: str = USER) -> list[UUID]:
-        """New conversations, empty."""
+        """Create empty conversations."""
         async with self._alone:
             rows = await self.connection.fetch(
                 "INSERT INTO conversation (app, uid, end_user, agent, title)"
@@ -101,31 +100,33 @@ class Stage:
         return [row["uid"] for row in rows]
 
     async def statements(self) -> int:
-        """Statements that palaver has sent to PostgreSQL."""
+        """The number of statements that palaver has sent to PostgreSQL."""
         line = await Line.to(self.palaver.port)
-        found = _STATEMENTS.search(await line.whole(get("/metrics")))
+        match = _STATEMENTS.search(await line.whole(get("/metrics")))
         line.hang_up()
-        assert found is not None
-        return int(float(found[1]))
+        assert match is not None
+        return int(float(match[1]))
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a server: ours without its own settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PALAVER_", "OPENAI_"))}
-    return {**kept, **more}
+    """The environment of a server: this process's without settings of palaver, with ``more``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PALAVER_", "OPENAI_"))}
+    return {**inherited, **more}
 
 
 def palaver(folder: Path, cpus: Cpus, **more: str) -> Server:
-    """A process of palaver on the data folder in ``folder``, with the settings it has by default."""
+    """Start palaver on the data folder in ``folder``, with default settings and ``more``."""
     port = free_port()
-    said = environment(PALAVER_DATA=str(folder / "data"), PALAVER_PORT=str(port), PALAVER_MODEL="openai:gpt", **more)
+    variables = environment(
+        PALAVER_DATA=str(folder / "data"), PALAVER_PORT=str(port), PALAVER_MODEL="openai:gpt", **more
+    )
     command = [sys.executable, "-m", "palaver", "serve"]
-    return Server(process=Process(command, said, folder / "palaver.log", cpus.server), port=port)
+    return Server(process=Process(command, variables, folder / "palaver.log", cpus.server), port=port)
 
 
 @asynccontextmanager
 async def scratch() -> AsyncGenerator[Path]:
-    """A folder that is gone afterwards."""
+    """A temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="palaver-bench-"))
     try:
         yield folder
@@ -135,7 +136,7 @@ async def scratch() -> AsyncGenerator[Path]:
 
 @asynccontextmanager
 async def staged(cpus: Cpus, dialects: Sequence[str], users: Sequence[str] = ()) -> AsyncGenerator[Stage]:
-    """The stage; afterwards no process and no folder is left. ``users`` are end users beside ``USER``."""
+    """Set up, and clean up afterwards. ``users`` are end users in addition to ``USER``."""
     pin(0, cpus.others)
     async with scratch() as folder:
         embedded = EmbeddedPostgres(folder / "data")
@@ -159,16 +160,14 @@ async def staged(cpus: Cpus, dialects: Sequence[str], users: Sequence[str] = ())
 
 async def _ground(settings: Settings, dialects: Sequence[str], users: Sequence[str]) -> Ground:
     async with app.open_core(settings, {}) as core:
-        owner = await core.store.applications.get_or_create("bench")
-        agent = await core.store.agents.upsert(owner, AgentSpec(name="bench", instructions="Answer in a few words."))
+        admin = core.admin()
+        applied = await admin.agents.apply("bench", [AgentSpec(name="bench", instructions="Answer in a few words.")])
+        owner, agent = applied.application, applied.agents[0]
         callers: dict[str, Caller] = {}
         for user in (USER, *users):
             await core.store.users.get_or_create(owner.id, user)
-            for dialect in (one for one in app.all_dialects() if one.name in dialects):
-                settings_ = {**LIMITS, "default_user": user, **SETTINGS.get(dialect.name, {})}
-                name, secret = dialect.new_credential(secrets.token_bytes(32))
-                key = await core.store.keys.create(owner, dialect.name, name, secret, settings_)
-                callers[dialect.name if user == USER else f"{dialect.name} {user}"] = Caller(
-                    key=key, agent=agent, user=user
-                )
+            for dialect in dialects:
+                values = {**LIMITS, "default_user": user, **SETTINGS.get(dialect, {})}
+                key = (await admin.credentials.create("bench", dialect, values)).key
+                callers[dialect if user == USER else f"{dialect} {user}"] = Caller(key=key, agent=agent, user=user)
         return Ground(application=owner, agent=agent, callers=callers)

@@ -1,4 +1,4 @@
-"""Measures of open streams: processor time for a chunk, time to the first event, memory."""
+"""Measurements of open streams: CPU time per chunk, time to first event, memory."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ MICRO, MILLI, MEGA = 1e6, 1e3, 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed:
-    """What one round of streams came to. CPU in seconds for a chunk."""
+    """The result of one round of streams. CPU times are in seconds per chunk."""
 
     whole: float
-    """The server's, from the first request to the last answer's end."""
+    """The server's, from the first request to the end of the last answer."""
     flowing: float
-    """The server's while all streams are open: opening and ending them left out."""
+    """The server's while all streams are open, without opening and ending them."""
     bench: float
     """The bench's own: endpoint and callers together."""
     rate: float
-    """Chunks a second that the endpoint sent."""
+    """Chunks per second sent by the endpoint."""
     reads: float
-    """Reads at the caller for a chunk: below 1 where several came together."""
+    """Reads by the caller per chunk; below 1 if several arrived together."""
     late: float
-    """Seconds from the last chunk's sending to its arrival everywhere."""
+    """Seconds from sending the last chunk until it has arrived in every stream."""
 
 
 async def stream(server: Server, upstream: Upstream, requests: Sequence[bytes], plan: Plan) -> Streamed:
-    """All requests at once; when every stream is open the chunks begin to flow: at the plan's pace, or, where it has
-    none, each when the one before has arrived everywhere, so that no two of a stream can be read as one."""
-    made = await lines(server.port, len(requests))
+    """Send all requests at once. When every stream is open, chunks follow: at the plan's pace or, without one, each
+    after the previous one has arrived in every stream, so that a read never returns two."""
+    connections = await lines(server.port, len(requests))
     upstream.fresh(plan)
     progress = Progress.of(len(requests))
     cpu, own = [server.process.cpu()], [time.process_time()]
     answers = [
         line.ask(request, progress, keep=not number)
-        for number, (line, request) in enumerate(zip(made, requests, strict=True))
+        for number, (line, request) in enumerate(zip(connections, requests, strict=True))
     ]
     async with asyncio.timeout(GUARD):
         await progress.reached(progress.text)
@@ -60,15 +60,15 @@ async def stream(server: Server, upstream: Upstream, requests: Sequence[bytes], 
         upstream.finish()
         await asyncio.gather(*answers)
         cpu.append(server.process.cpu())
-    _check(made[0], plan)
-    hang_up(made)
+    _check(connections[0], plan)
+    hang_up(connections)
     chunks, flown = len(requests) * plan.chunks, len(requests) * (plan.chunks - 1)
     return Streamed(
         whole=(cpu[3] - cpu[0]) / chunks,
         flowing=(cpu[2] - cpu[1]) / flown,
         bench=(own[2] - own[1]) / flown,
         rate=flown / (upstream.ended - upstream.began_flowing),
-        reads=sum(line.reads for line in made) / chunks,
+        reads=sum(line.reads for line in connections) / chunks,
         late=arrived - upstream.ended,
     )
 
@@ -77,27 +77,27 @@ async def _in_step(upstream: Upstream, progress: Progress, chunks: int, streams:
     for _ in range(chunks):
         progress.begin_round(streams)
         upstream.step()
-        await progress.reached(progress.heard)
+        await progress.reached(progress.round_complete)
 
 
 def _check(line: Line, plan: Plan) -> None:
-    """That an answer holds what was said: nothing is faster than an answer left out."""
-    said = line.answer()
+    """Check that an answer is complete."""
+    body = line.answer()
     words = text(plan).count("word")
-    if said.count(b"word") < words:
-        raise Failed(f"{said.count(b'word')} of {words} words came: {said[-500:]!r}")
+    if body.count(b"word") < words:
+        raise Failed(f"{body.count(b'word')} of {words} words came: {body[-500:]!r}")
 
 
 async def chunk_cpu(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIterator[Row]:
-    """Relay and dialects in turns, so that a change of the machine's mood meets all of them."""
+    """Alternates between the relay and the dialects, so that changes of the machine's speed affect all of them."""
     for (streams, chunks), every in ((sizes.streams, 0.01), (sizes.streams_in_step, 0.0)):
         plan = Plan(chunks=chunks, every=every, gated=True)
-        found: dict[str, list[Streamed]] = {name: [] for name in ("relay", *dialects)}
+        results: dict[str, list[Streamed]] = {name: [] for name in ("relay", *dialects)}
         for _ in range(sizes.repeat):
-            for name, measured in found.items():
+            for name, measured in results.items():
                 measured.append(await _round(stage, name, streams, plan))
         pace = "" if every else ", one at a time"
-        for row in _chunk_rows(f"{streams} streams × {chunks} chunks{pace}", found, goal=bool(every)):
+        for row in _chunk_rows(f"{streams} streams × {chunks} chunks{pace}", results, goal=bool(every)):
             yield row
 
 
@@ -109,11 +109,11 @@ async def _round(stage: Stage, name: str, streams: int, plan: Plan) -> Streamed:
     return await stream(stage.palaver, stage.upstream, requests, plan)
 
 
-def _chunk_rows(what: str, found: dict[str, list[Streamed]], *, goal: bool) -> list[Row]:
-    relay = Series(values=[one.whole for one in found["relay"]])
-    flowing = Series(values=[one.flowing for one in found["relay"]])
+def _chunk_rows(what: str, results: dict[str, list[Streamed]], *, goal: bool) -> list[Row]:
+    relay = Series(values=[one.whole for one in results["relay"]])
+    flowing = Series(values=[one.flowing for one in results["relay"]])
     rows: list[Row] = []
-    for name, measured in found.items():
+    for name, measured in results.items():
         whole = Series(values=[one.whole for one in measured])
         flow = Series(values=[one.flowing for one in measured])
         middle = sorted(measured, key=lambda one: one.whole)[len(measured) // 2]
@@ -153,16 +153,16 @@ def _chunk_rows(what: str, found: dict[str, list[Streamed]], *, goal: bool) -> l
 
 
 async def first_event(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIterator[Row]:
-    """Streams come and go; always so many are open. Seconds from a request to the answer's first text."""
+    """A constant number of open streams, started one after the other; the time from a request to its first text."""
     streams, chunks, rounds = sizes.first_event
     plan = Plan(chunks=chunks, every=0.01)
-    found: dict[str, list[float]] = {name: [] for name in ("relay", *dialects)}
+    results: dict[str, list[float]] = {name: [] for name in ("relay", *dialects)}
     for _ in range(sizes.repeat):
-        for name, measured in found.items():
+        for name, measured in results.items():
             measured.extend(await _first_events(stage, name, streams, rounds, plan))
     for name in dialects:
         for part, limit in ((0.5, 5.0), (0.99, 25.0)):
-            own, relay = (quantile(found[one], part) * MILLI for one in (name, "relay"))
+            own, relay = (quantile(results[one], part) * MILLI for one in (name, "relay"))
             yield Row(
                 measure=f"time to first event, p{part * 100:.0f}, {streams} streams: {name}",
                 value=own,
@@ -171,7 +171,7 @@ async def first_event(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> As
                 ratio=own / relay,
                 goal=f"≤ relay + {limit:g} ms",
                 met=own - relay <= limit,
-                note=f"{own - relay:+.1f} ms, {len(found[name])} answers",
+                note=f"{own - relay:+.1f} ms, {len(results[name])} answers",
             )
 
 
@@ -179,7 +179,7 @@ async def _first_events(stage: Stage, name: str, streams: int, rounds: int, plan
     server = stage.relay if name == "relay" else stage.palaver
     caller = None if name == "relay" else stage.ground.callers[name]
     conversations = await stage.conversations(streams * rounds)
-    made = await lines(server.port, streams)
+    connections = await lines(server.port, streams)
     stage.upstream.fresh(plan)
     seconds: list[float] = []
 
@@ -189,10 +189,10 @@ async def _first_events(stage: Stage, name: str, streams: int, rounds: int, plan
             async with asyncio.timeout(GUARD):
                 await line.ask(relayed() if caller is None else caller.say(conversation), keep=True)
             line.answer()
-            seconds.append(line.first - line.asked)
+            seconds.append(line.first - line.sent_at)
 
-    await asyncio.gather(*(talk(number, line) for number, line in enumerate(made)))
-    hang_up(made)
+    await asyncio.gather(*(talk(number, line) for number, line in enumerate(connections)))
+    hang_up(connections)
     return seconds
 
 
@@ -200,7 +200,7 @@ async def _first_events(stage: Stage, name: str, streams: int, rounds: int, plan
 
 
 async def memory(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIterator[Row]:
-    """What open streams add to a new process's memory: an older one has room left from others."""
+    """The memory that open streams add to a new process; an older one has free memory left from others."""
     streams, chunks, every = sizes.memory
     for name in dialects:
         await stage.renew()
@@ -208,10 +208,10 @@ async def memory(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIt
         await _warm(stage, caller)
         before = stage.palaver.process.resident()
         conversations = await stage.conversations(streams)
-        made = await lines(stage.palaver.port, streams)
+        connections = await lines(stage.palaver.port, streams)
         stage.upstream.fresh(Plan(chunks=chunks, every=every, gated=True))
         progress = Progress.of(streams)
-        answers = [line.ask(caller.say(one), progress) for line, one in zip(made, conversations, strict=True)]
+        answers = [line.ask(caller.say(one), progress) for line, one in zip(connections, conversations, strict=True)]
         async with asyncio.timeout(GUARD):
             await progress.reached(progress.text)
             opened = stage.palaver.process.resident()
@@ -220,7 +220,7 @@ async def memory(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIt
             after = stage.palaver.process.resident()
             stage.upstream.finish()
             await asyncio.gather(*answers)
-        hang_up(made)
+        hang_up(connections)
         value = (max(opened, after) - before) / streams * 1000 / MEGA
         yield Row(
             measure=f"memory for 1,000 open streams: {name}",
@@ -233,7 +233,7 @@ async def memory(stage: Stage, sizes: Sizes, dialects: Sequence[str]) -> AsyncIt
 
 
 async def _warm(stage: Stage, caller: Caller) -> None:
-    """Some whole turns: what a process loads and caches once is not a stream's."""
+    """Run some turns, because memory that a process loads once does not belong to the streams."""
     stage.upstream.fresh(Plan(chunks=20))
     line = await Line.to(stage.palaver.port)
     for conversation in await stage.conversations(20):

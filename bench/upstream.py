@@ -1,7 +1,7 @@
-"""A model's endpoint that costs next to nothing: Chat Completions from bytes made beforehand.
+"""A model's endpoint of minimal cost: Chat Completions from prepared bytes.
 
-It answers every request with the same text in chunks as OpenAI's are, at the pace of its ``plan``. Runs in the
-bench's own loop, so a measure can hold it, let it go, and ask what it has sent.
+It answers every request with the same text in chunks like OpenAI's, at the pace of its ``plan``. It runs in the
+bench's event loop, so that a measurement can hold and resume it, and see what it has sent.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ _HEAD = (
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 _SLOTS = 10
-"""Streams of one pace are spread over so many ticks, so that their chunks do not all fall on one moment."""
+"""Number of ticks over which the chunks of all streams are spread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How to answer. ``chunks`` carry text, ``every`` is the seconds between two of them (0: all in one write).
+    """How to answer: the number of ``chunks`` with text, and the seconds between two of them (0: all in one write).
 
-    ``gated``: only the first chunk comes by itself, the others when the measure says ``go``, and the end of the
-    stream when it says ``finish``.
+    ``gated``: only the first chunk is sent at once, the others after ``go``, the end of the stream after ``finish``.
     """
 
     chunks: int
@@ -42,23 +41,23 @@ class Plan:
 
 
 def text(plan: Plan) -> str:
-    """What an answer comes to."""
+    """The complete text of an answer."""
     return BEGIN + WORD * (plan.chunks - 2) + END
 
 
 class Upstream:
-    """The endpoint; ``url`` is what ``OPENAI_BASE_URL`` has to be."""
+    """The endpoint; ``url`` is the value for ``OPENAI_BASE_URL``."""
 
     def __init__(self) -> None:
         self.url = ""
         self.plan = Plan(chunks=20)
         self.sent = 0
-        """Chunks with text that were written."""
+        """The number of chunks sent."""
         self.began_flowing = self.ended = 0.0
-        """When ``go`` was said, and when the last chunk was written, by ``perf_counter``."""
+        """The times of ``go`` and of the last chunk, by ``perf_counter``."""
         self.live: set[Speech] = set()
         self.broken_off = 0
-        """Answers that the other side did not wait for."""
+        """The number of answers that the other side aborted."""
         self._server: asyncio.Server | None = None
         self._pacer = Pacer()
 
@@ -75,13 +74,13 @@ class Upstream:
                 speech.abort()
 
     def fresh(self, plan: Plan) -> None:
-        """Answer by ``plan`` from now on, and count anew."""
+        """Use ``plan`` from now on, and reset the counts."""
         self.plan = plan
         self.sent = 0
         self.began_flowing = self.ended = 0.0
 
     def go(self) -> None:
-        """Let every held answer go on at its pace; one without a pace goes on by ``step``."""
+        """Resume every held answer at its pace; one without a pace continues with ``step``."""
         self.began_flowing = time.perf_counter()
         if self.plan.every:
             for speech in list(self.live):
@@ -106,14 +105,14 @@ class Upstream:
 
 
 class Speech(asyncio.Protocol):
-    """One connection, and the answer that is being given on it."""
+    """One connection and its answer."""
 
-    __slots__ = ("_asked", "_left", "_missing", "_plan", "_transport", "_upstream")
+    __slots__ = ("_left", "_missing", "_plan", "_request", "_transport", "_upstream")
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._transport: asyncio.Transport
-        self._asked = b""
+        self._request = b""
         self._missing = 0
         self._left = 0
         self._plan = upstream.plan
@@ -128,17 +127,17 @@ class Speech(asyncio.Protocol):
         self._left = 0
 
     def data_received(self, data: bytes) -> None:
-        """A request ends where its ``Content-Length`` says; nothing of it is looked at."""
+        """Requests are not parsed except for their ``Content-Length``."""
         if self._missing:
             self._missing -= len(data)
         else:
-            self._asked += data
-            head, end, body = self._asked.partition(b"\r\n\r\n")
+            self._request += data
+            head, end, body = self._request.partition(b"\r\n\r\n")
             if not end:
                 return
             _, _, declared = head.lower().partition(b"content-length:")
             self._missing = int(declared.split(b"\r\n", 1)[0] or b"0") - len(body)
-            self._asked = b""
+            self._request = b""
         if self._missing <= 0:
             self._missing = 0
             self._answer()
@@ -159,7 +158,7 @@ class Speech(asyncio.Protocol):
             upstream.pace(self)
 
     def step(self) -> bool:
-        """Write one chunk; whether there are more."""
+        """Write one chunk. Returns whether there are more."""
         if self._left <= 0:
             return False
         self._left -= 1
@@ -178,8 +177,8 @@ class Speech(asyncio.Protocol):
 
 
 class Pacer:
-    """Calls every ``step`` once in each ``every`` seconds until it has no more. Deadlines are absolute: who is late
-    is called again at once, and the rate that came of it is for the measure to report."""
+    """Calls every ``step`` once per ``every`` seconds until it returns False. Deadlines are absolute: late calls are
+    caught up at once, and the measurement reports the actual rate."""
 
     def __init__(self) -> None:
         self._slots: list[list[Callable[[], bool]]] = [[] for _ in range(_SLOTS)]
@@ -215,7 +214,7 @@ class Pacer:
 
 
 def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
-    said = {
+    chunk = {
         "id": "chatcmpl-C1pQv7nWzJ8yLr2tKd5mXbF0hSgUe",
         "object": "chat.completion.chunk",
         "created": 1_754_000_000,
@@ -225,7 +224,7 @@ def _event(delta: dict[str, str], finish: str | None = None) -> bytes:
         "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}],
         "usage": None,
     }
-    return b"data: %s\n\n" % json.dumps(said, separators=(",", ":")).encode()
+    return b"data: %s\n\n" % json.dumps(chunk, separators=(",", ":")).encode()
 
 
 def _framed(data: bytes) -> bytes:

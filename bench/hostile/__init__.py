@@ -1,1 +1,1 @@
-"""Attacks on a server that has 512 MiB of memory, with a healthy caller beside them: ``python -m bench.hostile``."""
+"""Attacks on a server with 512 MiB of memory that also has a healthy caller: ``python -m bench.hostile``."""

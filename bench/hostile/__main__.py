@@ -27,16 +27,18 @@ from palaver.logs import configure_logs
 SECONDS = 6.0
 
 
-async def _attacked(asked: argparse.Namespace) -> list[Verdict]:
+async def _attacked(options: argparse.Namespace) -> list[Verdict]:
     ending: asyncio.Task[Any] | None = asyncio.current_task()
     assert ending is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.cancel)
     verdicts: list[Verdict] = []
     async with grounds() as ground:
         for attack in ATTACKS:
-            if asked.only in attack.name:
+            if options.only in attack.name:
                 print(f"{attack.name}: {attack.what}", file=sys.stderr, flush=True)
-                verdicts += await judged(ground, [attack], asked.seconds, asked.size, Cpus(server=None, others=None))
+                verdicts += await judged(
+                    ground, [attack], options.seconds, options.size, Cpus(server=None, others=None)
+                )
     return verdicts
 
 
@@ -47,21 +49,21 @@ def main() -> None:
     parser.add_argument("--size", type=float, default=1.0, metavar="PART", help="of the whole of it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", action="store_true", help="print a table for a document")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     configure_logs(Settings(log_level="error"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            verdicts = runner.run(_attacked(asked))
+            verdicts = runner.run(_attacked(options))
     except (Unfit, Failed, Problem, TimeoutError) as problem:
         print(f"hostile: {problem or type(problem).__name__}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("hostile: stopped, nothing is left behind", file=sys.stderr)
         sys.exit(130)
-    if asked.json:
+    if options.json:
         print(json.dumps([one.as_json() for one in verdicts], indent=2))
     else:
-        print((markdown if asked.markdown else table)(verdicts))
+        print((markdown if options.markdown else table)(verdicts))
     sys.exit(0 if verdicts and not any(one.wrong for one in verdicts) else 1)
 
 

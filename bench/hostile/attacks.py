@@ -11,7 +11,7 @@ from bench.hostile.target import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """``run`` says how it went, and raises ``Failed`` where a bound of its own was not kept."""
+    """``run`` returns a summary, and raises ``Failed`` if one of its own limits was exceeded."""
 
     name: str
     run: Callable[[Target], Awaitable[str]]

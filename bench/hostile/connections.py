@@ -14,19 +14,19 @@ Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @asynccontextmanager
 async def lines(target: Target, number: int) -> AsyncGenerator[list[Line]]:
     """Connections, dropped afterwards."""
-    made: list[Line] = []
+    connections: list[Line] = []
     try:
         for _ in range(number):
             with suppress(OSError):
-                made.append(await dial(target.port))
-        yield made
+                connections.append(await dial(target.port))
+        yield connections
     finally:
-        for _, writer in made:
+        for _, writer in connections:
             writer.transport.abort()
 
 
-def _open(made: Sequence[Line]) -> int:
-    return sum(not writer.transport.is_closing() and not reader.at_eof() for reader, writer in made)
+def _open(connections: Sequence[Line]) -> int:
+    return sum(not writer.transport.is_closing() and not reader.at_eof() for reader, writer in connections)
 
 
 async def dripping(target: Target) -> str:
@@ -34,15 +34,15 @@ async def dripping(target: Target) -> str:
     number = target.number(600, least=300)  # more than may be unverified
     body = b"POST /snail-ai/open-api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
     starts = (b"", b"GET /health", b"GET / HTTP/1.1\r\nHost: x\r\nA: ", body)
-    async with lines(target, number) as made:
-        for at, (_, writer) in enumerate(made):
+    async with lines(target, number) as connections:
+        for at, (_, writer) in enumerate(connections):
             writer.write(starts[at % len(starts)])
         while target.left:
-            for at, (_, writer) in enumerate(made):
+            for at, (_, writer) in enumerate(connections):
                 if at % len(starts) and not writer.transport.is_closing():
                     writer.write(b"z")
             await asyncio.sleep(0.5)
-        return f"{_open(made)} of {number} still open"
+        return f"{_open(connections)} of {number} still open"
 
 
 async def pipelined_heads(target: Target) -> str:
@@ -57,9 +57,9 @@ async def pipelined_heads(target: Target) -> str:
         behind_run + huge_head,
         behind_run + b"GET / HTTP/1.1\r\n",
     )
-    async with lines(target, target.number(24, least=8)) as made:
+    async with lines(target, target.number(24, least=8)) as connections:
         sent = await asyncio.gather(
-            *(_push(target, line, starts[at % len(starts)], further) for at, line in enumerate(made))
+            *(_push(target, line, starts[at % len(starts)], further) for at, line in enumerate(connections))
         )
     await target.stop_all()
     return f"{sum(sent) / 2**20:.0f} MiB taken by {len(sent)} connections"

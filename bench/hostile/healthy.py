@@ -43,11 +43,11 @@ class Caller:
 
     def go_round(self) -> None:
         """One turn and what somebody reads about it."""
-        said = {"agent": self._agent, "content": "hi", "stream": True}
+        body = {"agent": self._agent, "content": "hi", "stream": True}
         if self._turns % TURNS == 0:
             self._conversation = ""
         path = f"conversations/{self._conversation}/messages" if self._conversation else "messages"
-        answer = self._ask("turn", "POST", f"/palaver/v1/{path}", json.dumps(said).encode())
+        answer = self._ask("turn", "POST", f"/palaver/v1/{path}", json.dumps(body).encode())
         if self._words not in answer:
             self.failures.append(f"turn: no whole answer: {answer[:300]!r}")
         self._turns += 1

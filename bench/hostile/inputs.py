@@ -15,14 +15,14 @@ BODY_BYTES = 1_000_000
 async def dear_bodies(target: Target) -> str:
     """JSON of a megabyte: very many members, elements, brackets, escapes, digits and NULs."""
     size = target.number(BODY_BYTES)
-    said = b'{"agent":1,"content":"hi","variables":%s}'
+    body = b'{"agent":1,"content":"hi","variables":%s}'
     bodies = [
-        said % (b"{" + b",".join(b'"%x":0' % at for at in range(size // 10)) + b"}"),
-        said % (b'{"a":[' + b",".join([b"0"] * (size // 2)) + b"]}"),
-        said % (b'{"a":[' + b",".join([b"[]"] * (size // 3)) + b"]}"),
-        said % (b'{"a":[' + b",".join([b'"\\u0000"'] * (size // 9)) + b"]}"),
-        said % (b'{"a":' + b"[" * (size // 2) + b"]" * (size // 2) + b"}"),
-        said % (b'{"a":' + b"9" * size + b"}"),
+        body % (b"{" + b",".join(b'"%x":0' % at for at in range(size // 10)) + b"}"),
+        body % (b'{"a":[' + b",".join([b"0"] * (size // 2)) + b"]}"),
+        body % (b'{"a":[' + b",".join([b"[]"] * (size // 3)) + b"]}"),
+        body % (b'{"a":[' + b",".join([b'"\\u0000"'] * (size // 9)) + b"]}"),
+        body % (b'{"a":' + b"[" * (size // 2) + b"]" * (size // 2) + b"}"),
+        body % (b'{"a":' + b"9" * size + b"}"),
         b'{"agent":1,"content":"%s"}' % (b"\\ud83d\\ude00" * (size // 12)),
         b'{"agent":1,"content":"%s"}' % ("e\u0301\u0323".encode() * (size // 5)),
         b'{"agent":"%s","content":"hi"}' % (b"9" * size),

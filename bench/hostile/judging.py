@@ -58,8 +58,8 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def judge_calls(self, heard: Mapping[str, Any], slowest_s: float) -> None:
-        seconds: dict[str, list[float]] = heard["seconds"]
+    def judge_calls(self, observed: Mapping[str, Any], slowest_s: float) -> None:
+        seconds: dict[str, list[float]] = observed["seconds"]
         every = [one for some in seconds.values() for one in some]
         self.calls = len(every)
         if not every:
@@ -69,8 +69,8 @@ class Verdict:
         self.slowest, self.slowest_call = max((max(some), name) for name, some in seconds.items())
         if self.slowest >= slowest_s:
             self.wrong.append(f"the healthy caller waited {self.slowest:.2f} s of {slowest_s:.2f}")
-        if heard["failed"]:
-            self.wrong.append(f"{heard['failed']} calls of the healthy caller failed: {heard['failures'][0]}")
+        if observed["failed"]:
+            self.wrong.append(f"{observed['failed']} calls of the healthy caller failed: {observed['failures'][0]}")
 
     def judge_log(self, lines: Sequence[Mapping[str, Any]], expected: str) -> None:
         """Nothing may have failed that nobody foresaw, and nothing may have held the event loop for long."""
@@ -117,10 +117,10 @@ async def judged(
 
 
 async def _attack(target: Target, attack: Attack, verdict: Verdict, seconds: float, shared: bool) -> None:
-    heard: dict[str, Any] = {}
+    observed: dict[str, Any] = {}
     async with Memory(target.process) as memory:
         try:
-            async with healthy(target, heard):
+            async with healthy(target, observed):
                 await asyncio.sleep(WARM_S)
                 verdict.before = memory.now / MEGA
                 target.until = time.monotonic() + seconds
@@ -134,7 +134,7 @@ async def _attack(target: Target, attack: Attack, verdict: Verdict, seconds: flo
         verdict.after = await _settled(memory, verdict.before * MEGA + KEPT) / MEGA
         verdict.highest = memory.highest / MEGA
     verdict.load = psutil.getloadavg()[0]
-    verdict.judge_calls(heard, SLOWEST_S * (heard["slowness"] if shared else 1.0))
+    verdict.judge_calls(observed, SLOWEST_S * (observed["slowness"] if shared else 1.0))
     if verdict.after > verdict.before + KEPT / MEGA:
         verdict.wrong.append(f"{verdict.after - verdict.before:.0f} MiB of memory are kept")
 
@@ -148,8 +148,8 @@ async def _settled(memory: Memory, at_most: float) -> int:
 
 
 @asynccontextmanager
-async def healthy(target: Target, heard: dict[str, Any]) -> AsyncGenerator[None]:
-    """The healthy caller is there in the block; what it saw is in ``heard`` afterwards."""
+async def healthy(target: Target, observed: dict[str, Any]) -> AsyncGenerator[None]:
+    """The healthy caller is there in the block; what it saw is in ``observed`` afterwards."""
     orders = {
         "port": target.port,
         "secret": target.ground.neighbour.secret,
@@ -173,7 +173,7 @@ async def healthy(target: Target, heard: dict[str, Any]) -> AsyncGenerator[None]
     finally:
         process.stdin.close()
         out, _ = await process.communicate()
-        heard.update(
+        observed.update(
             json.loads(out) if out else {"seconds": {}, "failures": ["it broke"], "failed": 1, "slowness": 1.0}
         )
         if process.returncode is None:

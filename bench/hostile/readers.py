@@ -33,8 +33,8 @@ async def unread_history(target: Target) -> str:
     conversation = ""
     for _ in range(target.number(20, least=4)):
         path = f"conversations/{conversation}/messages" if conversation else "messages"
-        said = {"agent": target.ground.agents["reader"].id, "content": "中" * 160_000}
-        status, body = await ask(target.port, target.request("POST", path, said))
+        message = {"agent": target.ground.agents["reader"].id, "content": "中" * 160_000}
+        status, body = await ask(target.port, target.request("POST", path, message))
         if status != 200:
             raise Failed(f"a message was not taken: {status} {body[:200]!r}")
         conversation = conversation or json.loads(body)["conversation"]["uid"]
@@ -48,7 +48,7 @@ async def unread_streams(target: Target) -> str:
         target.port, target.request("POST", "messages", _saying(target, "endless"), Prefer="respond-async")
     )
     if status != 202:
-        raise Failed(f"the run was not begun: {status} {body[:200]!r}")
+        raise Failed(f"the run was not started: {status} {body[:200]!r}")
     run = json.loads(body)["answer"]["uid"]
     try:
         return await _unread(target, [target.request("GET", f"runs/{run}/events")] * target.number(2000, least=300))
@@ -61,15 +61,15 @@ def _saying(target: Target, agent: str) -> dict[str, object]:
 
 
 async def _unread(target: Target, requests: Sequence[bytes]) -> str:
-    async with lines(target, len(requests)) as made:
-        for at, ((reader, writer), request) in enumerate(zip(made, requests, strict=True)):
+    async with lines(target, len(requests)) as connections:
+        for at, ((reader, writer), request) in enumerate(zip(connections, requests, strict=True)):
             if at % 2 == 0:
                 reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001  there is no other way
             writer.write(request)
         while target.left:
-            for reader, _ in made[1::2]:
+            for reader, _ in connections[1::2]:
                 with suppress(OSError, TimeoutError):
                     async with asyncio.timeout(0.001):
                         await reader.read(1024)
             await asyncio.sleep(0.1)
-        return f"{len(made)} readers"
+        return f"{len(connections)} readers"

@@ -52,8 +52,8 @@ async def _begin(target: Target, agent: str, number: int) -> str:
             await ask(target.port, target.request("POST", f"runs/{run}/stop", b"{}", user=f"user-{at % 50}"))
 
     await asyncio.gather(*(stop(at, run) for at, (_, run) in enumerate(begun) if run))
-    told = ", ".join(f"{count} × {status or 'not sent'}" for status, count in sorted(counted.items()))
-    return f"{told}; {live:.0f} live"
+    statuses = ", ".join(f"{count} × {status or 'not sent'}" for status, count in sorted(counted.items()))
+    return f"{statuses}; {live:.0f} live"
 
 
 async def refused_rows(target: Target) -> str:
@@ -79,12 +79,12 @@ async def equal_calls(target: Target) -> str:
     before, begun = await target.metric("palaver_statements_total"), target.left
     number = target.number(3000, least=300)
     run = target.message("hanging").replace(b"\r\n\r\n", b"\r\nIdempotency-Key: one\r\n\r\n", 1)
-    made = target.request("POST", "conversations", {"agent": target.ground.agents["quick"].id}, Idempotency_Key="two")
+    create = target.request("POST", "conversations", {"agent": target.ground.agents["quick"].id}, Idempotency_Key="two")
     sent = 0
     while sent < number and target.left:
         async with lines(target, min(100, number - sent)) as some:
             for at, (_, writer) in enumerate(some):
-                writer.write(made if at % 4 == 0 else run)
+                writer.write(create if at % 4 == 0 else run)
             await asyncio.sleep(0.05)
             sent += len(some)
     await asyncio.sleep(target.left)

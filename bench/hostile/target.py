@@ -81,12 +81,12 @@ async def _ground(folder: Path, url: str) -> Ground:
         keys = {one.name: await key("attackers", one.name) for one in app.all_dialects()}
         attackers = await store.applications.get_or_create("attackers")
         agents = {
-            name: await store.agents.upsert(attackers, AgentSpec(name=name, model=model, instructions=said))
-            for name, (model, said) in AGENTS.items()
+            name: await store.agents.upsert(attackers, AgentSpec(name=name, model=model, instructions=instructions))
+            for name, (model, instructions) in AGENTS.items()
         }
         neighbour = await key("neighbours", "native")
-        model, said = AGENTS["quick"]
-        agent = AgentSpec(name="quick", model=model, instructions=said)
+        model, instructions = AGENTS["quick"]
+        agent = AgentSpec(name="quick", model=model, instructions=instructions)
         return Ground(
             folder=folder,
             url=url,
@@ -138,8 +138,8 @@ class Target:
             "Content-Length": str(len(content)),
             **{name.replace("_", "-"): value for name, value in more.items()},
         }
-        said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"{method} /palaver/v1/{path} HTTP/1.1\r\n{said}\r\n".encode() + content
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"{method} /palaver/v1/{path} HTTP/1.1\r\n{lines}\r\n".encode() + content
 
     def message(self, agent: str, content: str = "hi", *, user: str = "mallory", **members: Any) -> bytes:
         """The request that begins a conversation."""
@@ -148,10 +148,10 @@ class Target:
 
     async def metric(self, name: str) -> float:
         status, body = await ask(self.port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        found = re.search(rf"(?m)^{name} ([0-9.e+]+)$".encode(), body)
-        if status != 200 or found is None:
+        match = re.search(rf"(?m)^{name} ([0-9.e+]+)$".encode(), body)
+        if status != 200 or match is None:
             raise Failed(f"no figure {name}")
-        return float(found[1])
+        return float(match[1])
 
     async def stop_all(self, user: str = "mallory") -> None:
         """Stop what the user's conversations have running."""
@@ -174,7 +174,7 @@ class Target:
             await asyncio.sleep(0.2)
 
     def logged(self) -> list[dict[str, Any]]:
-        """What has come into the log since it was asked the last time."""
+        """New lines of the log since the last call."""
         with (self.ground.folder / "palaver.log").open("rb") as log:
             log.seek(self._read)
             lines = log.read()
@@ -238,11 +238,11 @@ class Memory:
 def _status(pid: int, name: str) -> int:
     """A figure of the kernel's about a process, in bytes; 0 for one that is gone."""
     try:
-        told = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    found = re.search(rf"(?m)^{name}:\s+([0-9]+) kB$", told)
-    return 0 if found is None else int(found[1]) * 1024
+    match = re.search(rf"(?m)^{name}:\s+([0-9]+) kB$", status)
+    return 0 if match is None else int(match[1]) * 1024
 
 
 # Talking to it ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Agent files: Markdown with YAML front matter, the body being the instructions. Pure: text in, ``AgentSpec`` out.
+"""Parses and writes agent files: Markdown with YAML front matter; the body is the instructions. Pure.
 
 ```
 ---
@@ -9,7 +9,7 @@ knowledge: palaver
 Answer from the documents.
 ```
 
-A mistake is an error with the line it is in, and says what would have been right.
+Errors name the line, and the correct form.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from palaver.core.types import AgentSpec, Variable, as_uid, clean
 
 MAX_NAME = 255
 MAX_HISTORY = 1000
-"""Earlier messages that an agent's ``history`` may ask for."""
+"""Upper limit of an agent's ``history``."""
 LATER = frozenset({"mcp", "skills", "memory"})
-"""Keys that agents will have once palaver has what they are about."""
+"""Keys of future versions."""
 
 _LINE_ENDS = re.compile(r"[\x85\u2028\u2029]")
 _FENCE = re.compile(r"---[ \t]*\Z")
 _LITERAL_TEXT = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "timestamp"))
-"""What is taken as the text it is written as: a model may be called 4.1."""
+"""YAML types that are read as text: a model may be called 4.1."""
 _INT = "tag:yaml.org,2002:int"
 _NULL = "tag:yaml.org,2002:null"
 _BOOL = "tag:yaml.org,2002:bool"
@@ -52,7 +52,7 @@ class AgentFileError(ValueError):
 
 
 def parse(text: str) -> AgentSpec:
-    """The agent that ``text`` describes. Raises ``AgentFileError``."""
+    """Parse an agent file. Raises ``AgentFileError``."""
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     if not _FENCE.match(lines[0]):
         raise AgentFileError(
@@ -60,7 +60,7 @@ def parse(text: str) -> AgentSpec:
         )
     end = next((at for at in range(1, len(lines)) if _FENCE.match(lines[at])), None)
     if end is None:
-        raise AgentFileError("the front matter that begins here has no end: a line '---' is missing", line=1)
+        raise AgentFileError("the front matter that begins here has no end: the line '---' is missing", line=1)
     values = _values("\n".join(lines[1:end]))
     if "name" not in values:
         raise AgentFileError("the agent has no name: add 'name: …'", line=1)
@@ -68,18 +68,18 @@ def parse(text: str) -> AgentSpec:
 
 
 def write(spec: AgentSpec) -> str:
-    """The file that ``parse`` reads as ``spec``; what is as it would be anyway is left out."""
-    given = {
+    """The agent file from which ``parse`` reads ``spec``; defaults are omitted."""
+    front_matter = {
         name: value
         for name, value in msgspec.to_builtins(spec).items()
         if name != "instructions" and value != _DEFAULTS.get(name)
     }
     if spec.variables:
-        given["variables"] = [
+        front_matter["variables"] = [
             {name: value for name, value in msgspec.to_builtins(variable).items() if value or name == "name"}
             for variable in spec.variables
         ]
-    front = yaml.dump(given, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=2**30)
+    front = yaml.dump(front_matter, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=2**30)
     return f"---\n{front}---\n{spec.instructions}\n"
 
 
@@ -98,21 +98,21 @@ def _composed(source: str) -> yaml.Node | None:
         return cast("Any", yaml).compose(source, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise AgentFileError(f"this is not YAML: {said}", line=2 if mark is None else mark.line + 2) from error
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        raise AgentFileError(f"this is not YAML: {reason}", line=2 if mark is None else mark.line + 2) from error
     except yaml.reader.ReaderError as error:
         at = source[: error.position].count("\n") + 2
         raise AgentFileError(
-            f"the character U+{ord(source[error.position]):04X} may not stand here", line=at
+            f"the character U+{ord(source[error.position]):04X} is not allowed here", line=at
         ) from error
     except RecursionError as error:
         raise AgentFileError("this is nested too deeply", line=2) from error
 
 
 def _members(node: yaml.Node, known: Mapping[str, Callable[[yaml.Node], Any]], what: str) -> dict[str, Any]:
-    """The members of a mapping, each read by its own reader; one that is left empty is as if it were not there."""
+    """The members of a mapping, each parsed by its own function from ``known``; empty members are ignored."""
     if not isinstance(node, yaml.MappingNode):
-        raise _wrong(node, f"{what}s are written 'name: value', one a line; there are: {', '.join(known)}")
+        raise _wrong(node, f"{what}s are written 'name: value', one per line; there are: {', '.join(known)}")
     values: dict[str, Any] = {}
     seen: set[str] = set()
     for key, value in node.value:
@@ -120,7 +120,7 @@ def _members(node: yaml.Node, known: Mapping[str, Callable[[yaml.Node], Any]], w
         if name not in known:
             raise _wrong(key, _unknown(name, tuple(known), what))
         if name in seen:
-            raise _wrong(key, f"{name!r} stands here a second time")
+            raise _wrong(key, f"{name!r} is here a second time")
         seen.add(name)
         if value.tag != _NULL:
             values[name] = known[name](value)
@@ -140,7 +140,7 @@ def _unknown(name: str, known: tuple[str, ...], what: str) -> str:
 def _text(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode) or node.tag not in _LITERAL_TEXT:
         quoted = f"; write it in quotes: '{node.value}'" if isinstance(node, yaml.ScalarNode) else ""
-        raise _wrong(node, f"a text is needed here{quoted}")
+        raise _wrong(node, f"expected text{quoted}")
     return clean(str(node.value))
 
 
@@ -149,21 +149,21 @@ def _name(node: yaml.Node) -> str:
     if not name:
         raise _wrong(node, "a name must not be blank")
     if len(name) > MAX_NAME:
-        raise _wrong(node, f"a name has at most {MAX_NAME} characters, this one has {len(name)}")
+        raise _wrong(node, f"a name must have at most {MAX_NAME} characters, this one has {len(name)}")
     return name
 
 
 def _alias(node: yaml.Node) -> str:
     alias = _name(node)
     if alias.isdecimal() or as_uid(alias) is not None:
-        raise _wrong(node, f"the alias {alias!r} could be mistaken for an agent's id: use one that has other letters")
+        raise _wrong(node, f"the alias {alias!r} could be mistaken for an agent's id: choose another one")
     return alias
 
 
 def _variable_name(node: yaml.Node) -> str:
     name = _name(node)
     if "{" in name or "}" in name:
-        raise _wrong(node, f"the name of a variable has no braces: {name!r}")
+        raise _wrong(node, f"the name of a variable must not contain braces: {name!r}")
     return name
 
 
@@ -176,7 +176,7 @@ def _variable(node: yaml.Node) -> Variable:
 
 def _boolean(node: yaml.Node) -> bool:
     if not isinstance(node, yaml.ScalarNode) or node.tag != _BOOL:
-        raise _wrong(node, "true or false is needed here")
+        raise _wrong(node, "expected true or false")
     return node.value.lower() in {"true", "yes", "on"}
 
 
@@ -186,7 +186,7 @@ def _number(least: int, most: int) -> Callable[[yaml.Node], int]:
         if isinstance(node, yaml.ScalarNode) and node.tag == _INT:
             value = cast("Any", yaml.SafeLoader("")).construct_yaml_int(node)
         if not isinstance(value, int) or not least <= value <= most:
-            raise _wrong(node, f"a whole number from {least} to {most} is needed here")
+            raise _wrong(node, f"expected a whole number from {least} to {most}")
         return value
 
     return read
@@ -195,25 +195,25 @@ def _number(least: int, most: int) -> Callable[[yaml.Node], int]:
 def _one_of(*allowed: str) -> Callable[[yaml.Node], str]:
     def read(node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.value not in allowed:
-            raise _wrong(node, f"this may be {' or '.join(allowed)}")
+            raise _wrong(node, f"expected {' or '.join(allowed)}")
         return str(node.value)
 
     return read
 
 
 def _several(read: Callable[[yaml.Node], Any], *, alone: bool = True) -> Callable[[yaml.Node], tuple[Any, ...]]:
-    """A list of what ``read`` reads, or (``alone``) one by itself. None of them twice."""
+    """A parser for a list of distinct values, or with ``alone`` for a single value."""
 
     def several(node: yaml.Node) -> tuple[Any, ...]:
         if not isinstance(node, yaml.SequenceNode):
             if not alone:
-                raise _wrong(node, "a list is needed here, each entry in a line that begins with '- '")
+                raise _wrong(node, "expected a list, each entry on a line that starts with '- '")
             return (read(node),)
         entries: list[Any] = []
         for entry in node.value:
             value = read(entry)
             if value in entries or (isinstance(value, Variable) and value.name in {one.name for one in entries}):
-                raise _wrong(entry, "this stands in the list a second time")
+                raise _wrong(entry, "this is in the list a second time")
             entries.append(value)
         return tuple(entries)
 
@@ -221,16 +221,16 @@ def _several(read: Callable[[yaml.Node], Any], *, alone: bool = True) -> Callabl
 
 
 def _extra(node: yaml.Node) -> dict[str, dict[str, Any]]:
-    """What one dialect alone shows of the agent: a mapping for each dialect, read as YAML is."""
+    """Dialect-specific fields: one mapping per dialect."""
     value: Any = cast("Any", yaml.SafeLoader("")).construct_document(node)
     try:
         return msgspec.convert(msgspec.to_builtins(value), dict[str, dict[str, Any]])
     except (msgspec.ValidationError, TypeError) as error:
-        raise _wrong(node, "extra is a mapping from the name of a dialect to a mapping of its own") from error
+        raise _wrong(node, "extra maps the name of a dialect to a mapping of its fields") from error
 
 
 def _wrong(node: yaml.Node, message: str) -> AgentFileError:
-    # Marks count from 0, and the front matter begins in the file's second line.
+    # Marks count from 0, and the front matter starts on the second line.
     return AgentFileError(message, line=node.start_mark.line + 2)
 
 

@@ -1,4 +1,4 @@
-"""The composition root: builds a ``Core`` from the settings. The server and every command use it."""
+"""The composition root: builds a ``Core`` from the settings, for the server and for every command."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,18 +19,21 @@ import structlog
 import palaver
 from palaver import dialects
 from palaver.config import Settings
+from palaver.core.admin.admin import Admin
 from palaver.core.admit import Admission
 from palaver.core.chat import Chat, ChatSettings
 from palaver.core.files import Files
 from palaver.core.idempotency import Idempotency
 from palaver.core.knowledge import KnowledgeBases
 from palaver.core.media import Media
+from palaver.core.ports.admin import CredentialScheme
 from palaver.core.runs import RunRegistry
 from palaver.core.slots import RunSlots
 from palaver.core.turn import TurnServices
 from palaver.core.users import Users
 from palaver.installation import keep_master_key, locate_database, master_key
 from palaver.knowledge.extract_text import AttachmentReader
+from palaver.knowledge.ingest import ingest
 from palaver.knowledge.pool import ReaderPool
 from palaver.knowledge.search import KnowledgeRetriever
 from palaver.models.openai import Timeouts
@@ -43,6 +47,7 @@ from palaver.store.quotas import QuotaKind
 from palaver.store.secrets import SecretBox
 from palaver.tools.guard import Guard
 from palaver.wire.contract import Dialect, PublicSettings, Services
+from palaver.wire.settings import read_settings
 
 log = structlog.get_logger("palaver")
 
@@ -61,21 +66,45 @@ class Core:
     admission: Admission
     url: str
 
+    def admin(self, actor: str | None = None) -> Admin:
+        """The operator use cases; ``actor`` is the operator's name in the audit log, ``None`` records nothing."""
+        return Admin(
+            self.store,
+            models=self.models,
+            knowledge=self.knowledge,
+            ingest=partial(ingest, self.store.knowledge),
+            schemes=credential_schemes,
+            actor=actor,
+        )
+
 
 def all_dialects() -> tuple[Dialect, ...]:
-    """Every package under ``dialects``: existing registers it."""
+    """The ``DIALECT`` of every package under ``dialects``, sorted by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(dialects.__path__) if module.ispkg)
     return tuple(importlib.import_module(f"{dialects.__name__}.{name}").DIALECT for name in names)
+
+
+def credential_schemes() -> list[CredentialScheme]:
+    """How the credentials of every dialect are made and configured."""
+    return [
+        CredentialScheme(
+            dialect=dialect.name,
+            settings=frozenset(setting.name for setting in dialect.settings),
+            new_credential=dialect.new_credential,
+            read_settings=partial(read_settings, known=dialect.settings),
+        )
+        for dialect in all_dialects()
+    ]
 
 
 @asynccontextmanager
 async def open_core(
     settings: Settings, environment: Mapping[str, str] = os.environ, *, upgrade: bool = False
 ) -> AsyncGenerator[Core]:
-    """Build a ``Core``; start and initialize its database if needed. A database of an older palaver is migrated only
-    with ``upgrade``. Everything is closed on exit.
+    """Build a ``Core`` and close it on exit; start and initialize its database if needed. A database of an older
+    palaver is migrated only with ``upgrade``.
 
-    Raises ``Internal(reason="database")`` and ``SettingsError``; both say what to do.
+    Raises ``Internal(reason="database")`` and ``SettingsError``; both messages include a remedy.
     """
     box = SecretBox(master_key(settings))
     async with locate_database(settings) as (url, embedded):
@@ -96,7 +125,7 @@ def build_models(settings: Settings, environment: Mapping[str, str] = os.environ
         fallback_base_url=settings.fallback_base_url,
         fallback_api_key=settings.fallback_api_key,
         timeouts=Timeouts(first_byte=settings.model_first_byte_timeout_s, idle=settings.model_idle_timeout_s),
-        longest=max(1, settings.max_answer_bytes // 4),  # in characters, of at most four bytes each
+        longest=max(1, settings.max_answer_bytes // 4),  # in characters, each of at most four bytes
     )
 
 
@@ -184,18 +213,12 @@ def _services(
         media=Media(models),
         idempotency=idempotency,
         knowledge=KnowledgeBases(store.agents, retriever),
-        settings=PublicSettings(
-            timezone=ZoneInfo(settings.timezone),
-            language=settings.language,
-            token_ttl_s=settings.token_ttl_s,
-            refresh_token_ttl_s=settings.refresh_token_ttl_s,
-            code_ttl_s=settings.code_ttl_s,
-        ),
+        settings=PublicSettings(timezone=ZoneInfo(settings.timezone), language=settings.language),
     )
 
 
 def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
-    """Subscribe to other processes' notifications about this process's runs: start, stop, abandoned, read."""
+    """Subscribe to other processes' notifications about this process's runs."""
 
     def start(run: str) -> None:
         if run:
@@ -225,6 +248,7 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
 
 
 def quotas(settings: Settings) -> Mapping[QuotaKind, int]:
+    """The maximum number of stored rows of each kind."""
     return {
         "users": settings.max_users,
         "conversations": settings.max_conversations,
@@ -237,15 +261,15 @@ def quotas(settings: Settings) -> Mapping[QuotaKind, int]:
     }
 
 
-async def tidy(store: PostgresStore) -> None:
-    """Delete expired rows."""
+async def delete_expired_rows(store: PostgresStore) -> None:
+    """Delete expired idempotency claims, tokens and usage windows."""
     await store.runs.delete_expired_keys()
     await store.tokens.delete_expired()
     await store.rate_limits.delete_expired()
 
 
 def documentation_folder() -> list[Path]:
-    """The documentation: in the installed package, or next to it in a checkout."""
+    """The folders and files of the documentation, in the installed package or in a source checkout."""
     package = Path(palaver.__file__).parent
     if (package / "guide").is_dir():
         return [package / "guide", package / "dialects"]

@@ -1,7 +1,7 @@
-"""Settings: frozen, from one TOML file, the environment and the command line, in this order of rising weight.
+"""Settings from the command line, the environment or one TOML file; the first one found wins.
 
-Every setting ``name`` is ``PALAVER_NAME`` in the environment and ``name = …`` in the file. README.md lists them; a
-test holds that list to this one.
+A setting ``name`` is ``PALAVER_NAME`` in the environment and ``name = …`` in the file. README.md lists them all, as a
+test checks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an operator may say. The comment behind ``Meta`` is what the README says of it."""
+    """The settings of a server, immutable. README.md lists them with their descriptions."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
@@ -151,9 +151,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Positive,
         Meta(description="memory per process for answers in progress, in bytes; above it, the longest ones fail"),
     ] = 268_435_456
-    token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS access token, in seconds")] = 7200
-    refresh_token_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS refresh token, in seconds")] = 2_592_000
-    code_ttl_s: Annotated[Seconds, Meta(description="TTL of a WPS authorization code, in seconds")] = 300
     timezone: Annotated[str, Meta(description="time zone assumed for dates that have none")] = "UTC"
     language: Annotated[
         str, Meta(description="default language of translated messages (XSpace only): `zh-CN` or `en-US`")
@@ -171,32 +168,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "auto"
 
     @property
-    def folder(self) -> Path:
+    def data_folder(self) -> Path:
         return Path(self.data)
 
     @property
-    def on_loopback(self) -> bool:
-        """Whether nobody but this machine reaches the server directly."""
+    def listens_on_loopback(self) -> bool:
+        """Whether the server listens only on a loopback address."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
     @property
-    def makes_demo(self) -> bool:
-        return self.on_loopback if self.demo is None else self.demo
+    def creates_demo(self) -> bool:
+        return self.listens_on_loopback if self.demo is None else self.demo
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be, with its name and what would be right."""
+    """An invalid setting. The message has its name and what is expected."""
 
 
 OTHER_VARIABLES = {"PALAVER_CONFIG": "path of the TOML file; default: `palaver.toml` in the data folder"}
 """Environment variables that are not settings."""
 
 
-def default_folder(environment: Mapping[str, str]) -> Path:
-    """Where data lives unless said otherwise: ``/var/lib/palaver`` for root, else the user's own data folder."""
+def default_data_folder(environment: Mapping[str, str]) -> Path:
+    """The default data folder: ``/var/lib/palaver`` for root, otherwise ``palaver`` in the user's XDG data folder."""
     if os.geteuid() == 0:
         return Path("/var/lib/palaver")
     base = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
@@ -204,15 +201,17 @@ def default_folder(environment: Mapping[str, str]) -> Path:
 
 
 def load(environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
-    """The settings; ``said`` is what the command line says. Raises ``SettingsError``."""
+    """Load the settings. ``overrides`` are the values from the command line, ``None`` where there is none. Raises
+    ``SettingsError``."""
     from_environment = _from_environment(environment)
-    chosen = {name: value for name, value in overrides.items() if value is not None}
-    folder = Path(chosen.get("data") or from_environment.get("data") or default_folder(environment)).expanduser()
+    from_command_line = {name: value for name, value in overrides.items() if value is not None}
+    folder = from_command_line.get("data") or from_environment.get("data") or default_data_folder(environment)
+    folder = Path(folder).expanduser()
     from_file = _from_file(environment.get("PALAVER_CONFIG"), folder)
-    values = {**from_file, **from_environment, **chosen, "data": str(folder.absolute())}
-    converted = {name: _converted(name, value) for name, value in values.items()}
+    values = {**from_file, **from_environment, **from_command_line, "data": str(folder.absolute())}
+    converted = {name: _convert(name, value) for name, value in values.items()}
     settings = Settings(**converted)
-    if (reason := find_problem(settings.folder)) is not None:
+    if (reason := find_problem(settings.data_folder)) is not None:
         raise SettingsError(f"data: {reason}")
     if settings.database_direct_url is not None and settings.database_url is None:
         raise SettingsError("database_direct_url: it requires database_url, which is not set")
@@ -256,7 +255,7 @@ def _from_file(path: str | None, folder: Path) -> dict[str, Any]:
     return values
 
 
-def _converted(name: str, value: Any) -> Any:
+def _convert(name: str, value: Any) -> Any:
     field = next(field for field in msgspec.structs.fields(Settings) if field.name == name)
     try:
         return msgspec.convert(value, field.type, strict=False)
@@ -265,14 +264,16 @@ def _converted(name: str, value: Any) -> Any:
 
 
 def setting_docs() -> list[tuple[str, str, str]]:
-    """(name, default, meaning) of every setting, in order."""
+    """(name, default, description) of every setting, in the order of declaration."""
     rows: list[tuple[str, str, str]] = []
     for field in msgspec.structs.fields(Settings):
         default = "" if field.default in (None, "") else str(field.default)
-        rows.append((field.name, default.lower() if isinstance(field.default, bool) else default, _meaning(field.type)))
+        rows.append(
+            (field.name, default.lower() if isinstance(field.default, bool) else default, _description(field.type))
+        )
     return rows
 
 
-def _meaning(annotation: Any) -> str:
+def _description(annotation: Any) -> str:
     metas = [meta for meta in getattr(annotation, "__metadata__", ()) if isinstance(meta, Meta)]
     return next((meta.description for meta in reversed(metas) if meta.description), "")

@@ -1,14 +1,13 @@
-"""What a newcomer meets: the application ``demo`` with a credential for each dialect, and the agent ``guide``, which
-answers from palaver's own documentation.
+"""The demo: the application ``demo`` with a credential for each dialect, and the agent ``guide``, which answers from
+palaver's own documentation.
 
-It is made at the first start. Later starts find it again, bring the documentation up to date and give credentials to
-dialects that are new since; what an operator changed or removed stays so, until ``palaver demo`` asks for all of it.
+The first start creates it. Later starts update the documentation and add credentials for new dialects; what an operator
+has changed or deleted stays so, until ``palaver demo`` recreates the missing parts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,8 +18,9 @@ import structlog
 
 from palaver.agentfile import parse
 from palaver.app import Core, documentation_folder
+from palaver.core.admin.admin import Admin
+from palaver.core.problems import NotFound
 from palaver.core.types import Agent, ApiKey, Application
-from palaver.knowledge.ingest import ingest
 from palaver.server import base_url
 from palaver.wire.contract import CurlSample, Dialect
 
@@ -30,13 +30,14 @@ APP = "demo"
 AGENT = "guide"
 KNOWLEDGE = "palaver"
 
-_MADE = "demo"
+_DIALECTS = "demo"
 _ADDRESS = "base_url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """What there is of it. ``keys`` has one credential a dialect; an operator may have removed any of it."""
+    """The existing parts of the demo; an operator may have deleted any of them. ``keys`` has one credential per
+    dialect."""
 
     app: Application | None = None
     agent: Agent | None = None
@@ -44,58 +45,63 @@ class Demo:
 
 
 class _CreatedDialects(msgspec.Struct, frozen=True, kw_only=True):
-    """What earlier starts made already, as it is kept in the database."""
+    """The dialects for which earlier starts created a credential, as stored in the database."""
 
     dialects: list[str] = []
 
 
+async def recreate_demo(core: Core, dialects: Sequence[Dialect], *, actor: str) -> Demo:
+    """Create all missing parts of the demo for an operator, and record it in the audit log."""
+    async with core.admin(actor).audit.record("demo"):
+        return await ensure_demo(core, dialects, again=True)
+
+
 async def ensure_demo(core: Core, dialects: Sequence[Dialect], *, again: bool = False) -> Demo:
-    """Make what was never made, or (``again``) whatever is missing; what there is afterwards."""
+    """Create the parts that were never created or, with ``again``, all missing ones. Returns the existing parts."""
     async with core.store.setup_lock():
-        return await _ensure(core, dialects, again=again)
+        return await _ensure(core, core.admin(), dialects, again=again)
 
 
-async def _ensure(core: Core, dialects: Sequence[Dialect], *, again: bool) -> Demo:
-    kept = await core.store.get_meta(_MADE)
-    first = kept is None or again
-    made = _CreatedDialects() if kept is None or again else msgspec.json.decode(kept, type=_CreatedDialects)
+async def _ensure(core: Core, admin: Admin, dialects: Sequence[Dialect], *, again: bool) -> Demo:
+    stored = await core.store.get_meta(_DIALECTS)
+    first = stored is None or again
+    created = _CreatedDialects() if stored is None or again else msgspec.json.decode(stored, type=_CreatedDialects)
     if first:
-        log.info("making the demo")
-    app = await core.store.applications.get_or_create(APP) if first else await core.store.applications.get(APP)
+        log.info("creating the demo")
+        await admin.applications.create(APP)
+    app = next((one for one in await admin.applications.all() if one.name == APP), None)
     if app is None:
         return Demo()
-    keys = await _keys(core, app, dialects, passed_over=made.dialects)
-    agent = await core.store.agents.find(app, AGENT)
-    if agent is None and first:
-        agent = await core.store.agents.upsert(app, parse(guide()))
-    if first or await core.store.knowledge.get(app.id, KNOWLEDGE) is not None:
-        await ingest(core.store.knowledge, app.id, KNOWLEDGE, documentation_folder(), prune=True, lost=True)
+    keys = await _ensure_keys(admin, dialects, except_for=created.dialects)
+    agent = await _ensure_agent(admin, create=first)
+    if first or KNOWLEDGE in {base.name for _, base in await admin.knowledge_bases.all(APP)}:
+        await admin.knowledge_bases.add(APP, KNOWLEDGE, documentation_folder(), prune=True, lost=True)
     now = msgspec.json.encode(
-        _CreatedDialects(dialects=sorted({*made.dialects, *(one.name for one in dialects)}))
+        _CreatedDialects(dialects=sorted({*created.dialects, *(one.name for one in dialects)}))
     ).decode()
-    if now != kept:
-        await core.store.set_meta(_MADE, now)
+    if now != stored:
+        await core.store.set_meta(_DIALECTS, now)
     return Demo(app=app, agent=agent, keys=keys)
 
 
-async def _keys(
-    core: Core, app: Application, dialects: Sequence[Dialect], *, passed_over: Sequence[str]
-) -> tuple[ApiKey, ...]:
-    """A credential of each dialect; made where there is none, except for dialects that are ``passed_over``."""
-    there: dict[str, ApiKey] = {}
-    for _, key in await core.store.keys.list_all(app):
-        if key.dialect not in there or (key.enabled and not there[key.dialect].enabled):
-            there[key.dialect] = key
+async def _ensure_keys(admin: Admin, dialects: Sequence[Dialect], *, except_for: Sequence[str]) -> tuple[ApiKey, ...]:
+    """A credential of each dialect, enabled if there is one; created if missing, ``except_for`` some dialects."""
+    keys: dict[str, ApiKey] = {}
+    for listed in await admin.credentials.all(APP):
+        key = listed.key
+        if key.dialect not in keys or (key.enabled and not keys[key.dialect].enabled):
+            keys[key.dialect] = key
     for dialect in dialects:
-        if dialect.name not in there and dialect.name not in passed_over:
-            there[dialect.name] = await new_key(core, app, dialect)
-    return tuple(there[dialect.name] for dialect in dialects if dialect.name in there)
+        if dialect.name not in keys and dialect.name not in except_for:
+            keys[dialect.name] = (await admin.credentials.create(APP, dialect.name)).key
+    return tuple(keys[dialect.name] for dialect in dialects if dialect.name in keys)
 
 
-async def new_key(core: Core, app: Application, dialect: Dialect) -> ApiKey:
-    """A credential with nothing set."""
-    name, secret = dialect.new_credential(secrets.token_bytes(32))
-    return await core.store.keys.create(app, dialect.name, name, secret, {})
+async def _ensure_agent(admin: Admin, *, create: bool) -> Agent | None:
+    try:
+        return await admin.agents.get(APP, AGENT)
+    except NotFound:
+        return (await admin.agents.apply(APP, [parse(guide())])).agents[0] if create else None
 
 
 def guide() -> str:
@@ -104,7 +110,7 @@ def guide() -> str:
 
 
 def sample(demo: Demo, key: ApiKey, address: str) -> CurlSample | None:
-    """What a dialect needs for its example; ``None`` when there is no agent to call."""
+    """The input of the dialect's sample command; ``None`` without an agent to call."""
     if demo.agent is None:
         return None
     return CurlSample(
@@ -112,7 +118,7 @@ def sample(demo: Demo, key: ApiKey, address: str) -> CurlSample | None:
     )
 
 
-# Where the server is ------------------------------------------------------------------------------------------------
+# The server's address ----------------------------------------------------------------------------------------------
 
 
 async def remember_address(core: Core, address: str) -> None:
@@ -120,14 +126,14 @@ async def remember_address(core: Core, address: str) -> None:
 
 
 async def address(core: Core) -> str:
-    """Where the server that started last on this data is reached, if it still is there, else where one would be."""
-    kept = await core.store.get_meta(_ADDRESS)
-    if kept is not None and await _somebody_at(kept):
-        return kept
+    """The base URL of the last server on this data if it accepts connections, else that of a future one."""
+    last = await core.store.get_meta(_ADDRESS)
+    if last is not None and await _accepts_connections(last):
+        return last
     return base_url(core.settings, core.settings.port)
 
 
-async def _somebody_at(address: str) -> bool:
+async def _accepts_connections(address: str) -> bool:
     parts = urlsplit(address)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:

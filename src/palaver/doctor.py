@@ -1,4 +1,4 @@
-"""What is wrong with an installation, and what to do about it. Changes nothing: no database is made or migrated."""
+"""Diagnoses an installation and suggests remedies. Changes nothing: no database is created or migrated."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import aiohttp
 import msgspec
 import psutil
 
-from palaver.app import Core, build_models, open_core
+from palaver.app import build_models, open_core
 from palaver.config import OTHER_VARIABLES, Settings, SettingsError, load
+from palaver.core.admin.admin import Admin
+from palaver.core.admin.credentials import unknown_agents
 from palaver.core.problems import Internal, Problem
 from palaver.core.types import Agent, ApiKey, Value
 from palaver.http.uvicorn_server import bind_socket
@@ -39,13 +41,13 @@ from palaver.store.presence import POOLER_ERROR
 from palaver.store.secrets import load_or_create_master_key, parse_master_key
 
 SKEW = 2.0
-"""Seconds by which this machine's clock and the database's may differ."""
+"""Maximum difference between this machine's clock and the database's, in seconds."""
 
 Level = Literal["good", "note", "wrong"]
 
 
 class Finding(Value, frozen=True, kw_only=True):
-    """One thing looked at. ``remedy`` is what to do when it is not good."""
+    """The result of one check. ``remedy`` says what to do if it is not good."""
 
     subject: str
     level: Level
@@ -71,16 +73,16 @@ def wrong(subject: str, says: str, remedy: str) -> Finding:
     return Finding(subject=subject, level="wrong", says=says, remedy=remedy)
 
 
-async def examine(environment: Mapping[str, str], said: Mapping[str, Any]) -> AsyncGenerator[Finding]:
-    """Everything that is looked at, in order; each as soon as it is known."""
+async def examine(environment: Mapping[str, str], options: Mapping[str, Any]) -> AsyncGenerator[Finding]:
+    """Run every check, in order, and yield each result as soon as it is known."""
     for finding in unknown_variables(environment):
         yield finding
     try:
-        settings = load(environment, said)
+        settings = load(environment, options)
     except SettingsError as error:
         yield wrong("settings", str(error), "fix the environment variable, option or line of palaver.toml")
         return
-    yield good("settings", f"data folder {settings.data}, {_whose(settings)}")
+    yield good("settings", f"data folder {settings.data}, {_database_kind(settings)}")
     folder = data_folder(settings)
     yield folder
     key = master_key(settings)
@@ -99,7 +101,7 @@ async def examine(environment: Mapping[str, str], said: Mapping[str, Any]) -> As
     yield await port(settings)
 
 
-def _whose(settings: Settings) -> str:
+def _database_kind(settings: Settings) -> str:
     return "embedded PostgreSQL" if settings.database_url is None else "your own PostgreSQL"
 
 
@@ -107,13 +109,13 @@ def _whose(settings: Settings) -> str:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
-    """Variables that look like settings and are none."""
-    known = [*Settings.__struct_fields__, *(name.removeprefix("PALAVER_").lower() for name in OTHER_VARIABLES)]
+    """``PALAVER_`` variables that are not settings."""
+    names = [*Settings.__struct_fields__, *(name.removeprefix("PALAVER_").lower() for name in OTHER_VARIABLES)]
     findings: list[Finding] = []
     for name in sorted(environment):
         read = name in OTHER_VARIABLES or name.removeprefix("PALAVER_").lower() in Settings.__struct_fields__
         if name.upper().startswith("PALAVER_") and not read:
-            near = difflib.get_close_matches(name.lower().removeprefix("palaver_"), known, 1)
+            near = difflib.get_close_matches(name.lower().removeprefix("palaver_"), names, 1)
             remedy = (
                 f"did you mean PALAVER_{near[0].upper()}?" if near else "remove it; 'palaver config' lists all settings"
             )
@@ -122,7 +124,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def data_folder(settings: Settings) -> Finding:
-    folder = settings.folder
+    folder = settings.data_folder
     if not folder.exists():
         above = next(parent for parent in folder.parents if parent.exists())
         if not os.access(above, os.W_OK | os.X_OK):
@@ -142,7 +144,7 @@ def _user() -> str:
 
 
 def master_key(settings: Settings) -> Finding:
-    file = settings.folder / "master.key"
+    file = settings.data_folder / "master.key"
     try:
         if settings.master_key is not None:
             parse_master_key(settings.master_key)
@@ -166,21 +168,20 @@ async def port(settings: Settings) -> Finding:
         bind_socket(settings.host, settings.port).close()
     except OSError as error:
         address = base_url(msgspec.structs.replace(settings, site_url=None), settings.port)
-        answer = await _asked(f"{address}/readyz")
-        match answer:
+        match await _get_json(f"{address}/readyz"):
             case {"status": "ready"}:
                 return good("port", f"palaver is running at {address}")
             case {"status": "not ready", "reason": reason}:
                 return wrong("port", f"the palaver at {address} is not ready: {reason}", "check its log")
             case _:
-                said = (error.strerror or str(error)).lower()
+                reason = (error.strerror or str(error)).lower()
                 remedy = f"choose another with --port or PALAVER_PORT, or stop {_owner(settings.port)}"
-                return wrong("port", f"{place} is not available: {said}", remedy)
+                return wrong("port", f"{place} is not available: {reason}", remedy)
     return good("port", f"{place} is free")
 
 
 def _owner(port: int) -> str:
-    """The program that listens on ``port``, as far as this user may know."""
+    """The program that listens on ``port``, if this user may see it."""
     try:
         pids = [
             one.pid
@@ -189,13 +190,13 @@ def _owner(port: int) -> str:
         ]
         if pids and pids[0] is not None:
             return f"{psutil.Process(pids[0]).name()} (process {pids[0]})"
-    except psutil.Error:  # somebody else's, or gone
+    except psutil.Error:  # another user's, or ended
         pass
     return "the program that uses it"
 
 
-async def _asked(url: str) -> Any:
-    """The JSON that ``url`` answers, ``None`` for anything else."""
+async def _get_json(url: str) -> Any:
+    """The JSON response of ``url``, or ``None``."""
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as http,
@@ -212,13 +213,15 @@ READY = good("migrations", "the database is up to date")
 
 
 async def database(settings: Settings) -> AsyncGenerator[Finding]:
-    """Ends with ``READY`` when there is a database that this palaver can work with."""
-    if settings.database_url is None and not (settings.folder / "postgres" / "PG_VERSION").exists():
-        yield note("database", "there is none yet", f"the first start creates it in {settings.folder / 'postgres'}")
+    """Check the database. The last result is ``READY`` if this palaver can work with it."""
+    if settings.database_url is None and not (settings.data_folder / "postgres" / "PG_VERSION").exists():
+        yield note(
+            "database", "there is none yet", f"the first start creates it in {settings.data_folder / 'postgres'}"
+        )
         return
     try:
         async with _connected(settings) as connection:
-            async for finding in _looked_into(connection, settings):
+            async for finding in _check_server(connection, settings):
                 yield finding
     except DRIVER_ERRORS as error:
         yield wrong("database", to_problem(error).detail, _remedy(settings))
@@ -228,16 +231,16 @@ async def database(settings: Settings) -> AsyncGenerator[Finding]:
 
 def _remedy(settings: Settings) -> str:
     if settings.database_url is None:
-        return f"read {settings.folder / 'postgres' / 'server.log'}"
+        return f"read {settings.data_folder / 'postgres' / 'server.log'}"
     return "check that PostgreSQL is running, and the address, user and password in --database or PALAVER_DATABASE_URL"
 
 
 @asynccontextmanager
 async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
-    embedded = None if settings.database_url else EmbeddedPostgres(settings.folder)
+    embedded = None if settings.database_url else EmbeddedPostgres(settings.data_folder)
     try:
         address = settings.database_direct_url or settings.database_url
-        url = address or await asyncio.to_thread(_started, embedded)
+        url = address or await asyncio.to_thread(_start, embedded)
         connection = await connect(url, timeout=5)
         try:
             yield connection
@@ -248,15 +251,15 @@ async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
             await asyncio.to_thread(embedded.stop)
 
 
-def _started(embedded: EmbeddedPostgres | None) -> str:
+def _start(embedded: EmbeddedPostgres | None) -> str:
     assert embedded is not None
     return embedded.start()
 
 
-async def _looked_into(connection: Connection, settings: Settings) -> AsyncGenerator[Finding]:
+async def _check_server(connection: Connection, settings: Settings) -> AsyncGenerator[Finding]:
     version, encoding = await get_version_and_encoding(connection)
-    if (unfit := find_incompatibility(version, encoding)) is not None:
-        yield wrong("database", *unfit)
+    if (incompatibility := find_incompatibility(version, encoding)) is not None:
+        yield wrong("database", *incompatibility)
         return
     yield good("database", f"PostgreSQL {version} answers")
     address = settings.database_direct_url or settings.database_url
@@ -264,16 +267,16 @@ async def _looked_into(connection: Connection, settings: Settings) -> AsyncGener
         yield wrong("sessions", POOLER_ERROR.partition(": ")[0], POOLER_ERROR.partition(": ")[2])
         return
     before = time.time()
-    theirs: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8", timeout=5)
-    yield clock(theirs - (before + time.time()) / 2)
+    database_time: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8", timeout=5)
+    yield clock(database_time - (before + time.time()) / 2)
     if (holder := await find_lock_holder(connection)) is not None:
-        makes = wrong if is_abandoned(holder) else note
-        yield makes("migration lock", describe_holder(holder), TERMINATE_HINT.format(holder["pid"]))
+        finding = wrong if is_abandoned(holder) else note
+        yield finding("migration lock", describe_holder(holder), TERMINATE_HINT.format(holder["pid"]))
     yield await _migrated(connection)
 
 
 def clock(ahead: float) -> Finding:
-    """``ahead``: seconds by which the database's clock is before this machine's."""
+    """Check the clock difference; ``ahead`` is how far the database's clock is ahead of this machine's, in seconds."""
     if abs(ahead) > SKEW:
         says = f"the database's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
         return wrong("clock", says, "synchronize both (timedatectl set-ntp true); otherwise signed calls are rejected")
@@ -293,17 +296,19 @@ async def _migrated(connection: Connection) -> Finding:
     return READY
 
 
-# What is in it ------------------------------------------------------------------------------------------------------
+# The contents ------------------------------------------------------------------------------------------------------
 
 
 async def _contents(settings: Settings, environment: Mapping[str, str]) -> AsyncGenerator[Finding]:
     try:
         async with open_core(settings, environment) as core:
-            agents = await core.store.agents.list_all()
+            admin = core.admin()
+            agents = await admin.agents.all()
             async for finding in models(core.models, [agent for _, agent in agents]):
                 yield finding
-            yield await _knowledge(core, agents)
-            for finding in keys(await core.store.keys.list_all(), agents, datetime.now(UTC)):
+            yield await _knowledge(admin, agents)
+            credentials = [(one.application, one.key) for one in await admin.credentials.all()]
+            for finding in keys(credentials, agents, datetime.now(UTC)):
                 yield finding
     except (Problem, SettingsError) as problem:
         detail = problem.detail if isinstance(problem, Internal) else str(problem)
@@ -311,7 +316,7 @@ async def _contents(settings: Settings, environment: Mapping[str, str]) -> Async
 
 
 async def models(offered: ModelRegistry, agents: Sequence[Agent]) -> AsyncGenerator[Finding]:
-    """The default model and fallback, and each that an enabled agent names."""
+    """Check the default model and fallback, and every model of an enabled agent."""
     users: dict[tuple[str | None, bool], list[str]] = {(None, False): ["agents that name none"]}
     if offered.has_fallback:
         users[None, True] = ["agents that name none"]
@@ -342,12 +347,12 @@ def _model_remedy(spec: str | None, fallback: bool) -> str:
     return f"fix {where}, OPENAI_BASE_URL or OPENAI_API_KEY, or start the endpoint"
 
 
-async def _knowledge(core: Core, agents: Sequence[tuple[str, Agent]]) -> Finding:
+async def _knowledge(admin: Admin, agents: Sequence[tuple[str, Agent]]) -> Finding:
     missing = [
-        f"{app}/{agent.name} names {name!r}"
+        f"{app}/{check.name} names {name!r}"
         for app, agent in agents
-        for name in agent.spec.knowledge
-        if await core.store.knowledge.get(agent.app, name) is None
+        for check in await admin.agents.check(app, [agent.spec])
+        for name in check.missing_knowledge
     ]
     if missing:
         remedy = "create it (palaver knowledge add NAME PATH), or fix the agent file"
@@ -356,14 +361,14 @@ async def _knowledge(core: Core, agents: Sequence[tuple[str, Agent]]) -> Finding
 
 
 def keys(keys: Sequence[tuple[str, ApiKey]], agents: Sequence[tuple[str, Agent]], now: datetime) -> list[Finding]:
-    """Credentials that do not do what they seem to."""
+    """Check credentials for unknown agents, expiry, weak signatures, and being disabled."""
     findings: list[Finding] = []
     for app, key in keys:
         subject = f"key {key.id}"
         of_app = [agent for owner, agent in agents if owner == app]
         if names := unknown_agents(key, of_app):
-            there = ", ".join(agent.name for agent in of_app) or "none"
-            remedy = f"apply the agent with --app {app}, or create a key for one of: {there}"
+            names_of_app = ", ".join(agent.name for agent in of_app) or "none"
+            remedy = f"apply the agent with --app {app}, or create a key for one of: {names_of_app}"
             findings.append(wrong(subject, f"names agents that do not exist in {app!r}: {', '.join(names)}", remedy))
         if (expired := _expiry(key)) is not None and expired < now:
             remedy = f"create a new one (palaver key create --app {app} --dialect {key.dialect}) and delete this one"
@@ -384,16 +389,8 @@ WEAK = (
 
 
 def weak_signature(key: ApiKey) -> bool:
-    """Whether calls are signed as the Sonaops page first had it, which is that dialect's default."""
+    """Whether calls use Sonaops' original signature scheme, that dialect's default."""
     return key.dialect == "sonaops" and key.setting("signature", "sha256") == "sha256"
-
-
-def unknown_agents(key: ApiKey, agents: Sequence[Agent]) -> list[str]:
-    """What the key's settings name that is none of ``agents``."""
-    allowed: list[Any] = key.settings.get("agents") or []
-    single = key.settings.get("agent")
-    named = [str(entry) for entry in (allowed if single is None else [*allowed, single])]
-    return [name for name in named if not any(name in agent.names for agent in agents)]
 
 
 def _expiry(key: ApiKey) -> datetime | None:

@@ -1,7 +1,7 @@
-"""What the C library keeps of memory that was freed goes back to the system at a quiet moment.
+"""Returns memory that was freed to the system when the server is idle.
 
-Many long answers at a time leave their blocks all over the heap. glibc gives back by itself what is free at the heap's
-end alone, so that a small block there keeps all that is free before it.
+Many concurrent long answers fragment the heap. By itself, glibc returns only free memory at the end of the heap: one
+small block there retains everything before it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LOOK_EVERY_S = 2.0
+CHECK_INTERVAL_S = 2.0
 MIN_FREED_BYTES = 33_554_432
-"""Bytes of the heap that must have been freed since it was given back last."""
-QUIET = 0.5
-"""Share of one processor that a quiet process uses less than: giving back holds up whoever wants memory meanwhile."""
+"""Minimum memory freed since the last trim, in bytes."""
+IDLE_CPU_SHARE = 0.5
+"""Maximum CPU usage of an idle process, as a share of one processor. A trim blocks threads that allocate memory."""
 
 
-class _Figures(ctypes.Structure):
-    """What glibc's ``mallinfo2`` says; what is not needed has a letter."""
+class _MallInfo2(ctypes.Structure):
+    """glibc's ``struct mallinfo2``; fields that are not needed have one letter."""
 
-    _fields_ = tuple((name, ctypes.c_size_t) for name in (*"abcdefg", "in_use", "free", "at_the_end"))
+    _fields_ = tuple((name, ctypes.c_size_t) for name in (*"abcdefg", "uordblks", "fordblks", "keepcost"))
 
 
-class Sizes(NamedTuple):
-    """Bytes of the heap in use and free, and of memory that the process has."""
+class HeapSizes(NamedTuple):
+    """Heap memory in use and free, and the resident set size, in bytes."""
 
     used: int
     free: int
@@ -35,40 +35,40 @@ class Sizes(NamedTuple):
 
 
 class Heap:
-    """The C library's, where that is glibc 2.33 or newer. Raises ``OSError`` where it is another one."""
+    """The heap of glibc 2.33 or newer. Raises ``OSError`` with any other C library."""
 
     def __init__(self) -> None:
         try:
             library = ctypes.CDLL(None)
-            self._figures, self._trim = library.mallinfo2, library.malloc_trim
+            self._mallinfo2, self._trim = library.mallinfo2, library.malloc_trim
         except (AttributeError, TypeError) as error:
             raise OSError("there is no malloc_trim") from error
-        self._figures.restype = _Figures
+        self._mallinfo2.restype = _MallInfo2
 
-    def look(self) -> Sizes:
-        figures: Any = self._figures()
+    def sizes(self) -> HeapSizes:
+        info: Any = self._mallinfo2()
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-        return Sizes(figures.in_use, figures.free, pages * resource.getpagesize())
+        return HeapSizes(info.uordblks, info.fordblks, pages * resource.getpagesize())
 
     def trim(self) -> None:
         self._trim(0)
 
 
-async def trim_when_quiet() -> None:
-    """Give back what is free whenever much was freed and there is little to do. Ends at once where that cannot be."""
+async def trim_when_idle() -> None:
+    """Trim the heap whenever much was freed and the process is idle. Returns at once if the C library cannot."""
     try:
         heap = Heap()
     except OSError:
         return
-    most, least = 0, heap.look().resident
+    peak_used, min_resident = 0, heap.sizes().resident
     while True:
-        worked = time.process_time()
-        await asyncio.sleep(LOOK_EVERY_S)
-        worked = time.process_time() - worked
-        sizes = await asyncio.to_thread(heap.look)
-        most, least = max(most, sizes.used), min(least, sizes.resident)
-        # What came and went between two looks is free, and is seen by what the process has come to.
-        freed = max(most - sizes.used, min(sizes.free, sizes.resident - least))
-        if freed >= MIN_FREED_BYTES and worked <= QUIET * LOOK_EVERY_S:
+        cpu_s = time.process_time()
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        cpu_s = time.process_time() - cpu_s
+        sizes = await asyncio.to_thread(heap.sizes)
+        peak_used, min_resident = max(peak_used, sizes.used), min(min_resident, sizes.resident)
+        # Memory allocated and freed between two checks shows only in the resident size.
+        freed = max(peak_used - sizes.used, min(sizes.free, sizes.resident - min_resident))
+        if freed >= MIN_FREED_BYTES and cpu_s <= IDLE_CPU_SHARE * CHECK_INTERVAL_S:
             await asyncio.to_thread(heap.trim)
-            most, least = sizes.used, (await asyncio.to_thread(heap.look)).resident
+            peak_used, min_resident = sizes.used, (await asyncio.to_thread(heap.sizes)).resident

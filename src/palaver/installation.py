@@ -1,10 +1,10 @@
-"""The data of an installation: its database, embedded or not, and its master key."""
+"""The data of an installation: its database, embedded or external, and its master key."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
@@ -17,14 +17,17 @@ from palaver.store.secrets import SecretBox, load_or_create_master_key, parse_ma
 
 log = structlog.get_logger("palaver")
 
+PENDING_MASTER_KEY = "master.key.new"
+"""Stays next to the current key's file if a rotation fails halfway."""
+
 
 @asynccontextmanager
 async def locate_database(settings: Settings) -> AsyncGenerator[tuple[str, EmbeddedPostgres | None]]:
-    """The address of the database, and the server where it is the embedded one: that runs while the block lasts."""
+    """The URL of the database, and the embedded server if it is one; that runs for the duration of the block."""
     if settings.database_url:
         yield settings.database_url, None
         return
-    embedded = EmbeddedPostgres(settings.folder)
+    embedded = EmbeddedPostgres(settings.data_folder)
     try:
         yield await _start_embedded(embedded), embedded
     finally:
@@ -32,8 +35,8 @@ async def locate_database(settings: Settings) -> AsyncGenerator[tuple[str, Embed
 
 
 async def _start_embedded(embedded: EmbeddedPostgres) -> str:
-    """The address of the server. Whoever is cancelled meanwhile still waits for it: a server that comes up after
-    all were stopped would stay."""
+    """Start the server and return its URL. A cancelled caller still waits for the start: a server that came up later
+    would never be stopped."""
     starting = asyncio.create_task(asyncio.to_thread(embedded.start))
     try:
         return await asyncio.shield(starting)
@@ -43,13 +46,13 @@ async def _start_embedded(embedded: EmbeddedPostgres) -> str:
 
 
 async def migrate_database(settings: Settings) -> list[str]:
-    """Set the database up, or bring one of an older palaver up to date; the names of the migrations applied."""
+    """Initialize the database, or migrate one of an older palaver. Returns the names of the applied migrations."""
     async with locate_database(settings) as (url, _):
         return await migrate(settings.database_direct_url or url)
 
 
 async def dump_database(settings: Settings, file: Path, progress: Callable[[str], None]) -> int:
-    """Write the database to ``file``; its size."""
+    """Dump the database to ``file``. Returns its size in bytes."""
     async with locate_database(settings) as (url, _):
         return await dump(settings.database_direct_url or url, file, progress)
 
@@ -57,21 +60,21 @@ async def dump_database(settings: Settings, file: Path, progress: Callable[[str]
 async def restore_database(
     settings: Settings, file: Path, progress: Callable[[str], None], *, force: bool
 ) -> list[str]:
-    """Fill the database from ``file``, which was sealed with this installation's master key; the migrations applied
-    then. Raises ``Internal`` and ``SettingsError``."""
-    sealed_with = (await read_dump_info(file)).master_key
-    if sealed_with is not None and sealed_with != _present_fingerprint(settings):
+    """Restore the database from ``file``, whose secrets must be encrypted with this installation's master key. Returns
+    the names of the migrations applied afterwards. Raises ``Internal`` and ``SettingsError``."""
+    fingerprint = (await read_dump_info(file)).master_key
+    if fingerprint is not None and fingerprint != _current_fingerprint(settings):
         raise SettingsError(
             "master_key: the dump's secrets are sealed with another master key than this installation has: set"
-            f" PALAVER_MASTER_KEY to that one, or put it into {settings.folder / 'master.key'}, and restore again"
+            f" PALAVER_MASTER_KEY to that one, or put it into {settings.data_folder / 'master.key'}, and restore again"
         )
     async with locate_database(settings) as (url, _):
         return await restore(settings.database_direct_url or url, file, force=force, progress=progress)
 
 
-def _present_fingerprint(settings: Settings) -> str | None:
-    """The fingerprint of the master key, if there is one yet."""
-    if settings.master_key is None and not (settings.folder / "master.key").exists():
+def _current_fingerprint(settings: Settings) -> str | None:
+    """The fingerprint of the master key, or ``None`` if there is no key yet."""
+    if settings.master_key is None and not (settings.data_folder / "master.key").exists():
         return None
     return SecretBox(master_key(settings)).key_id
 
@@ -80,15 +83,30 @@ def master_key(settings: Settings) -> bytes:
     try:
         if settings.master_key is not None:
             return parse_master_key(settings.master_key)
-        settings.folder.mkdir(parents=True, exist_ok=True)
-        return load_or_create_master_key(settings.folder / "master.key")
+        settings.data_folder.mkdir(parents=True, exist_ok=True)
+        return load_or_create_master_key(settings.data_folder / "master.key")
     except (ValueError, OSError) as error:
         raise SettingsError(f"master_key: {error}") from error
 
 
+@contextmanager
+def pending_master_key(settings: Settings, master: bytes) -> Generator[Path | None]:
+    """Store a new master key before the block encrypts anything with it, so that it cannot be lost: next to the file of
+    the current one, which it replaces if the block succeeds. Yields that file; ``None``, with nothing stored, if the
+    key is set in the environment or a settings file."""
+    if settings.master_key is not None:
+        yield None
+        return
+    file = settings.data_folder / "master.key"
+    pending = file.with_name(PENDING_MASTER_KEY)
+    replace_master_key_file(pending, master)
+    yield file
+    pending.replace(file)
+
+
 def keep_master_key(settings: Settings, master: bytes) -> bool:
-    """Put another master key where the present one is from; false where that is the environment or a settings file."""
+    """Replace the stored master key. Returns False if it is set in the environment or a settings file instead."""
     if settings.master_key is not None:
         return False
-    replace_master_key_file(settings.folder / "master.key", master)
+    replace_master_key_file(settings.data_folder / "master.key", master)
     return True

@@ -1,4 +1,4 @@
-"""Structured logs on standard error: lines of JSON, or for people where they look at them."""
+"""Structured logs on standard error: JSON lines, or human-readable on a terminal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from palaver.config import Settings
 from palaver.core.redaction import HIDDEN, redact_text
-from palaver.http.uvicorn_server import UvicornNoiseFilter
+from palaver.http.uvicorn_server import ExpectedErrorFilter
 
-MAX_TEXT = 8192
-"""Characters of one text in a line. The rest may be a caller's, and as long as he likes."""
+MAX_TEXT_CHARS = 8192
+"""Maximum length of one string in a log line, in characters: callers determine the length of some."""
 
 
 def configure_logs(settings: Settings) -> None:
-    people = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    """Configure structlog, and the standard library's logging through it."""
+    human_readable = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render = _for_people() if people else _for_programs()
+    render = _console_processors() if human_readable else _json_processors()
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
         processors=[*shared, *render],
@@ -39,47 +40,47 @@ def configure_logs(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
-    handler.addFilter(UvicornNoiseFilter())
+    handler.addFilter(ExpectedErrorFilter())
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
 
 
-def _for_people() -> list[Processor]:
+def _console_processors() -> list[Processor]:
     renderer = structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
     )
-    return [structlog.processors.format_exc_info, redact, request_first, renderer]
+    return [structlog.processors.format_exc_info, redact, summarize_request, renderer]
 
 
-def _for_programs() -> list[Processor]:
-    # Without the frames' variables: they hold keys, secrets and what people say.
+def _json_processors() -> list[Processor]:
+    # Without the frames' variables: they contain secrets and messages.
     transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     tracebacks = structlog.processors.ExceptionRenderer(transformer)
     return [tracebacks, redact, structlog.processors.JSONRenderer(ensure_ascii=False)]
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Every text of the line without addresses and secrets that open anything, wherever it comes from."""
-    return cast("EventDict", _redacted(event))
+    """A structlog processor: removes capability URLs and secrets from every string of the line."""
+    return cast("EventDict", _redact(event))
 
 
-def _redacted(value: Any) -> Any:
+def _redact(value: Any) -> Any:
     match value:
         case str():
-            return redact_text(value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + HIDDEN)
+            return redact_text(value if len(value) <= MAX_TEXT_CHARS else value[:MAX_TEXT_CHARS] + HIDDEN)
         case dict():
-            return {name: _redacted(member) for name, member in cast("dict[Any, Any]", value).items()}
+            return {name: _redact(member) for name, member in cast("dict[Any, Any]", value).items()}
         case list() | tuple():
-            return [_redacted(member) for member in cast("list[Any]", value)]
+            return [_redact(member) for member in cast("list[Any]", value)]
         case BaseException():
-            return _redacted(repr(value))
+            return _redact(repr(value))
         case _:
             return value
 
 
-def request_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """The line of a request begins with what one looks for: method, path, status, milliseconds."""
+def summarize_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A structlog processor: begins the line of a request with method, path, status and milliseconds."""
     if event.get("event") != "request":
         return event
-    kept = dict(event)
-    first = " ".join(str(kept.pop(name, "")) for name in ("method", "path", "status", "ms"))
-    return {**kept, "event": f"{first} ms"}
+    rest = dict(event)
+    summary = " ".join(str(rest.pop(name, "")) for name in ("method", "path", "status", "ms"))
+    return {**rest, "event": f"{summary} ms"}

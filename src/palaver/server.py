@@ -14,15 +14,15 @@ import structlog
 from palaver.app import Core, all_dialects, open_core
 from palaver.config import Settings
 from palaver.core.problems import Problem
-from palaver.heap import trim_when_quiet
-from palaver.housekeeping import keep_house, save_key_usage
+from palaver.heap import trim_when_idle
+from palaver.housekeeping import run_housekeeping, save_key_usage
 from palaver.http.app import App
 from palaver.http.body import BodyLimits, BodyReader
-from palaver.http.connections import ConnectionLimits, Connections, raise_file_limit
+from palaver.http.connections import ConnectionLimits, Connections, raise_fd_limit
 from palaver.http.metrics import Gauges, Metrics, PoolGauges
 from palaver.http.revocation import RevocationWatcher
 from palaver.http.stream import HeartbeatTimer
-from palaver.http.uvicorn_server import Application, Server, bind_socket
+from palaver.http.uvicorn_server import ASGIApp, Server, bind_socket
 from palaver.http.watchdog import Watchdog
 from palaver.installation import locate_database
 from palaver.shutdown import RESPONSES_SHARE, RUNS_SHARE, TASKS_SHARE, force_exit_after, wait_at_most
@@ -38,58 +38,58 @@ async def serve(
     base URL before the first connection is accepted; ``announce`` is called once connections are accepted. Raises
     ``OSError`` if the port cannot be bound."""
     if settings.workers > 1:
-        await _serve_together(settings, prepare, announce)
+        await _serve_with_workers(settings, prepare, announce)
         return
     with bind_socket(settings.host, settings.port) as listener:
         async with open_core(settings, upgrade=True) as core:
             await prepare(core, base_url(settings, listener.getsockname()[1]))
-            await _serve_on(core, listener, announce)
+            await _serve_listener(core, listener, announce)
 
 
-async def _serve_together(
+async def _serve_with_workers(
     settings: Settings, prepare: Callable[[Core, str], Awaitable[None]], announce: Callable[[], None]
 ) -> None:
-    """Supervise the worker processes."""
+    """Prepare the database, then supervise the worker processes."""
     with SharedPort(settings.host, settings.port) as port:
         async with locate_database(settings):
             async with open_core(settings, upgrade=True) as core:
                 await prepare(core, base_url(settings, port.number))
             supervisor = Supervisor(settings, port, announce)
-            _on_shutdown_signal(supervisor.end)
+            _on_shutdown_signal(supervisor.shut_down)
             await supervisor.serve()
 
 
 async def run_worker(start: WorkerStart, sock: socket.socket) -> None:
     """Serve as one of several processes until SIGTERM, or until the parent, at the other end of ``sock``, is gone."""
     parent = ParentChannel(await Channel.over(sock))
-    messages = asyncio.create_task(parent.attend())
+    messages = asyncio.create_task(parent.handle_messages())
     try:
-        with socket.socket(fileno=start.listening) as listener:
+        with socket.socket(fileno=start.listener_fd) as listener:
             async with open_core(start.settings) as core:
-                await _serve_on(core, listener, parent.send_ready, parent)
+                await _serve_listener(core, listener, parent.send_ready, parent)
     finally:
         messages.cancel()
         await asyncio.gather(messages, return_exceptions=True)
 
 
-async def _serve_on(
+async def _serve_listener(
     core: Core, listener: socket.socket, announce: Callable[[], None], parent: ParentChannel | None = None
 ) -> None:
     settings = core.settings
-    raise_file_limit()
+    raise_fd_limit()
     heartbeats = HeartbeatTimer(settings.heartbeat_s)
     connections = Connections(connection_limits(settings))
     watchdog = Watchdog()
     metrics = core.runs.observer = core.models.observer = _metrics(core, heartbeats, connections, watchdog)
-    application: Application = build_app(core, heartbeats, metrics)
+    app: ASGIApp = build_app(core, heartbeats, metrics)
     if parent is not None:
         parent.own_metrics = metrics.text
-        application = AggregatedMetrics(application, parent)
+        app = AggregatedMetrics(app, parent)
     graceful_s = settings.drain_s + settings.stop_s * RESPONSES_SHARE
-    server = Server(application, started=announce, closing_s=graceful_s, connections=connections)
+    server = Server(app, on_started=announce, graceful_shutdown_s=graceful_s, connections=connections)
     closing: list[asyncio.Task[None]] = []
 
-    def stop() -> None:
+    def shut_down() -> None:
         if closing:  # second signal: skip the drain
             core.runs.skip_drain()
             server.force_exit = True
@@ -99,10 +99,10 @@ async def _serve_on(
         closing.append(asyncio.create_task(core.runs.close(drain=settings.drain_s, limit=settings.stop_s * RUNS_SHARE)))
         log.info("stopping", live_runs=len(core.runs), drain_s=settings.drain_s)
 
-    _on_shutdown_signal(stop)
+    _on_shutdown_signal(shut_down)
     background = [
         asyncio.create_task(coroutine)
-        for coroutine in (keep_house(core, metrics.recovered.inc), save_key_usage(core), trim_when_quiet())
+        for coroutine in (run_housekeeping(core, metrics.runs_recovered.inc), save_key_usage(core), trim_when_idle())
     ]
     heartbeats.start()
     watchdog.start()
@@ -117,10 +117,10 @@ async def _serve_on(
         log.info("stopped")
 
 
-def _on_shutdown_signal(stop: Callable[[], None]) -> None:
-    """Call ``stop`` on every signal that shuts a server down gracefully."""
+def _on_shutdown_signal(shut_down: Callable[[], None]) -> None:
+    """Call ``shut_down`` on every signal that shuts a server down gracefully."""
     for signum in (signal.SIGINT, *shutdown_signals()):
-        asyncio.get_running_loop().add_signal_handler(signum, stop)
+        asyncio.get_running_loop().add_signal_handler(signum, shut_down)
 
 
 def shutdown_signals() -> tuple[signal.Signals, ...]:
@@ -148,18 +148,18 @@ def body_limits(settings: Settings) -> BodyLimits:
         min_rate=settings.min_rate,
         max_buffered_bytes=settings.max_buffered_bytes,
         max_spooled_bytes=settings.max_spooled_bytes,
-        spool=settings.folder if os.access(settings.folder, os.W_OK) else None,
+        spool_folder=settings.data_folder if os.access(settings.data_folder, os.W_OK) else None,
     )
 
 
 def _metrics(core: Core, heartbeats: HeartbeatTimer, connections: Connections, watchdog: Watchdog) -> Metrics:
-    def read() -> Gauges:
+    def read_gauges() -> Gauges:
         pool = core.store.db.usage
         return Gauges(
             live_runs=len(core.runs),
             waiting_runs=core.runs.waiting,
             max_live_runs=core.settings.max_live_runs,
-            open_streams=len(heartbeats.open),
+            open_streams=len(heartbeats.streams),
             stalls=watchdog.stalls,
             stalled_s=watchdog.stalled_s,
             connections=len(connections),
@@ -176,7 +176,7 @@ def _metrics(core: Core, heartbeats: HeartbeatTimer, connections: Connections, w
             ),
         )
 
-    return Metrics(read)
+    return Metrics(read_gauges)
 
 
 def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = None) -> App:
@@ -187,12 +187,12 @@ def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = 
             async with asyncio.timeout(2):
                 await core.store.db.fetchval("SELECT 1")
         except (Problem, TimeoutError) as problem:
-            log.warning("not ready", part="database", problem=_record(problem))
+            log.warning("not ready", part="database", problem=_loggable_error(problem))
             return "the database does not answer"
         return None
 
-    callers = RevocationWatcher(core.store.keys.get_enabled)
-    core.store.keys.on_change(callers.check)
+    revocations = RevocationWatcher(core.store.keys.get_enabled)
+    core.store.keys.on_change(revocations.check)
     return App(
         dialects=all_dialects(),
         services=core.services,
@@ -201,13 +201,13 @@ def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = 
         heartbeats=heartbeats,
         ready=ready,
         body_reader=BodyReader(body_limits(core.settings)),
-        revocations=callers,
+        revocations=revocations,
         site_url=core.settings.site_url,
         language=core.settings.language,
     )
 
 
-def _record(error: Exception) -> dict[str, Any]:
+def _loggable_error(error: Exception) -> dict[str, Any]:
     return error.to_dict() if isinstance(error, Problem) else {"kind": type(error).__name__}
 
 

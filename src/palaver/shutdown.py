@@ -1,4 +1,7 @@
-"""A stop that ends in time, whatever does not answer: the database, an endpoint, a reader."""
+"""Time limits for a graceful shutdown, even if the database, a model endpoint or a client does not respond.
+
+The constants divide the ``stop_s`` seconds that follow the drain.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +13,40 @@ from collections.abc import Awaitable
 import structlog
 
 RUNS_SHARE = 0.4
-"""Of the ``stop_s`` seconds that follow ``drain_s``, this part is for runs to be stored, …"""
+"""For storing the runs."""
 RESPONSES_SHARE = 0.6
-"""… this one, which has begun as well, for answers to be written, …"""
+"""For sending open responses; overlaps with storing the runs."""
 TASKS_SHARE = 0.05
-"""… this one for what the process does for itself to end, …"""
+"""For ending background tasks."""
 CLOSE_SHARE = 0.2
-"""… and this one for connections to be closed."""
+"""For closing connections to the database and to model endpoints."""
 WORKER_SHARE = 0.85
-"""When this part has passed, a worker that was told to end is killed, …"""
+"""After this share, the parent kills workers that are still running."""
 FORCE_EXIT_SHARE = 0.95
-"""… and when this one has, the process ends as it is."""
+"""After this share, a process exits without completing its shutdown."""
 
 log = structlog.get_logger("palaver")
 
 
 def force_exit_after(drain_s: float, stop_s: float) -> None:
-    """From now on the process has ``drain_s`` and nearly ``stop_s`` seconds. What it had to store and could not is left
-    to recovery, as after a kill."""
-    timer = threading.Timer(drain_s + stop_s * FORCE_EXIT_SHARE, _end)
+    """Exit the process after ``drain_s`` and most of ``stop_s`` seconds, even if the shutdown is incomplete. Runs that
+    could not be stored by then are recovered as after a kill."""
+    timer = threading.Timer(drain_s + stop_s * FORCE_EXIT_SHARE, _exit)
     timer.daemon = True
     timer.start()
 
 
-def _end() -> None:
-    log.error("stopped by force")
+def _exit() -> None:
+    log.error("forced exit")
     os._exit(1)
 
 
-async def wait_at_most(seconds: float, *works: Awaitable[object]) -> None:
-    """Wait for all of ``works``, and no longer; what they raise is theirs."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def wait_at_most(seconds: float, *awaitables: Awaitable[object]) -> None:
+    """Await all of ``awaitables``, at most for ``seconds``, then cancel the rest. Exceptions are only logged."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     if not tasks:
         return
     await asyncio.wait(tasks, timeout=seconds)
     for task in tasks:
         if not task.cancel() and not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("could not be closed", error=repr(error))
+            log.warning("close failed", error=repr(error))

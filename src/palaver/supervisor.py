@@ -29,7 +29,7 @@ from palaver.core.problems import Internal
 from palaver.http.metrics import MEDIA_TYPE
 from palaver.http.prometheus import merge_metrics, without_gauges
 from palaver.http.stream import Receive, Send
-from palaver.http.uvicorn_server import Application, bind_socket
+from palaver.http.uvicorn_server import ASGIApp, bind_socket
 from palaver.shutdown import WORKER_SHARE, force_exit_after
 
 RESTART_DELAYS_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -38,7 +38,7 @@ STABLE_AFTER_S = 30.0
 """Seconds after which a worker counts as stable: its next restart delay is the shortest one again."""
 METRICS_TIMEOUT_S = 1.0
 """Seconds for a worker to report its metrics; after that its last report is used."""
-COMMAND = ("-P", "-m", "palaver", "worker")
+WORKER_ARGUMENTS = ("-P", "-m", "palaver", "worker")
 """Arguments of the interpreter. ``-P`` keeps it from running a folder ``palaver`` in the working directory."""
 _SOCKET_PER_WORKER = sys.platform == "linux"
 log = structlog.get_logger("palaver.supervisor")
@@ -70,31 +70,31 @@ class SharedPort:
     def __exit__(self, *_: object) -> None:
         self._reservation.close()
 
-    def door(self) -> socket.socket:
+    def worker_socket(self) -> socket.socket:
         """A socket for one worker. The parent closes it once the worker has it, so that it closes when the worker ends
         and new connections go to the others."""
         return bind_socket(self._host, self.number, shared=True) if _SOCKET_PER_WORKER else self._reservation.dup()
 
 
-class WorkerStart(msgspec.Struct, frozen=True, kw_only=True, tag="orders"):
-    """The first message to a worker. ``listening`` is the file descriptor of its listening socket."""
+class WorkerStart(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """The first message to a worker. ``listener_fd`` is the file descriptor of its listening socket."""
 
     number: int
-    listening: int
+    listener_fd: int
     settings: Settings
 
 
-class WorkerReady(msgspec.Struct, frozen=True, tag="up"):
+class WorkerReady(msgspec.Struct, frozen=True, tag="ready"):
     """The worker accepts connections."""
 
 
-class MetricsRequest(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
+class MetricsRequest(msgspec.Struct, frozen=True, kw_only=True, tag="metrics_request"):
     """To a worker: report your metrics. To the parent: report those of all workers."""
 
     ticket: int
 
 
-class MetricsSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag="figures"):
+class MetricsSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag="metrics_snapshot"):
     """The response to the ``MetricsRequest`` with that ticket, in Prometheus' text format."""
 
     ticket: int
@@ -178,7 +178,7 @@ class ParentChannel:
     def send_ready(self) -> None:
         self._channel.send(WorkerReady())
 
-    async def attend(self) -> None:
+    async def handle_messages(self) -> None:
         """Handle the parent's messages until it is gone; then terminate this process with SIGTERM."""
         while (message := await self._channel.receive()) is not None:
             match message:
@@ -190,7 +190,7 @@ class ParentChannel:
                     pass
                 case _:
                     assert_never(message)
-        log.warning("the parent process is gone")
+        log.warning("parent process exited")
         signal.raise_signal(signal.SIGTERM)
 
     async def metrics(self) -> bytes:
@@ -206,13 +206,13 @@ class _Worker:
     number: int
     process: Process
     channel: Channel
-    pending: PendingMetrics
+    pending_metrics: PendingMetrics
     last_metrics: bytes = b""
     """The last metrics it reported."""
 
 
 class Supervisor:
-    """Runs the workers. ``end`` shuts them down gracefully; a second call makes them skip the drain."""
+    """Runs the workers. ``shut_down`` shuts them down gracefully; a second call makes them skip the drain."""
 
     def __init__(self, settings: Settings, port: SharedPort, announce: Callable[[], None]) -> None:
         self._settings = settings
@@ -221,26 +221,26 @@ class Supervisor:
         self._workers: dict[int, _Worker] = {}
         self._ready: set[int] = set()
         self._announced = False
-        self._ending = asyncio.Event()
+        self._shutting_down = asyncio.Event()
         self._exited_metrics: list[bytes] = []
         self._metrics_tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Run until ``end`` was called and every worker has exited. Raises ``Internal`` if one never starts."""
+        """Run until ``shut_down`` was called and every worker has exited. Raises ``Internal`` if one never starts."""
         slots = [asyncio.create_task(self._run_slot(number)) for number in range(1, self._settings.workers + 1)]
         try:
             await asyncio.gather(*slots)
         except Internal:
-            self.end()
+            self.shut_down()
             await asyncio.gather(*slots, return_exceptions=True)
             raise
         finally:
             log.info("stopped")
 
-    def end(self) -> None:
-        if not self._ending.is_set():
+    def shut_down(self) -> None:
+        if not self._shutting_down.is_set():
             log.info("stopping", workers=len(self._workers))
-            self._ending.set()
+            self._shutting_down.set()
             drain_s, stop_s = self._settings.drain_s, self._settings.stop_s
             force_exit_after(drain_s, stop_s)
             asyncio.get_running_loop().call_later(drain_s + stop_s * WORKER_SHARE, self._signal, signal.SIGKILL)
@@ -253,21 +253,21 @@ class Supervisor:
     async def _run_slot(self, number: int) -> None:
         """Keep one worker running: restart it whenever it exits."""
         deaths = 0
-        while not self._ending.is_set():
+        while not self._shutting_down.is_set():
             started = time.monotonic()
-            how = await self._run_worker(number)
-            if self._ending.is_set():
+            reason = await self._run_worker(number)
+            if self._shutting_down.is_set():
                 return
             if not self._announced:
-                raise Internal(reason="unforeseen", detail=f"worker {number} did not start ({how})")
+                raise Internal(reason="unforeseen", detail=f"worker {number} did not start ({reason})")
             deaths = 0 if time.monotonic() - started > STABLE_AFTER_S else deaths + 1
             delay = RESTART_DELAYS_S[min(deaths, len(RESTART_DELAYS_S) - 1)]
-            log.warning("a worker ended", worker=number, how=how, again_in=delay)
+            log.warning("worker exited", worker=number, reason=reason, restart_in_s=delay)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), delay)
+                await asyncio.wait_for(self._shutting_down.wait(), delay)
 
     async def _run_worker(self, number: int) -> str:
-        """Run one worker until it exits. Returns how it ended."""
+        """Run one worker until it exits. Returns its exit status, or why it could not be started, for the log."""
         try:
             worker = await self._start(number)
         except OSError as error:  # the system is out of processes, descriptors or memory
@@ -280,21 +280,21 @@ class Supervisor:
 
     async def _start(self, number: int) -> _Worker:
         parent_end, worker_end = socket.socketpair()
-        with ExitStack() as cleanup, worker_end, self._port.door() as door:
+        with ExitStack() as cleanup, worker_end, self._port.worker_socket() as listener:
             cleanup.callback(parent_end.close)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *COMMAND,
+                *WORKER_ARGUMENTS,
                 stdin=worker_end.fileno(),
-                pass_fds=(door.fileno(),),
+                pass_fds=(listener.fileno(),),
                 start_new_session=True,  # a terminal's Ctrl-C reaches the parent, which forwards it
             )
             channel = await Channel.over(parent_end)
-            channel.send(WorkerStart(number=number, listening=door.fileno(), settings=self._settings))
+            channel.send(WorkerStart(number=number, listener_fd=listener.fileno(), settings=self._settings))
             cleanup.pop_all()
-        worker = _Worker(number=number, process=process, channel=channel, pending=PendingMetrics(channel))
+        worker = _Worker(number=number, process=process, channel=channel, pending_metrics=PendingMetrics(channel))
         self._workers[number] = worker
-        if self._ending.is_set():  # the signal was sent before this worker existed
+        if self._shutting_down.is_set():  # the signal was sent before this worker existed
             _signal(process, signal.SIGTERM)
         return worker
 
@@ -310,14 +310,14 @@ class Supervisor:
                     task.add_done_callback(self._metrics_tasks.discard)
                 case MetricsSnapshot(text=text):
                     worker.last_metrics = text
-                    worker.pending.resolve(message)
+                    worker.pending_metrics.resolve(message)
                 case WorkerStart():
                     pass
                 case _:
                     assert_never(message)
 
     def _on_ready(self, worker: _Worker) -> None:
-        log.info("a worker is up", worker=worker.number, pid=worker.process.pid)
+        log.info("worker ready", worker=worker.number, pid=worker.process.pid)
         self._ready.add(worker.number)
         if not self._announced and len(self._ready) == self._settings.workers:
             self._announced = True
@@ -339,7 +339,7 @@ class Supervisor:
 
 async def _request_metrics(worker: _Worker) -> None:
     with suppress(TimeoutError):
-        await worker.pending.metrics(METRICS_TIMEOUT_S)
+        await worker.pending_metrics.metrics(METRICS_TIMEOUT_S)
 
 
 def _signal(process: Process, name: signal.Signals) -> None:
@@ -348,15 +348,15 @@ def _signal(process: Process, name: signal.Signals) -> None:
 
 
 class AggregatedMetrics:
-    """Wraps a worker's ``application``: ``GET /metrics`` returns the metrics of all workers."""
+    """ASGI middleware around a worker's ``App``: ``GET /metrics`` returns the metrics of all workers."""
 
-    def __init__(self, application: Application, parent: ParentChannel) -> None:
-        self._application = application
+    def __init__(self, app: ASGIApp, parent: ParentChannel) -> None:
+        self._app = app
         self._parent = parent
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if (scope["type"], scope.get("method"), scope.get("path")) != ("http", "GET", "/metrics"):
-            await self._application(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         body = await self._parent.metrics()
         headers = [

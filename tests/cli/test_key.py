@@ -133,7 +133,7 @@ def test_whether_a_credential_is_enabled_is_said_in_one_place(palaver: Palaver) 
     palaver.json("key", "set", key.id, "rpm=7")
     assert state() == {"enabled": False, "settings": {"rpm": 7, "enabled": False}}
     first = palaver.json("audit")[0]
-    assert (first["action"], first["arguments"]["settings"]) == ("key set", ["enabled=false"])
+    assert (first["action"], first["arguments"]["settings"]) == ("key set", {"enabled": False})
 
 
 def test_a_list_says_when_a_credential_was_made_and_used_and_how_often(palaver: Palaver) -> None:

@@ -108,14 +108,14 @@ def test_where_others_can_reach_it_there_is_no_demo_without_a_word_from_the_oper
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_on_this_machine_alone_there_is_a_demo(host: str) -> None:
-    assert Settings(host=host).makes_demo
-    assert not Settings(host=host, demo=False).makes_demo
+    assert Settings(host=host).creates_demo
+    assert not Settings(host=host, demo=False).creates_demo
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "", "example.com"])
 def test_elsewhere_only_if_the_operator_says_so(host: str) -> None:
-    assert not Settings(host=host).makes_demo
-    assert Settings(host=host, demo=True).makes_demo
+    assert not Settings(host=host).creates_demo
+    assert Settings(host=host, demo=True).creates_demo
 
 
 def test_a_port_that_is_taken_is_one_line_that_says_what_to_do(palaver: Palaver) -> None:
@@ -153,7 +153,7 @@ def test_what_an_operator_changed_of_the_demo_stays_so(database_url: str, tmp_pa
     async def work(core: Any) -> tuple[Demo, Demo, Demo]:
         first = await ensure_demo(core, all_dialects())
         assert first.app is not None
-        await core.store.agents.apply(first.app, AgentSpec(name="guide", instructions="Mine."))
+        await core.store.agents.upsert(first.app, AgentSpec(name="guide", instructions="Mine."))
         second = await ensure_demo(core, all_dialects())
         await core.store.keys.delete(first.keys[0])
         third = await ensure_demo(core, all_dialects())

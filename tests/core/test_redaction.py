@@ -7,7 +7,7 @@ import time
 import pytest
 
 from palaver.core.redaction import HIDDEN, redact_text, redact_url
-from palaver.logs import MAX_TEXT, redact
+from palaver.logs import MAX_TEXT_CHARS, redact
 
 HEX = "5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5"
 
@@ -66,5 +66,5 @@ def test_a_long_text_takes_time_in_proportion_to_its_length() -> None:
 
 
 def test_a_line_has_of_a_text_what_somebody_would_read() -> None:
-    written = redact(None, "info", {"ref": "9" * 1_000_000, "short": "9" * MAX_TEXT})
-    assert written == {"ref": "9" * MAX_TEXT + HIDDEN, "short": "9" * MAX_TEXT}
+    written = redact(None, "info", {"ref": "9" * 1_000_000, "short": "9" * MAX_TEXT_CHARS})
+    assert written == {"ref": "9" * MAX_TEXT_CHARS + HIDDEN, "short": "9" * MAX_TEXT_CHARS}

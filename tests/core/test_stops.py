@@ -91,7 +91,7 @@ def test_a_run_whose_message_is_deleted_in_whatever_way_is_stopped(
 ) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
-            caring = asyncio.create_task(housekeeping.keep_house(here.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
+            caring = asyncio.create_task(housekeeping.run_housekeeping(here.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
             sent = await here.say(await here.agent(SLOW))
             await here.begun(sent)
             reader = await there.core.chat.resume(sent)
@@ -122,7 +122,7 @@ def test_an_agent_that_is_deleted_stops_its_runs_at_once(database_url: str, tmp_
 def test_runs_that_go_on_are_never_taken_for_deleted(database_url: str, tmp_path: Path) -> None:
     async def scene() -> None:
         async with stage(database_url, tmp_path) as on:
-            caring = asyncio.create_task(housekeeping.keep_house(on.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
+            caring = asyncio.create_task(housekeeping.run_housekeeping(on.core, lambda _: None))  # pyright: ignore[reportPrivateUsage]
             agent = await on.agent("- repeat: {text: x, times: 30, every: 0.1}")
             ends = await asyncio.gather(*[on.ended(await on.say(agent)) for _ in range(30)])
             assert {ended.status for ended in ends} == {Status.COMPLETE}

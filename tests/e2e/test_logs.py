@@ -147,13 +147,13 @@ def test_a_refused_secret_names_its_credential_and_an_envelope_its_line(
     bad = {"X-Kso-Date": "now", "X-Kso-Authorization": f"KSO-1 {key.id}:0", "X-Request-ID": "wrong-signature"}
     requests.get(f"{place.url}/v7/devhub/app/x/detail", headers=bad, timeout=15)
     refused = logged(place, 2, request_id="wrong-signature")
-    assert [(line["event"], line["key"]) for line in refused] == [("refused", key.id), ("request", key.id)]
+    assert [(line["event"], line["key"]) for line in refused] == [("request refused", key.id), ("request", key.id)]
     tid = requests.get(f"{place.url}/api/v1/none", timeout=15).json()["tid"]
-    assert [line["event"] for line in logged(place, 2, tid=tid)] == ["refused", "request"]
+    assert [line["event"] for line in logged(place, 2, tid=tid)] == ["request refused", "request"]
     answer = requests.get(f"{place.url}/v1/none", timeout=15)
     trace = answer.json()["traceId"]
     lines = logged(place, 2, traceId=trace)
-    assert [line["event"] for line in lines] == ["refused", "request"]
+    assert [line["event"] for line in lines] == ["request refused", "request"]
     assert {line["trace"] for line in lines} == {answer.headers["X-Request-ID"]}
     assert "request_id" not in lines[0]
 

@@ -35,7 +35,7 @@ def place() -> Generator[Installation]:
     environment = {"PALAVER_MAX_LIVE_RUNS": "50", "PALAVER_DATABASE_CONNECTIONS": "4"}
     with installed(True, **environment) as installation:
         installation.start("--workers", str(WORKERS))
-        eventually(lambda: installation.log.read_text().count('"event": "a worker is up"') == WORKERS)
+        eventually(lambda: installation.log.read_text().count('"event": "worker ready"') == WORKERS)
         yield installation
 
 

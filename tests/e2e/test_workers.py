@@ -43,7 +43,7 @@ def logged(server: Installation, event: str) -> int:
 
 
 def all_up(server: Installation) -> None:
-    eventually(lambda: logged(server, "a worker is up") >= WORKERS)
+    eventually(lambda: logged(server, "worker ready") >= WORKERS)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def test_workers_come_back_and_end_together_and_leave_nothing() -> None:
         psutil.wait_procs(before[:1], timeout=5)
         for _ in range(10):  # on new connections: the other one has them all
             assert requests.get(f"{place.url}/readyz", timeout=5).ok
-        eventually(lambda: logged(place, "a worker is up") == WORKERS + 1)
+        eventually(lambda: logged(place, "worker ready") == WORKERS + 1)
         after = workers_of(place)
         assert before[0].pid not in {worker.pid for worker in after}
         assert len(after) == WORKERS
@@ -105,15 +105,15 @@ def test_whoever_is_asked_for_figures_tells_the_sum_and_no_sum_falls(standing: N
     doomed = workers_of(place)[:1]
     doomed[0].kill()
     psutil.wait_procs(doomed, timeout=5)
-    eventually(lambda: logged(place, "a worker ended") == 1)
+    eventually(lambda: logged(place, "worker exited") == 1)
     assert served() == 40
-    eventually(lambda: logged(place, "a worker is up") == WORKERS + 1)
+    eventually(lambda: logged(place, "worker ready") == WORKERS + 1)
 
 
 def test_a_port_that_others_share_is_taken_for_anybody_else(standing: Neighbours) -> None:
     with pytest.raises(OSError, match="in use"):
         SharedPort("127.0.0.1", standing.first.port)
-    with SharedPort("127.0.0.1", 0) as port, port.door() as one, port.door() as other:
+    with SharedPort("127.0.0.1", 0) as port, port.worker_socket() as one, port.worker_socket() as other:
         assert {one.getsockname()[1], other.getsockname()[1]} == {port.number}
         one.listen()
         other.listen()
@@ -151,7 +151,7 @@ def test_workers_whose_parent_was_killed_end_in_order(cluster: Scratch) -> None:
         assert psutil.wait_procs(workers, timeout=10)[1] == []
         assert heard(stream)[1]
         assert one.said("c")[-1] == ("assistant", "begun", "interrupted")
-        assert logged(one.first, "the parent process is gone") == WORKERS
+        assert logged(one.first, "parent process exited") == WORKERS
 
 
 def test_workers_that_cannot_start_are_one_line_and_the_end(cluster: Scratch) -> None:

@@ -33,7 +33,7 @@ async def _answers(*sent: bytes) -> tuple[bytes, list[int]]:
 
     with bind_socket("127.0.0.1", 0) as listening:
         up = asyncio.Event()
-        server = Server(application, started=up.set, closing_s=5)
+        server = Server(application, on_started=up.set, graceful_shutdown_s=5)
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         await up.wait()
         reader, writer = await asyncio.open_connection(*listening.getsockname())

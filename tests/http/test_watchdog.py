@@ -29,7 +29,7 @@ def spin(seconds: float) -> None:
 def watched(hold: Callable[[], None]) -> list[Stall]:
     """The stalls of a loop that is held once."""
     stalls: list[Stall] = []
-    watchdog = Watchdog(tell=stalls.append)
+    watchdog = Watchdog(on_stall=stalls.append)
 
     async def work() -> None:
         watchdog.start()

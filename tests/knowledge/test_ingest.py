@@ -10,8 +10,9 @@ import pytest
 from support.kit import run
 from support.repositories import reader_on
 
+from palaver.core.ports.admin import IngestProgress
 from palaver.core.problems import Invalid
-from palaver.knowledge.ingest import IngestProgress, ingest
+from palaver.knowledge.ingest import ingest
 
 
 def write(folder: Path, **texts: str) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from palaver.core.ports.admin import SkippedFile
 from palaver.core.ports.documents import UnreadableDocument
 from palaver.knowledge import files
-from palaver.knowledge.files import DocumentSource, SkippedFile, digest, load, walk
+from palaver.knowledge.files import DocumentSource, digest, load, walk
 from palaver.knowledge.read import ParsedDocument, decode, parse
 
 

@@ -258,7 +258,7 @@ def test_everything_that_runs_out_is_removed(database_url: str) -> None:
                     await ACTS[what][1](c, number)
                 for table in tables if number == 0 else ():
                     await store.db.execute(f"UPDATE {table} SET expires = now() - interval '1 second'")
-            await app.tidy(store)
+            await app.delete_expired_rows(store)
             left = {table: await store.db.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
             assert left == {"claim": 1, "token": 2, "seen_request": 1}
 

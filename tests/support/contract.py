@@ -35,7 +35,7 @@ from palaver.core.types import ApiKey, File, Principal, RunEnded, Status, Text, 
 from palaver.http.app import App
 from palaver.http.body import BodyLimits, BodyReader
 from palaver.http.metrics import Gauges, Metrics
-from palaver.http.revocation import KeyName, RevocationWatcher
+from palaver.http.revocation import CredentialRef, RevocationWatcher
 from palaver.http.stream import HeartbeatTimer
 from palaver.wire.contract import Dialect, Encoder, Request, Response, Route, Services
 
@@ -193,7 +193,7 @@ def encoded(form: Form, events: Sequence[Event]) -> list[bytes]:
 # A server that lets nobody in ---------------------------------------------------------------------------------------
 
 
-async def nobody_enabled(_names: Sequence[KeyName]) -> dict[KeyName, ApiKey]:
+async def nobody_enabled(_names: Sequence[CredentialRef]) -> dict[CredentialRef, ApiKey]:
     """Where there is no credential."""
     return {}
 
@@ -255,7 +255,9 @@ def trapped(dialect: Dialect, reached: list[str]) -> Dialect:
         reached.append(call.path)
         return Response()
 
-    return replace(dialect, routes=tuple(replace(route, endpoint=trap) for route in dialect.routes))
+    return replace(
+        dialect, routes=tuple(replace(route, endpoint=trap, request=None, response=None) for route in dialect.routes)
+    )
 
 
 async def _ready() -> str | None:

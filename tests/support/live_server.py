@@ -93,7 +93,9 @@ class Served:
                 pulse = HeartbeatTimer(self.settings.heartbeat_s)
                 self.core, self.front = core, server.build_app(core, pulse)  # pyright: ignore[reportPrivateUsage]
                 connections = Connections(server.connection_limits(self.settings))
-                self._server = Server(self.front, started=self._up.set, closing_s=5, connections=connections)
+                self._server = Server(
+                    self.front, on_started=self._up.set, graceful_shutdown_s=5, connections=connections
+                )
                 watchdog = STALLS.watchdog()
                 pulse.start()
                 watchdog.start()

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from palaver.core.ports.admin import IngestProgress, IngestReport
 from palaver.core.types import Passage
-from palaver.knowledge.ingest import IngestProgress, IngestReport, ingest
+from palaver.knowledge.ingest import ingest
 from palaver.knowledge.search import KnowledgeRetriever
 from palaver.store.applications import ApplicationTable
 from palaver.store.database import Database

@@ -25,7 +25,7 @@ class Stalls:
 
     def watchdog(self) -> Watchdog:
         """For a server in this process."""
-        return Watchdog(tell=self._tell)
+        return Watchdog(on_stall=self._tell)
 
     def _tell(self, stall: Stall) -> None:
         if stall.cpu_s >= STALL_S:

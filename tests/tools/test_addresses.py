@@ -123,7 +123,7 @@ def test_an_entry_admits_nothing_else(entry: str, host: str, address: str, port:
         ("http://wiki.intranet", "a name like"),
         ("wiki.intranet/path", "a name like"),
         ("*.intranet", "a name like"),
-        ("wiki intranet", "apart by commas"),
+        ("wiki intranet", "separate entries by commas"),
         ("10.0.0", "an address like"),
         ("10.0.0.5:0", "ports are 1 to 65535"),
         ("wiki:99999", "ports are 1 to 65535"),

@@ -1,7 +1,7 @@
-"""The ``palaver`` command: parses, calls app, prints. One module for each group of commands.
+"""The ``palaver`` command: parses, calls ``core.admin`` or the app, prints. One module for each group of commands.
 
-Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 it could not be done, 2 it was
-not understood, 130 stopped by Ctrl-C.
+Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 failure, 2 invalid command
+line, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ cli = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         terminal.print_line(f"palaver {palaver.__version__}")
         raise typer.Exit
 
@@ -75,7 +75,7 @@ openapi.add_to(cli)
 
 
 def main() -> None:
-    """Entry point. An expected failure is one line on standard error, never a traceback."""
+    """Entry point. An expected error is one line on standard error, never a traceback."""
     terminal.prepare()
     try:
         code: Any = command_tree(cli)(prog_name="palaver", standalone_mode=False)
@@ -92,7 +92,7 @@ def main() -> None:
         terminal.print_error(str(error))
         code = 1
     except OSError as error:
-        if error.errno == errno.EPIPE:  # whoever read the answer has read enough; nothing more may be written
+        if error.errno == errno.EPIPE:  # the reader of a pipe has closed it; nothing more can be written
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         else:
             terminal.print_error(system_error(error))

@@ -1,4 +1,4 @@
-"""``palaver agent``: agents, each described by a file."""
+"""``palaver agent``: agents, configured by agent files."""
 
 from __future__ import annotations
 
@@ -11,32 +11,21 @@ from typing import Annotated
 import typer
 
 from palaver.agentfile import AgentFileError, parse, write
-from palaver.app import Core
-from palaver.cli.command import (
-    AnyApp,
-    App,
-    Json,
-    Yes,
-    checked_name,
-    on_core,
-    only_app,
-    records_audit,
-    the_agent,
-    the_app,
-)
+from palaver.cli.command import AnyApp, App, Json, Yes, on_admin
 from palaver.cli.terminal import print_json, print_line, print_note, table
-from palaver.core.problems import Conflict, Invalid, Upstream
-from palaver.core.types import Agent, AgentSpec, Application
+from palaver.core.admin.admin import Admin
+from palaver.core.admin.agents import AgentCheck
+from palaver.core.problems import Conflict, Invalid
+from palaver.core.types import Agent, AgentSpec
 
 group = typer.Typer(name="agent", help="Store, check, list and delete agents.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="AGENT", help="Agent name, alias, id or uid.", show_default=False)]
 
 
 @group.command()
-@on_core
-@records_audit("agent apply", "files", "check")
+@on_admin
 async def apply(
-    core: Core,
+    admin: Admin,
     files: Annotated[
         list[str],
         typer.Argument(
@@ -59,44 +48,46 @@ async def apply(
         if count > 1:
             raise Conflict(reason="name", detail=f"{count} files describe an agent {name!r}: keep one of them")
     if check:
-        await _check(core, await core.store.applications.get(checked_name(app)), specs, json=json)
+        _report_checks(await admin.agents.check(app, specs), json=json)
         return
-    owner = await core.store.applications.get_or_create(checked_name(app))
-    agents = [await core.store.agents.upsert(owner, spec) for spec in specs]
-    for agent in agents:
-        for lack in await _lacking(core, owner, agent.spec):
-            print_note(f"{agent.name}: {lack}" if len(agents) > 1 else lack)
+    applied = await admin.agents.apply(app, specs)
+    agents = applied.agents
+    for result in applied.checks:
+        for problem in _problems(result):
+            print_note(f"{result.name}: {problem}" if len(agents) > 1 else problem)
     if json:
-        print_json(named(agents[0]) if expanded == files and len(files) == 1 else [named(agent) for agent in agents])
+        results = [agent_json(agent) for agent in agents]
+        print_json(results[0] if expanded == files and len(files) == 1 else results)
         return
     for agent in agents:
-        print_line(f"Stored the agent {agent.name!r} in {owner.name!r}: id {agent.id}, uid {agent.uid.hex}.")
+        place = applied.application.name
+        print_line(f"Stored the agent {agent.name!r} in {place!r}: id {agent.id}, uid {agent.uid.hex}.")
 
 
-async def _check(core: Core, owner: Application | None, specs: Sequence[AgentSpec], *, json: bool) -> None:
-    found = [(spec.name, await _lacking(core, owner, spec)) for spec in specs]
+def _report_checks(checks: Sequence[AgentCheck], *, json: bool) -> None:
+    problems = [(check.name, _problems(check)) for check in checks]
     if json:
-        print_json([{"name": name, "ok": not lacking, "lacking": lacking} for name, lacking in found])
-    for name, lacking in found:
-        for lack in lacking:
-            print_note(f"{name}: {lack}")
-        if not json and not lacking:
+        print_json([{"name": name, "ok": not texts, "lacking": texts} for name, texts in problems])
+    for name, texts in problems:
+        for text in texts:
+            print_note(f"{name}: {text}")
+        if not json and not texts:
             print_line(f"{name}: ok")
-    if any(lacking for _, lacking in found):
+    if any(texts for _, texts in problems):
         raise typer.Exit(1)
 
 
 @group.command("list")
-@on_core
-async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
+@on_admin
+async def list_(admin: Admin, *, app: AnyApp = None, json: Json = False) -> None:
     """List the agents."""
-    agents = await core.store.agents.list_all(await only_app(core, app))
+    agents = await admin.agents.all(app)
     if json:
         print_json(
             [
                 {
                     "app": name,
-                    **named(agent),
+                    **agent_json(agent),
                     "alias": agent.spec.alias,
                     "model": agent.spec.model,
                     "enabled": agent.spec.enabled,
@@ -116,36 +107,34 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
 
 
 @group.command()
-@on_core
-async def show(core: Core, agent: Name, *, app: App = "demo", json: Json = False) -> None:
+@on_admin
+async def show(admin: Admin, agent: Name, *, app: App = "demo", json: Json = False) -> None:
     """Print an agent as an agent file."""
-    found = await the_agent(core, await the_app(core, app), agent)
+    stored = await admin.agents.get(app, agent)
     if json:
-        print_json({"app": app, **named(found), "file": write(found.spec)})
+        print_json({"app": app, **agent_json(stored), "file": write(stored.spec)})
     else:
-        sys.stdout.write(write(found.spec))
+        sys.stdout.write(write(stored.spec))
 
 
 @group.command()
-@on_core
-@records_audit("agent delete", "agent")
-async def delete(core: Core, agent: Name, *, app: App = "demo", yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
+@on_admin
+async def delete(admin: Admin, agent: Name, *, app: App = "demo", yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Delete an agent and its conversations."""
-    found = await the_agent(core, await the_app(core, app), agent)
-    await core.store.agents.delete(found)
+    deleted = await admin.agents.delete(app, agent)
     if json:
-        print_json({**named(found), "deleted": True})
+        print_json({**agent_json(deleted), "deleted": True})
     else:
-        print_line(f"Deleted the agent {found.name!r}.")
+        print_line(f"Deleted the agent {deleted.name!r}.")
 
 
-def named(agent: Agent) -> dict[str, object]:
-    """An agent as scripts get it."""
+def agent_json(agent: Agent) -> dict[str, object]:
+    """An agent in ``--json`` output."""
     return {"id": agent.id, "uid": agent.uid.hex, "name": agent.name}
 
 
 def read(file: str) -> AgentSpec:
-    """The agent in ``file``; ``-`` is standard input. Raises ``AgentFileError``, ``Invalid``, ``OSError``."""
+    """Parse the agent file ``file``; ``-`` is standard input. Raises ``AgentFileError``, ``Invalid``, ``OSError``."""
     name = "standard input" if file == "-" else file
     raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     try:
@@ -160,7 +149,7 @@ def read(file: str) -> AgentSpec:
 
 
 def _files(paths: Sequence[str]) -> list[str]:
-    """``paths``, with the files of a folder in its place. Raises ``Invalid`` for a folder without any."""
+    """``paths``, each folder replaced by its agent files. Raises ``Invalid`` for a folder without any."""
     files: list[str] = []
     for path in paths:
         if not Path(path).is_dir():
@@ -173,15 +162,12 @@ def _files(paths: Sequence[str]) -> list[str]:
     return files
 
 
-async def _lacking(core: Core, owner: Application | None, spec: AgentSpec) -> list[str]:
-    """What keeps the agent from answering, each with what to do."""
-    lacking = [
+def _problems(check: AgentCheck) -> list[str]:
+    """What keeps the agent from answering, each with its remedy."""
+    problems = [
         f"there is no knowledge base {name!r} yet; create it with 'palaver knowledge add {name} PATH'."
-        for name in spec.knowledge
-        if owner is None or await core.store.knowledge.get(owner.id, name) is None
+        for name in check.missing_knowledge
     ]
-    try:
-        core.models.chat_model(spec.model, spec.fallback_model)
-    except Upstream as problem:
-        lacking.append(f"the agent cannot answer yet: {problem.detail}")
-    return lacking
+    if check.model_problem:
+        problems.append(f"the agent cannot answer yet: {check.model_problem}")
+    return problems

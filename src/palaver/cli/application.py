@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from palaver.app import Core
-from palaver.cli.command import Json, Yes, checked_name, on_core, records_audit, the_app
+from palaver.cli.command import Json, Yes, on_admin
 from palaver.cli.terminal import print_json, print_line, table
+from palaver.core.admin.admin import Admin
 
 group = typer.Typer(
     name="app",
@@ -19,10 +19,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 
 
 @group.command("list")
-@on_core
-async def list_(core: Core, *, json: Json = False) -> None:
+@on_admin
+async def list_(admin: Admin, *, json: Json = False) -> None:
     """List the applications."""
-    apps = await core.store.applications.list_all()
+    apps = await admin.applications.all()
     if json:
         print_json([{"id": app.id, "name": app.name, "created": app.created} for app in apps])
         return
@@ -34,11 +34,10 @@ async def list_(core: Core, *, json: Json = False) -> None:
 
 
 @group.command()
-@on_core
-@records_audit("app create", "name")
-async def create(core: Core, name: Name, *, json: Json = False) -> None:
+@on_admin
+async def create(admin: Admin, name: Name, *, json: Json = False) -> None:
     """Create an application; no error if it exists."""
-    app = await core.store.applications.get_or_create(checked_name(name))
+    app = await admin.applications.create(name)
     if json:
         print_json({"name": app.name, "created": app.created})
     else:
@@ -46,12 +45,10 @@ async def create(core: Core, name: Name, *, json: Json = False) -> None:
 
 
 @group.command()
-@on_core
-@records_audit("app delete", "name")
-async def delete(core: Core, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
+@on_admin
+async def delete(admin: Admin, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Delete an application with its credentials, agents, documents and conversations."""
-    app = await the_app(core, name)
-    await core.store.applications.delete(app.name)
+    app = await admin.applications.delete(name)
     if json:
         print_json({"name": app.name, "deleted": True})
     else:

@@ -1,4 +1,4 @@
-"""``palaver audit``: what commands changed."""
+"""``palaver audit``: the log of changes made by commands."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Annotated
 import msgspec
 import typer
 
-from palaver.app import Core
-from palaver.cli.command import AnyApp, Json, on_core
+from palaver.cli.command import AnyApp, Json, on_admin
 from palaver.cli.terminal import moment, print_json, table
+from palaver.core.admin.admin import Admin
 
 
 def add_to(cli: typer.Typer) -> None:
     cli.command("audit")(audit)
 
 
-@on_core
+@on_admin
 async def audit(
-    core: Core,
+    admin: Admin,
     *,
     app: AnyApp = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Maximum number of entries.")] = 50,
     json: Json = False,
 ) -> None:
     """Show the audit log of changes made by commands: time, actor, action and outcome."""
-    entries = await core.store.audit.list_newest(limit, application=app)
+    entries = await admin.audit.newest(limit, application=app)
     if json:
         print_json(entries)
         return

@@ -1,7 +1,7 @@
 """``palaver chat``: talk to an agent from the terminal.
 
-The turn runs in this process, on the same database, whether a server runs or not. Core lives on an event loop in a
-thread of its own, so that the terminal's thread can wait for keys: Ctrl-C reaches it there, and stops the turn.
+The turn runs in this process, on the same database, whether or not a server is running. Core has its own thread with
+an event loop, so that the main thread can wait for input: there, Ctrl-C interrupts it and stops the turn.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from uuid import UUID
 import typer
 
 from palaver.app import Core, open_core
-from palaver.cli.command import App, Data, DatabaseUrl, assignment, settings_for, the_agent, the_app
+from palaver.cli.command import App, Data, DatabaseUrl, assignment, settings_for
 from palaver.cli.printers import JsonPrinter, PlainPrinter, TerminalPrinter, TurnPrinter
 from palaver.cli.terminal import err, out, print_note
 from palaver.config import Settings
 from palaver.core.chat import NewMessage
 from palaver.core.problems import Invalid
-from palaver.core.types import Agent, ApiKey, Application, Principal, Ref, RunEnded, Status, Text, as_uid, clean
+from palaver.core.types import Agent, ApiKey, Principal, Ref, RunEnded, Status, Text, as_uid, clean
 from palaver.server import shutdown_signals
 
 T = TypeVar("T")
@@ -67,28 +67,28 @@ def chat(
 
     Without a terminal the question is read from standard input.
     """
-    asked = message if message is not None or sys.stdin.isatty() else sys.stdin.read()
+    question = message if message is not None or sys.stdin.isatty() else sys.stdin.read()
     variables = dict(map(assignment, var or ()))
     settings = settings_for(data, database)
     for name in shutdown_signals():
         signal.signal(name, _terminated)
     show: TurnPrinter = JsonPrinter() if json else TerminalPrinter() if out.is_terminal else PlainPrinter()
     with background_core(settings) as core:
-        talk = core.do(ChatSession.begin(core.core, app, agent, user, conversation, show, variables))
-        if asked is not None:
-            raise typer.Exit(_code(_turn(core, talk, asked)))
-        _converse(core, talk)
+        session = core.run(ChatSession.begin(core.core, app, agent, user, conversation, show, variables))
+        if question is not None:
+            raise typer.Exit(_exit_code(_turn(core, session, question)))
+        _converse(core, session)
 
 
-def _converse(core: BackgroundCore, talk: ChatSession) -> None:
-    """Questions and answers until whoever asks has had enough."""
-    with suppress(ImportError):  # some builds of Python have no line editing
+def _converse(core: BackgroundCore, session: ChatSession) -> None:
+    """Prompt for questions and show the answers, until the user exits."""
+    with suppress(ImportError):  # some builds of Python lack line editing
         importlib.import_module("readline")
-    talk.greet()
-    while (asked := _prompt()) is not None:
-        if asked.strip():
-            _turn(core, talk, asked)
-    talk.part()
+    session.greet()
+    while (question := _prompt()) is not None:
+        if question.strip():
+            _turn(core, session, question)
+    session.part()
 
 
 def _prompt() -> str | None:
@@ -102,17 +102,17 @@ def _prompt() -> str | None:
         return None
 
 
-def _turn(core: BackgroundCore, talk: ChatSession, asked: str) -> RunEnded:
-    """One question and its answer. Ctrl-C stops the answer; a second time it leaves."""
-    answer = core.begin(talk.turn(asked))
+def _turn(core: BackgroundCore, session: ChatSession, question: str) -> RunEnded:
+    """Run one turn. Ctrl-C stops the answer; a second one exits."""
+    answer = core.begin(session.turn(question))
     try:
         return answer.result()
     except KeyboardInterrupt:
-        core.soon(talk.stop)
+        core.call_soon(session.stop)
         return answer.result()
 
 
-def _code(ended: RunEnded) -> int:
+def _exit_code(ended: RunEnded) -> int:
     match ended.status:
         case Status.COMPLETE:
             return 0
@@ -126,11 +126,11 @@ def _terminated(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-# Talking ------------------------------------------------------------------------------------------------------------
+# The session --------------------------------------------------------------------------------------------------------
 
 
 class ChatSession:
-    """A conversation as one person at a terminal has it. Its methods run on core's loop, except where they say."""
+    """A conversation at the terminal. The coroutines and ``stop`` run on core's event loop."""
 
     def __init__(
         self,
@@ -164,17 +164,16 @@ class ChatSession:
         """Raises ``NotFound``, ``Invalid``."""
         if not user.strip():
             raise Invalid(field="--user", rule="required", detail="an end user needs a name")
-        owner = await the_app(core, app)
-        found = await the_agent(core, owner, agent)
-        if not found.spec.enabled:
-            print_note(f"The agent {found.name!r} is disabled: API callers cannot reach it.")
-        if core.models.quotes_only(found.spec.model):
+        stored = await core.admin().agents.get(app, agent)
+        if not stored.spec.enabled:
+            print_note(f"The agent {stored.name!r} is disabled: API callers cannot reach it.")
+        if core.models.quotes_only(stored.spec.model):
             print_note("The model 'extract' only quotes documents; run 'palaver doctor' to see how to set another one.")
-        who = operator(owner).acting_for(clean(user))
+        who = operator(stored.app).acting_for(clean(user))
         ref = None if conversation is None else _ref(conversation)
         if isinstance(ref, int | UUID):
             ref = (await core.chat.conversation(who, ref)).id
-        return cls(core, who, found, ref, show, variables)
+        return cls(core, who, stored, ref, show, variables)
 
     def greet(self) -> None:
         if self._conversation is None:
@@ -184,13 +183,13 @@ class ChatSession:
         if isinstance(self._conversation, int):
             self._show.parting(self._agent, self._conversation)
 
-    async def turn(self, asked: str) -> RunEnded:
-        """Say it, show the answer as it comes; how it ended. Raises what ``Chat.send`` raises."""
+    async def turn(self, question: str) -> RunEnded:
+        """Send a message and show the answer as it arrives. Returns its end. Raises what ``Chat.send`` raises."""
         self._stopping = False
-        said = NewMessage(parts=(Text(text=asked.strip()),), variables=self._variables, variables_field="--var")
+        message = NewMessage(parts=(Text(text=question.strip()),), variables=self._variables, variables_field="--var")
         alias = self._conversation if isinstance(self._conversation, str) else None
         sent = await self._core.chat.send(
-            self._who, self._agent, said, conversation=self._conversation, create_as=alias
+            self._who, self._agent, message, conversation=self._conversation, create_as=alias
         )
         self._conversation = sent.conversation.id
         self._run = sent.run_uid
@@ -209,15 +208,15 @@ class ChatSession:
             sent.reader.close()
 
     def stop(self) -> None:
-        """Stop the answer that is being written, or is about to be."""
+        """Stop the answer in progress, or the one about to start."""
         self._stopping = True
         if self._run is not None:
             self._core.runs.stop(self._run)
 
 
-def operator(app: Application) -> Principal:
-    """Who runs the command: no caller with a credential, so none's limits and restrictions are met."""
-    return Principal(key=ApiKey(app=app.id, number=0, dialect="", id="", secret="", enabled=True, settings={}))
+def operator(app: int) -> Principal:
+    """The operator as a caller of the application: without a credential, so without its limits and restrictions."""
+    return Principal(key=ApiKey(app=app, number=0, dialect="", id="", secret="", enabled=True, settings={}))
 
 
 def _ref(text: str) -> Ref:
@@ -229,30 +228,30 @@ def _ref(text: str) -> Ref:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else as_uid(text) or text
 
 
-# Core in a thread of its own ----------------------------------------------------------------------------------------
+# Core in its own thread ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackgroundCore:
-    """Core, and its loop as other threads reach it."""
+    """Core and its event loop, for use from other threads."""
 
     core: Core
     loop: asyncio.AbstractEventLoop
-    leave: asyncio.Event
+    closing: asyncio.Event
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.begin(work).result()
 
-    def soon(self, work: Callable[[], None]) -> None:
+    def call_soon(self, work: Callable[[], None]) -> None:
         self.loop.call_soon_threadsafe(work)
 
 
 @contextmanager
 def background_core(settings: Settings) -> Generator[BackgroundCore]:
-    """Core for as long as the context lasts; it is closed in order, however that ends."""
+    """Core, open for the duration of the block and then shut down gracefully."""
     ready: Future[Any] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="core") as pool:
         life: Future[Any] = pool.submit(asyncio.run, _live(settings, ready))
@@ -264,14 +263,14 @@ def background_core(settings: Settings) -> Generator[BackgroundCore]:
         finally:
             wait([ready, life], return_when=FIRST_COMPLETED)
             if ready.done():
-                beside: BackgroundCore = ready.result()
-                with suppress(RuntimeError):  # the loop has come to its end by itself
-                    beside.soon(beside.leave.set)
+                background: BackgroundCore = ready.result()
+                with suppress(RuntimeError):  # the loop has already ended
+                    background.call_soon(background.closing.set)
             life.result()
 
 
 async def _live(settings: Settings, ready: Future[BackgroundCore]) -> None:
     async with open_core(settings) as core:
-        beside = BackgroundCore(core=core, loop=asyncio.get_running_loop(), leave=asyncio.Event())
-        ready.set_result(beside)
-        await beside.leave.wait()
+        background = BackgroundCore(core=core, loop=asyncio.get_running_loop(), closing=asyncio.Event())
+        ready.set_result(background)
+        await background.closing.wait()

@@ -1,4 +1,4 @@
-"""``palaver conformance``: what the dialects promise, row by row."""
+"""``palaver conformance``: the documented promises of the dialects, row by row."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def conformance(
     json: Json = False,
 ) -> None:
     """List what every dialect promises: vendor documentation, specification, palaver's choices, known deviations."""
-    asked = all_dialects() if dialect is None else (dialect,)
+    dialects = all_dialects() if dialect is None else (dialect,)
     if json:
-        print_json([_record(each, row) for each in asked for row in each.requirements])
+        print_json([_record(each, row) for each in dialects for row in each.requirements])
     elif markdown:
-        print_line("\n\n".join(map(deviations, asked)))
+        print_line("\n\n".join(map(deviations, dialects)))
     else:
-        for each in asked:
+        for each in dialects:
             _print(each)
 
 
 def deviations(dialect: Dialect) -> str:
-    """What the dialect's README says of its open points and deviations."""
+    """The open points and deviations, as in the dialect's README."""
     lists = [
         "\n".join([heading, "", *(f"- {_sentence(row.words)}" for row in dialect.requirements if row.kind == kind)])
         for kind, heading in _LISTS

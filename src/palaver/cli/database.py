@@ -1,4 +1,4 @@
-"""``palaver migrate`` and ``palaver database``: the database itself, whatever is in it."""
+"""``palaver migrate`` and ``palaver database``: migration, dump and restore of the whole database."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def add_to(cli: typer.Typer) -> None:
 
 def migrate(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
     """Migrate the database to this version of palaver; an empty database is initialized."""
-    _tell(run(migrate_database(settings_for(data, database))), json=json)
+    _report(run(migrate_database(settings_for(data, database))), json=json)
 
 
-def _tell(applied: list[str], *, json: bool) -> None:
+def _report(applied: list[str], *, json: bool) -> None:
     if json:
         print_json({"applied": applied})
         return
@@ -85,7 +85,7 @@ def url(*, data: Data = None, database: DatabaseUrl = None) -> None:
     settings = settings_for(data, database)
 
     async def address() -> str:
-        async with locate_database(settings) as (found, _):
-            return settings.database_direct_url or found
+        async with locate_database(settings) as (url, _):
+            return settings.database_direct_url or url
 
     print_line(run(address()))

@@ -25,7 +25,7 @@ def add_to(cli: typer.Typer) -> None:
 
 def doctor(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
     """Check settings, database, clock, models, keys and port, and explain how to fix any problem."""
-    configure_logs(Settings(log_level="error"))  # before there are settings, which may be what is wrong
+    configure_logs(Settings(log_level="error"))  # before the settings are loaded: they may be the problem
     findings = run(_examine({"data": data, "database_url": database}, show=not json))
     healthy = all(finding.level != "wrong" for finding in findings)
     if json:
@@ -33,9 +33,9 @@ def doctor(*, data: Data = None, database: DatabaseUrl = None, json: Json = Fals
     raise typer.Exit(0 if healthy else 1)
 
 
-async def _examine(said: Mapping[str, str | None], *, show: bool) -> list[Finding]:
+async def _examine(options: Mapping[str, str | None], *, show: bool) -> list[Finding]:
     findings: list[Finding] = []
-    async for finding in examine(os.environ, said):
+    async for finding in examine(os.environ, options):
         findings.append(finding)
         if show:
             _print(finding)
@@ -52,10 +52,10 @@ def _print(finding: Finding) -> None:
 
 def show_settings(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
     """Show every setting, its value, and where it was set."""
-    said = {"data": data, "database_url": database}
-    settings = load(os.environ, said)
+    options = {"data": data, "database_url": database}
+    settings = load(os.environ, options)
     rows = [
-        (name, _shown(settings, name), _where(settings, name, default, said), meaning)
+        (name, _shown(settings, name), _where(settings, name, default, options), meaning)
         for name, default, meaning in setting_docs()
     ]
     if json:
@@ -65,7 +65,7 @@ def show_settings(*, data: Data = None, database: DatabaseUrl = None, json: Json
 
 
 def _shown(settings: Settings, name: str) -> object:
-    """A setting's value, without what is secret in it."""
+    """A setting's value with secrets hidden."""
     value: object = getattr(settings, name)
     if name in {"master_key", "fallback_api_key"} and value is not None:
         return "(hidden)"
@@ -81,8 +81,8 @@ def _password(url: str) -> str | None:
         return None
 
 
-def _where(settings: Settings, name: str, default: str, said: Mapping[str, str | None]) -> str:
-    if said.get(name) is not None:
+def _where(settings: Settings, name: str, default: str, options: Mapping[str, str | None]) -> str:
+    if options.get(name) is not None:
         return "command line"
     variables = [variable for variable, value in os.environ.items() if value and variable.startswith("PALAVER_")]
     if any(variable.removeprefix("PALAVER_").lower() == name for variable in variables):

@@ -1,4 +1,4 @@
-"""What goes wrong, in words for whoever sits at the terminal: what is the matter, and what to do."""
+"""Error messages for the terminal: the cause, and what to do."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def describe_problem(problem: Problem) -> str:
     known = cast("AnyProblem", problem)
     match known:
         case NotFound(noun=noun, ref=ref):
-            there = f"; run {_LISTS[noun]!r} to see what exists" if noun in _LISTS else ""
-            return f"there is no {'knowledge base' if noun == 'knowledge' else noun} {ref!r}{there}"
+            hint = f"; run {_LISTS[noun]!r} to see what exists" if noun in _LISTS else ""
+            return f"there is no {'knowledge base' if noun == 'knowledge' else noun} {ref!r}{hint}"
         case Invalid(field=field, rule=rule, detail=detail):
             return f"{field}: {detail or rule}"
         case Conflict(reason=reason, detail=detail):
@@ -59,13 +59,13 @@ def describe_problem(problem: Problem) -> str:
 
 
 def system_error(error: OSError) -> str:
-    """A failed call of the system's, with the file it was about."""
-    said = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {said}" if error.filename else said
+    """The message of a failed system call, with the file concerned."""
+    message = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {message}" if error.filename else message
 
 
 def cannot_listen(error: OSError, settings: Settings) -> str | None:
-    """What keeps a server from its address; ``None`` when ``error`` is about something else."""
+    """Why the server cannot listen on its address; ``None`` if ``error`` has another cause."""
     place = f"{settings.host}:{settings.port}"
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return f"{settings.host!r} is not an address of this machine: change it with --host or PALAVER_HOST"

@@ -1,4 +1,4 @@
-"""``palaver key``: credentials. A change is in force in running servers at once: the store tells them."""
+"""``palaver key``: credentials."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import secrets
 import sys
 from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,22 +17,20 @@ import typer
 from typer.core import TyperCommand
 
 from palaver.app import Core, all_dialects
-from palaver.cli.command import AnyApp, App, Json, Yes, assignment, checked_name, on_core, only_app, records_audit
+from palaver.cli.command import AnyApp, App, Json, Yes, actor, assignment, on_admin, on_core
 from palaver.cli.terminal import day, moment, print_json, print_line, print_note, table
-from palaver.core.problems import Conflict, Invalid, NotFound
-from palaver.core.types import ApiKey, Application, clean
-from palaver.doctor import WEAK, unknown_agents, weak_signature
-from palaver.store.api_keys import ApiKeyUse
-from palaver.store.secrets import parse_master_key, replace_master_key_file
+from palaver.core.admin.admin import Admin
+from palaver.core.admin.credentials import CredentialDetails, ListedCredential
+from palaver.core.problems import Invalid
+from palaver.core.types import ApiKey
+from palaver.doctor import WEAK, weak_signature
+from palaver.installation import pending_master_key
+from palaver.store.secrets import parse_master_key
 from palaver.wire.contract import Dialect
-from palaver.wire.settings import read_settings
-
-NEW_MASTER_KEY = "master.key.new"
-"""Beside the old one's file until the database has taken the new key."""
 
 _DURATION = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-LONGEST_OVERLAP_S = 30 * 86_400
+MAX_OVERLAP_S = 30 * 86_400
 
 group = typer.Typer(name="key", help="Create, list, rotate and revoke API credentials.", no_args_is_help=True)
 
@@ -38,21 +38,21 @@ group = typer.Typer(name="key", help="Create, list, rotate and revoke API creden
 def dialect_named(name: str | Dialect) -> Dialect:
     if isinstance(name, Dialect):
         return name
-    known = {dialect.name: dialect for dialect in all_dialects()}
-    if name not in known:
-        raise typer.BadParameter(f"there is no dialect {name!r}; choose one of: {', '.join(known)}")
-    return known[name]
+    dialects = {dialect.name: dialect for dialect in all_dialects()}
+    if name not in dialects:
+        raise typer.BadParameter(f"there is no dialect {name!r}; choose one of: {', '.join(dialects)}")
+    return dialects[name]
 
 
 class SettingsHelp(TyperCommand):
-    """A command whose help ends with the dialects and their settings, which take time to load."""
+    """A command whose help ends with the dialects and their settings, loaded only then."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.epilog = "\n\n".join(_every_setting())
+        self.epilog = "\n\n".join(_settings_help())
         super().format_help(ctx, formatter)
 
 
-def _every_setting() -> list[str]:
+def _settings_help() -> list[str]:
     dialects = all_dialects()
     counts = Counter(one.name for dialect in dialects for one in dialect.settings)
     shared = [name for name, count in counts.items() if count == len(dialects)]
@@ -61,17 +61,17 @@ def _every_setting() -> list[str]:
         f"Dialects: {', '.join(own)}.",
         f"Settings for all dialects: {', '.join(shared)}.",
         *(f"Additional settings for {name}: {', '.join(names)}." for name, names in own.items() if names),
-        "'palaver key settings DIALECT' says what each means.",
+        "'palaver key settings DIALECT' explains them.",
     ]
 
 
 def duration(text: str | int) -> int:
-    """Seconds of ``90s``, ``15m``, ``1h``, ``2d``."""
+    """Parse a duration such as ``90s``, ``15m``, ``1h`` or ``2d``, in seconds."""
     if isinstance(text, int):
         return text
     match = _DURATION.fullmatch(text.strip())
     seconds = 0 if match is None else int(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds <= LONGEST_OVERLAP_S:
+    if not 0 < seconds <= MAX_OVERLAP_S:
         raise typer.BadParameter(f"{text!r} is not a duration from 1s to 30d, such as 90s, 15m, 1h or 2d")
     return seconds
 
@@ -90,10 +90,9 @@ Label = Annotated[
 
 
 @group.command(cls=SettingsHelp)
-@on_core
-@records_audit("key create", "dialect", "set_", "id", "label")
+@on_admin
 async def create(
-    core: Core,
+    admin: Admin,
     *,
     app: App = "demo",
     dialect: Annotated[
@@ -117,28 +116,15 @@ async def create(
     json: Json = False,
 ) -> None:
     """Create a credential, and its application if it does not exist."""
-    settings = read_settings(dict(map(assignment, set_ or ())), dialect.settings)
-    enabled = settings.pop("enabled", True)
-    new_id, new_secret = dialect.new_credential(secrets.token_bytes(32))
+    settings = _assignments(set_)
     if secret == "-":  # noqa: S105  the sign for standard input
         secret = sys.stdin.readline()
-    owner = await core.store.applications.get_or_create(checked_name(app))
-    key = await core.store.keys.create(
-        owner,
-        dialect.name,
-        new_id if id is None else _kept("--id", id),
-        new_secret if secret is None else _kept("--secret", secret),
-        settings,
-        enabled=enabled,
-        label=_label(label),
-    )
-    await _note_strangers(core, owner, key)
-    if weak_signature(key):
-        print_note(f"{WEAK}: 'palaver key set {key.id} signature=hmac-sha256' changes it.")
-    if json:
-        print_json(credential(owner.name, key, secret=True))
-    else:
-        _print(owner.name, key)
+    with _named_options():
+        created = await admin.credentials.create(app, dialect.name, settings, id=id, secret=secret, label=label)
+    _note_unknown_agents(created)
+    if weak_signature(created.key):
+        print_note(f"{WEAK}: 'palaver key set {created.key.id} signature=hmac-sha256' changes it.")
+    _print(created, secret=True, json=json)
 
 
 @group.command("settings")
@@ -157,41 +143,38 @@ def settings_(
 
 
 @group.command("list")
-@on_core
+@on_admin
 async def list_(
-    core: Core,
+    admin: Admin,
     *,
     app: AnyApp = None,
     secrets: Annotated[bool, typer.Option("--secrets", help="Also show the secrets.")] = False,
     json: Json = False,
 ) -> None:
     """List the credentials."""
-    keys = await core.store.keys.list_all(await only_app(core, app))
-    uses = await core.store.keys.list_uses()
-    rows = [(name, key, use) for name, key in keys if (use := uses.get((key.app, key.number))) is not None]
+    credentials = await admin.credentials.all(app)
     if json:
-        print_json([_listed(name, key, use, secret=secrets) for name, key, use in rows])
+        print_json([_listed_json(listed, secret=secrets) for listed in credentials])
         return
     extra = ("SECRET",) if secrets else ()
     table(
         ("APP", "DIALECT", "ID", "LABEL", "ENABLED", "CREATED", "LAST USED", "CALLS", "SETTINGS", *extra),
         [
             (
-                *(name, key.dialect, key.id, key.label, key.enabled),
-                *(day(use.created), moment(use.last_used) if use.last_used else "never", use.calls),
-                *(_line(key.settings), *((key.secret,) if secrets else ())),
+                *(one.application, one.key.dialect, one.key.id, one.key.label, one.key.enabled, day(one.use.created)),
+                *(moment(one.use.last_used) if one.use.last_used else "never", one.use.calls),
+                *(_line(one.key.settings), *((one.key.secret,) if secrets else ())),
             )
-            for name, key, use in rows
+            for one in credentials
         ],
         nothing="No credentials yet; create one with 'palaver key create --app NAME --dialect DIALECT'.",
     )
 
 
 @group.command("set", cls=SettingsHelp)
-@on_core
-@records_audit("key set", "id", "dialect", "settings", "unset", "label")
+@on_admin
 async def set_(
-    core: Core,
+    admin: Admin,
     id: Id,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="NAME=VALUE…", help="Settings to change.", show_default=False)
@@ -206,43 +189,31 @@ async def set_(
     json: Json = False,
 ) -> None:
     """Change settings of a credential; others are unchanged. Running servers apply it at once."""
-    key = await _one(core, id, dialect)
-    known = dialect_named(key.dialect).settings
-    if unknown := sorted(set(unset or ()) - {one.name for one in known}):
-        read_settings(dict.fromkeys(unknown), known)
-    changed = {**key.settings, **read_settings(dict(map(assignment, settings or ())), known)}
-    enabled = changed.pop("enabled", key.enabled) if "enabled" not in (unset or ()) else True
-    kept = {name: value for name, value in changed.items() if name not in (unset or ())}
-    key = await core.store.keys.update(key, kept, enabled=enabled, label=key.label if label is None else _label(label))
-    app = await _owner(core, key)
-    await _note_strangers(core, app, key)
-    if json:
-        print_json(credential(app.name, key, secret=False))
-    else:
-        _print(app.name, key, secret=False)
+    values = _assignments(settings)
+    with _named_options():
+        changed = await admin.credentials.configure(id, values, unset=unset or (), label=label, dialect=dialect)
+    _note_unknown_agents(changed)
+    _print(changed, secret=False, json=json)
 
 
 @group.command()
-@on_core
-@records_audit("key disable", "id", "dialect")
-async def disable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
+@on_admin
+async def disable(admin: Admin, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
     """Disable a credential: every call with it is rejected. Running servers apply it at once."""
-    await _switch(core, await _one(core, id, dialect), enabled=False, json=json)
+    _print_state(await admin.credentials.disable(id, dialect), json=json)
 
 
 @group.command()
-@on_core
-@records_audit("key enable", "id", "dialect")
-async def enable(core: Core, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
+@on_admin
+async def enable(admin: Admin, id: Id, *, dialect: OfDialect = None, json: Json = False) -> None:
     """Enable a disabled credential again."""
-    await _switch(core, await _one(core, id, dialect), enabled=True, json=json)
+    _print_state(await admin.credentials.enable(id, dialect), json=json)
 
 
 @group.command()
-@on_core
-@records_audit("key rotate", "id", "dialect", "overlap")
+@on_admin
 async def rotate(
-    core: Core,
+    admin: Admin,
     id: Id,
     *,
     overlap: Annotated[
@@ -256,23 +227,14 @@ async def rotate(
     json: Json = False,
 ) -> None:  # fmt: skip
     """Give a credential a new secret. The old one becomes invalid immediately, or after the overlap."""
-    key = await _one(core, id, dialect)
-    _, secret = dialect_named(key.dialect).new_credential(secrets.token_bytes(32))
-    key = await core.store.keys.rotate(key, secret, overlap_s=overlap)
-    app = (await _owner(core, key)).name
-    if json:
-        print_json(credential(app, key, secret=True))
-    else:
-        _print(app, key)
+    _print(await admin.credentials.rotate(id, dialect, overlap_s=overlap), secret=True, json=json)
 
 
 @group.command()
-@on_core
-@records_audit("key delete", "id", "dialect")
-async def delete(core: Core, id: Id, *, dialect: OfDialect = None, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
+@on_admin
+async def delete(admin: Admin, id: Id, *, dialect: OfDialect = None, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
     """Delete a credential permanently."""
-    key = await _one(core, id, dialect)
-    await core.store.keys.delete(key)
+    key = await admin.credentials.delete(id, dialect)
     if json:
         print_json({"dialect": key.dialect, "id": key.id, "deleted": True})
     else:
@@ -281,7 +243,6 @@ async def delete(core: Core, id: Id, *, dialect: OfDialect = None, yes: Yes = Fa
 
 @group.command("rotate-master")
 @on_core
-@records_audit("key rotate-master")
 async def rotate_master(
     core: Core,
     *,
@@ -293,22 +254,16 @@ async def rotate_master(
 ) -> None:
     """Re-encrypt all stored secrets with a new master key. Servers can keep running; credentials stay valid."""
     master = secrets.token_bytes(32) if new_key_file is None else _key_in(new_key_file)
-    file = core.settings.folder / "master.key"
-    kept = core.settings.master_key is None
-    # Where it is to be found has it before anything is sealed with it, so that it cannot be lost.
-    if kept:
-        replace_master_key_file(file.with_name(NEW_MASTER_KEY), master)
-    elif new_key_file is None:
-        shown = master.hex()
-        print_json({"master_key": shown}) if json else print_line(
-            f"The new master key, for PALAVER_MASTER_KEY: {shown}"
-        )
-        sys.stdout.flush()
-    count = await core.store.rotate_master_key(master)
-    if kept:
-        file.with_name(NEW_MASTER_KEY).replace(file)
-    if json and (kept or new_key_file is not None):
-        print_json({"master_key_file": str(file if kept else new_key_file)})
+    with pending_master_key(core.settings, master) as file:
+        if file is None and new_key_file is None:  # printed first: it must not get lost
+            text = master.hex()
+            print_json({"master_key": text}) if json else print_line(
+                f"The new master key, for PALAVER_MASTER_KEY: {text}"
+            )
+            sys.stdout.flush()
+        count = await core.admin(actor()).credentials.rotate_master_key(master)
+    if json and (file is not None or new_key_file is not None):
+        print_json({"master_key_file": str(file or new_key_file)})
     print_note(f"Encrypted {count} credentials with it. Keep a copy of it, and keep the old key for older backups.")
 
 
@@ -319,69 +274,60 @@ def _key_in(file: Path) -> bytes:
         raise Invalid(field="--new-key-file", rule="type", detail=str(error)) from error
 
 
-def credential(app: str, key: ApiKey, *, secret: bool) -> dict[str, Any]:
-    """A credential as scripts get it."""
-    shown = {"secret": key.secret} if secret else {}
-    shown |= {"label": key.label} if key.label else {}
+def credential_json(app: str, key: ApiKey, *, secret: bool) -> dict[str, Any]:
+    """A credential in ``--json`` output."""
+    optional = {"secret": key.secret} if secret else {}
+    optional |= {"label": key.label} if key.label else {}
     if key.previous_secret is not None:
-        shown["old_secret_until"] = datetime.fromtimestamp(key.previous_until, UTC).isoformat(timespec="seconds")
-    return {"dialect": key.dialect, "app": app, "id": key.id, **shown, "settings": _settings(key)}
+        optional["old_secret_until"] = datetime.fromtimestamp(key.previous_until, UTC).isoformat(timespec="seconds")
+    return {"dialect": key.dialect, "app": app, "id": key.id, **optional, "settings": _settings(key)}
 
 
 def _settings(key: ApiKey) -> dict[str, Any]:
     return key.settings if key.enabled else {**key.settings, "enabled": False}
 
 
-def _listed(app: str, key: ApiKey, use: ApiKeyUse, *, secret: bool) -> dict[str, Any]:
-    about = {"enabled": key.enabled, "label": key.label, "created": use.created}
-    return {**credential(app, key, secret=secret), **about, "calls": use.calls, "last_used": use.last_used}
+def _listed_json(listed: ListedCredential, *, secret: bool) -> dict[str, Any]:
+    key, use = listed.key, listed.use
+    details = {"enabled": key.enabled, "label": key.label, "created": use.created}
+    entry = credential_json(listed.application, key, secret=secret)
+    return {**entry, **details, "calls": use.calls, "last_used": use.last_used}
 
 
-async def _one(core: Core, id: str, dialect: str | None) -> ApiKey:
-    found = [key for key in await core.store.keys.list_by_id(id) if dialect in {None, key.dialect}]
-    if not found:
-        raise NotFound(noun="key", ref=id)
-    if len(found) > 1:
-        names = " or ".join(key.dialect for key in found)
-        raise Conflict(reason="name", detail=f"several dialects have a credential {id!r}: add --dialect {names}")
-    return found[0]
+def _print_state(changed: CredentialDetails, *, json: bool) -> None:
+    key = changed.key
+    if json:
+        print_json(credential_json(changed.application.name, key, secret=False))
+    else:
+        print_line(f"The {key.dialect} credential {key.id!r} is {'enabled' if key.enabled else 'disabled'}.")
 
 
-async def _switch(core: Core, key: ApiKey, *, enabled: bool, json: bool) -> None:
-    for changed in await core.store.keys.set_enabled(key.id, enabled=enabled, dialect=key.dialect):
-        if json:
-            print_json(credential((await _owner(core, changed)).name, changed, secret=False))
-        else:
-            print_line(f"The {changed.dialect} credential {changed.id!r} is {'enabled' if enabled else 'disabled'}.")
+def _note_unknown_agents(details: CredentialDetails) -> None:
+    app = details.application.name
+    for name in details.unknown_agents:
+        print_note(f"{app!r} has no agent {name!r} yet; create it with 'palaver agent apply FILE --app {app}'.")
 
 
-async def _owner(core: Core, key: ApiKey) -> Application:
-    return next(app for app in await core.store.applications.list_all() if app.id == key.app)
+def _assignments(texts: Sequence[str] | None) -> dict[str, Any]:
+    return dict(map(assignment, texts or ()))
 
 
-async def _note_strangers(core: Core, app: Application, key: ApiKey) -> None:
-    agents = [agent for _, agent in await core.store.agents.list_all(app)]
-    for name in unknown_agents(key, agents):
-        print_note(
-            f"{app.name!r} has no agent {name!r} yet; create it with 'palaver agent apply FILE --app {app.name}'."
-        )
+@contextmanager
+def _named_options() -> Generator[None]:
+    """Reports an invalid id, secret or label as an error of that option."""
+    try:
+        yield
+    except Invalid as problem:
+        if problem.field in {"id", "secret", "label"} and problem.rule == "length":
+            raise typer.BadParameter(problem.detail, param_hint=f"--{problem.field}") from problem
+        raise
 
 
-def _kept(option: str, given: str) -> str:
-    given = given.strip()
-    if not given or len(given) > 255 or not given.isprintable():
-        raise typer.BadParameter("must be 1 to 255 printable characters", param_hint=option)
-    return given
-
-
-def _label(given: str | None) -> str:
-    label = clean(given or "").strip()
-    if len(label) > 255 or not label.isprintable():
-        raise typer.BadParameter("must be at most 255 printable characters", param_hint="--label")
-    return label
-
-
-def _print(app: str, key: ApiKey, *, secret: bool = True) -> None:
+def _print(details: CredentialDetails, *, secret: bool, json: bool) -> None:
+    app, key = details.application.name, details.key
+    if json:
+        print_json(credential_json(app, key, secret=secret))
+        return
     rows = [("app", app), ("dialect", key.dialect), ("id", key.id)]
     if secret:
         rows.append(("secret", key.secret))

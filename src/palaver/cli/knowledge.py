@@ -1,22 +1,18 @@
-"""``palaver knowledge``: the documents that agents answer from."""
+"""``palaver knowledge``: knowledge bases and their documents."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from palaver.app import Core
-from palaver.cli.command import AnyApp, App, Json, Yes, checked_name, on_core, only_app, records_audit, the_app
+from palaver.cli.command import AnyApp, App, Json, Yes, on_admin
 from palaver.cli.terminal import err, print_json, print_line, print_note, table
-from palaver.core.problems import Invalid, NotFound
+from palaver.core.admin.admin import Admin
+from palaver.core.ports.admin import IngestProgress, IngestReport, KnowledgeBase
 from palaver.core.types import Application, Passage
-from palaver.knowledge.ingest import IngestProgress as Done
-from palaver.knowledge.ingest import IngestReport, ingest
-from palaver.store.knowledge import Document, KnowledgeBase
 
 group = typer.Typer(
     name="knowledge", help="Manage knowledge bases: the documents that agents answer from.", no_args_is_help=True
@@ -25,10 +21,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the knowledge
 
 
 @group.command()
-@on_core
-@records_audit("knowledge add", "name", "paths", "prune")
+@on_admin
 async def add(
-    core: Core,
+    admin: Admin,
     name: Name,
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH…", exists=True, help="Files and folders to add.", show_default=False)
@@ -41,20 +36,18 @@ async def add(
     json: Json = False,
 ) -> None:
     """Add Markdown, text and HTML files to a knowledge base, creating it if needed. Unchanged files are skipped."""
-    owner = await core.store.applications.get_or_create(checked_name(app))
-    shelf = core.store.knowledge
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=err, transient=True, disable=not err.is_terminal,
     ) as bar:  # fmt: skip
         task = bar.add_task("reading", total=None)
 
-        def show(done: Done) -> None:
-            bar.update(task, completed=done.done, total=done.total, description=_short(done.name))
+        def show(progress: IngestProgress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total, description=_short(progress.name))
 
-        report = await ingest(shelf, owner.id, name, paths, show, prune=prune)
+        owner, report = await admin.knowledge_bases.add(app, name, paths, show, prune=prune)
     if json:
-        print_json(_as_json(name, owner, report))
+        print_json(_report_json(name, owner, report))
     else:
         _print(name, report)
     if report.skipped and not (report.added or report.replaced or report.unchanged):
@@ -62,12 +55,10 @@ async def add(
 
 
 @group.command("list")
-@on_core
-async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
+@on_admin
+async def list_(admin: Admin, *, app: AnyApp = None, json: Json = False) -> None:
     """List the knowledge bases."""
-    only = await only_app(core, app)
-    owners = await core.store.applications.list_all() if only is None else [only]
-    bases = [(owner.name, base) for owner in owners for base in await core.store.knowledge.list_bases(owner.id)]
+    bases = await admin.knowledge_bases.all(app)
     if json:
         print_json(
             [
@@ -84,31 +75,30 @@ async def list_(core: Core, *, app: AnyApp = None, json: Json = False) -> None:
 
 
 @group.command()
-@on_core
-async def documents(core: Core, name: Name, *, app: App = "demo", json: Json = False) -> None:
+@on_admin
+async def documents(admin: Admin, name: Name, *, app: App = "demo", json: Json = False) -> None:
     """List the documents of a knowledge base."""
-    base = await _base(core, await the_app(core, app), name)
-    found = await core.store.knowledge.list_documents(base.app, base.id)
+    stored = await admin.knowledge_bases.documents(app, name)
     if json:
         print_json(
             [
                 {"source": one.source, "title": one.title, "kind": one.kind, "passages": one.passages, "root": one.root}
-                for one in found
+                for one in stored
             ]
         )
         return
-    folders = ("FOLDER",) if len({one.source for one in found}) < len(found) else ()
+    folders = ("FOLDER",) if len({one.source for one in stored}) < len(stored) else ()
     table(
         ("SOURCE", "TITLE", "PASSAGES", *folders),
-        [(one.source, one.title, one.passages, *(one.root for _ in folders)) for one in found],
+        [(one.source, one.title, one.passages, *(one.root for _ in folders)) for one in stored],
         nothing=f"{name!r} is empty.",
     )
 
 
 @group.command()
-@on_core
+@on_admin
 async def search(
-    core: Core,
+    admin: Admin,
     name: Name,
     query: Annotated[str, typer.Argument(metavar="QUERY", show_default=False)],
     *,
@@ -117,21 +107,20 @@ async def search(
     json: Json = False,
 ) -> None:
     """Show the passages that an agent would find for a question."""
-    base = await _base(core, await the_app(core, app), name)
-    found = await core.knowledge.search(base.app, [base.name], query, limit)
+    passages = await admin.knowledge_bases.search(app, name, query, limit)
     if json:
-        print_json([_found(passage) for passage in found])
+        print_json([_passage_json(passage) for passage in passages])
         return
-    for passage in found:
+    for passage in passages:
         place = " › ".join(part for part in (passage.title, passage.heading) if part)
         print_line(f"{passage.score:.2f}  {passage.source}  {place}", style="bold")
         print_line(f"{passage.text}\n")
-    if not found:
+    if not passages:
         print_note("No results.")
 
 
-def _found(passage: Passage) -> dict[str, str | float | None]:
-    """A passage as scripts read it; ``page`` is for documents that have pages."""
+def _passage_json(passage: Passage) -> dict[str, str | float | None]:
+    """A passage in ``--json`` output; ``page`` is reserved for documents with pages."""
     return {
         "document": passage.source,
         "heading": passage.heading,
@@ -142,10 +131,9 @@ def _found(passage: Passage) -> dict[str, str | float | None]:
 
 
 @group.command()
-@on_core
-@records_audit("knowledge remove", "name", "source")
+@on_admin
 async def remove(
-    core: Core,
+    admin: Admin,
     name: Name,
     source: Annotated[
         list[str] | None,
@@ -159,43 +147,18 @@ async def remove(
     json: Json = False,
 ) -> None:
     """Remove documents from a knowledge base, or the whole knowledge base."""
-    base = await _base(core, await the_app(core, app), name)
-    shelf = core.store.knowledge
-    documents = await shelf.list_documents(base.app, base.id)
-    if source:
-        removed = await shelf.delete_documents(base.app, base.id, [_named(one, documents) for one in source])
-    else:
-        removed = [one.source for one in documents]
-        await shelf.delete(base.app, base.id)
+    base, removed = await admin.knowledge_bases.remove(app, name, source or ())
     if json:
         print_json({"name": base.name, "removed": removed})
     else:
         print_line(f"Removed {_count(len(removed), 'document')} from {base.name!r}.")
 
 
-def _named(name: str, documents: Sequence[Document]) -> tuple[str, str]:
-    """Folder and source of the document that ``name`` means: its source, or where that lies."""
-    found = {(one.root, one.source) for one in documents if name in {one.source, f"{one.root}/{one.source}"}}
-    if not found:
-        raise NotFound(noun="document", ref=name)
-    if len(found) > 1:
-        places = ", ".join(sorted(f"{root}/{source}" for root, source in found))
-        raise Invalid(field="SOURCE", rule="type", detail=f"{name!r} is in several folders; specify one of {places}")
-    return found.pop()
-
-
-async def _base(core: Core, app: Application, name: str) -> KnowledgeBase:
-    base = await core.store.knowledge.get(app.id, name)
-    if base is None:
-        raise NotFound(noun="knowledge", ref=name)
-    return base
-
-
 def _size(base: KnowledgeBase) -> dict[str, int]:
     return {"documents": base.documents, "passages": base.passages}
 
 
-def _as_json(name: str, app: Application, report: IngestReport) -> dict[str, object]:
+def _report_json(name: str, app: Application, report: IngestReport) -> dict[str, object]:
     return {
         "app": app.name,
         "name": name,
@@ -219,12 +182,12 @@ def _print(name: str, report: IngestReport) -> None:
         (len(report.removed), "removed"),
         (len(report.skipped), "skipped"),
     ]
-    said = ", ".join(f"{count} {what}" for count, what in counts if count) or "no documents found"
-    print_line(f"{name}: {said}; {_count(report.passages, 'passage')} written")
+    summary = ", ".join(f"{count} {outcome}" for count, outcome in counts if count) or "no documents found"
+    print_line(f"{name}: {summary}; {_count(report.passages, 'passage')} written")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _short(name: str, width: int = 40) -> str:

@@ -1,4 +1,4 @@
-"""A turn on the screen: for people, for a pipe, for programs."""
+"""Prints a turn: for a terminal, for a pipe, or as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from palaver.core.turn import SEARCH_TOOL
 from palaver.core.types import Agent, File, RunEnded, Status, Text, Thinking, ToolCall, ToolResult
 
 ONE_LINE = 100
-"""Characters of a tool's arguments or result that are shown."""
+"""Maximum characters of a tool's arguments or result to print."""
 
 
 class TurnPrinter(Protocol):
@@ -29,7 +29,7 @@ class TurnPrinter(Protocol):
 
 
 class TerminalPrinter:
-    """For people: text as it comes, thinking dimmed, one dim line for every tool call."""
+    """For a terminal: text as it arrives, thinking dimmed, one dim line per tool call."""
 
     def __init__(self) -> None:
         self._dim = False
@@ -70,7 +70,7 @@ class TerminalPrinter:
         print_line(f"Continue with: palaver chat {agent.name!r} --conversation {conversation}", style="dim")
 
     def _write(self, text: str) -> None:
-        # A model's text must not steer the terminal.
+        # A model's text must not control the terminal.
         out.print(Styled(text.replace("\x1b", ""), style="dim" if self._dim else ""), end="", soft_wrap=True)
         self._at_start = text.endswith("\n")
 
@@ -90,7 +90,7 @@ class TerminalPrinter:
 
 
 class PlainPrinter(TerminalPrinter):
-    """For a pipe: the answer, nothing else."""
+    """For a pipe: only the answer."""
 
     def greeting(self, agent: Agent) -> None:
         pass
@@ -109,7 +109,7 @@ class PlainPrinter(TerminalPrinter):
 
 
 class JsonPrinter:
-    """For programs: one JSON object for every event."""
+    """For programs: one JSON object per event."""
 
     def __init__(self) -> None:
         self._open = "text"
@@ -138,16 +138,16 @@ class JsonPrinter:
 
 
 def in_one_line(call: ToolCall | None, result: ToolResult) -> str:
-    """A tool call and what came of it."""
+    """A tool call and its result."""
     arguments = call.arguments if call is not None else {}
-    asked = arguments.get("query") if result.name == SEARCH_TOOL else None
-    said = asked if isinstance(asked, str) else msgspec.json.encode(arguments).decode()
+    query = arguments.get("query") if result.name == SEARCH_TOOL else None
+    shown = query if isinstance(query, str) else msgspec.json.encode(arguments).decode()
     if result.name == SEARCH_TOOL and not result.error:
         sources = list(dict.fromkeys(entry["source"] for entry in _passages(result.data)))
-        found = f"{len(_passages(result.data))} from {', '.join(sources)}" if sources else "nothing found"
+        outcome = f"{len(_passages(result.data))} from {', '.join(sources)}" if sources else "nothing found"
     else:
-        found = f"{'failed: ' if result.error else ''}{_short(result.content)}"
-    return f"{result.name}({_short(said)}) → {found}"
+        outcome = f"{'failed: ' if result.error else ''}{_short(result.content)}"
+    return f"{result.name}({_short(shown)}) → {outcome}"
 
 
 def _passages(data: Any) -> list[dict[str, Any]]:

@@ -15,19 +15,19 @@ from rich.text import Text
 
 import palaver
 from palaver import app, server
-from palaver.cli.agent import named
-from palaver.cli.command import Data, DatabaseUrl, Json, on_core, records_audit, run
+from palaver.cli.agent import agent_json
+from palaver.cli.command import Data, DatabaseUrl, Json, actor, on_core, run
 from palaver.cli.errors import cannot_listen
-from palaver.cli.key import credential
+from palaver.cli.key import credential_json
 from palaver.cli.terminal import out, print_error, print_json, print_line, print_note
 from palaver.config import Settings, load
 from palaver.core.types import ApiKey
-from palaver.demo import APP, Demo, address, ensure_demo, remember_address, sample
+from palaver.demo import APP, Demo, address, ensure_demo, recreate_demo, remember_address, sample
 from palaver.logs import configure_logs
 from palaver.supervisor import receive_start
 
 FIRST = "snail"
-"""The dialect that a newcomer is shown first, as in the README."""
+"""The dialect of the first example, as in the README."""
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -54,8 +54,8 @@ def serve(
     database: DatabaseUrl = None,
 ) -> None:
     """Run the server. Ctrl-C or SIGTERM shuts down gracefully; a second one stops immediately."""
-    said = {"host": host, "port": port, "workers": workers, "data": data, "database_url": database}
-    settings = load(os.environ, said)
+    options = {"host": host, "port": port, "workers": workers, "data": data, "database_url": database}
+    settings = load(os.environ, options)
     configure_logs(settings)
     welcome = Welcome(settings)
     try:
@@ -68,12 +68,12 @@ def serve(
         raise typer.Exit(1) from None
     except KeyboardInterrupt:  # before it served
         raise typer.Exit(0) from None
-    except typer.Exit:  # SIGTERM, likewise
+    except typer.Exit:  # SIGTERM before it served
         raise typer.Exit(0) from None
 
 
 def worker() -> None:
-    """One of the processes of 'palaver serve --workers', which starts it and talks to it on its standard input."""
+    """A process of 'palaver serve --workers', started and controlled by it through standard input."""
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as end:
         orders = receive_start(end)
         if orders is None:
@@ -87,7 +87,6 @@ def worker() -> None:
 
 
 @on_core
-@records_audit("demo")
 async def demo(
     core: app.Core,
     *,
@@ -95,31 +94,31 @@ async def demo(
     json: Json = False,
 ) -> None:
     """Show the demo application, its credentials and commands to paste. Missing parts are created."""
-    known = {one.name for one in app.all_dialects()}
-    if dialect is not None and dialect not in known:
-        print_error(f"there is no dialect {dialect!r}; choose one of: {', '.join(sorted(known))}")
+    names = {one.name for one in app.all_dialects()}
+    if dialect is not None and dialect not in names:
+        print_error(f"there is no dialect {dialect!r}; choose one of: {', '.join(sorted(names))}")
         raise typer.Exit(2)
-    made = await ensure_demo(core, app.all_dialects(), again=True)
+    complete = await recreate_demo(core, app.all_dialects(), actor=actor())
     base_url = await address(core)
     if json:
         print_json(
             {
                 "base_url": base_url,
                 "app": APP,
-                "agent": None if made.agent is None else named(made.agent),
+                "agent": None if complete.agent is None else agent_json(complete.agent),
                 "credentials": {
-                    key.dialect: credential(APP, key, secret=True)
-                    for key in made.keys
+                    key.dialect: credential_json(APP, key, secret=True)
+                    for key in complete.keys
                     if dialect in {None, key.dialect}
                 },
             }
         )
         return
-    _show(made, base_url, dialect)
+    _show(complete, base_url, dialect)
 
 
 class Welcome:
-    """What a server says when it is up."""
+    """The message of a server that has started."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -128,21 +127,21 @@ class Welcome:
         self._model: str | None = None
 
     async def prepare(self, core: app.Core, address: str) -> None:
-        """Before the first connection: the demo, and where the server is, for other commands."""
+        """Before the first connection: create the demo, and store the server's address for other commands."""
         self._address = address
         await remember_address(core, address)
-        if self._settings.makes_demo:
+        if self._settings.creates_demo:
             self._demo = await ensure_demo(core, app.all_dialects())
         elif self._settings.demo is None:
-            await self._refuse_demo(core)
+            await self._explain_missing_demo(core)
 
-    async def _refuse_demo(self, core: app.Core) -> None:
+    async def _explain_missing_demo(self, core: app.Core) -> None:
         host = self._settings.host
         print_note(
             f"No demo was created: other machines can reach {host}. Set PALAVER_DEMO=true to create it anyway, or"
             f" PALAVER_DEMO=false to hide this message. Without --host {host}, the demo is local to this machine."
         )
-        if await core.store.applications.get(APP) is not None:
+        if any(one.name == APP for one in await core.admin().applications.all()):
             print_note(
                 f"The demo from an earlier start still exists and is served; delete it with 'palaver app delete {APP}'."
             )
@@ -158,7 +157,7 @@ class Welcome:
         _box(f"palaver {palaver.__version__}", facts)
         if self._demo.agent is None:
             return
-        if not out.is_terminal:  # secrets do not go into files and journals
+        if not out.is_terminal:  # secrets must not get into files and journals
             print_line("demo: 'palaver demo' shows its credentials and commands to paste")
             return
         _show(self._demo, self._address, FIRST)
@@ -173,13 +172,13 @@ def _model(settings: Settings) -> str:
 
 
 def _show(demo: Demo, base_url: str, dialect: str | None) -> None:
-    """Each credential, or that of the dialect, and what to paste."""
+    """Every credential, or that of one dialect, each with a command to paste."""
     for key in (key for key in demo.keys if dialect in {None, key.dialect}):
         _box(f"{APP}: {key.dialect}", [("id", key.id), ("secret", key.secret), *_state(key)])
         example = sample(demo, key, base_url)
         if example is not None:
-            speaks = next(one for one in app.all_dialects() if one.name == key.dialect)
-            print_line(f"{speaks.curl(example)}\n")
+            its_dialect = next(one for one in app.all_dialects() if one.name == key.dialect)
+            print_line(f"{its_dialect.curl(example)}\n")
 
 
 def _state(key: ApiKey) -> list[tuple[str, str]]:
@@ -187,7 +186,7 @@ def _state(key: ApiKey) -> list[tuple[str, str]]:
 
 
 def _box(title: str, facts: list[tuple[str, str]]) -> None:
-    """A panel on a terminal, in a pipe one line for each fact."""
+    """A panel on a terminal, one line per fact in a pipe."""
     if not out.is_terminal:
         print_line(title)
         for name, value in facts:

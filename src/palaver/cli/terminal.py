@@ -1,6 +1,6 @@
-"""What commands print: answers on standard output, everything else on standard error.
+"""Output of commands: results on standard output, everything else on standard error.
 
-For people on a terminal in colour and with tables; in a pipe plain lines, columns apart by tabs.
+On a terminal with colours and tables; in a pipe as plain lines, with columns separated by tabs.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from rich.table import Table
 from rich.text import Text
 
 WHOLE = frozenset({"ID", "UID", "SECRET", "NAME", "APP", "SETTING", "SOURCE"})
-"""Columns whose cells are copied or typed again: never broken over two lines."""
+"""Columns whose cells are meant to be copied: never wrapped."""
 
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(markup=False, highlight=False, emoji=False, stderr=True)
 
 
 def prepare() -> None:
-    """Let no character of an answer break a command on a terminal that cannot show it."""
+    """Escape characters that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def print_line(text: str = "", style: str = "") -> None:
-    """A line of the answer."""
+    """Print a line of the result."""
     if out.is_terminal:
         out.print(Text(text, style=style), soft_wrap=True)
-    else:  # as it is: rich would make spaces of tabs
+    else:  # unchanged: rich would convert tabs to spaces
         out.file.write(f"{text}\n")
 
 
 def print_json(value: Any) -> None:
-    """The answer for a script: one line."""
+    """Print the result as one line of JSON."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()
 
 
 def print_note(text: str) -> None:
-    """Something to know that is not the answer."""
+    """Print a hint that is not part of the result."""
     err.print(Text(text, style="yellow"), soft_wrap=True)
 
 
 def print_error(text: str) -> None:
-    """What went wrong, in one line."""
+    """Print an error message on one line."""
     err.print(Text(f"palaver: {' / '.join(text.split(chr(10)))}", style="red"), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, nothing: str) -> None:
-    """``rows``, or the line ``nothing`` on standard error when there are none."""
+    """Print ``rows``, or ``nothing`` on standard error if there are none."""
     if not rows:
         print_note(nothing)
     elif out.is_terminal:
         drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for column in columns:  # what is copied must be whole, also where the terminal is narrow
+        for column in columns:  # cells to copy stay whole, even on a narrow terminal
             drawn.add_column(column, no_wrap=column in WHOLE, overflow="ignore" if column in WHOLE else "fold")
         for row in rows:
             drawn.add_row(*(format_cell(cell) for cell in row))
@@ -72,7 +72,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, nothing: 
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
-    """How wide a table must be for its whole columns, and a word of every other one."""
+    """The table's minimum width: unwrapped columns in full, 8 characters of every other one."""
     width = 0
     for number, column in enumerate(columns):
         cells = [cell_len(format_cell(row[number])) for row in rows] if column in WHOLE else [8]
@@ -85,7 +85,7 @@ def day(at: datetime) -> str:
 
 
 def moment(at: datetime) -> str:
-    """To the minute, in UTC."""
+    """Date and time to the minute, in UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 

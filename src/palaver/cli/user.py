@@ -1,9 +1,9 @@
-"""``palaver user``: what is kept of one end user, handed out or removed."""
+"""``palaver user``: export or delete the data of one end user."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -11,21 +11,18 @@ from typing import Annotated, BinaryIO
 import msgspec
 import typer
 
-from palaver.app import Core
-from palaver.cli.command import Json, OnlyApp, Yes, on_core, records_audit, the_only_app
+from palaver.cli.command import Json, OnlyApp, Yes, on_admin, only_application
 from palaver.cli.terminal import print_json, print_line, print_note
-from palaver.core.problems import NotFound
-from palaver.store.files import PIECE_BYTES
+from palaver.core.admin.admin import Admin
 
 group = typer.Typer(name="user", help="Export or delete all data stored about an end user.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="USER", help="End user's name or issued uid.", show_default=False)]
 
 
 @group.command()
-@on_core
-@records_audit("user forget")
+@on_admin
 async def forget(
-    core: Core,
+    admin: Admin,
     user: Name,
     *,
     app: OnlyApp = None,
@@ -34,8 +31,7 @@ async def forget(
 ) -> None:
     """Permanently delete an end user with conversations, messages, files, tokens and subscriptions. Answers in
     progress are stopped."""
-    owner = await the_only_app(core, app)
-    removed = await core.store.user_data.delete(owner.id, await core.store.users.find(owner.id, user))
+    removed = await admin.users.forget(await only_application(admin, app), user)
     if json:
         print_json({"user": user, "removed": removed})
         return
@@ -44,9 +40,9 @@ async def forget(
 
 
 @group.command()
-@on_core
+@on_admin
 async def export(
-    core: Core,
+    admin: Admin,
     user: Name,
     *,
     app: OnlyApp = None,
@@ -68,29 +64,25 @@ async def export(
     json: Json = False,  # noqa: ARG001  it is JSON in any case
 ) -> None:
     """Export all data stored about an end user as JSON Lines: user, conversations, messages, files."""
-    owner = await the_only_app(core, app)
-    one = await core.store.users.find(owner.id, user)
-    if one is None:
-        raise NotFound(noun="user", ref=user)
+    owner, end_user = await admin.users.get(await only_application(admin, app), user)
     lines = 0
     with _opened(output) as out:
-        async for entry in core.store.user_data.export(owner.id, one):
+        async for entry in admin.users.export(owner, end_user):
             out.write(msgspec.json.encode(entry) + b"\n")
             lines += 1
             if files is not None and entry["type"] == "file":
-                await _write_file(core, owner.id, entry["key"], files / str(entry["id"]))
+                await _write_file(await admin.users.file(owner, entry["key"]), files / str(entry["id"]))
     if output is not None:
         print_note(f"Wrote {lines} lines to {output}.")
 
 
-async def _write_file(core: Core, app: int, key: str, place: Path) -> None:
-    file = await core.store.files.get(app, key)
-    if file is None:  # removed meanwhile
+async def _write_file(content: AsyncIterator[bytes] | None, path: Path) -> None:
+    if content is None:  # deleted since it was listed
         return
-    _make_folder(place.parent)
-    with _opened(place) as out:
-        for start in range(0, file.size, PIECE_BYTES):
-            out.write(await core.store.files.content(file, start=start, length=PIECE_BYTES))
+    _make_folder(path.parent)
+    with _opened(path) as out:
+        async for chunk in content:
+            out.write(chunk)
 
 
 def _make_folder(folder: Path) -> None:

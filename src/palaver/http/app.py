@@ -1,4 +1,4 @@
-"""The ASGI application: serves one request from its first byte to its last."""
+"""The ASGI application: routes and admits a request, calls its handler, and sends the response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from palaver.core.fair_semaphore import set_owner
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
 from palaver.core.redaction import redact_url
 from palaver.core.types import ANONYMOUS, ApiKey, Principal, Token
-from palaver.http.body import FREE_BYTES, BodyReader, BodyTooSlow, IncompleteBody, RequestBody
+from palaver.http.body import UNBUDGETED_BYTES, BodyReader, BodyTooSlow, RequestBody
 from palaver.http.docs import Docs
 from palaver.http.home import home
 from palaver.http.metrics import MEDIA_TYPE, Metrics
@@ -27,10 +27,10 @@ from palaver.http.stream import EventStream, HeartbeatTimer, Receive, Send
 from palaver.wire.contract import Dialect, Headers, Request, Response, Services, StreamingResponse, request_id
 from palaver.wire.framing import compact_json
 
-MAX_LOGGED_PATH = 300
-_COMMON_EXPOSED = ("X-Request-ID", "Idempotency-Replayed")
+MAX_LOGGED_PATH_CHARS = 300
+_COMMON_EXPOSED_HEADERS = ("X-Request-ID", "Idempotency-Replayed")
 """Headers of every dialect that browser scripts may read."""
-_METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
+_ALLOWED_METHODS = "HEAD, GET, POST, PUT, DELETE, OPTIONS"
 _STREAM_HEADERS = (("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
 
 log = structlog.get_logger("palaver.http")
@@ -39,7 +39,7 @@ Scope = dict[str, Any]
 
 
 class App:
-    """Routes, admits and responds. ``ready`` returns why the server is not ready, ``None`` if it is."""
+    """The ASGI application. ``ready`` returns why the server is not ready, ``None`` if it is."""
 
     def __init__(
         self,
@@ -56,7 +56,10 @@ class App:
         language: str,
     ) -> None:
         self._dialects = dialects
-        self._exposed = (*(name for dialect in dialects for name in dialect.id_headers), *_COMMON_EXPOSED)
+        self._exposed_headers = (
+            *(name for dialect in dialects for name in dialect.id_headers),
+            *_COMMON_EXPOSED_HEADERS,
+        )
         self._router = Router(dialects)
         self._docs = Docs(dialects, site_url)
         self._services = services
@@ -74,23 +77,26 @@ class App:
         if scope["type"] != "http":
             return
         exchange = _Exchange(scope, receive, send)
-        exchange.exposed = self._exposed
+        exchange.exposed_headers = self._exposed_headers
         if exchange.method == "OPTIONS" and exchange.malformed is None:
-            await exchange.reply(Response(status=204, headers=(("Allow", _METHODS),)))
+            await exchange.reply(Response(status=204, headers=(("Allow", _ALLOWED_METHODS),)))
             return
-        if (probe := await self._probe(exchange)) is not None:
-            await exchange.reply(probe)
+        if (response := await self._builtin_response(exchange)) is not None:
+            await exchange.reply(response)
             return
         match = self._router.match(exchange.method, exchange.raw_path)
-        exchange.exposed = (*self._exposed, *(() if match.dialect is None else match.dialect.cors_exposed_headers))
+        exchange.exposed_headers = (
+            *self._exposed_headers,
+            *(() if match.dialect is None else match.dialect.cors_exposed_headers),
+        )
         set_owner(None)
         structlog.contextvars.clear_contextvars()  # a pipelined request starts in its predecessor's context
         structlog.contextvars.bind_contextvars(**self._process, trace=exchange.trace)
-        if exchange.id != exchange.trace:
-            structlog.contextvars.bind_contextvars(request_id=exchange.id)
+        if exchange.request_id != exchange.trace:
+            structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         try:
             await self._serve(exchange, match)
-        except (IncompleteBody, CallerDisconnected):
+        except CallerDisconnected:
             return
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -111,9 +117,9 @@ class App:
             with self._revocations.watch(principal, exchange.abort, since=exchange.changes_seen):
                 await exchange.reply(response)
         except Problem as problem:  # raised in the middle of a streamed response
-            log.warning("answer broken off", problem=problem.to_dict())
+            log.warning("response aborted", problem=problem.to_dict())
         finally:
-            self._body_reader.answers.release(_budget_key(principal), exchange.held_bytes)
+            self._body_reader.responses.release(_budget_key(principal), exchange.held_bytes)
 
     async def _respond(self, exchange: _Exchange, match: RouteMatch) -> tuple[Response | StreamingResponse, Principal]:
         """The response and its principal. The request body is closed on return."""
@@ -150,8 +156,6 @@ class App:
             if exchange.revoked is None:
                 raise
             return self._refuse(exchange.revoked, request, match, admitted.key), ANONYMOUS
-        except IncompleteBody:
-            raise
         except Exception as error:
             log.exception("request failed", method=exchange.method, path=_loggable_path(exchange, match))
             problem = Internal(reason="unforeseen", detail=type(error).__name__)
@@ -204,9 +208,9 @@ class App:
         if (
             isinstance(response, Response)
             and task is not None
-            and (size := max(len(response.body), response.buffered_bytes)) > FREE_BYTES
+            and (size := max(len(response.body), response.buffered_bytes)) > UNBUDGETED_BYTES
         ):
-            self._body_reader.answers.take(principal.key, size)
+            self._body_reader.responses.take(principal.key, size)
             exchange.held_bytes = size
         return response
 
@@ -217,9 +221,9 @@ class App:
             return Response(status=404, body=compact_json({"error": "not found", "path": request.path}))
         response = match.dialect.refuse(cast("AnyProblem", problem), request, key)
         if isinstance(problem, Internal) or response.status >= 500:
-            log.warning("refused", problem=_loggable_problem(problem), status=response.status)
+            log.warning("request refused", problem=_loggable_problem(problem), status=response.status)
         else:
-            log.info("refused", problem=_loggable_problem(problem), status=response.status)
+            log.info("request refused", problem=_loggable_problem(problem), status=response.status)
         if isinstance(problem, NotFound) and problem.noun == "method":
             allow = ", ".join((*match.allowed, *(["HEAD"] if "GET" in match.allowed else []), "OPTIONS"))
             return Response(
@@ -234,17 +238,18 @@ class App:
         replayed = (("Idempotency-Replayed", "true"),) if response.replayed else ()
         await exchange.start(200, response.media_type, (*_STREAM_HEADERS, *response.headers, *replayed))
         stream = EventStream(response.reader, response.encoder, exchange.send)
-        self._heartbeats.open.add(stream)
+        self._heartbeats.streams.add(stream)
         try:
-            with self._revocations.watch(principal, lambda _: stream.end(), since=exchange.changes_seen):
+            with self._revocations.watch(principal, lambda _: stream.stop(), since=exchange.changes_seen):
                 if await stream.follow(exchange.receive, self._heartbeats.heartbeat_s):
                     await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._heartbeats.open.discard(stream)
+            self._heartbeats.streams.discard(stream)
 
     # Outside every dialect ------------------------------------------------------------------------------------------
 
-    async def _probe(self, exchange: _Exchange) -> Response | None:
+    async def _builtin_response(self, exchange: _Exchange) -> Response | None:
+        """The home page, a health check, the metrics or the documentation; ``None`` for any other path."""
         if exchange.method not in {"GET", "HEAD"} or exchange.malformed is not None:
             return None
         match exchange.raw_path:
@@ -272,7 +277,7 @@ class App:
         self._metrics.requests.labels(dialect, route, str(status)).inc()
         if exchange.app is not None:
             self._metrics.count_request(exchange.app, status)
-        self._metrics.seconds.labels(dialect, route).observe(exchange.first_byte_at - exchange.started)
+        self._metrics.request_seconds.labels(dialect, route).observe(exchange.first_byte_at - exchange.started)
         log.info(
             "request",
             method=exchange.method,
@@ -293,7 +298,7 @@ def _verify(dialect: Dialect, request: Request, key: ApiKey | None, token: Token
         return dialect.verify(request, versions[1], token)
 
 
-def _ignore() -> None:
+def _do_nothing() -> None:
     """No listener."""
 
 
@@ -336,7 +341,7 @@ def _loggable_path(exchange: _Exchange, match: RouteMatch) -> str:
     """The path if a route serves it, its template if it contains a capability; otherwise the path, redacted."""
     if any(route.secret_path for route in match.routes):
         return match.routes[0].path
-    return exchange.raw_path[:MAX_LOGGED_PATH] if match.routes else redact_url(exchange.raw_path)
+    return exchange.raw_path[:MAX_LOGGED_PATH_CHARS] if match.routes else redact_url(exchange.raw_path)
 
 
 def _loggable_problem(problem: Problem) -> dict[str, Any]:
@@ -353,7 +358,7 @@ def _loggable_problem(problem: Problem) -> dict[str, Any]:
 
 
 class _Exchange:
-    """One request and its connection."""
+    """One HTTP exchange: a request and its response, with the state of both."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
@@ -362,7 +367,7 @@ class _Exchange:
         self.target: str = scope.get("target") or self.raw_path + (f"?{self.query}" if self.query else "")
         self.malformed: tuple[int, str] | None = scope.get("malformed")
         """For a malformed request: the response status and the reason."""
-        self.mark_verified: Callable[[], None] = scope.get("verified", _ignore)
+        self.mark_verified: Callable[[], None] = scope.get("verified", _do_nothing)
         """Called once the caller is authenticated."""
         self.app: int | None = None
         """The caller's application, once authenticated."""
@@ -380,13 +385,13 @@ class _Exchange:
         """The credential change counter at the time of the credential lookup."""
         self.held_bytes = 0
         """Bytes of the response that count against the budget until it is sent."""
-        self.exposed: tuple[str, ...] = _COMMON_EXPOSED
+        self.exposed_headers: tuple[str, ...] = _COMMON_EXPOSED_HEADERS
         """The response headers that browser scripts may read (CORS)."""
         self.started = self.first_byte_at = time.perf_counter()
         self.headers = Headers(scope["headers"])
         self.now = time.time()
         caller_id = request_id(self.headers)
-        self.id = self.trace if caller_id is None else self.headers["x-request-id"]
+        self.request_id = self.trace if caller_id is None else self.headers["x-request-id"]
         """The caller's request ID, or ours; returned in ``X-Request-ID``."""
         self._scope = scope
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -439,7 +444,7 @@ class _Exchange:
         if self.close_connection:
             pairs.append(("Connection", "close"))
         if all(name.lower() != "x-request-id" for name, _ in headers):
-            pairs.append(("X-Request-ID", self.id))
+            pairs.append(("X-Request-ID", self.request_id))
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pairs, *headers, *self._cors())]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 
@@ -449,22 +454,22 @@ class _Exchange:
         content_length = () if bodiless or size is None else (("Content-Length", str(size)),)
         extra_headers = _STREAM_HEADERS if response.chunks else content_length
         await self.start(response.status, "" if bodiless else response.media_type, (*extra_headers, *response.headers))
-        for piece in response.chunks:
-            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        for chunk in response.chunks:
+            await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
         if response.body_iterator is not None and self.method != "HEAD":
-            await self._send_pieces(response.body_iterator)
+            await self._send_body_iterator(response.body_iterator)
         await self.send({"type": "http.response.body", "body": response.body, "more_body": False})
 
-    async def _send_pieces(self, pieces: AsyncIterator[bytes]) -> None:
-        """Send ``pieces`` as they are read, until the caller disconnects."""
-        watch = asyncio.create_task(self.watch(None))
+    async def _send_body_iterator(self, body_iterator: AsyncIterator[bytes]) -> None:
+        """Send the chunks as they are read. Raises ``CallerDisconnected``."""
+        disconnect_watch = asyncio.create_task(self.watch(None))
         try:
-            async for piece in pieces:
-                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            async for chunk in body_iterator:
+                await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if self.disconnected.done():
-                    raise IncompleteBody
+                    raise CallerDisconnected
         finally:
-            watch.cancel()
+            disconnect_watch.cancel()
 
     def _cors(self) -> list[tuple[str, str]]:
         """CORS headers. Any origin may call: the key protects, in a header that browsers never add by themselves."""
@@ -474,11 +479,11 @@ class _Exchange:
         headers = [
             ("Access-Control-Allow-Origin", origin),
             ("Access-Control-Allow-Credentials", "true"),
-            ("Access-Control-Expose-Headers", ", ".join(self.exposed)),
+            ("Access-Control-Expose-Headers", ", ".join(self.exposed_headers)),
             ("Vary", "Origin"),
         ]
         if self.method == "OPTIONS":
-            headers.append(("Access-Control-Allow-Methods", _METHODS))
+            headers.append(("Access-Control-Allow-Methods", _ALLOWED_METHODS))
             headers.append(("Access-Control-Max-Age", "86400"))
             if (requested_headers := self.headers.get("access-control-request-headers")) is not None:
                 headers.append(("Access-Control-Allow-Headers", requested_headers))

@@ -1,4 +1,4 @@
-"""What is at ``/``: what this is, and where to go from here."""
+"""The home page ``/``: links to documentation, health checks and metrics, and the list of dialects."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import palaver
 from palaver.wire.contract import Dialect, Headers, Response
 from palaver.wire.framing import compact_json
 
-_PLACES = (
+_LINKS = (
     ("docs", "The API, to read and to try out"),
     ("openapi.json", "The same for programs: OpenAPI 3.1"),
     ("healthz", "Whether the process is alive"),
     ("readyz", "Whether it can work"),
     ("metrics", "Figures for Prometheus"),
 )
-"""Paths below ``/``, and what they are for."""
-_POLICY = (
+"""(path, description) of each link."""
+_CSP = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 )
 _HEADERS = (
-    ("Content-Security-Policy", _POLICY),
+    ("Content-Security-Policy", _CSP),
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-cache"),
     ("Vary", "Accept"),
@@ -30,7 +30,7 @@ _HEADERS = (
 
 
 def home(dialects: Sequence[Dialect], headers: Headers) -> Response:
-    """A page for people, a document for whoever asks for JSON."""
+    """An HTML page, or JSON if the client accepts it and not HTML."""
     accept = headers.get("accept", "").lower()
     if "application/json" in accept and "text/html" not in accept:
         return Response(body=compact_json(_document(dialects)), headers=_HEADERS)
@@ -41,14 +41,14 @@ def _document(dialects: Sequence[Dialect]) -> dict[str, object]:
     return {
         "name": "palaver",
         "version": palaver.__version__,
-        "places": {place: f"/{place}" for place, _ in _PLACES},
+        "places": {path: f"/{path}" for path, _ in _LINKS},
         "dialects": {dialect.name: list(dialect.prefixes) for dialect in dialects},
     }
 
 
 def _page(dialects: Sequence[Dialect]) -> str:
-    places = "\n".join(f'<dt><a href="{place}">/{place}</a></dt><dd>{escape(what)}</dd>' for place, what in _PLACES)
-    rows = "\n".join(
+    links = "\n".join(f'<dt><a href="{path}">/{path}</a></dt><dd>{escape(text)}</dd>' for path, text in _LINKS)
+    dialect_list = "\n".join(
         f'<dt><a href="docs?dialect={dialect.name}">{dialect.name}</a></dt>'
         f"<dd><code>{escape(' '.join(dialect.prefixes))}</code></dd>"
         for dialect in dialects
@@ -72,11 +72,11 @@ dd {{ margin: 0 }}
 <h1>palaver <small>{escape(palaver.__version__)}</small></h1>
 <p>An agent server: it answers through several vendors' chat APIs, and one of its own.</p>
 <dl>
-{places}
+{links}
 </dl>
 <h2>Dialects</h2>
 <dl>
-{rows}
+{dialect_list}
 </dl>
 <p>Credentials, agents and settings are the operator's: <code>palaver --help</code> on this machine.</p>
 </body>

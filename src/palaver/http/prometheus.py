@@ -1,4 +1,4 @@
-"""Prometheus' text format: several processes' metrics added up to one."""
+"""Merges the metrics of several processes, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = structlog.get_logger("palaver.supervisor")
 
 @dataclass(slots=True, kw_only=True)
 class _MetricFamily:
-    """A metric: the lines that introduce it, and its samples by name and labels."""
+    """One metric. ``head``: its HELP and TYPE lines; ``samples``: its values by name and labels, as in the text."""
 
     head: list[str] = field(default_factory=list[str])
     gauge: bool = False
@@ -20,26 +20,26 @@ class _MetricFamily:
 
 
 def merge_metrics(texts: Iterable[bytes]) -> bytes:
-    """One text in Prometheus' format in which each sample is the sum of those with its name and labels."""
+    """The sum of ``texts``: samples with the same name and labels are added."""
     families: dict[str, _MetricFamily] = {}
     for text in texts:
-        for name, family in _read(text).items():
+        for name, family in _parse(text).items():
             total = families.setdefault(name, _MetricFamily(head=family.head, gauge=family.gauge))
             for sample, value in family.samples.items():
                 total.samples[sample] = total.samples.get(sample, 0.0) + value
-    return _written(families)
+    return _format(families)
 
 
 def without_gauges(text: bytes) -> bytes:
-    """What still counts of a process that is gone, so that no sum ever falls: Prometheus would take that for a restart
-    of all, and count everything again."""
-    return _written({name: family for name, family in _read(text).items() if not family.gauge})
+    """The counters and histograms of ``text``. Those of an exited process stay in the total: a counter that decreases
+    looks like a restart to Prometheus."""
+    return _format({name: family for name, family in _parse(text).items() if not family.gauge})
 
 
-def _read(text: bytes) -> dict[str, _MetricFamily]:
+def _parse(text: bytes) -> dict[str, _MetricFamily]:
     families: dict[str, _MetricFamily] = {}
     family = _MetricFamily()
-    for line in filter(None, text.decode().split("\n")):  # a label may have what else ends a line
+    for line in filter(None, text.decode().split("\n")):  # a label value may contain other line separators
         match line.split(" ", 3):
             case ["#", "HELP" | "TYPE" as what, name, rest]:
                 family = families.setdefault(name, _MetricFamily())
@@ -51,7 +51,7 @@ def _read(text: bytes) -> dict[str, _MetricFamily]:
     return families
 
 
-def _written(families: dict[str, _MetricFamily]) -> bytes:
+def _format(families: dict[str, _MetricFamily]) -> bytes:
     lines: list[str] = []
     for family in families.values():
         lines += family.head

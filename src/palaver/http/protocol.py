@@ -26,25 +26,25 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from palaver.http.connections import ConnectionLimits, Connections, end_by_reset
-from palaver.http.heads import normalize_head, origin_form, split_target, wrong_host
+from palaver.http.connections import ConnectionLimits, Connections, set_reset_on_close
+from palaver.http.heads import host_error, normalize_head, origin_form, split_target
 from palaver.wire.framing import compact_json
 
 MAX_HEAD_BYTES = 65_536
 """Maximum size of a request head, in bytes."""
-TOO_LARGE = "the head has more than 64 KiB"
-NO_HTTP = "it does not begin with a request line of HTTP/1.1"
+HEAD_TOO_LARGE = "the head has more than 64 KiB"
+NOT_HTTP = "it does not begin with a request line of HTTP/1.1"
 MAX_WRITE_BYTES = 65_536
 """Maximum bytes passed to the socket at a time."""
-CHUNKED_BYTES = 4096
+CHUNKED_PARSE_BYTES = 4096
 """Bytes of a chunked body parsed at a time: every chunk has a cost, however small."""
-MAX_QUEUED = 16
-"""Maximum requests in one read after a chunked body."""
-DISCARDING_S = 30.0
+MAX_PIPELINED_REQUESTS = 16
+"""Maximum number of requests in one read after a chunked body."""
+DISCARD_TIMEOUT_S = 30.0
 """Seconds to receive the rest of a body that the handler no longer reads."""
-LINGERING_S = 2.0
+LINGER_TIMEOUT_S = 2.0
 """Seconds that a connection stays open after its last response, so that a client still sending can read it."""
-HALF_CLOSED_S = 1.0
+HALF_CLOSED_TIMEOUT_S = 1.0
 """Seconds to respond to a client that has half-closed the connection."""
 
 log = structlog.get_logger("palaver.http")
@@ -113,7 +113,7 @@ class HttpProtocol(HttpToolsProtocol):
         """A client that half-closes may still read. One that follows a stream, or has sent nothing, is gone."""
         if self._in_body or self._discarding or not self._responding or self.cycle.response_started:
             return None
-        self._set_timer(HALF_CLOSED_S, self.transport.close)
+        self._set_timer(HALF_CLOSED_TIMEOUT_S, self.transport.close)
         self.cycle.keep_alive = False
         return True
 
@@ -155,7 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._scanned = len(self._buffer)
         if self._scanned > MAX_HEAD_BYTES:
             self._request_line = _REQUEST_LINE.match(bytes(self._buffer))
-            self._reject(431, TOO_LARGE)
+            self._reject(431, HEAD_TOO_LARGE)
 
     def _parse(self, data: bytes, start: int = 0) -> None:
         """Feed the parser as much as allowed now; buffer the rest."""
@@ -176,7 +176,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _feed_body(self, data: bytes, start: int) -> int:
         """Parse the body that continues at ``start``; return the end offset."""
-        end = min(len(data), start + (self._body_remaining or CHUNKED_BYTES))
+        end = min(len(data), start + (self._body_remaining or CHUNKED_PARSE_BYTES))
         if self._body_remaining:
             self._feed(data[start:end])
             return end
@@ -199,7 +199,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Continue parsing after other connections have had their turn; pause reading until then."""
         self._deferred = (data, start)
         self.flow.pause_reading()
-        self._connections.later(self._parse_deferred)
+        self._connections.defer(self._parse_deferred)
 
     def _parse_deferred(self) -> None:
         deferred, self._deferred = self._deferred, None
@@ -220,18 +220,18 @@ class HttpProtocol(HttpToolsProtocol):
         complete_head = end >= 4
         if (end if complete_head else len(data)) - start > MAX_HEAD_BYTES:
             self._request_line = _REQUEST_LINE.match(data, start)
-            self._reject(431, TOO_LARGE)
+            self._reject(431, HEAD_TOO_LARGE)
             return -1
         if not complete_head:
             self._buffer += data[start:]
             self._scanned = len(self._buffer)
             if not self._may_be_head():
-                self._reject(400, NO_HTTP)
+                self._reject(400, NOT_HTTP)
             return -1
         line_end = data.find(b"\r\n", start)
         self._request_line = _REQUEST_LINE.fullmatch(data, start, line_end)
         if self._request_line is None:
-            self._reject(400, NO_HTTP)
+            self._reject(400, NOT_HTTP)
             return -1
         self._clear_timer()
         self._feed(normalize_head(self._request_line, data[line_end:end]))
@@ -277,7 +277,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self.flow.pause_reading()
         if self._connections.pipelined > self._limits.max_pipelined:
-            log.warning("too much is pipelined", peer=self.peer, bytes=self._connections.pipelined)
+            log.warning("pipelining limit exceeded", peer=self.peer, bytes=self._connections.pipelined)
             self.transport.abort()
 
     # Parser callbacks -----------------------------------------------------------------------------------------------
@@ -290,8 +290,8 @@ class HttpProtocol(HttpToolsProtocol):
         chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
         self._body_remaining = int(length) if length.isdigit() and not chunked else 0
         self._tail = b""
-        host_error = wrong_host([value for name, value in self.headers if name == b"host"], version)
-        malformed = (400, host_error) if host_error else None
+        malformed_host = host_error([value for name, value in self.headers if name == b"host"], version)
+        malformed = (400, malformed_host) if malformed_host else None
         self._start(
             method, version, malformed=malformed, keep_alive=version != "1.0" and self.parser.should_keep_alive()
         )
@@ -337,7 +337,7 @@ class HttpProtocol(HttpToolsProtocol):
         existing, self.cycle = self.cycle, self._new_cycle(version, keep_alive=keep_alive and malformed is None)
         if existing is None or existing.response_complete:
             self._start_asgi_task(self.cycle, self.app)
-        elif len(self.pipeline) < MAX_QUEUED:
+        elif len(self.pipeline) < MAX_PIPELINED_REQUESTS:
             self.pipeline.appendleft((self.cycle, self.app))
         else:
             self.transport.abort()
@@ -369,7 +369,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._deferred is None:
             self.flow.resume_reading()
         if self._in_body:
-            self._set_timer(DISCARDING_S, self.transport.close)
+            self._set_timer(DISCARD_TIMEOUT_S, self.transport.close)
         else:
             self._next_request()
 
@@ -406,7 +406,7 @@ class HttpProtocol(HttpToolsProtocol):
         sent = self._written - pending
         min_bytes = self._limits.min_rate * self._limits.write_timeout_s
         if sent < self._write_target and sent - self._sent_at_check < min_bytes:
-            log.info("reader took nothing", peer=self.peer, seconds=self._limits.write_timeout_s, pending=pending)
+            log.info("client too slow", peer=self.peer, seconds=self._limits.write_timeout_s, pending=pending)
             self.transport.abort()
         elif pending:
             self._sent_at_check, self._write_target = sent, self._written
@@ -421,7 +421,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._discarding = True
         self._set_buffer(b"")
         self.flow.resume_reading()
-        self._set_timer(LINGERING_S, self.transport.close)
+        self._set_timer(LINGER_TIMEOUT_S, self.transport.close)
         if self.transport.can_write_eof():
             with suppress(OSError):
                 self.transport.write_eof()
@@ -471,7 +471,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _reject_without_app(self, status: int, reason: str) -> None:
         trace = uuid4().hex
-        log.info("no request", peer=self.peer, reason=reason, status=status, trace=trace)
+        log.info("invalid HTTP request", peer=self.peer, reason=reason, status=status, trace=trace)
         body = compact_json({"error": "bad request", "detail": reason, "trace": trace})
         head = (
             b"content-type: application/json\r\nconnection: close\r\n"
@@ -521,13 +521,13 @@ class ResponseCycle(RequestResponseCycle):
             self.response_started = True
             return
         assert message["type"] == "http.response.body", message["type"]
-        assert not self.response_complete, "something is written after the end"
+        assert not self.response_complete, "the response is complete already"
         body, more = message.get("body", b""), message.get("more_body", False)
         if not self._bodiless:
             await self._write_body(body, more=more)
         if not more and not self.disconnected:
             if self._http_10 and self._length_unknown:
-                end_by_reset(self.transport, on=False)
+                set_reset_on_close(self.transport, on=False)
             self._end()
 
     def _head(self, status: int, headers: Any) -> bytes:
@@ -546,15 +546,14 @@ class ResponseCycle(RequestResponseCycle):
                 case _:
                     pass
             if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-                raise RuntimeError(f"an answer's header cannot be {name!r}: {value!r}")
+                raise RuntimeError(f"invalid response header {name!r}: {value!r}")
             lines.append(b"%s: %s\r\n" % (name.lower(), value))
         self.expected_content_length = 0 if self._bodiless else length or 0
         self.chunked_encoding = length is None and not self._bodiless and not self._http_10
         self._length_unknown = length is None
         if self._http_10 and self._length_unknown and not self._bodiless:
-            end_by_reset(
-                self.transport, on=True
-            )  # the connection's end marks the response's end: a truncated one must look truncated
+            # The end of the connection ends the response, so a truncated response must end with a reset.
+            set_reset_on_close(self.transport, on=True)
         if self.chunked_encoding:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.keep_alive:
@@ -575,7 +574,7 @@ class ResponseCycle(RequestResponseCycle):
             return
         if not self._length_unknown:
             self.expected_content_length -= len(body)
-            assert self.expected_content_length >= 0, "more is written than was said"
+            assert self.expected_content_length >= 0, "the body is longer than its Content-Length"
         await self._write(body)
 
     async def _write(self, data: bytes) -> None:
@@ -588,7 +587,7 @@ class ResponseCycle(RequestResponseCycle):
             self._protocol.write(data if len(data) <= MAX_WRITE_BYTES else view[start : start + MAX_WRITE_BYTES])
 
     def _end(self) -> None:
-        assert self.expected_content_length == 0, "less is written than was said"
+        assert self.expected_content_length == 0, "the body is shorter than its Content-Length"
         self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:

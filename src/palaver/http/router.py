@@ -1,4 +1,4 @@
-"""Which route serves a path."""
+"""Routes a request path to a route, or to the dialect that rejects it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from palaver.wire.contract import Dialect, Route
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteMatch:
-    """What a path comes to: a route with its parameters, or who refuses it. ``routes`` are those of the path, by
-    method; it is empty for a path that no route serves."""
+    """The route of a request, with its percent-decoded path parameters. Without a route, ``dialect`` rejects the
+    request; it is ``None`` if the path has no dialect's prefix. ``routes`` are all routes of the path, sorted by
+    method."""
 
     dialect: Dialect | None
     route: Route | None = None
@@ -35,9 +36,9 @@ class _Node:
 
 
 class Router:
-    """The routes of all dialects as one tree of path segments; literal segments win over ``{name}``.
+    """The routes of all dialects in one tree of path segments. Literal segments take precedence over ``{name}``.
 
-    Raises ``ValueError`` when two dialects claim one path.
+    Raises ``ValueError`` if two dialects, or two routes with one method, claim the same path.
     """
 
     def __init__(self, dialects: Iterable[Dialect]) -> None:
@@ -58,20 +59,20 @@ class Router:
                 node = node.parameter
             else:
                 node = node.children.setdefault(segment, _Node())
-        for method, (other, taken, _) in node.routes.items():
+        for method, (other, existing, _) in node.routes.items():
             if method == route.method or other is not dialect:
                 raise ValueError(
                     f"{route.method} {route.path} of dialect {dialect.name!r} is taken by"
-                    f" {taken.method} {taken.path} of dialect {other.name!r}"
+                    f" {existing.method} {existing.path} of dialect {other.name!r}"
                 )
         node.routes[route.method] = (dialect, route, tuple(names))
 
     def match(self, method: str, raw_path: str) -> RouteMatch:
-        """What serves ``raw_path`` (percent-encoded, without query). ``HEAD`` is served by ``GET``."""
-        found = _find(self._root, raw_path.removeprefix("/").split("/"), 0, [])
-        if found is None:
-            return RouteMatch(dialect=self._keeper(raw_path))
-        node, values = found
+        """Match ``raw_path`` (percent-encoded, without query). ``HEAD`` matches the route for ``GET``."""
+        result = _find(self._root, raw_path.removeprefix("/").split("/"), 0, [])
+        if result is None:
+            return RouteMatch(dialect=self._dialect_by_prefix(raw_path))
+        node, values = result
         routes = tuple(route for _, (_, route, _) in sorted(node.routes.items()))
         entry = node.routes.get("GET" if method == "HEAD" else method)
         if entry is None:
@@ -80,16 +81,17 @@ class Router:
         params = {name: unquote(value) for name, value in zip(names, values, strict=True)}
         return RouteMatch(dialect=dialect, route=route, params=params, routes=routes)
 
-    def _keeper(self, raw_path: str) -> Dialect | None:
+    def _dialect_by_prefix(self, raw_path: str) -> Dialect | None:
         return next((dialect for prefix, dialect in self._prefixes if raw_path.startswith(prefix)), None)
 
 
-def _find(node: _Node, segments: list[str], at: int, values: list[str]) -> tuple[_Node, list[str]] | None:
-    if at == len(segments):
+def _find(node: _Node, segments: list[str], index: int, values: list[str]) -> tuple[_Node, list[str]] | None:
+    """The node for ``segments[index:]`` and the raw values of the path parameters."""
+    if index == len(segments):
         return (node, values) if node.routes else None
-    child = node.children.get(segments[at])
-    if child is not None and (found := _find(child, segments, at + 1, values)) is not None:
-        return found
-    if node.parameter is not None and segments[at]:
-        return _find(node.parameter, segments, at + 1, [*values, segments[at]])
+    child = node.children.get(segments[index])
+    if child is not None and (result := _find(child, segments, index + 1, values)) is not None:
+        return result
+    if node.parameter is not None and segments[index]:
+        return _find(node.parameter, segments, index + 1, [*values, segments[index]])
     return None

@@ -20,16 +20,16 @@ _MAX_CONSECUTIVE_WRITES = 16
 
 
 class EventStream:
-    """One open stream. If the client disconnects, the stream ends; the run is not affected."""
+    """The response stream of one client. It ends if the client disconnects; the run is not affected."""
 
-    __slots__ = ("_encoder", "_punctual", "_reader", "_send", "gone", "idle_since")
+    __slots__ = ("_encoder", "_paced", "_reader", "_send", "idle_since", "stopped")
 
     def __init__(self, reader: RunReader, encoder: Encoder, send: Send) -> None:
         self._reader = reader
         self._encoder = encoder
-        self._punctual = encoder if isinstance(encoder, PacedEncoder) else None
+        self._paced = encoder if isinstance(encoder, PacedEncoder) else None
         self._send = send
-        self.gone = False
+        self.stopped = False
         self.idle_since = asyncio.get_running_loop().time()
 
     async def follow(self, receive: Receive, heartbeat_s: float) -> bool:
@@ -37,13 +37,13 @@ class EventStream:
         disconnect_watch = asyncio.create_task(self._watch_disconnect(receive))
         failed = False
         try:
-            while not self.gone:
+            while not self.stopped:
                 events = self._reader.take()
                 for event in events:
                     await self._write(self._encoder.encode(event, time.time()))
                 failed = failed or _failed(events)
                 if not self._finished:
-                    await self._write_timed(heartbeat_s, busy=bool(events))
+                    await self._write_due(heartbeat_s, busy=bool(events))
                 if self._finished:
                     return not (self._encoder.aborts_on_failure and failed)
                 await self._wait()
@@ -59,18 +59,18 @@ class EventStream:
         """Whether the run has ended and all output is written: the encoder may hold back the end."""
         return self._reader.done and self._encoder.flush_at is None
 
-    async def _write(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-            if len(pieces) > _MAX_CONSECUTIVE_WRITES:  # a long response: yield to other tasks in between
+    async def _write(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if len(chunks) > _MAX_CONSECUTIVE_WRITES:  # a long response: yield to other tasks in between
                 await asyncio.sleep(0)
-        if pieces and self._punctual is not None:
-            self._punctual.on_written(time.time())
+        if chunks and self._paced is not None:
+            self._paced.on_written(time.time())
 
-    async def _write_timed(self, heartbeat_s: float, *, busy: bool) -> None:
+    async def _write_due(self, heartbeat_s: float, *, busy: bool) -> None:
         """Write output that no event triggers: held-back bytes that are due, and heartbeats."""
-        due = self._encoder.flush_at
-        if due is not None and due <= (now := time.time()):
+        flush_at = self._encoder.flush_at
+        if flush_at is not None and flush_at <= (now := time.time()):
             await self._write(self._encoder.flush(now))
             busy = True
         now = asyncio.get_running_loop().time()
@@ -81,11 +81,11 @@ class EventStream:
             await self._write([self._encoder.heartbeat])
 
     async def _wait(self) -> None:
-        due = self._encoder.flush_at
-        if due is None:
+        flush_at = self._encoder.flush_at
+        if flush_at is None:
             await self._reader.wait()
             return
-        timer = asyncio.get_running_loop().call_later(max(0.0, due - time.time()), self._reader.wake)
+        timer = asyncio.get_running_loop().call_later(max(0.0, flush_at - time.time()), self._reader.wake)
         try:
             await self._reader.wait()
         finally:
@@ -94,15 +94,15 @@ class EventStream:
     async def _watch_disconnect(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
+        self.stopped = True
         self._reader.wake()
 
     def wake(self) -> None:
         self._reader.wake()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Abort the stream: the client's credential is no longer valid."""
-        self.gone = True
+        self.stopped = True
         self._reader.wake()
 
 
@@ -116,7 +116,7 @@ class HeartbeatTimer:
 
     def __init__(self, heartbeat_s: float) -> None:
         self.heartbeat_s = heartbeat_s
-        self.open: set[EventStream] = set()
+        self.streams: set[EventStream] = set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -132,7 +132,7 @@ class HeartbeatTimer:
         while True:
             await asyncio.sleep(max(self.heartbeat_s / 20, 0.02))
             due = loop.time() - self.heartbeat_s
-            idle = [stream for stream in self.open if stream.idle_since <= due]
+            idle = [stream for stream in self.streams if stream.idle_since <= due]
             for start in range(0, len(idle), _MAX_CONSECUTIVE_WRITES):
                 for stream in idle[start : start + _MAX_CONSECUTIVE_WRITES]:
                     stream.wake()

@@ -1,4 +1,4 @@
-"""uvicorn as palaver runs it: uvloop, httptools, one place that decides when to end."""
+"""Configures uvicorn: uvloop, ``HttpProtocol``, no lifespan, no signal handling."""
 
 from __future__ import annotations
 
@@ -15,41 +15,43 @@ from palaver.http.connections import ConnectionLimits, Connections
 from palaver.http.protocol import HttpProtocol
 from palaver.http.stream import Receive, Send
 
-Application = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
-"""What answers requests: ``App``, or what stands before it."""
+ASGIApp = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
+"""An ASGI 3 application: ``App``, or a middleware around it."""
 
 
 class Server(uvicorn.Server):
-    """``started`` is called once connections are taken. Signals are the caller's business."""
+    """A uvicorn server without signal handlers: its owner sets ``should_exit`` and ``force_exit``. ``on_started`` is
+    called once connections are accepted; ``graceful_shutdown_s`` limits how long open responses may take at shutdown.
+    """
 
     def __init__(
         self,
-        application: Application,
+        app: ASGIApp,
         *,
-        started: Callable[[], None],
-        closing_s: float,
+        on_started: Callable[[], None],
+        graceful_shutdown_s: float,
         connections: Connections | None = None,
     ) -> None:
         connections = Connections(ConnectionLimits()) if connections is None else connections
         config = uvicorn.Config(
-            application,  # pyright: ignore[reportArgumentType]  uvicorn's types want TypedDicts for ASGI messages
+            app,  # pyright: ignore[reportArgumentType]  uvicorn types ASGI messages as TypedDicts
             loop="uvloop",
-            http=partial(HttpProtocol, connections=connections),  # pyright: ignore[reportArgumentType]  it is called
+            http=partial(HttpProtocol, connections=connections),  # pyright: ignore[reportArgumentType]  a factory is accepted
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=closing_s,  # pyright: ignore[reportArgumentType]  it is waited for as it is
+            timeout_graceful_shutdown=graceful_shutdown_s,  # pyright: ignore[reportArgumentType]  a float works
             backlog=2048,
         )
         super().__init__(config)
-        self._told = started
+        self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._told()
+        self._on_started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -57,28 +59,28 @@ class Server(uvicorn.Server):
 
 
 def bind_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket at that address, ready to listen; ``shared``: others that say the same may have it as well. Raises
-    ``OSError`` with what the system said."""
+    """A bound, non-blocking TCP socket that does not listen yet; ``shared`` sets ``SO_REUSEPORT``. Raises ``OSError``
+    if it cannot be bound."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        listening.bind(address)
+        sock.bind(address)
     except OSError:
-        listening.close()
+        sock.close()
         raise
-    listening.setblocking(False)
-    return listening
+    sock.setblocking(False)
+    return sock
 
 
-class UvicornNoiseFilter(logging.Filter):
-    """Drops uvicorn's complaints about what palaver does on purpose (a failed stream is broken off) or cannot help
-    (a caller who speaks no HTTP)."""
+class ExpectedErrorFilter(logging.Filter):
+    """Drops log records of uvicorn about expected events: a response aborted on purpose, a client that does not speak
+    HTTP."""
 
-    _EXPECTED = ("ASGI callable returned without completing response.", "Invalid HTTP request received.")
+    _EXPECTED_MESSAGES = ("ASGI callable returned without completing response.", "Invalid HTTP request received.")
 
     def filter(self, record: logging.LogRecord) -> bool:
         message: Any = record.msg
-        return message not in self._EXPECTED
+        return message not in self._EXPECTED_MESSAGES

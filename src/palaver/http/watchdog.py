@@ -1,7 +1,7 @@
-"""Watches the event loop from a thread: what holds it for longer than 0.2 s is logged with its stack, and counted.
+"""Detects stalls of the event loop from a separate thread: whatever blocks it for over 0.2 s is logged with its stack.
 
-What counts is the time for which the loop's thread worked or was blocked. The time for which it could have worked and
-had no processor does not, so that a busy machine is no stall.
+Only time that the loop's thread spends computing or blocked counts. Time spent waiting for a free processor does not: a
+busy machine is not a stall.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ log = structlog.get_logger("palaver.watchdog")
 
 
 class Stall(NamedTuple):
-    """``seconds`` by the clock; for ``cpu_s`` of them the loop's thread worked, for ``blocked_s`` it was blocked."""
+    """A stall of the event loop. Of its ``seconds`` of wall-clock time, the loop's thread spent ``cpu_s`` computing and
+    ``blocked_s`` (measured on Linux only) blocked; for the rest, it waited for a processor. ``stack``: innermost last.
+    """
 
     seconds: float
     cpu_s: float
@@ -48,113 +50,114 @@ def log_stall(stall: Stall) -> None:
 
 
 class Watchdog:
-    """Of the loop in whose thread it is started. ``stalls`` counts, ``stalled_s`` adds up, each goes to ``tell``."""
+    """Watches the event loop in which it is started. ``on_stall`` is called in the watchdog's thread."""
 
-    def __init__(self, stall_s: float = STALL_S, tell: Callable[[Stall], None] = log_stall) -> None:
+    def __init__(self, stall_s: float = STALL_S, on_stall: Callable[[Stall], None] = log_stall) -> None:
         self.stalls = 0
+        """Number of stalls so far."""
         self.stalled_s = 0.0
+        """Their total duration, in seconds."""
         self._stall_s = stall_s
-        self._tell = tell
-        self._over = threading.Event()
+        self._on_stall = on_stall
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        loop, worker = asyncio.get_running_loop(), _Worker()
-        watch = threading.Thread(target=self._watch, args=(loop, worker), name="watchdog", daemon=True)
-        self._thread = watch
-        watch.start()
+        args = (asyncio.get_running_loop(), _LoopThread())
+        self._thread = threading.Thread(target=self._watch, args=args, name="watchdog", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        self._over.set()
+        self._stopped.set()
         if self._thread is not None:
             self._thread.join(1)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, worker: _Worker) -> None:
-        worker.beside_me()
-        while not self._over.wait(CHECK_INTERVAL_S):
-            turn = _Turn(worker)
+    def _watch(self, loop: asyncio.AbstractEventLoop, thread: _LoopThread) -> None:
+        thread.exclude_current_thread()
+        while not self._stopped.wait(CHECK_INTERVAL_S):
+            ping = _Ping(thread)
             try:
-                loop.call_soon_threadsafe(turn.come)
+                loop.call_soon_threadsafe(ping.respond)
             except RuntimeError:  # the loop is closed
                 return
-            if not turn.came.wait(self._stall_s):
-                self._look(turn, worker)
+            if not ping.responded.wait(self._stall_s):
+                self._measure_stall(ping, thread)
 
-    def _look(self, turn: _Turn, worker: _Worker) -> None:
-        """The loop has not come round. Where its thread is held, take the stack while it is, and wait for the end."""
+    def _measure_stall(self, ping: _Ping, thread: _LoopThread) -> None:
+        """The loop has not responded in time: take its stack if its thread is at fault, and wait for the response."""
         stack: list[str] = []
         while True:
-            if self._over.is_set():  # whoever ended the watch waits for it, and keeps the loop meanwhile
+            if self._stopped.is_set():  # ``stop`` itself blocks the loop while it joins this thread
                 return
-            if not stack and worker.times().since(turn.asked).held_s >= self._stall_s:
-                stack = worker.stack()
-            if turn.came.wait(0.02):
+            if not stack and thread.times().since(ping.sent).held_s >= self._stall_s:
+                stack = thread.stack()
+            if ping.responded.wait(0.02):
                 break
-        assert turn.ended is not None
-        stall = turn.ended.since(turn.asked)
+        assert ping.received is not None
+        stall = ping.received.since(ping.sent)
         if stall.held_s >= self._stall_s:
             self.stalls += 1
             self.stalled_s += stall.held_s
-            self._tell(stall._replace(stack=stack))
+            self._on_stall(stall._replace(stack=stack))
 
 
 class _Times(NamedTuple):
-    """What a thread has used so far: of the clock, of a processor, and of waiting for one (where the system tells)."""
+    """Wall-clock time, CPU time, and time spent waiting for a processor (``None`` if unknown), in seconds."""
 
-    clock: float
-    cpu: float
-    queued: float | None
+    wall_s: float
+    cpu_s: float
+    queued_s: float | None
 
-    def since(self, begun: _Times) -> Stall:
-        seconds, cpu = self.clock - begun.clock, self.cpu - begun.cpu
-        blocked = 0.0
-        if self.queued is not None and begun.queued is not None:
-            blocked = max(0.0, seconds - cpu - (self.queued - begun.queued))
-        return Stall(seconds, cpu, blocked, [])
+    def since(self, start: _Times) -> Stall:
+        seconds, cpu_s = self.wall_s - start.wall_s, self.cpu_s - start.cpu_s
+        blocked_s = 0.0
+        if self.queued_s is not None and start.queued_s is not None:
+            blocked_s = max(0.0, seconds - cpu_s - (self.queued_s - start.queued_s))
+        return Stall(seconds, cpu_s, blocked_s, [])
 
 
-class _Worker:
-    """The thread in which it is made."""
+class _LoopThread:
+    """The event loop's thread. Must be created in it."""
 
     def __init__(self) -> None:
-        self._thread = threading.get_ident()
-        self._cpu = time.pthread_getcpuclockid(self._thread)
-        self._schedules = (_schedule(),)
+        self._id = threading.get_ident()
+        self._cpu_clock = time.pthread_getcpuclockid(self._id)
+        self._schedstats = (_schedstat(),)
 
-    def beside_me(self) -> None:
-        """The calling thread looks on. Where it has no processor it may keep the worker waiting: no stall either."""
-        self._schedules = (*self._schedules, _schedule())
+    def exclude_current_thread(self) -> None:
+        """Also exclude the time that the current thread waits for a processor, in which it may hold the GIL."""
+        self._schedstats = (*self._schedstats, _schedstat())
 
     def times(self) -> _Times:
-        return _Times(time.monotonic(), time.clock_gettime(self._cpu), self._queued())
+        return _Times(time.monotonic(), time.clock_gettime(self._cpu_clock), self._queued_s())
 
-    def _queued(self) -> float | None:
+    def _queued_s(self) -> float | None:
         try:
-            return sum(int(schedule.read_bytes().split()[1]) for schedule in self._schedules) / 1e9
+            return sum(int(schedstat.read_bytes().split()[1]) for schedstat in self._schedstats) / 1e9
         except (OSError, IndexError, ValueError):
             return None
 
     def stack(self) -> list[str]:
-        """Where the thread is, innermost last."""
-        frame = sys._current_frames().get(self._thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  documented
-        places = traceback.extract_stack(frame)[-MAX_FRAMES:] if frame else []
-        return [f"{at.filename}:{at.lineno} {at.name}" for at in places]
+        """``file:line function`` of its frames, innermost last."""
+        frame = sys._current_frames().get(self._id)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  documented
+        frames = traceback.extract_stack(frame)[-MAX_FRAMES:] if frame else []
+        return [f"{entry.filename}:{entry.lineno} {entry.name}" for entry in frames]
 
 
-def _schedule() -> Path:
-    """Where Linux tells how long the calling thread worked and how long it waited for a processor, in nanoseconds."""
+def _schedstat() -> Path:
+    """The file in which Linux reports the current thread's running time and run queue delay, in nanoseconds."""
     return Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
 
 
-class _Turn:
-    """A turn of the loop that was asked for, and when it came."""
+class _Ping:
+    """A callback for the loop, with its thread's times when it was scheduled and when it ran."""
 
-    def __init__(self, worker: _Worker) -> None:
-        self._worker = worker
-        self.came = threading.Event()
-        self.ended: _Times | None = None
-        self.asked = worker.times()
+    def __init__(self, thread: _LoopThread) -> None:
+        self._thread = thread
+        self.responded = threading.Event()
+        self.received: _Times | None = None
+        self.sent = thread.times()
 
-    def come(self) -> None:
-        self.ended = self._worker.times()
-        self.came.set()
+    def respond(self) -> None:
+        self.received = self._thread.times()
+        self.responded.set()

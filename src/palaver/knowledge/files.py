@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from palaver.core.ports.admin import SkippedFile
 from palaver.core.types import Value, clean
 from palaver.knowledge.tokenize import INDEX_VERSION
 
@@ -44,15 +45,6 @@ class DocumentSource(Value, frozen=True, kw_only=True):
     @property
     def kind(self) -> Kind:
         return KINDS[self.path.suffix.lower()]
-
-
-class SkippedFile(Value, frozen=True, kw_only=True):
-    """A file or folder that was not read. ``reason`` is human-readable; ``folder``: it is a folder."""
-
-    name: str
-    reason: str
-    root: str = ""
-    folder: bool = False
 
 
 def walk(paths: Iterable[Path]) -> Iterator[DocumentSource | SkippedFile]:

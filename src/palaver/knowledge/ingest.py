@@ -7,45 +7,22 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Literal
 
+from palaver.core.ports.admin import FileOutcome, IngestProgress, IngestReport, SkippedFile
 from palaver.core.ports.documents import UnreadableDocument
 from palaver.core.problems import Invalid
 from palaver.core.types import Value, clean
-from palaver.knowledge.files import DocumentSource, SkippedFile, digest, load, walk
+from palaver.knowledge.files import DocumentSource, digest, load, walk
 from palaver.knowledge.pool import INGESTED, ReaderPool
 from palaver.knowledge.protocol import PreparedDocument, PrepareDocument
 from palaver.knowledge.repository import KnowledgeRepository
 
-FileOutcome = Literal["added", "replaced", "unchanged", "skipped"]
 Known = Mapping[tuple[str, str], bytes]
 """What the base has already: (folder, source) to digest."""
 
 MAX_NAME = 200
 AHEAD = 2
 """Files that are read while another one is being stored."""
-
-
-class IngestProgress(Value, frozen=True, kw_only=True):
-    """One more file is done: the ``done``-th of ``total``. ``reason`` says why it was skipped."""
-
-    done: int
-    total: int
-    name: str
-    outcome: FileOutcome
-    reason: str = ""
-
-
-class IngestReport(Value, frozen=True, kw_only=True):
-    """What became of the files, by their sources. ``passages`` counts those that were written."""
-
-    base: int
-    added: tuple[str, ...] = ()
-    replaced: tuple[str, ...] = ()
-    unchanged: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    skipped: tuple[SkippedFile, ...] = ()
-    passages: int = 0
 
 
 class IndexedDocument(Value, frozen=True, kw_only=True):

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from palaver.core.ports.admin import ApiKeyUse
 from palaver.core.problems import Conflict, Internal, NotFound, Problem
-from palaver.core.types import ApiKey, Application, Value
+from palaver.core.types import ApiKey, Application
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 from palaver.store.secrets import MASTER_KEY_CHANGED, SecretBox, credential_context
@@ -41,14 +42,6 @@ previous_generation = CASE WHEN enabled AND NOT $2 THEN generation + 1 ELSE prev
 both of its secrets start a new generation."""
 _MASTER_KEY_IS_CURRENT = "(SELECT value FROM meta WHERE name = 'master_key') = {}"
 _NOTIFY_CHANGED = "pg_notify('palaver', 'keys')"
-
-
-class ApiKeyUse(Value, frozen=True, kw_only=True):
-    """When a credential was created and used; ``calls`` counts admitted calls."""
-
-    created: datetime
-    calls: int
-    last_used: datetime | None
 
 
 class ApiKeyTable:

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from palaver.core.types import Value, clean
+from palaver.core.ports.admin import AuditEntry
+from palaver.core.types import clean
 from palaver.store.database import Database
-
-
-class AuditEntry(Value, frozen=True, kw_only=True):
-    """One change. ``outcome`` is ``done``, ``failed: …``, or ``None`` if the command is running or was killed."""
-
-    id: int
-    at: datetime
-    actor: str
-    action: str
-    application: str | None
-    arguments: dict[str, Any]
-    outcome: str | None
 
 
 class AuditTable:

@@ -7,10 +7,10 @@ passes ``tsvector`` literals and lexemes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
-from palaver.core.types import MAX_ID, Passage, Ref, Value, as_number, as_uid, clean, new_uid
+from palaver.core.ports.admin import Document, KnowledgeBase
+from palaver.core.types import MAX_ID, Passage, Ref, as_number, as_uid, clean, new_uid
 from palaver.store.database import Database, Row
 
 BATCH_PASSAGES = 200
@@ -120,35 +120,6 @@ FROM ranked f
 JOIN passage p ON p.app = $1 AND p.id = f.id
 JOIN document d ON d.app = $1 AND d.id = p.document
 ORDER BY f.score DESC, p.id"""
-
-
-class KnowledgeBase(Value, frozen=True, kw_only=True):
-    """A knowledge base, with its numbers of documents and passages."""
-
-    app: int
-    id: int
-    uid: UUID
-    name: str
-    documents: int
-    passages: int
-    created: datetime
-    modified: datetime
-
-
-class Document(Value, frozen=True, kw_only=True):
-    """A document of a knowledge base, identified in it by its folder (``root``) and its path below that
-    (``source``)."""
-
-    id: int
-    uid: UUID
-    source: str
-    root: str
-    title: str
-    kind: str
-    digest: bytes
-    passages: int
-    created: datetime
-    modified: datetime
 
 
 class KnowledgeTable:

@@ -1,9 +1,9 @@
-"""What palaver reaches out for on somebody else's word: the address of a file, and what agents use beside their model.
+"""Access to URLs that callers name, such as the URL of a file.
 
-``guard`` is the one way out: an HTTP client that goes nowhere an operator would not want it to. ``targets`` reads a URL
-into what is to be reached, ``addresses`` says which addresses are public and which others an operator allows,
-``naming`` says what a fetched file is called and is. Everything but ``guard`` is pure.
+``guard`` is the only way out: an HTTP client that connects only to permitted addresses. ``targets`` parses URLs,
+``addresses`` classifies addresses as public or not and reads the operator's exceptions, ``naming`` determines the name
+and the media type of a fetched file. Everything but ``guard`` is pure.
 
-Knows of palaver nothing but core: no dialect, no database, no model, and not where its settings come from. The
-endpoints of models are the operator's own word; they are reached by ``models``, not from here.
+Depends on core alone: no dialect, no database, no model, no settings. The endpoints of models are configured by the
+operator; they are called by ``models``, not from here.
 """

@@ -1,9 +1,9 @@
-"""Which addresses are public, and which others an operator allows. Pure.
+"""Classifies addresses as public or not, and parses the operator's exceptions. Pure.
 
 The tables are IANA's registries of special-purpose addresses
-(https://www.iana.org/assignments/iana-ipv4-special-registry, …/iana-ipv6-special-registry) and what clouds keep their
-machines' credentials at. They stand here because the standard library's ``is_global`` changes with Python's patch
-versions and knows no cloud.
+(https://www.iana.org/assignments/iana-ipv4-special-registry, …/iana-ipv6-special-registry) and the metadata services
+from which cloud machines get their credentials. The standard library's ``is_global`` changes with Python's patch
+versions, and does not know the metadata services.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _METADATA = tuple(
         ip_network,
         (
             "169.254.169.254",  # AWS, Azure, Google, OpenStack, and most others
-            "169.254.170.2",  # AWS, of containers
+            "169.254.170.2",  # AWS, for containers
             "169.254.0.23",  # Tencent
             "100.100.100.200",  # Alibaba
             "192.0.0.192",  # Oracle
-            "168.63.129.16",  # Azure's WireServer; a public address by the registry
+            "168.63.129.16",  # Azure's WireServer; a public address according to the registry
             "fd00:ec2::254",  # AWS
             "fd20:ce::254",  # Google
         ),
     )
 )
 _FOUR: tuple[tuple[IPv4Network, Kind], ...] = (
-    (IPv4Network("0.0.0.0/8"), "loopback"),  # Linux takes 0.0.0.0 for this machine
+    (IPv4Network("0.0.0.0/8"), "loopback"),  # Linux connects 0.0.0.0 to this machine
     (IPv4Network("10.0.0.0/8"), "private"),
     (IPv4Network("100.64.0.0/10"), "shared"),
     (IPv4Network("127.0.0.0/8"), "loopback"),
@@ -59,7 +59,7 @@ _SIX: tuple[tuple[IPv6Network, Kind], ...] = (
     (IPv6Network("fe80::/10"), "link-local"),
     (IPv6Network("fec0::/10"), "private"),
     (IPv6Network("ff00::/8"), "multicast"),
-    # 6to4 and Teredo carry an IPv4 address to a relay that may stand inside. Both are given up by their own RFCs.
+    # 6to4 and Teredo wrap an IPv4 address for a relay that may be inside the network. Their RFCs deprecate both.
     (IPv6Network("2001::/32"), "transition"),
     (IPv6Network("2002::/16"), "transition"),
     (IPv6Network("2001::/23"), "reserved"),
@@ -67,13 +67,13 @@ _SIX: tuple[tuple[IPv6Network, Kind], ...] = (
     (IPv6Network("3fff::/20"), "documentation"),
 )
 _UNICAST = IPv6Network("2000::/3")
-"""All that is assigned of IPv6's unicast; what lies outside is reserved, whatever it will be."""
+"""The part of IPv6 assigned to global unicast; the rest is reserved."""
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def unwrap(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one only wraps (mapped, or for NAT64, as networks without IPv4 resolve every
-    name of the IPv4 world), else the address itself."""
+    """The IPv4 address wrapped in an IPv6 one (IPv4-mapped, or NAT64, to which IPv6-only networks resolve IPv4 hosts);
+    otherwise the address itself."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -83,13 +83,13 @@ def unwrap(address: Address) -> Address:
 
 
 def kind(address: Address) -> Kind | None:
-    """Why ``address`` is not public; ``None``: it is."""
+    """Why ``address`` is not public; ``None`` if it is."""
     address = unwrap(address)
     if any(address in network for network in _METADATA):
         return "metadata"
     if isinstance(address, IPv4Address):
-        return next((why for network, why in _FOUR if address in network), None)
-    special: Kind | None = next((why for network, why in _SIX if address in network), None)
+        return next((kind for network, kind in _FOUR if address in network), None)
+    special: Kind | None = next((kind for network, kind in _SIX if address in network), None)
     return special if special is not None or address in _UNICAST else "reserved"
 
 
@@ -98,7 +98,7 @@ def kind(address: Address) -> Kind | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedEntry:
-    """A name, or a network (a single address is one, too), with a port or with all."""
+    """A host name, or a network (a single address is one, too), with one port or all ports."""
 
     name: str | None = None
     network: Network | None = None
@@ -112,13 +112,13 @@ _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
 def parse_allowed(text: str) -> Allowed:
-    """What the setting ``fetch_allow`` lists, apart by commas: names, addresses, networks, each with or without
-    ``:port``. Raises ``ValueError`` with what would be right."""
+    """Parse the setting ``fetch_allow``: names, addresses and networks, separated by commas, each with or without
+    ``:port``. Raises ``ValueError`` with the correct form."""
     return tuple(_entry(item.strip()) for item in text.split(",") if item.strip())
 
 
 def _entry(item: str) -> AllowedEntry:
-    if item.count(":") > 1 and "[" not in item:  # an IPv6 address or network, and no port
+    if item.count(":") > 1 and "[" not in item:  # an IPv6 address or network without a port
         return AllowedEntry(network=_network(item, item))
     match = _ENTRY.fullmatch(item)
     if match is None:
@@ -141,7 +141,7 @@ def _network(text: str, item: str) -> Network:
         network = ip_network(text, strict=False)
     except ValueError as error:
         raise _wrong(item) from error
-    if "%" in text:  # a zone, which the library drops
+    if "%" in text:  # a zone, which the library would ignore
         raise _wrong(item)
     if "/" in text and network.network_address != ip_address(text.partition("/")[0]):
         raise ValueError(f"{item!r} is an address within a network; did you mean {str(network)!r}?")
@@ -151,13 +151,13 @@ def _network(text: str, item: str) -> Network:
 def _wrong(item: str) -> ValueError:
     return ValueError(
         f"{item!r} is neither a name like 'wiki.intranet' nor an address like '10.1.2.3' nor a network like"
-        " '10.1.0.0/16', each with or without a port like ':8443'; entries are apart by commas"
+        " '10.1.0.0/16', each with or without a port like ':8443'; separate entries by commas"
     )
 
 
 def is_allowed(entries: Allowed, host: str, address: Address, port: int) -> bool:
-    """Whether an entry allows ``port`` of ``address``, which is what ``host`` leads to. A name's entry allows whatever
-    the name leads to; an address's or network's entry allows it under every name."""
+    """Whether an entry allows ``port`` of ``address``, to which ``host`` resolves. An entry with a name allows every
+    address of that name; an entry with a network allows its addresses under every name."""
     address = unwrap(address)
     return any(
         (entry.port is None or entry.port == port)
@@ -167,5 +167,5 @@ def is_allowed(entries: Allowed, host: str, address: Address, port: int) -> bool
 
 
 def read_address(text: str) -> Address:
-    """An address as resolvers write it, without the zone of a link-local one. Raises ``ValueError``."""
+    """Parse an address from a resolver; the zone of a link-local one is ignored. Raises ``ValueError``."""
     return ip_address(text.partition("%")[0])

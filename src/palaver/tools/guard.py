@@ -1,9 +1,8 @@
-"""The one way out for what is fetched on somebody's word.
+"""The HTTP client for URLs that callers name: the only way out (against SSRF and DNS rebinding).
 
-A request goes to an address that was looked up once, checked, and is the only one its connection can be made to; the
-name stays what the server is asked for and what its certificate must be for. A redirect is another request, checked
-like the first. Nothing is kept between two requests: no connection, no cookie. No proxy is used, because a proxy
-would look up the name again.
+A name is resolved once, every address is checked, and the connection can be made only to these; the name is kept in
+``Host`` and for certificate verification. A redirect is another request, checked like the first. Nothing is kept
+between requests: no connection, no cookie. No proxy is used, because a proxy would resolve the name again.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from palaver.tools.targets import FetchTarget
 MAX_BYTES = 20 * 1024 * 1024
 TIMEOUT_S = 15.0
 MAX_REDIRECTS = 5
-"""How many are followed."""
+"""Maximum number of redirects to follow."""
 MAX_CONCURRENT = 32
-"""Requests that are out at a time; others wait. With ``MAX_BYTES`` it bounds what their answers take of the memory."""
+"""Maximum concurrent requests; others wait. Together with ``MAX_BYTES``, this limits the memory for responses."""
 
-_LOOK_UPS = 8
+_LOOKUP_THREADS = 8
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
 _KEPT = frozenset({"accept", "accept-language", "content-type"})
-"""What of a request's headers goes along to another origin: nothing that may be a secret."""
+"""Request headers that are also sent to another origin: none of them can be a secret."""
 _WEB = frozenset({80, 443})
 _FREE_PORTS = 1024
-"""Below it are mail, SSH and what else is not HTTP but may be talked into something by it."""
+"""Ports below it belong to mail, SSH and other protocols that can be abused by HTTP requests."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a name, for a port. Raises ``OSError``."""
@@ -49,12 +48,11 @@ log = structlog.get_logger("palaver.tools")
 
 
 class Guard:
-    """``Fetcher``, and what it stands on.
+    """Fetches URLs from permitted addresses. Implements ``core.fetch.Fetcher``.
 
-    ``allow`` is the setting ``fetch_allow``; it raises ``ValueError`` when that cannot be read. ``max_bytes`` bounds a
-    body after decompression, ``timeout_s`` a request from its begin to its body's end with all redirects. ``resolve``
-    looks names up instead of the system, ``tls`` says which certificates are good instead of aiohttp's default.
-    Close it in the loop it was used in.
+    ``allow`` is the setting ``fetch_allow``; raises ``ValueError`` if it is invalid. ``max_bytes`` limits a body after
+    decompression, ``timeout_s`` a request with all redirects until the end of the body. ``resolve`` replaces the
+    system's resolver, ``tls`` aiohttp's default TLS settings. Close it in the event loop it was used in.
     """
 
     def __init__(
@@ -69,50 +67,50 @@ class Guard:
         self._allowed = parse_allowed(allow)
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._resolve = resolve or self._look_up
+        self._resolve = resolve or self._system_lookup
         self._tls: ssl.SSLContext | bool = tls or True
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._sessions: set[aiohttp.ClientSession] = set()
         self._threads: ThreadPoolExecutor | None = None
 
     async def get(self, url: str) -> FetchedFile:
-        """What stands at ``url``, decompressed. Raises ``FetchError``; its ``detail`` names no address."""
-        async with self.open("GET", url) as answer:
-            if not 200 <= answer.status < 300:
-                raise FetchError("status", f"{answer.host!r} answers with status {answer.status}")
-            content = await answer.read()
-        log.info("fetched", host=answer.host, bytes=len(content))
-        name = naming.name(answer.headers, answer.url)
-        media_type = naming.media_type(answer.headers, name)
-        return FetchedFile(url=answer.url, content=content, media_type=media_type, name=name)
+        """The file at ``url``, decompressed. Raises ``FetchError``; its ``detail`` does not contain the address."""
+        async with self.open("GET", url) as response:
+            if not 200 <= response.status < 300:
+                raise FetchError("status", f"{response.host!r} answers with status {response.status}")
+            content = await response.read()
+        log.info("fetched", host=response.host, bytes=len(content))
+        name = naming.name(response.headers, response.url)
+        media_type = naming.media_type(response.headers, name)
+        return FetchedFile(url=response.url, content=content, media_type=media_type, name=name)
 
     @asynccontextmanager
     async def open(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> AsyncGenerator[GuardedResponse]:
-        """The answer to a request, whatever its status but a redirect. Raises ``FetchError``, also while it is read.
+        """The response after any redirects, whatever its status. Raises ``FetchError``, also while it is read.
 
-        A GET or HEAD is redirected anywhere that is allowed, every other method within its origin, by 307 and 308:
-        what was meant for one server is not shown to another.
+        A GET or HEAD may be redirected to any permitted address, every other method only within its origin, with 307
+        or 308: a body meant for one server is not sent to another.
         """
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         target = targets.parse_url(url)
-        said = dict(headers or {})
+        sent_headers = dict(headers or {})
         async with self._slot(deadline):
             for _ in range(MAX_REDIRECTS + 1):
-                async with self._asked(method, target, said, body, deadline) as response:
-                    following = _following(method, target, response)
-                    if following is None:
+                async with self._request(method, target, sent_headers, body, deadline) as response:
+                    redirect = _redirect(method, target, response)
+                    if redirect is None:
                         yield GuardedResponse(target, response, self._max_bytes, deadline)
                         return
-                if following.origin != target.origin:
-                    said, body = {name: value for name, value in said.items() if name.lower() in _KEPT}, None
-                target = following
+                if redirect.origin != target.origin:
+                    sent_headers = {name: value for name, value in sent_headers.items() if name.lower() in _KEPT}
+                    body = None
+                target = redirect
             raise FetchError("redirects", f"more than {MAX_REDIRECTS} redirects; the last one is to {target.host!r}")
 
     async def close(self) -> None:
-        """End what is under way. A look-up that hangs is not waited for; the end of the process waits for it, as long
-        as the system's resolver takes."""
+        """Abort all requests. Does not wait for a name lookup that hangs; only the process's exit does."""
         for session in tuple(self._sessions):
             await session.close()
         if self._threads is not None:
@@ -132,16 +130,16 @@ class Guard:
             self._slots.release()
 
     @asynccontextmanager
-    async def _asked(
+    async def _request(
         self, method: str, target: FetchTarget, headers: Mapping[str, str], body: bytes | None, deadline: float
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """The answer's headers. The connection is this request's alone, and closed with it."""
-        async with _told(target, deadline):
+        """The response, with its body not read yet. The connection serves this request only and is closed with it."""
+        async with _fetch_errors(target, deadline):
             pinned = await self._addresses(target)
         session = session_to(pinned)
         self._sessions.add(session)
         try:
-            async with _told(target, deadline):
+            async with _fetch_errors(target, deadline):
                 response = await session.request(
                     method, target.url, headers=headers, data=body, allow_redirects=False, ssl=self._tls
                 )
@@ -152,39 +150,39 @@ class Guard:
             await session.close()
 
     async def _addresses(self, target: FetchTarget) -> tuple[Address, ...]:
-        """Every address of the target, as they are to be tried. One that must not be reached is enough to refuse them
-        all: a name that has both kinds is one that somebody tries with. Raises ``FetchError``."""
-        addresses = (target.address,) if target.address else await self._found(target)
+        """The target's addresses, in the order in which to try them. One address that is not permitted rejects them
+        all: a name with both kinds is an attack. Raises ``FetchError``."""
+        addresses = (target.address,) if target.address else await self._lookup(target)
         for address in addresses:
             why = kind(address) or (None if target.port in _WEB or target.port >= _FREE_PORTS else "port")
             if why is None or is_allowed(self._allowed, target.host, address, target.port):
                 continue
             log.warning("address refused", host=target.host, port=target.port, address=str(address), kind=why)
-            what = f"port {target.port} is not the web's" if why == "port" else f"{target.host!r} is not public"
-            raise FetchError("address", f"{what}; an operator can allow it with fetch_allow")
+            reason = f"port {target.port} is not the web's" if why == "port" else f"{target.host!r} is not public"
+            raise FetchError("address", f"{reason}; an operator can allow it with fetch_allow")
         return addresses
 
-    async def _found(self, target: FetchTarget) -> tuple[Address, ...]:
+    async def _lookup(self, target: FetchTarget) -> tuple[Address, ...]:
         try:
-            found = await self._resolve(target.host, target.port)
+            addresses = await self._resolve(target.host, target.port)
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
                 raise FetchError("name", f"the name {target.host!r} cannot be looked up at the moment") from error
             raise FetchError("name", f"nobody knows the name {target.host!r}") from error
-        if not found:
+        if not addresses:
             raise FetchError("name", f"nobody knows the name {target.host!r}")
-        return tuple(dict.fromkeys(map(read_address, found)))
+        return tuple(dict.fromkeys(map(read_address, addresses)))
 
-    async def _look_up(self, name: str, port: int) -> Sequence[str]:
-        """The system's answer, in threads of the guard's own: the loop's are few, and names that are slow on purpose
-        would keep them from the database and the models."""
+    async def _system_lookup(self, name: str, port: int) -> Sequence[str]:
+        """The system's resolver, in threads of its own: names that are slow on purpose must not block the event loop's
+        few threads, which the database and the models need."""
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="look-up")
+            self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="look-up")
         return await asyncio.get_running_loop().run_in_executor(self._threads, _system, name, port)
 
 
 class GuardedResponse:
-    """What came back, and from where after redirects. ``headers`` are to be read in any case, as HTTP's are."""
+    """The response; ``url`` and ``host`` are those after redirects. Names in ``headers`` are case-insensitive."""
 
     def __init__(self, target: FetchTarget, response: aiohttp.ClientResponse, max_bytes: int, deadline: float) -> None:
         self.url = target.url
@@ -197,12 +195,12 @@ class GuardedResponse:
         self._deadline = deadline
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The body as it comes, decompressed. Raises ``FetchError``: ``size``, ``time``, ``connection``."""
+        """The body as it arrives, decompressed. Raises ``FetchError``: ``size``, ``time``, ``connection``."""
         if (self._response.content_length or 0) > self._max_bytes:
             raise self._too_large()
         size = 0
         while True:
-            async with _told(self._target, self._deadline):
+            async with _fetch_errors(self._target, self._deadline):
                 chunk = await self._response.content.readany()
             if not chunk:
                 return
@@ -218,26 +216,26 @@ class GuardedResponse:
         return FetchError("size", f"it has more than {self._max_bytes} bytes")
 
 
-def _following(method: str, target: FetchTarget, response: aiohttp.ClientResponse) -> FetchTarget | None:
-    """Where the answer sends us, ``None``: it is one. Raises ``FetchError``."""
+def _redirect(method: str, target: FetchTarget, response: aiohttp.ClientResponse) -> FetchTarget | None:
+    """The target of a redirect, ``None`` if the response is not one. Raises ``FetchError``."""
     location = response.headers.get("Location")
     if response.status not in _REDIRECTING or location is None:
         return None
-    following = targets.follow_redirect(target, location)
-    if method not in {"GET", "HEAD"} and (response.status not in {307, 308} or following.origin != target.origin):
-        raise FetchError("redirects", f"{target.host!r} redirects a {method} to {following.origin!r}")
-    return following
+    redirect = targets.follow_redirect(target, location)
+    if method not in {"GET", "HEAD"} and (response.status not in {307, 308} or redirect.origin != target.origin):
+        raise FetchError("redirects", f"{target.host!r} redirects a {method} to {redirect.origin!r}")
+    return redirect
 
 
 # The connection -----------------------------------------------------------------------------------------------------
 
 
 _Info = tuple[int, int, int, str, tuple[Any, ...]]
-"""What ``socket.getaddrinfo`` gives for an address."""
+"""An entry returned by ``socket.getaddrinfo``."""
 
 
 class _Pinned(AbstractResolver):
-    """Looks nothing up: the addresses are known. aiohttp does not ask it about URLs that name an address."""
+    """Returns the checked addresses without a lookup. aiohttp does not call it for URLs that contain an address."""
 
     def __init__(self, addresses: tuple[Address, ...]) -> None:
         self._addresses = addresses
@@ -265,7 +263,7 @@ class _Pinned(AbstractResolver):
 
 
 def session_to(pinned: tuple[Address, ...]) -> aiohttp.ClientSession:
-    """A session whose connections lead to ``pinned``, whatever else aiohttp may come to think."""
+    """A session that can connect to ``pinned`` only, enforced by its sockets."""
 
     def connecting(info: _Info) -> socket.socket:
         family, sort, protocol, _, address = info
@@ -279,7 +277,7 @@ def session_to(pinned: tuple[Address, ...]) -> aiohttp.ClientSession:
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"palaver/{palaver.__version__}", "Accept-Encoding": "gzip, deflate"},
-        timeout=aiohttp.ClientTimeout(total=None),  # the request's own deadline holds, redirects and body included
+        timeout=aiohttp.ClientTimeout(total=None),  # the request has its own deadline, including redirects and body
         trust_env=False,
     )
 
@@ -290,8 +288,8 @@ def _system(name: str, port: int) -> Sequence[str]:
 
 
 @asynccontextmanager
-async def _told(target: FetchTarget, deadline: float) -> AsyncGenerator[None]:
-    """What goes wrong inside, and that the time is over, as ``FetchError``."""
+async def _fetch_errors(target: FetchTarget, deadline: float) -> AsyncGenerator[None]:
+    """Converts errors in the block, and the end of the deadline, to ``FetchError``."""
     host = target.host
     try:
         async with asyncio.timeout_at(deadline):

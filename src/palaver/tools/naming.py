@@ -1,4 +1,4 @@
-"""What a fetched file is called, and what it is, by its headers and its URL. Pure."""
+"""Determines the name and the media type of a fetched file from its headers and its URL. Pure."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from palaver.core.files import shorten_name
 
 LONGEST = 120
-"""Characters of a name."""
+"""Maximum characters of a name."""
 BYTES = "application/octet-stream"
 
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,63}/[a-z0-9!#$&^_.+-]{1,63}")
-_UNTOLD = frozenset({"", BYTES, "binary/octet-stream", "application/x-download", "application/force-download"})
-"""What stores say of everything."""
+_UNSPECIFIC = frozenset({"", BYTES, "binary/octet-stream", "application/x-download", "application/force-download"})
+"""Media types that servers send for files of any type."""
 _KINDS = MimeTypes()
-"""Python's own table, without the machine's, so that a file is the same on all of them."""
-_KINDS.add_type("text/markdown", ".md")  # Python knows it since 3.13
+"""Python's own table without the machine's, so that the result does not depend on the machine."""
+_KINDS.add_type("text/markdown", ".md")  # part of Python's table since 3.13
 
 
 def name(headers: Mapping[str, str], url: str) -> str:
-    """The file's name without any folder: the one in ``Content-Disposition`` (RFC 6266), else the end of the URL's
-    path, else nothing."""
-    said = _disposed(headers.get("Content-Disposition", ""))
-    return _clean(said) or _clean(_unquoted(urlsplit(url).path.rpartition("/")[2]))
+    """The file's name without a folder: from ``Content-Disposition`` (RFC 6266), else from the end of the URL's path,
+    else empty."""
+    return _clean(_disposition_name(headers.get("Content-Disposition", ""))) or _clean(
+        _unquoted(urlsplit(url).path.rpartition("/")[2])
+    )
 
 
 def media_type(headers: Mapping[str, str], name: str) -> str:
-    """The media type without parameters: the one in ``Content-Type``; where that says nothing, the one that the
-    name's ending means."""
-    said = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if said in _UNTOLD or not _TYPE.fullmatch(said):
+    """The media type without parameters: from ``Content-Type``, or from the name's extension if that is missing,
+    invalid or unspecific."""
+    content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if content_type in _UNSPECIFIC or not _TYPE.fullmatch(content_type):
         return _KINDS.guess_type(f"/{name}")[0] or BYTES
-    return said
+    return content_type
 
 
 def _unquoted(text: str) -> str:
-    """As browsers in China have written names for long, where it is not UTF-8."""
+    """Percent-decoded: UTF-8, or GB 18030, which browsers in China used for a long time."""
     raw = unquote_to_bytes(text)
     try:
         return raw.decode()
@@ -49,8 +50,8 @@ def _unquoted(text: str) -> str:
         return raw.decode("gb18030", "replace")
 
 
-def _disposed(header: str) -> str:
-    """``filename*`` (RFC 8187), which is what was meant, before ``filename``, which is for those who cannot read it."""
+def _disposition_name(header: str) -> str:
+    """``filename*`` (RFC 8187) if present, else its fallback ``filename``."""
     message = Message()
     message["Content-Disposition"] = header.replace("\r", " ").replace("\n", " ")
     params = message.get_params(header="Content-Disposition", failobj=[])
@@ -59,8 +60,8 @@ def _disposed(header: str) -> str:
     return collapse_rfc2231_value(best)
 
 
-def _clean(said: str) -> str:
-    """The last part of a path, without what cannot be seen or turns text around, at most ``LONGEST`` long."""
-    last = re.split(r"[/\\]", said)[-1]
-    seen = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in last)
-    return shorten_name(" ".join(seen.split()).strip(". "), LONGEST)
+def _clean(path: str) -> str:
+    """The last part of a path, without invisible characters and direction marks, at most ``LONGEST`` characters."""
+    last = re.split(r"[/\\]", path)[-1]
+    visible = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in last)
+    return shorten_name(" ".join(visible.split()).strip(". "), LONGEST)

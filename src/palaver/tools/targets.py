@@ -1,8 +1,8 @@
-"""What a URL leads to, or why it leads nowhere. Pure.
+"""Parses the URLs that callers name. Pure.
 
-Read once, here, and written anew from what was read: no second reader gets to see another host in it. The rules for
-hosts are the URL standard's (https://url.spec.whatwg.org/#host-parsing), which is how browsers, and thereby whoever
-tries, take ``127.1``, ``0x7f000001`` and ``１２７。０。０。１`` for one address.
+A URL is parsed only here and rebuilt from the result: two parsers could see two different hosts. Hosts follow the URL
+standard (https://url.spec.whatwg.org/#host-parsing), by which browsers, and therefore attackers, read ``127.1``,
+``0x7f000001`` and ``１２７。０。０。１`` as the same address.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from palaver.core.fetch import FetchError
 from palaver.tools.addresses import Address
 
 LONGEST = 8000
-"""Characters of a URL; what clouds sign has some 2,000."""
+"""Maximum characters of a URL; clouds' signed URLs have about 2,000."""
 
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"(?i:(?P<scheme>https?))://(?P<authority>[^/?#]*)(?P<rest>[^#]*)(?:#.*)?")
@@ -27,13 +27,13 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchTarget:
-    """``host`` is an ASCII name in lower case without its last dot, or an address as ``ipaddress`` writes it;
-    ``rest`` is path and query as they were given, and begins with a slash."""
+    """A parsed URL. ``host`` is a lower-case ASCII name without a final dot, or an address as ``ipaddress`` writes it;
+    ``rest`` is the path and the query as sent, starting with a slash."""
 
     scheme: str
     host: str
     address: Address | None
-    """Of a URL that names none but an address."""
+    """The address, if the URL contains one instead of a name."""
     port: int
     rest: str
 
@@ -49,7 +49,7 @@ class FetchTarget:
 
 
 def parse_url(url: str) -> FetchTarget:
-    """Raises ``Unfetched(reason="url")``."""
+    """Raises ``FetchError(reason="url")``."""
     url = url.strip(" ")
     if len(url) > LONGEST:
         raise _not(f"the URL has more than {LONGEST} characters")
@@ -77,21 +77,21 @@ def parse_url(url: str) -> FetchTarget:
 
 
 def follow_redirect(target: FetchTarget, location: str) -> FetchTarget:
-    """Where ``target`` redirects to. Raises ``FetchError``: ``url``, or ``redirects`` when it leads out of TLS."""
-    if not location.isprintable():  # or urljoin would drop what a second reader would not
+    """The target of a redirect. Raises ``FetchError``: ``url``, or ``redirects`` if it leads from https to http."""
+    if not location.isprintable():  # urljoin would drop characters that another parser keeps
         raise _not("it redirects to a URL with a character that cannot be seen")
     try:
         joined = urljoin(target.url, location.strip(" "))
     except ValueError as error:
         raise _not("it redirects to what is no URL") from error
-    following = parse_url(joined)
-    if target.scheme == "https" and following.scheme == "http":
+    redirect = parse_url(joined)
+    if target.scheme == "https" and redirect.scheme == "http":
         raise FetchError("redirects", f"{target.host!r} redirects from https to http, which anybody could change")
-    return following
+    return redirect
 
 
 def _ascii(host: str) -> str:
-    """The name as it is asked for. International ones as in IDNA 2003, which is what Python has."""
+    """The ASCII form of a host name. International names follow IDNA 2003, which Python implements."""
     if "%" in host or len(host) > 253:
         raise _not(f"{host[:100]!r} is not a host")
     try:
@@ -104,8 +104,8 @@ def _ascii(host: str) -> str:
 
 
 def _four(host: str) -> IPv4Address | None:
-    """The address that a host ending in a number is: decimal, octal or hexadecimal, of one to four parts, of which the
-    last one fills what is left. Whatever ends in a number is no name."""
+    """The address of a host that ends in a number: one to four decimal, octal or hexadecimal parts, the last of which
+    fills the remaining bytes. A host that ends in a number is never a name."""
     parts = host.split(".")
     if not _NUMBER.fullmatch(parts[-1]):
         return None

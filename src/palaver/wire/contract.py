@@ -181,13 +181,10 @@ class StreamingResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicSettings:
-    """The server settings that dialects use. TTLs are in seconds."""
+    """The server settings that dialects use."""
 
     timezone: tzinfo
     language: str
-    token_ttl_s: float
-    refresh_token_ttl_s: float
-    code_ttl_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +209,7 @@ class RouteOptions(TypedDict, total=False):
     upload: bool
     secret_path: bool
     authorize: Callable[[Principal], None] | None
+    resolve_principal: Callable[[Request, Principal, Services], Awaitable[Principal]] | None
     operation: Operation | None
 
 
@@ -262,6 +260,8 @@ class Route:
     """Its path grants access like a credential, and is therefore never logged."""
     authorize: Callable[[Principal], None] | None
     """Raises ``Forbidden`` for callers that may not use the path, with any method."""
+    resolve_principal: Callable[[Request, Principal, Services], Awaitable[Principal]] | None
+    """Returns the principal for the endpoint, before the request is parsed. Raises ``Problem``."""
     operation: Operation | None
     """Its examples, errors and source, for the OpenAPI document."""
 
@@ -322,10 +322,13 @@ class Route:
         self.upload = options.get("upload", False)
         self.secret_path = options.get("secret_path", False)
         self.authorize = options.get("authorize")
+        self.resolve_principal = options.get("resolve_principal")
         self.operation = _typed(options.get("operation"), request, response)
 
     async def handle(self, request: Request, principal: Principal, services: Services) -> Response | StreamingResponse:
         """Parse the request, call the endpoint, and render what it returns. Raises ``Problem``."""
+        if self.resolve_principal is not None:
+            principal = await self.resolve_principal(request, principal, services)
         body = () if self.request is None else (self.request.parse(request),)
         result = await self.endpoint(request, *body, principal, services)
         return result if self.response is None else await self.response.render(request, principal, services, result)

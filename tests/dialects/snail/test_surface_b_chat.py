@@ -247,8 +247,8 @@ def test_a_failed_run_is_told_with_its_reason(served: Served, program: Caller, a
 def test_who_has_waited_long_enough_is_told_and_the_run_goes_on(
     served: Served, program: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert chat.WAIT_S == 300
-    monkeypatch.setattr(chat, "WAIT_S", 0.05)
+    assert chat.SYNC_TIMEOUT_S == 300
+    monkeypatch.setattr(chat, "SYNC_TIMEOUT_S", 0.05)
     agent = served.agent("so far", HOLD)
     program.register("patient")
     refused_on_b(program.say(agent, "patient", path=SYNC, conversationId="long"), "对话超时")

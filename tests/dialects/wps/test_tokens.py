@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -12,9 +13,11 @@ from support.http_clients import Answer, Ask
 from support.live_server import Served
 from support.requirements import shows
 
+from palaver.core.problems import Invalid
 from palaver.core.types import ApiKey
-from palaver.dialects.wps import requirements
+from palaver.dialects.wps import DIALECT, requirements
 from palaver.dialects.wps.auth import SCOPES
+from palaver.wire.settings import read_settings
 
 BACK = "http://127.0.0.1:9/callback?app=1"
 SCOPE = "kso.devhub_chat.readwrite,kso.devhub_session.readwrite"
@@ -104,6 +107,45 @@ def test_the_credential_itself_becomes_a_token_of_its_default_user(served: Serve
     assert served.history(key, "shop", session)
     assert data(caller.get(f"/v7/devhub/app/{agent.uid}/detail"))
     assert data(caller.get(f"/v7/devhub/session/{session}/name"))
+
+
+@shows(requirements.token_ttls)
+def test_a_credential_can_set_the_ttls_of_its_tokens(served: Served) -> None:
+    key = served.key(
+        "wps",
+        redirect_uris=[BACK],
+        auto_approve_user="ann",
+        token_ttl_s=60,
+        refresh_token_ttl_s=600,
+        code_ttl_s=10,
+    )
+    secret = code(served, key)
+    assert ttl(served, secret, "code") == pytest.approx(10, abs=5)
+    body = granted(exchange(served, key, grant_type="authorization_code", code=secret, redirect_uri=BACK))
+    assert (body["expires_in"], body["refresh_expires_in"]) == (60, 600)
+    assert ttl(served, body["access_token"], "access") == pytest.approx(60, abs=5)
+    assert ttl(served, body["refresh_token"], "refresh") == pytest.approx(600, abs=5)
+
+
+def ttl(served: Served, secret: str, kind: str) -> float:
+    """How long a stored token is still valid, in seconds."""
+    token = served.do(served.core.store.tokens.find(secret, kind))
+    assert token is not None
+    return token.expires.timestamp() - time.time()
+
+
+@pytest.mark.parametrize(
+    ("name", "minimum", "maximum"),
+    [("token_ttl_s", 60, 2_592_000), ("refresh_token_ttl_s", 60, 31_536_000), ("code_ttl_s", 10, 3600)],
+)
+@shows(requirements.token_ttls)
+def test_ttls_have_bounds(name: str, minimum: int, maximum: int) -> None:
+    for value in (minimum, maximum):
+        assert read_settings({name: value}, DIALECT.settings) == {name: value}
+    for wrong in (minimum - 1, maximum + 1, float(minimum), str(minimum), True, None):
+        with pytest.raises(Invalid) as problem:
+            read_settings({name: wrong}, DIALECT.settings)
+        assert problem.value.detail.endswith(f"it takes a whole number of seconds from {minimum} to {maximum}")
 
 
 @shows(requirements.codes_are_used_once)

@@ -1,165 +1,240 @@
-"""The route table; agents, conversations and what was said in them. Source: ``docs/native.md``, sections 1 and 5."""
+"""The route table; agents, conversations and their messages. Source: ``docs/native.md``, sections 1 and 5."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Principal
 from palaver.dialects.native import chat, files, openapi
-from palaver.dialects.native.access import agent_ref, own_conversation, route
-from palaver.dialects.native.errors import CODES, ROOT
+from palaver.dialects.native.access import agent_ref, open_conversation, require_user
+from palaver.dialects.native.errors import CODES, CONVERSATION, CONVERSATIONS, ROOT
 from palaver.dialects.native.requests import (
     CreateConversationRequest,
+    NativeConversationsQuery,
+    NativeMessagesQuery,
     SetTitleRequest,
     conversations_query,
     cursor_after,
+    json_body,
     messages_query,
     parse_cursor,
+    query,
     ref_of,
     title_of,
 )
 from palaver.dialects.native.responses import (
     AgentListResponse,
+    AgentResponse,
     ConversationListResponse,
+    ConversationResponse,
     MessageListResponse,
     ProblemCode,
     ProblemCodesResponse,
     agent_response,
     conversation_response,
     message_response,
+    success,
 )
-from palaver.wire.bodies import idempotency_key, json_object, parse
-from palaver.wire.contract import Request, Response, Route, Services
-from palaver.wire.framing import compact_json
-from palaver.wire.idempotent import Subject, answer_once
-from palaver.wire.list_response import list_response, split_at_placeholder
+from palaver.wire.bodies import idempotency_key
+from palaver.wire.contract import Request, Route, Services
+from palaver.wire.idempotent import Subject
+from palaver.wire.list_response import encode_items
+from palaver.wire.responses import NO_CONTENT, IdempotentResponse, JSONResponse, ListResponse
 
 LIST_BYTES = 4_194_304
-"""Bytes of variables, as they are stored, that a page of conversations has at most."""
+"""Maximum size, in stored bytes, of the variables in one page of conversations."""
 
 
-def _reply(content: Any, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    return Response(status=status, body=compact_json(content), headers=headers)
-
-
-async def problems(_call: Request, _who: Principal, _room: Services) -> Response:
-    """Every code there is: what a problem's ``type`` leads to."""
+async def problems(_request: Request, _principal: Principal, _services: Services) -> ProblemCodesResponse:
+    """List the codes of problems; a problem's ``type`` is the URL of this list."""
     codes = (
         ProblemCode(code=name, status=code.status, title=code.title, meaning=code.meaning)
         for name, code in CODES.items()
     )
-    return _reply(ProblemCodesResponse(problems=tuple(codes)))
+    return ProblemCodesResponse(problems=tuple(codes))
 
 
 # Agents -------------------------------------------------------------------------------------------------------------
 
 
-async def agents(_call: Request, who: Principal, services: Services) -> Response:
-    return _reply(AgentListResponse(agents=tuple(map(agent_response, await services.chat.agents(who)))))
+async def agents(_request: Request, principal: Principal, services: Services) -> AgentListResponse:
+    return AgentListResponse(agents=tuple(map(agent_response, await services.chat.agents(principal))))
 
 
-async def agent(request: Request, who: Principal, services: Services) -> Response:
-    return _reply(agent_response(await services.chat.agent(who, ref_of(request.path_params["agent"], "agent"))))
+async def agent(request: Request, principal: Principal, services: Services) -> AgentResponse:
+    return agent_response(await services.chat.agent(principal, ref_of(request.path_params["agent"], "agent")))
 
 
 # Conversations ------------------------------------------------------------------------------------------------------
 
 
-async def create(request: Request, who: Principal, services: Services) -> Response:
-    body = parse(CreateConversationRequest, json_object(request.body))
+async def create(
+    request: Request, body: CreateConversationRequest, principal: Principal, services: Services
+) -> IdempotentResponse[ConversationResponse]:
     ref, title = agent_ref(body.agent), title_of(body.title)
-    its_agent = await services.chat.agent(who, ref)
+    agent = await services.chat.agent(principal, ref)
 
-    async def work() -> tuple[Response, Subject]:
-        created = await services.chat.create_conversation(who, its_agent, title=title, variables=body.variables)
-        location = ("Location", f"{ROOT}/conversations/{created.uid.hex}")
-        return _reply(conversation_response(created, its_agent), status=201, headers=(location,)), created
+    async def work() -> tuple[JSONResponse[ConversationResponse], Subject]:
+        conversation = await services.chat.create_conversation(principal, agent, title=title, variables=body.variables)
+        location = ("Location", f"{CONVERSATIONS}/{conversation.uid.hex}")
+        content = conversation_response(conversation, agent)
+        return JSONResponse(content=content, status=201, headers=(location,)), conversation
 
-    return await answer_once(services, who, idempotency_key(request, f"POST {ROOT}/conversations"), work)
+    return IdempotentResponse(key=idempotency_key(request, f"POST {CONVERSATIONS}"), create=work)
 
 
-async def conversations(request: Request, who: Principal, services: Services) -> Response:
-    """A page of the user's conversations, the one changed last first."""
-    query = conversations_query(request)
-    after, limit = parse_cursor(query.after), query.limit
-    its_agent = None if query.agent is None else await services.chat.any_agent(who, ref_of(query.agent, "agent"))
-    # One more than asked for, to know whether there is another page.
+async def conversations(
+    _request: Request, query: NativeConversationsQuery, principal: Principal, services: Services
+) -> ConversationListResponse:
+    """List the user's conversations, most recently changed first."""
+    after = parse_cursor(query.after)
+    agent = None if query.agent is None else await services.chat.any_agent(principal, ref_of(query.agent, "agent"))
+    # One more than requested, to know whether there is another page.
     conversation_query = ConversationQuery(
-        agent=None if its_agent is None else its_agent.id,
+        agent=None if agent is None else agent.id,
         containing=query.q,
         after=after,
-        limit=limit + 1,
+        limit=query.limit + 1,
         max_variables_bytes=LIST_BYTES,
     )
-    rows = list(await services.chat.conversations(who, conversation_query))
-    page = [one for one in rows[:limit] if one.with_variables]
-    return _reply(
-        ConversationListResponse(
-            conversations=tuple(conversation_response(*one) for one in await _usable(page, who, services)),
-            next=cursor_after(page[-1]) if len(rows) > len(page) else None,
-        )
+    rows = list(await services.chat.conversations(principal, conversation_query))
+    page = [conversation for conversation in rows[: query.limit] if conversation.with_variables]
+    usable = await _with_usable_agents(page, principal, services)
+    return ConversationListResponse(
+        conversations=tuple(conversation_response(conversation, agent) for conversation, agent in usable),
+        next=cursor_after(page[-1]) if len(rows) > len(page) else None,
     )
 
 
-async def _usable(page: list[Conversation], who: Principal, services: Services) -> list[tuple[Conversation, Agent]]:
-    """Those whose agent the credential may use, each with its agent."""
-    known: dict[int, Agent | None] = {}
-    for number in {one.agent for one in page}:
+async def _with_usable_agents(
+    conversations: list[Conversation], principal: Principal, services: Services
+) -> list[tuple[Conversation, Agent]]:
+    """The conversations whose agent the credential may use, each with its agent."""
+    agents: dict[int, Agent | None] = {}
+    for agent_id in {conversation.agent for conversation in conversations}:
         try:
-            known[number] = await services.chat.any_agent(who, number)
+            agents[agent_id] = await services.chat.any_agent(principal, agent_id)
         except NotFound:
-            known[number] = None
-    return [(one, its_agent) for one in page if (its_agent := known[one.agent]) is not None]
+            agents[agent_id] = None
+    return [
+        (conversation, agent) for conversation in conversations if (agent := agents[conversation.agent]) is not None
+    ]
 
 
-async def conversation(request: Request, who: Principal, services: Services) -> Response:
-    return _reply(conversation_response(*await own_conversation(request.path_params["conversation"], who, services)))
+async def conversation(request: Request, principal: Principal, services: Services) -> ConversationResponse:
+    return conversation_response(*await open_conversation(request, principal, services))
 
 
-async def rename(request: Request, who: Principal, services: Services) -> Response:
-    title = title_of(parse(SetTitleRequest, json_object(request.body)).title)
+async def rename(
+    request: Request, body: SetTitleRequest, principal: Principal, services: Services
+) -> ConversationResponse:
+    title = title_of(body.title)
     if title is None:
         raise Invalid(field="title", rule="required")
-    conversation, its_agent = await own_conversation(request.path_params["conversation"], who, services)
-    return _reply(
-        conversation_response(await services.chat.rename_conversation(who, conversation.id, title), its_agent)
-    )
+    conversation, agent = await open_conversation(request, principal, services)
+    return conversation_response(await services.chat.rename_conversation(principal, conversation.id, title), agent)
 
 
-async def delete(request: Request, who: Principal, services: Services) -> Response:
-    conversation, _ = await own_conversation(request.path_params["conversation"], who, services)
-    await services.chat.delete_conversation(who, conversation.id)
-    return Response(status=204)
+async def delete(request: Request, principal: Principal, services: Services) -> None:
+    conversation, _ = await open_conversation(request, principal, services)
+    await services.chat.delete_conversation(principal, conversation.id)
 
 
-async def messages(request: Request, who: Principal, services: Services) -> Response:
-    """The newest messages, or those beside the one that the call names; oldest first."""
-    query = messages_query(request)
-    conversation, _ = await own_conversation(request.path_params["conversation"], who, services)
+async def messages(
+    request: Request, query: NativeMessagesQuery, principal: Principal, services: Services
+) -> ListResponse[MessageListResponse]:
+    """List the newest messages, or those before or after a message, oldest first."""
+    conversation, _ = await open_conversation(request, principal, services)
     async with services.chat.history_page(
-        who, conversation, before=query.before, after=query.after, limit=query.limit
+        principal, conversation, before=query.before, after=query.after, limit=query.limit
     ) as page:
-        ends = split_at_placeholder(compact_json(MessageListResponse(messages=(), more=page.next is not None)))
-        return await list_response((message_response(one, conversation) for one in page.messages), *ends)
+        items = await encode_items(message_response(message, conversation) for message in page.messages)
+        return ListResponse(content=MessageListResponse(messages=(), more=page.next is not None), items=items)
 
 
 ROUTES = (
-    Route(method="GET", path=f"{ROOT}/agents", endpoint=agents, summary="list agents", operation=openapi.AGENTS),
-    Route(method="GET", path=f"{ROOT}/agents/{{agent}}", endpoint=agent, summary="one agent", operation=openapi.AGENT),
-    route("POST", "conversations", create, "create a conversation", openapi.CREATE, creating=True),
-    route("GET", "conversations", conversations, "list conversations", openapi.CONVERSATIONS),
-    route("GET", "conversations/{conversation}", conversation, "one conversation", openapi.CONVERSATION),
-    route("PUT", "conversations/{conversation}/title", rename, "set the title", openapi.TITLE),
-    route("DELETE", "conversations/{conversation}", delete, "delete a conversation with its messages", openapi.DELETE),
-    route("GET", "conversations/{conversation}/messages", messages, "read a conversation", openapi.MESSAGES),
+    Route(
+        method="GET",
+        path=f"{ROOT}/agents",
+        endpoint=agents,
+        response=success(AgentListResponse),
+        summary="list agents",
+        operation=openapi.AGENTS,
+    ),
+    Route(
+        method="GET",
+        path=f"{ROOT}/agents/{{agent}}",
+        endpoint=agent,
+        response=success(AgentResponse),
+        summary="one agent",
+        operation=openapi.AGENT,
+    ),
+    Route(
+        method="POST",
+        path=CONVERSATIONS,
+        endpoint=create,
+        request=json_body(CreateConversationRequest),
+        response=success(ConversationResponse),
+        resolve_principal=require_user,
+        summary="create a conversation",
+        idempotent=True,
+        operation=openapi.CREATE,
+    ),
+    Route(
+        method="GET",
+        path=CONVERSATIONS,
+        endpoint=conversations,
+        request=query(NativeConversationsQuery, conversations_query),
+        response=success(ConversationListResponse),
+        resolve_principal=require_user,
+        summary="list conversations",
+        operation=openapi.CONVERSATIONS,
+    ),
+    Route(
+        method="GET",
+        path=CONVERSATION,
+        endpoint=conversation,
+        response=success(ConversationResponse),
+        resolve_principal=require_user,
+        summary="one conversation",
+        operation=openapi.CONVERSATION,
+    ),
+    Route(
+        method="PUT",
+        path=f"{CONVERSATION}/title",
+        endpoint=rename,
+        request=json_body(SetTitleRequest),
+        response=success(ConversationResponse),
+        resolve_principal=require_user,
+        summary="set the title",
+        operation=openapi.TITLE,
+    ),
+    Route(
+        method="DELETE",
+        path=CONVERSATION,
+        endpoint=delete,
+        response=NO_CONTENT,
+        resolve_principal=require_user,
+        summary="delete a conversation with its messages",
+        operation=openapi.DELETE,
+    ),
+    Route(
+        method="GET",
+        path=f"{CONVERSATION}/messages",
+        endpoint=messages,
+        request=query(NativeMessagesQuery, messages_query),
+        response=success(MessageListResponse),
+        resolve_principal=require_user,
+        summary="read a conversation",
+        operation=openapi.MESSAGES,
+    ),
     *chat.ROUTES,
     *files.ROUTES,
     Route(
         method="GET",
         path=f"{ROOT}/problems",
         endpoint=problems,
+        response=success(ProblemCodesResponse),
         summary="every code that a problem may have",
         public=True,
         operation=openapi.PROBLEMS,

@@ -24,6 +24,8 @@ from palaver.wire.contract import CurlSample, Request, Response
 from palaver.wire.framing import compact_json
 
 ROOT = "/palaver/v1"
+CONVERSATIONS = f"{ROOT}/conversations"
+CONVERSATION = f"{CONVERSATIONS}/{{conversation}}"
 PROBLEM = "application/problem+json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 

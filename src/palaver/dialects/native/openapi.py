@@ -8,28 +8,11 @@ import msgspec
 from msgspec import Meta
 
 from palaver.dialects.native.errors import EVENT_STREAM, ProblemDocument
-from palaver.dialects.native.requests import (
-    CreateConversationRequest,
-    EventsQuery,
-    NativeConversationsQuery,
-    NativeMessagesQuery,
-    SendMessageRequest,
-    SetTitleRequest,
-    UploadQuery,
-)
 from palaver.dialects.native.responses import (
-    AgentListResponse,
-    AgentResponse,
     AnswerResponse,
-    ConversationListResponse,
     ConversationRef,
-    ConversationResponse,
-    FileResponse,
-    MessageListResponse,
-    ProblemCodesResponse,
     QuestionResponse,
     StepCounts,
-    StoppedResponse,
     TextPartResponse,
     TurnResponse,
     UsageResponse,
@@ -87,12 +70,11 @@ def _turn(encoder: NativeEncoder) -> dict[str, Any]:
 _LOCATION = Parameter(name="Location", meaning="Where it is.")
 _APPLIED = Parameter(name="Preference-Applied", meaning="What of `Prefer` was heeded.")
 _STILL_RUNNING = ResponseSpec(
-    meaning="The run goes on: its answer as it stands.", status=202, shape=TurnResponse, headers=(_LOCATION, _APPLIED)
+    meaning="The run goes on: its answer as it stands.", status=202, headers=(_LOCATION, _APPLIED)
 )
 _TURN_RESPONSES = (
     ResponseSpec(
         meaning="The run has ended: question and answer.",
-        shape=TurnResponse,
         examples={"as it began": msgspec.to_builtins(_SENT)},
         headers=(_LOCATION, _APPLIED),
     ),
@@ -107,34 +89,28 @@ _TURN_RESPONSES = (
 )
 _MESSAGE = {"content": "What is the weather like?"}
 
-PROBLEMS = Operation(source=f"{PAGE} 3", responses=(ResponseSpec(meaning="Every code.", shape=ProblemCodesResponse),))
-AGENTS = Operation(source=f"{PAGE} 5", responses=(ResponseSpec(meaning="Agents, by name.", shape=AgentListResponse),))
-AGENT = Operation(
-    source=f"{PAGE} 5", responses=(ResponseSpec(meaning="The agent.", shape=AgentResponse),), not_found=("agent",)
-)
+PROBLEMS = Operation(source=f"{PAGE} 3", responses=(ResponseSpec(meaning="Every code."),))
+AGENTS = Operation(source=f"{PAGE} 5", responses=(ResponseSpec(meaning="Agents, by name."),))
+AGENT = Operation(source=f"{PAGE} 5", responses=(ResponseSpec(meaning="The agent."),), not_found=("agent",))
 CREATE = Operation(
     source=f"{PAGE} 5",
     body=BodySpec(
-        shape=CreateConversationRequest,
         required=("agent",),
         examples={"a conversation": {"agent": 1, "title": "Sundays"}},
     ),
-    responses=(
-        ResponseSpec(meaning="The new conversation.", status=201, shape=ConversationResponse, headers=(_LOCATION,)),
-    ),
+    responses=(ResponseSpec(meaning="The new conversation.", status=201, headers=(_LOCATION,)),),
     not_found=("agent",),
 )
 CONVERSATIONS = Operation(
     source=f"{PAGE} 5",
-    query=QuerySpec(shape=NativeConversationsQuery),
-    responses=(ResponseSpec(meaning="Conversations, the one changed last first.", shape=ConversationListResponse),),
+    responses=(ResponseSpec(meaning="Conversations, the one changed last first."),),
     not_found=("agent",),
 )
-_THE_CONVERSATION = ResponseSpec(meaning="The conversation.", shape=ConversationResponse)
+_THE_CONVERSATION = ResponseSpec(meaning="The conversation.")
 CONVERSATION = Operation(source=f"{PAGE} 5", responses=(_THE_CONVERSATION,), not_found=("conversation",))
 TITLE = Operation(
     source=f"{PAGE} 5",
-    body=BodySpec(shape=SetTitleRequest, required=("title",), examples={"a title": {"title": "Sundays"}}),
+    body=BodySpec(required=("title",), examples={"a title": {"title": "Sundays"}}),
     responses=(_THE_CONVERSATION,),
     not_found=("conversation",),
 )
@@ -145,34 +121,32 @@ DELETE = Operation(
 )
 MESSAGES = Operation(
     source=f"{PAGE} 5",
-    query=QuerySpec(shape=NativeMessagesQuery),
-    responses=(ResponseSpec(meaning="Messages, oldest first.", shape=MessageListResponse),),
+    responses=(ResponseSpec(meaning="Messages, oldest first."),),
     not_found=("conversation",),
 )
 BEGIN = Operation(
     source=f"{PAGE} 6",
-    body=BodySpec(shape=SendMessageRequest, required=("agent",), examples={"a message": {"agent": 1, **_MESSAGE}}),
+    body=BodySpec(required=("agent",), examples={"a message": {"agent": 1, **_MESSAGE}}),
     responses=_TURN_RESPONSES,
     more="`content`, files, or both. `Prefer: respond-async` and `Prefer: wait=10` say how long to wait for the end.",
     not_found=("agent", "file"),
 )
 SEND = Operation(
     source=f"{PAGE} 6",
-    body=BodySpec(shape=SendMessageRequest, examples={"a message": _MESSAGE}),
+    body=BodySpec(examples={"a message": _MESSAGE}),
     responses=_TURN_RESPONSES,
     more=BEGIN.more,
     not_found=("agent", "conversation", "file"),
 )
 STOP_ALL = Operation(
     source=f"{PAGE} 7",
-    responses=(ResponseSpec(meaning="How many runs were told to stop.", shape=StoppedResponse),),
+    responses=(ResponseSpec(meaning="How many runs were told to stop."),),
     not_found=("conversation",),
 )
-_THE_RUN = ResponseSpec(meaning="The run: the answer that it writes.", shape=AnswerResponse)
+_THE_RUN = ResponseSpec(meaning="The run: the answer that it writes.")
 RUN = Operation(source=f"{PAGE} 4", responses=(_THE_RUN,), not_found=("run",))
 EVENTS = Operation(
     source=f"{PAGE} 7",
-    query=QuerySpec(shape=EventsQuery),
     responses=(
         ResponseSpec(
             meaning="Server-sent events: `part.started`, `text.delta`, `part.added`, `run.ended`. An `id` is the cursor"
@@ -188,16 +162,16 @@ EVENTS = Operation(
 STOP = Operation(
     source=f"{PAGE} 7",
     responses=(
-        ResponseSpec(meaning="The receipt: how far the run came.", shape=AnswerResponse),
-        ResponseSpec(meaning="Told to stop; its end is not stored yet.", status=202, shape=AnswerResponse),
+        ResponseSpec(meaning="The receipt: how far the run came."),
+        ResponseSpec(meaning="Told to stop; its end is not stored yet.", status=202),
     ),
     not_found=("run",),
 )
 UPLOAD = Operation(
     source=f"{PAGE} 8",
-    query=QuerySpec(shape=UploadQuery, example={"name": "menu.txt"}),
+    query=QuerySpec(example={"name": "menu.txt"}),
     body=BodySpec(media_type="application/octet-stream"),
-    responses=(ResponseSpec(meaning="The file.", status=201, shape=FileResponse, headers=(_LOCATION,)),),
+    responses=(ResponseSpec(meaning="The file.", status=201, headers=(_LOCATION,)),),
     more="The body is the file, whatever it is; `Content-Type` is the file's.",
 )
 DOWNLOAD = Operation(

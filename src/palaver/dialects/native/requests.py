@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -13,9 +14,10 @@ from msgspec import Meta
 
 from palaver.core.problems import Invalid, NotFound, Noun
 from palaver.core.types import Conversation, Ref, as_number, as_uid, clean
-from palaver.wire.bodies import as_id
-from palaver.wire.contract import Request
+from palaver.wire.bodies import as_id, json_object, parse
+from palaver.wire.contract import Request, RequestType
 
+S = TypeVar("S", bound=msgspec.Struct)
 MAX_TITLE = 255
 MAX_FILES = 20
 MAX_FILE_NAME = 255
@@ -96,6 +98,21 @@ class UploadQuery(msgspec.Struct, kw_only=True):
     name: Annotated[str, Meta(description="The file's name.", extra_json_schema={"maxLength": MAX_FILE_NAME})] = "file"
 
 
+def json_body(shape: type[S], check: Callable[[S], None] = lambda _: None) -> RequestType[S]:
+    """A JSON object. ``check`` raises ``Invalid``."""
+
+    def parse_body(request: Request) -> S:
+        body = parse(shape, json_object(request.body))
+        check(body)
+        return body
+
+    return RequestType(shape=shape, parse=parse_body)
+
+
+def query(shape: type[S], parse: Callable[[Request], S]) -> RequestType[S]:
+    return RequestType(shape=shape, parse=parse, location="query")
+
+
 def blank(text: str | None) -> bool:
     return text is None or not text.strip()
 
@@ -119,6 +136,15 @@ def run_of(request: Request) -> UUID:
     if uid is None:
         raise NotFound(noun="run")
     return uid
+
+
+def check_message(body: SendMessageRequest) -> None:
+    """Raises ``Invalid`` for the first violated rule."""
+    files = body.files or []
+    if blank(body.content) and not files:
+        raise Invalid(field="content", rule="required")
+    if len(files) > MAX_FILES or any(map(blank, files)):
+        raise Invalid(field="files", rule="length", detail=f"more than {MAX_FILES}, or a blank one")
 
 
 def title_of(title: str | None) -> str | None:
@@ -167,12 +193,11 @@ def upload_query(request: Request) -> UploadQuery:
     return UploadQuery(name=name)
 
 
-def cursor_of(request: Request) -> int:
-    """Where the reader stands. ``Last-Event-ID`` comes before ``after``: an EventSource that connects again repeats
-    the address it was made with. Raises ``Invalid``."""
+def events_query(request: Request) -> EventsQuery:
+    """Raises ``Invalid``. ``Last-Event-ID`` takes precedence over ``after``: a reconnecting EventSource repeats its
+    original URL."""
     last = request.headers.get("last-event-id", "")
-    query = EventsQuery(after=_whole(last, "Last-Event-ID") if last else _number_in(query_of(request), "after"))
-    return query.after or 0
+    return EventsQuery(after=_whole(last, "Last-Event-ID") if last else _number_in(query_of(request), "after"))
 
 
 def _limit_in(query: dict[str, str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, assert_never, cast
+from typing import Any, Literal, TypeVar, assert_never, cast
 
 import msgspec
 
@@ -24,7 +24,10 @@ from palaver.core.types import (
     Variable,
 )
 from palaver.dialects.native.errors import ProblemDocument, ResponseModel, problem_document
+from palaver.wire.contract import ResponseType
+from palaver.wire.responses import JSONValue, json_response
 
+T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Agents, conversations, files ---------------------------------------------------------------------------------------
@@ -214,6 +217,11 @@ class ProblemCode(ResponseModel, frozen=True, kw_only=True):
 
 class ProblemCodesResponse(ResponseModel, frozen=True, kw_only=True):
     problems: tuple[ProblemCode, ...]
+
+
+def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+    """A ``shape`` as JSON; there is no envelope."""
+    return json_response(shape, lambda _request, value: value)
 
 
 # From core's values -------------------------------------------------------------------------------------------------

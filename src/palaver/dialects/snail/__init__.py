@@ -29,7 +29,7 @@ DIALECT = Dialect(
             name="auto_register", read=parse_bool, meaning="surfaces B and C: an unknown openId is a new end user"
         ),
         KeySetting(
-            name=gateway.OPEN,
+            name=gateway.OPEN_SESSIONS,
             read=parse_bool,
             meaning="surface C: whoever names a registered openId is signed in, without proof",
         ),

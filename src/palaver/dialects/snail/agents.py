@@ -1,4 +1,4 @@
-"""Surfaces B and C: agents, and which of them a user subscribed. Source: wire specification ``snail.md``, section 7."""
+"""Surfaces B and C: agents, and users' subscriptions to them. Source: wire specification ``snail.md``, section 7."""
 
 from __future__ import annotations
 
@@ -7,100 +7,128 @@ from contextlib import suppress
 from palaver.core.problems import NotFound
 from palaver.core.types import Agent, Principal
 from palaver.dialects.snail import openapi
-from palaver.dialects.snail.errors import B, success
+from palaver.dialects.snail.errors import B
 from palaver.dialects.snail.requests import (
     AgentIdRequest,
     OpenIdRequest,
     PageRequest,
     SubscriptionRequest,
+    json_body,
     page_bounds,
-    parse_fields,
-    request_fields,
+    query,
     require,
 )
-from palaver.dialects.snail.responses import agent_response
-from palaver.dialects.snail.users import find_user
+from palaver.dialects.snail.responses import (
+    DONE,
+    SnailAgent,
+    SnailPage,
+    agent_response,
+    page_envelope,
+    success,
+    success_page,
+)
+from palaver.dialects.snail.users import find_user, open_id_of
 from palaver.wire.bodies import as_id
-from palaver.wire.contract import Request, Response, Route, Services
+from palaver.wire.contract import Request, Route, Services
 
-PAGE = 50
+PAGE_SIZE = 50
 
 
-async def agent_of(who: Principal, services: Services, number: int, *, enabled: bool = True) -> Agent:
-    """The agent of that number that the credential may use. Raises ``NotFound``."""
+async def agent_of(principal: Principal, services: Services, number: int, *, enabled: bool = True) -> Agent:
+    """The agent with that number, if the credential may use it. Raises ``NotFound``."""
     ref = as_id(number)
     if ref is None:
         raise NotFound(noun="agent", ref=str(number))
-    return await (services.chat.agent(who, ref) if enabled else services.chat.any_agent(who, ref))
+    return await (services.chat.agent(principal, ref) if enabled else services.chat.any_agent(principal, ref))
 
 
-async def _newest_first(who: Principal, services: Services) -> list[Agent]:
-    return sorted(await services.chat.agents(who), key=lambda agent: (agent.modified, agent.id), reverse=True)
+async def _recent_agents(principal: Principal, services: Services) -> list[Agent]:
+    """The agents that the credential may use, most recently changed first."""
+    agents = await services.chat.agents(principal)
+    return sorted(agents, key=lambda agent: (agent.modified, agent.id), reverse=True)
 
 
-async def _subscriptions(who: Principal, services: Services) -> set[int] | None:
-    """The agents that the user of a browser's token subscribed; ``None`` for a caller that is no browser."""
-    if who.user is None:
+async def _subscriptions(principal: Principal, services: Services) -> set[int] | None:
+    """The ids of the agents that the token's user is subscribed to; ``None`` on surface B."""
+    if principal.user is None:
         return None
     try:
-        return await services.users.subscribed(who, await find_user(who, services, who.user))
+        return await services.users.subscribed(principal, await find_user(principal, services, principal.user))
     except NotFound:
         return set()
 
 
-async def list_agents(request: Request, who: Principal, services: Services) -> Response:
-    body = parse_fields(PageRequest, request_fields(request, who))
-    page, size = page_bounds(body.page, body.size, PAGE)
-    agents = await _newest_first(who, services)
-    subscriptions = await _subscriptions(who, services)
+async def list_agents(
+    _request: Request, body: PageRequest, principal: Principal, services: Services
+) -> SnailPage[list[SnailAgent]]:
+    page, size = page_bounds(body.page, body.size, PAGE_SIZE)
+    agents = await _recent_agents(principal, services)
+    subscriptions = await _subscriptions(principal, services)
     items = [
         agent_response(
             agent, services.settings.timezone, subscribed=None if subscriptions is None else agent.id in subscriptions
         )
         for agent in agents[(page - 1) * size : page * size]
     ]
-    return success(items, page=page, size=size, total=len(agents))
+    return page_envelope(items, page=page, size=size, total=len(agents))
 
 
-async def one_agent(request: Request, who: Principal, services: Services) -> Response:
-    body = parse_fields(AgentIdRequest, request_fields(request, who))
-    agent = await agent_of(who, services, require(body.agentId, "agentId"), enabled=False)
-    subscriptions = await _subscriptions(who, services)
+async def show_agent(_request: Request, body: AgentIdRequest, principal: Principal, services: Services) -> SnailAgent:
+    agent = await agent_of(principal, services, require(body.agent_id, "agentId"), enabled=False)
+    subscriptions = await _subscriptions(principal, services)
     subscribed = None if subscriptions is None else agent.id in subscriptions
-    return success(agent_response(agent, services.settings.timezone, subscribed=subscribed))
+    return agent_response(agent, services.settings.timezone, subscribed=subscribed)
 
 
-async def subscribed_agents(request: Request, who: Principal, services: Services) -> Response:
-    user = await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).openId)
-    subscriptions = await services.users.subscribed(who, user)
-    agents = [agent for agent in await _newest_first(who, services) if agent.id in subscriptions]
-    return success([agent_response(agent, services.settings.timezone, subscribed=True) for agent in agents])
+async def list_subscribed_agents(
+    _request: Request, body: OpenIdRequest, principal: Principal, services: Services
+) -> list[SnailAgent]:
+    user = await find_user(principal, services, open_id_of(principal, body.open_id))
+    subscriptions = await services.users.subscribed(principal, user)
+    agents = [agent for agent in await _recent_agents(principal, services) if agent.id in subscriptions]
+    return [agent_response(agent, services.settings.timezone, subscribed=True) for agent in agents]
 
 
-async def subscribe(request: Request, who: Principal, services: Services) -> Response:
-    body = parse_fields(SubscriptionRequest, request_fields(request, who))
-    open_id, number = require(body.openId, "openId"), require(body.agentId, "agentId")
-    user = await find_user(who, services, open_id)
-    await services.users.subscribe(who, user, await agent_of(who, services, number), on=True)
-    return success(None)
+async def subscribe(_request: Request, body: SubscriptionRequest, principal: Principal, services: Services) -> None:
+    open_id, number = open_id_of(principal, body.open_id), require(body.agent_id, "agentId")
+    user = await find_user(principal, services, open_id)
+    await services.users.subscribe(principal, user, await agent_of(principal, services, number), on=True)
 
 
-async def unsubscribe(request: Request, who: Principal, services: Services) -> Response:
-    body = parse_fields(SubscriptionRequest, request_fields(request, who))
-    open_id, number = require(body.openId, "openId"), require(body.agentId, "agentId")
-    user = await find_user(who, services, open_id)
-    with suppress(NotFound):  # nobody is subscribed to an agent that is not there
-        await services.users.subscribe(who, user, await agent_of(who, services, number, enabled=False), on=False)
-    return success(None)
+async def unsubscribe(_request: Request, body: SubscriptionRequest, principal: Principal, services: Services) -> None:
+    """Unsubscribe the user. Nobody is subscribed to an unknown agent, so that is not an error."""
+    open_id, number = open_id_of(principal, body.open_id), require(body.agent_id, "agentId")
+    user = await find_user(principal, services, open_id)
+    with suppress(NotFound):
+        agent = await agent_of(principal, services, number, enabled=False)
+        await services.users.subscribe(principal, user, agent, on=False)
 
 
 ROUTES = (
-    Route(method="GET", path=f"{B}/agents", endpoint=list_agents, summary="list agents", operation=openapi.AGENTS),
-    Route(method="GET", path=f"{B}/agent", endpoint=one_agent, summary="show one agent", operation=openapi.AGENT),
+    Route(
+        method="GET",
+        path=f"{B}/agents",
+        endpoint=list_agents,
+        request=query(PageRequest),
+        response=success_page(SnailAgent),
+        summary="list agents",
+        operation=openapi.AGENTS,
+    ),
+    Route(
+        method="GET",
+        path=f"{B}/agent",
+        endpoint=show_agent,
+        request=query(AgentIdRequest),
+        response=success(SnailAgent),
+        summary="show one agent",
+        operation=openapi.AGENT,
+    ),
     Route(
         method="GET",
         path=f"{B}/user/agents",
-        endpoint=subscribed_agents,
+        endpoint=list_subscribed_agents,
+        request=query(OpenIdRequest),
+        response=success(list[SnailAgent]),
         summary="list a user's agents",
         operation=openapi.SUBSCRIBED,
     ),
@@ -108,14 +136,18 @@ ROUTES = (
         method="POST",
         path=f"{B}/user/agent",
         endpoint=subscribe,
-        summary="subscribe an agent",
+        request=json_body(SubscriptionRequest),
+        response=DONE,
+        summary="subscribe to an agent",
         operation=openapi.SUBSCRIBE,
     ),
     Route(
         method="DELETE",
         path=f"{B}/user/agent",
         endpoint=unsubscribe,
-        summary="unsubscribe an agent",
+        request=query(SubscriptionRequest),
+        response=DONE,
+        summary="unsubscribe from an agent",
         operation=openapi.UNSUBSCRIBE,
     ),
 )

@@ -6,7 +6,10 @@ Source: the vendor's page, and the wire specification ``snail.md``, sections 2.3
 from __future__ import annotations
 
 import math
-from typing import Any, assert_never
+from typing import Annotated, Literal, assert_never
+
+import msgspec
+from msgspec import Meta
 
 from palaver.core.problems import (
     AnyProblem,
@@ -35,9 +38,7 @@ NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream;charset=UTF-8"
 NOT_SIGNED_IN = 5001
 UNFORESEEN = "系统异常"
-NO_TIME = "对话超时"
-
-
+TIMED_OUT = "对话超时"
 NO_AGENT = "智能体不存在或已被禁用"
 _RULES = {
     ("page", "range"): "must be greater than 0",
@@ -49,6 +50,42 @@ _RULES = {
 _SUBSCRIPTIONS = frozenset((f"{B}/user/agent", f"{C}/agent/subscribe"))
 _OF_A_USER = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"}
 """Calls that are about an end user, and say of an unknown one that it is not there."""
+
+
+class SnailResponseModel(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What callers receive: camel case on the wire, and every member present, ``null`` without a value."""
+
+
+class SnailError(SnailResponseModel, frozen=True, kw_only=True):
+    """A refusal."""
+
+    code: Literal[0]
+    msg: str
+    data: None
+    status: int
+    message: str
+    type: Annotated[Literal["error"] | msgspec.UnsetType, Meta(description="On surface A.")] = msgspec.UNSET
+
+
+class ErrorLine(SnailResponseModel, frozen=True, kw_only=True):
+    """An error in surface A's stream: the members of ``SnailError``, the type first."""
+
+    type: Literal["error"] = "error"
+    code: Literal[0] = 0
+    msg: str
+    data: None = None
+    status: int = 0
+    message: str
+
+
+class ErrorEvent(SnailResponseModel, frozen=True, kw_only=True):
+    """The data of an ``error`` event."""
+
+    message: str
+    code: Literal[0] = 0
+    msg: str
+    data: None = None
+    status: int = 0
 
 
 def on_b(request: Request) -> bool:
@@ -71,7 +108,7 @@ def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) ->
     http, status, message = _wording_on_surface(problem, request)
     if _reads_frames(request) and http not in {404, 405, 413}:
         return Response(body=sse("error", ascii_json(error_event(message, status))), media_type=EVENT_STREAM)
-    body = failure(message, status) if on_b(request) or on_c(request) else envelope(message, status)
+    body = failure(message, status, on_a=not (on_b(request) or on_c(request)))
     return Response(status=http, body=compact_json(body), headers=_retry(problem))
 
 
@@ -83,17 +120,6 @@ def _reads_frames(request: Request) -> bool:
     return request.path != SEARCH and wants_events(request)
 
 
-def success(data: Any, *, headers: tuple[tuple[str, str], ...] = (), **page: int) -> Response:
-    """A good answer; ``page`` are the members that lists have beside ``data``."""
-    body = {"code": 1, "msg": "success", "data": data, "status": 1, "message": "success", **page}
-    return Response(body=compact_json(body), headers=headers)
-
-
-def failed(message: str, headers: tuple[tuple[str, str], ...]) -> Response:
-    """What surface B's blocking chat answers when there is no whole answer."""
-    return Response(body=compact_json(failure(message)), headers=headers)
-
-
 def failure_reason(problem: Problem | None) -> str:
     """Why a run failed, as far as it is the caller's business."""
     match problem:
@@ -103,24 +129,19 @@ def failure_reason(problem: Problem | None) -> str:
             return UNFORESEEN
 
 
-def failure(message: str, status: int = 0) -> dict[str, Any]:
-    """A failure of surfaces B and C: the documented members, then the implemented ones."""
-    return {"code": 0, "msg": message, "data": None, "status": status, "message": message}
+def failure(message: str, status: int = 0, *, on_a: bool = False) -> SnailError:
+    """An error; on surface A with the ``type`` that readers of NDJSON look for."""
+    return SnailError(
+        code=0, msg=message, data=None, status=status, message=message, type="error" if on_a else msgspec.UNSET
+    )
 
 
-def envelope(message: str, status: int = 0) -> dict[str, Any]:
-    """A failure of surface A: the same, then the ``type`` that readers of lines want."""
-    return {**failure(message, status), "type": "error"}
+def error_line(message: str = UNFORESEEN) -> ErrorLine:
+    return ErrorLine(msg=message, message=message)
 
 
-def error_line(message: str = UNFORESEEN) -> dict[str, Any]:
-    """A failure in mid-stream."""
-    return {"type": "error", "code": 0, "msg": message, "data": None, "status": 0, "message": message}
-
-
-def error_event(message: str = UNFORESEEN, status: int = 0) -> dict[str, Any]:
-    """The same as data of an ``error`` event."""
-    return {"message": message, "code": 0, "msg": message, "data": None, "status": status}
+def error_event(message: str = UNFORESEEN, status: int = 0) -> ErrorEvent:
+    return ErrorEvent(message=message, msg=message, status=status)
 
 
 def _wording_on_surface(problem: AnyProblem, request: Request) -> tuple[int, int, str]:

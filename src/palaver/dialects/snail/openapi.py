@@ -5,30 +5,29 @@ Source: the vendor's page "对话接口", and the wire specification ``snail.md`
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any
 
 import msgspec
-from msgspec import Meta
+from msgspec.structs import replace
 
 from palaver.core.problems import Noun
 from palaver.dialects.snail.auth import APP_ID, APP_TOKEN, HEADER
-from palaver.dialects.snail.errors import EVENT_STREAM, NDJSON, C
-from palaver.dialects.snail.requests import (
-    AgentIdRequest,
-    ConversationIdRequest,
-    EmbedTokenRequest,
-    ListConversationsRequest,
-    OpenIdRequest,
-    PageRequest,
-    RegistrationRequest,
-    SearchRequest,
-    SessionRequest,
-    SnailChatRequest,
-    SnailNewConversationRequest,
-    SubscriptionRequest,
-    SurfaceBChatRequest,
+from palaver.dialects.snail.errors import EVENT_STREAM, NDJSON, C, SnailError
+from palaver.dialects.snail.responses import (
+    TOKEN,
+    ChatPageConfig,
+    EmbedTokenResponse,
+    SearchResponse,
+    SnailAgent,
+    SnailConversation,
+    SnailEnvelope,
+    SnailMessage,
+    SnailPassage,
+    SnailUser,
+    SyncChatResponse,
+    envelope,
+    page_envelope,
 )
-from palaver.dialects.snail.requests import MessagesRequest as MessagesOf
 from palaver.dialects.snail.stream import SnailNdjsonEncoder, SnailSseEncoder
 from palaver.wire.contract import Encoder
 from palaver.wire.operation import (
@@ -42,129 +41,11 @@ from palaver.wire.operation import (
     example_run,
 )
 
-T = TypeVar("T")
 SPEC = "wire specification `snail.md`, section"
 
 
-# What answers look like ---------------------------------------------------------------------------------------------
-
-
-class SnailEnvelope(msgspec.Struct, Generic[T], kw_only=True):
-    """What is around every answer but streams: the documented members, then the implemented ones."""
-
-    code: Annotated[int, Meta(description="1 for success.")]
-    msg: str
-    data: T
-    status: Annotated[int, Meta(description="1 for success, 5001 for a credential or end user that is not known.")]
-    message: str
-
-
-class SnailPage(SnailEnvelope[T], Generic[T], kw_only=True):
-    """The same around a page of a list."""
-
-    page: int
-    size: int
-    total: Annotated[int, Meta(description="Of all pages.")]
-
-
-class SnailError(msgspec.Struct, kw_only=True):
-    """A refusal."""
-
-    code: Literal[0]
-    msg: str
-    data: None
-    status: int
-    message: str
-    type: Annotated[Literal["error"] | msgspec.UnsetType, Meta(description="On surface A.")] = msgspec.UNSET
-
-
-class SnailPassage(msgspec.Struct, kw_only=True):
-    chunkId: str  # noqa: N815
-    content: str
-    score: float
-    documentId: int  # noqa: N815
-    documentName: str  # noqa: N815
-    metadata: dict[str, Any]
-
-
-class SearchResponse(msgspec.Struct, kw_only=True):
-    results: list[SnailPassage]
-    metrics: Annotated[dict[str, int] | None, Meta(description="With `debug`.")]
-
-
-class SnailAgent(msgspec.Struct, kw_only=True):
-    id: int
-    name: str
-    description: str
-    avatar: str | None
-    greeting: str
-    presetQuestions: list[str]  # noqa: N815
-    mcpEnabled: bool  # noqa: N815
-    mcpServers: list[dict[str, Any]]  # noqa: N815
-    skillEnabled: bool  # noqa: N815
-    skills: list[dict[str, Any]]
-    webSearchEnabled: bool  # noqa: N815
-    viewCount: int  # noqa: N815
-    isFeatured: bool  # noqa: N815
-    status: Annotated[int, Meta(description="1 active, 4 disabled.")]
-    createDt: str  # noqa: N815
-    updateDt: str  # noqa: N815
-    subscribed: bool | None
-
-
-class SnailUser(msgspec.Struct, kw_only=True):
-    openId: str  # noqa: N815
-    externalId: str | None  # noqa: N815
-    nickname: str | None
-    avatarUrl: str | None  # noqa: N815
-    created: bool
-
-
-class SnailConversation(msgspec.Struct, kw_only=True):
-    conversationId: str  # noqa: N815
-    agentId: int  # noqa: N815
-    title: str
-    createDt: str  # noqa: N815
-    updateDt: str  # noqa: N815
-
-
-class SnailMessage(msgspec.Struct, kw_only=True):
-    role: Literal["user", "assistant"]
-    content: str
-    thinking: str | None
-    status: int
-    createDt: str  # noqa: N815
-
-
-class SyncChatResponse(msgspec.Struct, kw_only=True):
-    conversationId: str  # noqa: N815
-    content: str
-    durationMs: Annotated[int, Meta(ge=0)]  # noqa: N815
-
-
-class ChatPageConfig(msgspec.Struct, kw_only=True):
-    gatewayPath: Annotated[  # noqa: N815
-        str, Meta(description="Where the calls are; with the server's name for a page from elsewhere.")
-    ]
-    pageTitle: str  # noqa: N815
-    logo: str
-    resourceBaseUrl: str  # noqa: N815
-
-
-class EmbedTokenResponse(msgspec.Struct, kw_only=True):
-    token: str
-    tokenType: str  # noqa: N815
-    authHeader: str  # noqa: N815
-    expiresAt: str  # noqa: N815
-    ttlSeconds: int  # noqa: N815
-    openId: str  # noqa: N815
-    nickname: str | None
-    avatarUrl: str | None  # noqa: N815
-
-
-def _given(meaning: str, shape: Any, data: Any, **page: int) -> ResponseSpec:
-    said = {"code": 1, "msg": "success", "data": data, "status": 1, "message": "success", **page}
-    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": said})
+def _response(meaning: str, body: SnailEnvelope[Any]) -> ResponseSpec:
+    return ResponseSpec(meaning=meaning, examples={"success": msgspec.to_builtins(body)})
 
 
 # Surface A ----------------------------------------------------------------------------------------------------------
@@ -195,7 +76,6 @@ _FRAMES = ResponseSpec(
 CHAT = Operation(
     source=f'the vendor\'s page "对话接口"; {SPEC} 4',
     body=BodySpec(
-        shape=SnailChatRequest,
         required=("agentId", "openId", "content"),
         examples={
             "the vendor's, a new conversation": {
@@ -225,27 +105,27 @@ CHAT = Operation(
 SEARCH = Operation(
     source=f"{SPEC} 5",
     body=BodySpec(
-        shape=SearchRequest,
         required=("ragId", "query"),
         examples={"a question": {"ragId": 1, "query": "How do I configure a model?"}},
     ),
     responses=(
-        _given(
+        _response(
             "The best passages, the best first.",
-            SnailEnvelope[SearchResponse],
-            {
-                "results": [
-                    {
-                        "chunkId": "12",
-                        "content": "…",
-                        "score": 0.83,
-                        "documentId": 7,
-                        "documentName": "a.md",
-                        "metadata": {},
-                    }
-                ],
-                "metrics": None,
-            },
+            envelope(
+                SearchResponse(
+                    results=(
+                        SnailPassage(
+                            chunk_id="12",
+                            content="…",
+                            score=0.83,
+                            document_id=7,
+                            document_name="a.md",
+                            metadata={},
+                        ),
+                    ),
+                    metrics=None,
+                )
+            ),
         ),
     ),
     not_found=("knowledge",),
@@ -255,35 +135,35 @@ SEARCH = Operation(
 # Surface B ----------------------------------------------------------------------------------------------------------
 
 _PAIR = (("app", "token"),)
-_AGENT: dict[str, Any] = {
-    "id": 1,
-    "name": "Weather",
-    "description": "",
-    "avatar": None,
-    "greeting": "",
-    "presetQuestions": [],
-    "mcpEnabled": False,
-    "mcpServers": [],
-    "skillEnabled": False,
-    "skills": [],
-    "webSearchEnabled": False,
-    "viewCount": 0,
-    "isFeatured": False,
-    "status": 1,
-    "createDt": "2026-04-13 13:07:10",
-    "updateDt": "2026-04-13 13:07:10",
-    "subscribed": None,
-}
-_USER = {"openId": _OPEN_ID, "externalId": "ann", "nickname": "Ann", "avatarUrl": None, "created": False}
-_SHOWN = {
-    "conversationId": _CONVERSATION,
-    "agentId": 1,
-    "title": "Weather",
-    "createDt": "2026-04-13T13:07:10",
-    "updateDt": "2026-04-13T13:07:54",
-}
+_AGENT = SnailAgent(
+    id=1,
+    name="Weather",
+    description="",
+    avatar=None,
+    greeting="",
+    preset_questions=(),
+    mcp_enabled=False,
+    mcp_servers=(),
+    skill_enabled=False,
+    skills=(),
+    web_search_enabled=False,
+    view_count=0,
+    is_featured=False,
+    status=1,
+    create_dt="2026-04-13 13:07:10",
+    update_dt="2026-04-13 13:07:10",
+    subscribed=None,
+)
+_USER = SnailUser(open_id=_OPEN_ID, external_id="ann", nickname="Ann", avatar_url=None, created=False)
+_SHOWN = SnailConversation(
+    conversation_id=_CONVERSATION,
+    agent_id=1,
+    title="Weather",
+    create_dt="2026-04-13T13:07:10",
+    update_dt="2026-04-13T13:07:54",
+)
 _WHERE = {"agentId": 1, "openId": _OPEN_ID}
-_DONE = _given("Done.", SnailEnvelope[None], None)
+_DONE = _response("Done.", envelope(None))
 
 
 def _on_b(
@@ -305,52 +185,51 @@ def _on_b(
 
 
 AGENTS = _on_b(
-    _given("Agents, the one changed last first.", SnailPage[list[SnailAgent]], [_AGENT], page=1, size=50, total=1),
-    query=QuerySpec(shape=PageRequest, example={"page": 1, "size": 50}),
+    _response(
+        "Agents, the one changed last first.",
+        page_envelope([_AGENT], page=1, size=50, total=1),
+    ),
+    query=QuerySpec(example={"page": 1, "size": 50}),
 )
 AGENT = _on_b(
-    _given("The agent.", SnailEnvelope[SnailAgent], _AGENT),
-    query=QuerySpec(shape=AgentIdRequest, required=("agentId",), example={"agentId": 1}),
+    _response("The agent.", envelope(_AGENT)),
+    query=QuerySpec(required=("agentId",), example={"agentId": 1}),
     finds=("agent",),
 )
 SUBSCRIBED = _on_b(
-    _given("The agents that the user subscribed.", SnailEnvelope[list[SnailAgent]], [{**_AGENT, "subscribed": True}]),
-    query=QuerySpec(shape=OpenIdRequest, required=("openId",), example={"openId": _OPEN_ID}),
+    _response(
+        "The agents that the user subscribed.",
+        envelope([replace(_AGENT, subscribed=True)]),
+    ),
+    query=QuerySpec(required=("openId",), example={"openId": _OPEN_ID}),
     finds=("user",),
 )
 SUBSCRIBE = _on_b(
     _DONE,
-    body=BodySpec(shape=SubscriptionRequest, required=("openId", "agentId"), examples={"an agent": {**_WHERE}}),
+    body=BodySpec(required=("openId", "agentId"), examples={"an agent": {**_WHERE}}),
     finds=("agent", "user"),
 )
-UNSUBSCRIBE = _on_b(
-    _DONE, query=QuerySpec(shape=SubscriptionRequest, required=("openId", "agentId"), example=_WHERE), finds=("user",)
-)
+UNSUBSCRIBE = _on_b(_DONE, query=QuerySpec(required=("openId", "agentId"), example=_WHERE), finds=("user",))
 REGISTER = _on_b(
-    _given("The user; `created` says whether it is a new one.", SnailEnvelope[SnailUser], _USER),
-    body=BodySpec(shape=RegistrationRequest, examples={"a user": {"externalId": "ann", "nickname": "Ann"}}),
+    _response("The user; `created` says whether it is a new one.", envelope(_USER)),
+    body=BodySpec(examples={"a user": {"externalId": "ann", "nickname": "Ann"}}),
 )
 USER = _on_b(
-    _given("The user.", SnailEnvelope[SnailUser], _USER),
-    query=QuerySpec(shape=OpenIdRequest, required=("openId",), example={"openId": _OPEN_ID}),
+    _response("The user.", envelope(_USER)),
+    query=QuerySpec(required=("openId",), example={"openId": _OPEN_ID}),
     finds=("user",),
 )
 CONVERSATIONS = _on_b(
-    _given(
+    _response(
         "Conversations, the one changed last first.",
-        SnailPage[list[SnailConversation]],
-        [_SHOWN],
-        page=1,
-        size=20,
-        total=1,
+        page_envelope([_SHOWN], page=1, size=20, total=1),
     ),
-    query=QuerySpec(shape=ListConversationsRequest, required=("agentId", "openId"), example=_WHERE),
+    query=QuerySpec(required=("agentId", "openId"), example=_WHERE),
     finds=("user",),
 )
 NEW_CONVERSATION = _on_b(
-    _given("The conversation.", SnailEnvelope[SnailConversation], _SHOWN),
+    _response("The conversation.", envelope(_SHOWN)),
     body=BodySpec(
-        shape=SnailNewConversationRequest,
         required=("agentId", "openId", "title"),
         examples={"a conversation": {**_WHERE, "title": "Weather"}},
     ),
@@ -358,67 +237,66 @@ NEW_CONVERSATION = _on_b(
 )
 OLD_CONVERSATIONS = _on_b(
     _DONE,
-    query=QuerySpec(shape=ConversationIdRequest, required=("agentId", "openId"), example=_WHERE),
+    query=QuerySpec(required=("agentId", "openId"), example=_WHERE),
     finds=("user",),
 )
 MESSAGES = _on_b(
-    _given(
+    _response(
         "What was said, oldest first; nothing for a conversation there is not.",
-        SnailEnvelope[list[SnailMessage]],
-        [
-            {
-                "role": "assistant",
-                "content": "It is sunny.",
-                "thinking": "look it up",
-                "status": 1,
-                "createDt": "2026-04-13T13:07:22",
-            }
-        ],
+        envelope(
+            [
+                SnailMessage(
+                    role="assistant",
+                    content="It is sunny.",
+                    thinking="look it up",
+                    status=1,
+                    create_dt="2026-04-13T13:07:22",
+                )
+            ]
+        ),
     ),
     query=QuerySpec(
-        shape=MessagesOf,
         required=("agentId", "conversationId", "openId"),
         example={**_WHERE, "conversationId": _CONVERSATION},
     ),
     finds=("user",),
 )
 _TALK = BodySpec(
-    shape=SurfaceBChatRequest,
     required=("agentId", "openId", "content"),
     examples={"a message": {**_WHERE, "content": "What is the weather like?"}},
 )
 TALK = _on_b(_FRAMES, body=_TALK, finds=("agent", "user"), section="6")
 TALK_SYNC = _on_b(
-    _given(
+    _response(
         "The whole answer.",
-        SnailEnvelope[SyncChatResponse],
-        {"conversationId": _CONVERSATION, "content": "It is sunny.", "durationMs": 1450},
+        envelope(SyncChatResponse(conversation_id=_CONVERSATION, content="It is sunny.", duration_ms=1450)),
     ),
     body=_TALK,
     finds=("agent", "user"),
 )
-_ISSUED = _given(
+_ISSUED = _response(
     "The token, with which the user's browser calls surfaces A and C.",
-    SnailEnvelope[EmbedTokenResponse],
-    {
-        "token": "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",
-        "tokenType": "Snail-Ai-Auth",
-        "authHeader": "Snail-Ai-Auth",
-        "expiresAt": "2026-04-13 14:07:10",
-        "ttlSeconds": 3600,
-        "openId": _OPEN_ID,
-        "nickname": "Ann",
-        "avatarUrl": None,
-    },
+    envelope(
+        EmbedTokenResponse(
+            token="eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",  # noqa: S106  an example
+            token_type=TOKEN,
+            auth_header=TOKEN,
+            expires_at="2026-04-13 14:07:10",
+            ttl_seconds=3600,
+            open_id=_OPEN_ID,
+            nickname="Ann",
+            avatar_url=None,
+        )
+    ),
 )
-TOKEN = _on_b(
+EMBED_TOKEN = _on_b(
     _ISSUED,
-    body=BodySpec(shape=EmbedTokenRequest, required=("openId",), examples={"for an hour": {"openId": _OPEN_ID}}),
+    body=BodySpec(required=("openId",), examples={"for an hour": {"openId": _OPEN_ID}}),
     finds=("user",),
 )
-TOKEN_BY_QUERY = _on_b(
+EMBED_TOKEN_BY_QUERY = _on_b(
     _ISSUED,
-    query=QuerySpec(shape=EmbedTokenRequest, required=("openId",), example={"openId": _OPEN_ID}),
+    query=QuerySpec(required=("openId",), example={"openId": _OPEN_ID}),
     finds=("user",),
 )
 
@@ -441,17 +319,15 @@ def _on_c(of_b: Operation, *, body: BodySpec | None = None, query: QuerySpec | N
 CONFIG = Operation(
     source=f"{SPEC} 8",
     responses=(
-        _given(
+        _response(
             "The page's configuration.",
-            SnailEnvelope[ChatPageConfig],
-            {"gatewayPath": C, "pageTitle": "Chat", "logo": "", "resourceBaseUrl": ""},
+            envelope(ChatPageConfig(gateway_path=C, page_title="Chat", logo="", resource_base_url="")),
         ),
     ),
 )
 SESSION = Operation(
     source=f"{SPEC} 8",
     body=BodySpec(
-        shape=SessionRequest,
         required=("openId",),
         examples={
             "for an embed token": {
@@ -467,33 +343,27 @@ SESSION = Operation(
 _USERS = ("openId",)
 """What the caller's token says."""
 _ONE: dict[str, Any] = {"agentId": 1}
-_BY_AGENT = QuerySpec(shape=AgentIdRequest, required=("agentId",), example=_ONE)
+_BY_AGENT = QuerySpec(required=("agentId",), example=_ONE)
 C_AGENTS = _on_c(AGENTS, query=AGENTS.query)
 C_AGENT = _on_c(AGENT, query=_BY_AGENT)
-C_SUBSCRIBED = _on_c(SUBSCRIBED)
-C_SUBSCRIPTION = _on_c(
-    UNSUBSCRIBE, query=QuerySpec(shape=SubscriptionRequest, without=_USERS, required=("agentId",), example=_ONE)
-)
+C_SUBSCRIBED = _on_c(SUBSCRIBED, query=QuerySpec(without=_USERS))
+C_SUBSCRIPTION = _on_c(UNSUBSCRIBE, query=QuerySpec(without=_USERS, required=("agentId",), example=_ONE))
 C_CONVERSATIONS = _on_c(
     CONVERSATIONS,
-    query=QuerySpec(shape=ListConversationsRequest, without=_USERS, required=("agentId",), example=_ONE | {"size": 50}),
+    query=QuerySpec(without=_USERS, required=("agentId",), example=_ONE | {"size": 50}),
 )
 C_NEW_CONVERSATION = _on_c(
     NEW_CONVERSATION,
     body=BodySpec(
-        shape=SnailNewConversationRequest,
         without=_USERS,
         required=("agentId", "title"),
         examples={"a conversation": _ONE | {"title": "Weather"}},
     ),
 )
-C_OLD_CONVERSATIONS = _on_c(
-    OLD_CONVERSATIONS, query=QuerySpec(shape=ConversationIdRequest, without=_USERS, required=("agentId",), example=_ONE)
-)
+C_OLD_CONVERSATIONS = _on_c(OLD_CONVERSATIONS, query=QuerySpec(without=_USERS, required=("agentId",), example=_ONE))
 C_MESSAGES = _on_c(
     MESSAGES,
     query=QuerySpec(
-        shape=MessagesOf,
         without=_USERS,
         required=("agentId", "conversationId"),
         example=_ONE | {"conversationId": _CONVERSATION},
@@ -502,7 +372,6 @@ C_MESSAGES = _on_c(
 C_TALK = _on_c(
     TALK,
     body=BodySpec(
-        shape=SurfaceBChatRequest,
         without=_USERS,
         required=("agentId", "content"),
         examples={"a message": _ONE | {"content": "What is the weather like?"}},

@@ -1,109 +1,110 @@
-"""What callers send. Source: wire specification ``snail.md``, sections 4.1, 5 and 7."""
+"""Request bodies and queries. Source: wire specification ``snail.md``, sections 4.1, 5, 7 and 8."""
 
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Invalid
-from palaver.core.types import Principal
-from palaver.dialects.snail.errors import on_b
 from palaver.wire.bodies import json_object, parse
-from palaver.wire.contract import Request
+from palaver.wire.contract import Request, RequestType
 
 MAX_CONVERSATION_ID = 128
 MAX_OPEN_ID = 255
 MAX_SID = 255
-MAX_SIZE = 200
-SHORTEST_TTL, LONGEST_TTL = 60, 86_400
+MAX_PAGE_SIZE = 200
+MIN_TTL_S, MAX_TTL_S = 60, 86_400
+DEFAULT_TTL_S = 3600
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 OpenId = Annotated[str | None, Meta(description="The end user.", extra_json_schema={"maxLength": MAX_OPEN_ID})]
-Content = Annotated[str | None, Meta(description="What the user says.")]
+Content = Annotated[str | None, Meta(description="The user's message.")]
 ConversationId = Annotated[
     str | None,
     Meta(
-        description="Without it a new conversation is begun; one there is not is begun under that id.",
+        description="If absent, a new conversation is created; if unknown, it is created with this id.",
         extra_json_schema={"maxLength": MAX_CONVERSATION_ID},
     ),
 ]
-Servers = Annotated[list[int] | None, Meta(description="MCP servers that are off for this message.")]
-Skills = Annotated[list[int] | None, Meta(description="Skills that are off for this message.")]
+DisabledServers = Annotated[list[int] | None, Meta(description="MCP servers to disable for this message.")]
+DisabledSkills = Annotated[list[int] | None, Meta(description="Skills to disable for this message.")]
+
+
+class SnailRequest(msgspec.Struct, rename="camel"):
+    """The members of a request; camel case on the wire."""
 
 
 # Surface A ----------------------------------------------------------------------------------------------------------
 
 
-class SnailChatRequest(msgspec.Struct, kw_only=True):
-    """The body of ``POST /snail-ai/open-api/chat``, in the order its fields are checked in."""
+class SnailChatRequest(SnailRequest, kw_only=True):
+    """The body of ``POST /snail-ai/open-api/chat``. Fields are checked in this order."""
 
-    agentId: Annotated[int | str | None, Meta(description="The agent's number.")] = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+    agent_id: Annotated[int | str | None, Meta(description="The agent's number.")] = None
+    open_id: OpenId = None
     content: Content = None
-    conversationId: ConversationId = None  # noqa: N815
-    disabledMcpServerIds: Servers = None  # noqa: N815
-    disabledSkillIds: Skills = None  # noqa: N815
+    conversation_id: ConversationId = None
+    disabled_mcp_server_ids: DisabledServers = None
+    disabled_skill_ids: DisabledSkills = None
 
 
 class SnailChat(msgspec.Struct, kw_only=True, frozen=True):
-    """A request that breaks no rule."""
+    """A valid ``SnailChatRequest``."""
 
     agent: int
     user: str
     content: str
     conversation: str | None
-    off: frozenset[tuple[str, int]]
+    disabled_tools: frozenset[tuple[str, int]]
 
 
 def validated(body: SnailChatRequest) -> SnailChat:
-    """Raises ``Invalid`` for the first rule broken, in the specification's order."""
-    agent, content, user = body.agentId, body.content, body.openId
+    """Check the fields. Raises ``Invalid`` for the first broken rule, in the specification's order."""
+    agent, content, user = body.agent_id, body.content, body.open_id
     if isinstance(agent, str) and agent.strip():
-        raise Invalid(field="agentId", rule="type", detail=f"{agent[:40]!r} is no number")
+        raise Invalid(field="agentId", rule="type", detail=f"{agent[:40]!r} is not a number")
     if agent is None or isinstance(agent, str) or content is None or not content.strip():
         raise Invalid(field="agentId", rule="required")
     if user is None or not user.strip():
         raise Invalid(field="openId", rule="required")
-    if len(user) > MAX_OPEN_ID:
-        raise Invalid(field="openId", rule="length", detail=f"more than {MAX_OPEN_ID} characters")
     return SnailChat(
         agent=agent,
-        user=user,
+        user=user_name(user),
         content=content,
-        conversation=conversation_name(body.conversationId),
-        off=disabled_tools(body.disabledMcpServerIds, body.disabledSkillIds),
+        conversation=conversation_name(body.conversation_id),
+        disabled_tools=disabled_tools(body.disabled_mcp_server_ids, body.disabled_skill_ids),
     )
 
 
-class SearchRequest(msgspec.Struct, kw_only=True):
+class SearchRequest(SnailRequest, kw_only=True):
     """The body of ``POST /snail-ai/open-api/rag/search``."""
 
-    ragId: Annotated[int | str | None, Meta(description="The knowledge base's number.")] = None  # noqa: N815
-    query: Annotated[str | None, Meta(description="What is looked for.")] = None
-    debug: Annotated[bool | None, Meta(description="Whether the answer has `metrics`.")] = None
+    rag_id: Annotated[int | str | None, Meta(description="The knowledge base's number.")] = None
+    query: Annotated[str | None, Meta(description="The search query.")] = None
+    debug: Annotated[bool | None, Meta(description="Whether the response includes `metrics`.")] = None
 
 
 def search_terms(body: SearchRequest) -> tuple[int, str]:
-    """(knowledge base, query) of a search that breaks no rule."""
-    if isinstance(body.ragId, str) and body.ragId.strip():
-        raise Invalid(field="ragId", rule="type", detail=f"{body.ragId[:40]!r} is no number")
-    if body.ragId is None or isinstance(body.ragId, str) or not (body.query or "").strip():
+    """(knowledge base, query). Raises ``Invalid``."""
+    if isinstance(body.rag_id, str) and body.rag_id.strip():
+        raise Invalid(field="ragId", rule="type", detail=f"{body.rag_id[:40]!r} is not a number")
+    if body.rag_id is None or isinstance(body.rag_id, str) or not (body.query or "").strip():
         raise Invalid(field="ragId", rule="required")
-    return body.ragId, body.query or ""
+    return body.rag_id, body.query or ""
 
 
-# Both ---------------------------------------------------------------------------------------------------------------
+# All surfaces -------------------------------------------------------------------------------------------------------
 
 
 def conversation_name(name: str | None) -> str | None:
-    """The conversation that a caller names; a blank name is none."""
+    """The conversation's name; blank means none. Raises ``Invalid`` for one too long or with control characters."""
     if name is None or not name.strip():
         return None
     if len(name) > MAX_CONVERSATION_ID or any(unicodedata.category(char) == "Cc" for char in name):
@@ -112,173 +113,210 @@ def conversation_name(name: str | None) -> str | None:
 
 
 def disabled_tools(servers: list[int] | None, skills: list[int] | None) -> frozenset[tuple[str, int]]:
-    """What is off for one message, as core names it."""
+    """The tools to disable, as core names them."""
     return frozenset([("mcp", number) for number in servers or ()] + [("skill", number) for number in skills or ()])
 
 
-# Surface B ----------------------------------------------------------------------------------------------------------
+def user_name(value: str, field: str = "openId") -> str:
+    """A name for an end user. Raises ``Invalid`` if it is too long."""
+    if len(value) > MAX_OPEN_ID:
+        raise Invalid(field=field, rule="length", detail=f"more than {MAX_OPEN_ID} characters")
+    return value
+
+
+# Surfaces B and C ---------------------------------------------------------------------------------------------------
 
 
 AgentId = Annotated[int | None, Meta(description="The agent's number.")]
-NamedId = Annotated[str | None, Meta(extra_json_schema={"maxLength": MAX_CONVERSATION_ID})]
-Page = Annotated[int | None, Meta(description="Which page; 1 is the first.", extra_json_schema={"minimum": 1})]
+Page = Annotated[int | None, Meta(description="The page number, starting at 1.", extra_json_schema={"minimum": 1})]
 Size = Annotated[
-    int | None, Meta(description=f"Entries of a page, {MAX_SIZE} at most.", extra_json_schema={"minimum": 1})
+    int | None,
+    Meta(description=f"The page size; values above {MAX_PAGE_SIZE} are reduced.", extra_json_schema={"minimum": 1}),
 ]
 
 
-class PageRequest(msgspec.Struct, kw_only=True):
+class PageRequest(SnailRequest, kw_only=True):
     page: Page = None
     size: Size = None
 
 
-class AgentIdRequest(msgspec.Struct, kw_only=True):
-    agentId: AgentId = None  # noqa: N815
+class AgentIdRequest(SnailRequest, kw_only=True):
+    agent_id: AgentId = None
 
 
-class OpenIdRequest(msgspec.Struct, kw_only=True):
-    openId: OpenId = None  # noqa: N815
+class OpenIdRequest(SnailRequest, kw_only=True):
+    open_id: OpenId = None
 
 
-class SubscriptionRequest(msgspec.Struct, kw_only=True):
-    openId: OpenId = None  # noqa: N815
-    agentId: AgentId = None  # noqa: N815
+class SubscriptionRequest(SnailRequest, kw_only=True):
+    open_id: OpenId = None
+    agent_id: AgentId = None
 
 
-class RegistrationRequest(msgspec.Struct, kw_only=True):
-    externalId: Annotated[  # noqa: N815
+class RegistrationRequest(SnailRequest, kw_only=True):
+    external_id: Annotated[
         str | None,
         Meta(
-            description="What the calling system calls the user; the same one again is the same user.",
+            description="The calling system's own id for the user. Registering the same id again returns the same"
+            " user.",
             extra_json_schema={"maxLength": MAX_OPEN_ID},
         ),
     ] = None
     nickname: str | None = None
-    avatarUrl: str | None = None  # noqa: N815
+    avatar_url: str | None = None
 
 
-class ConversationsRequest(msgspec.Struct, kw_only=True):
+class ConversationsRequest(SnailRequest, kw_only=True):
     """One user's conversations with one agent."""
 
-    agentId: AgentId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+    agent_id: AgentId = None
+    open_id: OpenId = None
 
 
 class ListConversationsRequest(ConversationsRequest, kw_only=True):
-    """A stretch of them."""
+    """A page of the conversations."""
 
     page: Page = None
     size: Size = None
 
 
 class SnailNewConversationRequest(ConversationsRequest, kw_only=True):
-    """A new one of them."""
+    """A new conversation."""
 
     title: str | None = None
 
 
 class ConversationIdRequest(ConversationsRequest, kw_only=True):
-    """One of them, or all."""
+    """One conversation, or all."""
 
-    conversationId: Annotated[  # noqa: N815
-        str | None, Meta(description="Without it: all.", extra_json_schema={"maxLength": MAX_CONVERSATION_ID})
+    conversation_id: Annotated[
+        str | None, Meta(description="If absent, all.", extra_json_schema={"maxLength": MAX_CONVERSATION_ID})
     ] = None
 
 
-class MessagesRequest(msgspec.Struct, kw_only=True):
-    agentId: AgentId = None  # noqa: N815
-    conversationId: NamedId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+class MessagesRequest(SnailRequest, kw_only=True):
+    agent_id: AgentId = None
+    conversation_id: Annotated[str | None, Meta(extra_json_schema={"maxLength": MAX_CONVERSATION_ID})] = None
+    open_id: OpenId = None
 
 
-class SurfaceBChatRequest(msgspec.Struct, kw_only=True):
-    """The body of surface B's chats."""
+class SurfaceBChatRequest(SnailRequest, kw_only=True):
+    """The body of chat requests on surfaces B and C."""
 
-    agentId: AgentId = None  # noqa: N815
-    openId: OpenId = None  # noqa: N815
+    agent_id: AgentId = None
+    open_id: OpenId = None
     content: Content = None
-    conversationId: ConversationId = None  # noqa: N815
-    disabledMcpServerIds: Servers = None  # noqa: N815
-    disabledSkillIds: Skills = None  # noqa: N815
+    conversation_id: ConversationId = None
+    disabled_mcp_server_ids: DisabledServers = None
+    disabled_skill_ids: DisabledSkills = None
     sid: Annotated[
         str | None,
-        Meta(description="Comes back in every event.", extra_json_schema={"maxLength": MAX_SID}),
+        Meta(description="Returned in every event.", extra_json_schema={"maxLength": MAX_SID}),
     ] = None
 
 
-class EmbedTokenRequest(msgspec.Struct, kw_only=True):
-    openId: OpenId = None  # noqa: N815
-    trustedCredential: Annotated[str | None, Meta(description="A claim of the token.")] = None  # noqa: N815
-    ttlSeconds: Annotated[  # noqa: N815
+class EmbedTokenRequest(SnailRequest, kw_only=True):
+    open_id: OpenId = None
+    trusted_credential: Annotated[str | None, Meta(description="A claim to include in the token.")] = None
+    ttl_seconds: Annotated[
         int | None,
         Meta(
-            description="How long the token is good for; 3600 where nothing is said.",
-            extra_json_schema={"minimum": SHORTEST_TTL, "maximum": LONGEST_TTL},
+            description=f"The token's TTL; default {DEFAULT_TTL_S}.",
+            extra_json_schema={"minimum": MIN_TTL_S, "maximum": MAX_TTL_S},
         ),
     ] = None
 
 
-class SessionRequest(msgspec.Struct, kw_only=True):
+class SessionRequest(SnailRequest, kw_only=True):
     """The body of surface C's sign-in."""
 
-    openId: OpenId = None  # noqa: N815
-    trustedCredential: Annotated[  # noqa: N815
-        str | None, Meta(description="An embed token for that user; not needed where the server signs in anybody.")
+    open_id: OpenId = None
+    trusted_credential: Annotated[
+        str | None, Meta(description="An embed token for the user; optional if the server signs in anyone.")
     ] = None
 
 
-def request_fields(request: Request, who: Principal) -> dict[str, Any]:
-    """What a call of surface B or C brings: a POST's JSON body, else the query's fields. A user that the caller's token
-    is bound to (surface C) replaces any that is named."""
-    if request.method == "POST" and (request.body or on_b(request)):
-        fields = json_object(request.body)
-    else:
-        query = parse_qsl(request.query_string.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
-        fields = {name: value.replace("\0", "\ufffd") for name, value in query}
-    return fields if who.user is None else {**fields, "openId": who.user}
+def surface_a(shape: type[S]) -> RequestType[S]:
+    """A JSON body of surface A."""
+    return RequestType(
+        shape=shape, parse=lambda request: parse(shape, json_object(request.body), digits_are_numbers=True)
+    )
 
 
-def parse_fields(shape: type[S], fields: dict[str, Any]) -> S:
-    """``given`` as a ``shape``; blank counts as absent."""
-    present = {name: value for name, value in fields.items() if not isinstance(value, str) or value.strip()}
+def json_body(shape: type[S]) -> RequestType[S]:
+    """A JSON body of surface B."""
+    return RequestType(shape=shape, parse=lambda request: _parse(shape, json_object(request.body)))
+
+
+def query(shape: type[S], *, keep_blank: str = "") -> RequestType[S]:
+    """Query parameters of surface B."""
+    return RequestType(
+        shape=shape,
+        parse=lambda request: _parse(shape, _query_parameters(request), keep_blank=keep_blank),
+        location="query",
+    )
+
+
+def browser_request(
+    shape: type[S], location: Literal["body", "query"] = "query", *, keep_blank: str = "", signed_in: bool = True
+) -> RequestType[S]:
+    """A request of surface C: the JSON body of a POST, or the query if it has none. If ``signed_in``, any ``openId`` is
+    ignored, because the token determines the end user. ``location`` is the documented place."""
+
+    def parse_request(request: Request) -> S:
+        has_body = request.method == "POST" and request.body
+        members = json_object(request.body) if has_body else _query_parameters(request)
+        if signed_in:
+            members.pop("openId", None)
+        return _parse(shape, members, keep_blank=keep_blank)
+
+    return RequestType(shape=shape, parse=parse_request, location=location)
+
+
+def _query_parameters(request: Request) -> dict[str, Any]:
+    pairs = parse_qsl(request.query_string.encode("latin-1").decode("utf-8", "replace"), keep_blank_values=True)
+    return {name: value.replace("\0", "\ufffd") for name, value in pairs}
+
+
+def _parse(shape: type[S], members: dict[str, Any], *, keep_blank: str = "") -> S:
+    """``members`` as a ``shape``. Blank strings count as absent, except in the field ``keep_blank``."""
+    present = {
+        name: value
+        for name, value in members.items()
+        if not isinstance(value, str) or value.strip() or name == keep_blank
+    }
     return parse(shape, present, digits_are_numbers=True)
 
 
 def require(value: T | None, field: str) -> T:
-    """A field that has to be there."""
+    """A required field. Raises ``Invalid`` if it is absent."""
     if value is None:
         raise Invalid(field=field, rule="required")
     return value
 
 
-def user_name(value: str, field: str = "openId") -> str:
-    if len(value) > MAX_OPEN_ID:
-        raise Invalid(field=field, rule="length", detail=f"more than {MAX_OPEN_ID} characters")
-    return value
-
-
 def page_bounds(page: int | None, size: int | None, default_size: int) -> tuple[int, int]:
-    """(page, size) of a list whose pages usually have ``usual`` entries."""
+    """(page number, page size). Raises ``Invalid`` for values below 1."""
     page, size = 1 if page is None else page, default_size if size is None else size
     if page < 1:
         raise Invalid(field="page", rule="range")
     if size < 1:
         raise Invalid(field="size", rule="range")
-    return page, min(size, MAX_SIZE)
+    return page, min(size, MAX_PAGE_SIZE)
 
 
 def token_ttl(seconds: int | None) -> int:
-    """How long an embed token is good for."""
+    """An embed token's TTL in seconds. Raises ``Invalid`` if it is out of range."""
     if seconds is None:
-        return 3600
-    if seconds < SHORTEST_TTL:
+        return DEFAULT_TTL_S
+    if seconds < MIN_TTL_S:
         raise Invalid(field="ttlSeconds", rule="range")
-    if seconds > LONGEST_TTL:
+    if seconds > MAX_TTL_S:
         raise Invalid(field="ttlSeconds", rule="size")
     return seconds
 
 
 def check_sid(sid: str | None) -> None:
-    """It goes out again with every event, so it has a limit."""
+    """Raises ``Invalid`` if it is too long: it is repeated in every event."""
     if sid is not None and len(sid) > MAX_SID:
         raise Invalid(field="sid", rule="length", detail=f"more than {MAX_SID} characters")

@@ -1,18 +1,180 @@
-"""What callers get to see of the nouns. Source: wire specification ``snail.md``, sections 4.2 and 7."""
+"""Response bodies, and the envelope that they share.
+
+Source: wire specification ``snail.md``, sections 3 to 5, 7 and 8.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
-from typing import Any
+from datetime import UTC, datetime, tzinfo
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+
+from msgspec import Meta
 
 from palaver.core.types import Agent, Conversation, Message, Passage, User
-from palaver.dialects.snail.errors import failure_reason
+from palaver.dialects.snail.errors import SnailError, SnailResponseModel, failure_reason
+from palaver.wire.contract import ResponseType
+from palaver.wire.responses import JSONValue, json_response
+
+T = TypeVar("T")
 
 QUESTIONS = 8
 TITLE = 16
 """How many characters of its first message are a conversation's title until it is given one."""
 SPACED, JOINED = "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"
+TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
+
+
+class SnailEnvelope(SnailResponseModel, Generic[T], frozen=True, kw_only=True):
+    """The envelope of every response except streams: the documented members, then those of the vendor's server."""
+
+    code: Annotated[int, Meta(description="1 for success.")]
+    msg: str
+    data: T
+    status: Annotated[int, Meta(description="1 for success, 5001 for an unknown credential or end user.")]
+    message: str
+
+
+class SnailPage(SnailEnvelope[T], Generic[T], frozen=True, kw_only=True):
+    """The envelope of a page of a list."""
+
+    page: int
+    size: int
+    total: Annotated[int, Meta(description="Across all pages.")]
+
+
+class SnailAgent(SnailResponseModel, frozen=True, kw_only=True):
+    id: int
+    name: str
+    description: str
+    avatar: str | None
+    greeting: str
+    preset_questions: tuple[str, ...]
+    mcp_enabled: bool
+    mcp_servers: tuple[dict[str, Any], ...]
+    skill_enabled: bool
+    skills: tuple[dict[str, Any], ...]
+    web_search_enabled: bool
+    view_count: int
+    is_featured: bool
+    status: Annotated[int, Meta(description="1 active, 4 disabled.")]
+    create_dt: str
+    update_dt: str
+    subscribed: bool | None
+
+
+class SnailUser(SnailResponseModel, frozen=True, kw_only=True):
+    open_id: str
+    external_id: str | None
+    nickname: str | None
+    avatar_url: str | None
+    created: bool
+
+
+class SnailConversation(SnailResponseModel, frozen=True, kw_only=True):
+    conversation_id: str
+    agent_id: int
+    title: str
+    create_dt: str
+    update_dt: str
+
+
+class SnailMessage(SnailResponseModel, frozen=True, kw_only=True):
+    role: Literal["user", "assistant"]
+    content: str
+    thinking: str | None
+    status: int
+    create_dt: str
+
+
+class SyncChatResponse(SnailResponseModel, frozen=True, kw_only=True):
+    conversation_id: str
+    content: str
+    duration_ms: Annotated[int, Meta(ge=0)]
+
+
+class SnailPassage(SnailResponseModel, frozen=True, kw_only=True):
+    chunk_id: str
+    content: str
+    score: float
+    document_id: int
+    document_name: str
+    metadata: dict[str, Any]
+
+
+class SearchMetrics(SnailResponseModel, frozen=True, kw_only=True):
+    """Times in milliseconds and numbers of passages, by search method."""
+
+    embedding_ms: int
+    vector_search_ms: int
+    bm25_search_ms: int
+    fusion_ms: int
+    rerank_ms: int
+    total_ms: int
+    vector_hit_count: int
+    bm25_hit_count: int
+    final_count: int
+
+
+class SearchResponse(SnailResponseModel, frozen=True, kw_only=True):
+    results: tuple[SnailPassage, ...]
+    metrics: Annotated[SearchMetrics | None, Meta(description="With `debug`.")]
+
+
+class EmbedTokenResponse(SnailResponseModel, frozen=True, kw_only=True):
+    token: str
+    token_type: str
+    auth_header: str
+    expires_at: str
+    ttl_seconds: int
+    open_id: str
+    nickname: str | None
+    avatar_url: str | None
+
+
+class ChatPageConfig(SnailResponseModel, frozen=True, kw_only=True):
+    gateway_path: Annotated[
+        str, Meta(description="Where the calls are; with the server's name for a page from elsewhere.")
+    ]
+    page_title: str
+    logo: str
+    resource_base_url: str
+
+
+# In the envelope ----------------------------------------------------------------------------------------------------
+
+
+def envelope(data: T) -> SnailEnvelope[T]:
+    return SnailEnvelope(code=1, msg="success", data=data, status=1, message="success")
+
+
+def page_envelope(items: list[T], *, page: int, size: int, total: int) -> SnailPage[list[T]]:
+    return SnailPage(code=1, msg="success", data=items, status=1, message="success", page=page, size=size, total=total)
+
+
+def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+    """A ``shape`` in the envelope."""
+    return json_response(cast("Any", SnailEnvelope)[shape], lambda _request, data: envelope(data))
+
+
+def success_page(shape: type[T]) -> ResponseType[JSONValue[SnailPage[list[T]]]]:
+    """A page of a list of ``shape``, from ``page_envelope``."""
+    return json_response(cast("Any", SnailPage)[list[shape]], lambda _request, page: page)
+
+
+def success_or_error(shape: type[T]) -> ResponseType[JSONValue[T | SnailError]]:
+    """A ``shape`` in the envelope, or an error that is not a ``Problem`` of the request."""
+    return json_response(
+        cast("Any", SnailEnvelope)[shape],
+        lambda _request, data: data if isinstance(data, SnailError) else envelope(data),
+    )
+
+
+DONE: ResponseType[JSONValue[None]] = json_response(SnailEnvelope[None], lambda _request, _data: envelope(None))
+"""Success without data."""
+
+
+# From core's values -------------------------------------------------------------------------------------------------
 
 
 def name_of(conversation: Conversation) -> str:
@@ -24,28 +186,28 @@ def date(moment: datetime, zone: tzinfo, form: str) -> str:
     return moment.astimezone(zone).strftime(form)
 
 
-def agent_response(agent: Agent, zone: tzinfo, *, subscribed: bool | None = None) -> dict[str, Any]:
+def agent_response(agent: Agent, zone: tzinfo, *, subscribed: bool | None = None) -> SnailAgent:
     """MCP servers, skills, web search, views and features are not palaver's yet: off, none and zero."""
     spec = agent.spec
-    return {
-        "id": agent.id,
-        "name": spec.name,
-        "description": spec.description,
-        "avatar": spec.icon,
-        "greeting": spec.opening_message,
-        "presetQuestions": list(spec.suggested_questions[:QUESTIONS]),
-        "mcpEnabled": False,
-        "mcpServers": [],
-        "skillEnabled": False,
-        "skills": [],
-        "webSearchEnabled": False,
-        "viewCount": 0,
-        "isFeatured": False,
-        "status": 1 if spec.enabled else 4,
-        "createDt": date(agent.created, zone, SPACED),
-        "updateDt": date(agent.modified, zone, SPACED),
-        "subscribed": subscribed,
-    }
+    return SnailAgent(
+        id=agent.id,
+        name=spec.name,
+        description=spec.description,
+        avatar=spec.icon,
+        greeting=spec.opening_message,
+        preset_questions=spec.suggested_questions[:QUESTIONS],
+        mcp_enabled=False,
+        mcp_servers=(),
+        skill_enabled=False,
+        skills=(),
+        web_search_enabled=False,
+        view_count=0,
+        is_featured=False,
+        status=1 if spec.enabled else 4,
+        create_dt=date(agent.created, zone, SPACED),
+        update_dt=date(agent.modified, zone, SPACED),
+        subscribed=subscribed,
+    )
 
 
 def external_id(user: User) -> str | None:
@@ -53,64 +215,78 @@ def external_id(user: User) -> str | None:
     return None if user.name == user.uid.hex else user.name
 
 
-def user_response(user: User, *, created: bool = False) -> dict[str, Any]:
-    return {
-        "openId": user.uid.hex,
-        "externalId": external_id(user),
-        "nickname": user.nickname,
-        "avatarUrl": user.avatar,
-        "created": created,
-    }
+def user_response(user: User, *, created: bool = False) -> SnailUser:
+    return SnailUser(
+        open_id=user.uid.hex,
+        external_id=external_id(user),
+        nickname=user.nickname,
+        avatar_url=user.avatar,
+        created=created,
+    )
 
 
-def conversation_response(conversation: Conversation, zone: tzinfo) -> dict[str, Any]:
-    title = conversation.title if conversation.title is not None else conversation.opening[:TITLE]
-    return {
-        "conversationId": name_of(conversation),
-        "agentId": conversation.agent,
-        "title": title,
-        "createDt": date(conversation.created, zone, JOINED),
-        "updateDt": date(conversation.modified, zone, JOINED),
-    }
+def conversation_response(conversation: Conversation, zone: tzinfo) -> SnailConversation:
+    return SnailConversation(
+        conversation_id=name_of(conversation),
+        agent_id=conversation.agent,
+        title=conversation.title if conversation.title is not None else conversation.opening[:TITLE],
+        create_dt=date(conversation.created, zone, JOINED),
+        update_dt=date(conversation.modified, zone, JOINED),
+    )
 
 
-def message_response(message: Message, zone: tzinfo) -> dict[str, Any]:
+def message_response(message: Message, zone: tzinfo) -> SnailMessage:
     """A failed turn says so; one without words has the reason in their place."""
     failed = message.ended is not None and message.ended.status.failed
-    return {
-        "role": message.role,
-        "content": failure_reason(message.ended.problem)
+    return SnailMessage(
+        role=message.role,
+        content=failure_reason(message.ended.problem)
         if message.ended and failed and not message.text.strip()
         else message.text,
-        "thinking": message.thinking or None,
-        "status": 0 if failed else 1,
-        "createDt": date(message.created, zone, JOINED),
-    }
+        thinking=message.thinking or None,
+        status=0 if failed else 1,
+        create_dt=date(message.created, zone, JOINED),
+    )
 
 
-def search_response(passages: Sequence[Passage], took_ms: int, *, debug: bool) -> dict[str, Any]:
+def search_response(passages: Sequence[Passage], took_ms: int, *, debug: bool) -> SearchResponse:
     """palaver searches words alone: there is nothing to embed, to fuse or to rank again."""
-    count = len(passages)
-    metrics = {
-        "embeddingMs": 0,
-        "vectorSearchMs": 0,
-        "bm25SearchMs": took_ms,
-        "fusionMs": 0,
-        "rerankMs": 0,
-        "totalMs": took_ms,
-        "vectorHitCount": 0,
-        "bm25HitCount": count,
-        "finalCount": count,
-    }
-    return {"results": [_passage_response(passage) for passage in passages], "metrics": metrics if debug else None}
+    metrics = SearchMetrics(
+        embedding_ms=0,
+        vector_search_ms=0,
+        bm25_search_ms=took_ms,
+        fusion_ms=0,
+        rerank_ms=0,
+        total_ms=took_ms,
+        vector_hit_count=0,
+        bm25_hit_count=len(passages),
+        final_count=len(passages),
+    )
+    return SearchResponse(results=tuple(map(_passage_response, passages)), metrics=metrics if debug else None)
 
 
-def _passage_response(passage: Passage) -> dict[str, Any]:
-    return {
-        "chunkId": str(passage.chunk),
-        "content": passage.text,
-        "score": passage.score,
-        "documentId": passage.document,
-        "documentName": passage.source,
-        "metadata": {},
-    }
+def _passage_response(passage: Passage) -> SnailPassage:
+    return SnailPassage(
+        chunk_id=str(passage.chunk),
+        content=passage.text,
+        score=passage.score,
+        document_id=passage.document,
+        document_name=passage.source,
+        metadata={},
+    )
+
+
+def embed_token_response(
+    token: str, open_id: str, user: User, *, expires: int, ttl: int, zone: tzinfo
+) -> EmbedTokenResponse:
+    """An embed token that expires at ``expires`` (Unix seconds), in ``ttl`` seconds."""
+    return EmbedTokenResponse(
+        token=token,
+        token_type=TOKEN,
+        auth_header=TOKEN,
+        expires_at=date(datetime.fromtimestamp(expires, UTC), zone, SPACED),
+        ttl_seconds=ttl,
+        open_id=open_id,
+        nickname=user.nickname,
+        avatar_url=user.avatar,
+    )

@@ -2,84 +2,76 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from palaver.core.problems import NotFound
 from palaver.core.types import Principal, User
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.auth import embed_token
-from palaver.dialects.snail.errors import B, success
+from palaver.dialects.snail.errors import B
 from palaver.dialects.snail.requests import (
     EmbedTokenRequest,
     OpenIdRequest,
     RegistrationRequest,
-    parse_fields,
-    request_fields,
+    json_body,
+    query,
     require,
     token_ttl,
     user_name,
 )
-from palaver.dialects.snail.responses import SPACED, date, user_response
+from palaver.dialects.snail.responses import (
+    EmbedTokenResponse,
+    SnailUser,
+    embed_token_response,
+    success,
+    user_response,
+)
 from palaver.wire.bodies import idempotency_key
-from palaver.wire.contract import Request, Response, Route, Services
-from palaver.wire.idempotent import answer_once
-
-TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
+from palaver.wire.contract import Request, Route, Services
+from palaver.wire.responses import IdempotentResponse
 
 
-async def find_user(who: Principal, services: Services, value: str | None) -> User:
-    """The end user that an ``openId`` names: an issued one, or what the calling system itself calls the user. One that
-    nobody has is registered where the credential's ``auto_register`` says so; else raises ``NotFound``."""
-    open_id = user_name(require(value, "openId"))
+def open_id_of(principal: Principal, open_id: str | None) -> str:
+    """The ``openId`` of the token on surface C, otherwise of the request. Raises ``Invalid`` if there is none."""
+    return require(open_id if principal.user is None else principal.user, "openId")
+
+
+async def find_user(principal: Principal, services: Services, open_id: str) -> User:
+    """The end user by ``openId``: an issued one, or the calling system's own id. An unknown user is registered if the
+    credential has ``auto_register``; otherwise raises ``NotFound``."""
+    open_id = user_name(open_id)
     try:
-        return await services.users.find(who, open_id)
+        return await services.users.find(principal, open_id)
     except NotFound:
-        if not who.key.setting("auto_register", default=False):
+        if not principal.key.setting("auto_register", default=False):
             raise
-    user, _ = await services.users.register(who, open_id)
+    user, _ = await services.users.register(principal, open_id)
     return user
 
 
-async def register(request: Request, who: Principal, services: Services) -> Response:
-    body = parse_fields(RegistrationRequest, request_fields(request, who))
-    name = None if body.externalId is None else user_name(body.externalId, "externalId")
+async def register(
+    request: Request, body: RegistrationRequest, principal: Principal, services: Services
+) -> IdempotentResponse[SnailUser]:
+    name = None if body.external_id is None else user_name(body.external_id, "externalId")
 
-    async def work() -> tuple[Response, None]:
-        user, created = await services.users.register(who, name, nickname=body.nickname, avatar=body.avatarUrl)
-        return success(user_response(user, created=created)), None
+    async def work() -> tuple[SnailUser, None]:
+        user, created = await services.users.register(principal, name, nickname=body.nickname, avatar=body.avatar_url)
+        return user_response(user, created=created), None
 
-    return await answer_once(services, who, idempotency_key(request, f"POST {B}/user/register"), work)
-
-
-async def show_user(request: Request, who: Principal, services: Services) -> Response:
-    return success(
-        user_response(await find_user(who, services, parse_fields(OpenIdRequest, request_fields(request, who)).openId))
-    )
+    return IdempotentResponse(key=idempotency_key(request, f"POST {B}/user/register"), create=work)
 
 
-async def new_embed_token(request: Request, who: Principal, services: Services) -> Response:
-    """A token with which the user's browser speaks surfaces A and C itself."""
-    body = parse_fields(EmbedTokenRequest, request_fields(request, who))
-    open_id, ttl = require(body.openId, "openId"), token_ttl(body.ttlSeconds)
-    user = await find_user(who, services, open_id)
+async def show_user(_request: Request, body: OpenIdRequest, principal: Principal, services: Services) -> SnailUser:
+    return user_response(await find_user(principal, services, open_id_of(principal, body.open_id)))
+
+
+async def create_embed_token(
+    request: Request, body: EmbedTokenRequest, principal: Principal, services: Services
+) -> EmbedTokenResponse:
+    """Issue a token with which the user's browser can call surfaces A and C itself."""
+    open_id, ttl = open_id_of(principal, body.open_id), token_ttl(body.ttl_seconds)
+    user = await find_user(principal, services, open_id)
     expires = int(request.now) + ttl
-    token = embed_token(who.key, open_id, expires, body.trustedCredential)
-    return success(token_response(token, open_id, user, expires, ttl, services))
-
-
-def token_response(token: str, open_id: str, user: User, expires: int, ttl: int, services: Services) -> dict[str, Any]:
-    """An embed token as its browser gets it."""
-    return {
-        "token": token,
-        "tokenType": TOKEN,
-        "authHeader": TOKEN,
-        "expiresAt": date(datetime.fromtimestamp(expires, UTC), services.settings.timezone, SPACED),
-        "ttlSeconds": ttl,
-        "openId": open_id,
-        "nickname": user.nickname,
-        "avatarUrl": user.avatar,
-    }
+    token = embed_token(principal.key, open_id, expires, body.trusted_credential)
+    return embed_token_response(token, open_id, user, expires=expires, ttl=ttl, zone=services.settings.timezone)
 
 
 ROUTES = (
@@ -87,23 +79,37 @@ ROUTES = (
         method="POST",
         path=f"{B}/user/register",
         endpoint=register,
+        request=json_body(RegistrationRequest),
+        response=success(SnailUser),
         summary="register an end user",
         idempotent=True,
         operation=openapi.REGISTER,
     ),
-    Route(method="GET", path=f"{B}/user", endpoint=show_user, summary="show an end user", operation=openapi.USER),
+    Route(
+        method="GET",
+        path=f"{B}/user",
+        endpoint=show_user,
+        request=query(OpenIdRequest),
+        response=success(SnailUser),
+        summary="show an end user",
+        operation=openapi.USER,
+    ),
     Route(
         method="GET",
         path=f"{B}/embed-token",
-        endpoint=new_embed_token,
+        endpoint=create_embed_token,
+        request=query(EmbedTokenRequest),
+        response=success(EmbedTokenResponse),
         summary="issue a token for a browser",
-        operation=openapi.TOKEN_BY_QUERY,
+        operation=openapi.EMBED_TOKEN_BY_QUERY,
     ),
     Route(
         method="POST",
         path=f"{B}/embed-token",
-        endpoint=new_embed_token,
+        endpoint=create_embed_token,
+        request=json_body(EmbedTokenRequest),
+        response=success(EmbedTokenResponse),
         summary="issue a token for a browser",
-        operation=openapi.TOKEN,
+        operation=openapi.EMBED_TOKEN,
     ),
 )

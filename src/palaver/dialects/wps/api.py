@@ -7,6 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from palaver.core.chat import NewMessage
 from palaver.core.history import HistoryPage
 from palaver.core.ports.store import ConversationQuery
@@ -14,7 +16,7 @@ from palaver.core.problems import NotFound
 from palaver.core.types import Agent, ApiKey, Conversation, File, Message, Principal, Text, as_uid
 from palaver.dialects.wps import openapi, paging
 from palaver.dialects.wps.content_blocks import blocks
-from palaver.dialects.wps.errors import local_time, name, session, success
+from palaver.dialects.wps.errors import success
 from palaver.dialects.wps.oauth import consent, tokens
 from palaver.dialects.wps.requests import (
     CreateChatRequest,
@@ -23,6 +25,19 @@ from palaver.dialects.wps.requests import (
     create_session,
     messages_query,
     sessions_query,
+)
+from palaver.dialects.wps.responses import (
+    ChatCreated,
+    EmptyObject,
+    SessionId,
+    SessionMessage,
+    SessionResponse,
+    WpsPage,
+    app_detail,
+    message_response,
+    session_id_of,
+    session_list_item,
+    session_name,
 )
 from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS, TOKEN_GAP_MS
 from palaver.dialects.wps.stream import WpsEncoder, WpsStreamOptions
@@ -54,7 +69,7 @@ async def send(request: Request, who: Principal, services: Services) -> Response
         trace=request.trace,
     )
     sent = await services.chat.send(who, agent, message, conversation=body.session)
-    chat, session_id = str(sent.run_uid), session(sent.conversation, body.session)
+    chat, session_id = str(sent.run_uid), session_id_of(sent.conversation, body.session)
     headers = (("X-Chat-Id", chat), ("X-Session-Id", header_value(session_id)))
     streamed = request.route.startswith("/v7/sse/") if body.stream is None else body.stream
     if streamed:
@@ -64,8 +79,8 @@ async def send(request: Request, who: Principal, services: Services) -> Response
             reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=media_type, headers=headers
         )
     sent.reader.close()
-    response_body = success({"session_id": session_id, "chat_id": chat})
-    return Response(body=response_body, headers=(*headers, REPLAYED) if sent.replayed else headers)
+    created = ChatCreated(session_id=session_id, chat_id=chat)
+    return success(created, headers=(*headers, REPLAYED) if sent.replayed else headers)
 
 
 def _parts(body: CreateChatRequest) -> tuple[Text | File, ...]:
@@ -96,7 +111,7 @@ async def cancel(request: Request, who: Principal, services: Services) -> Respon
             run = await services.chat.open_run(who, uid)
             if run.agent.id == agent.id:
                 await services.chat.stop_run(run)
-    return Response(body=success({}))
+    return success(EmptyObject())
 
 
 # Sessions -----------------------------------------------------------------------------------------------------------
@@ -113,7 +128,7 @@ async def create(request: Request, who: Principal, services: Services) -> Respon
 
     async def work() -> tuple[Response, Subject]:
         conversation = await services.chat.create_conversation(who, agent, title=title)
-        return Response(body=success({"session_id": session(conversation)})), conversation
+        return success(SessionId(session_id=session_id_of(conversation))), conversation
 
     return await answer_once(services, who, claim, work)
 
@@ -131,16 +146,7 @@ async def sessions(request: Request, who: Principal, services: Services) -> Resp
     if len(conversations) > size:
         last = conversations[size - 1]
         token = paging.token(who, _list_of(agent), (last.modified - _EPOCH) // _MICROSECOND, last.id)
-    items = [
-        {
-            "session_id": session(one),
-            "name": name(one),
-            "ctime": int(one.created.timestamp()),
-            "mtime": int(one.modified.timestamp()),
-        }
-        for one in conversations[:size]
-    ]
-    return Response(body=success({"items": items, "next_page_token": token}))
+    return success(WpsPage(items=tuple(map(session_list_item, conversations[:size])), next_page_token=token))
 
 
 def _list_of(agent: Agent) -> str:
@@ -165,10 +171,9 @@ async def messages(request: Request, who: Principal, services: Services) -> Resp
     async with services.chat.history_page(who, conversation, after=place[0] if place else 0, limit=size) as page:
         question = await _question(who, services, conversation, page.messages) if query.with_event else None
         token = "" if page.next is None else paging.token(who, of, page.messages[-1].id)
-        ends = split_at_placeholder(success({"items": [], "next_page_token": token}))
-        return await list_response(
-            _items(page, session_id=session(conversation, ref), services=services, question=question), *ends
-        )
+        empty: WpsPage[SessionMessage] = WpsPage(items=(), next_page_token=token)
+        items = _items(page, session_id=session_id_of(conversation, ref), services=services, question=question)
+        return await list_response(items, *split_at_placeholder(success(empty).body))
 
 
 async def _question(who: Principal, services: Services, conversation: Conversation, history: Sequence[Message]) -> str:
@@ -180,7 +185,7 @@ async def _question(who: Principal, services: Services, conversation: Conversati
     )
 
 
-def _items(page: HistoryPage, *, session_id: str, services: Services, question: str | None) -> Iterator[dict[str, Any]]:
+def _items(page: HistoryPage, *, session_id: str, services: Services, question: str | None) -> Iterator[SessionMessage]:
     """A page of messages. If ``question`` (the one before the page) is given, answers include their content blocks.
 
     A question and its answer are stored together, so the message after a question is its answer.
@@ -190,39 +195,27 @@ def _items(page: HistoryPage, *, session_id: str, services: Services, question: 
         answer = message.uid if message.role == "assistant" or behind is None else behind
         if message.waiting:
             continue
-        ended = message.ended
-        item: dict[str, Any] = {
-            "id": str(message.uid),
-            "chat_id": str(answer),
-            "session_id": session_id,
-            "role": message.role,
-            "text": message.text,
-            "files": [file.ref for file in message.files],
-            "state": "partial" if message.role == "assistant" and ended is None else "complete",
-            "error": ended is not None and ended.status.failed,
-            "timestamp": local_time(message.created, services.settings.timezone),
-        }
+        events: list[Any] | msgspec.UnsetType = msgspec.UNSET
         if question is not None:
-            item["events"] = blocks(question, message) if message.role == "assistant" else []
+            events = blocks(question, message) if message.role == "assistant" else []
             question = message.text
-        yield item
+        yield message_response(
+            message, chat_id=str(answer), session_id=session_id, zone=services.settings.timezone, events=events
+        )
 
 
 async def title(request: Request, who: Principal, services: Services) -> Response:
     """Return a session's name."""
     conversation = await _own_conversation(request, who, services)
-    return Response(
-        body=success(
-            {"session_id": session(conversation, request.path_params["session_id"]), "name": name(conversation)}
-        )
-    )
+    session_id = session_id_of(conversation, request.path_params["session_id"])
+    return success(SessionResponse(session_id=session_id, name=session_name(conversation)))
 
 
 async def delete(request: Request, who: Principal, services: Services) -> Response:
     """Delete a session with its messages, ending its run."""
     conversation = await _own_conversation(request, who, services)
     await services.chat.delete_conversation(who, conversation.id)
-    return Response(body=success({}))
+    return success(EmptyObject())
 
 
 async def _own_conversation(request: Request, who: Principal, services: Services) -> Conversation:
@@ -237,17 +230,7 @@ async def _own_conversation(request: Request, who: Principal, services: Services
 async def detail(request: Request, who: Principal, services: Services) -> Response:
     """Return an agent's name, description, icon and variables."""
     agent = await services.chat.agent(who, request.path_params["app_id"])
-    variables = [
-        {"key": one.name, "required": one.required, "description": one.description} for one in agent.spec.variables
-    ]
-    data = {
-        "app_id": request.path_params["app_id"],
-        "name": agent.name,
-        "description": agent.spec.description,
-        "icon": agent.spec.icon,
-        "variables": variables,
-    }
-    return Response(body=success(data))
+    return success(app_detail(agent, request.path_params["app_id"]))
 
 
 def _aliases(

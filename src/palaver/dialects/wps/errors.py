@@ -1,4 +1,4 @@
-"""The vendor's envelope and error messages, its value formats, and the curl sample.
+"""The vendor's envelope and error messages, and the curl sample.
 
 Source: the vendor's page, and the wire specification ``wps.md``, section 3.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from datetime import datetime, tzinfo
-from typing import Any, assert_never
+from typing import Annotated, Generic, TypeVar, assert_never
+
+import msgspec
+from msgspec import Meta
 
 from palaver.core.problems import (
     AnyProblem,
@@ -23,16 +25,45 @@ from palaver.core.problems import (
     Unauthenticated,
     Upstream,
 )
-from palaver.core.types import ApiKey, Conversation
+from palaver.core.types import ApiKey
 from palaver.dialects.wps.auth import TOKEN
 from palaver.wire.contract import CurlSample, Request, Response
 from palaver.wire.framing import compact_json
 
-TITLE_LENGTH = 16
+T = TypeVar("T")
 
 
-def success(data: dict[str, Any]) -> bytes:
-    return compact_json({"code": 0, "msg": "success", "data": data})
+class WpsResponseModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A response body, or an object in one. Members are in the order in which the vendor sends them."""
+
+
+class WpsEnvelope(WpsResponseModel, Generic[T], frozen=True, kw_only=True):
+    """The envelope of every response except streams and tokens."""
+
+    code: Annotated[int, Meta(description="0 for success.")]
+    msg: str
+    data: T
+
+
+class DebugInfo(WpsResponseModel, frozen=True, kw_only=True):
+    desc: str
+
+
+class WpsError(WpsResponseModel, frozen=True, kw_only=True):
+    """An error response."""
+
+    code: int
+    msg: str
+    debug: DebugInfo
+
+
+def envelope(data: T) -> WpsEnvelope[T]:
+    return WpsEnvelope(code=0, msg="success", data=data)
+
+
+def success(data: object, *, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """The success response with ``data``."""
+    return Response(body=compact_json(envelope(data)), headers=headers)
 
 
 def refuse(problem: AnyProblem, _call: Request, _key: ApiKey | None = None) -> Response:
@@ -41,8 +72,8 @@ def refuse(problem: AnyProblem, _call: Request, _key: ApiKey | None = None) -> R
     reason = message.rpartition("err: ")[2]
     if isinstance(problem, NotFound) and problem.noun == "agent":
         reason = f"{reason}: app_id is an agent's UUID, alias or name"
-    body = compact_json({"code": code, "msg": message, "debug": {"desc": reason}})
-    return Response(status=status, body=body, headers=_retry(problem))
+    body = WpsError(code=code, msg=message, debug=DebugInfo(desc=reason))
+    return Response(status=status, body=compact_json(body), headers=_retry(problem))
 
 
 def _wording(problem: AnyProblem) -> tuple[int, int, str]:
@@ -128,26 +159,6 @@ def failure(problem: Problem | None) -> str:
             return "the answer took too long"
         case _:
             return "internal error"
-
-
-# Value formats ------------------------------------------------------------------------------------------------------
-
-
-def session(conversation: Conversation, requested: str | None = None) -> str:
-    """A session's id: the alias if the caller used it, otherwise the UUID."""
-    if requested is not None and requested == conversation.alias:
-        return requested
-    return str(conversation.uid)
-
-
-def name(conversation: Conversation) -> str:
-    """A session's title, or the beginning of its first message."""
-    return conversation.opening[:TITLE_LENGTH] if conversation.title is None else conversation.title
-
-
-def local_time(moment: datetime, zone: tzinfo) -> str:
-    """A message's time, with microseconds and without a zone."""
-    return moment.astimezone(zone).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def curl(sample: CurlSample) -> str:

@@ -11,21 +11,19 @@ import re
 from typing import TypeVar
 from urllib.parse import urlencode
 
+import msgspec
+
 from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import ApiKey, Principal, Token, clean
 from palaver.dialects.wps.auth import SCOPES, default_user
 from palaver.dialects.wps.requests import ConsentRequest, TokenRequest, form
+from palaver.dialects.wps.responses import OAuthError, TokenResponse, token_error
+from palaver.dialects.wps.settings import CODE_TTL_S, REFRESH_TOKEN_TTL_S, TOKEN_TTL_S
 from palaver.wire.contract import Request, Response, Services
 from palaver.wire.framing import compact_json, encode_url
 
 DIALECT = "wps"
 REFRESH_PREFIX = "kso_rt_"
-_CODES = {
-    "invalid_request": 40000001,
-    "invalid_client": 40000002,
-    "unsupported_grant_type": 40000003,
-    "invalid_grant": 40000005,
-}
 _FRESH = (("Cache-Control", "no-store"),)
 _NOBODY = """<!doctype html>
 <html lang="en">
@@ -50,20 +48,14 @@ S = TypeVar("S", TokenRequest, ConsentRequest)
 class TokenRefused(Exception):  # noqa: N818  a response of the protocol
     """Why no token is issued: OAuth's error code, and a readable reason."""
 
-    def __init__(self, error: str, reason: str) -> None:
+    def __init__(self, error: OAuthError, reason: str) -> None:
         super().__init__(error, reason)
-        self.error = error
+        self.error: OAuthError = error
         self.reason = reason
 
     def response(self) -> Response:
         """Both error formats that clients read, in one object."""
-        body = {
-            "code": _CODES[self.error],
-            "msg": self.error,
-            "debug": {"desc": self.reason},
-            "error": self.error,
-            "error_description": self.reason,
-        }
+        body = token_error(self.error, self.reason)
         return Response(status=401 if self.error == "invalid_client" else 400, body=compact_json(body), headers=_FRESH)
 
 
@@ -101,17 +93,17 @@ async def _client(request: Request, fields: TokenRequest, services: Services) ->
 
 async def _by_code(fields: TokenRequest, key: ApiKey, services: Services) -> Response:
     text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
-    life = services.settings.refresh_token_ttl_s
-    code = await services.users.redeem_code(text, remember_s=life)
+    ttl: int = key.setting("refresh_token_ttl_s", REFRESH_TOKEN_TTL_S)
+    code = await services.users.redeem_code(text, remember_s=ttl)
     if code is None or not _belongs(code, key):
         raise TokenRefused("invalid_grant", "code is unknown, used or expired")
     if code.redirect != redirect:
         raise TokenRefused("invalid_grant", "redirect_uri is not the one of the consent")
     under = (code, text)
     refresh = await services.users.issue_token(
-        key, "refresh", code.user, code.scopes, life_s=life, prefix=REFRESH_PREFIX, under=under
+        key, "refresh", code.user, code.scopes, life_s=ttl, prefix=REFRESH_PREFIX, under=under
     )
-    return await _answer(key, code.user, code.scopes, services, refresh=refresh, left=life, under=under)
+    return await _answer(key, code.user, code.scopes, services, refresh=refresh, left=ttl, under=under)
 
 
 async def _by_refresh(request: Request, fields: TokenRequest, key: ApiKey, services: Services) -> Response:
@@ -134,12 +126,16 @@ async def _answer(
     left: float = 0,
     under: tuple[Token, str] | None = None,
 ) -> Response:
-    life = services.settings.token_ttl_s
-    access = await services.users.issue_token(key, "access", user, scopes, life_s=life, under=under)
-    body: dict[str, str | int] = {"access_token": access, "expires_in": int(life)}
-    if refresh is not None:
-        body |= {"refresh_token": refresh, "refresh_expires_in": int(left)}
-    return Response(body=compact_json(body | {"token_type": "bearer"}), headers=_FRESH)
+    ttl: int = key.setting("token_ttl_s", TOKEN_TTL_S)
+    access = await services.users.issue_token(key, "access", user, scopes, life_s=ttl, under=under)
+    body = TokenResponse(
+        access_token=access,
+        expires_in=ttl,
+        refresh_token=msgspec.UNSET if refresh is None else refresh,
+        refresh_expires_in=msgspec.UNSET if refresh is None else int(left),
+        token_type="bearer",  # noqa: S106  no password
+    )
+    return Response(body=compact_json(body), headers=_FRESH)
 
 
 def _belongs(token: Token, key: ApiKey) -> bool:
@@ -164,8 +160,8 @@ async def consent(request: Request, _who: Principal, services: Services) -> Resp
     user: str | None = key.setting("auto_approve_user")
     if user is None:
         return Response(status=403, body=_NOBODY.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
-    life = services.settings.code_ttl_s
-    code = await services.users.issue_token(key, "code", user, scopes, life_s=life, redirect=redirect)
+    ttl: int = key.setting("code_ttl_s", CODE_TTL_S)
+    code = await services.users.issue_token(key, "code", user, scopes, life_s=ttl, redirect=redirect)
     return _back(redirect, query, code=code)
 
 

@@ -6,14 +6,14 @@ Source: the vendor's page "创建对话", and the wire specification ``wps.md``.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
 
 from palaver.core.types import Agent, AgentSpec, Message, Text
 from palaver.dialects.wps.auth import SCOPES
+from palaver.dialects.wps.errors import WpsEnvelope, WpsError, envelope
 from palaver.dialects.wps.requests import (
     CancelChatRequest,
     ConsentRequest,
@@ -22,6 +22,21 @@ from palaver.dialects.wps.requests import (
     TokenRequest,
     WpsMessagesQuery,
     WpsSessionsQuery,
+)
+from palaver.dialects.wps.responses import (
+    AppDetail,
+    ChatCreated,
+    EmptyObject,
+    OAuthError,
+    SessionId,
+    SessionListItem,
+    SessionMessage,
+    SessionResponse,
+    TokenError,
+    TokenResponse,
+    WpsPage,
+    WpsVariable,
+    token_error,
 )
 from palaver.dialects.wps.settings import DATE_WINDOW_S, EVENT_STREAM, NDJSON
 from palaver.dialects.wps.stream import WpsEncoder, WpsStreamOptions
@@ -36,112 +51,18 @@ from palaver.wire.operation import (
     example_run,
 )
 
-T = TypeVar("T")
 SPEC = "wire specification `wps.md`, section"
 
 
-# Responses ----------------------------------------------------------------------------------------------------------
-
-
-class WpsEnvelope(msgspec.Struct, Generic[T], kw_only=True):
-    """The envelope of every response except streams and tokens."""
-
-    code: Annotated[int, Meta(description="0 for success.")]
-    msg: str
-    data: T
-
-
-class ChatCreated(msgspec.Struct, kw_only=True):
-    session_id: str
-    chat_id: Annotated[str, Meta(description="For cancel chat.")]
-
-
-class SessionId(msgspec.Struct, kw_only=True):
-    session_id: str
-
-
-class SessionResponse(SessionId, kw_only=True):
-    name: str
-
-
-class SessionListItem(SessionResponse, kw_only=True):
-    ctime: Annotated[int, Meta(description="Creation time in Unix seconds.")]
-    mtime: Annotated[int, Meta(description="Time of the last change in Unix seconds.")]
-
-
-class WpsPage(msgspec.Struct, Generic[T], kw_only=True):
-    items: list[T]
-    next_page_token: Annotated[str, Meta(description="Empty on the last page.")]
-
-
-class SessionMessage(msgspec.Struct, kw_only=True):
-    """A question or an answer."""
-
-    id: str
-    chat_id: str
-    session_id: str
-    role: Literal["user", "assistant"]
-    text: str
-    files: list[str]
-    state: Annotated[Literal["partial", "complete"], Meta(description="`partial` while the answer grows.")]
-    error: bool
-    timestamp: Annotated[str, Meta(description="Local time in the server's `timezone`, without an offset.")]
-    events: Annotated[list[Any], Meta(description="The steps, with `with_event`.")] = []
-
-
-class WpsVariable(msgspec.Struct, kw_only=True):
-    key: str
-    required: bool
-    description: str
-
-
-class AppDetail(msgspec.Struct, kw_only=True):
-    app_id: Annotated[str, Meta(description="As in the path.")]
-    name: str
-    description: str
-    icon: str | None
-    variables: list[WpsVariable]
-
-
-class EmptyObject(msgspec.Struct, kw_only=True):
-    """No members."""
-
-
-class DebugInfo(msgspec.Struct, kw_only=True):
-    desc: str
-
-
-class WpsError(msgspec.Struct, kw_only=True):
-    """An error response."""
-
-    code: int
-    msg: str
-    debug: DebugInfo
-
-
-class TokenError(WpsError, kw_only=True):
-    """An error response of the OAuth endpoints, in both formats that clients read."""
-
-    error: Literal["invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type"]
-    error_description: str
-
-
-class TokenResponse(msgspec.Struct, kw_only=True):
-    access_token: str
-    expires_in: Annotated[int, Meta(description="Seconds.")]
-    token_type: Literal["bearer"]
-    refresh_token: str | msgspec.UnsetType = msgspec.UNSET
-    refresh_expires_in: Annotated[int, Meta(description="Seconds.")] | msgspec.UnsetType = msgspec.UNSET
-
-
-def _success(meaning: str, shape: Any, data: dict[str, Any], *, headers: tuple[Parameter, ...] = ()) -> ResponseSpec:
-    body = {"code": 0, "msg": "success", "data": data}
+def _success(meaning: str, shape: Any, data: object, *, headers: tuple[Parameter, ...] = ()) -> ResponseSpec:
+    body = msgspec.to_builtins(envelope(data))
     return ResponseSpec(meaning=meaning, shape=shape, examples={"success": body}, headers=headers)
 
 
 # Operations ---------------------------------------------------------------------------------------------------------
 
 _SESSION, _CHAT = "7038a190-c4e9-44c3-9305-f560266be942", "a550de06-0198-4a57-a5cd-75000522bf1d"
+_APP = "72cdefc1-940c-428d-bd8e-198386f3de5c"
 _WHEN = datetime(2025, 5, 9, 7, 3, 47, 532881, UTC)
 
 
@@ -181,7 +102,7 @@ SAY = Operation(
         _success(
             "Accepted; read the answer from the messages endpoint.",
             WpsEnvelope[ChatCreated],
-            {"session_id": _SESSION, "chat_id": _CHAT},
+            ChatCreated(session_id=_SESSION, chat_id=_CHAT),
             headers=_ID_HEADERS,
         ),
         ResponseSpec(meaning=_EVENTS, media_type=EVENT_STREAM, examples={"a turn": _example_stream()}),
@@ -193,7 +114,7 @@ SAY = Operation(
 )
 CANCEL = Operation(
     source=f"{SPEC} 6.1",
-    responses=(_success("Stopped, or no longer running.", WpsEnvelope[EmptyObject], {}),),
+    responses=(_success("Stopped, or no longer running.", WpsEnvelope[EmptyObject], EmptyObject()),),
     not_found=("agent",),
 )
 CANCEL_NAMED = Operation(
@@ -207,7 +128,7 @@ CANCEL_NAMED = Operation(
 CREATE = Operation(
     source=f"{SPEC} 6.1",
     body=BodySpec(shape=CreateSessionRequest, examples={"with a name": {"name": "Weather"}}, empty=True),
-    responses=(_success("The new session.", WpsEnvelope[SessionId], {"session_id": _SESSION}),),
+    responses=(_success("The new session.", WpsEnvelope[SessionId], SessionId(session_id=_SESSION)),),
     not_found=("agent",),
 )
 SESSIONS = Operation(
@@ -217,10 +138,10 @@ SESSIONS = Operation(
         _success(
             "The end user's sessions with the agent, most recently changed first.",
             WpsEnvelope[WpsPage[SessionListItem]],
-            {
-                "items": [{"session_id": _SESSION, "name": "Weather", "ctime": 1746774227, "mtime": 1746774230}],
-                "next_page_token": "",
-            },
+            WpsPage(
+                items=(SessionListItem(session_id=_SESSION, name="Weather", ctime=1746774227, mtime=1746774230),),
+                next_page_token="",
+            ),
         ),
     ),
     not_found=("agent",),
@@ -232,22 +153,22 @@ MESSAGES = Operation(
         _success(
             "The messages, oldest first.",
             WpsEnvelope[WpsPage[SessionMessage]],
-            {
-                "items": [
-                    {
-                        "id": _CHAT,
-                        "chat_id": _CHAT,
-                        "session_id": _SESSION,
-                        "role": "assistant",
-                        "text": "It is sunny.",
-                        "files": [],
-                        "state": "complete",
-                        "error": False,
-                        "timestamp": "2025-05-09T07:03:47.532881",
-                    }
-                ],
-                "next_page_token": "",
-            },
+            WpsPage(
+                items=(
+                    SessionMessage(
+                        id=_CHAT,
+                        chat_id=_CHAT,
+                        session_id=_SESSION,
+                        role="assistant",
+                        text="It is sunny.",
+                        files=(),
+                        state="complete",
+                        error=False,
+                        timestamp="2025-05-09T07:03:47.532881",
+                    ),
+                ),
+                next_page_token="",
+            ),
         ),
     ),
     not_found=("agent", "conversation"),
@@ -255,14 +176,16 @@ MESSAGES = Operation(
 NAME = Operation(
     source=f"{SPEC} 6.1",
     responses=(
-        _success("The session's name.", WpsEnvelope[SessionResponse], {"session_id": _SESSION, "name": "Weather"}),
+        _success(
+            "The session's name.", WpsEnvelope[SessionResponse], SessionResponse(session_id=_SESSION, name="Weather")
+        ),
     ),
     more="If none is set, the beginning of the first message.",
     not_found=("conversation",),
 )
 DELETE = Operation(
     source=f"{SPEC} 6.1",
-    responses=(_success("Deleted, with its messages.", WpsEnvelope[EmptyObject], {}),),
+    responses=(_success("Deleted, with its messages.", WpsEnvelope[EmptyObject], EmptyObject()),),
     not_found=("conversation",),
 )
 DETAIL = Operation(
@@ -271,28 +194,24 @@ DETAIL = Operation(
         _success(
             "The agent.",
             WpsEnvelope[AppDetail],
-            {
-                "app_id": "72cdefc1-940c-428d-bd8e-198386f3de5c",
-                "name": "Weather",
-                "description": "",
-                "icon": None,
-                "variables": [{"key": "city", "required": False, "description": ""}],
-            },
+            AppDetail(
+                app_id=_APP,
+                name="Weather",
+                description="",
+                icon=None,
+                variables=(WpsVariable(key="city", required=False, description=""),),
+            ),
         ),
     ),
     not_found=("agent",),
 )
 
 
-def _token_error(error: str, code: int, reason: str) -> dict[str, Any]:
-    return {
-        "code": code,
-        "msg": error,
-        "debug": {"desc": reason},
-        "error": error,
-        "error_description": reason,
-    }
+def _token_error(error: OAuthError, reason: str) -> dict[str, Any]:
+    return msgspec.to_builtins(token_error(error, reason))
 
+
+_ISSUED = TokenResponse(access_token="kso_at_0123", expires_in=7200, token_type="bearer")  # noqa: S106  an example
 
 TOKENS = Operation(
     source=f"{SPEC} 2.3",
@@ -312,21 +231,19 @@ TOKENS = Operation(
         ResponseSpec(
             meaning="The token.",
             shape=TokenResponse,
-            examples={"success": {"access_token": "kso_at_0123", "expires_in": 7200, "token_type": "bearer"}},
+            examples={"success": msgspec.to_builtins(_ISSUED)},
         ),
         ResponseSpec(
             meaning="No token was issued.",
             status=400,
             shape=TokenError,
-            examples={"a used code": _token_error("invalid_grant", 40000005, "code is unknown, used or expired")},
+            examples={"a used code": _token_error("invalid_grant", "code is unknown, used or expired")},
         ),
         ResponseSpec(
             meaning="Unknown credential or wrong secret.",
             status=401,
             shape=TokenError,
-            examples={
-                "a wrong secret": _token_error("invalid_client", 40000002, "client_id or client_secret is wrong")
-            },
+            examples={"a wrong secret": _token_error("invalid_client", "client_id or client_secret is wrong")},
         ),
     ),
 )
@@ -353,7 +270,7 @@ CONSENT = Operation(
             meaning="Unknown credential or unregistered URI.",
             status=400,
             shape=TokenError,
-            examples={"another address": _token_error("invalid_request", 40000001, "redirect_uri is not registered")},
+            examples={"another address": _token_error("invalid_request", "redirect_uri is not registered")},
         ),
         ResponseSpec(
             meaning="The credential has no `auto_approve_user`; an HTML page explains this.",
@@ -396,7 +313,7 @@ INFO = DialectInfo(
         Parameter(
             name="app_id",
             meaning="The agent: its UUID, an alias or its name.",
-            example="72cdefc1-940c-428d-bd8e-198386f3de5c",
+            example=_APP,
         ),
         Parameter(name="chat_id", meaning="From create chat.", example=_CHAT),
         Parameter(name="session_id", meaning="The session: its UUID or an alias.", example=_SESSION),

@@ -71,6 +71,11 @@ reuse_revokes = deviation(
     "using a code again revokes the tokens issued for it, as RFC 6749 recommends; the specification revokes nothing",
 )
 token_failures = spec("2.3", "failures are 400, or 401 for invalid_client, with both known error formats in one object")
+token_ttls = deviation(
+    "README 8",
+    "token_ttl_s, refresh_token_ttl_s and code_ttl_s are settings of the credential, with the specification's"
+    " defaults; there they are the server's",
+)
 token_answers_are_not_kept = choice("token responses have Cache-Control: no-store")
 consent_redirects = spec("2.4", "consent redirects with code and state added to the URI's query")
 consent_without_redirect = spec("2.4", "an unknown client or unregistered URI: 400, no redirect")

@@ -1,7 +1,8 @@
-"""The settings of this dialect's credentials. Source: wire specification, README section 8."""
+"""The settings of this dialect's credentials. Source: wire specification, ``wps.md`` and README section 8."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from palaver.wire.contract import KeySetting
@@ -12,6 +13,9 @@ DEFAULT_USER = "default"
 DATE_WINDOW_S = 900
 PARTIAL_EVERY_MS = 100
 TOKEN_GAP_MS = 30
+TOKEN_TTL_S = 7200
+REFRESH_TOKEN_TTL_S = 2_592_000
+CODE_TTL_S = 300
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 
@@ -20,6 +24,17 @@ def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise ValueError("a whole number of at least 0")
     return value
+
+
+def _seconds(minimum: int, maximum: int) -> Callable[[Any], int]:
+    """A TTL between two bounds, which are included."""
+
+    def read(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise ValueError(f"a whole number of seconds from {minimum} to {maximum}")
+        return value
+
+    return read
 
 
 def _address_list(value: Any) -> list[str]:
@@ -53,4 +68,7 @@ SETTINGS = (
     KeySetting(name="tokens", read=parse_bool, meaning="false: streams have messages but no token events"),
     KeySetting(name="redirect_uris", read=_address_list, meaning="URIs that consent may redirect to"),
     KeySetting(name="auto_approve_user", read=_user, meaning="the end user whose consent is granted; null: none"),
+    KeySetting(name="token_ttl_s", read=_seconds(60, 2_592_000), meaning="TTL of access tokens, in seconds"),
+    KeySetting(name="refresh_token_ttl_s", read=_seconds(60, 31_536_000), meaning="TTL of refresh tokens, in seconds"),
+    KeySetting(name="code_ttl_s", read=_seconds(10, 3600), meaning="TTL of authorization codes, in seconds"),
 )

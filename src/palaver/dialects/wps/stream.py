@@ -19,7 +19,8 @@ from typing import Literal, assert_never
 from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.types import Agent, Message, RunEnded, Text, derived_uid
 from palaver.dialects.wps.content_blocks import WpsContentBlocks, dumps, joined, milliseconds
-from palaver.dialects.wps.errors import failure, local_time
+from palaver.dialects.wps.errors import failure
+from palaver.dialects.wps.responses import local_time
 from palaver.wire.framing import EscapedText, ascii_text
 
 OUTPUT_LENGTH = 2000

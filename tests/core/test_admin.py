@@ -1,0 +1,241 @@
+"""The use cases of operators: what they return, what they refuse, and what the audit log says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.kit import product, run
+
+from palaver.app import Core
+from palaver.core.admin.admin import Admin
+from palaver.core.problems import Conflict, Invalid, NotFound
+from palaver.core.types import AgentSpec
+
+WithAdmin = Callable[[Callable[[Admin, Core], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def with_admin(database_url: str, tmp_path: Path) -> WithAdmin:
+    """Runs a function with the use cases of the operator ``ann``."""
+
+    def execute(work: Callable[[Admin, Core], Awaitable[None]]) -> None:
+        async def session() -> None:
+            async with product(database_url, tmp_path / "data") as core:
+                await work(core.admin("ann"), core)
+
+        run(session())
+
+    return execute
+
+
+async def _entries(admin: Admin) -> list[tuple[str, str | None, dict[str, Any], str | None]]:
+    return [(e.action, e.application, e.arguments, e.outcome) for e in await admin.audit.newest(100)]
+
+
+def test_applications_are_created_once_and_deleted(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        shop = await admin.applications.create(" shop ")
+        assert (shop.name, await admin.applications.create("shop")) == ("shop", shop)
+        assert await admin.applications.get("shop ") == shop
+        assert await admin.applications.all() == [shop]
+        assert await admin.applications.delete("shop") == shop
+        with pytest.raises(NotFound):
+            await admin.applications.get("shop")
+        for name in ("", "  ", "x" * 256):
+            with pytest.raises(Invalid):
+                await admin.applications.create(name)
+
+    with_admin(work)
+
+
+def test_a_credential_is_created_with_its_application_configured_and_deleted(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, core: Core) -> None:
+        created = await admin.credentials.create("shop", "snail", {"rpm": 5, "agents": ["guide", 7]}, label="Shop & Co")
+        assert (created.application.name, created.key.label) == ("shop", "Shop & Co")
+        assert created.key.settings == {"rpm": 5, "agents": ["guide", "7"]}
+        assert created.unknown_agents == ("guide", "7")
+        assert await core.store.keys.get_by_secret("snail", created.key.secret) == created.key
+        await admin.agents.apply("shop", [AgentSpec(name="guide", model="scripted")])
+        changed = await admin.credentials.configure(created.key.id, {"rpm": 6, "enabled": False}, unset=["agents"])
+        assert (changed.key.settings, changed.key.enabled, changed.key.label) == ({"rpm": 6}, False, "Shop & Co")
+        assert (await admin.credentials.configure(created.key.id, {}, unset=["enabled"])).key.enabled
+        (listed,) = await admin.credentials.all("shop")
+        assert (listed.application, listed.use.calls, listed.use.last_used) == ("shop", 0, None)
+        await admin.credentials.delete(created.key.id)
+        assert await admin.credentials.all() == []
+
+    with_admin(work)
+
+
+def test_a_credential_is_disabled_enabled_and_given_another_secret(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        key = (await admin.credentials.create("shop", "snail", id="mine", secret="old")).key
+        assert (key.id, key.secret) == ("mine", "old")
+        assert not (await admin.credentials.disable("mine")).key.enabled
+        assert (await admin.credentials.enable("mine", "snail")).key.enabled
+        rotated = (await admin.credentials.rotate("mine", overlap_s=60)).key
+        assert rotated.secret.startswith("SAI_")
+        assert rotated.previous_secret == "old"
+
+    with_admin(work)
+
+
+def test_an_id_that_two_dialects_have_needs_the_dialect(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        for dialect in ("snail", "wps"):
+            await admin.credentials.create("shop", dialect, id="same")
+        with pytest.raises(Conflict):
+            await admin.credentials.disable("same")
+        assert (await admin.credentials.delete("same", "wps")).dialect == "wps"
+        assert (await admin.credentials.get("same")).dialect == "snail"
+
+    with_admin(work)
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"),
+    [
+        ("dialect", {"dialect": "nobody"}),
+        ("rpm", {"settings": {"rpm": 0}}),
+        ("frob", {"settings": {"frob": 1}}),
+        ("id", {"id": "line\nbreak"}),
+        ("secret", {"secret": " "}),
+        ("label", {"label": "x" * 256}),
+    ],
+)
+def test_a_credential_that_is_not_allowed_creates_nothing(
+    with_admin: WithAdmin, field: str, arguments: dict[str, Any]
+) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        request: dict[str, Any] = {"application": "shop", "dialect": "snail", **arguments}
+        with pytest.raises(Invalid) as error:
+            await admin.credentials.create(**request)
+        assert error.value.field == field
+        assert await admin.applications.all() == []
+
+    with_admin(work)
+
+
+def test_an_unknown_setting_cannot_be_removed(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        await admin.credentials.create("shop", "snail", {"rpm": 5}, id="mine")
+        with pytest.raises(Invalid, match="no such setting"):
+            await admin.credentials.configure("mine", unset=["frob", "rpm"])
+        assert (await admin.credentials.get("mine")).settings == {"rpm": 5}
+
+    with_admin(work)
+
+
+def test_agents_are_applied_with_what_keeps_them_from_answering(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        specs = [
+            AgentSpec(name="desk", model="scripted", alias=("d",)),
+            AgentSpec(name="clerk", model="gpt-5", knowledge=("house",)),
+        ]
+        checks = await admin.agents.check("hotel", specs)
+        assert await admin.applications.all() == []
+        applied = await admin.agents.apply("hotel", specs)
+        assert list(applied.checks) == checks
+        assert (applied.checks[0].missing_knowledge, applied.checks[0].model_problem) == ((), "")
+        assert applied.checks[1].missing_knowledge == ("house",)
+        assert "openai:gpt-5" in applied.checks[1].model_problem
+        assert await admin.agents.get("hotel", "d") == applied.agents[0]
+        assert [(name, agent.name) for name, agent in await admin.agents.all()] == [
+            ("hotel", "clerk"),
+            ("hotel", "desk"),
+        ]
+        assert await admin.agents.delete("hotel", "desk") == applied.agents[0]
+        with pytest.raises(NotFound):
+            await admin.agents.get("hotel", "desk")
+
+    with_admin(work)
+
+
+def test_documents_are_added_found_and_removed(with_admin: WithAdmin, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "rooms.md").write_text("# Rooms\n\nBreakfast is at seven.\n")
+
+    async def work(admin: Admin, _: Core) -> None:
+        bases = admin.knowledge_bases
+        done: list[int] = []
+        owner, report = await bases.add("hotel", "house", folders, lambda progress: done.append(progress.done))
+        assert (owner.name, report.added, done) == ("hotel", ("rooms.md", "rooms.md"), [1, 2])
+        ((name, base),) = await bases.all()
+        assert (name, base.name, base.documents) == ("hotel", "house", 2)
+        assert [passage.source for passage in await bases.search("hotel", "house", "breakfast", 1)] == ["rooms.md"]
+        with pytest.raises(Invalid, match="in several folders"):
+            await bases.remove("hotel", "house", ["rooms.md"])
+        with pytest.raises(NotFound):
+            await bases.remove("hotel", "house", ["cellar.md"])
+        assert (await bases.remove("hotel", "house", [f"{folders[0]}/rooms.md"]))[1] == ["rooms.md"]
+        assert [document.root for document in await bases.documents("hotel", "house")] == [str(folders[1])]
+        assert (await bases.remove("hotel", "house"))[1] == ["rooms.md"]
+        assert await bases.all("hotel") == []
+
+    with_admin(work)
+
+
+def test_the_data_of_an_end_user_is_exported_with_files_and_deleted(with_admin: WithAdmin) -> None:
+    content = b"x" * 1_500_000
+
+    async def work(admin: Admin, core: Core) -> None:
+        shop = await admin.applications.create("shop")
+        user = await core.store.users.get_or_create(shop.id, "bob")
+        await core.store.files.add(
+            shop.id, user.id, key="k1", name="a.txt", media_type="text/plain", content=content, details={}
+        )
+        assert await admin.users.get("shop", "bob") == (shop, user)
+        assert [entry["type"] async for entry in admin.users.export(shop, user)] == ["user", "file"]
+        chunks = await admin.users.file(shop, "k1")
+        assert chunks is not None
+        assert b"".join([chunk async for chunk in chunks]) == content
+        assert await admin.users.file(shop, "k2") is None
+        removed = await admin.users.forget("shop", "bob")
+        assert (removed["users"], removed["files"]) == (1, 1)
+        assert set((await admin.users.forget("shop", "bob")).values()) == {0}
+        with pytest.raises(NotFound):
+            await admin.users.get("shop", "bob")
+
+    with_admin(work)
+
+
+def test_every_change_is_in_the_audit_log_without_secrets(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        await admin.credentials.create("shop", "snail", {"rpm": 5}, id="mine", secret="hushhush")
+        await admin.credentials.rotate("mine", overlap_s=60)
+        with pytest.raises(NotFound):
+            await admin.agents.delete("shop", "nobody")
+        await admin.users.forget("shop", "bob")
+        await admin.credentials.all()
+        assert await _entries(admin) == [
+            ("key create", "shop", {"dialect": "snail", "settings": {"rpm": 5}, "id": "mine"}, "done"),
+            ("key rotate", None, {"id": "mine", "overlap": 60}, "done"),
+            ("agent delete", "shop", {"agent": "nobody"}, "failed: not_found(noun='agent', ref='nobody')"),
+            ("user forget", "shop", {}, "done"),
+        ]
+        assert {entry.actor for entry in await admin.audit.newest(100)} == {"ann"}
+        assert [entry.action for entry in await admin.audit.newest(1, application="shop")] == ["user forget"]
+
+    with_admin(work)
+
+
+def test_a_change_in_progress_has_no_outcome_yet(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, _: Core) -> None:
+        async with admin.audit.record("demo"):
+            assert await _entries(admin) == [("demo", None, {}, None)]
+        assert await _entries(admin) == [("demo", None, {}, "done")]
+
+    with_admin(work)
+
+
+def test_what_nobody_asked_for_is_not_in_the_audit_log(with_admin: WithAdmin) -> None:
+    async def work(admin: Admin, core: Core) -> None:
+        await core.admin().applications.create("shop")
+        assert await _entries(admin) == []
+
+    with_admin(work)
