@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from hypothesis import settings
 from support.kit import Scratch, run
 from support.stalls import STALLS
 from xdist.remote import Producer
@@ -51,6 +52,10 @@ for name in (signal.SIGINT, signal.SIGQUIT):
     # Ignored where a script started the tests in the background, and then by every program that they start.
     if signal.getsignal(name) == signal.SIG_IGN:
         signal.signal(name, signal.default_int_handler if name == signal.SIGINT else signal.SIG_DFL)
+
+
+settings.register_profile("palaver", deadline=None)  # how long an example takes depends on what else runs
+settings.load_profile("palaver")
 
 
 class ByFile(LoadScopeScheduling):

@@ -1,7 +1,7 @@
-"""``python -m bench.hostile``: each attack on a server of its own with 512 MiB; exits 1 when one gets through.
+"""``python -m bench.hostile``: runs each attack on a new server with 512 MiB; exits with 1 if one succeeds.
 
-A healthy caller of another application makes whole turns and reads all the while. An attack has got through when that
-caller waits a second or is refused, when the server fails or keeps the memory, or when it does not end in time.
+Meanwhile, a healthy caller of another application runs turns and reads. An attack succeeds if that caller waits a
+second or is rejected, if the server fails or does not free the memory, or if it does not shut down in time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attacks by connections: many, slow, and with more requests than are answered."""
+"""Attacks with connections: many, slow, or with more requests than are answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def lines(target: Target, number: int) -> AsyncGenerator[list[Line]]:
-    """Connections, dropped afterwards."""
+    """Open connections, and drop them afterwards."""
     connections: list[Line] = []
     try:
         for _ in range(number):
@@ -30,7 +30,7 @@ def _open(connections: Sequence[Line]) -> int:
 
 
 async def dripping(target: Target) -> str:
-    """Connections that send a byte at a time: of a request line, of headers, of a body, or nothing at all."""
+    """Connections that send a request line, headers or a body one byte at a time, or nothing."""
     number = target.number(600, least=300)  # more than may be unverified
     body = b"POST /snail-ai/open-api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
     starts = (b"", b"GET /health", b"GET / HTTP/1.1\r\nHost: x\r\nA: ", body)
@@ -46,7 +46,7 @@ async def dripping(target: Target) -> str:
 
 
 async def pipelined_heads(target: Target) -> str:
-    """Requests without end behind one whose answer takes for ever, and behind answers that nobody reads."""
+    """Endless pipelined requests behind an answer that never ends, and behind answers that are not read."""
     behind_run = target.message("hanging", stream=True)
     behind_page = target.request("GET", "problems")
     further = target.request("GET", "conversations?limit=100") * 200
@@ -66,7 +66,7 @@ async def pipelined_heads(target: Target) -> str:
 
 
 async def _push(target: Target, line: Line, start: bytes, more: bytes) -> int:
-    """Bytes that could be sent; the reader reads nothing."""
+    """Send as much as possible without reading. Returns the number of bytes sent."""
     reader, writer = line
     reader._transport.pause_reading()  # type: ignore[attr-defined]  # noqa: SLF001  there is no other way
     sent = len(start)
@@ -81,7 +81,7 @@ async def _push(target: Target, line: Line, start: bytes, more: bytes) -> int:
 
 
 async def tiny_chunks(target: Target) -> str:
-    """Bodies of a mebibyte in chunks of one byte each, with extensions, on credentials good and bad."""
+    """Bodies of 1 MiB in chunks of one byte with extensions, with valid and invalid credentials."""
     head = target.request("POST", "messages").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
     body = b"".join(b"1;%s\r\n%c\r\n" % (b"e" * 16, byte) for byte in b'{"content":"' + b"x" * target.number(200_000))
     requests = [head + body + b"0\r\n\r\n", head.replace(b"pv-", b"no-") + body + b"0\r\n\r\n"] * 4

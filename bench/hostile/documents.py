@@ -1,4 +1,4 @@
-"""Attacks by documents: files beside a message that cost their readers much, and questions about large ones."""
+"""Attacks with documents: attachments that are expensive to read, and questions about large ones."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SHAPES = {
     "nothing": "\0",
 }
 WORDS = 13_000
-"""Distinct words of a question of 80 KB."""
+"""The number of distinct words in a question of 80 KB."""
 
 
 async def hostile_documents(target: Target) -> str:
-    """Each shape attached to a message of another end user, all at once; one tag with a megabyte of attributes too."""
+    """Attach each shape to a message, all at once, each by another end user; also a tag with 1 MB of attributes."""
     size = target.number(FILE_BYTES)
     files = {name: (piece * (size // len(piece.encode()))).encode() for name, piece in SHAPES.items()}
     files["one tag of attributes"] = b"<p " + b" ".join(b"a%d=b" % number for number in range(size // 8)) + b">x"
@@ -45,7 +45,7 @@ async def hostile_documents(target: Target) -> str:
 
 
 async def great_questions(target: Target) -> str:
-    """Questions of 40 and 80 KB of distinct words, each about large attachments, of which each sentence has some."""
+    """Questions with 40 and 80 KB of distinct words about large attachments whose sentences all contain some."""
     words = [f"w{number:05d}" for number in range(target.number(WORDS, least=2000))]
     sentences = [" ".join(words[at % len(words) : at % len(words) + 10]) + "." for at in range(FILE_BYTES // 70)]
     content = "\n".join(sentences).encode()[: target.number(FILE_BYTES)]
@@ -62,7 +62,7 @@ async def great_questions(target: Target) -> str:
 async def _about(
     target: Target, agent: str, user: str, files: Sequence[bytes], question: str = "What does it say?"
 ) -> int:
-    """The status of a whole turn about files."""
+    """Run a turn about files. Returns the status."""
     keys: list[str] = []
     for content in files:
         request = target.request("POST", "files?name=page.html", content, user=user, Content_Type="text/html")
@@ -75,7 +75,7 @@ async def _about(
 
 
 def _summary(statuses: Sequence[int], what: str) -> str:
-    """Raises ``Failed`` where something was not answered, or with a failure of the server's own."""
+    """Raises ``Failed`` for a missing response or a server error."""
     wrong = [status for status in statuses if status in {0, 500}]
     if wrong:
         raise Failed(f"{len(wrong)} of {len(statuses)} {what} without an answer: {wrong}")

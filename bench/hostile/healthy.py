@@ -1,7 +1,7 @@
-"""The healthy caller, a process of its own: whole turns and reads, one after the other, until standard input ends.
+"""The healthy caller, in its own process: runs turns and reads, one after the other, until standard input ends.
 
-What it is to do comes as one line of JSON on standard input, what it saw goes out as one on standard output, after a
-line that says that it has begun.
+It receives its configuration as one line of JSON on standard input, prints a line when it has started, and at the end
+its observations as one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from bench.machine import Slowness
 
 PAUSE_S = 0.02
 PATIENCE_S = 60.0
-"""How long it waits for an answer."""
+"""Timeout for an answer, in seconds."""
 TURNS = 20
-"""In one conversation, before it begins another."""
+"""Turns in one conversation."""
 
 
 class Caller:
@@ -42,7 +42,7 @@ class Caller:
         self.failures: list[str] = []
 
     def go_round(self) -> None:
-        """One turn and what somebody reads about it."""
+        """Run one turn and read it."""
         body = {"agent": self._agent, "content": "hi", "stream": True}
         if self._turns % TURNS == 0:
             self._conversation = ""
@@ -56,7 +56,7 @@ class Caller:
             self._conversation = json.loads(listed)["conversations"][0]["uid"]
         if self._conversation:
             self._ask("history", "GET", f"/palaver/v1/conversations/{self._conversation}/messages")
-        self._hang_up()  # the next one is a new connection, as a probe's is
+        self._hang_up()  # the next call uses a new connection, like a probe
         self._ask("healthz", "GET", "/healthz")
         self.machine.look()
 

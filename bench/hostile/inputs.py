@@ -1,4 +1,4 @@
-"""Attacks by what a request says: bodies that are dear to read, names without end, words that are searched for."""
+"""Attacks with the content of requests: bodies that are expensive to parse, endless new names, search patterns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BODY_BYTES = 1_000_000
 
 
 async def dear_bodies(target: Target) -> str:
-    """JSON of a megabyte: very many members, elements, brackets, escapes, digits and NULs."""
+    """1 MB of JSON with very many members, elements, brackets, escapes, digits or NULs."""
     size = target.number(BODY_BYTES)
     body = b'{"agent":1,"content":"hi","variables":%s}'
     bodies = [
@@ -31,7 +31,7 @@ async def dear_bodies(target: Target) -> str:
 
 
 async def small_parts(target: Target) -> str:
-    """Uploads of very many small parts, and of lines that might begin one."""
+    """Uploads with very many small parts, or lines that look like boundaries."""
     size = target.number(4 * BODY_BYTES)
     part = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
     bodies = [
@@ -46,7 +46,7 @@ async def small_parts(target: Target) -> str:
 
 
 async def names_without_end(target: Target) -> str:
-    """New end users, Idempotency-Keys, long paths, queries and headers by the thousand."""
+    """Thousands of new end users, Idempotency-Keys, long paths, queries and headers."""
     long = "a" * 30_000
     number = target.number(2000, least=100)
     requests = [
@@ -60,7 +60,7 @@ async def names_without_end(target: Target) -> str:
 
 
 async def dear_searches(target: Target) -> str:
-    """Lists that are searched for patterns, in a user's thousands of long titles."""
+    """Search a user's thousands of long titles for patterns."""
     agent = target.ground.agents["quick"]
     await target.connection.execute(
         "INSERT INTO conversation (app, uid, end_user, agent, title)"
@@ -76,7 +76,7 @@ async def dear_searches(target: Target) -> str:
 
 
 async def _all(target: Target, requests: Sequence[bytes]) -> str:
-    """Send them, a few at a time. Raises ``Failed`` where one fails by the server's fault."""
+    """Send requests, a few at a time. Raises ``Failed`` for a server error."""
     at_once = asyncio.Semaphore(8)
 
     async def send(request: bytes) -> int:

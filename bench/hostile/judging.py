@@ -1,4 +1,4 @@
-"""Whether an attack got through: what the healthy caller saw, and what has become of the server."""
+"""Judges an attack by the healthy caller's observations and the state of the server."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from bench.machine import ROOT, Cpus, Unfit
 from bench.report import quantile
 
 SLOWEST_S = 1.0
-"""What the slowest call of the healthy caller stays under."""
+"""Maximum duration of the healthy caller's slowest call, in seconds."""
 KEPT = 96 * MEGA
-"""Bytes of memory that the server may have more than before, when all is over."""
+"""Maximum growth of the server's memory after the attack, in bytes."""
 STALLED = "event loop stalled"
 STALL_S = 0.5
-"""Seconds after which a stall that the watchdog logs is one too many, but for waiting for a processor."""
+"""Maximum duration of a stall logged by the watchdog, in seconds, without waiting for a CPU."""
 SETTLES_WITHIN = 15.0
 DRAIN_S = 5.0
 ENDS_WITHIN = DRAIN_S + 10
 WARM_S = 1.0
-"""Seconds that the healthy caller has for itself before."""
+"""Seconds for which the healthy caller runs alone before the attack."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
-    """``wrong`` is what got through; times are in seconds, memory in MiB."""
+    """``wrong`` lists what the attack achieved; times are in seconds, memory in MiB."""
 
     attack: str
     note: str = ""
@@ -49,10 +49,10 @@ class Verdict:
     highest: float = 0.0
     after: float = 0.0
     stall: float = 0.0
-    """The longest of those that the watchdog logged."""
+    """The longest stall logged by the watchdog."""
     ends: float = 0.0
     load: float = 0.0
-    """Of the machine, over the last minute."""
+    """The machine's load average over the last minute."""
     wrong: list[str] = field(default_factory=list[str])
 
     def as_json(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Verdict:
             self.wrong.append(f"{observed['failed']} calls of the healthy caller failed: {observed['failures'][0]}")
 
     def judge_log(self, lines: Sequence[Mapping[str, Any]], expected: str) -> None:
-        """Nothing may have failed that nobody foresaw, and nothing may have held the event loop for long."""
+        """Check the log for unexpected errors and for long stalls of the event loop."""
         for line in lines:
             if line.get("event") == STALLED:
                 self.stall = max(self.stall, float(line["cpu_s"]) + float(line["blocked_s"]))
@@ -85,9 +85,9 @@ class Verdict:
 async def judged(
     ground: Ground, attacks: Sequence[Attack], seconds: float, size: float, cpus: Cpus, *, shared: bool = False
 ) -> list[Verdict]:
-    """A verdict on each of the attacks, one after the other on one server, which is then told to end.
+    """Run the attacks one after the other on one server, then shut it down. Returns a verdict for each.
 
-    On a ``shared`` machine a call may take as many times longer as a computation of the healthy caller's did meanwhile.
+    On a ``shared`` machine, calls may be slower by the factor by which the healthy caller's computations were.
     """
     verdicts: list[Verdict] = []
     async with serving(ground, cpus) as target:
@@ -140,7 +140,7 @@ async def _attack(target: Target, attack: Attack, verdict: Verdict, seconds: flo
 
 
 async def _settled(memory: Memory, at_most: float) -> int:
-    """The memory, once it is no more than that or has had time to become so."""
+    """The memory, after waiting until it is at most ``at_most``, but not longer than ``SETTLES_WITHIN``."""
     until = time.monotonic() + SETTLES_WITHIN
     while memory.now > at_most and time.monotonic() < until:  # noqa: ASYNC110  another process's
         await asyncio.sleep(0.2)
@@ -149,7 +149,7 @@ async def _settled(memory: Memory, at_most: float) -> int:
 
 @asynccontextmanager
 async def healthy(target: Target, observed: dict[str, Any]) -> AsyncGenerator[None]:
-    """The healthy caller is there in the block; what it saw is in ``observed`` afterwards."""
+    """Run the healthy caller during the block; its observations are in ``observed`` afterwards."""
     orders = {
         "port": target.port,
         "secret": target.ground.neighbour.secret,
@@ -198,7 +198,7 @@ HEAD = (
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """For a terminal."""
+    """A plain-text table."""
     lines = [HEAD, *map(_cells, verdicts)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(HEAD) - 1)]
     written = ["  ".join([*map(str.ljust, line[:-1], widths), line[-1]]).rstrip() for line in lines]
@@ -223,6 +223,6 @@ def _cells(one: Verdict) -> tuple[str, ...]:
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """For a document."""
+    """A Markdown table."""
     head = [*(cell.capitalize() for cell in HEAD[:-1]), "What happened"]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(HEAD), *map(_cells, verdicts)))

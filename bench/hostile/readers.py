@@ -1,4 +1,4 @@
-"""Attacks by readers who ask for much and take nothing."""
+"""Attacks by slow readers, who request much and read nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE_BYTES = 60 * 2**20
 
 
 async def unread_files(target: Target) -> str:
-    """Readers of a file of 60 MiB, half of whom take nothing and half a little."""
+    """Readers of a file of 60 MiB; half of them read nothing, half a little."""
     content = b"x" * target.number(FILE_BYTES)
     more = {"user": "reader of files", "Content_Type": "application/octet-stream"}
     request = target.request("POST", "files?name=big.bin", content, **more)
@@ -29,7 +29,7 @@ async def unread_files(target: Target) -> str:
 
 
 async def unread_history(target: Target) -> str:
-    """Readers of whole conversations whose messages have half a mebibyte each."""
+    """Readers of conversations with messages of 0.5 MiB each."""
     conversation = ""
     for _ in range(target.number(20, least=4)):
         path = f"conversations/{conversation}/messages" if conversation else "messages"
@@ -43,7 +43,7 @@ async def unread_history(target: Target) -> str:
 
 
 async def unread_streams(target: Target) -> str:
-    """Followers of one run by the thousand, half of whom take nothing."""
+    """Thousands of readers of one run; half of them read nothing."""
     status, body = await ask(
         target.port, target.request("POST", "messages", _saying(target, "endless"), Prefer="respond-async")
     )

@@ -1,4 +1,4 @@
-"""Attacks by runs: long ones, many, and ones that never end."""
+"""Attacks with runs: long ones, many, and endless ones."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE ON message FOR EACH ROW EXECUTE F
 
 
 async def long_answers(target: Target) -> str:
-    """Two hundred answers of 2 MiB, all at once, which nobody reads."""
+    """200 concurrent answers of 2 MiB that nobody reads."""
     return await _begin(target, "long", target.number(200, least=20))
 
 
 async def hanging_runs(target: Target) -> str:
-    """One credential's runs that never end, as many as it gets and more."""
+    """Endless runs of one credential, more than its limit."""
     return await _begin(target, "hanging", target.number(4000, least=1000))
 
 
 async def _begin(target: Target, agent: str, number: int) -> str:
-    """Begin that many runs, wait until the attack is over, stop what there is."""
+    """Start that many runs, wait for the end of the attack, and stop them."""
     at_once = asyncio.Semaphore(10)
 
     async def begin(at: int) -> tuple[int, str]:
@@ -57,7 +57,7 @@ async def _begin(target: Target, agent: str, number: int) -> str:
 
 
 async def refused_rows(target: Target) -> str:
-    """Answers that the database refuses, beside those that it takes."""
+    """Answers that the database rejects, together with others."""
     await target.connection.execute(REFUSES)
     try:
         requests = [
@@ -75,7 +75,7 @@ async def refused_rows(target: Target) -> str:
 
 
 async def equal_calls(target: Target) -> str:
-    """Equal calls with one Idempotency-Key whose callers leave: of a run that lasts, and of one answer."""
+    """Identical calls with one Idempotency-Key whose callers disconnect: for a long run, and for a single response."""
     before, begun = await target.metric("palaver_statements_total"), target.left
     number = target.number(3000, least=300)
     run = target.message("hanging").replace(b"\r\n\r\n", b"\r\nIdempotency-Key: one\r\n\r\n", 1)

@@ -1,4 +1,4 @@
-"""The server that is attacked: ``palaver serve`` with so much memory and no more, and what attackers have on it."""
+"""The attacked server: ``palaver serve`` with limited memory, and the attackers' data in it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from palaver.store.driver import Connection, connect
 from palaver.store.embedded import EmbeddedPostgres
 
 MEMORY = 512 * 2**20
-"""Bytes that the kernel lets the server have for its data: all that is private and can be written, used or not."""
+"""The kernel's limit for the server's data, in bytes: all private writable memory, used or not."""
 MEGA = 2**20
 WORDS = "a whole answer"
-_PIECE = " ".join(f"{secrets.token_hex(4)}" for _ in range(910))  # 8 KiB that no compressor makes much smaller
+_PIECE = " ".join(f"{secrets.token_hex(4)}" for _ in range(910))  # 8 KiB that hardly compress
 AGENTS = {
     "quick": ("scripted", f"- text: {WORDS}"),
     "reader": ("scripted", "- text: ${files}"),
@@ -40,17 +40,17 @@ AGENTS = {
     "endless": ("scripted", "- repeat: {text: 'some words ', times: 100000, every: 0.05}"),
     "refused": ("scripted", "- text: UNSTORABLE"),
 }
-"""Name, model and instructions of what can be talked to."""
+"""Name, model and instructions of the agents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What is in the database: an application of the attackers', one of the healthy caller's."""
+    """The data: an application of the attackers, and one of the healthy caller."""
 
     folder: Path
     url: str
     keys: Mapping[str, ApiKey]
-    """The attackers', by dialect."""
+    """The attackers' keys, by dialect."""
     agents: Mapping[str, Agent]
     neighbour: ApiKey
     neighbours_agent: Agent
@@ -58,7 +58,7 @@ class Ground:
 
 @asynccontextmanager
 async def grounds() -> AsyncGenerator[Ground]:
-    """PostgreSQL and what is in it; afterwards no process and no folder is left."""
+    """Set up PostgreSQL and its data, and clean up afterwards."""
     async with scratch() as folder:
         embedded = EmbeddedPostgres(folder / "data")
         url = await asyncio.to_thread(embedded.start)
@@ -98,7 +98,7 @@ async def _ground(folder: Path, url: str) -> Ground:
 
 
 class Target:
-    """A running server; ``size`` is that of an attack, 1 being the whole of it, ``until`` when it has to be over."""
+    """A running server. ``size`` is the relative size of an attack (1: full), ``until`` its deadline."""
 
     def __init__(self, ground: Ground, server: Server, connection: Connection) -> None:
         self.ground = ground
@@ -110,12 +110,12 @@ class Target:
         self._read = 0
 
     def number(self, whole: int, *, least: int = 1) -> int:
-        """``whole``, or as much of it as the attack's size says."""
+        """``whole``, scaled by the size of the attack."""
         return max(least, int(whole * self.size))
 
     @property
     def left(self) -> float:
-        """Seconds that the attack still has."""
+        """Seconds until the deadline."""
         return max(0.0, self.until - time.monotonic())
 
     def request(
@@ -128,7 +128,7 @@ class Target:
         key: str = "native",
         **more: str,
     ) -> bytes:
-        """A request of palaver's own API as bytes; ``body`` may be what JSON is made of."""
+        """A request to palaver's own API; ``body`` is bytes, or a value to encode as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {
             "Host": "127.0.0.1",
@@ -142,7 +142,7 @@ class Target:
         return f"{method} /palaver/v1/{path} HTTP/1.1\r\n{lines}\r\n".encode() + content
 
     def message(self, agent: str, content: str = "hi", *, user: str = "mallory", **members: Any) -> bytes:
-        """The request that begins a conversation."""
+        """A request that creates a conversation."""
         body = {"agent": self.ground.agents[agent].id, "content": content, **members}
         return self.request("POST", "messages", body, user=user)
 
@@ -154,7 +154,7 @@ class Target:
         return float(match[1])
 
     async def stop_all(self, user: str = "mallory") -> None:
-        """Stop what the user's conversations have running."""
+        """Stop the live runs of the user's conversations."""
         status, body = await ask(self.port, self.request("GET", "conversations?limit=100", user=user))
         for conversation in json.loads(body)["conversations"] if status == 200 else ():
             if conversation["working"]:
@@ -162,7 +162,7 @@ class Target:
                 await ask(self.port, self.request("POST", path, b"{}", user=user))
 
     async def idle(self, within: float = 15.0) -> None:
-        """Wait until nothing is written and nobody follows anything."""
+        """Wait until there are no live runs and no open streams."""
         await self.falls("palaver_live_runs", 0, within)
         await self.falls("palaver_open_streams", 0, within)
 
@@ -192,7 +192,7 @@ def _decoded(line: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def serving(ground: Ground, cpus: Cpus) -> AsyncGenerator[Target]:
-    """A server of its own on the ground, within its memory; killed afterwards if it still runs."""
+    """Start a server with limited memory on the data; kill it afterwards if it still runs."""
     log = ground.folder / "palaver.log"
     log.unlink(missing_ok=True)
     server = palaver(ground.folder, cpus, PALAVER_DEMO="false", PALAVER_DATABASE_URL=ground.url)
@@ -208,7 +208,7 @@ async def serving(ground: Ground, cpus: Cpus) -> AsyncGenerator[Target]:
 
 
 class Memory:
-    """What the server has of it, looked at ten times a second."""
+    """The server's memory, sampled ten times per second."""
 
     def __init__(self, process: Process) -> None:
         self._watched = psutil.Process(process.pid)
@@ -217,7 +217,7 @@ class Memory:
 
     @property
     def now(self) -> int:
-        """Bytes that are resident and its own."""
+        """Private resident memory, in bytes."""
         return _status(self._watched.pid, "VmRSS")
 
     async def __aenter__(self) -> Self:
@@ -236,7 +236,7 @@ class Memory:
 
 
 def _status(pid: int, name: str) -> int:
-    """A figure of the kernel's about a process, in bytes; 0 for one that is gone."""
+    """A value from the kernel's status of a process, in bytes; 0 if it has exited."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -245,7 +245,7 @@ def _status(pid: int, name: str) -> int:
     return 0 if match is None else int(match[1]) * 1024
 
 
-# Talking to it ------------------------------------------------------------------------------------------------------
+# Requests -----------------------------------------------------------------------------------------------------------
 
 
 async def dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -253,7 +253,7 @@ async def dial(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 
 
 async def ask(port: int, request: bytes, within: float = 60.0) -> tuple[int, bytes]:
-    """(status, body) of the answer to one request on a connection of its own; status 0 where there is none."""
+    """Send a request on a new connection. Returns (status, body); status 0 without a response."""
     try:
         async with asyncio.timeout(within):
             reader, writer = await dial(port)

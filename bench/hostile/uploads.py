@@ -1,4 +1,4 @@
-"""Attacks by bodies that are large, or never come to an end."""
+"""Attacks with bodies that are large or endless."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUTES = [
 
 
 async def uploads_without_credential(target: Target) -> str:
-    """Uploads of 100 MiB that end in a drip, of nobody, on uploading routes and others, with a length and in chunks."""
+    """Anonymous uploads of 100 MiB that slow down to a drip, on upload routes and others, with a length and chunked."""
     uploads = [("POST", "/palaver/v1/files"), ("POST", "/api/v1/file/upload"), ("POST", "/v1/asset/upload")]
     paths = [path for _, path in (uploads + [ROUTES[at] for at in range(0, len(ROUTES), len(ROUTES) // 6)])]
     heads = [_head(path, at % 2 == 0) for at, path in enumerate(paths * 2)][:12]
@@ -25,7 +25,7 @@ async def uploads_without_credential(target: Target) -> str:
 
 
 async def uploads_with_credential(target: Target) -> str:
-    """The same with a good credential, of many end users; beside them smaller ones, which are stored."""
+    """The same with a valid credential for many end users, together with smaller uploads, which are stored."""
     drips = [_verified_head(target, f"uploader {at}", UPLOAD_BYTES) for at in range(12)]
     senders = [asyncio.create_task(_send_wholes(target, f"sender {at}")) for at in range(target.number(12))]
     note = await _send(target, drips, chunked=[False] * len(drips))
@@ -36,7 +36,7 @@ async def uploads_with_credential(target: Target) -> str:
 
 
 async def _send_wholes(target: Target, user: str) -> list[int]:
-    """Uploads of 24 MiB, one after the other, while the attack lasts: the statuses."""
+    """Sequential uploads of 24 MiB until the end of the attack. Returns the statuses."""
     statuses: list[int] = []
     while target.left:
         size = target.number(24 * 2**20)
@@ -67,7 +67,7 @@ async def _send(target: Target, heads: list[bytes], *, chunked: list[bool]) -> s
 
 
 async def _upload(target: Target, head: bytes, size: int, chunked: bool) -> str:
-    """How it went: refused with a status, or still open when the attack was over."""
+    """The result: the status of the rejection, or still open at the end of the attack."""
     reader, writer = await dial(target.port)
     answer = asyncio.create_task(reader.read(64))
     try:

@@ -78,7 +78,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     body_timeout_s: Annotated[Seconds, Meta(description="timeout for receiving a JSON body, in seconds")] = 60
     upload_timeout_s: Annotated[Seconds, Meta(description="timeout for receiving an upload, in seconds")] = 900
     write_timeout_s: Annotated[
-        Seconds, Meta(description="seconds after which a client that reads nothing is disconnected")
+        Seconds,
+        Meta(
+            description="seconds without progress after which a client that does not read its response is disconnected"
+        ),
     ] = 60
     min_rate: Annotated[Positive, Meta(description="minimum transfer rate of a client, in bytes per second")] = 500
     max_user_files_bytes: Annotated[Positive, Meta(description="storage quota for one end user's files, in bytes")] = (
@@ -121,13 +124,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="disk space per process for uploads in progress, in bytes; one credential may use half of it"),
     ] = 2_147_483_648
     fetch_allow: Annotated[
-        str, Meta(description="non-public hosts, addresses and networks that files may be fetched from")
+        str,
+        Meta(description="non-public hosts, addresses and networks from which files may be fetched, comma-separated"),
     ] = ""
     fetch_max_bytes: Annotated[Positive, Meta(description="maximum size of a file fetched from a URL, in bytes")] = (
         20_971_520
     )
     fetch_timeout_s: Annotated[Seconds, Meta(description="timeout for fetching a file, in seconds")] = 15
-    heartbeat_s: Annotated[Seconds, Meta(description="seconds of silence before a keep-alive is sent")] = 10
+    heartbeat_s: Annotated[Seconds, Meta(description="seconds of silence before a stream sends a keep-alive")] = 10
     idempotency_ttl_s: Annotated[Seconds, Meta(description="retention of an `Idempotency-Key`, in seconds")] = 86_400
     run_timeout_s: Annotated[Seconds, Meta(description="maximum duration of a run, in seconds; a longer one fails")] = (
         600
@@ -142,7 +146,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     max_credential_runs: Annotated[
         Positive | None,
-        Meta(description="maximum concurrent runs per credential without its own `max_runs`; default: three quarters"),
+        Meta(
+            description="maximum concurrent runs per credential without its own `max_runs`;"
+            " default: three quarters of `PALAVER_MAX_LIVE_RUNS`"
+        ),
     ] = None
     max_answer_bytes: Annotated[
         Positive, Meta(description="maximum size of an answer, in bytes; a longer one is cut off")

@@ -80,7 +80,7 @@ async def _serve_listener(
     heartbeats = HeartbeatTimer(settings.heartbeat_s)
     connections = Connections(connection_limits(settings))
     watchdog = Watchdog()
-    metrics = core.runs.observer = core.models.observer = _metrics(core, heartbeats, connections, watchdog)
+    metrics = core.runs.observer = core.models.observer = build_metrics(core, heartbeats, connections, watchdog)
     app: ASGIApp = build_app(core, heartbeats, metrics)
     if parent is not None:
         parent.own_metrics = metrics.text
@@ -152,7 +152,7 @@ def body_limits(settings: Settings) -> BodyLimits:
     )
 
 
-def _metrics(core: Core, heartbeats: HeartbeatTimer, connections: Connections, watchdog: Watchdog) -> Metrics:
+def build_metrics(core: Core, heartbeats: HeartbeatTimer, connections: Connections, watchdog: Watchdog) -> Metrics:
     def read_gauges() -> Gauges:
         pool = core.store.db.usage
         return Gauges(
@@ -180,6 +180,8 @@ def _metrics(core: Core, heartbeats: HeartbeatTimer, connections: Connections, w
 
 
 def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = None) -> App:
+    """The ASGI application on ``core``. The caller starts and stops ``heartbeats``."""
+
     async def ready() -> str | None:
         if core.runs.closing:
             return "the server is stopping"
@@ -197,7 +199,7 @@ def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = 
         dialects=all_dialects(),
         services=core.services,
         admission=core.admission,
-        metrics=metrics or _metrics(core, heartbeats, Connections(connection_limits(core.settings)), Watchdog()),
+        metrics=metrics or build_metrics(core, heartbeats, Connections(connection_limits(core.settings)), Watchdog()),
         heartbeats=heartbeats,
         ready=ready,
         body_reader=BodyReader(body_limits(core.settings)),

@@ -1,4 +1,4 @@
-"""The bench and the soak, as small as they can be: that they measure at all, and leave nothing behind."""
+"""The benchmarks and the soak test, as small as possible: they measure, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def left(folder: Path) -> list[Any]:
     return [*folder.iterdir(), *processes]
 
 
-def test_every_measure_is_taken_and_has_its_goal(folder: Path, tmp_path: Path) -> None:
+def test_every_benchmark_runs_and_has_a_target(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     chosen = [word for name in MEASURES for word in ("--only", name)]
     printed = ended(bench("--quick", "--dialect", "xspace", "--json", str(file), *chosen))
@@ -82,14 +82,14 @@ def test_every_measure_is_taken_and_has_its_goal(folder: Path, tmp_path: Path) -
     assert left(folder) == []
 
 
-def test_the_soak_counts_what_is_left(folder: Path) -> None:
+def test_the_soak_test_counts_leftovers(folder: Path) -> None:
     printed = ended(bench("--turns", "60", "--workers", "4", module="bench.soak"))
     for measure in ("memory at the end", "open files and sockets", "runs in the database", "turns stored"):
         assert measure in printed
     assert left(folder) == []
 
 
-def test_a_bench_that_is_stopped_leaves_nothing_behind(folder: Path) -> None:
+def test_an_interrupted_benchmark_leaves_nothing_behind(folder: Path) -> None:
     process = bench("--quick", "--only", "chunks", "--repeat", "1000")
     assert process.stderr is not None
     until = time.monotonic() + 60

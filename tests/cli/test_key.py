@@ -54,6 +54,12 @@ def test_what_a_key_cannot_be_is_refused_with_what_it_can(palaver: Palaver) -> N
     assert "a whole number of at least 1" in palaver.refused(*create, "--set", "rpm=0")
 
 
+def test_an_id_a_secret_or_a_label_that_is_not_allowed_is_an_error_of_its_option(palaver: Palaver) -> None:
+    create = ("key", "create", "--dialect", "snail")
+    for option, value in (("--id", " "), ("--secret", "line\nbreak"), ("--label", "x" * 256)):
+        assert f"Invalid value for {option}: must be" in palaver.refused(*create, option, value, code=2)
+
+
 def test_a_change_is_in_force_in_a_running_server_within_a_second(palaver: Palaver) -> None:
     agent, key = palaver.agent(ECHO, app="shop"), palaver.key(app="shop")
     old = key.secret

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.adapters import STREAM_FORMS
 from support.http_clients import Answer
 from support.live_server import APPLICATION, Served, Step
-from support.stream_forms import FAILING, FORMS, QUESTION, SAID, SPOKEN, StreamForm, said, split
+from support.stream_forms import FAILING, QUESTION, SAID, SPOKEN, StreamForm, said, split
 
 from palaver.core.types import Agent
 from palaver.knowledge.ingest import ingest
@@ -49,7 +50,7 @@ def heard(served: Served, form: StreamForm, agent: Agent, at_once: int) -> Answe
     return answer
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=lambda form: form.name)
 def test_a_stream_says_the_same_at_any_pace(served: Served, form: StreamForm, agent: Agent) -> None:
     slow, fast = (heard(served, form, agent, at_once) for at_once in (1, 1 << 20))
     by_byte = said(split((slow.body[at : at + 1] for at in range(len(slow.body))), form.mark))
@@ -64,7 +65,7 @@ def test_a_stream_says_the_same_at_any_pace(served: Served, form: StreamForm, ag
         assert QUESTION in text
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=lambda form: form.name)
 def test_each_write_is_one_event(served: Served, form: StreamForm, agent: Agent) -> None:
     """Some readers cut where chunks end."""
     writes = heard(served, form, agent, 1 << 20).writes

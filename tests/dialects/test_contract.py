@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.adapters import ADAPTERS
 from support.contract import (
     DIALECTS,
     Form,
@@ -21,7 +22,6 @@ from support.contract import (
     path,
     problems,
     runs,
-    subject,
 )
 from support.http_clients import Ask
 from support.requests import call
@@ -37,7 +37,7 @@ ROUTES = [
     for dialect in DIALECTS.values()
     for route in dialect.routes
 ]
-FORMS = [pytest.param(form, id=f"{name} {form.name}") for name in DIALECTS for form in subject(name).forms]
+FORMS = [pytest.param(form, id=f"{name} {form.name}") for name in DIALECTS for form in ADAPTERS[name].forms]
 EACH = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items()]
 PROBLEM = "application/problem+json"
 ACCEPTS = ("*/*", "application/json", "text/event-stream", "text/event-stream, application/x-ndjson")
@@ -95,7 +95,7 @@ def written(reply: Response) -> Any:
 def test_no_route_is_open_by_accident(dialect: Dialect, route: Route) -> None:
     if route.public:
         pytest.skip("public on purpose")
-    for headers in subject(dialect.name).wrong_credentials:
+    for headers in ADAPTERS[dialect.name].wrong_credentials:
         reached: list[str] = []
         ask = Ask(method=route.method, path=path(route), headers=list(headers.items()), body=b"{}")
         status, _, body = answered(dialect, ask, reached)
@@ -263,8 +263,10 @@ def test_a_credential_has_the_common_settings_and_each_once(dialect: Dialect) ->
 
 def test_every_dialect_has_its_tests() -> None:
     assert DIALECTS
-    for name in DIALECTS:
-        assert subject(name).forms
+    for name, adapter in ADAPTERS.items():
+        assert adapter.forms, name
+        assert adapter.streams, name
+        assert adapter.wrong_credentials, name
 
 
 def test_problems_are_of_every_kind() -> None:

@@ -17,8 +17,9 @@ from uuid import UUID
 import pytest
 from dialects.native.client import Caller, good, problem
 from dialects.snail import client_b as snail
+from support.adapters import dialect_clients
 from support.commands import PALAVER
-from support.dialect_clients import USER, doors
+from support.dialect_clients import USER
 from support.http_clients import GUARD
 from support.kit import until
 from support.live_server import APPLICATION, HOLD, MASTER_KEY, Served
@@ -80,7 +81,7 @@ def test_what_derives_from_a_conversation_goes_with_it(served: Served, way: str)
             caller = snail.Caller(served)
             snail.good(caller.delete(f"{snail.CONVERSATIONS}", agentId=agent.id, openId=USER))
         case name:
-            delete = doors(served, agent)[name].delete
+            delete = dialect_clients(served, agent)[name].delete
             assert delete is not None
             delete(conversation)
     assert tables_with(served, word) == {}
@@ -88,7 +89,7 @@ def test_what_derives_from_a_conversation_goes_with_it(served: Served, way: str)
 
 def test_every_way_to_delete_a_conversation_is_tried(served: Served) -> None:
     agent = served.agent("x")
-    assert {name for name, door in doors(served, agent).items() if door.delete is not None} < set(WAYS)
+    assert {name for name, client in dialect_clients(served, agent).items() if client.delete is not None} < set(WAYS)
 
 
 GATE = (

@@ -9,10 +9,10 @@ from dialects.snail import client_b as snail_b
 from dialects.snail import client_c as snail_c
 from dialects.wps.test_tokens import exchange
 from requests import Request
+from support.adapters import ADAPTERS
 from support.contract import path
 from support.http_clients import Answer, Ask
 from support.live_server import Served
-from support.signers import signing_headers
 
 from palaver.app import all_dialects
 from palaver.core.types import ApiKey
@@ -41,11 +41,12 @@ def counted(served: Served, key: ApiKey) -> int:
 
 @pytest.mark.parametrize(("dialect", "route"), ROUTES)
 def test_a_call_counts_on_every_route(served: Served, dialect: str, route: Route) -> None:
-    key = served.key(dialect, rpm=1000, **({"kind": "agent"} if dialect == "xspace" else {}))
+    agent = served.agent("hi")
+    key = served.key(dialect, rpm=1000, **ADAPTERS[dialect].key_settings(agent))
     body = None if route.method in {"GET", "HEAD", "DELETE"} else b"{}"
     headers = {} if body is None else {"Content-Type": "application/json"}
     request = Request(route.method, served.base_url + path(route), headers=headers, data=body).prepare()
-    request.headers.update(signing_headers(dialect, key, request))
+    request.headers.update(ADAPTERS[dialect].sign(key, request))
     sent = [(name, value) for name, value in request.headers.items() if name != "Content-Length"]
     served.ask(Ask(method=route.method, path=path(route), headers=sent, body=body or b""))
     assert counted(served, key) == 1

@@ -8,9 +8,10 @@ from functools import partial
 
 import pytest
 from dialects.snail import client as snail
+from support.adapters import STREAM_FORMS
 from support.http_clients import Answer, Ask
 from support.live_server import Served
-from support.stream_forms import FORMS, Event, StreamForm, said, split
+from support.stream_forms import Event, StreamForm, said, split
 
 SETTINGS = {"max_waiting_turns": 100}
 SAID = "苹果放一个月。🍎" * 20
@@ -21,7 +22,7 @@ STRIDE = 97
 AT_ONCE = {"snail A": 50}
 """How many callers make one call at once; of the other forms a few."""
 
-each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+each_form = pytest.mark.parametrize("form", STREAM_FORMS, ids=lambda form: form.name)
 keys = (f"call-{number}" for number in itertools.count(1))
 
 

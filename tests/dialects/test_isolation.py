@@ -1,36 +1,27 @@
 """What belongs to somebody else answers like what there is not, at every route of every dialect, and stays as it is.
 
-``places`` says where ids stand; a route that is not there, or that reads an id which is not, fails here.
+A dialect's ``id_fields`` say where ids stand; a route that is not there, or that reads an id which is not, fails here.
 """
 
 from __future__ import annotations
 
-import dis
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from types import CodeType, FunctionType
 from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
 import pytest
-from dialects.native import client as native
-from dialects.snail import client_b as snail
-from dialects.snail.client import FAR, jwt
-from dialects.sonaops import client as sonaops
-from dialects.wps import client as wps
 from dialects.xspace import client as xspace
+from support.adapters import ADAPTERS
 from support.http_clients import Answer, Ask
-from support.id_fields import APART, NO_NAMES, PLACES, Its, Probe
+from support.id_fields import IdField, Probe
 from support.live_server import Served
 from support.tenants import ASKS, Belongings, World
 
 from palaver import app
 from palaver.core.types import ApiKey
-from palaver.dialects.snail.errors import C
-from palaver.dialects.xspace import legacy
 from palaver.wire.contract import Route
 
 SETTINGS = {"heartbeat_s": 60, "run_timeout_s": 86_400}
@@ -40,8 +31,8 @@ ROUTES = {
     for dialect in app.all_dialects()
     for route in dialect.routes
 }
-OF_BOUND_KEYS = {f"{route.method} {route.path}" for route in legacy.ROUTES}
-NOTHING = Its("", ())
+NOTHING = IdField("", ())
+EXEMPT = {title for adapter in ADAPTERS.values() for title in adapter.exempt_id_fields}
 WITH_BODY = {"POST", "PUT"}
 Sender = Callable[[Route, Mapping[str, Any]], Answer]
 
@@ -61,34 +52,17 @@ def send(world: World) -> Sender:
 
 
 def sender(world: World, user: str, key: ApiKey) -> Sender:
-    """An end user's request to a route; ``key`` is one of WPS."""
+    """An end user's request to a route, with a key that may use one agent: ``key`` in its dialect."""
     served, agents = world.served, [str(world.shared.uid)]
-    by_sonaops = sonaops.Caller(served, served.key("sonaops", agents=agents), user=user)
-    by_wps = wps.Caller(served, key)
-    by_xspace = xspace.Caller(served, default_user=user, agents=agents)
-    bound = xspace.Caller(served, default_user=user, agents=agents, kind="agent", agent=agents[0])
-    by_native = native.Caller(served, user=user, agents=agents)
-    by_snail = snail.Caller(served, agents=agents)
-    by_snail.auth["Snail-Ai-Auth"] = by_snail.key.secret
-    browser = {"Snail-Ai-Auth": jwt({"appId": by_snail.key.id, "openId": user, "exp": FAR}, by_snail.key.secret)}
+    builders = {
+        name: adapter.requests(served, user, agents, key if key.dialect == name else None)
+        for name, adapter in ADAPTERS.items()
+    }
 
     def send(route: Route, fields: Mapping[str, Any]) -> Answer:
-        path, query, members = _written(route, fields)
-        match ROUTES[_id(route)][0]:
-            case "sonaops":
-                ask = by_sonaops.request(path, members, method=route.method, query=query)
-            case "wps":
-                ask = by_wps.request(route.method, path, members, query=query)
-            case "xspace":
-                caller = bound if f"{route.method} {route.path}" in OF_BOUND_KEYS else by_xspace
-                ask = caller.request(route.method, path, members, query=query)
-            case "native":
-                ask = by_native.request(route.method, path, members, query=query)
-            case _:
-                headers = browser if route.path.startswith(C) else None
-                ask = by_snail.request("POST", path, members, headers=headers)
-                ask = replace(ask, method=route.method, query=query)
-        return served.ask(ask if route.method in WITH_BODY else _bodiless(ask))
+        path, query, body = _written(route, fields)
+        request = builders[ROUTES[_id(route)][0]](route, path, query, body)
+        return served.ask(request if route.method in WITH_BODY else _bodiless(request))
 
     return send
 
@@ -117,10 +91,10 @@ def _written(route: Route, fields: Mapping[str, Any]) -> tuple[str, str, Any]:
 # Cases --------------------------------------------------------------------------------------------------------------
 
 
-def _places(value: Any, at: str = "") -> Iterator[tuple[str, Its]]:
+def _places(value: Any, at: str = "") -> Iterator[tuple[str, IdField]]:
     """(where, what) of the places in a probe."""
     match value:
-        case Its():
+        case IdField():
             yield at, value
         case dict():
             for name, member in cast("dict[str, Any]", value).items():
@@ -132,12 +106,12 @@ def _places(value: Any, at: str = "") -> Iterator[tuple[str, Its]]:
             pass
 
 
-def filled(value: Any, mine: Belongings, tried: Its, name: str | None) -> Any:
+def filled(value: Any, mine: Belongings, tried: IdField, name: str | None) -> Any:
     """The probe with bob's names, and ``name`` where ``tried`` is."""
     match value:
-        case Its() if value is tried and name is not None:
+        case IdField() if value is tried and name is not None:
             return name
-        case Its():
+        case IdField():
             return mine.names[f"{value.kind}.{value.forms[0]}"]
         case dict():
             members = cast("dict[str, Any]", value)
@@ -151,7 +125,7 @@ def filled(value: Any, mine: Belongings, tried: Its, name: str | None) -> Any:
 CASES = [
     pytest.param(route, probe, place, form, id=f"{title}: {at} as {form}" + (f" ({number})" if number else ""))
     for title, (dialect, route) in ROUTES.items()
-    for number, probe in enumerate(PLACES.get(dialect, {}).get(f"{route.method} {route.path}", ()))
+    for number, probe in enumerate(ADAPTERS[dialect].id_fields.get(f"{route.method} {route.path}", ()))
     for at, place in _places(dict(probe))
     for form in place.forms
 ]
@@ -190,7 +164,7 @@ def _scrubbed(text: str, name: str) -> str:
 
 @pytest.mark.parametrize(("route", "probe", "place", "form"), CASES)
 def test_what_is_somebody_elses_answers_like_what_there_is_not(
-    world: World, send: Sender, route: Route, probe: Probe, place: Its, form: str
+    world: World, send: Sender, route: Route, probe: Probe, place: IdField, form: str
 ) -> None:
     title, before = f"{place.kind}.{form}", world.untouched()
 
@@ -202,7 +176,7 @@ def test_what_is_somebody_elses_answers_like_what_there_is_not(
 
     missing = world.absent.names[title]
     expected = _read(ask(missing), missing)
-    apart = any(f"{route.method} {route.path} {at}" in APART for at, one in _places(dict(probe)) if one is place)
+    apart = any(f"{route.method} {route.path} {at}" in EXEMPT for at, one in _places(dict(probe)) if one is place)
     for whose, theirs in world.candidates(place.kind).items():
         name = theirs.names[title]
         answer = ask(name)
@@ -223,7 +197,7 @@ def test_who_leaves_nothing_behind_is_no_end_user(world: World, unseen: Sender, 
     """Looking, and changing what there is not, makes nobody; only what begins something does."""
     dialect, route = ROUTES[title]
     before = world.served.sql("SELECT name FROM end_user ORDER BY id")
-    for probe in PLACES[dialect].get(f"{route.method} {route.path}") or ({},):
+    for probe in ADAPTERS[dialect].id_fields.get(f"{route.method} {route.path}") or ({},):
         unseen(route, filled(dict(probe), world.mine, NOTHING, None))
     assert world.served.sql("SELECT name FROM end_user ORDER BY id") == before
     world.renew()
@@ -255,49 +229,33 @@ def test_a_stored_file_of_somebody_elses_is_forbidden(world: World, kind: str) -
 # Nothing is forgotten -----------------------------------------------------------------------------------------------
 
 _ID = re.compile(r"(?:\A|_)ids?\Z|I[dD]s?\Z|[a-z](?:Key|Url)\Z|\Afiles\Z|_token\Z")
-_READS = re.compile(r'(?:(?<!params)\.get|\brequired|\bnumber_in)\((?:[^"()]|\([^()]*\))*"(\w+)"')
 
 
-def read_by(function: object, seen: set[object]) -> set[str]:
-    """The fields that a handler reads: those of the shapes it names, and those it names itself."""
-    if not isinstance(function, FunctionType) or function in seen or "palaver.dialects" not in function.__module__:
-        return set()
-    seen.add(function)
-    found = set(_READS.findall(inspect.getsource(function)))
-    things: list[object] = [cell.cell_contents for cell in function.__closure__ or ()]
-    things += [function.__globals__.get(name) for name in _globals(function.__code__)]
-    for thing in things:
-        if isinstance(thing, FunctionType):
-            found |= read_by(thing, seen)
-        elif isinstance(thing, type) and issubclass(thing, msgspec.Struct) and thing.__module__.endswith(".shapes"):
-            found |= set(thing.__struct_fields__)
-    return found
-
-
-def _globals(code: CodeType) -> set[str]:
-    """The names outside that a function uses, and the functions in it."""
-    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    own = {one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"}
-    return own.union(*map(_globals, inner))
+def _fields(route: Route) -> Iterator[str]:
+    """The fields of the body and query that the route declares."""
+    for spec in () if route.operation is None else (route.operation.body, route.operation.query):
+        if spec is not None and spec.shape is not None:
+            yield from (field.encode_name for field in msgspec.structs.fields(spec.shape))
 
 
 @pytest.mark.parametrize(("dialect", "route"), ROUTES.values(), ids=list(ROUTES))
 def test_no_route_that_names_something_is_left_out(dialect: str, route: Route) -> None:
     title = f"{route.method} {route.path}"
-    probes = PLACES.get(dialect, {}).get(title)
-    if title in APART:
+    probes = ADAPTERS[dialect].id_fields.get(title)
+    if title in ADAPTERS[dialect].exempt_id_fields:
         return
-    assert probes is not None, f"say in places.py where ids stand in {title}"
+    assert probes is not None, f"say in id_fields.py where ids stand in {title}"
     tried = {at.removeprefix("?") for probe in probes for at, _ in _places(dict(probe))}
     segments = set(re.findall(r"\{(\w+)\}", route.path))
     assert segments <= tried, f"{segments - tried} of {title}"
     if route.public:
         return
-    fields = {name for name in read_by(route.endpoint, set()) if _ID.search(name)}
-    assert fields <= tried | set(NO_NAMES), f"{fields - tried - set(NO_NAMES)} of {title}"
+    known = set(ADAPTERS[dialect].not_ids)
+    fields = {name for name in _fields(route) if _ID.search(name)}
+    assert fields <= tried | known, f"{fields - tried - known} of {title}"
 
 
 def test_no_place_is_of_a_route_that_is_gone() -> None:
-    listed = {f"{dialect} {title}" for dialect, places in PLACES.items() for title in places}
+    listed = {f"{dialect} {title}" for dialect, adapter in ADAPTERS.items() for title in adapter.id_fields}
     assert listed <= set(ROUTES)
-    assert {" ".join(title.split()[:2]) for title in APART} <= {" ".join(title.split()[1:]) for title in ROUTES}
+    assert {" ".join(title.split()[:2]) for title in EXEMPT} <= {" ".join(title.split()[1:]) for title in ROUTES}

@@ -12,12 +12,13 @@ from dialects.native import client as native
 from dialects.snail import client_b as snail_b
 from dialects.wps import client as wps
 from dialects.xspace import client as xspace
-from support.contract import DIALECTS, subject
+from support.adapters import ADAPTERS, STREAM_FORMS
+from support.contract import DIALECTS
 from support.contract import Form as Encoding
 from support.http_clients import Answer, Ask
 from support.live_server import Served
 from support.loops import watched
-from support.stream_forms import FORMS, StreamForm
+from support.stream_forms import StreamForm
 
 from palaver.core.events import PartStarted, TextDelta
 from palaver.core.runs import MAX_READ_CHARACTERS
@@ -28,7 +29,7 @@ SIZE = 4 * 2**20
 STALL_S = 0.1
 """Seconds of its processor that one turn of the loop may take: twice what it does, for the sake of machines."""
 ENDING_S = 0.05
-ENCODINGS = [pytest.param(form, id=f"{name} {form.name}") for name in DIALECTS for form in subject(name).forms]
+ENCODINGS = [pytest.param(form, id=f"{name} {form.name}") for name in DIALECTS for form in ADAPTERS[name].forms]
 
 
 @pytest.mark.parametrize("letter", ["中", "é", "🍎", "a"])
@@ -72,7 +73,7 @@ WHOLE = (
 )
 
 
-@pytest.mark.parametrize("form", [pytest.param(form, id=form.name) for form in (*FORMS, *WHOLE)])
+@pytest.mark.parametrize("form", [pytest.param(form, id=form.name) for form in (*STREAM_FORMS, *WHOLE)])
 def test_a_long_answer_holds_nobody_up(served: Served, form: StreamForm) -> None:
     ask = form.ask(served, _talker(served))
     with watched(served) as loop, served.connection() as connection:

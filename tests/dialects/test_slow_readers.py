@@ -6,9 +6,9 @@ import tracemalloc
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
+from support.adapters import STREAM_FORMS
 from support.http_clients import Answer, Connection
 from support.live_server import Served
-from support.stream_forms import FORMS
 
 SIZE = 2_000_000
 """Characters of the answer; each is six bytes or more in a stream."""
@@ -17,7 +17,7 @@ EACH = 1_000_000
 """Bytes that a reader may cost, most of them buffers of its connection, at both ends."""
 
 
-FORM = next(form for form in FORMS if form.name == "sonaops")
+FORM = next(form for form in STREAM_FORMS if form.name == "sonaops")
 
 
 def test_readers_that_read_nothing_cost_next_to_nothing(served: Served) -> None:

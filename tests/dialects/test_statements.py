@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from dialects.test_isolation import NOTHING, PLACES, ROUTES, Sender, filled, sender
+from dialects.test_isolation import NOTHING, ROUTES, Sender, filled, sender
+from support.adapters import ADAPTERS
 from support.live_server import Served
 from support.tenants import ASKS, World
 
@@ -34,7 +35,7 @@ def test_a_call_costs_few_statements(world: World, send: Sender, title: str) -> 
     dialect, route = ROUTES[title]
     database = world.served.core.store.db
     budget = MORE.get(title) or FEWER.get(title) or MAX_STATEMENTS
-    for probe in PLACES[dialect].get(f"{route.method} {route.path}") or ({},):
+    for probe in ADAPTERS[dialect].id_fields.get(f"{route.method} {route.path}") or ({},):
         for attempt in ("cold", "warm"):  # credentials, agents and end users are cached
             world.renew()
             messages, before = _messages(world), database.statement_count

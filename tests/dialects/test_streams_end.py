@@ -14,11 +14,13 @@ from dialects.snail import client_b as snail_b
 from dialects.snail import client_c as snail_c
 from dialects.test_tokens_end import rotated
 from dialects.wps import client as wps
+from dialects.wps.contract_adapter import CHAT
 from dialects.xspace import client as xspace
 from dialects.xspace.test_files import send
+from support.adapters import STREAM_FORMS
 from support.http_clients import Ask, Exchange
 from support.live_server import HOLD, Served
-from support.stream_forms import CHAT, FORMS, StreamForm
+from support.stream_forms import StreamForm
 
 from palaver.core.types import Agent, ApiKey
 from palaver.dialects.snail.auth import LEEWAY_S, embed_token
@@ -165,7 +167,7 @@ ENDS: dict[str, Callable[[Served, ApiKey], None]] = {
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-@pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=[form.name for form in STREAM_FORMS])
 def test_a_stream_ends_when_its_credential_does(
     served: Served, form: StreamForm, end: Callable[[Served, ApiKey], None]
 ) -> None:
@@ -175,7 +177,7 @@ def test_a_stream_ends_when_its_credential_does(
     assert not stream.complete
 
 
-@pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=[form.name for form in STREAM_FORMS])
 def test_a_stream_ends_with_the_overlap_of_a_rotation(served: Served, form: StreamForm) -> None:
     ask = form.ask(served, served.agent({"text": "well"}, HOLD))
     key = newest(served)

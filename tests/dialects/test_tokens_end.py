@@ -12,8 +12,8 @@ from dialects.snail import client_c as snail_c
 from dialects.wps import client as wps
 from dialects.wps.test_tokens import BACK, code, exchange
 from dialects.xspace import client as xspace
-from dialects.xspace.test_addresses import opened
 from dialects.xspace.test_files import send
+from dialects.xspace.test_signed_urls import get_without_key
 from support.kit import run, until
 from support.live_server import Served
 
@@ -52,7 +52,7 @@ def file_address(served: Served) -> tuple[ApiKey, Works]:
     caller = xspace.Caller(served)
     url = xspace.data(send(caller, b"mine"))["url"]
     address = xspace.data(caller.get("/api/v1/file/ak", query=f"fileUrl={url}"))
-    return caller.key, lambda: opened(served, address).status == 200
+    return caller.key, lambda: get_without_key(served, address).status == 200
 
 
 def embed_token(served: Served) -> tuple[ApiKey, Works]:

@@ -1,4 +1,4 @@
-"""Whatever comes in gets the vendor's form or a closed connection: never a 5xx, never a hang."""
+"""Invalid input gets the vendor's error format or a closed connection: never a 5xx, never a hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator starts from (``deploy/``), as far as it can be tried without containers and without systemd."""
+"""The files in ``deploy/``, as far as they can be tested without containers and without systemd."""
 
 from __future__ import annotations
 

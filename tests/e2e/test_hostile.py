@@ -1,4 +1,4 @@
-"""Every attack of ``make hostile``, for a second and in small, on one server with 512 MiB of memory."""
+"""Every attack of ``make hostile``, small and for a second, on one server with 512 MiB of memory."""
 
 from __future__ import annotations
 

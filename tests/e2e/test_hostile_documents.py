@@ -1,4 +1,4 @@
-"""Documents made to stop a server: others do not notice, and it ends when it is told to."""
+"""Documents made to stop a server: other callers do not notice, and shutdown is not delayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's life: it starts in one command, stops cleanly, and loses nothing when it is killed."""
+"""Life cycle of a server: it starts with one command, shuts down gracefully, and loses nothing when killed."""
 
 from __future__ import annotations
 

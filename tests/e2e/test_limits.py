@@ -1,4 +1,4 @@
-"""What callers may make a server hold: each limit against a real process, its memory measured."""
+"""Limits on what callers can make a server hold, each against a real process whose memory is measured."""
 
 from __future__ import annotations
 

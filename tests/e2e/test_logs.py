@@ -1,4 +1,4 @@
-"""What stands in the log, and what does not: every request can be found again, and nothing in it opens anything."""
+"""The log: every request can be found in it, and nothing in it grants access."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import requests
 from requests import PreparedRequest, Request
+from support.adapters import ADAPTERS
 from support.contract import DIALECTS
 from support.server_process import Installation, installed
-from support.signers import signing_headers
 
 from palaver.core.types import ApiKey
 from palaver.wire.contract import Route
@@ -108,7 +108,7 @@ def walk(place: Installation, keys: dict[str, ApiKey]) -> Iterator[Sent]:
             for method, path, route in places:
                 for wrong in (None, {}, *WRONG[name]):
                     request = prepared(place, method, path, f"req-{next(numbers)}")
-                    proof = signing_headers(name, keys[name], request) if wrong is None else wrong
+                    proof = ADAPTERS[name].sign(keys[name], request) if wrong is None else wrong
                     request.headers.update(proof)
                     answer = session.send(request, timeout=15, allow_redirects=False)
                     yield Sent(dialect=name, route=route, answer=answer)

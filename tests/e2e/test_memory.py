@@ -1,4 +1,4 @@
-"""Memory that is free goes back to the system, also where something small keeps the heap from shrinking."""
+"""Freed memory is returned to the system even if small blocks keep the heap from shrinking."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ pytestmark = pytest.mark.e2e
 
 PROGRAM = """
 import asyncio, os
-from palaver.heap import LOOK_EVERY_S, give_back
+from palaver.heap import CHECK_INTERVAL_S, trim_when_idle
 
 def resident():
     with open("/proc/self/statm") as figures:
         return int(figures.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 async def scene():
-    giving = asyncio.create_task(give_back())
+    giving = asyncio.create_task(trim_when_idle())
     await asyncio.sleep(0)
     blocks = [bytes(4_500) for _ in range(30_000)]
-    await asyncio.sleep(2 * LOOK_EVERY_S)  # quiet, and all of it in use
+    await asyncio.sleep(2 * CHECK_INTERVAL_S)  # quiet, and all of it in use
     most = resident()
     pins = blocks[::100]
     del blocks

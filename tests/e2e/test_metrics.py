@@ -1,4 +1,4 @@
-"""What `/metrics` counts, of a server with several processes."""
+"""``GET /metrics`` of a server with several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README from top to bottom, as somebody new reads it: each command is pasted, and so is what commands print."""
+"""The README from top to bottom: every command is run as printed, and its output is compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A healthy caller beside those who ask for more than a server should give."""
+"""A well-behaved caller is served while others overload the server."""
 
 from __future__ import annotations
 

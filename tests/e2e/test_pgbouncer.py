@@ -1,4 +1,4 @@
-"""Through PgBouncer: in session mode as without it, in transaction mode with an address beside it, else refused."""
+"""PgBouncer: session mode works, transaction mode works with a direct URL, and is refused without one."""
 
 from __future__ import annotations
 

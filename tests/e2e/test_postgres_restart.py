@@ -1,4 +1,4 @@
-"""PostgreSQL goes away in the middle of a hundred streams, in order or not, and comes back."""
+"""PostgreSQL stops, gracefully or not, in the middle of a hundred streams, and comes back."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from tempfile import mkdtemp
 
 import pytest
 from aiohttp import web
+from support.adapters import STREAM_FORMS
 from support.http_clients import Answer, Ask, Connection
 from support.kit import run
 from support.live_server import Served, serving
 from support.model_endpoint import DONE, begin, chunk
 from support.server_process import endpoint
-from support.stream_forms import FORMS, StreamForm, said, split
+from support.stream_forms import StreamForm, said, split
 
 from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.migrate import migrate
@@ -115,12 +116,14 @@ def test_streams_go_on_and_nothing_is_lost(
     served: Served, speaker: Speaker, database: EmbeddedPostgres, mode: str
 ) -> None:
     agent, quick = served.agent(model="openai:m"), served.agent("quick")
-    forms = list(islice(cycle(FORMS), STREAMS))
-    meanwhile = [form.ask(served, quick) for form in FORMS]
+    forms = list(islice(cycle(STREAM_FORMS), STREAMS))
+    meanwhile = [form.ask(served, quick) for form in STREAM_FORMS]
     with ExitStack() as stack, ThreadPoolExecutor(max_workers=STREAMS) as threads:
         speaker.go_on.set()
-        alone = list(threads.map(answer, [served] * len(FORMS), [form.ask(served, agent) for form in FORMS]))
-        undisturbed = {form.name: spoken(one, form) for form, one in zip(FORMS, alone, strict=True)}
+        alone = list(
+            threads.map(answer, [served] * len(STREAM_FORMS), [form.ask(served, agent) for form in STREAM_FORMS])
+        )
+        undisturbed = {form.name: spoken(one, form) for form, one in zip(STREAM_FORMS, alone, strict=True)}
         speaker.go_on.clear()
         connections = begun(served, [form.ask(served, agent) for form in forms], stack)
         streams = [threads.submit(whole, connection) for connection in connections]
@@ -130,9 +133,9 @@ def test_streams_go_on_and_nothing_is_lost(
         database.ensure_running()
         for form, stream in zip(forms, streams, strict=True):
             assert spoken(stream.result(40), form) == undisturbed[form.name], form.name
-    for form, refusal in zip(FORMS, refused, strict=True):
+    for form, refusal in zip(STREAM_FORMS, refused, strict=True):
         assert _unforeseen(form) in refusal.body, (form.name, refusal)
-    for ask, form in zip(meanwhile, FORMS, strict=True):  # the same calls, once more
+    for ask, form in zip(meanwhile, STREAM_FORMS, strict=True):  # the same calls, once more
         assert b"quick" in answer(served, ask).body, form.name
     rows = served.sql("SELECT parts, status FROM message WHERE role = 'assistant' AND id > $1", 0)
     texts = [(json.loads(row["parts"])[0]["text"], row["status"]) for row in rows]

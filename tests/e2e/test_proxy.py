@@ -1,4 +1,4 @@
-"""Streams through nginx with Debian's settings: the same events, at once, and a break is still a break."""
+"""Streams through nginx with Debian's settings: the same events without delay, and aborted ones stay aborted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from dialects.sonaops import client as sonaops
 from dialects.wps import client as wps
+from support.adapters import STREAM_FORMS
 from support.http_clients import Answer, Ask, Connection
 from support.kit import Scratch, run
 from support.live_server import HOLD, Served, serving
 from support.nginx import PROGRAM, in_front_of
-from support.stream_forms import FAILING, FORMS, SPOKEN, StreamForm, said, split
+from support.stream_forms import FAILING, SPOKEN, StreamForm, said, split
 
 from palaver.core.types import Agent
 
@@ -56,7 +57,7 @@ def answer(address: Address, ask: Ask, at_once: int = 65_536) -> Answer:
         return connection.answer()
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=lambda form: form.name)
 def test_a_stream_through_the_proxy_says_the_same(
     served: Served, proxy: Address, speaking: Agent, form: StreamForm
 ) -> None:
@@ -68,7 +69,7 @@ def test_a_stream_through_the_proxy_says_the_same(
         assert said(split([through.body], form.mark)) == said(split([direct.body], form.mark))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=lambda form: form.name)
 def test_a_failed_stream_through_the_proxy_ends_as_without_it(
     served: Served, proxy: Address, failing: Agent, form: StreamForm
 ) -> None:
@@ -77,7 +78,7 @@ def test_a_failed_stream_through_the_proxy_ends_as_without_it(
     assert through.complete == direct.complete == (not form.aborts_on_failure)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", STREAM_FORMS, ids=lambda form: form.name)
 def test_the_first_event_is_there_long_before_the_last(served: Served, proxy: Address, form: StreamForm) -> None:
     agent = served.agent("begun", HOLD)
     with Connection(proxy) as connection:

@@ -1,4 +1,4 @@
-"""The built wheel is whole: in an environment without the checkout it serves."""
+"""The built wheel is complete: it serves in an environment without the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``palaver serve --workers``: several processes behind one port, and one life for all of them."""
+"""``palaver serve --workers``: several processes behind one port, started and shut down together."""
 
 from __future__ import annotations
 

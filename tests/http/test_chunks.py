@@ -1,4 +1,4 @@
-"""Bodies in chunks: each chunk costs, however small it is, so that a few of them are parsed at a time."""
+"""Chunked bodies are parsed a few chunks at a time: every chunk has a cost, however small."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNKS = 200_000
 
 
 async def _answers(*sent: bytes) -> tuple[bytes, list[int]]:
-    """All that a server answers to the pieces ``sent``, and how many bytes of bodies it had at a time."""
+    """All bytes that a server responds to ``sent``, and the sizes of the body chunks that its application received."""
     pieces: list[int] = []
 
     async def application(_: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -49,7 +49,7 @@ async def _answers(*sent: bytes) -> tuple[bytes, list[int]]:
     return answers, pieces
 
 
-def test_very_many_chunks_are_parsed_a_few_at_a_time_and_what_follows_is_served() -> None:
+def test_very_many_chunks_are_parsed_a_few_at_a_time_and_the_next_request_is_served() -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\n"
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * CHUNKS + b"0\r\n\r\n"
     last = head + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc"
@@ -66,7 +66,7 @@ NEXT = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\
 
 
 @pytest.mark.parametrize("cut", range(1, len(BODY + NEXT), 3))
-def test_a_request_behind_a_chunked_body_is_served_however_the_bytes_are_cut(cut: int) -> None:
+def test_a_request_after_a_chunked_body_is_served_however_the_bytes_are_split(cut: int) -> None:
     sent = BODY + NEXT
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         answers, _ = runner.run(_answers(HEAD + sent[:cut], sent[cut:]))

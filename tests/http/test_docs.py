@@ -1,4 +1,4 @@
-"""``/openapi.json`` and ``/docs`` as they are served: to programs, and to a browser."""
+"""``/openapi.json`` and ``/docs``, as served to programs and to a browser."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def get(served: Served, path: str, query: str = "", method: str = "GET") -> Answ
     return served.ask(Ask(method=method, path=path, query=query))
 
 
-def test_every_place_that_the_first_page_names_is_there(served: Served) -> None:
+def test_every_link_of_the_home_page_works(served: Served) -> None:
     page = requests.get(f"{served.base_url}/", headers={"Accept": "text/html"}, timeout=20)
     assert page.status_code == 200
     for link in re.findall(r'href="([^"]+)"', page.text):
@@ -64,7 +64,7 @@ def test_every_place_that_the_first_page_names_is_there(served: Served) -> None:
 # The document -------------------------------------------------------------------------------------------------------
 
 
-def test_anybody_gets_the_document_and_it_names_the_server_that_was_asked(served: Served) -> None:
+def test_the_document_is_public_and_names_the_requested_server(served: Served) -> None:
     answer = requests.get(f"{served.base_url}/openapi.json", timeout=20)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
     content = answer.json()
@@ -73,7 +73,7 @@ def test_anybody_gets_the_document_and_it_names_the_server_that_was_asked(served
     assert set(content["paths"]) == {route.path for dialect in all_dialects() for route in dialect.routes}
 
 
-def test_one_dialect_of_it_can_be_asked_for(handbook: Docs) -> None:
+def test_the_document_can_be_limited_to_one_dialect(handbook: Docs) -> None:
     for dialect in all_dialects():
         content = json.loads(asked(handbook, "/openapi.json", f"dialect={dialect.name}").body)
         assert set(content["paths"]) == {route.path for route in dialect.routes}
@@ -84,7 +84,7 @@ def test_one_dialect_of_it_can_be_asked_for(handbook: Docs) -> None:
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/swagger-ui.css"])
-def test_whoever_has_it_already_is_told_so(handbook: Docs, path: str) -> None:
+def test_a_cached_document_is_not_sent_again(handbook: Docs, path: str) -> None:
     first = asked(handbook, path)
     tag = dict(first.headers)["ETag"]
     again = asked(handbook, path, if_none_match=f'"x", W/{tag}')
@@ -93,17 +93,17 @@ def test_whoever_has_it_already_is_told_so(handbook: Docs, path: str) -> None:
     assert asked(handbook, path, if_none_match='"x"').status == 200
 
 
-def test_the_document_is_made_once(handbook: Docs) -> None:
+def test_the_document_is_generated_once(handbook: Docs) -> None:
     asked(handbook, "/openapi.json")
-    made = dict(handbook._written)  # pyright: ignore[reportPrivateUsage]
+    made = dict(handbook._rendered)  # pyright: ignore[reportPrivateUsage]
     assert asked(handbook, "/openapi.json").body == asked(handbook, "/openapi.json").body
-    assert handbook._written[""] is made[""]  # pyright: ignore[reportPrivateUsage]
+    assert handbook._rendered[""] is made[""]  # pyright: ignore[reportPrivateUsage]
 
 
 # The page -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_names_its_own_files_and_they_are_there(served: Served) -> None:
+def test_the_files_that_the_page_references_exist(served: Served) -> None:
     page = get(served, "/docs")
     assert (page.status, page.header("Content-Type")) == (200, "text/html; charset=utf-8")
     named = re.findall(r'(?:src|href)="([^"]*)"', page.body.decode())
@@ -116,7 +116,7 @@ def test_the_page_names_its_own_files_and_they_are_there(served: Served) -> None
         assert (answer.header("Content-Type") or "").startswith(kind[name.rpartition(".")[2]])
 
 
-def test_the_page_may_ask_nobody_but_this_server() -> None:
+def test_the_page_may_connect_only_to_this_server() -> None:
     def policy(site_url: str | None) -> dict[str, str]:
         headers = dict(asked(Docs(all_dialects(), site_url), "/docs").headers)
         rules = (rule.strip().partition(" ") for rule in headers["Content-Security-Policy"].split(";"))
@@ -130,27 +130,27 @@ def test_the_page_may_ask_nobody_but_this_server() -> None:
     assert "validatorUrl: null" in (RENDERER / "start.js").read_text()
 
 
-def test_the_page_s_address_with_a_slash_leads_to_the_one_without(served: Served) -> None:
+def test_the_page_s_path_with_a_trailing_slash_redirects_to_the_one_without(served: Served) -> None:
     answer = get(served, "/docs/")
     assert (answer.status, answer.header("Location"), answer.body) == (308, "../docs", b"")
 
 
 @pytest.mark.parametrize("path", ["/docs/nothing.js", "/docs/../app.py", "/docs/%2e%2e/app.py", "/docs/index.html"])
-def test_nothing_else_is_there(served: Served, path: str) -> None:
+def test_other_paths_are_not_found(served: Served, path: str) -> None:
     assert get(served, path).status == 404
 
 
-def test_only_reading_is_served(served: Served) -> None:
+def test_only_get_and_head_are_served(served: Served) -> None:
     assert get(served, "/docs", method="POST").status == 404
     assert get(served, "/openapi.json", method="HEAD").status == 200
 
 
-def test_no_dialect_has_a_path_there() -> None:
+def test_no_dialect_claims_a_path_of_the_documentation() -> None:
     taken = [prefix for dialect in all_dialects() for prefix in dialect.prefixes]
     assert [prefix for prefix in taken if Docs.covers(prefix) or "/docs/".startswith(prefix)] == []
 
 
-def test_the_renderer_comes_with_its_licences() -> None:
+def test_the_renderer_is_shipped_with_its_licences() -> None:
     assert "Apache License" in (RENDERER / "LICENSE").read_text()
     assert "SmartBear" in (RENDERER / "NOTICE").read_text()
     assert "MIT License" in (RENDERER / "swagger-ui-bundle.js.LICENSE.txt").read_text()

@@ -1,4 +1,4 @@
-"""What is at ``/``, for people and for programs."""
+"""The home page ``/``, as HTML and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 @pytest.mark.parametrize("accept", [BROWSER, "*/*", "", "text/html, application/json;q=0.5"])
-def test_people_get_a_page_that_says_what_this_is_and_where_to_go(accept: str) -> None:
+def test_a_browser_gets_an_html_page_with_links(accept: str) -> None:
     reply = home(DIALECTS_THERE, call({"Accept": accept}).headers)
     page = reply.body.decode()
     assert reply.media_type == "text/html; charset=utf-8"
@@ -32,7 +32,7 @@ def test_people_get_a_page_that_says_what_this_is_and_where_to_go(accept: str) -
     assert "default-src 'none'" in headers["Content-Security-Policy"]
 
 
-def test_programs_get_the_same_as_json() -> None:
+def test_a_client_that_accepts_json_gets_json() -> None:
     reply = home(DIALECTS_THERE, call({"Accept": "application/json"}).headers)
     assert reply.media_type == JSON
     assert b'"name":"palaver"' in reply.body

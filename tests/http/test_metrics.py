@@ -1,4 +1,4 @@
-"""Labels of figures are few, whatever there is."""
+"""The cardinality of labels is bounded, and metrics of several processes are merged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _values(text: str, label: str) -> set[str]:
     return set(re.findall(rf'[{{,]{label}="([^"]*)"', text))
 
 
-def test_above_a_number_of_applications_and_models_the_rest_counts_as_one() -> None:
+def test_labels_beyond_the_limit_are_counted_as_other() -> None:
     text = _busy().text().decode()
     for label in ("application", "model"):
         values = _values(text, label)
@@ -35,7 +35,7 @@ def test_above_a_number_of_applications_and_models_the_rest_counts_as_one() -> N
     assert 'palaver_model_errors_total{kind="cut",model="other"} 50.0' in text
 
 
-def test_figures_of_several_processes_are_sums_also_those_of_histograms() -> None:
+def test_metrics_of_several_processes_are_added_including_histograms() -> None:
     odd = Metrics(Gauges)
     odd.run_ended(RunReport(app=1, model="a\u2028b c", ended=FAILED, first_token_s=3.0))
     odd.run_ended(RunReport(app=1, model="model 1", ended=FAILED, first_token_s=3.0))
@@ -47,7 +47,7 @@ def test_figures_of_several_processes_are_sums_also_those_of_histograms() -> Non
     assert 'palaver_tokens_total{direction="input",model="a\u2028b c"} 2.0\n' in text
 
 
-def test_a_run_without_a_model_has_no_tokens_and_a_failure_of_an_unknown_one_counts() -> None:
+def test_a_run_without_a_model_has_no_tokens_and_the_failure_of_an_unknown_model_is_counted() -> None:
     metrics = Metrics(Gauges)
     problem = Upstream(reason="configuration")
     metrics.run_ended(RunReport(app=1, model="", ended=RunEnded(status=Status.FAILED, problem=problem)))
@@ -58,5 +58,5 @@ def test_a_run_without_a_model_has_no_tokens_and_a_failure_of_an_unknown_one_cou
     assert "palaver_first_token_seconds_count{" not in text
 
 
-def test_a_process_that_told_nothing_adds_nothing() -> None:
+def test_a_process_without_metrics_adds_nothing() -> None:
     assert merge_metrics([b"", b""]) == without_gauges(b"") == b""

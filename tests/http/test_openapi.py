@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, valid, and its examples are what they are examples of."""
+"""The OpenAPI document is complete and valid, and so are its examples."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_there_is_one_operation_for_every_route_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("dialect", EACH)
-def test_an_operation_says_what_it_is_for_whose_it_is_and_what_every_part_of_its_path_is(dialect: Dialect) -> None:
+def test_an_operation_has_a_summary_a_tag_and_described_path_parameters(dialect: Dialect) -> None:
     for route in dialect.routes:
         one = operation(WHOLE, route)
         assert (one["tags"], one["summary"]) == ([dialect.name], route.summary)
@@ -69,7 +69,7 @@ def test_an_operation_says_what_it_is_for_whose_it_is_and_what_every_part_of_its
 
 
 @pytest.mark.parametrize("dialect", DESCRIBED)
-def test_a_dialect_that_describes_itself_describes_every_route_parameter_and_status(dialect: Dialect) -> None:
+def test_a_dialect_with_descriptions_describes_every_route_parameter_and_status(dialect: Dialect) -> None:
     assert [route.path for route in dialect.routes if route.operation is None] == []
     for route in dialect.routes:
         one = operation(WHOLE, route)
@@ -82,7 +82,7 @@ def test_a_dialect_that_describes_itself_describes_every_route_parameter_and_sta
 
 
 @pytest.mark.parametrize("dialect", EACH)
-def test_every_refusal_of_a_route_has_its_status_its_media_type_and_itself_as_an_example(dialect: Dialect) -> None:
+def test_every_error_response_of_a_route_has_its_status_media_type_and_an_example(dialect: Dialect) -> None:
     for route in dialect.routes:
         responses = operation(WHOLE, route)["responses"]
         for refusal in error_examples(dialect, route):
@@ -93,7 +93,7 @@ def test_every_refusal_of_a_route_has_its_status_its_media_type_and_itself_as_an
             assert (json.loads(text) if "json" in reply.media_type else text) in shown
 
 
-def test_every_scheme_that_an_operation_needs_is_there_and_none_is_idle() -> None:
+def test_every_security_scheme_is_defined_and_used() -> None:
     needed = {name for _, one in operations(WHOLE) for group in one["security"] for name in group}
     assert needed == set(WHOLE["components"]["securitySchemes"])
 
@@ -120,7 +120,7 @@ SEEDS: dict[tuple[str, str], Any] = {
 
 
 @pytest.mark.parametrize(("method", "path"), SEEDS)
-def test_the_vendor_s_own_example_is_the_first_one(method: str, path: str) -> None:
+def test_the_vendor_s_own_example_comes_first(method: str, path: str) -> None:
     examples = WHOLE["paths"][path][method]["requestBody"]["content"]["application/json"]["examples"]
     name, first = next(iter(examples.items()))
     assert name.startswith("the vendor's")
@@ -141,14 +141,14 @@ def _examples(one: Members) -> Iterator[tuple[Members, Any]]:
 
 
 @pytest.mark.parametrize("dialect", EACH)
-def test_every_example_is_one_of_its_own_schema(dialect: Dialect) -> None:
+def test_every_example_is_valid_against_its_schema(dialect: Dialect) -> None:
     for route in dialect.routes:
         for schema, value in _examples(operation(WHOLE, route)):
             whole = {**schema, "components": {"schemas": WHOLE["components"]["schemas"]}}
             jsonschema_rs.validator_for(whole).validate(value)
 
 
-def test_every_component_is_referred_to_and_every_reference_leads_to_one() -> None:
+def test_every_component_is_referenced_and_every_reference_resolves() -> None:
     text = json.dumps(WHOLE)
     referred = set(re.findall(r'"\$ref": "#/components/(\w+)/([^"]+)"', text))
     components = WHOLE["components"]
@@ -158,7 +158,7 @@ def test_every_component_is_referred_to_and_every_reference_leads_to_one() -> No
 # Another dialect ----------------------------------------------------------------------------------------------------
 
 
-def test_a_dialect_that_says_nothing_of_itself_is_in_the_document_with_what_its_routes_show() -> None:
+def test_a_dialect_without_descriptions_is_documented_from_its_routes() -> None:
     async def handle(_call: Request, *_: Any) -> Response:
         return Response()
 

@@ -1,4 +1,4 @@
-"""HTTP/1 as RFC 9112 has it, byte by byte where it matters."""
+"""HTTP/1 according to RFC 9112, byte by byte where it matters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def chat(served: Served, *, version: str = "1.1", extra: str = "", content: str 
     return head.encode() + body
 
 
-def test_a_body_behind_an_offer_to_upgrade_is_read_however_the_head_is_cut(server: Served) -> None:
+def test_the_body_of_a_request_with_an_upgrade_header_is_read_however_the_head_is_split(server: Served) -> None:
     sent = chat(server, extra="Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n")
     cuts = (1, 20, sent.index(b"Upgrade: h2c") + 3, sent.index(b"\r\n\r\n") + 2, sent.index(b"\r\n\r\n") + 4)
     for cut in cuts:
@@ -58,7 +58,7 @@ def test_a_body_behind_an_offer_to_upgrade_is_read_however_the_head_is_cut(serve
         (b"\r\n\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
     ],
 )
-def test_a_request_has_one_host(server: Served, head: bytes, status: int) -> None:
+def test_a_request_must_have_exactly_one_host(server: Served, head: bytes, status: int) -> None:
     with server.connection() as connection:
         connection.send_raw(head)
         assert connection.head().status == status
@@ -79,7 +79,7 @@ def test_a_request_has_one_host(server: Served, head: bytes, status: int) -> Non
     ],
     ids=["no host", "two hosts", "no colon", "length", "lengths", "length and chunks", "folded", "large"],
 )
-def test_what_is_malformed_behind_a_request_line_is_refused_in_the_dialects_form(
+def test_a_malformed_head_after_a_valid_request_line_is_refused_in_the_dialects_format(
     server: Served, place: str, rest: bytes
 ) -> None:
     """With its trace, and in the log."""
@@ -97,7 +97,7 @@ def test_what_is_malformed_behind_a_request_line_is_refused_in_the_dialects_form
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x02\x00", b"hello\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /a b HTTP/1.1\r\n"]
 )
-def test_what_is_no_request_is_refused_at_once_with_a_trace(server: Served, sent: bytes) -> None:
+def test_data_that_is_not_http_is_refused_at_once_with_a_trace(server: Served, sent: bytes) -> None:
     with server.connection() as connection:
         connection.send_raw(sent)
         answer = connection.answer()
@@ -106,7 +106,7 @@ def test_what_is_no_request_is_refused_at_once_with_a_trace(server: Served, sent
         assert connection.to_the_end() == b""
 
 
-def test_a_raw_path_is_served_as_a_percent_encoded_one(server: Served) -> None:
+def test_a_raw_utf8_path_is_served_like_a_percent_encoded_one(server: Served) -> None:
     for path in ("/snail-ai/会话", "/snail-ai/%E4%BC%9A%E8%AF%9D"):
         with server.connection() as connection:
             connection.send_raw(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -114,14 +114,14 @@ def test_a_raw_path_is_served_as_a_percent_encoded_one(server: Served) -> None:
         assert (answer.status, answer.json()["msg"]) == (404, "接口不存在")
 
 
-def test_an_unknown_method_is_refused_in_the_dialects_form(server: Served) -> None:
+def test_an_unknown_method_is_refused_in_the_dialects_format(server: Served) -> None:
     with server.connection() as connection:
         connection.send_raw(b"FETCH /snail-ai/open-api/chat HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = connection.answer()
     assert (answer.status, answer.json()["msg"]) == (405, "请求方法不支持")
 
 
-def test_an_answer_of_http_1_0_ends_with_its_connection(server: Served) -> None:
+def test_an_http_1_0_response_ends_with_its_connection(server: Served) -> None:
     """curl -0"""
     with server.connection() as connection:
         connection.send_raw(chat(server, version="1.0"))
@@ -133,14 +133,14 @@ def test_an_answer_of_http_1_0_ends_with_its_connection(server: Served) -> None:
     assert (events[-1]["type"], events[-1]["fullText"]) == ("done", AGENT)
 
 
-def test_a_caller_who_will_send_no_more_gets_his_answer(server: Served) -> None:
+def test_a_client_that_half_closes_gets_its_response(server: Served) -> None:
     with server.connection() as connection:
         connection.send_raw(b"GET /snail-ai/none HTTP/1.1\r\nHost: x\r\n\r\n")
         connection.end()
         assert connection.answer().status == 404
 
 
-def test_requests_that_come_at_once_are_answered_in_order(server: Served) -> None:
+def test_pipelined_requests_are_answered_in_order(server: Served) -> None:
     asks = [f"GET /snail-ai/none/{number} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for number in range(100)]
     chunked = b"POST /snail-ai/none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     with server.connection() as connection:
@@ -151,7 +151,7 @@ def test_requests_that_come_at_once_are_answered_in_order(server: Served) -> Non
     assert statuses == [404] * 100 + [200, 404, 404, 200]
 
 
-def test_a_head_that_drips_and_one_behind_an_answer_have_the_same_time(server: Served) -> None:
+def test_the_head_timeout_applies_to_every_request_of_a_connection(server: Served) -> None:
     for before in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
         with server.connection() as connection:
             begun = time.monotonic()

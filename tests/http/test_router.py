@@ -1,4 +1,4 @@
-"""Which route serves a path."""
+"""Routing of paths to routes and dialects."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_path_is_served_by_its_route(method: str, path: str, served: str, para
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "keeper", "allowed"),
+    ("method", "path", "dialect_name", "allowed"),
     [
         ("PUT", "/a/c/7", "a", ("GET", "POST")),
         ("POST", "/a/c/list", "a", ("GET",)),
@@ -75,24 +75,24 @@ def test_a_path_is_served_by_its_route(method: str, path: str, served: str, para
         ("GET", "", None, ()),
     ],
 )
-def test_a_path_that_nothing_serves_has_somebody_to_refuse_it(
-    method: str, path: str, keeper: str | None, allowed: tuple[str, ...]
+def test_an_unrouted_path_is_assigned_to_the_dialect_of_its_prefix(
+    method: str, path: str, dialect_name: str | None, allowed: tuple[str, ...]
 ) -> None:
     match = ROUTER.match(method, path)
     assert match.route is None
-    assert (match.dialect.name if match.dialect else None) == keeper
+    assert (match.dialect.name if match.dialect else None) == dialect_name
     assert match.allowed == allowed
 
 
-def test_two_dialects_that_claim_one_path_are_an_error_at_the_start() -> None:
+def test_two_dialects_that_claim_one_path_raise_value_error() -> None:
     with pytest.raises(ValueError, match=r"is taken by GET /x/\{id\} of dialect 'a'"):
         Router([dialect("a", ("GET", "/x/{id}")), dialect("b", ("POST", "/x/{name}"))])
 
 
 @given(st.text(), st.sampled_from(["GET", "POST", "TRACE", ""]))
-def test_no_path_is_too_odd(path: str, method: str) -> None:
+def test_matching_never_raises(path: str, method: str) -> None:
     ROUTER.match(method, path)
 
 
-def test_the_dialects_that_are_mounted_claim_no_path_twice() -> None:
+def test_the_mounted_dialects_claim_no_path_twice() -> None:
     assert Router(all_dialects())

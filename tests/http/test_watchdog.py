@@ -1,4 +1,4 @@
-"""The watchdog names what holds the event loop, and nothing else."""
+"""The watchdog reports what blocks the event loop, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def spin(seconds: float) -> None:
 
 
 def watched(hold: Callable[[], None]) -> list[Stall]:
-    """The stalls of a loop that is held once."""
+    """The stalls reported for a loop in which ``hold`` runs once."""
     stalls: list[Stall] = []
     watchdog = Watchdog(on_stall=stalls.append)
 
@@ -46,7 +46,7 @@ def watched(hold: Callable[[], None]) -> list[Stall]:
 
 @contextmanager
 def crowd(count: int) -> Generator[set[int]]:
-    """So many others on one processor, which is handed out."""
+    """``count`` busy processes on one processor, which is returned."""
     only = {min(os.sched_getaffinity(0))}
     command = [sys.executable, "-S", "-c", "print(flush=True)\nwhile True: pass"]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
@@ -62,14 +62,14 @@ def crowd(count: int) -> Generator[set[int]]:
             other.communicate()
 
 
-def test_what_computes_on_the_loop_is_told_with_its_stack() -> None:
+def test_a_computation_on_the_loop_is_reported_with_its_stack() -> None:
     (stall,) = watched(lambda: spin(0.6))
     assert stall.cpu_s > 0.4
     assert any("spin" in place for place in stall.stack)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a thread waited for a processor")
-def test_what_blocks_the_loop_is_told_with_its_stack() -> None:
+def test_a_blocking_call_on_the_loop_is_reported_with_its_stack() -> None:
     (stall,) = watched(lambda: time.sleep(0.6))
     assert stall.cpu_s < 0.2
     assert stall.blocked_s > 0.3
@@ -77,7 +77,7 @@ def test_what_blocks_the_loop_is_told_with_its_stack() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a thread to a processor")
-def test_a_machine_that_has_no_time_for_the_loop_is_no_stall() -> None:
+def test_a_busy_machine_is_not_a_stall() -> None:
     waited: list[float] = []
 
     def work(processor: set[int]) -> None:
@@ -92,7 +92,7 @@ def test_a_machine_that_has_no_time_for_the_loop_is_no_stall() -> None:
     assert waited[0] > 0.4
 
 
-def test_a_loop_that_is_held_for_a_moment_is_no_stall() -> None:
+def test_a_short_computation_is_not_a_stall() -> None:
     assert watched(lambda: spin(0.05)) == []
 
 
@@ -103,7 +103,7 @@ def test_a_stall_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.stalls
-def test_a_test_sees_a_stall_of_a_server_in_its_process(database_url: str, tmp_path: Path) -> None:
+def test_a_stall_of_an_in_process_server_is_visible_to_a_test(database_url: str, tmp_path: Path) -> None:
     async def hold() -> None:
         spin(0.6)
 
@@ -113,7 +113,7 @@ def test_a_test_sees_a_stall_of_a_server_in_its_process(database_url: str, tmp_p
     assert "spin" in told
 
 
-def test_a_test_sees_a_stall_of_a_process_in_its_log(tmp_path: Path) -> None:
+def test_a_stall_of_a_server_process_is_visible_in_its_log(tmp_path: Path) -> None:
     stalls, place = Stalls(), Installation(tmp_path)
     place.log.write_text('{"event": "event loop stalled", "stack": "of another test"}\n')
     stalls.follow(place.log)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palaver.core.types import clean
-from palaver.knowledge.tokenize import MAX_ASKED, index, query_lexemes
+from palaver.knowledge.tokenize import MAX_QUERY_LEXEMES, index, query_lexemes
 from palaver.store.driver import connect
 
 HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=2, max_size=60)
@@ -142,7 +142,7 @@ def test_a_very_long_question_is_quick_and_short() -> None:
     result = query_lexemes(question)
     assert time.process_time() - started < 0.5
     assert len(question) > 100_000
-    assert len(result) == MAX_ASKED
+    assert len(result) == MAX_QUERY_LEXEMES
     assert result[0].lexeme == "word0"
     assert result[-1].lexeme == "问题"
 

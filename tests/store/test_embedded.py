@@ -24,8 +24,8 @@ from palaver.store.embedded import EmbeddedPostgres
 _USE = """
 import sys, time
 from pathlib import Path
-from palaver.store.embedded import Embedded
-embedded = Embedded(Path(sys.argv[1]))
+from palaver.store.embedded import EmbeddedPostgres
+embedded = EmbeddedPostgres(Path(sys.argv[1]))
 print(embedded.start(), flush=True)
 sys.stdin.read()
 embedded.stop()

@@ -13,18 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import uvloop
+from support.adapters import STREAM_FORMS
 from support.http_clients import Ask
 from support.kit import run
 from support.live_server import Served, serving
-from support.stream_forms import FORMS, StreamForm, said, split
+from support.stream_forms import StreamForm, said, split
 
 from palaver.core.problems import Internal
 from palaver.store.database import Database
 from palaver.store.driver import DRIVER_ERRORS, connection_to, is_connection_lost, is_rolled_back
-
-LASTS = 3.0
-"""Seconds for which connections are ended."""
-EVERY = 0.1
 
 _OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -32,16 +29,23 @@ _OTHERS = (
 )
 
 
-async def end_all(url: str) -> int:
-    """End every connection to the database, again and again; how many that were."""
-    ended = 0
-    loop = asyncio.get_running_loop()
-    until = loop.time() + LASTS
-    async with connection_to(url, timeout=10) as connection:
-        while loop.time() < until:
-            ended += len(await connection.fetch(_OTHERS))
-            await asyncio.sleep(EVERY)
-    return ended
+class ConnectionKiller:
+    """Ends every connection to the database every ``interval_s`` until ``stop``; ``ended`` counts them."""
+
+    def __init__(self, url: str, *, interval_s: float) -> None:
+        self._url = url
+        self._interval_s = interval_s
+        self._stopped = False
+        self.ended = 0
+
+    async def run(self) -> None:
+        async with connection_to(self._url, timeout=10) as connection:
+            while not self._stopped:
+                self.ended += len(await connection.fetch(_OTHERS))
+                await asyncio.sleep(self._interval_s)
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 # Statements ---------------------------------------------------------------------------------------------------------
@@ -54,27 +58,30 @@ def test_statements_are_done_exactly_once_while_connections_are_ended(
     async def scene() -> None:
         database = Database(database_url)
         await database.open()
-        await database.execute("CREATE TABLE note (writer integer, number integer)")
-        ending = asyncio.create_task(end_all(database_url))
-        counts = await asyncio.gather(*(write(database, writer, ending) for writer in range(12)))
-        assert await ending > 50
-        assert min(counts) > 20
-        assert database.lost_connections > 20, "as the figures tell it"
-        assert (database.usage.used, database.usage.waiting) == (0, 0)
-        rows = await database.fetch("SELECT writer, number FROM note ORDER BY 1, 2")
-        assert [(row["writer"], row["number"]) for row in rows] == [
-            (writer, number) for writer, count in enumerate(counts) for number in range(count)
-        ]
-        await database.close()
+        try:
+            await database.execute("CREATE TABLE note (writer integer, number integer)")
+            killer = ConnectionKiller(database_url, interval_s=0.1)
+            killing = asyncio.create_task(killer.run())
+            counts = await asyncio.gather(*(write(database, writer, killer) for writer in range(12)))
+            killer.stop()
+            await killing
+            assert database.lost_connections > 20, "as the figures tell it"
+            assert (database.usage.used, database.usage.waiting) == (0, 0)
+            rows = await database.fetch("SELECT writer, number FROM note ORDER BY 1, 2")
+            assert [(row["writer"], row["number"]) for row in rows] == [
+                (writer, number) for writer, count in enumerate(counts) for number in range(count)
+            ]
+        finally:
+            await database.close()
 
     runs(scene())
 
 
-async def write(database: Database, writer: int, ending: asyncio.Task[int]) -> int:
-    """One row after the other, in every way there is, as long as connections are ended; how many."""
+async def write(database: Database, writer: int, killer: ConnectionKiller) -> int:
+    """One row after the other, in every way there is, until 100 connections were ended meanwhile; how many rows."""
     insert = "INSERT INTO note VALUES ($1, $2)"
     number = 0
-    while not ending.done():
+    while number < 10 or killer.ended < 100:
         match number % 3:
             case 0:
                 await database.execute(insert, writer, number)
@@ -203,11 +210,14 @@ def served(database_url: str, tmp_path: Path) -> Generator[Served]:
 @pytest.mark.e2e
 def test_no_caller_of_any_dialect_notices_that_connections_are_ended(served: Served, database_url: str) -> None:
     agent = served.agent("quick")
-    asks = [form.ask(served, agent) for form in FORMS]
+    asks = [form.ask(served, agent) for form in STREAM_FORMS]
 
-    def talk(form: StreamForm, ask: Ask) -> int:
+    killer = ConnectionKiller(database_url, interval_s=0.3)
+
+    def talk(form: StreamForm, ask: Ask) -> None:
+        """At least three calls, until 30 connections were ended meanwhile."""
         calls = 0
-        while not ending.done():
+        while calls < 3 or killer.ended < 30:
             with served.connection() as connection:
                 connection.send(ask)
                 answer = connection.answer()
@@ -215,10 +225,11 @@ def test_no_caller_of_any_dialect_notices_that_connections_are_ended(served: Ser
             assert answer.body.endswith(form.mark), (form.name, answer)  # a refusal does not, which is no stream
             assert "quick" in str(said(split([answer.body], form.mark))), (form.name, answer.body[-500:])
             calls += 1
-        return calls
 
-    with ThreadPoolExecutor(max_workers=len(FORMS) + 1) as threads:
-        ending = threads.submit(lambda: run(end_all(database_url)))
-        calls = list(threads.map(talk, FORMS, asks))
-    assert ending.result() > 20
-    assert min(calls) > 2
+    with ThreadPoolExecutor(max_workers=len(STREAM_FORMS) + 1) as threads:
+        killing = threads.submit(lambda: run(killer.run()))
+        try:
+            list(threads.map(talk, STREAM_FORMS, asks))
+        finally:
+            killer.stop()
+    killing.result()

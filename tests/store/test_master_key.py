@@ -112,7 +112,7 @@ def test_nothing_stored_opens_with_the_old_key(database_url: str) -> None:
 def test_whatever_is_sealed_is_sealed_anew() -> None:
     """In the code: a module that seals is one that the change of the master key knows of."""
     sealing = {path.stem for path in python(SOURCE) if ".seal(" in path.read_text()}
-    assert sealing == {"keys", "master"}
+    assert sealing == {"api_keys", "master_key"}
 
 
 def test_no_look_up_fails_while_the_key_is_changed_again_and_again(database_url: str) -> None:

@@ -64,7 +64,7 @@ ACTS: dict[str, tuple[QuotaKind, Act, int]] = {
     "a message": ("conversation_messages", message, 2),
     "a message with an Idempotency-Key": (
         "idempotency_keys",
-        lambda c, n: c.store.runs.open(c.opening(claim=claim(n), claim_ttl=60.0)),
+        lambda c, n: c.store.runs.open(c.opening(idempotency_key=claim(n), idempotency_ttl_s=60.0)),
         1,
     ),
     "another call with an Idempotency-Key": ("idempotency_keys", answer, 1),
@@ -112,7 +112,10 @@ def test_a_quota_is_exact_in_one_process_and_room_comes_by_deletion(database_url
             if kind == "users":  # the cast's own end user counts
                 await store.db.execute("DELETE FROM end_user WHERE app = $1", c.app.id)
             store.quotas.limits = {kind: limit}
-            made = [not await refused(act, c, number) for number in range(14)]
+            made: list[bool] = []
+            for number in range(14):
+                made.append(not await refused(act, c, number))
+                await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
             assert made == [True] * 10 + [False] * 4
             assert await store.db.fetchval(f"SELECT count(*) FROM {ROWS[kind]} WHERE app = $1", c.app.id) == limit
             assert not await refused(act, other, 0), "another application has quotas of its own"
@@ -208,9 +211,9 @@ def test_what_was_answered_before_is_answered_although_the_quota_is_used_up(data
         async with store_on(database_url) as store:
             c = await cast(store)
             store.quotas.limits = {"idempotency_keys": 2, "user_conversations": 1, "users": 1}
-            first = c.opening(claim=claim(1), claim_ttl=60.0)
+            first = c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0)
             assert isinstance(await store.runs.open(first), StoredTurn)
-            again = msgspec.structs.replace(c.opening(claim=claim(1), claim_ttl=60.0))
+            again = msgspec.structs.replace(c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0))
             assert await store.runs.open(again) == ReplayedRun(run=first.run)
             await answer(c, 2)
             kept = StoredResponse(status=200, media_type="text/plain", headers=(), body=b"so it is")

@@ -218,7 +218,7 @@ def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> None:
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            results = await asyncio.gather(*(store.runs.open(c.opening(claim=claim())) for _ in range(50)))
+            results = await asyncio.gather(*(store.runs.open(c.opening(idempotency_key=claim())) for _ in range(50)))
             made = [one for one in results if isinstance(one, StoredTurn)]
             replays = [one for one in results if isinstance(one, ReplayedRun)]
             assert (len(made), len(replays)) == (1, 49)
@@ -236,16 +236,18 @@ def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(database_url
             c = await cast(store)
             first = await opened(c)
             where = first.conversation.id
-            one = await opened(c, conversation=where, max_waiting=1, claim=claim())
-            again = await store.runs.open(c.opening(conversation=where, max_waiting=1, claim=claim()))
+            one = await opened(c, conversation=where, max_waiting=1, idempotency_key=claim())
+            again = await store.runs.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim()))
             assert isinstance(again, ReplayedRun)
             message = await store.runs.get(c.app.id, again.run)
             assert message is not None
             assert message.id == one.answer.id
             with pytest.raises(Busy):
-                await store.runs.open(c.opening(conversation=where, max_waiting=1, claim=claim("other")))
+                await store.runs.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim("other")))
             await store.runs.finish([outcome(first)])
-            assert isinstance(await store.runs.open(c.opening(conversation=where, claim=claim("other"))), StoredTurn)
+            assert isinstance(
+                await store.runs.open(c.opening(conversation=where, idempotency_key=claim("other"))), StoredTurn
+            )
 
     run(scene())
 
@@ -254,9 +256,9 @@ def test_a_key_used_for_another_request_is_a_conflict(database_url: str) -> None
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            await opened(c, claim=claim())
+            await opened(c, idempotency_key=claim())
             with pytest.raises(Conflict) as caught:
-                await opened(c, claim=claim(digest=b"2"))
+                await opened(c, idempotency_key=claim(digest=b"2"))
             assert caught.value.reason == "idempotency"
 
     run(scene())
@@ -267,11 +269,11 @@ def test_a_key_is_free_again_after_an_error_and_after_its_time(database_url: str
         async with store_on(database_url) as store:
             c = await cast(store)
             with pytest.raises(NotFound):
-                await opened(c, conversation="nope", claim=claim())
+                await opened(c, conversation="nope", idempotency_key=claim())
             assert await store.db.fetchval("SELECT count(*) FROM claim") == 0
-            await opened(c, claim=claim(), claim_ttl=-1.0)
-            assert isinstance(await store.runs.open(c.opening(claim=claim(digest=b"2"))), StoredTurn)
-            await opened(c, claim=claim("expired"), claim_ttl=-1.0)
+            await opened(c, idempotency_key=claim(), idempotency_ttl_s=-1.0)
+            assert isinstance(await store.runs.open(c.opening(idempotency_key=claim(digest=b"2"))), StoredTurn)
+            await opened(c, idempotency_key=claim("expired"), idempotency_ttl_s=-1.0)
             await store.runs.delete_expired_keys()
             assert await store.db.fetchval("SELECT count(*) FROM claim") == 1
 
@@ -282,9 +284,9 @@ def test_a_key_whose_conversation_was_deleted_is_free(database_url: str) -> None
     async def scene() -> None:
         async with store_on(database_url) as store:
             c = await cast(store)
-            stored = await opened(c, claim=claim())
+            stored = await opened(c, idempotency_key=claim())
             assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.id) is not None
-            assert isinstance(await store.runs.open(c.opening(claim=claim())), StoredTurn)
+            assert isinstance(await store.runs.open(c.opening(idempotency_key=claim())), StoredTurn)
 
     run(scene())
 
@@ -375,7 +377,7 @@ def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) -> None:
             c = await cast(store)
             first = await opened(c)
             before = store.db.statement_count
-            second = await opened(c, conversation=first.conversation.id, claim=claim(str(new_uid())))
+            second = await opened(c, conversation=first.conversation.id, idempotency_key=claim(str(new_uid())))
             assert store.db.statement_count - before == 1
             await store.runs.finish([outcome(first), outcome(second)])
             assert store.db.statement_count - before == 2

@@ -26,7 +26,7 @@ from support.stalls import STALLS
 from palaver.agentfile import parse
 from palaver.core.types import ApiKey
 
-GUARD = 20.0
+GUARD = 60.0
 MASTER_KEY = bytes(32)
 PALAVER = str(Path(sys.executable).with_name("palaver"))
 

@@ -1,17 +1,22 @@
 """What every dialect must do, whatever its vendor says. ``test_contract`` runs it for each of them.
 
-A dialect's folder of tests says in ``subject.py`` what cannot be known from outside: its encoders, how what they
-write is read, and headers that are no credential.
+A dialect's folder of tests says in ``contract_adapter.py`` what cannot be known from outside: its encoders, how
+what they write is read, headers that are no credential, its clients and where ids stand in its calls.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args, get_type_hints
 
 from hypothesis import strategies as st
+from requests import PreparedRequest
+from support.dialect_clients import DialectClient
+from support.http_clients import Ask
+from support.id_fields import Probe
+from support.live_server import Served
+from support.stream_forms import StreamForm
 
 from palaver import app
 from palaver.core.admit import Admission
@@ -31,7 +36,19 @@ from palaver.core.problems import (
     Unauthenticated,
     Upstream,
 )
-from palaver.core.types import ApiKey, File, Principal, RunEnded, Status, Text, Thinking, Token, ToolCall, ToolResult
+from palaver.core.types import (
+    Agent,
+    ApiKey,
+    File,
+    Principal,
+    RunEnded,
+    Status,
+    Text,
+    Thinking,
+    Token,
+    ToolCall,
+    ToolResult,
+)
 from palaver.http.app import App
 from palaver.http.body import BodyLimits, BodyReader
 from palaver.http.metrics import Gauges, Metrics
@@ -60,19 +77,32 @@ class Form:
     read: Callable[[Sequence[bytes]], list[Heard]]
 
 
+RequestBuilder = Callable[[Route, str, str, Any], Ask]
+"""A request to a route, of its path, query and body."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractAdapter:
-    """What the contract has to know of a dialect. ``wrong_credentials`` are headers nobody may be let in with."""
+    """What the shared suites have to know of a dialect. Every member is required: a suite that has nothing to test of
+    a dialect is one that somebody forgot."""
 
     forms: tuple[Form, ...]
     wrong_credentials: tuple[Mapping[str, str], ...]
+    """Headers that let nobody in."""
+    streams: tuple[StreamForm, ...]
+    id_fields: Mapping[str, tuple[Probe, ...]]
+    exempt_id_fields: Mapping[str, str]
+    not_ids: Mapping[str, str]
+    client: Callable[[Served, Agent], DialectClient]
+    key_settings: Callable[[Agent], Mapping[str, Any]]
+    """Settings of a credential that may do whatever ``USER`` may do with that agent."""
+    sign: Callable[[ApiKey, PreparedRequest], Mapping[str, str]]
+    """The headers that prove that the key's owner sends the request."""
+    requests: Callable[[Served, str, Sequence[str], ApiKey | None], RequestBuilder]
+    """Requests of an end user, with a credential for agents of those UUIDs; ``None`` makes one."""
 
 
 DIALECTS = {dialect.name: dialect for dialect in app.all_dialects()}
-
-
-def subject(name: str) -> ContractAdapter:
-    return importlib.import_module(f"dialects.{name}.contract_adapter").ADAPTER
 
 
 # Problems -----------------------------------------------------------------------------------------------------------

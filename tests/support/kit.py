@@ -25,7 +25,7 @@ from palaver.store.secrets import SecretBox
 
 T = TypeVar("T")
 
-GUARD = 20.0
+GUARD = 60.0
 """Seconds after which a test that waits for something has failed."""
 
 _numbers = itertools.count(1)

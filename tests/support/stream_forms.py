@@ -1,20 +1,13 @@
-"""Every form of stream there is, asked for and read in one way: what was said, however it was cut on its way."""
+"""A form of stream, requested and read in one way: its events, wherever it was cut on its way."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
-from dialects.native import client as native
-from dialects.snail import client as snail
-from dialects.snail import client_b as snail_b
-from dialects.snail import client_c as snail_c
-from dialects.sonaops import client as sonaops
-from dialects.wps import client as wps
-from dialects.xspace import client as xspace
 from support.http_clients import Ask
 from support.live_server import Served, Step
 
@@ -129,72 +122,3 @@ def _joined(last: Event, event: Event) -> bool:
 def _inmost(event: Event) -> Event:
     data = event["data"]
     return data["data"] if isinstance(data.get("data"), dict) else data
-
-
-# The forms ----------------------------------------------------------------------------------------------------------
-
-
-def _sonaops(served: Served, agent: Agent) -> Ask:
-    caller = sonaops.Caller(served, user=USER)
-    return caller.asks(agent, caller.create(agent), QUESTION)
-
-
-def _wps(path: str, body: Mapping[str, Any], **settings: Any) -> Callable[[Served, Agent], Ask]:
-    def ask(served: Served, agent: Agent) -> Ask:
-        caller = wps.Caller(served, served.key("wps", default_user=USER, **settings))
-        return caller.request("POST", path.format(agent.uid), {"text": QUESTION, **body})
-
-    return ask
-
-
-def _xspace(served: Served, agent: Agent) -> Ask:
-    caller = xspace.Caller(served, default_user=USER)
-    return caller.request("POST", xspace.chat_path(caller.add(agent)), {"message": QUESTION})
-
-
-def _older_xspace(served: Served, agent: Agent) -> Ask:
-    caller = xspace.Caller(served, default_user=USER, kind="agent", agent=str(agent.uid))
-    return caller.request("POST", "/api/v1/chat", {"message": QUESTION, "conversationId": caller.add(agent)})
-
-
-def _snail(served: Served, agent: Agent) -> Ask:
-    return snail.Caller(served).request(snail.Caller.members(agent, QUESTION))
-
-
-def _snail_frames(served: Served, agent: Agent) -> Ask:
-    ask = _snail(served, agent)
-    return replace(ask, headers=[*ask.headers, ("Accept", "text/event-stream")])
-
-
-def _snail_b(served: Served, agent: Agent) -> Ask:
-    caller = snail_b.Caller(served)
-    fields = {"agentId": agent.id, "openId": caller.register(), "content": QUESTION}
-    return caller.request("POST", snail_b.CHAT, fields, headers=snail_b.EVENTS)
-
-
-def _snail_c(served: Served, agent: Agent) -> Ask:
-    program = snail_b.Caller(served)
-    user = program.register()
-    browser = snail_c.Browser(served, snail_c.token(program.key, user))
-    return browser.request("POST", snail_c.COMPLETIONS, body={"agentId": agent.id, "content": QUESTION})
-
-
-def _native(served: Served, agent: Agent) -> Ask:
-    body = {"agent": agent.uid.hex, "content": QUESTION}
-    return native.Caller(served, user=USER).request("POST", "messages", body, headers=native.EVENTS)
-
-
-CHAT = "/v7/devhub/app/{}/chat/create"
-FORMS = (
-    StreamForm(name="sonaops", ask=_sonaops),
-    StreamForm(name="wps", ask=_wps(CHAT, {"stream": True})),
-    StreamForm(name="wps, every token", ask=_wps("/v7/sse/devhub/apps/{}/chats/create", {}, partial_every_ms=0)),
-    StreamForm(name="wps, data lines", ask=_wps(CHAT, {"stream": True}, sse_data_prefix=True, error_event=True)),
-    StreamForm(name="xspace", ask=_xspace),
-    StreamForm(name="xspace, older path", ask=_older_xspace),
-    StreamForm(name="snail A", ask=_snail, mark=b"\n", aborts_on_failure=True),
-    StreamForm(name="snail A as events", ask=_snail_frames),
-    StreamForm(name="snail B", ask=_snail_b),
-    StreamForm(name="snail C", ask=_snail_c),
-    StreamForm(name="native", ask=_native),
-)

@@ -119,7 +119,7 @@ async def show(admin: Admin, agent: Name, *, app: App = "demo", json: Json = Fal
 
 @group.command()
 @on_admin
-async def delete(admin: Admin, agent: Name, *, app: App = "demo", yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
+async def delete(admin: Admin, agent: Name, *, app: App = "demo", yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  its callback prompts
     """Delete an agent and its conversations."""
     deleted = await admin.agents.delete(app, agent)
     if json:

@@ -46,7 +46,7 @@ async def create(admin: Admin, name: Name, *, json: Json = False) -> None:
 
 @group.command()
 @on_admin
-async def delete(admin: Admin, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
+async def delete(admin: Admin, name: Name, *, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  its callback prompts
     """Delete an application with its credentials, agents, documents and conversations."""
     app = await admin.applications.delete(name)
     if json:

@@ -232,7 +232,7 @@ async def rotate(
 
 @group.command()
 @on_admin
-async def delete(admin: Admin, id: Id, *, dialect: OfDialect = None, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  asked before
+async def delete(admin: Admin, id: Id, *, dialect: OfDialect = None, yes: Yes = False, json: Json = False) -> None:  # noqa: ARG001  its callback prompts
     """Delete a credential permanently."""
     key = await admin.credentials.delete(id, dialect)
     if json:

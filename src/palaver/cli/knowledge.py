@@ -143,7 +143,7 @@ async def remove(
     ] = None,
     *,
     app: App = "demo",
-    yes: Yes = False,  # noqa: ARG001  asked before
+    yes: Yes = False,  # noqa: ARG001  its callback prompts
     json: Json = False,
 ) -> None:
     """Remove documents from a knowledge base, or the whole knowledge base."""

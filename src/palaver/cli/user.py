@@ -26,7 +26,7 @@ async def forget(
     user: Name,
     *,
     app: OnlyApp = None,
-    yes: Yes = False,  # noqa: ARG001  asked before
+    yes: Yes = False,  # noqa: ARG001  its callback prompts
     json: Json = False,
 ) -> None:
     """Permanently delete an end user with conversations, messages, files, tokens and subscriptions. Answers in

@@ -79,10 +79,10 @@ class App:
         exchange = _Exchange(scope, receive, send)
         exchange.exposed_headers = self._exposed_headers
         if exchange.method == "OPTIONS" and exchange.malformed is None:
-            await exchange.reply(Response(status=204, headers=(("Allow", _ALLOWED_METHODS),)))
+            await exchange.send_response(Response(status=204, headers=(("Allow", _ALLOWED_METHODS),)))
             return
         if (response := await self._builtin_response(exchange)) is not None:
-            await exchange.reply(response)
+            await exchange.send_response(response)
             return
         match = self._router.match(exchange.method, exchange.raw_path)
         exchange.exposed_headers = (
@@ -107,6 +107,7 @@ class App:
             self._record(exchange, match)
 
     async def _serve(self, exchange: _Exchange, match: RouteMatch) -> None:
+        """Handle the request and send its response."""
         response, principal = await self._respond(exchange, match)
         if not isinstance(response, Response):
             await self._send_stream(exchange, response, principal)
@@ -115,7 +116,7 @@ class App:
             response = replace(response, status=exchange.malformed[0])
         try:
             with self._revocations.watch(principal, exchange.abort, since=exchange.changes_seen):
-                await exchange.reply(response)
+                await exchange.send_response(response)
         except Problem as problem:  # raised in the middle of a streamed response
             log.warning("response aborted", problem=problem.to_dict())
         finally:
@@ -194,7 +195,7 @@ class App:
         inside them is notified."""
         assert match.route is not None
         task = asyncio.current_task() if exchange.method in {"GET", "HEAD"} else None
-        disconnect_watch = asyncio.create_task(exchange.watch(task))
+        disconnect_watch = asyncio.create_task(exchange.watch_disconnect(task))
         try:
             with (
                 disconnect_scope(exchange.disconnected),
@@ -215,6 +216,7 @@ class App:
         return response
 
     def _refuse(self, problem: Problem, request: Request, match: RouteMatch, key: ApiKey | None) -> Response:
+        """The error response, in the form of the path's dialect."""
         if match.dialect is None:
             if isinstance(problem, Invalid):
                 return Response(status=400, body=compact_json({"error": "bad request", "detail": problem.detail}))
@@ -235,8 +237,9 @@ class App:
         return response
 
     async def _send_stream(self, exchange: _Exchange, response: StreamingResponse, principal: Principal) -> None:
+        """Follow the run until it ends, the caller disconnects, or the credential is revoked."""
         replayed = (("Idempotency-Replayed", "true"),) if response.replayed else ()
-        await exchange.start(200, response.media_type, (*_STREAM_HEADERS, *response.headers, *replayed))
+        await exchange.start_response(200, response.media_type, (*_STREAM_HEADERS, *response.headers, *replayed))
         stream = EventStream(response.reader, response.encoder, exchange.send)
         self._heartbeats.streams.add(stream)
         try:
@@ -265,25 +268,26 @@ class App:
             case "/metrics":
                 return Response(body=self._metrics.text(), media_type=MEDIA_TYPE)
             case path if self._docs.covers(path):
-                origin = exchange.origin(self._site_url)
+                origin = exchange.base_url(self._site_url)
                 return await self._docs.reply(path, exchange.query, exchange.headers, origin)
             case _:
                 return None
 
     def _record(self, exchange: _Exchange, match: RouteMatch) -> None:
+        """Count and log a completed request."""
         dialect = "" if match.dialect is None else match.dialect.name
         route = "" if match.route is None else match.route.path
         status = exchange.status or 499  # nginx's status for a client that disconnected before the response
         self._metrics.requests.labels(dialect, route, str(status)).inc()
         if exchange.app is not None:
             self._metrics.count_request(exchange.app, status)
-        self._metrics.request_seconds.labels(dialect, route).observe(exchange.first_byte_at - exchange.started)
+        self._metrics.request_seconds.labels(dialect, route).observe(exchange.first_byte_at - exchange.started_at)
         log.info(
             "request",
             method=exchange.method,
             path=_loggable_path(exchange, match),
             status=status,
-            ms=round((time.perf_counter() - exchange.started) * 1000, 1),
+            ms=round((time.perf_counter() - exchange.started_at) * 1000, 1),
         )
 
 
@@ -387,7 +391,7 @@ class _Exchange:
         """Bytes of the response that count against the budget until it is sent."""
         self.exposed_headers: tuple[str, ...] = _COMMON_EXPOSED_HEADERS
         """The response headers that browser scripts may read (CORS)."""
-        self.started = self.first_byte_at = time.perf_counter()
+        self.started_at = self.first_byte_at = time.perf_counter()
         self.headers = Headers(scope["headers"])
         self.now = time.time()
         caller_id = request_id(self.headers)
@@ -407,15 +411,15 @@ class _Exchange:
             body=b"",
             now=self.now,
             trace=self.trace,
-            base_url=self.origin(site_url),
+            base_url=self.base_url(site_url),
             language=language,
         )
 
-    def origin(self, site_url: str | None) -> str:
-        """``https://host`` of this server: the configured one, or the one the caller used."""
+    def base_url(self, site_url: str | None) -> str:
+        """``https://host`` of this server: the configured one, or the one in the request."""
         return site_url or f"{self._scope['scheme']}://{self.headers.get('host', 'localhost')}"
 
-    async def watch(self, task: asyncio.Task[Any] | None) -> None:
+    async def watch_disconnect(self, task: asyncio.Task[Any] | None) -> None:
         """Wait until the caller disconnects, then cancel ``task``."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
@@ -437,7 +441,7 @@ class _Exchange:
         if not self.disconnected.done():
             self.disconnected.set_result(None)
 
-    async def start(self, status: int, media_type: str, headers: Sequence[tuple[str, str]]) -> None:
+    async def start_response(self, status: int, media_type: str, headers: Sequence[tuple[str, str]]) -> None:
         self.status = status
         self.first_byte_at = time.perf_counter()
         pairs = [("Content-Type", media_type)] if media_type else []
@@ -448,12 +452,15 @@ class _Exchange:
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*pairs, *headers, *self._cors())]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 
-    async def reply(self, response: Response) -> None:
+    async def send_response(self, response: Response) -> None:
+        """Send a complete response. Raises ``CallerDisconnected``, and problems of its ``body_iterator``."""
         bodiless = response.status in {204, 304}
         size = len(response.body) if response.body_iterator is None else response.length
         content_length = () if bodiless or size is None else (("Content-Length", str(size)),)
         extra_headers = _STREAM_HEADERS if response.chunks else content_length
-        await self.start(response.status, "" if bodiless else response.media_type, (*extra_headers, *response.headers))
+        await self.start_response(
+            response.status, "" if bodiless else response.media_type, (*extra_headers, *response.headers)
+        )
         for chunk in response.chunks:
             await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
         if response.body_iterator is not None and self.method != "HEAD":
@@ -462,7 +469,7 @@ class _Exchange:
 
     async def _send_body_iterator(self, body_iterator: AsyncIterator[bytes]) -> None:
         """Send the chunks as they are read. Raises ``CallerDisconnected``."""
-        disconnect_watch = asyncio.create_task(self.watch(None))
+        disconnect_watch = asyncio.create_task(self.watch_disconnect(None))
         try:
             async for chunk in body_iterator:
                 await self.send({"type": "http.response.body", "body": chunk, "more_body": True})

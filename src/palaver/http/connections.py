@@ -88,6 +88,7 @@ class Connections:
 
     @property
     def unverified(self) -> int:
+        """Number of unverified connections."""
         return self._unverified_count
 
     def add(self, connection: TrackedConnection) -> None:
@@ -99,16 +100,16 @@ class Connections:
             others = self._unverified_count > 1
             self._evict(self._oldest_unverified(sparing=connection) if others else self._oldest_idle() or connection)
         elif self._timer is None:
-            self._close_excess()
+            self._evict_excess()
 
-    def _close_excess(self) -> None:
+    def _evict_excess(self) -> None:
         """Evict the oldest unverified connections above the limit, once their grace period is over."""
         self._timer = None
         loop = asyncio.get_running_loop()
         while self._unverified_count > self._max_unverified:
             oldest = self._oldest_unverified()
             if (until := self._unverified[oldest.peer][oldest] + EVICTION_GRACE_S) > loop.time():
-                self._timer = loop.call_at(until, self._close_excess)
+                self._timer = loop.call_at(until, self._evict_excess)
                 return
             self._evict(oldest)
 
@@ -135,12 +136,12 @@ class Connections:
         else:
             self._remove_unverified(connection)
 
-    def verify(self, connection: TrackedConnection) -> None:
+    def mark_verified(self, connection: TrackedConnection) -> None:
         """A request on the connection has presented a valid credential."""
         if self._remove_unverified(connection):
             self._verified[connection] = None
 
-    def unverify(self, connection: TrackedConnection) -> None:
+    def mark_unverified(self, connection: TrackedConnection) -> None:
         """Another request begins on the connection."""
         if connection in self._verified:
             del self._verified[connection]

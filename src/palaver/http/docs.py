@@ -1,7 +1,7 @@
-"""``/openapi.json`` and ``/docs``: the document of every route, and a page that shows it.
+"""``/openapi.json`` and ``/docs``: the OpenAPI document, and a page that displays it.
 
-Both are public. The page is Swagger UI, shipped in ``renderer`` as its makers publish it (version 5.35.0): it asks
-nobody but this server for anything, and runs under a policy that would not let it.
+Both are public. The page is an unmodified Swagger UI 5.35.0, bundled in ``renderer``; it loads nothing from other
+servers, and its Content-Security-Policy forbids it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _SAFE = ("X-Content-Type-Options", "nosniff")
 
 
 class Docs:
-    """The document of ``dialects``. It is made when it is first asked for, and kept."""
+    """Serves the document of ``dialects``, generated at the first request and cached."""
 
     def __init__(self, dialects: Sequence[Dialect], site_url: str | None) -> None:
         self._dialects = {dialect.name: dialect for dialect in dialects}
-        self._written: dict[str, RenderedDocument] = {}
+        self._rendered: dict[str, RenderedDocument] = {}
         # The page's "Execute" calls the servers that the document names.
         connect = " ".join(("'self'", *([site_url] if site_url else [])))
         self._policy = (
@@ -47,35 +47,35 @@ class Docs:
         return path in {DOCUMENT, PAGE} or path.startswith(f"{PAGE}/")
 
     async def reply(self, path: str, query: str, headers: Headers, origin: str) -> Response:
-        """What is at ``path``, one that this covers, for a caller who reaches the server at ``origin``."""
+        """The response for a covered ``path``; ``origin`` is the base URL that the caller uses."""
         if path == DOCUMENT:
             return await self._document(query, headers, origin)
         if path == PAGE:
             policy = ("Content-Security-Policy", self._policy)
-            return _fresh(await asyncio.to_thread(_file, "index.html"), _HTML, headers, policy)
+            return _conditional(await asyncio.to_thread(_file, "index.html"), _HTML, headers, policy)
         name = path.removeprefix(f"{PAGE}/")
-        if not name:  # the page names what it needs relative to its own address
+        if not name:  # the page's assets are relative to its URL
             return Response(status=308, media_type="", headers=(("Location", f"..{PAGE}"),))
         if name not in _ASSETS:
             return Response(status=404, body=compact_json({"error": "not found", "path": path}))
-        return _fresh(await asyncio.to_thread(_file, name), _ASSETS[name], headers)
+        return _conditional(await asyncio.to_thread(_file, name), _ASSETS[name], headers)
 
     async def _document(self, query: str, headers: Headers, origin: str) -> Response:
         name = dict(parse_qsl(query)).get("dialect", "")
         if name and name not in self._dialects:
             return Response(status=404, body=compact_json({"error": "no such dialect", "dialects": [*self._dialects]}))
-        if name not in self._written:
-            chosen = [dialect for dialect in self._dialects.values() if name in {"", dialect.name}]
-            self._written[name] = RenderedDocument(await asyncio.to_thread(document, chosen))
-        return _fresh(self._written[name].for_origin(origin), "application/json", headers)
+        if name not in self._rendered:
+            dialects = [dialect for dialect in self._dialects.values() if name in {"", dialect.name}]
+            self._rendered[name] = RenderedDocument(await asyncio.to_thread(document, dialects))
+        return _conditional(self._rendered[name].for_origin(origin), "application/json", headers)
 
 
-def _fresh(body: bytes, media_type: str, asked: Headers, *more: tuple[str, str]) -> Response:
-    """``body``, or that the caller has it already. It may be kept, and has to be asked about: an upgrade changes it."""
+def _conditional(body: bytes, media_type: str, request_headers: Headers, *extra: tuple[str, str]) -> Response:
+    """``body`` with an ``ETag``, or status 304. Caches must revalidate it, because an upgrade changes it."""
     tag = f'"{sha256(body).hexdigest()[:32]}"'
-    headers = (("ETag", tag), ("Cache-Control", "no-cache"), _SAFE, *more)
-    known = {one.strip().removeprefix("W/") for one in asked.get("if-none-match", "").split(",")}
-    if tag in known:
+    headers = (("ETag", tag), ("Cache-Control", "no-cache"), _SAFE, *extra)
+    cached = {entry.strip().removeprefix("W/") for entry in request_headers.get("if-none-match", "").split(",")}
+    if tag in cached:
         return Response(status=304, media_type="", headers=headers)
     return Response(body=body, media_type=media_type, headers=headers)
 

@@ -54,7 +54,7 @@ _REQUEST_LINE = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]{1,32}) ([^\x00-\x20\x7f]+) 
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection."""
+    """The server side of one HTTP/1 connection."""
 
     app: Any
     cycle: Any  # ``None`` before the first request
@@ -69,10 +69,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._pipelined_bytes = 0
         """How many buffered bytes count as pipelined."""
         self._scanned = 0
+        """Buffered bytes already searched for the end of a head."""
         self._body_remaining = 0
         """Bytes of the body still expected, by ``Content-Length``; 0 for a chunked body, whose end the parser finds."""
         self._deferred: tuple[bytes, int] | None = None
-        """Data of a chunked body, and the offset from which to parse it in a later pass of the event loop."""
+        """Data of a chunked body, and the offset at which to resume parsing in a later iteration of the event loop."""
         self._in_body = False
         """The request's head is complete and its body is not."""
         self._tail = b""
@@ -251,7 +252,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._request_line = None
         self._has_request_line = False
         self.headers = []
-        self._connections.unverify(self)
+        self._connections.mark_unverified(self)
         if self._timer is None:
             self._set_timer(self._limits.head_timeout_s, self.transport.close)
 
@@ -343,7 +344,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _mark_verified(self) -> None:
-        self._connections.verify(self)
+        self._connections.mark_verified(self)
 
     def _new_cycle(self, version: str, *, keep_alive: bool) -> ResponseCycle:
         return ResponseCycle(

@@ -1,4 +1,4 @@
-"""Files into a knowledge base."""
+"""Ingests files into a knowledge base."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from palaver.knowledge.protocol import PreparedDocument, PrepareDocument
 from palaver.knowledge.repository import KnowledgeRepository
 
 Known = Mapping[tuple[str, str], bytes]
-"""What the base has already: (folder, source) to digest."""
+"""The documents already in the base: (folder, source) to digest."""
 
 MAX_NAME = 200
 AHEAD = 2
-"""Files that are read while another one is being stored."""
+"""Number of files to read ahead while another one is being stored."""
 
 
 class IndexedDocument(Value, frozen=True, kw_only=True):
@@ -43,22 +43,21 @@ async def ingest(
     prune: bool = False,
     lost: bool = False,
 ) -> IngestReport:
-    """Put the files and folders ``paths`` into the base called ``name``, which is made when there is none.
+    """Read the files and folders ``paths`` into the base called ``name``, created if missing.
 
-    A document that is there already is left alone when its file has not changed, and replaced at once when it has. A
-    folder that was moved is the folder it was. With ``prune``, documents that came from one of the folders earlier and
-    are no longer in it are removed; with ``lost``, also those whose folder is no longer there. May be cancelled at any
-    point: what was reported is stored. Raises ``Invalid(field="name")`` for a name that is blank or too long, and what
-    the store raises.
+    A document whose file has not changed is skipped, a changed one is replaced. A moved folder is recognized. With
+    ``prune``, documents that no longer exist in the folders they came from are removed; with ``lost``, also those whose
+    folder no longer exists. Can be cancelled at any point: files reported as done are stored. Raises
+    ``Invalid(field="name")`` for a name that is blank or too long, and errors of the store.
     """
     name = _checked(name)
-    found, roots = await asyncio.to_thread(_survey, paths)
+    files, roots = await asyncio.to_thread(_survey, paths)
     base = await repository.get_or_create(app, name)
-    known = await _known(repository, app, base, found)
+    known = await _known(repository, app, base, files)
     names: dict[FileOutcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
     skipped: list[SkippedFile] = []
     passages = 0
-    async with _readers() as readers, aclosing(_prepared(readers, found, known)) as results:
+    async with _readers() as readers, aclosing(_prepared(readers, files, known)) as results:
         async for result in results:
             match result:
                 case SkippedFile():
@@ -73,10 +72,10 @@ async def ingest(
             if progress is not None:
                 done = sum(map(len, names.values()))
                 reason = result.reason if isinstance(result, SkippedFile) else ""
-                progress(IngestProgress(done=done, total=len(found), name=source, outcome=outcome, reason=reason))
+                progress(IngestProgress(done=done, total=len(files), name=source, outcome=outcome, reason=reason))
     if passages:
         await repository.merge_index()
-    removed = await repository.delete_documents(app, base, _removed(known, found, roots, lost=lost)) if prune else ()
+    removed = await repository.delete_documents(app, base, _removed(known, files, roots, lost=lost)) if prune else ()
     return IngestReport(
         base=base,
         added=tuple(names["added"]),
@@ -100,12 +99,12 @@ async def _readers() -> AsyncGenerator[ReaderPool]:
 async def _prepare(
     readers: ReaderPool, source: DocumentSource, known: Known
 ) -> IndexedDocument | DocumentSource | SkippedFile:
-    """Read, split and index one file; ``source`` itself where ``known`` has it just so."""
+    """Read, split and index one file. Returns ``source`` itself if the file is unchanged."""
     raw = await asyncio.to_thread(load, source)
     if isinstance(raw, SkippedFile):
         return raw
-    now = digest(source, raw)
-    if known.get(source.key) == now:
+    current = digest(source, raw)
+    if known.get(source.key) == current:
         return source
 
     async def job() -> PrepareDocument:
@@ -115,9 +114,9 @@ async def _prepare(
         prepared = await readers.read((0, 0), job)
         assert isinstance(prepared, PreparedDocument)
     except UnreadableDocument as unreadable:
-        kept = "; the text it had before stays" if source.key in known else ""
-        return SkippedFile(name=source.name, reason=f"{unreadable.reason}{kept}", root=source.root)
-    return IndexedDocument(source=source, digest=now, prepared=prepared)
+        note = "; the text it had before stays" if source.key in known else ""
+        return SkippedFile(name=source.name, reason=f"{unreadable.reason}{note}", root=source.root)
+    return IndexedDocument(source=source, digest=current, prepared=prepared)
 
 
 def _checked(name: str) -> str:
@@ -130,15 +129,15 @@ def _checked(name: str) -> str:
 
 
 def _survey(paths: Sequence[Path]) -> tuple[list[DocumentSource | SkippedFile], frozenset[str]]:
-    """The files, and the folders that were given."""
+    """All files below ``paths``, and the folders among ``paths``."""
     return list(walk(paths)), frozenset(clean(str(path.resolve())) for path in paths if path.is_dir())
 
 
 async def _prepared(
-    readers: ReaderPool, found: Iterable[DocumentSource | SkippedFile], known: Known
+    readers: ReaderPool, files: Iterable[DocumentSource | SkippedFile], known: Known
 ) -> AsyncGenerator[IndexedDocument | DocumentSource | SkippedFile, None]:
-    """What ``prepare`` makes of ``found``, in its order. Works a little ahead of who reads."""
-    rest = iter(found)
+    """Yield the prepared files in order, reading ``AHEAD`` files in advance."""
+    rest = iter(files)
     waiting: deque[asyncio.Task[IndexedDocument | DocumentSource | SkippedFile] | SkippedFile] = deque()
     try:
         while True:
@@ -184,33 +183,33 @@ def _outcome(result: IndexedDocument | DocumentSource | SkippedFile, known: Know
             return source.name, "replaced" if source.key in known else "added"
 
 
-# Folders that moved, files that are gone ---------------------------------------------------------------------------
+# Moved folders, deleted files --------------------------------------------------------------------------------------
 
 
 async def _known(
-    repository: KnowledgeRepository, app: int, base: int, found: Sequence[DocumentSource | SkippedFile]
+    repository: KnowledgeRepository, app: int, base: int, files: Sequence[DocumentSource | SkippedFile]
 ) -> Known:
-    """What the base has, after the documents of folders that were moved are known by where those are now."""
+    """The documents of the base, after updating the folders of those that were moved."""
     known = await repository.get_digests(app, base)
-    moves = await asyncio.to_thread(_moves, known, [one for one in found if isinstance(one, DocumentSource)])
+    moves = await asyncio.to_thread(_moves, known, [one for one in files if isinstance(one, DocumentSource)])
     for old, new, sources in moves:
         await repository.move_documents(app, base, sources, old, new)
     return await repository.get_digests(app, base) if moves else known
 
 
-def _moves(known: Known, found: Sequence[DocumentSource]) -> list[tuple[str, str, list[str]]]:
-    """(old folder, new folder, sources). A folder was moved when it is no longer there and another one has at least
-    one of its files unchanged. Files that were once added without their folder are found by their name alone."""
-    here: dict[str, dict[str, DocumentSource]] = {}
-    for source in found:
-        here.setdefault(source.root, {})[source.name] = source
+def _moves(known: Known, files: Sequence[DocumentSource]) -> list[tuple[str, str, list[str]]]:
+    """(old folder, new folder, sources) of every move. A folder was moved if it no longer exists and another one has at
+    least one of its files unchanged. Files that were added without a folder are matched by name alone."""
+    by_root: dict[str, dict[str, DocumentSource]] = {}
+    for source in files:
+        by_root.setdefault(source.root, {})[source.name] = source
     moves: list[tuple[str, str, list[str]]] = []
     taken = set(known)
-    for old in sorted({root for root, _ in known if root not in here and _is_lost(root)}):
-        for new, files in here.items():
+    for old in sorted({root for root, _ in known if root not in by_root and _is_lost(root)}):
+        for new, by_name in by_root.items():
             sources = [name for root, name in known if root == old and (new, name) not in taken]
-            common = [name for name in sources if name in files]
-            if old and not any(_is_same(files[name], known[old, name]) for name in common):
+            common = [name for name in sources if name in by_name]
+            if old and not any(_is_same(by_name[name], known[old, name]) for name in common):
                 continue
             moving = sources if old else common
             if moving:
@@ -231,16 +230,16 @@ def _is_same(source: DocumentSource, earlier: bytes) -> bool:
 
 
 def _removed(
-    known: Known, found: Sequence[DocumentSource | SkippedFile], roots: frozenset[str], *, lost: bool
+    known: Known, files: Sequence[DocumentSource | SkippedFile], roots: frozenset[str], *, lost: bool
 ) -> list[tuple[str, str]]:
-    """The documents that came from ``roots`` and are not among ``found``, nor below a folder that nobody could read;
-    with ``lost``, also those of folders that are no longer there."""
-    there = {(one.root, one.name) for one in found}
-    shut = tuple((one.root, one.name) for one in found if isinstance(one, SkippedFile) and one.folder)
+    """The documents to remove: those from ``roots`` that are not among ``files`` nor below an unreadable folder, and
+    with ``lost``, those of folders that no longer exist."""
+    existing = {(one.root, one.name) for one in files}
+    unreadable = tuple((one.root, one.name) for one in files if isinstance(one, SkippedFile) and one.folder)
     return [
         (root, source)
         for root, source in known
-        if (root in roots and (root, source) not in there and not _is_below(root, source, shut))
+        if (root in roots and (root, source) not in existing and not _is_below(root, source, unreadable))
         or (lost and root not in roots and _is_lost(root))
     ]
 

@@ -1,11 +1,11 @@
-"""The one door for reading documents: processes of their own, few, confined, and replaced when they exceed a limit.
+"""Reads documents in separate processes: few, confined, and replaced when they exceed a limit.
 
-Reading is work on a caller's text, so it never happens on the event loop nor in its threads. A process starts when
-there is something to read and ends when there has been nothing for a while. One that takes too long, needs too much
-memory or breaks is killed, which costs that one document; the next gets a new process.
+Documents are untrusted input, so they are never read on the event loop or in its threads. A process starts on demand
+and exits when it has been idle for a while. One that takes too long, needs too much memory or breaks is killed, which
+affects only that document; the next one gets a new process.
 
-Whoever wants a document read waits for a turn first, and brings the bytes only then: what waits holds no memory.
-Turns go round the applications, and within one round its end users, so nobody's documents hold up somebody else's.
+A document waits for its turn before its bytes are loaded, so waiting documents use no memory. Scheduling is round-robin
+over the applications and, within a round, over their end users.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from palaver.knowledge.protocol import (
 )
 
 ATTACHED = JobLimits(memory=256 * 2**20, cpu_s=5, wall_s=20, output=2**20)
-"""For files beside a message."""
+"""For attachments."""
 INGESTED = JobLimits(memory=2**30, cpu_s=60, wall_s=180, output=256 * 2**20)
-"""For files that an operator puts into a knowledge base."""
+"""For files of a knowledge base."""
 MAX_PROCESSES = 3
 QUEUE_TIMEOUT_S = 60.0
-"""How long they do."""
+"""Maximum wait for a turn, in seconds."""
 IDLE_S = 30.0
-"""After which a process without work ends."""
+"""Seconds after which an idle process is stopped."""
 ENDS_WITHIN = 5.0
-"""Seconds that a process has to be gone once it says nothing any more; then it is killed."""
+"""Seconds for a process to exit after a failed job, before it is killed."""
 COMMAND = ("-P", "-m", "palaver.knowledge.worker")
 
 log = structlog.get_logger("palaver.knowledge")
 
 
 class ReaderPool:
-    """Processes that read documents. ``each``: how many one end user's documents may keep busy."""
+    """Processes that read documents. ``each``: maximum number of processes for one end user."""
 
     def __init__(self, limits: JobLimits = ATTACHED, *, processes: int = MAX_PROCESSES, each: int = 1) -> None:
         self._limits = limits
@@ -60,43 +60,43 @@ class ReaderPool:
         self._closed = False
 
     async def read(self, owner: Owner, job: Callable[[], Awaitable[Job]]) -> JobResult:
-        """The answer to ``job``, which is asked for when it is its turn. Raises ``UnreadableDocument``, and what it
-        raises."""
+        """The result of a job; ``job`` is called when it is its turn. Raises ``UnreadableDocument``, and errors of
+        ``job``."""
         async with self._turn(owner):
             try:
                 async with asyncio.timeout(self._limits.wall_s):
-                    answer = await self._ask(await job())
+                    result = await self._run(await job())
             except TimeoutError:
                 raise UnreadableDocument(f"reading it takes too long (more than {self._limits.wall_s:g} s)") from None
-        if isinstance(answer, JobRefused):
-            raise UnreadableDocument(answer.reason)
-        return answer
+        if isinstance(result, JobRefused):
+            raise UnreadableDocument(result.reason)
+        return result
 
     @asynccontextmanager
     async def _turn(self, owner: Owner) -> AsyncGenerator[None]:
         try:
             async with self._turns.slot(owner, QUEUE_TIMEOUT_S):
                 yield
-        except QueueTimeout as none:
-            if none.full:
+        except QueueTimeout as timeout:
+            if timeout.full:
                 raise UnreadableDocument("too many other documents are waiting to be read; try again later") from None
             raise UnreadableDocument("other documents kept the server busy; try again later") from None
 
-    async def _ask(self, job: Job) -> JobResult:
+    async def _run(self, job: Job) -> JobResult:
         if self._closed:
             raise UnreadableDocument("the server is stopping")
         process = await self._ready()
-        answer = None
+        result = None
         try:
-            answer = await process.ask(job)
+            result = await process.run(job)
         finally:
-            if answer is None:  # nobody knows what it is doing
+            if result is None:  # its state is unknown
                 process.kill()
-        if answer is None:
+        if result is None:
             raise UnreadableDocument(self._cause(*await process.end()))
         self._idle.append(process)
         process.rest(IDLE_S)
-        return answer
+        return result
 
     async def _ready(self) -> _Process:
         while self._idle:
@@ -105,13 +105,13 @@ class ReaderPool:
                 return process
         process = await _Process.start(self._limits)
         self._all.add(process)
-        process.when_gone(lambda: self._all.discard(process))
+        process.on_exit(lambda: self._all.discard(process))
         if self._closed:
             process.kill()
         return process
 
     def _cause(self, status: int, words: str) -> str:
-        """Why a process ended, for whoever wanted the document read."""
+        """Why a process exited, as a reason for the user."""
         if status == OUT_OF_MEMORY:
             return "reading it takes too much memory"
         if status == -signal.SIGPROF:
@@ -120,7 +120,7 @@ class ReaderPool:
         return "it is broken in a way that ends its reader"
 
     async def close(self) -> None:
-        """End every process, whatever it is doing."""
+        """Kill every process."""
         self._closed = True
         for process in self._all:
             process.kill()
@@ -128,7 +128,7 @@ class ReaderPool:
 
 
 class _Process:
-    """One process, which reads one document at a time."""
+    """A process that reads one document at a time."""
 
     def __init__(self, process: Process, output: int) -> None:
         assert process.stdin is not None
@@ -154,33 +154,33 @@ class _Process:
                 stdout=PIPE,
                 stderr=PIPE,
                 limit=2**20,
-                start_new_session=True,  # a terminal's Ctrl-C is for the server, which then ends them
+                start_new_session=True,  # Ctrl-C must reach only the server, which then stops them
             )
         except OSError as error:  # the system is out of processes, descriptors or memory
             log.warning("no reader could be started", detail=str(error))
             raise UnreadableDocument("nothing can be read at the moment; try again later") from error
         return _Process(process, limits.output)
 
-    async def ask(self, job: Job) -> JobResult | None:
-        """``None``: it ended over the document."""
+    async def run(self, job: Job) -> JobResult | None:
+        """The result of a job, or ``None`` if the process has exited or is about to."""
         with suppress(OSError, asyncio.IncompleteReadError):
             self._in.write(encode_frame(job))
             await self._in.drain()
             size = int.from_bytes(await self._out.readexactly(LENGTH), "big")
             if size <= self._output:
                 return decode_result(await self._out.readexactly(size))
-        # It is about to end. To send a signal collects the exit status of a process that has just ended, and asyncio,
-        # which waits for it as well, then has none to tell: so it is not sent at once.
+        # It is about to exit. Sending a signal to a process that has just exited would collect its exit status, which
+        # asyncio then could not report: so wait first.
         with suppress(TimeoutError):
             await asyncio.wait_for(self.end(), ENDS_WITHIN)
         return None
 
     def rest(self, seconds: float) -> None:
-        """End after that time, unless it is woken before."""
+        """Kill it after that time, unless ``wake`` is called before."""
         self._alarm = asyncio.get_running_loop().call_later(seconds, self.kill)
 
     def wake(self) -> bool:
-        """Whether it can go on."""
+        """Cancel ``rest``. Returns whether the process can be used again."""
         if self._alarm is not None:
             self._alarm.cancel()
         return not self._killed and self._process.returncode is None
@@ -191,11 +191,11 @@ class _Process:
         with suppress(ProcessLookupError):
             self._process.kill()
 
-    def when_gone(self, then: Callable[[], None]) -> None:
+    def on_exit(self, then: Callable[[], None]) -> None:
         self._end.add_done_callback(lambda _: then())
 
     async def end(self) -> tuple[int, str]:
-        """Its exit status and its last words, when it is gone."""
+        """Wait until it has exited. Returns its exit status and the last line of standard error."""
         return await asyncio.shield(self._end)
 
     async def _watch(self) -> tuple[int, str]:

@@ -1,7 +1,7 @@
-"""Blocks to passages: what one search result shows.
+"""Splits blocks into passages, the units of search results.
 
-A passage never crosses a heading unless the sections are tiny, and never cuts a paragraph, a piece of code or a
-table that fits. What does not fit is cut between sentences (Chinese ones too) or lines.
+A passage never crosses a heading unless the sections are tiny, and never splits a paragraph, code block or table that
+fits. Larger ones are split between sentences (also Chinese ones) or lines.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from palaver.core.types import Value
 from palaver.knowledge.blocks import LARGE, Block
 
 TINY_CHARACTERS = 200
-"""Bytes (so a Chinese character weighs three times a Latin one, as it says about as much more) below which sections
-side by side are put together."""
+"""Adjacent sections below this size are joined. In bytes: a Chinese character counts, and says, as much as three Latin
+ones."""
 STUB_CHARACTERS = 60
-"""Bytes below which a section is put together with any section beside it."""
+"""A section below this size, in bytes, is joined with any adjacent one."""
 TARGET_CHARACTERS = 800
-"""Characters that sections put together have at most, so that a hit still tells where to look."""
+"""Maximum characters of joined sections, so that a hit is still specific."""
 MAX_HEADING = 200
-"""Characters of a heading; a longer one is a paragraph that somebody marked up wrongly."""
+"""Maximum characters of a heading; a longer one is treated as a paragraph."""
 SEPARATOR = " › "
 
 _CLOSING = "\"'”’」』）)\\]"
@@ -37,12 +37,12 @@ _BORDERS = tuple(
         r"\s+",
     )
 )
-"""Where prose may be cut, the better places first: paragraphs, items, sentences, lines, clauses, words."""
+"""Where to split prose, in order of preference: paragraphs, items, sentences, lines, clauses, words."""
 
 
 class PassageDraft(Value, frozen=True, kw_only=True):
-    """A passage to be. ``heading`` is its path of headings, without the document's title; ``inner`` the headings that
-    stand in its text, because sections were put together."""
+    """A passage. ``heading`` is its path of headings without the document's title; ``inner`` has the headings in its
+    text, where sections were joined."""
 
     text: str
     heading: str = ""
@@ -51,7 +51,7 @@ class PassageDraft(Value, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Section:
-    """What stands between two headings, cut to size. ``path`` are the headings around it."""
+    """The text between two headings, split to size. ``path`` has the enclosing headings."""
 
     path: tuple[str, ...]
     level: int = 0
@@ -60,7 +60,7 @@ class _Section:
 
 @dataclass(slots=True)
 class _Group:
-    """Sections that may become one passage: all of them directly below ``path``, or at it."""
+    """Sections to join into one passage, all at ``path`` or directly below it."""
 
     path: tuple[str, ...]
     text: str
@@ -68,7 +68,7 @@ class _Group:
 
 
 def split(title: str, blocks: Sequence[Block]) -> list[PassageDraft]:
-    """The passages of a document called ``title``, in its order."""
+    """The passages of a document with that title, in order."""
     group: _Group | None = None
     pieces: list[PassageDraft] = []
     for section in _without_empty(_sections(title, blocks)):
@@ -104,7 +104,7 @@ def _sections(title: str, blocks: Iterable[Block]) -> Iterator[_Section]:
         yield section
         while open_headings and open_headings[-1][0] >= block.level:
             open_headings.pop()
-        if not (first and block.text == title):  # the title is shown anyway
+        if not (first and block.text == title):  # the title is stored separately
             open_headings.append((block.level, block.text))
         first = False
         section = _Section(path=tuple(name for _, name in open_headings), level=block.level)
@@ -112,22 +112,22 @@ def _sections(title: str, blocks: Iterable[Block]) -> Iterator[_Section]:
 
 
 def _without_empty(sections: Iterable[_Section]) -> Iterator[_Section]:
-    """All but those that only introduce the next one, whose path names them, and those with no words at all."""
-    held: _Section | None = None
+    """Omit empty sections, unless nothing else contains their heading."""
+    pending: _Section | None = None
     for section in sections:
-        if held is not None and section.path[: len(held.path)] != held.path:
-            yield held
-        held = None
+        if pending is not None and section.path[: len(pending.path)] != pending.path:
+            yield pending
+        pending = None
         if section.texts:
             yield section
         elif section.path:
-            held = section
-    if held is not None:
-        yield held
+            pending = section
+    if pending is not None:
+        yield pending
 
 
 def _join(group: _Group, section: _Section, page: str) -> _Group | None:
-    """``group`` with ``section`` in it, where they are small and close enough in the tree of headings."""
+    """Add ``section`` to ``group`` if both are small and close in the tree of headings, else return ``None``."""
     shared = _shared(group.path, section.path)
     smaller, larger = sorted((len(group.text.encode()), len(page.encode())))
     if (smaller >= STUB_CHARACTERS and larger >= TINY_CHARACTERS) or max(len(group.path), len(section.path)) > len(
@@ -160,7 +160,7 @@ def _shared(one: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
 
 
 def _pages(texts: Sequence[str]) -> list[str]:
-    """``texts`` put together to as few passages as may be, of about the same size."""
+    """Join ``texts`` into as few passages as possible, of similar size."""
     total = sum(map(len, texts)) + 2 * len(texts)
     target = total / math.ceil(total / LARGE) if total else LARGE
     pages: list[list[str]] = []
@@ -180,7 +180,7 @@ def _pages(texts: Sequence[str]) -> list[str]:
 
 
 def _announces(text: str) -> bool:
-    """Whether ``text`` belongs to what follows it, like "Run this:"."""
+    """Whether ``text`` introduces the next text, like "Run this:"."""
     return len(text) < TINY_CHARACTERS and text.endswith((":", "："))
 
 
@@ -202,7 +202,7 @@ def _cut_prose(text: str, border: int) -> list[str]:
         return [text]
     if border == len(_BORDERS):
         return _hard(text, LARGE)
-    ends = [found.end() for found in _BORDERS[border].finditer(text)]
+    ends = [match.end() for match in _BORDERS[border].finditer(text)]
     parts = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if start < end]
     return _gather(parts, LARGE, lambda part, _: _cut_prose(part, border + 1))
 
@@ -212,7 +212,7 @@ def _hard(text: str, size: int) -> list[str]:
 
 
 def _gather(parts: Sequence[str], size: int, smaller: Callable[[str, int], list[str]]) -> list[str]:
-    """``parts`` put together to pieces of about the same size, none above ``size``; ``smaller`` cuts those that are."""
+    """Join ``parts`` into pieces of similar size, none above ``size``; ``smaller`` splits parts above it."""
     total = sum(map(len, parts))
     target = total / math.ceil(total / size) if total else size
     gathered: list[list[str]] = []

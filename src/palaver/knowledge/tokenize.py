@@ -1,9 +1,9 @@
-"""Text to lexemes: which words a passage is found by, and which words a question asks for. Pure.
+"""Text to lexemes, for indexing passages and for queries. Pure.
 
-Every text is folded (NFKC, case, accents) and read as tokens of two kinds. Chinese, Japanese and Korean have no
-spaces to go by: a run of n characters gives its n characters and its n - 1 pairs, so every word of two characters is
+Every text is folded (NFKC, case, accents) and split into tokens of two kinds. Chinese, Japanese and Korean are written
+without spaces: a run of n characters yields its n characters and its n - 1 pairs, so every word of two characters is
 found without a dictionary. Everything else is words; one with signs inside (``openai:gpt-4o``, ``max_body_bytes``,
-``maxBodyBytes``) gives its pieces and the whole with the signs left out, so that any spelling of it finds any other.
+``maxBodyBytes``) yields its pieces and the whole without the signs, so that every spelling of it finds every other.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from palaver.core.stopwords import CHINESE, ENGLISH, PARTICLES, STRONG_PARTICLES
 from palaver.core.types import Value, clean
 
 INDEX_VERSION = 1
-"""To be raised with every change of what is read, split or indexed: documents are then indexed anew when re-added."""
+"""Increment it whenever reading, splitting or indexing changes: documents added again are then indexed again."""
 
 Label = Literal["A", "B", "C", "D"]
-"""What a word stands in: A title, B heading, C the file's name, D text. PostgreSQL's four weights."""
+"""The part that contains a word: A title, B heading, C the file's name, D text. PostgreSQL's four weights."""
 
 MAX_LEXEME = 120
-"""Characters of a lexeme; PostgreSQL takes 2,046 bytes. Longer words are cut, in texts and questions alike."""
+"""Maximum characters of a lexeme (PostgreSQL: 2,046 bytes). Longer words are truncated, in texts and questions."""
 MAX_POSITION = 16_383
 MAX_POSITIONS = 255
 MAX_INDEX = 900_000
-"""Bytes of a tsvector's words and places; PostgreSQL takes 1 MB."""
-MAX_ASKED = 64
-"""Distinct lexemes of a question."""
+"""Maximum bytes of a tsvector's words and positions (PostgreSQL: 1 MB)."""
+MAX_QUERY_LEXEMES = 64
+"""Maximum distinct lexemes of a question."""
 MAX_QUESTION = 8_000
-"""Characters of a question that are looked at: half from its beginning, half from its end."""
-KEPT = 40
-"""Characters of a word that is remembered with what it is found by, so that what is remembered has a limit."""
+"""Maximum characters of a question that are used: half from its beginning, half from its end."""
+MAX_CACHED = 40
+"""Maximum characters of a word that is cached, which limits the size of the cache."""
 MAX_PIECES = 8
-"""Pieces that a word with signs inside may have to be found as a whole too; an address of a web page has more."""
+"""Maximum pieces of a word with signs inside that is also indexed as a whole; URLs have more."""
 
 _PAIRED = (
     "\u1100-\u11ff\u3005\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3100-\u318f\u31a0-\u31bf\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"
 )
-"""Han, kana, bopomofo, Hangul: what is written without spaces, or inflected so that pairs serve it better."""
+"""Han, kana, bopomofo, Hangul: scripts without spaces, or with inflections for which pairs work better."""
 _LETTER = rf"[^\W_{_PAIRED}]"
 _TOKEN = re.compile(
     rf"(?P<run>[{_PAIRED}](?:[ \t]*\n[ \t]*(?=[{_PAIRED}])|[{_PAIRED}])*)"
@@ -55,7 +55,7 @@ _BREAK = re.compile(r"[ \t]*\n[ \t]*")
 _JOINTS = re.compile(r"[:/@\\]+")
 _SIGNS = re.compile(r"[-_.]+")
 _SPELLED = re.compile(r"(?<!\d)[-_.:/@\\]+|[-_.:/@\\]+(?!\d)")
-"""Signs that make no difference. Between digits they do: 3.11 is not 311."""
+"""Signs to ignore, except between digits: 3.11 is not 311."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ACCENTS = dict.fromkeys(range(0x300, 0x370))
 _HUMPS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
@@ -68,21 +68,20 @@ class _Stemmer(Protocol):
 
 
 class PassageIndex(Value, frozen=True, kw_only=True):
-    """What a passage is found by. ``literal`` is a ``tsvector`` as PostgreSQL reads it; ``length`` counts the words
-    of label D, a pair of characters counting as one."""
+    """The index of a passage. ``literal`` is a ``tsvector`` literal; ``length`` is the number of words with label D,
+    where every character of a run counts as one."""
 
     literal: str
     length: int
 
 
 class QueryLexeme(Value, frozen=True, kw_only=True):
-    """A lexeme that a question asks for. How much it matters: ``weight`` (0 to 1) where it is found, ``missed`` where
-    nothing at all is indexed under it.
+    """A lexeme of a question. ``weight`` (0 to 1) is its weight if the index contains it, ``missed`` if it does not.
 
-    A word that is not there takes two or three pairs with it, the ones across its borders too, so a pair is missed
-    half, and so is a piece of a word. ``beside`` are the places (in the question's list) of two other lexemes that
-    cover the same characters. When something is indexed under both of those, this one was no word at all: the pair
-    across the border of two words, or one spelling of several. It is then not missed.
+    An unknown word adds two or three unknown pairs, including those across its borders, so a pair counts half when
+    missed; so does a piece of a word. ``beside`` has the positions (in the question's list) of two other lexemes that
+    cover the same characters. If the index contains both of them, this lexeme is not a word but a pair across the
+    border of two words, or one of several spellings; it then does not count as missed.
     """
 
     lexeme: str
@@ -92,14 +91,14 @@ class QueryLexeme(Value, frozen=True, kw_only=True):
 
 
 class _Word(Value, frozen=True, kw_only=True):
-    """A word and what it is found by: ``pieces`` one after the other, ``wholes`` each spanning pieces from … to."""
+    """The lexemes of a word: consecutive ``pieces``, and ``wholes``, each with the first and last piece it spans."""
 
     pieces: tuple[str, ...]
     wholes: tuple[tuple[str, int, int], ...] = ()
 
 
 def index(parts: Iterable[tuple[str, Label]]) -> PassageIndex:
-    """The words of ``parts``, each with where it stands."""
+    """Index the texts ``parts``, each with its label."""
     places: dict[str, list[str]] = {}
     position = 0
     length = 0
@@ -109,26 +108,26 @@ def index(parts: Iterable[tuple[str, Label]]) -> PassageIndex:
             position += 1
             length += label == "D"
             for lexeme in lexemes:
-                found = places.setdefault(lexeme, [])
-                if len(found) < MAX_POSITIONS and position <= MAX_POSITION:
-                    found.append(f"{position}{mark}")
+                positions = places.setdefault(lexeme, [])
+                if len(positions) < MAX_POSITIONS and position <= MAX_POSITION:
+                    positions.append(f"{position}{mark}")
     return PassageIndex(literal=_literal(places), length=length)
 
 
 def _literal(places: dict[str, list[str]]) -> str:
     written: list[str] = []
     room = MAX_INDEX
-    for lexeme, found in places.items():
-        room -= len(lexeme.encode()) + 2 * len(found) + 4
+    for lexeme, positions in places.items():
+        room -= len(lexeme.encode()) + 2 * len(positions) + 4
         if room < 0:
             break
         quoted = lexeme.replace("\\", "\\\\").replace("'", "''")
-        written.append(f"'{quoted}':{','.join(found)}" if found else f"'{quoted}'")
+        written.append(f"'{quoted}':{','.join(positions)}" if positions else f"'{quoted}'")
     return " ".join(written)
 
 
 def _stations(text: str) -> Iterator[list[str]]:
-    """The lexemes at each place of ``text``."""
+    """The lexemes at each position of ``text``."""
     for token in tokenize(text):
         if isinstance(token, str):
             for place, character in enumerate(token):
@@ -144,19 +143,19 @@ def _stations(text: str) -> Iterator[list[str]]:
 def tokenize(text: str) -> Iterator[str | _Word]:
     """Runs of characters without spaces as ``str``, words as ``_Word``, in the order of ``text``."""
     text = unicodedata.normalize("NFKC", clean(text))
-    for found in _TOKEN.finditer(_THOUSANDS.sub("", text)):
-        if found.lastgroup == "run":
-            yield _BREAK.sub("", found.group())
+    for match in _TOKEN.finditer(_THOUSANDS.sub("", text)):
+        if match.lastgroup == "run":
+            yield _BREAK.sub("", match.group())
         else:
-            yield _word(found.group())
+            yield _word(match.group())
 
 
 def _word(written: str) -> _Word:
-    return _kept_word(written) if len(written) <= KEPT else _new_word(written)
+    return _cached_word(written) if len(written) <= MAX_CACHED else _new_word(written)
 
 
 @lru_cache(maxsize=65_536)
-def _kept_word(written: str) -> _Word:
+def _cached_word(written: str) -> _Word:
     return _new_word(written)
 
 
@@ -179,7 +178,7 @@ def _new_word(written: str) -> _Word:
 
 
 def _humps(word: str) -> list[str]:
-    """``maxBodyBytes`` in pieces. A name like GitHub or JavaScript is one word, or "java" would find it."""
+    """Split ``maxBodyBytes``. A name like GitHub or JavaScript stays whole: "java" must not find it."""
     humps = _HUMPS.findall(word)
     if "".join(humps) != word or len(humps) < (2 if word[:1].islower() else 3) or min(map(len, humps)) < 2:
         return [word]
@@ -196,14 +195,14 @@ def _fold(word: str) -> str:
 
 
 def _stem(word: str) -> str:
-    # A stemmer has state and documents are read in threads, so each word gets its own: it is made in no time.
+    # Stemmers have state and are not thread-safe; creating one per word costs next to nothing.
     english = cast("_Stemmer", cast("Any", snowballstemmer).stemmer("english"))
     return english.stemWord(word[:MAX_LEXEME]).strip("'") or word[:MAX_LEXEME]
 
 
 def query_lexemes(question: str) -> list[QueryLexeme]:
-    """The lexemes to look for, at most ``MAX_ASKED``. Words that are in every question ("how", 怎么) are left out,
-    unless one of them is the whole question."""
+    """The lexemes to search for, at most ``MAX_QUERY_LEXEMES``. Stop words ("how", 怎么) are omitted, unless one is
+    the whole question."""
     if len(question) > MAX_QUESTION:
         question = f"{question[: MAX_QUESTION // 2]}\n{question[-MAX_QUESTION // 2 :]}"
     tokens = list(tokenize(question))
@@ -219,7 +218,7 @@ def query_lexemes(question: str) -> list[QueryLexeme]:
 
 
 class _Question:
-    """Collects a question's lexemes, each once, in their order."""
+    """Collects the distinct lexemes of a question in order."""
 
     def __init__(self) -> None:
         self.weights: dict[str, float] = {}
@@ -227,7 +226,7 @@ class _Question:
         self._parts: set[str] = set()
 
     def run(self, run: str) -> None:
-        """Characters: the pairs of what lies between stop words."""
+        """Add a run of characters: the pairs between stop words."""
         for segment in _STOPS.split(run):
             if len(segment) == 1 and (segment == run or segment not in PARTICLES):
                 self.weights.setdefault(segment, 1 if segment == run else 0.5)
@@ -238,7 +237,7 @@ class _Question:
                 self._beside.setdefault(pair, (before, after))
 
     def word(self, word: _Word) -> None:
-        """A word: its wholes count full, its pieces half as much."""
+        """Add a word: its wholes with full weight, its pieces with half."""
         for piece in word.pieces:
             if piece not in _ENGLISH_STEMS:
                 self.weights.setdefault(piece, 0.5 if word.wholes else 1)
@@ -249,7 +248,7 @@ class _Question:
             self._beside.setdefault(whole, (word.pieces[first], word.pieces[last]))
 
     def verbatim(self, token: str | _Word) -> None:
-        """A question of one stop word: somebody looks for just that."""
+        """Add a stop word that is the whole question."""
         if isinstance(token, str) and token not in CHINESE:
             return
         lexemes = (
@@ -258,13 +257,13 @@ class _Question:
         self.weights.update(dict.fromkeys(lexemes, 1))
 
     def lexemes(self) -> list[QueryLexeme]:
-        """The first and the last of many: long questions say at one of their ends what they want."""
-        kept = list(self.weights)
-        if len(kept) > MAX_ASKED:
-            kept = [*kept[: MAX_ASKED // 2], *kept[-MAX_ASKED // 2 :]]
-        places = {lexeme: place for place, lexeme in enumerate(kept)}
+        """The lexemes; if there are too many, the first and the last: the point of a long question is at one end."""
+        selected = list(self.weights)
+        if len(selected) > MAX_QUERY_LEXEMES:
+            selected = [*selected[: MAX_QUERY_LEXEMES // 2], *selected[-MAX_QUERY_LEXEMES // 2 :]]
+        places = {lexeme: place for place, lexeme in enumerate(selected)}
         result: list[QueryLexeme] = []
-        for lexeme in kept:
+        for lexeme in selected:
             before, after = self._beside.get(lexeme, ("", ""))
             beside = (places[before], places[after]) if before in places and after in places else None
             weight = self.weights[lexeme]

@@ -1,4 +1,4 @@
-"""HTML to blocks: what a reader of the page sees, without scripts, styles and navigation."""
+"""HTML to blocks: the visible text, without scripts, styles and navigation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from palaver.knowledge.blocks import Block, heading, prose
 from palaver.knowledge.tags import check
 
 MAX_DEPTH = 512
-"""Elements inside each other; browsers stop at as many."""
+"""Maximum nesting of elements, the same as in browsers."""
 
 _UNSEEN = frozenset(
     (
@@ -28,26 +28,26 @@ address article aside blockquote body center dd details div dl dt fieldset figca
 html legend li main p section summary table tbody td tfoot th thead tr caption
 """
 _APART = frozenset(_BLOCKS.split())
-"""What begins on a line of its own."""
+"""Elements that start a new line."""
 _ANCHORS = frozenset(("", "#", "¶", "§", "🔗", "[src]"))
-"""Links that generators of documentation put into headings."""
+"""Texts of links that documentation generators put into headings."""
 _LONGEST_ANCHOR = max(map(len, _ANCHORS))
 _LAYOUT = frozenset((*_HEADINGS, "table", "pre", "ul", "ol", "blockquote"))
-"""A table with one of these in it, or with two paragraphs in a row, does not hold data, it holds the page."""
+"""A table that contains one of these, or two paragraphs in one row, is used for layout, not for data."""
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _SPACES = re.compile(r" {2,}")
 _LINE_SPACE = re.compile(r" *\n *")
 
 
 def read(html: str) -> tuple[str, list[Block]]:
-    """The page's title and its blocks; of ``<main>`` alone where there is one. Raises ``UnreadableDocument``."""
+    """The page's title and its blocks, those of ``<main>`` if there is one. Raises ``UnreadableDocument``."""
     check(html)
     try:
         page = LexborHTMLParser(html)
-    except SelectolaxError as error:  # there is no HTML that is wrong, so there is no memory
+    except SelectolaxError as error:  # any HTML can be parsed, so memory is exhausted
         raise MemoryError from error
-    found = page.css_first("head > title") or page.css_first("title")
-    title = " ".join(found.text().split()) if found is not None else ""
+    element = page.css_first("head > title") or page.css_first("title")
+    title = " ".join(element.text().split()) if element is not None else ""
     if page.body is None:
         return title, []
     survey = _Survey()
@@ -58,12 +58,12 @@ def read(html: str) -> tuple[str, list[Block]]:
 
 
 def fragment(html: str) -> list[Block]:
-    """The blocks of a piece of HTML, as it stands in Markdown. Raises ``UnreadableDocument``."""
+    """The blocks of HTML embedded in Markdown. Raises ``UnreadableDocument``."""
     return read(html)[1]
 
 
 def _visit(root: LexborNode, enter: Callable[[LexborNode], bool], leave: Callable[[LexborNode], None]) -> None:
-    """Call ``enter`` for every node that is seen, in order, and ``leave`` after what is in it, if it said so."""
+    """Call ``enter`` for every visible node in order and, if that returns True, ``leave`` after its content."""
     todo: list[tuple[LexborNode, bool]] = [(root, False)]
     depth = 0
     while todo:
@@ -87,13 +87,13 @@ def _is_unseen(node: LexborNode) -> bool:
 
 
 class _Survey:
-    """What must be known of a page before it is read."""
+    """Finds layout tables and main elements, before the page is read."""
 
     def __init__(self) -> None:
         self.layouts: set[int] = set()
-        """The tables that hold the page, by ``mem_id``."""
+        """The layout tables, by ``mem_id``."""
         self.mains: list[LexborNode] = []
-        """The elements that say they are the main one, and are not empty."""
+        """The main elements that are not empty."""
         self._tables: list[int] = []
         self._open_mains: list[tuple[LexborNode, bool]] = []
 
@@ -141,7 +141,7 @@ class _Reading:
         self._blocks: list[Block] = []
         self._said: list[str] = []
         self._lists: list[int | None] = []
-        """Of every list around: the next item's number, or ``None``."""
+        """The number of the next item of every enclosing list; ``None`` if it is unordered."""
         self._bullet = ""
         self._items: list[str] = []
         self._rows: list[list[str]] | None = None
@@ -153,7 +153,7 @@ class _Reading:
         return self._blocks
 
     def enter(self, node: LexborNode) -> bool:
-        """Whether to go on into the node."""
+        """Whether to visit the node's content."""
         if node.is_text_node:
             self._said.append(_SPACE.sub(" ", node.text_content or ""))
             return False
@@ -229,8 +229,8 @@ class _Reading:
         return text
 
     def _flush(self) -> None:
-        """End the paragraph, heading or item that is being read."""
-        if self._rows is not None:  # a cell ends with its own tag, whatever is in it
+        """End the current paragraph, heading or item."""
+        if self._rows is not None:  # a cell ends with its own tag only
             self._said.append(" ")
             return
         text = self._taken()
@@ -268,7 +268,7 @@ class _Reading:
 
 
 def _is_anchor(link: LexborNode) -> bool:
-    """Whether nothing stands in ``link`` but what generators put there."""
+    """Whether ``link`` is an anchor from a documentation generator."""
     text = ""
     for node in link.traverse(include_text=True):
         if node.is_text_node:

@@ -1,8 +1,7 @@
-"""The process that reads documents: ``python -m palaver.knowledge.worker MEMORY CPU_SECONDS OUTPUT PARENT``.
+"""A process that reads documents: ``python -m palaver.knowledge.worker MEMORY CPU_SECONDS OUTPUT PARENT``.
 
-Frames come on standard input and go out on standard output, one answer for each job. The process has no more memory
-than it is told, no more processor time for a job, and no life of its own: it ends with its standard input, and where
-the system can do that, with its parent.
+It receives jobs as frames on standard input and returns one result each on standard output. Its memory and the CPU time
+per job are limited. It exits at the end of its standard input and, on Linux, with its parent.
 """
 
 from __future__ import annotations
@@ -36,36 +35,36 @@ from palaver.knowledge.split import PassageDraft, split
 from palaver.knowledge.tokenize import Label, index
 
 NICE = 5
-"""Whoever waits for an answer comes before whoever waits for a document."""
+"""Answering has priority over reading documents."""
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     memory, cpu_s, output, parent = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     _confine(memory, parent)
-    gc.disable()  # to look for circles while a document is read would take ever longer as it grows
+    gc.disable()  # its cost would grow with the size of the document
     try:
         while (job := _receive(sys.stdin.buffer)) is not None:
-            # The clock counts processor time and ends the process even where C code holds the interpreter.
+            # The timer counts CPU time and ends the process even while C code holds the interpreter.
             signal.setitimer(signal.ITIMER_PROF, cpu_s)
-            frame = _answered(job, output)
+            frame = _run_to_frame(job, output)
             signal.setitimer(signal.ITIMER_PROF, 0)
             sys.stdout.buffer.write(frame)
             sys.stdout.buffer.flush()
-            del job, frame  # or the next document would find this one in its way
+            del job, frame  # free the memory before the next document
             gc.collect()
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
 
 
 def _confine(memory: int, parent: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to a whole group of processes; the parent says when it is time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # may be sent to the process group; the parent decides when to stop
     os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before that
+        if os.getppid() != parent:  # the parent has already died
             os._exit(0)
 
 
@@ -76,7 +75,7 @@ def _receive(stream: BinaryIO) -> Job | None:
     return decode_job(body) if body and len(body) == size else None
 
 
-def _answered(job: Job, output: int) -> bytes:
+def _run_to_frame(job: Job, output: int) -> bytes:
     try:
         frame = encode_frame(run_job(job))
     except UnreadableDocument as unreadable:
@@ -100,7 +99,7 @@ def run_job(job: Job) -> JobResult:
 
 
 def extract_text(content: bytes, limit: int, *, html: bool) -> ExtractedText:
-    """HTML as its words, any other text as it is written, in whatever encoding."""
+    """The visible text of HTML, or plain text in any encoding."""
     text = parse("page.html", "html", content).text if html else decode(content)
     if text is None:
         raise UnreadableDocument("it is neither text nor a picture")

@@ -125,19 +125,19 @@ def _head_and_tail(question: str) -> str:
 
 
 def _query_words(question: str) -> list[QueryWord]:
-    """The words of ``question`` that say what it is about, each once."""
-    found: dict[tuple[str, ...], QueryWord] = {}
+    """The distinct content words of ``question``."""
+    by_parts: dict[tuple[str, ...], QueryWord] = {}
     for word in _WORD.findall(_HAN_RUN.sub(" ", question.lower().replace("’", "'"))):
         if word not in ENGLISH and (len(word) > 1 or word.isdigit()):
-            # Without its last letter a longer word also meets its plural, or its singular.
+            # A longer word without its last letter also matches its plural or singular.
             parts = (word[:-1] if len(word) > 4 else word,)
-            found.setdefault(parts, QueryWord(parts=parts))
+            by_parts.setdefault(parts, QueryWord(parts=parts))
     for run in _HAN_RUN.findall(question):
         for segment in _segments(run):
             if len(segment) > 1:
                 parts = tuple(segment[at : at + 2] for at in range(len(segment) - 1))
-                found.setdefault(parts, QueryWord(parts=parts, count=len(segment) // 2))
-    words = list(found.values())
+                by_parts.setdefault(parts, QueryWord(parts=parts, count=len(segment) // 2))
+    words = list(by_parts.values())
     return words if len(words) <= WORDS else [*words[: WORDS // 2], *words[-WORDS // 2 :]]
 
 
@@ -188,10 +188,10 @@ async def choose(question: str, passages: Sequence[Passage]) -> tuple[list[tuple
 
 
 def _distinctive(words: list[QueryWord], present: Sequence[Sequence[QueryWord]]) -> list[QueryWord]:
-    """Those of ``words`` that tell one passage from another; all of them if none does."""
+    """The words that distinguish passages; all words if none does."""
     if len(present) < MANY:
         return words
-    counts = Counter(word.parts for found in present for word in found)
+    counts = Counter(word.parts for passage_words in present for word in passage_words)
     rare = [word for word in words if 2 * counts[word.parts] <= len(present)]
     return rare if any(counts[word.parts] for word in rare) else words
 

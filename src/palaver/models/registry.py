@@ -120,7 +120,7 @@ class ModelRegistry:
             return None
         model, name = self._resolve(spec, self._main_openai)
         if not isinstance(model, OpenAIModel):
-            raise _wrong(f"{spec!r} neither paints nor speaks: write openai:NAME")
+            raise _wrong(f"{spec!r} is neither an image nor a speech model: write openai:NAME")
         if self._media is None:
             self._media = OpenAIMedia(self._session, base_url=self._base_url or OPENAI_BASE_URL, api_key=self._api_key)
         return self._media, name

@@ -95,7 +95,7 @@ class Request:
     now: float
     trace: str
     base_url: str = ""
-    """``https://host`` as used by the caller."""
+    """The public base URL of this server: the configured one, otherwise ``https://host`` as used by the caller."""
     upload: Upload | None = None
     """The body of a route with ``upload=True``."""
     language: str = "en-US"

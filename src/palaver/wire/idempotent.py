@@ -16,14 +16,14 @@ Subject = Conversation | StoredFile | None
 
 
 async def answer_once(
-    room: Services,
-    who: Principal,
-    claim: IdempotencyKey | None,
+    services: Services,
+    principal: Principal,
+    key: IdempotencyKey | None,
     work: Callable[[], Awaitable[tuple[Response, Subject]]],
 ) -> Response:
     """The response of ``work``, or a byte-for-byte replay of an earlier equal call's; waits for an equal call in
     progress. An error that ``work`` raises releases the key. Raises ``Conflict`` for a different request."""
-    if claim is None:
+    if key is None:
         response, _ = await work()
         return response
 
@@ -38,6 +38,6 @@ async def answer_once(
             file=subject.id if isinstance(subject, StoredFile) else None,
         )
 
-    stored, replayed = await room.idempotency.run_once(who, claim, stored_response)
+    stored, replayed = await services.idempotency.run_once(principal, key, stored_response)
     headers = (*stored.headers, REPLAYED) if replayed else stored.headers
     return Response(status=stored.status, body=stored.body, media_type=stored.media_type, headers=headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any
@@ -71,9 +72,10 @@ async def _encode_lazily(
     separators = _separators()
     for piece in _separated(items, separators):
         yield piece
-    async for messages in rest:
-        for piece in _separated(_converted(messages, convert), separators):
-            yield piece
+    async with aclosing(rest):
+        async for messages in rest:
+            for piece in _separated(_converted(messages, convert), separators):
+                yield piece
 
 
 def _converted(messages: Iterable[Message], convert: Callable[[Message], Any | None]) -> Iterator[Any]:
@@ -91,9 +93,10 @@ def _separated(items: Iterable[Any], separators: Iterator[bytes]) -> Iterator[by
 
 async def _array(head: bytes, pieces: AsyncGenerator[bytes, None], tail: bytes) -> AsyncGenerator[bytes, None]:
     opening = head + b"["
-    async for piece in pieces:
-        yield opening + piece
-        opening = b""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            yield opening + piece
+            opening = b""
     yield opening + b"]" + tail
 
 

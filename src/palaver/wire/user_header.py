@@ -1,4 +1,4 @@
-"""Headers that name the end user of a call: ``X-User-ID``, and vendor-specific ones."""
+"""Headers that name the end user of a request: ``X-User-ID``, and vendor-specific ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ USER_HEADER = KeySetting(
 """For dialects whose credentials are tied to one end user."""
 
 
-def user_header(call: Request, header: str = USER) -> str | None:
+def user_header(request: Request, header: str = USER) -> str | None:
     """The end user named by the header, as raw UTF-8 (sent by curl) or percent-encoded (the only form that fetch
     accepts); ``None`` if it is missing or blank. Other encodings are rejected, because guessing might map two names to
     one. Raises ``Invalid`` with the header as its field."""
-    value = unquote_to_bytes(call.headers.get(header, "").encode("latin-1"))
+    value = unquote_to_bytes(request.headers.get(header, "").encode("latin-1"))
     try:
         name = clean(value.decode())
     except UnicodeDecodeError as error:

@@ -1,12 +1,21 @@
-"""What the contract of all dialects has to know of this one."""
+"""What the tests of all dialects have to know of this one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
+from dialects.native import client as native
+from dialects.native import id_fields
 from dialects.native.client import Frame, frames
-from support.contract import ContractAdapter, Form, Heard
+from requests import PreparedRequest
+from support.contract import ContractAdapter, Form, Heard, RequestBuilder
+from support.dialect_clients import USER, DialectClient
+from support.http_clients import Ask
+from support.live_server import Served
+from support.stream_forms import QUESTION, StreamForm
 
+from palaver.core.types import Agent, ApiKey
 from palaver.dialects.native.responses import (
     AnswerResponse,
     ConversationRef,
@@ -60,6 +69,47 @@ def _said(frame: Frame, kind: str) -> Heard:
             return Heard()
 
 
+def _stream(served: Served, agent: Agent) -> Ask:
+    body = {"agent": agent.uid.hex, "content": QUESTION}
+    return native.Caller(served, user=USER).request("POST", "messages", body, headers=native.EVENTS)
+
+
+def _client(served: Served, agent: Agent) -> DialectClient:
+    caller = native.Caller(served, user=USER)
+
+    def listed() -> list[str]:
+        return [
+            str(UUID(one["uid"]))
+            for one in native.good(caller.get("conversations", f"agent={agent.id}&limit=100"))["conversations"]
+        ]
+
+    def rename(conversation: str, title: str) -> None:
+        native.good(caller.ask("PUT", f"conversations/{conversation}/title", {"title": title}))
+
+    def delete(conversation: str) -> None:
+        assert caller.ask("DELETE", f"conversations/{conversation}").status == 204
+
+    return DialectClient(
+        start=lambda: str(UUID(caller.begin(agent)["conversation"]["uid"])),
+        send=lambda conversation, text: caller.say(conversation, text)["answer"]["text"],
+        list_messages=lambda conversation: [one["text"] for one in caller.messages(conversation)],
+        list_conversations=listed,
+        get_title=lambda conversation: native.good(caller.get(f"conversations/{conversation}"))["title"],
+        rename=rename,
+        delete=delete,
+        is_gone=lambda conversation: caller.get(f"conversations/{conversation}").status == 404,
+    )
+
+
+def _sign(key: ApiKey, _request: PreparedRequest) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key.secret}", "X-User-ID": USER}
+
+
+def _requests(served: Served, user: str, agents: Sequence[str], _key: ApiKey | None) -> RequestBuilder:
+    caller = native.Caller(served, user=user, agents=list(agents))
+    return lambda route, path, query, body: caller.request(route.method, path, body, query=query)
+
+
 ADAPTER = ContractAdapter(
     forms=(
         Form(name="a message sent", encoder=lambda: NativeEncoder(0, _SENT), read=_read),
@@ -72,4 +122,12 @@ ADAPTER = ContractAdapter(
         {"Authorization": "Basic eDp5"},
         {"X-User-ID": "ann"},
     ),
+    streams=(StreamForm(name="native", ask=_stream),),
+    id_fields=id_fields.FIELDS,
+    exempt_id_fields=id_fields.EXEMPT,
+    not_ids=id_fields.NOT_IDS,
+    client=_client,
+    key_settings=lambda _: {},
+    sign=_sign,
+    requests=_requests,
 )

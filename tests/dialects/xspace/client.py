@@ -1,4 +1,4 @@
-"""Asking as callers do: requests as they write them, answers as they read them."""
+"""A client: requests as callers write them, responses as they read them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(
     now: float = NOW,
     origin: str = "http://test",
 ) -> Request:
-    """A request as http hands it to the dialect."""
+    """A request as the HTTP layer passes it to the dialect."""
     pairs = (headers or {}).items()
     raw = [(name.encode("latin-1"), value if isinstance(value, bytes) else value.encode()) for name, value in pairs]
     return Request(
@@ -60,72 +60,72 @@ def chat_path(conversation: int | str) -> str:
 
 
 def enveloped(answer: Answer) -> dict[str, Any]:
-    """The envelope, its constant parts checked."""
+    """The envelope, after checking its constant parts."""
     assert answer.status == 200
     assert answer.header("Content-Type") == "application/json"
-    said = answer.json()
-    assert list(said) == MEMBERS
-    assert said["displayCode"] == said["code"]
-    assert said["success"] == (said["code"] == "0000")
-    assert re.fullmatch(r"[1-9]\d{2,5}\d{13}", said["tid"])
-    assert abs(int(said["tid"][-13:]) - time.time() * 1000) < 60_000
-    return said
+    envelope = answer.json()
+    assert list(envelope) == MEMBERS
+    assert envelope["displayCode"] == envelope["code"]
+    assert envelope["success"] == (envelope["code"] == "0000")
+    assert re.fullmatch(r"[1-9]\d{2,5}\d{13}", envelope["tid"])
+    assert abs(int(envelope["tid"][-13:]) - time.time() * 1000) < 60_000
+    return envelope
 
 
 def data(answer: Answer) -> Any:
-    """What a call that went well answers."""
-    said = enveloped(answer)
-    assert (said["code"], said["message"]) == ("0000", "success"), said
-    return said["data"]
+    """The data of a success response."""
+    envelope = enveloped(answer)
+    assert (envelope["code"], envelope["message"]) == ("0000", "success"), envelope
+    return envelope["data"]
 
 
 def done(answer: Answer) -> None:
-    """A call that went well and has nothing to tell."""
-    said = enveloped(answer)
-    assert (said["code"], said["message"], said["data"]) == ("0000", "成功", None)
+    """Checks a success response without data."""
+    envelope = enveloped(answer)
+    assert (envelope["code"], envelope["message"], envelope["data"]) == ("0000", "成功", None)
 
 
 def refused(answer: Answer, code: str, message: str) -> None:
-    said = enveloped(answer)
-    assert (said["code"], said["message"], said["data"]) == (code, message, None)
+    envelope = enveloped(answer)
+    assert (envelope["code"], envelope["message"], envelope["data"]) == (code, message, None)
 
 
 def frames(body: bytes) -> list[Event]:
-    """The events of a stream, each with its five members in order."""
+    """The events of a stream, after checking their form."""
     assert body.endswith(b"\n\n")
-    found: list[Event] = []
+    run_events: list[Event] = []
     for block in body.decode("ascii").split("\n\n")[:-1]:
         assert block.startswith("data:{")
         assert "\n" not in block
         event = json.loads(block.removeprefix("data:"))
         assert list(event) == ["requestId", "eventType", "error", "data", "completed"]
-        found.append(event)
-    return found
+        run_events.append(event)
+    return run_events
 
 
 def events(answer: Answer) -> list[Event]:
-    """The events of an answer, heartbeats left out, in the one order they may have."""
+    """The events of a response without heartbeats, after checking their order."""
     assert answer.status == 200
     assert answer.header("Content-Type") == "text/event-stream;charset=UTF-8", answer.body.decode()
     assert answer.complete
-    found = frames(answer.body)
-    beats = [event for event in found if event["eventType"] == "HEART_BEAT"]
+    all_events = frames(answer.body)
+    beats = [event for event in all_events if event["eventType"] == "HEART_BEAT"]
     assert all(event["data"] is None and not event["completed"] for event in beats)
-    said = [event for event in found if event["eventType"] != "HEART_BEAT"]
-    assert [event["eventType"] for event in found[-2:]] == ["MESSAGE", "FINAL_RESULT"]
-    assert [event["completed"] for event in found] == [False] * (len(found) - 1) + [True]
-    ends = [event["data"]["finished"] for event in said if event["eventType"] == "MESSAGE"]
+    run_events = [event for event in all_events if event["eventType"] != "HEART_BEAT"]
+    assert [event["eventType"] for event in all_events[-2:]] == ["MESSAGE", "FINAL_RESULT"]
+    assert [event["completed"] for event in all_events] == [False] * (len(all_events) - 1) + [True]
+    ends = [event["data"]["finished"] for event in run_events if event["eventType"] == "MESSAGE"]
     assert ends == [False] * (len(ends) - 1) + [True]
-    return said
+    return run_events
 
 
-def joined(said: list[Event], kind: str = "CHAT") -> str:
-    messages = [event["data"] for event in said if event["eventType"] == "MESSAGE"]
+def joined(run_events: list[Event], kind: str = "CHAT") -> str:
+    messages = [event["data"] for event in run_events if event["eventType"] == "MESSAGE"]
     return "".join(message["text"] for message in messages if message["type"] == kind)
 
 
 class Caller:
-    """Somebody with a key. ``auth`` is sent as ``Authorization`` unless it is ``None``."""
+    """A client with a key. ``auth`` is sent as ``Authorization`` unless it is ``None``."""
 
     def __init__(self, served: Served, key: ApiKey | None = None, **settings: Any) -> None:
         self.served = served
@@ -141,12 +141,12 @@ class Caller:
         headers: Mapping[str, str | bytes] | None = None,
         query: str = "",
     ) -> Ask:
-        given: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        all_headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
         if self.auth is not None:
-            given["Authorization"] = self.auth
-        given.update(headers or {})
-        said = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return Ask(method=method, path=path, query=query, headers=list(given.items()), body=said)
+            all_headers["Authorization"] = self.auth
+        all_headers.update(headers or {})
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return Ask(method=method, path=path, query=query, headers=list(all_headers.items()), body=content)
 
     def post(
         self,
@@ -175,7 +175,7 @@ class Caller:
         return self.post(chat_path(conversation), {"message": message, **more})
 
     def begin(self, conversation: int | str, message: str = "hi") -> Exchange:
-        """One message, whose answer is read bit by bit."""
+        """Send a message; its answer is read event by event."""
         return self.served.exchange(self.request("POST", chat_path(conversation), {"message": message}))
 
     def stop(self, conversation: int | str) -> Answer:

@@ -1,4 +1,4 @@
-"""Whose key it is: the header in all its spellings, and what becomes of the caller."""
+"""Authentication: the forms of the header, and the resulting principal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def key(*, enabled: bool = True, **settings: Any) -> ApiKey:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "header",
     [
         f"Bearer {K}",
         K,
@@ -38,24 +38,24 @@ def key(*, enabled: bool = True, **settings: Any) -> ApiKey:
     ],
 )
 @shows(requirements.bearer_key, requirements.schemes)
-def test_a_key_is_found_behind_any_scheme_or_none(given: str) -> None:
-    asked = call({"Authorization": given})
-    assert claim(asked).secret == K
-    assert verify(asked, key()).user == "default"
+def test_a_key_is_found_behind_any_scheme_or_none(header: str) -> None:
+    request = call({"Authorization": header})
+    assert claim(request).secret == K
+    assert verify(request, key()).user == "default"
 
 
-@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer ", "x", "Bearer x", f"Token {K}", "AK-1", f"x{K}"])
-@shows(requirements.not_a_key)
-def test_what_does_not_begin_as_a_key_counts_as_none(given: str | None) -> None:
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "x", "Bearer x", f"Token {K}", "AK-1", f"x{K}"])
+@shows(requirements.key_prefixes)
+def test_a_value_without_the_key_prefix_counts_as_no_key(header: str | None) -> None:
     with pytest.raises(Unauthenticated) as caught:
-        claim(call({} if given is None else {"Authorization": given}))
+        claim(call({} if header is None else {"Authorization": header}))
     assert caught.value.reason == "missing"
 
 
-@shows(requirements.not_a_key, requirements.schemes)
+@shows(requirements.key_prefixes, requirements.schemes)
 def test_what_follows_the_prefix_is_opaque() -> None:
-    for given in ("ck-1", "ak-xxxxeyJhbGciOiJIUzI1NiJ9", "ak-é"):
-        assert claim(call({"Authorization": f"Bearer {given}".encode("latin-1")})).secret == given
+    for secret in ("ck-1", "ak-xxxxeyJhbGciOiJIUzI1NiJ9", "ak-é"):
+        assert claim(call({"Authorization": f"Bearer {secret}".encode("latin-1")})).secret == secret
 
 
 @shows(requirements.new_keys)
@@ -66,27 +66,27 @@ def test_a_new_key_has_the_documented_form() -> None:
 
 @shows(requirements.key_states, requirements.expire_setting)
 def test_a_key_is_unknown_disabled_wrong_or_expired() -> None:
-    asked = call({"Authorization": K})
+    request = call({"Authorization": K})
     cases: list[tuple[ApiKey | None, str]] = [
         (None, "unknown"),
         (key(enabled=False), "disabled"),
         (key(enabled=False, expire="2000-01-01T00:00:00Z"), "disabled"),
         (key(expire="2026-04-13T13:07:53Z"), "expired"),
     ]
-    for found, reason in cases:
+    for stored, reason in cases:
         with pytest.raises(Unauthenticated) as caught:
-            verify(asked, found)
+            verify(request, stored)
         assert caught.value.reason == reason
     with pytest.raises(Unauthenticated):
         verify(call({"Authorization": "ak-x"}), key())
-    assert verify(asked, key(expire="2026-04-13T13:07:54Z")).key.id == "key-1"
+    assert verify(request, key(expire="2026-04-13T13:07:54Z")).key.id == "key-1"
     assert round(NOW) == 1_776_085_674
 
 
-@shows(requirements.expire_setting, requirements.kinds)
-def test_settings_are_read_as_the_command_line_gives_them() -> None:
-    given = {"kind": "agent", "agent": 7, "expire": "2026-12-31T00:00:00Z", "rpd": 5, "act_for_users": True}
-    assert read_settings(given, DIALECT.settings) == {**given, "agent": "7"}
+@shows(requirements.expire_setting, requirements.key_kinds)
+def test_settings_are_parsed() -> None:
+    settings = {"kind": "agent", "agent": 7, "expire": "2026-12-31T00:00:00Z", "rpd": 5, "act_for_users": True}
+    assert read_settings(settings, DIALECT.settings) == {**settings, "agent": "7"}
     wrong = [
         ("kind", "x"),
         ("expire", "2026-12-31"),
@@ -114,17 +114,17 @@ def test_settings_are_read_as_the_command_line_gives_them() -> None:
     ],
 )
 @shows(requirements.act_for_users)
-def test_a_key_that_may_acts_for_the_user_that_is_named(headers: dict[str, str], user: str | None) -> None:
-    asked = call({"Authorization": K, **headers})
+def test_act_for_users_enables_the_user_headers(headers: dict[str, str], user: str | None) -> None:
+    request = call({"Authorization": K, **headers})
     may, may_not = key(act_for_users=True, default_user="me"), key(default_user="me")
-    assert verify(asked, may).user == user
-    assert verify(asked, may_not).user == "me"
-    assert user_number(asked, may_not) is None
-    assert user_number(asked, may) == (7 if "nuwax-user-id" in headers else None)
+    assert verify(request, may).user == user
+    assert verify(request, may_not).user == "me"
+    assert user_number(request, may_not) is None
+    assert user_number(request, may) == (7 if "nuwax-user-id" in headers else None)
 
 
 @shows(requirements.act_for_users)
-def test_a_user_that_is_no_number_or_too_long_is_refused() -> None:
+def test_invalid_user_headers_are_rejected() -> None:
     for headers in ({"nuwax-user-id": "x"}, {"nuwax-user-uid": "x" * 256}):
         with pytest.raises(Invalid):
             verify(call({"Authorization": K, **headers}), key(act_for_users=True))
@@ -132,7 +132,7 @@ def test_a_user_that_is_no_number_or_too_long_is_refused() -> None:
 
 @shows(requirements.users_are_utf8)
 @pytest.mark.parametrize("header", ["nuwax-user-uid", "X-User-ID"])
-def test_a_user_whose_name_is_not_utf_8_is_refused(served: Served, header: str) -> None:
+def test_a_user_name_that_is_not_utf_8_is_rejected(served: Served, header: str) -> None:
     caller = Caller(served, act_for_users=True, user_header=True)
     answer = caller.get("/api/v1/chat/conversation/1", headers={header: "%FF"})
     refused(answer, "4000", f"{header} is not UTF-8")
@@ -142,7 +142,7 @@ def test_a_user_whose_name_is_not_utf_8_is_refused(served: Served, header: str) 
 
 
 @shows(requirements.key_states, requirements.languages, requirements.status_200)
-def test_x9_the_refusals_of_a_key_in_both_languages(served: Served) -> None:
+def test_x9_key_errors_in_both_languages(served: Served) -> None:
     caller = Caller(served)
     disabled = served.key("xspace")
     served.sql("UPDATE credential SET enabled = false WHERE id = $1", disabled.id)
@@ -165,21 +165,21 @@ def test_x9_the_refusals_of_a_key_in_both_languages(served: Served) -> None:
 
 
 @shows(requirements.languages)
-def test_who_says_nothing_reads_the_language_of_the_server() -> None:
+def test_the_default_language_is_the_servers() -> None:
     for headers, message in (({}, "缺少 API Key"), ({"Accept-Language": "en"}, "Missing API Key.")):
         reply = DIALECT.refuse(Unauthenticated(reason="missing"), replace(call(headers), language="zh-CN"), None)
         assert json.loads(reply.body)["message"] == message
 
 
-@shows(requirements.act_for_users, requirements.users_of_keys)
-def test_conversations_belong_to_the_user_that_the_call_is_for(served: Served) -> None:
+@shows(requirements.act_for_users, requirements.conversation_owners)
+def test_conversations_belong_to_the_end_user_of_the_request(served: Served) -> None:
     agent = served.agent("yes")
     caller = Caller(served, act_for_users=True)
     ann = {"nuwax-user-uid": "ann"}
-    made = data(caller.post("/api/v1/chat/conversation/add", {"agentId": agent.id}, headers=ann))
-    path = f"/api/v1/chat/conversation/{made}"
+    conversation = data(caller.post("/api/v1/chat/conversation/add", {"agentId": agent.id}, headers=ann))
+    path = f"/api/v1/chat/conversation/{conversation}"
     number = data(caller.get(path, headers=ann))["userId"]
-    assert data(caller.get(path, headers={"nuwax-user-id": str(number)}))["id"] == made
+    assert data(caller.get(path, headers={"nuwax-user-id": str(number)}))["id"] == conversation
     refused(caller.get(path), "0001", "Invalid conversationId")
     refused(caller.get(path, headers={"nuwax-user-uid": "bob"}), "0001", "Invalid conversationId")
     refused(caller.get(path, headers={"nuwax-user-id": "999999"}), "4000", "User does not exist.")

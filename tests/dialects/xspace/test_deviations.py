@@ -1,4 +1,4 @@
-"""What a client's author would notice."""
+"""Deviations that a client's author may notice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from palaver.core.types import ToolCall
 from palaver.dialects.xspace import requirements
 
 
-@shows(requirements.refused_in_an_envelope)
-def test_a_route_that_streams_refuses_in_an_envelope(served: Served) -> None:
+@shows(requirements.errors_in_envelopes)
+def test_streaming_routes_report_errors_in_envelopes(served: Served) -> None:
     caller = Caller(served, rpm=3)
     path = chat_path(caller.add(served.agent("x")))
     wants_a_stream = {"Accept": "text/event-stream"}
@@ -26,14 +26,14 @@ def test_a_route_that_streams_refuses_in_an_envelope(served: Served) -> None:
 
 
 @shows(requirements.types_of_steps)
-def test_a_step_has_no_target_and_one_of_two_types() -> None:
+def test_a_step_has_a_null_target_and_one_of_two_types() -> None:
     calls = [ToolCall(call_id=name, name=name, arguments={}) for name in (SEARCH_TOOL, "weather")]
     steps = [frames(write)[0]["data"] for call in calls for write in encode(PartAdded(part=call))]
     assert [(step["targetId"], step["type"]) for step in steps] == [(None, "Knowledge"), (None, "ToolCall")]
 
 
 @shows(requirements.several_ranges)
-def test_several_ranges_in_one_header_are_not_heeded(caller: Caller) -> None:
+def test_several_ranges_in_one_header_are_ignored(caller: Caller) -> None:
     path = f"/api/f/{data(send(caller, b'0123456789'))['key']}"
     answer = caller.get(path, headers={"Range": "bytes=0-1,4-5"})
     assert (answer.status, answer.body, answer.header("Content-Range")) == (200, b"0123456789", None)

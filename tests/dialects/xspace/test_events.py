@@ -1,4 +1,4 @@
-"""The encoder alone, byte by byte."""
+"""Encoding events, byte by byte."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from urllib.parse import unquote
 from uuid import UUID
 
-from dialects.xspace.client import TRACE, call, frames
+import msgspec
+from dialects.xspace.client import MEMBERS, TRACE, call, frames
 from hypothesis import given
 from hypothesis import strategies as st
 from support.requirements import shows
@@ -17,8 +18,8 @@ from palaver.core.problems import Internal, Upstream
 from palaver.core.turn import SEARCH_TOOL
 from palaver.core.types import AnyPart, File, RunEnded, Status, Text, Thinking, ToolCall, ToolResult, Usage
 from palaver.dialects.xspace import requirements
-from palaver.dialects.xspace.errors import envelope, tid
-from palaver.dialects.xspace.stream import XSpaceEncoder, refusal
+from palaver.dialects.xspace.envelope import done_envelope, trace_id
+from palaver.dialects.xspace.stream import XSpaceEncoder, rejection
 from palaver.dialects.xspace.tool_steps import finished_steps, text_with_steps
 
 RUN = UUID("5b1f0a9c-3d7e-4c21-a6b8-f0e1d2c3b4a5")
@@ -55,15 +56,15 @@ def final(text: str, *, error: str | None = None, tokens: str = '"completionToke
 
 def ended(status: Status = Status.COMPLETE, reason: str = "stop", usage: Usage | None = None) -> RunEnded:
     problem = Upstream(reason="cut") if status is Status.FAILED else None
-    given = Usage(prompt=31, completion=5) if usage is None else usage
-    return RunEnded(status=status, reason=reason, usage=given, problem=problem, at=1_776_085_642_000)
+    tokens = Usage(prompt=31, completion=5) if usage is None else usage
+    return RunEnded(status=status, reason=reason, usage=tokens, problem=problem, at=1_776_085_642_000)
 
 
 @shows(
     requirements.stream_form,
     requirements.message_members,
     requirements.final_result,
-    requirements.order,
+    requirements.event_order,
     requirements.finish_reasons,
 )
 def test_the_specifications_example_byte_by_byte() -> None:
@@ -95,7 +96,7 @@ def test_a_heartbeat_is_an_event_of_its_own() -> None:
     )
 
 
-@shows(requirements.processing)
+@shows(requirements.step_events)
 def test_a_step_byte_by_byte() -> None:
     call_, result = (
         ToolCall(call_id="e1", name="Search", arguments={"q": "weather"}, at=1_776_085_640_000),
@@ -112,14 +113,15 @@ def test_a_step_byte_by_byte() -> None:
     )
     (event,) = frames(over)
     assert event["data"]["status"] == "FINISHED"
-    said = event["data"]["result"]
-    assert (said["success"], said["error"], said["data"], said["endTime"]) == (True, None, "sun", 1_776_085_641_000)
-    assert (said["executeId"], said["input"]) == ("e1", {"q": "weather"})
-    assert finished_steps((call_, result)) == [event["data"]]
+    finished = event["data"]["result"]
+    assert (finished["success"], finished["error"], finished["data"]) == (True, None, "sun")
+    assert finished["endTime"] == 1_776_085_641_000
+    assert (finished["executeId"], finished["input"]) == ("e1", {"q": "weather"})
+    assert msgspec.to_builtins(finished_steps((call_, result))) == [event["data"]]
 
 
-@shows(requirements.processing)
-def test_steps_never_share_an_id_and_a_failed_one_says_so() -> None:
+@shows(requirements.step_events)
+def test_steps_have_unique_ids_and_a_failed_one_has_an_error() -> None:
     parts = [
         ToolCall(call_id="e", name="knowledge_search", arguments={}, at=1),
         ToolResult(call_id="e", name="knowledge_search", content="", data=[1], at=2),
@@ -140,7 +142,7 @@ def test_steps_never_share_an_id_and_a_failed_one_says_so() -> None:
 
 
 @shows(requirements.failed_run, requirements.reason_of_failures)
-def test_a_failure_says_why_where_nothing_was_said() -> None:
+def test_a_failure_without_text_contains_the_reason() -> None:
     for status in (Status.FAILED, Status.INTERRUPTED):
         fence = f"```\\n{SORRY}\\n```"
         assert encode(PartStarted(part=Thinking()), TextDelta(text="x"), ended(status))[1:] == [
@@ -163,10 +165,10 @@ def test_a_stop_is_a_success_with_the_text_so_far() -> None:
     assert encode(ended(Status.STOPPED, usage=Usage())) == [message("", finish="CANCEL"), final("", tokens=nothing)]
 
 
-@shows(requirements.refused_before)
-def test_a_refusal_is_two_events() -> None:
-    first, second = frames(b"".join(refusal("为什么")))
-    assert all(event.isascii() for event in refusal("为什么"))
+@shows(requirements.rejected_messages)
+def test_a_rejection_is_two_events() -> None:
+    first, second = frames(b"".join(rejection("为什么")))
+    assert all(event.isascii() for event in rejection("为什么"))
     assert [first["requestId"], second["requestId"]] == [None, None]
     assert (first["data"]["id"], first["data"]["text"], first["data"]["finishReason"]) == (None, "为什么", "ERROR")
     assert first["data"]["finished"]
@@ -179,15 +181,15 @@ def test_a_refusal_is_two_events() -> None:
 
 @shows(requirements.tid_form, requirements.envelope_members)
 def test_a_tid_is_a_number_below_a_million_and_the_time() -> None:
-    asked = call()
-    assert tid(asked)[-13:] == "1776085673993"
-    assert 100 <= int(tid(asked)[:-13]) <= 999_998
-    assert int(tid(asked)[:-13]) == int(TRACE, 16) % 999_899 + 100
-    assert list(envelope(asked, "0000", "success")) == ["code", "displayCode", "message", "data", "tid", "success"]
+    request = call()
+    assert trace_id(request)[-13:] == "1776085673993"
+    assert 100 <= int(trace_id(request)[:-13]) <= 999_998
+    assert int(trace_id(request)[:-13]) == int(TRACE, 16) % 999_899 + 100
+    assert list(msgspec.to_builtins(done_envelope(request))) == MEMBERS
 
 
 @shows(requirements.failed_run)
-def test_every_failure_of_ours_reads_the_same() -> None:
+def test_internal_errors_reveal_no_details() -> None:
     problem = Internal(reason="timeout", detail="postgresql://secret")
     (_, last) = encode(RunEnded(status=Status.FAILED, reason="error", problem=problem, at=0))
     assert b"secret" not in last
@@ -196,28 +198,28 @@ def test_every_failure_of_ours_reads_the_same() -> None:
 # Histories ----------------------------------------------------------------------------------------------------------
 
 
-def drawn(text: str) -> list[dict[str, str]]:
-    """What a page draws from a history's text: markers alone in their block, read as HTML reads attributes."""
-    found: list[dict[str, str]] = []
+def rendered_markers(text: str) -> list[dict[str, str]]:
+    """The attributes of the markers in a history's text, each in a block of its own, as an HTML parser reads them."""
+    markers: list[dict[str, str]] = []
     for block in text.split("\n\n"):
         if "<markdown-custom-process" in block:
             assert re.fullmatch(
                 r"<div><markdown-custom-process( [a-zA-Z]+=\"[^\"<>]*\")+></markdown-custom-process></div>", block
             )
-            read = _Attributes()
-            read.feed(block)
-            found.append(read.found)
-    return found
+            parser = _Attributes()
+            parser.feed(block)
+            markers.append(parser.attributes)
+    return markers
 
 
 class _Attributes(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[str, str] = {}
+        self.attributes: dict[str, str] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "markdown-custom-process":
-            self.found = {name: value or "" for name, value in attrs}
+            self.attributes = {name: value or "" for name, value in attrs}
 
 
 def step(id: str, name: str, *, error: bool = False) -> list[AnyPart]:
@@ -245,14 +247,14 @@ def test_a_history_has_a_marker_at_the_place_of_each_finished_step() -> None:
         '\n\n<div><markdown-custom-process executeId="e2-3" type="ToolCall" status="FINISHED" name="twice">'
         "</markdown-custom-process></div>\n\n"
     )
-    kept = finished_steps(parts)
-    assert [one["executeid"] for one in drawn(text)] == [one["result"]["executeId"] for one in kept]
-    assert [unquote(one["name"]) for one in drawn(text)] == [one["name"] for one in kept]
+    steps = finished_steps(parts)
+    assert [one["executeid"] for one in rendered_markers(text)] == [one.result.execute_id for one in steps]
+    assert [unquote(one["name"]) for one in rendered_markers(text)] == [one.name for one in steps]
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]) | st.just("\n"), max_size=20), st.text(max_size=20))
 @shows(requirements.history_steps)
-def test_a_marker_holds_whatever_a_model_calls_its_steps(id: str, name: str) -> None:
-    (marker,), (kept,) = drawn(text_with_steps(step(id, name))), finished_steps(step(id, name))
+def test_a_marker_can_contain_any_step_name(id: str, name: str) -> None:
+    (marker,), (finished,) = rendered_markers(text_with_steps(step(id, name))), finished_steps(step(id, name))
     assert unquote(marker["name"]) == name
-    assert marker["executeid"] == kept["result"]["executeId"]
+    assert marker["executeid"] == finished.result.execute_id

@@ -1,4 +1,4 @@
-"""Files: uploaded, attached, listed, handed out."""
+"""Files: uploading, attaching, listing, downloading."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def send(
     caller: Caller, content: bytes, name: str = "a.txt", *, boundary: str = "b0", headers: dict[str, str] | None = None
 ) -> Answer:
     file = (f'; name="file"; filename="{name}"\r\nContent-Type: text/plain', content)
-    given = {"Content-Type": TYPE.replace("b0", boundary), **(headers or {})}
-    return caller.post(UPLOAD, form(file, boundary=boundary), headers=given)
+    all_headers = {"Content-Type": TYPE.replace("b0", boundary), **(headers or {})}
+    return caller.post(UPLOAD, form(file, boundary=boundary), headers=all_headers)
 
 
 @shows(requirements.upload_record, requirements.size_limit)
-def test_an_upload_is_answered_with_its_record(caller: Caller) -> None:
+def test_an_upload_returns_its_record(caller: Caller) -> None:
     content = bytes(range(256)) * 5000
     fields = (
         ('; name="file"; filename="说明.TXT"\r\nContent-Type: text/plain', content),
@@ -54,14 +54,14 @@ def test_an_upload_is_answered_with_its_record(caller: Caller) -> None:
 
 
 @shows(requirements.upload_record)
-def test_what_an_upload_does_not_say_has_its_default(caller: Caller) -> None:
+def test_optional_upload_fields_have_defaults(caller: Caller) -> None:
     record = data(caller.post(UPLOAD, form(("; name=file; filename=x", b"")), headers={"Content-Type": TYPE}))
     assert re.fullmatch(r"local/default/\d{8}/[0-9a-f]{32}", record["key"])
     assert (record["targetType"], record["targetId"], record["metadata"]) == ("Default", -1, None)
     assert (record["mimeType"], record["fileExtension"], record["size"]) == ("application/octet-stream", "", 0)
 
 
-@shows(requirements.upload_errors, requirements.size_limit, requirements.strict_forms)
+@shows(requirements.upload_errors, requirements.size_limit, requirements.strict_multipart)
 def test_an_upload_that_breaks_a_rule_is_refused(caller: Caller) -> None:
     missing = ("4000", "Required part 'file' is not present.")
     refused(caller.post(UPLOAD, {}), *missing)
@@ -76,8 +76,8 @@ def test_an_upload_that_breaks_a_rule_is_refused(caller: Caller) -> None:
         refused(caller.post(UPLOAD, form(*fields), headers={"Content-Type": TYPE}), "4000", f"Invalid value of {name}")
 
 
-@shows(requirements.creating_once, requirements.idempotency_form)
-def test_an_upload_under_one_key_is_made_once_whatever_its_boundary(caller: Caller) -> None:
+@shows(requirements.idempotent_creation, requirements.idempotency_form)
+def test_an_upload_is_idempotent_regardless_of_its_boundary(caller: Caller) -> None:
     key = {"Idempotency-Key": "file"}
     first, second = (send(caller, b"x", boundary=mark, headers=key) for mark in ("b1", "b2"))
     assert first.body == second.body
@@ -85,8 +85,8 @@ def test_an_upload_under_one_key_is_made_once_whatever_its_boundary(caller: Call
     assert send(caller, b"y", headers=key).json()["code"] == "4220"
 
 
-@shows(requirements.stored_file, requirements.users_of_keys)
-def test_a_file_is_its_owners(served: Served, caller: Caller) -> None:
+@shows(requirements.stored_file, requirements.conversation_owners)
+def test_a_file_belongs_to_its_owner(served: Served, caller: Caller) -> None:
     key = data(send(caller, b"mine"))["key"]
     path = f"/api/f/{key}"
     for stranger in (
@@ -124,15 +124,19 @@ def test_a_file_is_read_in_ranges(caller: Caller) -> None:
 
 
 @shows(requirements.conversation_files, requirements.ranges)
-def test_a_conversations_files_have_names_of_their_own(served: Served, caller: Caller) -> None:
-    made = caller.add(served.agent("ok"))
+def test_a_conversations_files_have_unique_names(served: Served, caller: Caller) -> None:
+    conversation = caller.add(served.agent("ok"))
     keys = [data(send(caller, content))["key"] for content in (b"one", b"two", b"three")]
     names = ["说 明/a.txt", "说 明/a.txt", ""]
     for key, name in zip(keys, names, strict=True):
         attachment = {"fileKey": key, "fileName": name, "mimeType": "text/plain"}
-        events(caller.post(chat_path(made), {"message": "x", "attachments": [attachment]}))
-    events(caller.post(chat_path(made), {"message": "x", "attachments": [{"fileKey": keys[0], "fileName": "again"}]}))
-    listed = data(caller.get(f"{chat_path(made)}/files"))["files"]
+        events(caller.post(chat_path(conversation), {"message": "x", "attachments": [attachment]}))
+    events(
+        caller.post(
+            chat_path(conversation), {"message": "x", "attachments": [{"fileKey": keys[0], "fileName": "again"}]}
+        )
+    )
+    listed = data(caller.get(f"{chat_path(conversation)}/files"))["files"]
     assert [one["fileId"] for one in listed] == keys
     assert list(listed[0]) == [
         *("fileId", "name", "binary", "sizeExceeded", "contents", "fileProxyUrl", "isDir", "isLink"),
@@ -144,7 +148,7 @@ def test_a_conversations_files_have_names_of_their_own(served: Served, caller: C
         assert caller.get(one["fileProxyUrl"], headers={"Range": "bytes=0-1"}).body == content[:2]
 
 
-@shows(requirements.files_elsewhere)
+@shows(requirements.external_files)
 @pytest.mark.parametrize(
     ("url", "target"),
     [
@@ -155,10 +159,11 @@ def test_a_conversations_files_have_names_of_their_own(served: Served, caller: C
         ),
     ],
 )
-def test_the_way_to_a_file_that_lies_elsewhere_is_shown(served: Served, caller: Caller, url: str, target: str) -> None:
-    made = caller.add(served.agent("ok"))
-    events(caller.post(chat_path(made), {"message": "x", "attachments": [{"fileUrl": url, "fileName": "a.png"}]}))
-    (listed,) = data(caller.get(f"{chat_path(made)}/files"))["files"]
+def test_an_external_file_is_a_redirect(served: Served, caller: Caller, url: str, target: str) -> None:
+    conversation = caller.add(served.agent("ok"))
+    attachment = {"fileUrl": url, "fileName": "a.png"}
+    events(caller.post(chat_path(conversation), {"message": "x", "attachments": [attachment]}))
+    (listed,) = data(caller.get(f"{chat_path(conversation)}/files"))["files"]
     answer = caller.get(listed["fileProxyUrl"])
     assert (answer.status, answer.body, answer.header("Location")) == (302, b"", target)
     assert answer.header("Set-Cookie") is None
@@ -166,20 +171,20 @@ def test_the_way_to_a_file_that_lies_elsewhere_is_shown(served: Served, caller: 
 
 @pytest.mark.parametrize(("path", "status"), [("nothing.txt", 404), ("", 400)])
 @shows(requirements.conversation_files)
-def test_a_file_there_is_not_has_a_status_of_its_own(served: Served, caller: Caller, path: str, status: int) -> None:
-    made = caller.add(served.agent("ok"))
-    answer = caller.get(f"{chat_path(made)}/file/{path}")
+def test_a_missing_file_has_an_error_status(served: Served, caller: Caller, path: str, status: int) -> None:
+    conversation = caller.add(served.agent("ok"))
+    answer = caller.get(f"{chat_path(conversation)}/file/{path}")
     assert answer.status == status
     assert not answer.json()["success"]
 
 
-@shows(requirements.conversation_files, requirements.users_of_keys)
-def test_somebody_elses_conversation_has_no_files(served: Served, caller: Caller) -> None:
+@shows(requirements.conversation_files, requirements.conversation_owners)
+def test_another_users_conversation_has_no_files(served: Served, caller: Caller) -> None:
     bob = Caller(served, default_user="bob")
-    made = caller.add(served.agent("ok"))
+    conversation = caller.add(served.agent("ok"))
     key = data(send(caller, b"mine"))["key"]
-    events(caller.post(chat_path(made), {"attachments": [{"fileKey": key, "fileName": "a.txt"}]}))
-    for ref in (made, 999_999, "x"):
+    events(caller.post(chat_path(conversation), {"attachments": [{"fileKey": key, "fileName": "a.txt"}]}))
+    for ref in (conversation, 999_999, "x"):
         assert bob.get(f"{chat_path(ref)}/file/a.txt").status == 404
         refused(bob.get(f"{chat_path(ref)}/files"), "0001", "Invalid conversationId")
     theirs = bob.add(served.agent("ok"))

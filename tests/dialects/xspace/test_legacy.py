@@ -1,4 +1,4 @@
-"""The older paths, for keys that are bound to an agent."""
+"""The legacy routes, for keys that are bound to an agent."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def create(caller: Caller, **body: Any) -> int:
     return data(caller.post(CREATE, body))
 
 
-@shows(requirements.kinds)
-def test_x23_personal_keys_may_not_use_the_older_paths(caller: Caller) -> None:
+@shows(requirements.key_kinds)
+def test_x23_personal_keys_may_not_use_the_legacy_routes(caller: Caller) -> None:
     paths = [
         ("GET", "/api/v1/agent"),
         ("POST", CREATE),
@@ -52,31 +52,31 @@ def test_x23_personal_keys_may_not_use_the_older_paths(caller: Caller) -> None:
     refused(caller.get("/api/v1/agent", headers={"Cookie": "lang=zh-CN"}), "4030", "API 不存在或无权限")
 
 
-@shows(requirements.older_agent, requirements.agent_member)
-def test_the_bound_agent_is_shown_with_all_its_members(bound: Caller, agent: Agent) -> None:
-    shown = data(bound.get("/api/v1/agent"))
-    assert len(shown) == 44
-    assert list(shown)[:6] == ["spaceId", "creatorId", "agentId", "uid", "type", "subType"]
-    assert list(shown)[-4:] == ["calledTrialCount", "subscribed", "overCallLimit", "showPublishBtn"]
-    assert (shown["agentId"], shown["uid"], shown["type"]) == (agent.id, agent.uid.hex, "ChatBot")
-    assert (shown["openingChatMsg"], shown["openingGuidQuestions"]) == ("Welcome!", list(QUESTIONS))
-    assert (shown["openSuggest"], shown["openScheduledTask"], shown["hasPermission"]) == ("Open", "Close", True)
-    assert (shown["variables"], shown["spaceId"], shown["subscribed"]) == ([], None, False)
+@shows(requirements.legacy_agent, requirements.agent_member)
+def test_the_bound_agent_has_all_members(bound: Caller, agent: Agent) -> None:
+    detail = data(bound.get("/api/v1/agent"))
+    assert len(detail) == 44
+    assert list(detail)[:6] == ["spaceId", "creatorId", "agentId", "uid", "type", "subType"]
+    assert list(detail)[-4:] == ["calledTrialCount", "subscribed", "overCallLimit", "showPublishBtn"]
+    assert (detail["agentId"], detail["uid"], detail["type"]) == (agent.id, agent.uid.hex, "ChatBot")
+    assert (detail["openingChatMsg"], detail["openingGuidQuestions"]) == ("Welcome!", list(QUESTIONS))
+    assert (detail["openSuggest"], detail["openScheduledTask"], detail["hasPermission"]) == ("Open", "Close", True)
+    assert (detail["variables"], detail["spaceId"], detail["subscribed"]) == ([], None, False)
 
 
 @pytest.mark.parametrize("named", ["helper", "id", "uid", "name"])
-@shows(requirements.older_agent, requirements.older_create)
-def test_a_key_names_its_agent_in_any_way(served: Served, agent: Agent, named: str) -> None:
+@shows(requirements.legacy_agent, requirements.legacy_create)
+def test_a_key_may_name_its_agent_by_any_identifier(served: Served, agent: Agent, named: str) -> None:
     ref = {"helper": "helper", "id": str(agent.id), "uid": agent.uid.hex, "name": agent.name}[named]
     caller = Caller(served, kind="agent", agent=ref)
-    made = create(caller)
-    assert data(caller.get(f"/api/v1/conversation/{made}"))["agentId"] == agent.id
+    conversation = create(caller)
+    assert data(caller.get(f"/api/v1/conversation/{conversation}"))["agentId"] == agent.id
 
 
-@shows(requirements.older_create, requirements.creating_once, requirements.add_agents)
-def test_create_takes_variables_and_is_done_once(served: Served, bound: Caller) -> None:
-    made = create(bound, variables={"a": "b"}, devMode=True)
-    assert data(bound.get(f"/api/v1/conversation/{made}"))["variables"] == {"a": "b"}
+@shows(requirements.legacy_create, requirements.idempotent_creation, requirements.agent_errors)
+def test_create_accepts_variables_and_is_idempotent(served: Served, bound: Caller) -> None:
+    conversation = create(bound, variables={"a": "b"}, devMode=True)
+    assert data(bound.get(f"/api/v1/conversation/{conversation}"))["variables"] == {"a": "b"}
     assert isinstance(data(bound.post(CREATE)), int)
     key = {"Idempotency-Key": "k"}
     assert bound.post(CREATE, {}, headers=key).body == bound.post(CREATE, {}, headers=key).body
@@ -88,39 +88,37 @@ def test_create_takes_variables_and_is_done_once(served: Served, bound: Caller) 
         refused(lost.get("/api/v1/agent"), *gone)
 
 
-@shows(requirements.older_detail, requirements.older_chat)
-def test_a_detail_has_the_opening_and_the_last_messages(bound: Caller, agent: Agent) -> None:
-    made = create(bound)
-    (opening,) = data(bound.get(f"/api/v1/conversation/{made}"))["messageList"]
+@shows(requirements.legacy_detail, requirements.legacy_chat)
+def test_detail_contains_the_opening_and_the_newest_messages(bound: Caller, agent: Agent) -> None:
+    conversation = create(bound)
+    (opening,) = data(bound.get(f"/api/v1/conversation/{conversation}"))["messageList"]
     assert (opening["index"], opening["id"], opening["text"]) == (None, None, "Welcome!")
     assert (opening["type"], opening["role"]) == ("CHAT", "ASSISTANT")
     for number in range(11):
-        said = events(bound.post("/api/v1/chat", {"conversationId": str(made), "message": f"m{number}"}))
-        assert joined(said) == f"to m{number}"
-    opening, *rest = data(bound.get(f"/api/v1/conversation/{made}"))["messageList"]
+        run_events = events(bound.post("/api/v1/chat", {"conversationId": str(conversation), "message": f"m{number}"}))
+        assert joined(run_events) == f"to m{number}"
+    opening, *rest = data(bound.get(f"/api/v1/conversation/{conversation}"))["messageList"]
     assert list(opening) == list(rest[0])
     assert [one["text"] for one in rest] == [f"{how}m{number}" for number in range(1, 11) for how in ("", "to ")]
     assert opening["time"] == rest[0]["time"]
-    assert data(bound.get(f"/api/v1/chat/conversation/{made}"))["messageList"] is None
+    assert data(bound.get(f"/api/v1/chat/conversation/{conversation}"))["messageList"] is None
 
 
-@shows(requirements.older_list, requirements.kinds)
-def test_conversations_are_those_with_a_topic(bound: Caller, served: Served) -> None:
-    made = create(bound)
+@shows(requirements.legacy_list, requirements.key_kinds)
+def test_conversations_lists_those_with_a_topic(bound: Caller, served: Served) -> None:
+    conversation = create(bound)
     before = [one["id"] for one in data(bound.get("/api/v1/conversations"))]
-    assert made not in before
-    data(bound.update(made, {"topic": "t"}))
+    assert conversation not in before
+    data(bound.update(conversation, {"topic": "t"}))
     other = bound.add(served.agent("x"), topic="another agent's")
     listed = data(bound.get("/api/v1/conversations"))
-    assert listed[0]["id"] == made
+    assert listed[0]["id"] == conversation
     assert listed[0]["messageList"] is None
     assert other not in [one["id"] for one in listed]
 
 
-@shows(requirements.older_errors, requirements.older_chat, requirements.chat_body)
-def test_a_conversation_that_is_not_to_be_had_is_told_in_an_envelope(
-    served: Served, bound: Caller, agent: Agent
-) -> None:
+@shows(requirements.legacy_errors, requirements.legacy_chat, requirements.chat_body)
+def test_an_unavailable_conversation_is_reported_in_an_envelope(served: Served, bound: Caller, agent: Agent) -> None:
     elsewhere = bound.add(served.agent("x"))
     fading = served.agent("x")
     faded = bound.add(fading)
@@ -151,29 +149,29 @@ def test_a_conversation_that_is_not_to_be_had_is_told_in_an_envelope(
     assert wrong.json()["message"].startswith("JSON parse error")
 
 
-@shows(requirements.older_stop, requirements.stopped_run)
+@shows(requirements.legacy_stop, requirements.stopped_run)
 def test_stop_and_delete(served: Served) -> None:
     agent = served.agent("so", HOLD)
     bound = Caller(served, kind="agent", agent=agent.name)
-    made = create(bound)
-    exchange = served.exchange(bound.request("POST", "/api/v1/chat", {"conversationId": made, "message": "x"}))
+    conversation = create(bound)
+    exchange = served.exchange(bound.request("POST", "/api/v1/chat", {"conversationId": conversation, "message": "x"}))
     exchange.head()
-    done(bound.post(f"/api/v1/chat/stop/{made}"))
+    done(bound.post(f"/api/v1/chat/stop/{conversation}"))
     last = frames(exchange.rest()[-1])[0]
     assert (last["eventType"], last["error"]) == ("FINAL_RESULT", None)
-    done(bound.post(f"/api/v1/chat/stop/{made}"))
-    done(bound.post(f"/api/v1/conversation/{made}/delete"))
-    refused(bound.get(f"/api/v1/conversation/{made}"), *NO_CONVERSATION)
+    done(bound.post(f"/api/v1/chat/stop/{conversation}"))
+    done(bound.post(f"/api/v1/conversation/{conversation}/delete"))
+    refused(bound.get(f"/api/v1/conversation/{conversation}"), *NO_CONVERSATION)
 
 
-@shows(requirements.older_suggest)
+@shows(requirements.legacy_suggest)
 def test_suggestions_are_up_to_three_or_none(served: Served) -> None:
     rows: list[tuple[dict[str, Any], list[str]]] = [({}, list(QUESTIONS[:3])), ({"openSuggest": "Close"}, [])]
     for extra, expected in rows:
         agent = served.agent(model="extract", instructions="x", suggested_questions=QUESTIONS, extra={"xspace": extra})
         bound = Caller(served, kind="agent", agent=agent.name)
-        made = create(bound)
-        assert data(bound.get(f"/api/v1/chat/suggest/{made}")) == expected
+        conversation = create(bound)
+        assert data(bound.get(f"/api/v1/chat/suggest/{conversation}")) == expected
         assert data(bound.get("/api/v1/agent"))["openSuggest"] == ("Close" if extra else "Open")
     failing = served.agent({"fail": "connect"})
     bound = Caller(served, kind="agent", agent=failing.name)

@@ -1,4 +1,4 @@
-"""What a key may use up, and what becomes of what nobody foresaw."""
+"""Limits of a key, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ MINUTE = "Exceeded per-minute request frequency limit."
     [("rpm", MINUTE, "每分钟请求次数超限"), ("rpd", DAILY, "每日请求次数超限"), ("total", DAILY, "每日请求次数超限")],
 )
 @shows(requirements.limits, requirements.languages, requirements.status_200)
-def test_a_limit_is_counted_and_refuses_what_is_above_it(
-    served: Served, setting: str, english: str, chinese: str
-) -> None:
+def test_requests_beyond_a_limit_are_rejected(served: Served, setting: str, english: str, chinese: str) -> None:
     limit: dict[str, Any] = {setting: 2}
     caller = Caller(served, served.key("xspace", **limit))
     query = "agentId=1"
@@ -42,8 +40,8 @@ def test_a_limit_is_counted_and_refuses_what_is_above_it(
     assert int(raw.header("Retry-After") or "") >= 1
 
 
-@shows(requirements.unforeseen)
-def test_what_nobody_foresaw_says_so() -> None:
+@shows(requirements.internal_errors)
+def test_unexpected_errors() -> None:
     for problem in (Internal(reason="database", detail="secret"), Upstream(reason="cut"), NotFound(noun="model")):
         reply = refuse(problem, call())
         assert reply.status == 200
@@ -83,8 +81,8 @@ _texts = st.text(max_size=8).map(quote) | st.sampled_from(["%00", "%ff", "..", "
 
 @given(body=_bodies, ref=_texts, query=_texts)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@shows(requirements.unforeseen, requirements.body_errors)
-def test_no_request_is_unforeseen(served: Served, body: bytes, ref: str, query: str) -> None:
+@shows(requirements.internal_errors, requirements.body_errors)
+def test_no_request_causes_an_unexpected_error(served: Served, body: bytes, ref: str, query: str) -> None:
     caller = Caller(served, served.key("xspace", kind="agent", agent="nobody"))
     ref = ref or "x"
     for path in (
@@ -112,10 +110,10 @@ def test_no_request_is_unforeseen(served: Served, body: bytes, ref: str, query: 
 
 
 @shows(requirements.list_rules)
-def test_a_topic_is_looked_for_whatever_is_in_it(served: Served) -> None:
+def test_any_text_can_be_searched_in_topics(served: Served) -> None:
     agent = served.agent("x")
     caller = Caller(served)
-    made = caller.add(agent, topic="a\0b")
+    conversation = caller.add(agent, topic="a\0b")
     for query in ("%00", "a%00B", "A%EF%BF%BDb"):
-        assert [one["id"] for one in data(caller.get(LIST, f"agentId={agent.id}&topic={query}"))] == [made]
+        assert [one["id"] for one in data(caller.get(LIST, f"agentId={agent.id}&topic={query}"))] == [conversation]
     assert data(caller.get(LIST, f"agentId={agent.id}&topic=%27%20OR%201")) == []

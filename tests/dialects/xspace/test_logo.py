@@ -16,11 +16,9 @@ from palaver.dialects.xspace import requirements
 
 @shows(requirements.default_icon)
 @pytest.mark.parametrize(("name", "letter"), [("weather", "W"), ("天气助手", "天"), ("<&>", "?"), ("ß", "S")])
-def test_the_address_that_a_conversation_shows_is_a_picture_for_everybody(
-    served: Served, caller: Caller, name: str, letter: str
-) -> None:
-    shown: str = caller.detail(caller.add(served.agent("x", name=name)))["agent"]["icon"]
-    icon = urlsplit(shown)
+def test_the_default_icon_is_public(served: Served, caller: Caller, name: str, letter: str) -> None:
+    url: str = caller.detail(caller.add(served.agent("x", name=name)))["agent"]["icon"]
+    icon = urlsplit(url)
     answer = served.ask(Ask(method="GET", path=icon.path))
     assert (answer.status, answer.header("Content-Type")) == (200, "image/svg+xml")
     assert ElementTree.fromstring(answer.body)[1].text == letter

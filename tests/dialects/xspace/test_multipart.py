@@ -47,8 +47,8 @@ def form(*fields: tuple[str, bytes], boundary: str = "b0") -> bytes:
     return b"".join(pieces) + mark + b"--\r\n"
 
 
-@shows(requirements.strict_forms)
-def test_fields_and_files_are_read() -> None:
+@shows(requirements.strict_multipart)
+def test_fields_and_files_are_parsed() -> None:
     body = form(
         ('; name="file"; filename="a.txt"\r\nContent-Type: text/plain; charset=utf-8', b"one\r\n--b\r\n--b01\r\n"),
         ("; name=targetType", b"Chat"),
@@ -75,8 +75,8 @@ def test_fields_and_files_are_read() -> None:
         ('; name="file"; filename="a;b.txt"', "a;b.txt"),
     ],
 )
-@shows(requirements.strict_forms)
-def test_a_files_name_is_its_own_without_folders(head: str, name: str) -> None:
+@shows(requirements.strict_multipart)
+def test_a_file_name_has_no_folders(head: str, name: str) -> None:
     (file,) = read(TYPE, form((head, b"x")))
     assert (file.name, file.filename) == ("file", name)
 
@@ -102,15 +102,15 @@ def test_a_files_name_is_its_own_without_folders(head: str, name: str) -> None:
         (TYPE, form(*[("; name=a", b"")] * (MAX_PARTS + 1))),
     ],
 )
-@shows(requirements.strict_forms)
-def test_what_is_not_well_formed_is_refused(content_type: str, body: bytes) -> None:
+@shows(requirements.strict_multipart)
+def test_malformed_forms_are_rejected(content_type: str, body: bytes) -> None:
     with pytest.raises(Invalid) as caught:
         read(content_type, body)
     assert caught.value.field == "multipart"
 
 
-@shows(requirements.strict_forms)
-def test_what_is_no_form_has_no_parts_and_text_is_utf_8() -> None:
+@shows(requirements.strict_multipart)
+def test_other_media_types_have_no_parts_and_text_is_utf_8() -> None:
     assert read("application/json", b"{}") == []
     assert read("", b"") == []
     (field,) = read(TYPE, form(("; name=a", b"\xff")))
@@ -124,8 +124,8 @@ def test_what_is_no_form_has_no_parts_and_text_is_utf_8() -> None:
         st.sampled_from([b"--b0", b"\r\n", b"--", b" ", b"Content-Disposition: form-data; name=a", b"x"]), max_size=12
     ).map(b"".join)
 )
-@shows(requirements.strict_forms)
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+@shows(requirements.strict_multipart)
+def test_any_bytes_are_parsed_or_rejected(body: bytes) -> None:
     with suppress(Invalid):
         assert all(part.content in body for part in read(TYPE, body))
 
@@ -137,8 +137,8 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         max_size=4,
     )
 )
-@shows(requirements.strict_forms)
-def test_the_standard_librarys_reader_agrees(contents: list[bytes]) -> None:
+@shows(requirements.strict_multipart)
+def test_the_standard_librarys_parser_agrees(contents: list[bytes]) -> None:
     body = form(
         *(
             (f'; name="f{at}"; filename="n"\r\nContent-Transfer-Encoding: binary', one)
@@ -153,7 +153,7 @@ def test_the_standard_librarys_reader_agrees(contents: list[bytes]) -> None:
     ]
 
 
-@shows(requirements.strict_forms, requirements.creating_once)
+@shows(requirements.strict_multipart, requirements.idempotent_creation)
 def test_a_digest_does_not_depend_on_the_boundary() -> None:
     fields = [('; name="file"; filename="a"', b"x"), ("; name=b", b"y")]
     one, two = (read(f"multipart/form-data; boundary={mark}", form(*fields, boundary=mark)) for mark in ("b1", "b2"))
@@ -165,8 +165,8 @@ def test_a_digest_does_not_depend_on_the_boundary() -> None:
         [('; name="file"', b"x"), fields[1]],
     ):
         if other != fields:
-            found = read(TYPE, form(*other))
-            assert digest(found) != digest(one) or len(found) == len(one)
+            other_parts = read(TYPE, form(*other))
+            assert digest(other_parts) != digest(one) or len(other_parts) == len(one)
     assert digest(read(TYPE, form(fields[0], ("; name=b", b"z")))) != digest(one)
 
 
@@ -193,6 +193,6 @@ def test_a_range_is_start_and_length(header: str | None, span: tuple[int, int] |
     "header", ["bytes=10-", "bytes=5-4", "bytes=-0", "bytes=", "bytes=x", "bytes=1", "bytes=--1", "bytes=0-1,x"]
 )
 @shows(requirements.ranges)
-def test_a_range_that_cannot_be_had_is_none(header: str) -> None:
+def test_an_unsatisfiable_range(header: str) -> None:
     with pytest.raises(RangeNotSatisfiable):
         requested_range(header, 10)

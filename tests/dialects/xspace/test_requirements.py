@@ -1,4 +1,4 @@
-"""The manifest is complete, both ways."""
+"""Requirements and tests match."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from support.requirements import audit, rows
 from palaver.dialects.xspace import requirements
 
 
-def test_every_row_has_a_test_and_every_test_a_row() -> None:
+def test_every_requirement_has_a_test_and_every_test_a_requirement() -> None:
     assert audit(Path(__file__).parent, requirements) == []
 
 
-def test_no_two_rows_say_the_same() -> None:
-    said = [(row.kind, row.source, row.words) for row in rows(requirements).values()]
-    assert len(said) == len(set(said))
+def test_requirements_are_unique() -> None:
+    texts = [(row.kind, row.source, row.words) for row in rows(requirements).values()]
+    assert len(texts) == len(set(texts))

@@ -1,4 +1,4 @@
-"""A variable that the agent requires."""
+"""Required variables, and the header ``X-User-ID``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from support.requirements import shows
 from palaver.core.types import Agent, Variable
 from palaver.dialects.xspace import requirements
 
-NOTHING: tuple[dict[str, str | None] | None, ...] = (None, {}, {"city": None}, {"city": " "}, {"town": "Bern"})
-GIVEN = {"city": "Bern"}
+MISSING: tuple[dict[str, str | None] | None, ...] = (None, {}, {"city": None}, {"city": " "}, {"town": "Bern"})
+VALUES = {"city": "Bern"}
 
 
 @pytest.fixture(scope="module")
@@ -20,21 +20,20 @@ def agent(served: Served) -> Agent:
 
 
 @shows(requirements.required_variables)
-def test_xspace_refuses_a_message_without_a_required_variable(served: Served, agent: Agent) -> None:
+def test_a_message_without_a_required_variable_is_rejected(served: Served, agent: Agent) -> None:
     caller = xspace.Caller(served)
-    bare, kept = caller.add(agent), caller.add(agent, variables=GIVEN)
+    without, with_variables = caller.add(agent), caller.add(agent, variables=VALUES)
     before = served.sql("SELECT count(*) AS n FROM message")
-    for variables in NOTHING:
-        refused = caller.say(bare, variableParams=variables)
-        xspace.refused(refused, "4000", "variableParams.city is required")
+    for variables in MISSING:
+        xspace.refused(caller.say(without, variableParams=variables), "4000", "variableParams.city is required")
     assert served.sql("SELECT count(*) AS n FROM message") == before
-    for variables in NOTHING:  # what the conversation has is enough
-        assert xspace.joined(xspace.events(caller.say(kept, variableParams=variables))) == "It is sunny."
-    assert xspace.joined(xspace.events(caller.say(bare, variableParams=GIVEN))) == "It is sunny."
+    for variables in MISSING:  # the conversation has the variable
+        assert xspace.joined(xspace.events(caller.say(with_variables, variableParams=variables))) == "It is sunny."
+    assert xspace.joined(xspace.events(caller.say(without, variableParams=VALUES))) == "It is sunny."
 
 
 @shows(requirements.user_header)
-def test_one_key_speaks_for_many_end_users_where_it_may(served: Served) -> None:
+def test_user_header_enables_x_user_id(served: Served) -> None:
     agent = served.agent("here")
     many, one = xspace.Caller(served, user_header=True), xspace.Caller(served)
     for caller, users in ((many, ["default", "ann"]), (one, ["default", "default"])):

@@ -1,5 +1,5 @@
-"""palaver's own API, ``/palaver/v1/…``: everything core can do, in plain JSON and server-sent events, for callers who
-need no vendor's. Its streams go on from any character of an answer.
+"""palaver's own API, ``/palaver/v1/…``: all of core's features in plain JSON and server-sent events. Streams
+resume from any character of an answer.
 
 Source: ``docs/native.md``.
 """

@@ -1,4 +1,4 @@
-"""``Authorization: Bearer SECRET`` says which system calls, ``X-User-ID`` for which of its end users. Pure.
+"""``Authorization: Bearer SECRET`` authenticates the caller; ``X-User-ID`` names its end user. No I/O.
 
 Source: ``docs/native.md``, section 2.
 """
@@ -29,7 +29,7 @@ def claim(request: Request) -> CredentialClaim:
 
 
 def verify(request: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
-    """The caller. Its user is ``None`` where neither the call nor the credential names one."""
+    """The caller. Its user is ``None`` if neither the request nor the credential names one."""
     if key is None:
         raise Unauthenticated(reason="unknown")
     if not key.enabled:

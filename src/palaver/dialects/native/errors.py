@@ -1,4 +1,4 @@
-"""Problems as RFC 9457 has them, and the example for newcomers. Source: ``docs/native.md``, section 3."""
+"""Problem documents (RFC 9457), and the curl sample. Source: ``docs/native.md``, section 3."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """A kind of problem as callers tell it from others."""
+    """A kind of problem, identified by its code."""
 
     status: int
     title: str
@@ -113,15 +113,15 @@ _FIELDS = {
     "title": "a text of at most 255 characters that is not blank",
     "variables": "an object",
 }
-"""What each field takes."""
+"""The allowed values of each field."""
 
 
 class ResponseModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that callers are shown: every member is always there, ``null`` where there is nothing to say."""
+    """A response body: every member is always present, ``null`` if it has no value."""
 
 
 class ProblemDocument(ResponseModel, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem document (RFC 9457). The members with defaults are only there where they say something."""
+    """A problem document (RFC 9457). Members with defaults are only present where applicable."""
 
     type: str
     title: str
@@ -148,7 +148,7 @@ def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) ->
 
 
 def problem_document(problem: AnyProblem) -> ProblemDocument:
-    """The problem as a document, as far as it is the caller's business."""
+    """The problem as a document, without internal details."""
     code, detail, more = _wording(problem)
     kind = CODES[code]
     return ProblemDocument(
@@ -162,7 +162,7 @@ def problem_document(problem: AnyProblem) -> ProblemDocument:
 
 
 def _wording(problem: AnyProblem) -> tuple[str, str, dict[str, Any]]:
-    """(code, detail where there is one of its own, members beside the standard's)."""
+    """(code, specific detail if any, additional members)."""
     match problem:
         case Unauthenticated():
             return "unauthenticated", _unauthenticated(problem), {}

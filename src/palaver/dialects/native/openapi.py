@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of palaver's own API. Source: ``docs/native.md``."""
+"""OpenAPI descriptions of the native API's operations. Source: ``docs/native.md``."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ _SENT = TurnResponse(
 
 
 def _turn(encoder: NativeEncoder) -> dict[str, Any]:
-    """The example of a stream, as its encoder writes it."""
+    """The example of a stream, as encoded by ``encoder``."""
     return {"a turn": b"".join(piece for event in example_run() for piece in encoder.encode(event, 0)).decode()}
 
 
-_LOCATION = Parameter(name="Location", meaning="Where it is.")
-_APPLIED = Parameter(name="Preference-Applied", meaning="What of `Prefer` was heeded.")
+_LOCATION = Parameter(name="Location", meaning="The resource's path.")
+_APPLIED = Parameter(name="Preference-Applied", meaning="The preferences of `Prefer` that were applied.")
 _STILL_RUNNING = ResponseSpec(
-    meaning="The run goes on: its answer as it stands.", status=202, headers=(_LOCATION, _APPLIED)
+    meaning="The run continues: its answer so far.", status=202, headers=(_LOCATION, _APPLIED)
 )
 _TURN_RESPONSES = (
     ResponseSpec(
@@ -79,7 +79,7 @@ _TURN_RESPONSES = (
         headers=(_LOCATION, _APPLIED),
     ),
     ResponseSpec(
-        meaning="Or server-sent events, where they were asked for: `run.created`, then `part.started`, `text.delta`,"
+        meaning="Or server-sent events, if requested: `run.created`, then `part.started`, `text.delta`,"
         " `part.added`, `run.ended`.",
         media_type=EVENT_STREAM,
         examples=_turn(NativeEncoder(0, _SENT)),
@@ -89,7 +89,7 @@ _TURN_RESPONSES = (
 )
 _MESSAGE = {"content": "What is the weather like?"}
 
-PROBLEMS = Operation(source=f"{PAGE} 3", responses=(ResponseSpec(meaning="Every code."),))
+PROBLEMS = Operation(source=f"{PAGE} 3", responses=(ResponseSpec(meaning="All codes."),))
 AGENTS = Operation(source=f"{PAGE} 5", responses=(ResponseSpec(meaning="Agents, by name."),))
 AGENT = Operation(source=f"{PAGE} 5", responses=(ResponseSpec(meaning="The agent."),), not_found=("agent",))
 CREATE = Operation(
@@ -103,7 +103,7 @@ CREATE = Operation(
 )
 CONVERSATIONS = Operation(
     source=f"{PAGE} 5",
-    responses=(ResponseSpec(meaning="Conversations, the one changed last first."),),
+    responses=(ResponseSpec(meaning="Conversations, most recently changed first."),),
     not_found=("agent",),
 )
 _THE_CONVERSATION = ResponseSpec(meaning="The conversation.")
@@ -128,7 +128,7 @@ BEGIN = Operation(
     source=f"{PAGE} 6",
     body=BodySpec(required=("agent",), examples={"a message": {"agent": 1, **_MESSAGE}}),
     responses=_TURN_RESPONSES,
-    more="`content`, files, or both. `Prefer: respond-async` and `Prefer: wait=10` say how long to wait for the end.",
+    more="`content`, files, or both. `Prefer: respond-async` and `Prefer: wait=10` set how long to wait for the end.",
     not_found=("agent", "file"),
 )
 SEND = Operation(
@@ -140,30 +140,30 @@ SEND = Operation(
 )
 STOP_ALL = Operation(
     source=f"{PAGE} 7",
-    responses=(ResponseSpec(meaning="How many runs were told to stop."),),
+    responses=(ResponseSpec(meaning="The number of runs that are being stopped."),),
     not_found=("conversation",),
 )
-_THE_RUN = ResponseSpec(meaning="The run: the answer that it writes.")
+_THE_RUN = ResponseSpec(meaning="The run and its answer so far.")
 RUN = Operation(source=f"{PAGE} 4", responses=(_THE_RUN,), not_found=("run",))
 EVENTS = Operation(
     source=f"{PAGE} 7",
     responses=(
         ResponseSpec(
             meaning="Server-sent events: `part.started`, `text.delta`, `part.added`, `run.ended`. An `id` is the cursor"
-            " behind the event.",
+            " after the event.",
             media_type=EVENT_STREAM,
             examples=_turn(NativeEncoder(0)),
         ),
-        ResponseSpec(meaning="Nothing comes behind the cursor: the run has ended.", status=204, media_type=""),
+        ResponseSpec(meaning="The run has ended at or before the cursor.", status=204, media_type=""),
     ),
-    more="The header `Last-Event-ID` comes before `after`.",
+    more="The header `Last-Event-ID` takes precedence over `after`.",
     not_found=("run",),
 )
 STOP = Operation(
     source=f"{PAGE} 7",
     responses=(
-        ResponseSpec(meaning="The receipt: how far the run came."),
-        ResponseSpec(meaning="Told to stop; its end is not stored yet.", status=202),
+        ResponseSpec(meaning="The receipt: the run's progress."),
+        ResponseSpec(meaning="The run is being stopped; its end is not stored yet.", status=202),
     ),
     not_found=("run",),
 )
@@ -172,7 +172,7 @@ UPLOAD = Operation(
     query=QuerySpec(example={"name": "menu.txt"}),
     body=BodySpec(media_type="application/octet-stream"),
     responses=(ResponseSpec(meaning="The file.", status=201, headers=(_LOCATION,)),),
-    more="The body is the file, whatever it is; `Content-Type` is the file's.",
+    more="The body is the file's content; `Content-Type` is its media type.",
 )
 DOWNLOAD = Operation(
     source=f"{PAGE} 8",
@@ -188,8 +188,8 @@ DELETE_FILE = Operation(
 
 INFO = DialectInfo(
     title="palaver's own API",
-    meaning="For callers who need no vendor's. A run is followed from any character of its answer on, and stopped with"
-    " a receipt.",
+    meaning="For callers that need no vendor's API. Runs can be followed from any character of their answer, and"
+    " stopped with a receipt.",
     refusal=ProblemDocument,
     schemes=(SecurityScheme(name="secret", kind="bearer", meaning="The credential's secret, `pv-…`."),),
     needs=(("secret",),),
@@ -202,7 +202,7 @@ INFO = DialectInfo(
     headers=(
         Parameter(
             name=USER,
-            meaning="The end user, percent-encoded where need be; without it the credential's `default_user`.",
+            meaning="The end user, percent-encoded if necessary; defaults to the credential's `default_user`.",
             shape=Annotated[str, Meta(max_length=MAX_USER)],
             example="ann",
         ),

@@ -1,4 +1,4 @@
-"""What callers send. Source: ``docs/native.md``, sections 3 and 5 to 8."""
+"""Request bodies, queries and headers. Source: ``docs/native.md``, sections 3 and 5 to 8."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE = 20
 MAX_CURSOR = 2**53 - 1
 """The largest whole number that JavaScript reads exactly."""
 WAIT_S = 300
-"""How long a call that is answered as a whole waits for a run's end, unless it says ``Prefer: wait=``."""
+"""Seconds that a call without streaming waits for the run's end, unless it sends ``Prefer: wait=``."""
 _DIGITS = re.compile(r"[0-9]{1,16}", re.ASCII)
 _BEHIND = re.compile(r"([0-9]{1,17})-([0-9]{1,16})", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII | re.IGNORECASE)
@@ -36,12 +36,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 AgentIdentifier = Annotated[int | str | None, Meta(description="An agent's `id`, `uid` or alias.")]
 Values = Annotated[dict[str, Any] | None, Meta(description="Values for `{{name}}` in the agent's instructions.")]
-Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE, description="How many.")]
+Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE, description="The page size.")]
 Place = Annotated[int, Meta(ge=0, le=MAX_CURSOR)]
 
 
 class CreateConversationRequest(msgspec.Struct, kw_only=True):
-    """The body of ``POST conversations``, in the order its fields are checked in."""
+    """The body of ``POST conversations``. Fields are checked in this order."""
 
     agent: AgentIdentifier = None
     title: Annotated[str | None, Meta(extra_json_schema={"maxLength": MAX_TITLE})] = None
@@ -49,18 +49,18 @@ class CreateConversationRequest(msgspec.Struct, kw_only=True):
 
 
 class SendMessageRequest(msgspec.Struct, kw_only=True):
-    """The body of both calls that send a message; ``agent`` is read by ``POST messages`` alone."""
+    """The body of both calls that send a message; only ``POST messages`` reads ``agent``."""
 
     agent: Annotated[int | str | None, Meta(description="For a new conversation: an agent's `id`, `uid` or alias.")] = (
         None
     )
-    content: Annotated[str | None, Meta(description="What the user says; needed unless there are files.")] = None
+    content: Annotated[str | None, Meta(description="The user's message; required unless there are files.")] = None
     files: Annotated[
         list[str] | None,
-        Meta(description="Keys of uploaded files, or addresses.", extra_json_schema={"maxItems": MAX_FILES}),
+        Meta(description="Keys of uploaded files, or URLs.", extra_json_schema={"maxItems": MAX_FILES}),
     ] = None
     variables: Values = None
-    stream: Annotated[bool | None, Meta(description="Answer with events; without it `Accept` decides.")] = None
+    stream: Annotated[bool | None, Meta(description="Stream events; defaults to the preference in `Accept`.")] = None
 
 
 class SetTitleRequest(msgspec.Struct, kw_only=True):
@@ -72,24 +72,24 @@ class SetTitleRequest(msgspec.Struct, kw_only=True):
 class NativeConversationsQuery(msgspec.Struct, kw_only=True):
     """The query of ``GET conversations``."""
 
-    agent: Annotated[str | None, Meta(description="With this agent.")] = None
-    q: Annotated[str | None, Meta(description="What the title contains.")] = None
+    agent: Annotated[str | None, Meta(description="Only conversations with this agent.")] = None
+    q: Annotated[str | None, Meta(description="Only conversations whose title contains this text.")] = None
     limit: Limit = PAGE
-    after: Annotated[str | None, Meta(description="The `next` of the page before.")] = None
+    after: Annotated[str | None, Meta(description="The `next` of the previous page.")] = None
 
 
 class NativeMessagesQuery(msgspec.Struct, kw_only=True):
     """The query of ``GET conversations/{conversation}/messages``."""
 
     limit: Limit = PAGE
-    before: Annotated[Place | None, Meta(description="A message's `id`: the ones before it.")] = None
-    after: Annotated[Place | None, Meta(description="A message's `id`: the ones after it.")] = None
+    before: Annotated[Place | None, Meta(description="Only messages before the one with this `id`.")] = None
+    after: Annotated[Place | None, Meta(description="Only messages after the one with this `id`.")] = None
 
 
 class EventsQuery(msgspec.Struct, kw_only=True):
     """The query of ``GET runs/{uid}/events``."""
 
-    after: Annotated[Place | None, Meta(description="The cursor behind which to begin.")] = None
+    after: Annotated[Place | None, Meta(description="The cursor to continue from.")] = None
 
 
 class UploadQuery(msgspec.Struct, kw_only=True):
@@ -118,9 +118,9 @@ def blank(text: str | None) -> bool:
 
 
 def ref_of(value: int | str, noun: Noun) -> Ref:
-    """How a caller names an agent or a conversation: digits are its ``id``, all else is its ``uid`` or an alias.
+    """The ref of an agent or conversation in a request: digits are an ``id``, other text is a ``uid`` or an alias.
 
-    Raises ``NotFound`` for a number that is nobody's.
+    Raises ``NotFound`` for a number that is not an id.
     """
     if isinstance(value, str):
         return as_number(value) or value
@@ -131,7 +131,7 @@ def ref_of(value: int | str, noun: Noun) -> Ref:
 
 
 def run_of(request: Request) -> UUID:
-    """The run that the path names. Raises ``NotFound`` for what is no uid."""
+    """The uid of the run in the path. Raises ``NotFound`` if it is malformed."""
     uid = as_uid(request.path_params["uid"])
     if uid is None:
         raise NotFound(noun="run")
@@ -148,7 +148,7 @@ def check_message(body: SendMessageRequest) -> None:
 
 
 def title_of(title: str | None) -> str | None:
-    """A title as it is kept; ``None`` for a blank one. Raises ``Invalid`` for one that is too long."""
+    """The title to store; ``None`` if it is blank. Raises ``Invalid`` if it is too long."""
     if title is None or blank(title):
         return None
     if len(title) > MAX_TITLE:
@@ -160,8 +160,8 @@ def title_of(title: str | None) -> str | None:
 
 
 def query_of(request: Request) -> dict[str, str]:
-    """The query's parameters; of a repeated one the last counts, an empty one counts as absent."""
-    query = request.query_string.encode("latin-1").decode("utf-8", "replace")  # not everybody escapes
+    """The query parameters: the last of repeated ones wins, and an empty one equals absent."""
+    query = request.query_string.encode("latin-1").decode("utf-8", "replace")  # some clients do not percent-encode
     pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
     return {name: clean(value) for name, value in dict(pairs).items() if value}
 
@@ -220,12 +220,12 @@ def _whole(text: str, name: str) -> int:
 
 
 def cursor_after(conversation: Conversation) -> str:
-    """``after`` of the page that begins behind the conversation."""
+    """The cursor of the page after the conversation."""
     return f"{(conversation.modified - _EPOCH) // timedelta(microseconds=1)}-{conversation.id}"
 
 
 def parse_cursor(after: str | None) -> tuple[datetime, int] | None:
-    """What ``place_behind`` wrote; ``None`` for the first page. Raises ``Invalid``."""
+    """The inverse of ``cursor_after``; ``None`` for the first page. Raises ``Invalid``."""
     if after is None:
         return None
     match = _BEHIND.fullmatch(after)
@@ -235,14 +235,14 @@ def parse_cursor(after: str | None) -> tuple[datetime, int] | None:
 
 
 def wants_events(request: Request, body: SendMessageRequest) -> bool:
-    """Whether the answer is to be streamed: as the body says, else as ``Accept`` does."""
+    """Whether to stream the answer: ``stream`` in the body takes precedence over ``Accept``."""
     if body.stream is not None:
         return body.stream
     return "text/event-stream" in request.headers.get("accept", "").lower()
 
 
 def preferred_wait(request: Request) -> tuple[int, str]:
-    """How many seconds the caller waits for the whole answer, and what of its ``Prefer`` (RFC 7240) is heeded."""
+    """(seconds to wait for the complete answer, the applied preferences of ``Prefer``). Source: RFC 7240."""
     matches = [_PREFERS.fullmatch(one.strip(" \t")) for one in request.headers.get("prefer", "").split(",")]
     preferences = {match[1].lower(): match[2] for match in matches if match}
     applied = ["respond-async"] if "respond-async" in preferences else []

@@ -1,4 +1,4 @@
-"""What callers are shown of agents, conversations, messages and files. Source: ``docs/native.md``, section 4."""
+"""Response bodies: agents, conversations, messages and files. Source: ``docs/native.md``, section 4."""
 
 from __future__ import annotations
 
@@ -122,14 +122,14 @@ RunStatus = Literal["waiting", "live", "complete", "stopped", "failed", "interru
 
 
 class UsageResponse(ResponseModel, frozen=True, kw_only=True):
-    """Tokens; ``None`` is unknown."""
+    """Numbers of tokens; ``None``: unknown."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
 class StepCounts(ResponseModel, frozen=True, kw_only=True):
-    """Calls of tools: how many were begun, how many came to their result."""
+    """Tool calls: how many were started, and how many have a result."""
 
     begun: int
     done: int
@@ -155,7 +155,7 @@ class QuestionResponse(ResponseModel, frozen=True, kw_only=True, tag_field="role
 
 
 class AnswerResponse(ResponseModel, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
-    """A run and what it wrote so far: the receipt of a stop as well."""
+    """A run and its answer so far; also the receipt of a stop."""
 
     id: int
     uid: str
@@ -177,8 +177,7 @@ MessageResponse = QuestionResponse | AnswerResponse
 
 
 class TurnResponse(ResponseModel, frozen=True, kw_only=True):
-    """What a call that sends a message answers: nothing of it changes once the run has ended, so that a repeated call
-    is answered byte for byte."""
+    """The response to a message. Constant once the run has ended, so that a repeated call gets the same bytes."""
 
     conversation: ConversationRef
     question: QuestionResponse
@@ -193,7 +192,7 @@ class AgentListResponse(ResponseModel, frozen=True, kw_only=True):
 
 
 class ConversationListResponse(ResponseModel, frozen=True, kw_only=True):
-    """``next`` is what to give as ``after`` for the next page; ``None`` on the last one."""
+    """``next`` is the next page's ``after``; ``None`` on the last page."""
 
     conversations: tuple[ConversationResponse, ...]
     next: str | None
@@ -224,7 +223,7 @@ def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
     return json_response(shape, lambda _request, value: value)
 
 
-# From core's values -------------------------------------------------------------------------------------------------
+# Conversion --------------------------------------------------------------------------------------------------------
 
 
 def moment(when: datetime) -> str:
@@ -233,7 +232,7 @@ def moment(when: datetime) -> str:
 
 
 def moment_of(milliseconds: int) -> str | None:
-    """The same of epoch milliseconds; 0 is no moment."""
+    """``moment`` of epoch milliseconds; ``None`` for 0."""
     return moment(_EPOCH + timedelta(milliseconds=milliseconds)) if milliseconds else None
 
 
@@ -282,7 +281,7 @@ def file_response(file: StoredFile) -> FileResponse:
 
 
 def part_response(part: AnyPart) -> PartResponse:
-    """A part without ``provider_data``, which is between palaver and the model's endpoint."""
+    """The part without ``provider_data``, which is only for the model's endpoint."""
     match part:
         case Text(text=text):
             return TextPartResponse(text=text)

@@ -1,4 +1,4 @@
-"""A run's events as server-sent events, each with the place in the message that lies behind it.
+"""A run's events as server-sent events, each with the cursor after it.
 
 Source: ``docs/native.md``, section 7.
 """
@@ -15,12 +15,12 @@ from palaver.dialects.native.responses import TurnResponse, part_response, run_e
 from palaver.wire.framing import ascii_json, ascii_text
 
 RETRY = b"retry: 1000\n"
-"""Milliseconds after which an EventSource connects again; goes out once, with the first event."""
+"""Milliseconds before an EventSource reconnects; sent once, with the first event."""
 
 
 class NativeEncoder:
-    """One reader's stream from ``cursor`` on. ``run.created`` opens the stream of a message just sent, before its run
-    says anything: a run may have to wait, and its reader wants to know its name."""
+    """One reader's stream from ``cursor``. The stream of a new message begins with ``run.created``, which identifies
+    the run while it is still queued."""
 
     heartbeat = b": alive\n\n"
     aborts_on_failure = False
@@ -65,5 +65,5 @@ _OPENED = {True: b'{"type":"text"}', False: b'{"type":"thinking"}'}
 
 
 def _json(value: Any) -> bytes:
-    """``value`` in ASCII; what a model says may have half of an emoji, which only plain values can be written with."""
+    """``value`` as ASCII JSON; only builtin values can be encoded with the lone surrogates of model output."""
     return ascii_json(msgspec.to_builtins(value))

@@ -1,6 +1,6 @@
-"""Snail AI: the documented open API (surface A, ``/snail-ai/open-api/``, answers in NDJSON), and what the vendor's
-released server and Java client speak (surface B, ``/snail-ai/openapi/v1/``, answers in JSON and server-sent events),
-and the gateway of the vendor's chat page (surface C, ``/api/snail/chat/``).
+"""Snail AI's three APIs: the documented one (surface A, ``/snail-ai/open-api/``, streams NDJSON), the one of the
+vendor's released server and Java client (surface B, ``/snail-ai/openapi/v1/``, JSON and server-sent events), and the
+gateway of the vendor's chat page (surface C, ``/api/snail/chat/``).
 
 Source: the vendor's page "对话接口" and the wire specification ``snail.md``.
 """
@@ -26,12 +26,14 @@ DIALECT = Dialect(
     settings=(
         *COMMON_SETTINGS,
         KeySetting(
-            name="auto_register", read=parse_bool, meaning="surfaces B and C: an unknown openId is a new end user"
+            name="auto_register",
+            read=parse_bool,
+            meaning="true: on surfaces B and C, an unknown openId is registered as a new end user",
         ),
         KeySetting(
             name=gateway.OPEN_SESSIONS,
             read=parse_bool,
-            meaning="surface C: whoever names a registered openId is signed in, without proof",
+            meaning="true: surface C signs in anyone who names a registered openId, without proof",
         ),
     ),
     requirements=collect_requirements(requirements),

@@ -1,5 +1,5 @@
-"""Surface A's ``Snail-Ai-Auth``, a JWT signed with the credential's secret, or the secret itself; surface B's id and
-secret in two headers; surface C's ``Snail-Ai-Auth``, a JWT that is bound to an end user. Pure.
+"""Authentication. Surface A: ``Snail-Ai-Auth``, a JWT signed with the credential's secret, or the secret itself.
+Surface B: id and secret in two headers. Surface C: ``Snail-Ai-Auth``, a JWT bound to an end user. No I/O.
 
 Source: wire specification ``snail.md``, section 2.
 """
@@ -24,9 +24,9 @@ HEADER = "snail-ai-auth"
 APP_ID, APP_TOKEN = "snail-ai-app-id", "snail-ai-token"
 LEEWAY_S = 60
 _FOREVER = 2**53
-"""A moment that nobody lives to see, and a float holds."""
+"""A time in the far future that a float represents exactly."""
 GENERATION = "palaver_generation"
-"""The claim of an embed token that says which generation of its credential it is of."""
+"""The claim of an embed token with its credential's generation."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
 
@@ -45,19 +45,19 @@ def claim(request: Request) -> CredentialClaim:
 
 
 def issuer(token: str) -> str:
-    """The id of the credential that a JWT says has signed it."""
+    """The credential id in a JWT, not verified. Raises ``Unauthenticated``."""
     if token.count(".") != 2:
         raise Unauthenticated(reason="wrong")
     claims = _json_segment(token.split(".")[1])
-    named = [claims[name] for name in ("appId", "iss") if claims.get(name) is not None]
-    if not named or not isinstance(named[0], str) or named[0] != named[-1]:
+    ids = [claims[name] for name in ("appId", "iss") if claims.get(name) is not None]
+    if not ids or not isinstance(ids[0], str) or ids[0] != ids[-1]:
         raise Unauthenticated(reason="wrong")
-    return named[0]
+    return ids[0]
 
 
 def verify(request: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:
-    """The caller, for the end user its token is bound to, if it is. In the specification's order: unknown, disabled,
-    wrong, expired."""
+    """The caller, acting for the end user that its token is bound to, if any. Checks follow the specification's order:
+    unknown, disabled, wrong, expired."""
     if key is None:
         raise Unauthenticated(reason="unknown", subject=_pair(request)[0] if on_b(request) else "")
     if not key.enabled:
@@ -71,29 +71,30 @@ def verify(request: Request, key: ApiKey | None, _bearer: Token | None = None) -
         if not hmac.compare_digest(token.encode(), key.secret.encode()):
             raise Unauthenticated(reason="wrong")
         return Principal(key=key)
-    _, user, ends = verified(token, (key,), request.now)
+    _, user, expires = verified(token, (key,), request.now)
     if on_c(request) and (user is None or not user.strip()):
         raise Unauthenticated(reason="user")
-    return Principal(key=key, user=user, until=float(min(ends + LEEWAY_S, _FOREVER)))
+    return Principal(key=key, user=user, until=float(min(expires + LEEWAY_S, _FOREVER)))
 
 
 def verified(token: str, versions: tuple[ApiKey, ...], now: float) -> tuple[ApiKey, str | None, float]:
-    """(which of the key's versions has signed it, the end user it is bound to, when it ends) of a JWT whose time it
-    is. One that we issued ends with its version's generation; one that the calling system made itself has none."""
+    """(the key's version that signed it, the end user, the expiry in Unix seconds) of a valid JWT. Raises
+    ``Unauthenticated``. A token issued by palaver is valid only for its version's generation; one that the calling
+    system signed itself has no generation."""
     key, claims = _signed_claims(token, versions)
     if claims.get(GENERATION, key.generation) != key.generation:
         raise Unauthenticated(reason="wrong")
-    ends = _check_time(claims, now)
+    expires = _check_time(claims, now)
     user = claims.get("openId")
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if user is not None and not isinstance(user, str):
         raise Unauthenticated(reason="wrong")
-    return key, None if user is None else clean(user), ends
+    return key, None if user is None else clean(user), expires
 
 
 def embed_token(key: ApiKey, open_id: str, expires: int, trusted: str | None) -> str:
-    """A token of surfaces A and C for a browser, good for that user alone until ``expires`` (Unix seconds)."""
+    """A token for a browser to use surfaces A and C as that user, valid until ``expires`` (Unix seconds)."""
     claims: dict[str, Any] = {
         "aud": compact_json({"username": open_id}).decode(),
         "exp": expires,
@@ -103,12 +104,12 @@ def embed_token(key: ApiKey, open_id: str, expires: int, trusted: str | None) ->
     }
     if trusted is not None:
         claims["trustedCredential"] = trusted
-    signed = f"{_written({'alg': 'HS256'})}.{_written(claims)}"
+    signed = f"{_encode_segment({'alg': 'HS256'})}.{_encode_segment(claims)}"
     return f"{signed}.{_base64url(_digest(signed, key.secret))}"
 
 
 def _pair(request: Request) -> tuple[str, str]:
-    """(id, secret) of surface B."""
+    """Surface B's (id, secret)."""
     app, token = request.headers.get(APP_ID, ""), request.headers.get(APP_TOKEN, "")
     if not app or not token:
         raise Unauthenticated(reason="missing")
@@ -141,16 +142,17 @@ def _digest(signed: str, secret: str) -> bytes:
 
 
 def _check_time(claims: dict[str, Any], now: float) -> float:
-    ends = _number(claims.get("exp"))
-    if ends is None:
+    """The expiry. Raises ``Unauthenticated`` if the token is expired or not yet valid."""
+    expires = _number(claims.get("exp"))
+    if expires is None:
         raise Unauthenticated(reason="wrong")
     if claims.get("nbf") is not None:
-        begins = _number(claims["nbf"])
-        if begins is None or begins > now + LEEWAY_S:
+        not_before = _number(claims["nbf"])
+        if not_before is None or not_before > now + LEEWAY_S:
             raise Unauthenticated(reason="wrong")
-    if ends + LEEWAY_S < now:
+    if expires + LEEWAY_S < now:
         raise Unauthenticated(reason="expired")
-    return ends
+    return expires
 
 
 def _number(value: Any) -> float | None:
@@ -158,8 +160,8 @@ def _number(value: Any) -> float | None:
 
 
 def _segment(text: str) -> bytes:
-    """Base64url without padding, and nothing else: Python's decoder passes over what it does not know, and over the
-    last character's stray bits."""
+    """Decode strict base64url without padding. Python's decoder ignores foreign characters, and the last character's
+    unused bits."""
     if not _SEGMENT.fullmatch(text) or len(text) % 4 == 1:
         raise Unauthenticated(reason="wrong")
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -172,8 +174,8 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _written(value: Any) -> str:
-    """``value`` as a part of a token."""
+def _encode_segment(value: Any) -> str:
+    """``value`` as a segment of a token."""
     return _base64url(compact_json(value))
 
 

@@ -234,7 +234,7 @@ ROUTES = (
         response=success(SnailConversation),
         summary="create a conversation",
         idempotent=True,
-        operation=openapi.NEW_CONVERSATION,
+        operation=openapi.CREATE_CONVERSATION,
     ),
     Route(
         method="DELETE",
@@ -243,7 +243,7 @@ ROUTES = (
         request=query(ConversationIdRequest, keep_blank="conversationId"),
         response=DONE,
         summary="delete one conversation, or all",
-        operation=openapi.OLD_CONVERSATIONS,
+        operation=openapi.DELETE_CONVERSATIONS,
     ),
     Route(
         method="GET",
@@ -262,7 +262,7 @@ ROUTES = (
         response=STREAM,
         summary="send a message, stream the answer",
         idempotent=True,
-        operation=openapi.TALK,
+        operation=openapi.SURFACE_B_CHAT,
     ),
     Route(
         method="POST",
@@ -272,6 +272,6 @@ ROUTES = (
         response=success_or_error(SyncChatResponse),
         summary="send a message, wait for the answer",
         idempotent=True,
-        operation=openapi.TALK_SYNC,
+        operation=openapi.CHAT_SYNC,
     ),
 )

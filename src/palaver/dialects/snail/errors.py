@@ -1,4 +1,4 @@
-"""What the vendor calls things: its envelopes, its messages, its example.
+"""The vendor's error responses and messages, and the curl sample.
 
 Source: the vendor's page, and the wire specification ``snail.md``, sections 2.3, 3, 6 and 7.
 """
@@ -30,14 +30,14 @@ from palaver.wire.framing import ascii_json, compact_json, sse
 CHAT = "/snail-ai/open-api/chat"
 SEARCH = "/snail-ai/open-api/rag/search"
 B = "/snail-ai/openapi/v1"
-"""Below this lies surface B."""
+"""Prefix of surface B's paths."""
 C = "/api/snail/chat"
-"""Below this lies surface C."""
+"""Prefix of surface C's paths."""
 COMPLETIONS, SESSION = f"{C}/completions", f"{C}/session"
 NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream;charset=UTF-8"
 NOT_SIGNED_IN = 5001
-UNFORESEEN = "系统异常"
+INTERNAL_ERROR = "系统异常"
 TIMED_OUT = "对话超时"
 NO_AGENT = "智能体不存在或已被禁用"
 _RULES = {
@@ -46,18 +46,18 @@ _RULES = {
     ("ttlSeconds", "range"): "must be greater than or equal to 60",
     ("ttlSeconds", "size"): "must be less than or equal to 86400",
 }
-"""What the vendor's server says of a field of surface B that is there and breaks a rule."""
+"""The vendor's messages for invalid values on surface B, by field and rule."""
 _SUBSCRIPTIONS = frozenset((f"{B}/user/agent", f"{C}/agent/subscribe"))
-_OF_A_USER = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"}
-"""Calls that are about an end user, and say of an unknown one that it is not there."""
+_USER_PATHS = _SUBSCRIPTIONS | {f"{B}/user", f"{B}/user/agents", f"{C}/my-agents"}
+"""Paths about an end user, where an unknown one is reported as not found instead of unauthenticated."""
 
 
 class SnailResponseModel(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What callers receive: camel case on the wire, and every member present, ``null`` without a value."""
+    """A response body, or an object in one: camel case on the wire, members in the vendor's order."""
 
 
 class SnailError(SnailResponseModel, frozen=True, kw_only=True):
-    """A refusal."""
+    """An error response."""
 
     code: Literal[0]
     msg: str
@@ -97,36 +97,36 @@ def on_c(request: Request) -> bool:
 
 
 def wants_events(request: Request) -> bool:
-    """Whether the caller of surface A's chat asked for server-sent events instead of lines."""
+    """Whether a request of surface A's chat accepts server-sent events rather than NDJSON."""
     accept = request.headers.get("accept", "").lower()
     return "text/event-stream" in accept and NDJSON not in accept
 
 
 def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) -> Response:
-    """The problem as the caller's surface answers it, always one line; as one ``error`` frame where events were asked
-    for."""
+    """The error response for a problem on the request's surface: one line of JSON, or an ``error`` event if the client
+    reads events."""
     http, status, message = _wording_on_surface(problem, request)
-    if _reads_frames(request) and http not in {404, 405, 413}:
+    if _reads_events(request) and http not in {404, 405, 413}:
         return Response(body=sse("error", ascii_json(error_event(message, status))), media_type=EVENT_STREAM)
     body = failure(message, status, on_a=not (on_b(request) or on_c(request)))
     return Response(status=http, body=compact_json(body), headers=_retry(problem))
 
 
-def _reads_frames(request: Request) -> bool:
-    if on_b(request):  # the vendor's reader of streams sees nothing at all in a JSON body
+def _reads_events(request: Request) -> bool:
+    if on_b(request):  # the vendor's stream reader ignores a JSON body
         return request.path == f"{B}/agent/chat" and "text/event-stream" in request.headers.get("accept", "").lower()
-    if on_c(request):  # the vendor's page sends no Accept, and drops a JSON body
+    if on_c(request):  # the vendor's page sends no Accept, and ignores a JSON body
         return request.path == COMPLETIONS
     return request.path != SEARCH and wants_events(request)
 
 
 def failure_reason(problem: Problem | None) -> str:
-    """Why a run failed, as far as it is the caller's business."""
+    """The reason for a run's failure that callers may see."""
     match problem:
         case Upstream(reason=reason) | Internal(reason=reason):
-            return f"{UNFORESEEN}: {reason}"
+            return f"{INTERNAL_ERROR}: {reason}"
         case _:
-            return UNFORESEEN
+            return INTERNAL_ERROR
 
 
 def failure(message: str, status: int = 0, *, on_a: bool = False) -> SnailError:
@@ -136,16 +136,16 @@ def failure(message: str, status: int = 0, *, on_a: bool = False) -> SnailError:
     )
 
 
-def error_line(message: str = UNFORESEEN) -> ErrorLine:
+def error_line(message: str = INTERNAL_ERROR) -> ErrorLine:
     return ErrorLine(msg=message, message=message)
 
 
-def error_event(message: str = UNFORESEEN, status: int = 0) -> ErrorEvent:
+def error_event(message: str = INTERNAL_ERROR, status: int = 0) -> ErrorEvent:
     return ErrorEvent(message=message, msg=message, status=status)
 
 
 def _wording_on_surface(problem: AnyProblem, request: Request) -> tuple[int, int, str]:
-    """(HTTP status, the envelope's status, message), on the caller's surface."""
+    """(HTTP status, envelope status, message) on the request's surface."""
     if on_b(request):
         match problem:
             case Unauthenticated(reason="missing"):
@@ -164,10 +164,10 @@ def _wording_on_surface(problem: AnyProblem, request: Request) -> tuple[int, int
 
 
 def _wording_b_or_c(problem: AnyProblem, request: Request) -> tuple[int, int, str]:
-    """The same on surfaces B and C, where a message depends on the call."""
+    """The same on surfaces B and C, where messages depend on the path."""
     match problem:
         case NotFound(noun="user", ref=open_id):
-            if request.path in _OF_A_USER:
+            if request.path in _USER_PATHS:
                 return 200, 0, f"用户不存在: {open_id}"
             return 200, NOT_SIGNED_IN, f"OpenId 无效: {open_id}"
         case NotFound(noun="agent", ref=number) if request.path in {f"{B}/agent", f"{C}/agent"}:
@@ -183,7 +183,7 @@ def _wording_b_or_c(problem: AnyProblem, request: Request) -> tuple[int, int, st
 
 
 def _wording(problem: AnyProblem) -> tuple[int, int, str]:
-    """The same on surface A, and of what is alike on all."""
+    """The same on surface A, and for problems with the same message on every surface."""
     match problem:
         case Unauthenticated():
             return 200, NOT_SIGNED_IN, _unauthenticated(problem)
@@ -210,7 +210,7 @@ def _wording(problem: AnyProblem) -> tuple[int, int, str]:
         case Busy():
             return 200, 0, "会话繁忙，请稍后再试"
         case Forbidden() | Upstream() | Internal():
-            return 200, 0, UNFORESEEN
+            return 200, 0, INTERNAL_ERROR
         case _:
             assert_never(problem)
 

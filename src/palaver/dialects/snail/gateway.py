@@ -180,7 +180,7 @@ ROUTES = (
         response=success(SnailConversation),
         summary="create a conversation",
         idempotent=True,
-        operation=openapi.C_NEW_CONVERSATION,
+        operation=openapi.C_CREATE_CONVERSATION,
     ),
     Route(
         method="DELETE",
@@ -189,7 +189,7 @@ ROUTES = (
         request=browser_request(ConversationIdRequest, keep_blank="conversationId"),
         response=DONE,
         summary="delete one conversation, or all",
-        operation=openapi.C_OLD_CONVERSATIONS,
+        operation=openapi.C_DELETE_CONVERSATIONS,
     ),
     *(
         Route(
@@ -211,6 +211,6 @@ ROUTES = (
         response=STREAM,
         summary="send a message, stream the answer",
         idempotent=True,
-        operation=openapi.C_TALK,
+        operation=openapi.C_CHAT,
     ),
 )

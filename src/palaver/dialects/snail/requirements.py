@@ -1,39 +1,43 @@
-"""What surface A promises, one row a promise. Pages are headings of the vendor's "对话接口", sections those of the wire
-specification's ``snail.md`` (``README n``: of the part all dialects share)."""
+"""The promises of surface A, one row each. Pages are headings of the vendor's "对话接口"; sections are those of the
+wire specification's ``snail.md`` (``README n``: of the part shared by all dialects)."""
 
 from palaver.wire.requirements import choice, deviation, open_point, spec, vendor
 
 # The call -----------------------------------------------------------------------------------------------------------
 
-chat_is_posted = vendor("智能体流式对话", "POST /snail-ai/open-api/chat sends a message and answers with a stream")
+chat_is_posted = vendor("智能体流式对话", "POST /snail-ai/open-api/chat sends a message and streams the answer")
 agent_id_is_a_number = vendor("请求体", "agentId, a number, is required")
 open_id_is_required = vendor("请求体", "openId, a string, is required")
 content_is_required = vendor("请求体", "content, a string, is required")
 conversation_id_is_optional = vendor("请求体", "conversationId, a string, is optional")
 mcp_servers_can_be_off = vendor("请求体", "disabledMcpServerIds, number[], is optional")
 skills_can_be_off = vendor("请求体", "disabledSkillIds, number[], is optional")
-curl_samples_work = vendor("curl 示例", "the three curl commands of the page work as they stand")
+curl_samples_work = vendor("curl 示例", "the three curl commands of the page work unchanged")
 samples_use_a_bare_token = vendor("curl 示例", "Snail-Ai-Auth carries a bare token that begins eyJhbGciOiJIUzI1NiJ9")
 reasoning_and_history_in_one_call = vendor("智能体流式对话", "reasoning and several turns of context in one call")
 
 # The answer ---------------------------------------------------------------------------------------------------------
 
-answer_is_ndjson = vendor("响应格式", "the answer is NDJSON: each line one JSON object, told apart by type")
+answer_is_ndjson = vendor("响应格式", "the answer is NDJSON: each line is one JSON object, distinguished by type")
 thinking_lines = vendor("事件类型", "thinking is the agent's reasoning")
 text_lines_are_joined = vendor("事件类型", "text is the answer; the client joins all of them")
 javascript_client_works = vendor("客户端处理示例", "the JavaScript client reads a conversation of two turns")
 python_client_works = vendor("客户端处理示例", "the Python client reads a conversation of two turns")
-clients_skip_blank_lines = vendor("客户端处理示例", "blank lines and unknown types are passed over by both clients")
-every_line_has_a_type = vendor("客户端处理示例", "the Python client reads event['type'] of every line, refusals too")
+clients_skip_blank_lines = vendor("客户端处理示例", "both clients skip blank lines and unknown types")
+every_line_has_a_type = vendor(
+    "客户端处理示例", "the Python client reads event['type'] of every line, including errors"
+)
 
 # Who and where ------------------------------------------------------------------------------------------------------
 
-open_ids_are_kept_apart = vendor("openId 说明", "context is kept apart by openId")
-open_id_is_any_text = vendor("openId 说明", "openId is whatever the calling system calls its users")
-first_message_makes_a_conversation = vendor("conversationId 说明", "without conversationId a new conversation is made")
-conversation_id_comes_back = vendor("conversationId 说明", "the new conversation's id is given back in the answer")
-conversation_goes_on = vendor("conversationId 说明", "a known conversationId goes on with its history")
-unknown_conversation_is_new = vendor("conversationId 说明", "a new conversationId begins a new conversation")
+open_ids_are_kept_apart = vendor("openId 说明", "context is separate for each openId")
+open_id_is_any_text = vendor("openId 说明", "openId is the calling system's own id for its user")
+first_message_makes_a_conversation = vendor(
+    "conversationId 说明", "without conversationId, a new conversation is created"
+)
+conversation_id_comes_back = vendor("conversationId 说明", "the response contains the new conversation's id")
+conversation_goes_on = vendor("conversationId 说明", "a known conversationId continues that conversation")
+unknown_conversation_is_new = vendor("conversationId 说明", "a new conversationId starts a new conversation")
 
 # Failures -----------------------------------------------------------------------------------------------------------
 
@@ -41,7 +45,9 @@ unknown_agent = vendor(
     "错误处理", "an agent that is unknown or disabled: code 0, msg 智能体不存在或已被禁用, data null"
 )
 missing_members = vendor("错误处理", "agentId or content missing: code 0, msg agentId 和 content 为必填参数, data null")
-failure_breaks_the_connection = vendor("错误处理", "an error in mid-stream breaks the connection; clients notice it")
+failure_breaks_the_connection = vendor(
+    "错误处理", "an error in mid-stream aborts the connection, and clients notice it"
+)
 
 # Authentication -----------------------------------------------------------------------------------------------------
 
@@ -53,8 +59,8 @@ exp_is_required = spec("2.1", "exp is required")
 exp_has_leeway = spec("2.1", "exp has 60 s leeway")
 nbf_has_leeway = spec("2.1", "nbf more than 60 s ahead is a wrong token")
 other_claims_are_ignored = spec("2.1", "claims other than appId, iss, exp, nbf, openId are ignored")
-secret_is_a_token = spec("2.1", "the secret as it is is a token")
-token_may_bind_a_user = spec("2.1", "with an openId claim a body's openId that differs as text is refused")
+secret_is_a_token = spec("2.1", "the secret itself is a token")
+token_may_bind_a_user = spec("2.1", "with an openId claim, a different openId in the body is rejected")
 several_secrets = spec("2", "an application may have several credentials")
 secret_has_a_form = spec("2", "a secret is SAI_ and 32 lower-case hex digits")
 no_header = spec("2.3", "header absent: 5001 缺少认证信息，请提供 Snail-Ai-Auth")
@@ -71,13 +77,13 @@ j4 = spec("9.1", "J4: signed with another key")
 j5 = spec("9.1", "J5: alg none")
 j6 = spec("9.1", "J6: no exp")
 j7 = spec("9.1", "J7: the secret, also with Bearer")
-garbage_is_a_wrong_token = choice("whatever stands in the header, it is refused as a token and nothing else happens")
+garbage_is_a_wrong_token = choice("any other header value is rejected as a wrong token, without side effects")
 exp_is_a_number = choice(
-    "exp and nbf are JSON numbers; texts, booleans and lists are a wrong token, a null nbf is none"
+    "exp and nbf are JSON numbers; strings, booleans and lists are a wrong token; a null nbf counts as absent"
 )
-crit_is_refused = choice("a token with crit asks for what is not understood, and is wrong")
+crit_is_refused = choice("a token with crit is wrong: no extensions are supported")
 one_text_per_token = choice("base64url has no padding, no stray bits and no foreign characters")
-numeric_open_id_claim = choice("an openId claim that is a whole number is its digits")
+numeric_open_id_claim = choice("an openId claim that is an integer counts as a string of its digits")
 
 # Envelope and general errors ----------------------------------------------------------------------------------------
 
@@ -86,14 +92,14 @@ envelope_is_one_line = open_point(
     "besides the documented code, msg and data, an envelope has status, message and type, in this "
     "order, compact, on one line",
 )
-null_is_written = spec("3", "data is null on failure and written")
+null_is_written = spec("3", "data is present and null on failure")
 failures_have_a_type = spec("3", "type is error, on failures of A")
 body_too_large = spec("3", "body over the limit: 413 请求体过大")
 unknown_path = spec("3", "unknown path: 404 接口不存在")
 wrong_method = spec("3", "wrong method: 405 请求方法不支持")
 rate_limited = spec("3", "rate limit: 429 and Retry-After, 请求过于频繁，请稍后再试")
 used_up = spec("3", "lifetime count: 429 and Retry-After, 请求过于频繁，请稍后再试")
-full = choice("a quota of what is stored is used up: 存储配额已用完")
+full = choice("a storage quota is used up: 存储配额已用完")
 too_many_waiting = spec("3", "too many messages waiting: 会话繁忙，请稍后再试")
 no_json_object = spec("3", "body not a JSON object: 请求体不是合法的 JSON")
 malformed_idempotency_key = spec("3", "malformed Idempotency-Key: Idempotency-Key 格式错误")
@@ -110,7 +116,7 @@ unforeseen = spec("3", "anything unforeseen: HTTP 200, 系统异常")
 
 blank_is_missing = spec("4.1", "agentId or content absent, null or blank: agentId 和 content 为必填参数")
 open_id_is_missing = spec("4.1", "openId absent, null or blank: openId 为必填参数")
-rows_are_in_order = spec("4.1", "agentId and content, then openId, then the agent are checked, in this order")
+rows_are_in_order = spec("4.1", "checked in order: agentId and content, openId, the agent")
 foreign_agent = spec("4.1", "an agent that is not the application's: 智能体不存在或已被禁用")
 unknown_users_are_registered = open_point(
     "4.1", "on surface A, an unknown openId is registered automatically, per application"
@@ -121,9 +127,9 @@ blank_conversation_id = spec("4.1", "a blank conversationId is none")
 other_members_are_ignored = spec("4.1", "sid, timeout, deepPlanEnabled, webSearchEnabled are accepted and ignored")
 unknown_disabled_ids = spec("4.1", "unknown disabled ids are ignored")
 open_id_has_a_length = choice("openId has at most 255 characters")
-numbers_that_name_nothing = choice("an agentId that is a whole number, however large or small, names no agent")
-whole_floats_are_numbers = choice("1.0 is the number 1; 1.5 is no agentId")
-upgrades_are_passed_over = choice("an offer to upgrade the connection, as Java's HttpClient makes it, is passed over")
+numbers_that_name_nothing = choice("an agentId that is an integer out of range is an unknown agent")
+whole_floats_are_numbers = choice("1.0 is the number 1; 1.5 is not a valid agentId")
+upgrades_are_passed_over = choice("an Upgrade header, as sent by Java's HttpClient, is ignored")
 types_come_first = choice("a wrong type is reported before a missing member, the first field of the table first")
 nul_in_conversation_id = open_point(
     "3 against README 5",
@@ -141,13 +147,15 @@ conversation_header = open_point(
 lines_are_compact_ascii = spec("4.2", "each event is one compact JSON object and a newline, ASCII only")
 two_members = spec("4.2", "thinking and text have exactly type and content, in this order")
 done_line = spec("4.2", "done: type, conversationId, fullText; once, last, at normal end")
-full_text = spec("4.2", "fullText is all text joined")
+full_text = spec("4.2", "fullText is the whole text")
 heartbeat_is_an_empty_line = spec("4.2", "the heartbeat is an empty line")
 error_line = spec("4.2", "error: type, code, msg, data, status, message; the last line")
 order_of_lines = open_point(
     "4.2", "besides the documented thinking and text, there are done and error: one of these two is the last line"
 )
-alias_or_uuid = spec("4.2", "conversationId in done and header is the client's own id, else the UUID with hyphens")
+alias_or_uuid = spec(
+    "4.2", "conversationId in done and in the header is the client's own id, otherwise the UUID with hyphens"
+)
 stopped_run = spec("4.2", "a run stopped through another dialect ends with done and the text so far")
 broken_off = open_point(
     "4.2",
@@ -155,18 +163,18 @@ broken_off = open_point(
     "closes without the last chunk",
 )
 retry_is_a_new_message = spec(
-    "4.2", "a retry without Idempotency-Key is a new message and waits for a run that is read"
+    "4.2", "a retry without Idempotency-Key is a new message, and waits for a run that a client is reading"
 )
 abandoned_runs_are_stopped = spec(
-    "README 6", "a message that arrives while the working run has no reader stops that run first, its text kept"
+    "README 6", "a message that arrives while no client reads the active run stops that run; its text is kept"
 )
-abandoned_setting = spec("README 8", "abandoned: stop by default, wait where the credential says so")
+abandoned_setting = spec("README 8", "abandoned: stop by default, or wait if set in the credential")
 accept_chooses = open_point(
     "4.3",
     "the page calls the answer SSE and shows lines of JSON: it is NDJSON unless Accept names "
     "text/event-stream and not application/x-ndjson",
 )
-accept_star = spec("10", "the samples send no Accept of their own (*/*) and get NDJSON")
+accept_star = spec("10", "the samples send Accept: */* and receive NDJSON")
 events_form = spec("6", "event:<name>, data:<json>, an empty line; no space after the colons")
 events_headers = spec("6", "text/event-stream;charset=UTF-8, X-Conversation-Id")
 events_data = spec("6", "thinking and text: type, sid, content; done: conversationId, fullText")
@@ -181,7 +189,7 @@ blank_thinking = spec("6", "a thinking delta is not blank")
 
 unknown_members = spec("README 5", "unknown members are ignored")
 null_is_absent = spec("README 5", "an explicit null equals an absent member")
-last_member_counts = spec("README 5", "of a repeated member the last one counts")
+last_member_counts = spec("README 5", "the last of repeated members wins")
 depth = spec("README 5", "nesting deeper than 64 is a malformed body")
 many_members = deviation(
     "README 5", "a body with more than 20,000 objects, arrays and members is malformed, however few bytes it has"
@@ -189,12 +197,12 @@ many_members = deviation(
 utf8 = spec("README 5", "invalid UTF-8 is a malformed body")
 byte_order_mark = spec("README 5", "a byte order mark is a malformed body")
 lone_surrogates = spec("README 5", "an escaped lone surrogate is a malformed body")
-empty_body = spec("README 5", "only white space is an empty body")
+empty_body = spec("README 5", "a body of only white space is empty")
 nul = spec("README 5", "U+0000 in a string is legal and is stored and passed on as U+FFFD")
 any_media_type = spec("README 5", "a JSON body is read as JSON whatever Content-Type says")
-size_limit = spec("README 5", "a body of max_body_bytes is read")
-size_is_declared = spec("README 5", "a larger body is refused by Content-Length")
-size_is_counted = spec("README 5", "a larger body is refused while it is read")
+size_limit = spec("README 5", "a body of max_body_bytes is accepted")
+size_is_declared = spec("README 5", "a larger body is rejected by its Content-Length")
+size_is_counted = spec("README 5", "a larger body is rejected while it is read")
 header_names = spec("README 5", "header names are case-insensitive")
 header_values = spec("README 5", "header values are trimmed")
 route_is_first = spec("README 5", "route and method are checked before size and credential")
@@ -213,8 +221,8 @@ odd_but_legal = spec("README 5", "100,000 characters, emoji and right-to-left te
 # Idempotency --------------------------------------------------------------------------------------------------------
 
 key_form = spec("README 5", "Idempotency-Key is 1 to 255 characters 0x21-0x7E; empty is malformed")
-replay_finished = spec("README 5", "same key, same request: the answer again, Idempotency-Replayed: true")
-replay_live = spec("README 5", "same key while it streams: the same run from its beginning, then live until its end")
+replay_finished = spec("README 5", "same key, same request: the same response, with Idempotency-Replayed: true")
+replay_live = spec("README 5", "same key while it streams: the same run from its beginning, live until its end")
 replay_failed = spec("README 5", "a run that failed in mid-stream is replayed with its failure")
 replay_is_one_run = spec("9.2", "N19: one run, the same thinking and text, the same done line")
 same_request = spec("README 5", "same request: equal query string and equal body")

@@ -1,5 +1,5 @@
-"""What surface B and the knowledge search of surface A promise, one row a promise. Names are not those of
-``requirements``, which takes these rows in; sections are those of the wire specification's ``snail.md``."""
+"""The promises of surface B and of surface A's knowledge search, one row each. ``requirements`` imports these rows;
+sections are those of the wire specification's ``snail.md``."""
 
 from palaver.wire.requirements import choice, deviation, open_point, spec
 
@@ -17,7 +17,7 @@ b_same_secret = spec("2", "one secret is B's token, signs A's tokens, and is A's
 # Envelope and general errors ----------------------------------------------------------------------------------------
 
 b_envelope = spec("3", "code, msg, data, status, message; no type on B; data is always written")
-b_pages = spec("3", "page, size, total beside data on B's paged lists")
+b_pages = spec("3", "B's paged lists have page, size and total in addition to data")
 b_unknown_path = spec("3", "B: unknown path 404 接口不存在; wrong method 405 请求方法不支持")
 b_limits = spec("3", "B: rate limit, lifetime count: 429 and Retry-After, 请求过于频繁，请稍后再试")
 b_no_json = spec("3", "B: body not a JSON object: 请求体不是合法的 JSON; too large: 413 请求体过大")
@@ -32,7 +32,7 @@ b_busy = spec("3", "B: too many messages waiting: 会话繁忙，请稍后再试
 
 b_query_or_body = spec("7", "GET and DELETE take query fields, POST a JSON body; explicit nulls are normal")
 b_blank_is_absent = spec("7", "blank counts as absent")
-b_query_rules = spec("README 5", "+ is a space, percent-decoded UTF-8, of a repeated name the last one counts")
+b_query_rules = spec("README 5", "+ is a space, percent-decoded UTF-8, the last of repeated names wins")
 
 # Agents -------------------------------------------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ b_agent = spec("7", "GET /agent: any status, disabled is 4; unknown: Agent 不�
 b_agent_members = spec("7", "Agent: the members in wire order, at most 8 presetQuestions, subscribed null")
 b_agent_dates = spec("7", "dates of Agent and EmbedToken YYYY-MM-DD HH:MM:SS in the server's zone")
 b_no_servers_no_skills = spec("7", "mcpServers and skills are [] when the switch is off")
-b_user_agents = spec("7", "GET /user/agents: active ones the user subscribed, subscribed true")
+b_user_agents = spec("7", "GET /user/agents: the active agents that the user is subscribed to, subscribed true")
 b_subscribe = spec("7", "POST /user/agent: null, repeatable; inactive or unknown: Agent 不存在或不可用: <id>")
 b_unsubscribe = spec("7", "DELETE /user/agent: null, also if not subscribed")
 
@@ -60,34 +60,34 @@ b_auto_register = spec("7", "with auto_register an unknown openId is registered,
 b_external_ids = spec("README 3", "B takes an issued openId or its externalId")
 b_same_people = spec("7", "the end user of an issued openId is its externalId, or itself; A takes issued ones too")
 b_n13 = spec("9.2", "N13: register twice; after N1 created is false at once, and N1's conversation is listed")
-b_embed_token = spec("7", "GET, POST /embed-token: the EmbedToken's members, ttlSeconds 3600 unless given")
-b_embed_ttl = spec("7", "ttlSeconds 60 to 86400, with the vendor's words")
+b_embed_token = spec("7", "GET, POST /embed-token: the EmbedToken's members; ttlSeconds is 3600 by default")
+b_embed_ttl = spec("7", "ttlSeconds 60 to 86400, with the vendor's error messages")
 b_embed_jwt = spec("7", "embed token: HS256 with the secret; aud, exp, appId, openId, trustedCredential if given")
 b_embed_ends = choice(
-    "an embed token ends for good when its credential is disabled; the claim palaver_generation says which generation "
-    "of the credential it is of"
+    "an embed token is revoked permanently when its credential is disabled; the claim palaver_generation has the "
+    "credential's generation"
 )
 b_embed_on_a = spec("2.1", "B's embed tokens are valid on A, for their openId")
 
 # Conversations ------------------------------------------------------------------------------------------------------
 
-b_list = spec("7", "GET /agent/conversations: of user and agent, newest updateDt first, paged, 20 a page")
+b_list = spec("7", "GET /agent/conversations: the user's with the agent, newest updateDt first, 20 per page")
 b_create = spec("7", "POST /agent/conversations: Conversation")
 b_n16 = spec("9.2", "N16: create without title: status 0, title title is required")
 b_conversation_members = spec("7", "Conversation: conversationId, agentId, title, createDt, updateDt (…T…)")
 b_title = spec("7", "a conversation's title: its first message's first 16 characters, until one is set")
 b_delete = spec("7", "DELETE /agent/conversations: null; unknown id too")
-b_clear = spec("7", "without conversationId all of that user and agent are deleted")
+b_clear = spec("7", "without conversationId, all of the user's conversations with the agent are deleted")
 b_blank_is_not_all = spec("7", "DELETE with a blank conversationId: conversationId conversationId is required")
 b_n17 = spec("9.2", "N17: clear, then list: data null; data [], total 0")
 b_messages = spec("7", "GET /agent/conversations/messages: oldest first, no paging; unknown: []")
 b_message_members = spec("7", "Message: role, content, thinking, status 1, createDt")
 b_failed_message = spec("7", "a failed turn has status 0; one without text has the reason as content")
-b_messages_of_other_agent = spec("7", "messages asked for with another agent's id are []")
-b_being_written = spec("README 6", "an answer being written is in the history from its end on")
-b_isolation = spec("README 3", "somebody else's conversation is answered like one that does not exist")
-b_shared = spec("README 3", "a conversation of A is B's too, and the other way round")
-b_n12 = spec("9.2", "N12: who leaves A's stream after one line finds the whole answer in B's messages")
+b_messages_of_other_agent = spec("7", "messages with another agent's id: []")
+b_being_written = spec("README 6", "an answer is in the history once it has ended")
+b_isolation = spec("README 3", "another user's conversation is indistinguishable from a nonexistent one")
+b_shared = spec("README 3", "A and B share conversations")
+b_n12 = spec("9.2", "N12: a client disconnects from A's stream after one line: B's messages have the whole answer")
 
 # Chat ---------------------------------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ b_sid = spec("7", "sid is echoed in every thinking and text; absent: a random <u
 b_n14 = spec("9.2", "N14: the SDK's body with its nulls; done.conversationId c-9")
 b_n15 = spec("9.2", "N15: unknown openId and Accept: text/event-stream: one error frame, 5001")
 b_refusal_frames = spec("6", "Accept names text/event-stream: HTTP 200 and one error frame, limits included")
-b_refusal_envelopes = spec("6", "else, and for 404, 405 and 413, the envelope")
+b_refusal_envelopes = spec("6", "otherwise, and for 404, 405 and 413, the envelope")
 b_failed_run = spec("6", "a failed run: error, last, no done; the stream ends normally")
 b_stopped_run = spec("README 6", "B: a stopped run ends with done and the text so far")
 b_chat_required = open_point(
@@ -110,14 +110,14 @@ b_chat_required = open_point(
     "optional as on A, while the vendor's server requires it",
 )
 b_sync = spec("7", "/agent/chat/sync: conversationId, content, durationMs")
-b_sync_time = spec("7", "sync waits at most 300 s; then status 0, 对话超时, the run goes on")
+b_sync_time = spec("7", "sync waits at most 300 s; then status 0, 对话超时, and the run continues")
 b_sync_failed = spec("7", "sync: a failed run is status 0 with the reason")
 b_off = spec("7", "disabledMcpServerIds, disabledSkillIds as on A; deepPlanEnabled, webSearchEnabled, timeout ignored")
 
 # Idempotency --------------------------------------------------------------------------------------------------------
 
 b_replayed_stream = spec("README 5", "B chat: the same key replays the run with the same sid and done")
-b_replayed_answers = spec("README 5", "register, create and sync: the stored answer again, byte for byte")
+b_replayed_answers = spec("README 5", "register, create and sync: the stored response, byte for byte")
 b_conflict = spec("README 5", "B: the same key for another request: 422; a malformed key: Idempotency-Key 格式错误")
 
 # Knowledge search on A ----------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ rag_is_a = spec("5", "rag/search is surface A's: Snail-Ai-Auth, envelopes with t
 # The vendor's Java client -------------------------------------------------------------------------------------------
 
 b_java_client = spec("10", "B's Java client: nulls skipped in queries, sent in bodies; dates of exactly one form")
-b_java_reader = spec("10", "its stream reader wants event: and data: at line start, no JSON body")
+b_java_reader = spec("10", "its stream reader requires event: and data: at the start of lines, and ignores a JSON body")
 
 # Choices ------------------------------------------------------------------------------------------------------------
 
@@ -140,21 +140,19 @@ b_unknown_agent_has_none = open_point(
     "on surface B, an unknown agent has no conversations and no messages; creating one is rejected like chat",
 )
 b_user_before_agent = choice("the openId is checked before the agent")
-b_any_fields = choice("whatever the fields hold, the answer is one of the vendor's, and nothing is unforeseen")
-b_types_in_order = choice(
-    "B: of several fields of a wrong type the first in the table's order is the one that is named"
-)
+b_any_fields = choice("whatever the fields contain, the response is one of the vendor's, never an internal error")
+b_types_in_order = choice("B: of several fields with a wrong type, the first in the table's order is reported")
 b_lengths = choice("openId, externalId and sid have at most 255 characters: 参数格式错误")
 b_sync_reason = open_point(
     "7", "the reason of a failed run of /agent/chat/sync is a word after 系统异常, without the endpoint's details"
 )
-b_register_key = choice("an Idempotency-Key of register belongs to the credential, whoever is registered")
-rag_known = choice("rag/search knows the bases of the agents that the caller may use; another one: 知识库不存在")
-rag_ten = choice("rag/search answers at most 10 passages; documentName is the path below the folder that was added")
+b_register_key = choice("an Idempotency-Key of register is scoped to the credential, not to the registered user")
+rag_known = choice("rag/search finds only the knowledge bases of agents that the caller may use; others: 知识库不存在")
+rag_ten = choice("rag/search returns at most 10 passages; documentName is the path below the folder that was added")
 b_sid_of_replay = open_point("7 against README 5", "a generated sid is the run's id, so that a replay has the same sid")
 b_no_features_yet = deviation(
     "7", "an agent's MCP servers, skills, web search, view counts and features are off, none and zero"
 )
 b_required_variables = choice(
-    "a message to an agent that requires a variable is refused with the variable's name: no call of this API has any"
+    "a message to an agent with a required variable is rejected with its name: this API has no variables"
 )

@@ -1,12 +1,12 @@
-"""What surface C promises, one row a promise. Names are not those of ``requirements``, which takes these rows in;
-sections are those of the wire specification's ``snail.md``."""
+"""The promises of surface C, one row each. ``requirements`` imports these rows; sections are those of the wire
+specification's ``snail.md``."""
 
 from palaver.wire.requirements import choice, open_point, spec
 
 # Signing in ---------------------------------------------------------------------------------------------------------
 
 c_config = spec("8", "GET /config, without credential: gatewayPath, pageTitle, logo, resourceBaseUrl")
-c_config_elsewhere = choice("a page from another origin gets gatewayPath and resourceBaseUrl with the server's name")
+c_config_elsewhere = choice("for a page from another origin, gatewayPath and resourceBaseUrl are absolute URLs")
 c_session = spec("8", "POST /session, without credential: {openId, trustedCredential?}, EmbedToken")
 c_session_proof = open_point(
     "8",
@@ -19,7 +19,7 @@ c_open_session = open_point(
     "credential has the setting open_sessions, and never registers one",
 )
 c_token = spec("8", "Snail-Ai-Auth = embed token, Bearer allowed")
-c_token_only = choice("surface C takes no secret, and no token without openId: 5001")
+c_token_only = choice("surface C accepts neither the secret nor a token without openId: 5001")
 c_token_refused = spec("2.3", "C: absent, unknown, disabled, wrong, expired: 5001 with A's messages")
 c_token_replaces = spec("8", "the token's openId replaces any in the body")
 
@@ -39,6 +39,6 @@ c_replay = choice("C: Idempotency-Key on POST /conversations and /completions")
 
 # The vendor's chat page ---------------------------------------------------------------------------------------------
 
-c_page = spec("10", "the chat page signs in, lists, creates, chats, reads again, removes")
+c_page = spec("10", "the chat page signs in, lists, creates, chats, reads history, deletes")
 c_page_stop = spec("README 6", "the page's stop closes the connection; its next message stops the abandoned run")
 c_page_browser = spec("10", "the chat page in a browser, from another origin")

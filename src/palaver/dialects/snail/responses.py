@@ -18,10 +18,10 @@ from palaver.wire.responses import JSONValue, json_response
 
 T = TypeVar("T")
 
-QUESTIONS = 8
-TITLE = 16
-"""How many characters of its first message are a conversation's title until it is given one."""
-SPACED, JOINED = "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"
+MAX_QUESTIONS = 8
+TITLE_LENGTH = 16
+"""Length of an untitled conversation's title: the beginning of its first message."""
+DATE_WITH_SPACE, DATE_WITH_T = "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"
 TOKEN = "Snail-Ai-Auth"  # noqa: S105  the header's name
 
 
@@ -133,9 +133,7 @@ class EmbedTokenResponse(SnailResponseModel, frozen=True, kw_only=True):
 
 
 class ChatPageConfig(SnailResponseModel, frozen=True, kw_only=True):
-    gateway_path: Annotated[
-        str, Meta(description="Where the calls are; with the server's name for a page from elsewhere.")
-    ]
+    gateway_path: Annotated[str, Meta(description="Base path of the API; absolute for a page from another origin.")]
     page_title: str
     logo: str
     resource_base_url: str
@@ -178,7 +176,7 @@ DONE: ResponseType[JSONValue[None]] = json_response(SnailEnvelope[None], lambda 
 
 
 def name_of(conversation: Conversation) -> str:
-    """The id a caller sees: the one it chose, else the UUID."""
+    """The id that callers see: their own, otherwise the UUID."""
     return conversation.alias if conversation.alias is not None else str(conversation.uid)
 
 
@@ -187,7 +185,7 @@ def date(moment: datetime, zone: tzinfo, form: str) -> str:
 
 
 def agent_response(agent: Agent, zone: tzinfo, *, subscribed: bool | None = None) -> SnailAgent:
-    """MCP servers, skills, web search, views and features are not palaver's yet: off, none and zero."""
+    """An agent. palaver has no MCP servers, skills, web search, view counts or featured agents yet."""
     spec = agent.spec
     return SnailAgent(
         id=agent.id,
@@ -195,7 +193,7 @@ def agent_response(agent: Agent, zone: tzinfo, *, subscribed: bool | None = None
         description=spec.description,
         avatar=spec.icon,
         greeting=spec.opening_message,
-        preset_questions=spec.suggested_questions[:QUESTIONS],
+        preset_questions=spec.suggested_questions[:MAX_QUESTIONS],
         mcp_enabled=False,
         mcp_servers=(),
         skill_enabled=False,
@@ -204,14 +202,14 @@ def agent_response(agent: Agent, zone: tzinfo, *, subscribed: bool | None = None
         view_count=0,
         is_featured=False,
         status=1 if spec.enabled else 4,
-        create_dt=date(agent.created, zone, SPACED),
-        update_dt=date(agent.modified, zone, SPACED),
+        create_dt=date(agent.created, zone, DATE_WITH_SPACE),
+        update_dt=date(agent.modified, zone, DATE_WITH_SPACE),
         subscribed=subscribed,
     )
 
 
 def external_id(user: User) -> str | None:
-    """The calling system's own name for the user; who was registered without one is named by the issued id."""
+    """The calling system's own id for the user; ``None`` for a user that was registered without one."""
     return None if user.name == user.uid.hex else user.name
 
 
@@ -229,14 +227,14 @@ def conversation_response(conversation: Conversation, zone: tzinfo) -> SnailConv
     return SnailConversation(
         conversation_id=name_of(conversation),
         agent_id=conversation.agent,
-        title=conversation.title if conversation.title is not None else conversation.opening[:TITLE],
-        create_dt=date(conversation.created, zone, JOINED),
-        update_dt=date(conversation.modified, zone, JOINED),
+        title=conversation.title if conversation.title is not None else conversation.opening[:TITLE_LENGTH],
+        create_dt=date(conversation.created, zone, DATE_WITH_T),
+        update_dt=date(conversation.modified, zone, DATE_WITH_T),
     )
 
 
 def message_response(message: Message, zone: tzinfo) -> SnailMessage:
-    """A failed turn says so; one without words has the reason in their place."""
+    """A message. A failed answer without text has the reason as its content."""
     failed = message.ended is not None and message.ended.status.failed
     return SnailMessage(
         role=message.role,
@@ -245,12 +243,12 @@ def message_response(message: Message, zone: tzinfo) -> SnailMessage:
         else message.text,
         thinking=message.thinking or None,
         status=0 if failed else 1,
-        create_dt=date(message.created, zone, JOINED),
+        create_dt=date(message.created, zone, DATE_WITH_T),
     )
 
 
 def search_response(passages: Sequence[Passage], took_ms: int, *, debug: bool) -> SearchResponse:
-    """palaver searches words alone: there is nothing to embed, to fuse or to rank again."""
+    """Search results. palaver has keyword search only, so the metrics of the other stages are 0."""
     metrics = SearchMetrics(
         embedding_ms=0,
         vector_search_ms=0,
@@ -284,7 +282,7 @@ def embed_token_response(
         token=token,
         token_type=TOKEN,
         auth_header=TOKEN,
-        expires_at=date(datetime.fromtimestamp(expires, UTC), zone, SPACED),
+        expires_at=date(datetime.fromtimestamp(expires, UTC), zone, DATE_WITH_SPACE),
         ttl_seconds=ttl,
         open_id=open_id,
         nickname=user.nickname,

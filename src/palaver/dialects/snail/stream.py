@@ -1,4 +1,7 @@
-"""A run's events as the vendor's bytes. Source: wire specification ``snail.md``, sections 4.2 and 6."""
+"""Encodes a run's events as NDJSON or server-sent events.
+
+Source: wire specification ``snail.md``, sections 4.2 and 6.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from palaver.wire.framing import EscapedText, ascii_json, ascii_text, ndjson_lin
 
 
 class SnailNdjsonEncoder:
-    """Surface A: one JSON object a line; a failed run's stream is broken off after its ``error`` line, which is how
-    the documented clients notice."""
+    """Surface A: one JSON object per line. A failed run's stream is aborted after its ``error`` line, because the
+    documented clients notice only that."""
 
     heartbeat = b"\n"
     aborts_on_failure = True
@@ -25,7 +28,7 @@ class SnailNdjsonEncoder:
         self._kind = b"text"
         self._answer = EscapedText()
 
-    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  events have no time
         match event:
             case TextDelta(text=text):
                 content = self._answer.add(text) if self._kind == b"text" else ascii_text(text).encode()
@@ -48,7 +51,7 @@ class SnailNdjsonEncoder:
 
 
 class SnailSseEncoder:
-    """The same run as server-sent events with names, as surface B has them; a failed run's stream ends normally."""
+    """Surface B: named server-sent events. A failed run's stream ends normally."""
 
     heartbeat = b": ping\n\n"
     aborts_on_failure = False
@@ -62,10 +65,10 @@ class SnailSseEncoder:
         self._blank = ""
         self._answer = EscapedText()
 
-    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  events have no time
         match event:
             case TextDelta(text=text):
-                return self._grew(text)
+                return self._delta(text)
             case PartStarted(part=part):
                 self._kind = "text" if isinstance(part, Text) else "thinking"
                 self._blank = ""
@@ -83,11 +86,11 @@ class SnailSseEncoder:
     def flush(self, now: float) -> list[bytes]:  # noqa: ARG002
         return []
 
-    def _grew(self, text: str) -> list[bytes]:
+    def _delta(self, text: str) -> list[bytes]:
         if self._kind == "text":
             content = self._answer.add(text)
-        else:  # a thinking delta is never blank: white space waits for the words it stands before, and without any
-            text = self._blank + text  # is left out, however the run was cut
+        else:  # a thinking delta must not be blank: trailing white space is held back until more text follows
+            text = self._blank + text
             visible = text.rstrip()
             self._blank, text = text[len(visible) :], visible
             if not text:

@@ -28,10 +28,10 @@ def new_credential(random: bytes) -> tuple[str, str]:
 
 
 def claim(request: Request) -> CredentialClaim:
-    named = _BEARER.fullmatch(request.headers.get("authorization", ""))
-    if named is None:
+    match = _BEARER.fullmatch(request.headers.get("authorization", ""))
+    if match is None:
         raise Unauthenticated(reason="missing")
-    return CredentialClaim(id=named[1])
+    return CredentialClaim(id=match[1])
 
 
 def verify(request: Request, key: ApiKey | None, _bearer: Token | None = None) -> Principal:

@@ -8,15 +8,24 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta
 
 from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256
 from palaver.dialects.sonaops.errors import EVENT_STREAM
 from palaver.dialects.sonaops.media import MP3
-from palaver.dialects.sonaops.requests import (
-    DEFAULT_VOICE,
+from palaver.dialects.sonaops.requests import DEFAULT_VOICE
+from palaver.dialects.sonaops.responses import (
+    OK,
+    ConversationCreated,
+    ImageResponse,
+    SonaopsAgent,
+    SonaopsAgentList,
+    SonaopsEnvelope,
+    SonaopsError,
+    SpeechResponse,
+    SuggestedReplies,
 )
-from palaver.dialects.sonaops.responses import OK, SonaopsError
 from palaver.dialects.sonaops.stream import SonaopsEncoder
 from palaver.wire.contract import MAX_REQUEST_ID
 from palaver.wire.operation import (
@@ -34,16 +43,16 @@ from palaver.wire.user_header import MAX_USER, USER
 SPEC = "wire specification `sonaops.md`, section"
 
 
-def _success(meaning: str, data: dict[str, Any]) -> ResponseSpec:
-    body = {
-        "code": OK,
-        "success": True,
-        "message": "OK",
-        "data": data,
-        "traceId": "9fU0kfWy3E8YFGjS5S8bLPlAXG8xhdTH",
-        "timestamp": "1773298769366",
-    }
-    return ResponseSpec(meaning=meaning, examples={"success": body})
+def _success(meaning: str, data: Any) -> ResponseSpec:
+    envelope = SonaopsEnvelope(
+        code=OK,
+        success=True,
+        message="OK",
+        data=data,
+        trace_id="9fU0kfWy3E8YFGjS5S8bLPlAXG8xhdTH",
+        timestamp="1773298769366",
+    )
+    return ResponseSpec(meaning=meaning, examples={"success": msgspec.to_builtins(envelope)})
 
 
 # Operations ---------------------------------------------------------------------------------------------------------
@@ -58,24 +67,15 @@ CREATE = Operation(
         required=("agentId",),
         examples={"the vendor's": {"agentId": "agent-uuid"}},
     ),
-    responses=(_success("The new conversation.", {"conversationId": _CONVERSATION}),),
+    responses=(_success("The new conversation.", ConversationCreated(conversation_id=_CONVERSATION)),),
     not_found=("agent",),
 )
 _AGENT_PAGE = _success(
     "A page of the agents.",
-    {
-        "list": [
-            {
-                "agentId": _AGENT,
-                "name": "Weather",
-                "avatar": None,
-                "description": "",
-                "greeting": "",
-                "voiceId": None,
-            }
-        ],
-        "total": 1,
-    },
+    SonaopsAgentList(
+        agents=[SonaopsAgent(agent_id=_AGENT, name="Weather", avatar=None, description="", greeting="", voice_id=None)],
+        total=1,
+    ),
 )
 LIST = Operation(
     source=f"{SPEC} 5.2",
@@ -107,7 +107,7 @@ STREAM = Operation(
 INSPIRATION = Operation(
     source=f"{SPEC} 5.4",
     body=BodySpec(required=("agentId", "conversationId"), examples={"for a conversation": {**_PLACE}}),
-    responses=(_success("At most three suggestions.", {"replies": ["And tomorrow?"]}),),
+    responses=(_success("At most three suggestions.", SuggestedReplies(replies=["And tomorrow?"])),),
     not_found=("agent", "conversation"),
 )
 IMAGE = Operation(
@@ -119,7 +119,7 @@ IMAGE = Operation(
     responses=(
         _success(
             "The image.",
-            {"base64Image": "data:image/png;base64,iVBORw0KGgo=", "metadata": {}},
+            ImageResponse(base64_image="data:image/png;base64,iVBORw0KGgo=", metadata={}),
         ),
     ),
     more="Generating an image may take a minute or more.",
@@ -140,7 +140,7 @@ SPEECH = Operation(
     responses=(
         _success(
             "The URL of the audio file.",
-            {"audioUrl": "https://example.com/saas/voice-broadcast/5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3"},
+            SpeechResponse(audio_url="https://example.com/saas/voice-broadcast/5b1f0a9c3d7e4c21a6b8f0e1d2c3b4a5.mp3"),
         ),
     ),
     more="Speech is synthesized once per message; later requests return the same URL, whatever their text.",

@@ -16,20 +16,25 @@ from palaver.core.problems import NotFound
 from palaver.core.types import Agent, ApiKey, Conversation, File, Message, Principal, Text, as_uid
 from palaver.dialects.wps import openapi, paging
 from palaver.dialects.wps.content_blocks import blocks
-from palaver.dialects.wps.errors import success
 from palaver.dialects.wps.oauth import consent, tokens
 from palaver.dialects.wps.requests import (
+    CANCEL_CHAT,
+    CREATE_CHAT,
+    CREATE_SESSION,
+    MESSAGES_QUERY,
+    SESSIONS_QUERY,
+    CancelChatRequest,
     CreateChatRequest,
-    cancelled_chat,
-    create_chat,
-    create_session,
-    messages_query,
-    sessions_query,
+    CreateSessionRequest,
+    WpsMessagesQuery,
+    WpsSessionsQuery,
 )
 from palaver.dialects.wps.responses import (
+    AppDetail,
     ChatCreated,
     EmptyObject,
     SessionId,
+    SessionListItem,
     SessionMessage,
     SessionResponse,
     WpsPage,
@@ -38,15 +43,16 @@ from palaver.dialects.wps.responses import (
     session_id_of,
     session_list_item,
     session_name,
+    success,
 )
 from palaver.dialects.wps.settings import EVENT_STREAM, PARTIAL_EVERY_MS, TOKEN_GAP_MS
 from palaver.dialects.wps.stream import WpsEncoder, WpsStreamOptions
-from palaver.wire.bodies import idempotency_key, json_object
-from palaver.wire.contract import Handler, Method, Request, Response, Route, Services, StreamingResponse
+from palaver.wire.bodies import idempotency_key
+from palaver.wire.contract import Request, Route, Services, StreamingResponse
 from palaver.wire.framing import header_value
-from palaver.wire.idempotent import REPLAYED, Subject, answer_once
-from palaver.wire.list_response import list_response, split_at_placeholder
-from palaver.wire.operation import Operation
+from palaver.wire.idempotent import REPLAYED, Subject
+from palaver.wire.list_response import encode_items
+from palaver.wire.responses import IdempotentResponse, JSONResponse, ListResponse, or_stream
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -55,12 +61,11 @@ _MICROSECOND = timedelta(microseconds=1)
 # Chats --------------------------------------------------------------------------------------------------------------
 
 
-async def send(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
+async def send(
+    request: Request, body: CreateChatRequest, principal: Principal, services: Services
+) -> JSONResponse[ChatCreated] | StreamingResponse:
     """Send a message to an agent. Streams the answer, or leaves it to be read from the messages endpoint."""
-    members = json_object(request.body)
-    idempotency_key(request, "")
-    body = create_chat(members)
-    agent = await services.chat.agent(who, request.path_params["app_id"])
+    agent = await services.chat.agent(principal, request.path_params["app_id"])
     message = NewMessage(
         parts=_parts(body),
         variables=body.values,
@@ -68,19 +73,21 @@ async def send(request: Request, who: Principal, services: Services) -> Response
         idempotency_key=idempotency_key(request, f"POST /v7/devhub/app/{agent.uid}/chat/create"),
         trace=request.trace,
     )
-    sent = await services.chat.send(who, agent, message, conversation=body.session)
-    chat, session_id = str(sent.run_uid), session_id_of(sent.conversation, body.session)
+    turn = await services.chat.send(principal, agent, message, conversation=body.session)
+    chat, session_id = str(turn.run_uid), session_id_of(turn.conversation, body.session)
     headers = (("X-Chat-Id", chat), ("X-Session-Id", header_value(session_id)))
     streamed = request.route.startswith("/v7/sse/") if body.stream is None else body.stream
     if streamed:
-        encoder = WpsEncoder(session_id, sent.agent, sent.question, sent.answer, _form(who.key, services))
-        media_type = who.key.setting("stream_media_type", EVENT_STREAM)
-        return StreamingResponse(
-            reader=sent.reader, replayed=sent.replayed, encoder=encoder, media_type=media_type, headers=headers
+        encoder = WpsEncoder(
+            session_id, turn.agent, turn.question, turn.answer, _stream_options(principal.key, services)
         )
-    sent.reader.close()
+        media_type = principal.key.setting("stream_media_type", EVENT_STREAM)
+        return StreamingResponse(
+            reader=turn.reader, replayed=turn.replayed, encoder=encoder, media_type=media_type, headers=headers
+        )
+    turn.reader.close()
     created = ChatCreated(session_id=session_id, chat_id=chat)
-    return success(created, headers=(*headers, REPLAYED) if sent.replayed else headers)
+    return JSONResponse(content=created, headers=(*headers, REPLAYED) if turn.replayed else headers)
 
 
 def _parts(body: CreateChatRequest) -> tuple[Text | File, ...]:
@@ -88,7 +95,7 @@ def _parts(body: CreateChatRequest) -> tuple[Text | File, ...]:
     return (Text(text=body.text or ""), *files)
 
 
-def _form(key: ApiKey, services: Services) -> WpsStreamOptions:
+def _stream_options(key: ApiKey, services: Services) -> WpsStreamOptions:
     return WpsStreamOptions(
         zone=services.settings.timezone,
         partial_every_s=key.setting("partial_every_ms", PARTIAL_EVERY_MS) / 1000,
@@ -99,54 +106,63 @@ def _form(key: ApiKey, services: Services) -> WpsStreamOptions:
     )
 
 
-async def cancel(request: Request, who: Principal, services: Services) -> Response:
+async def cancel(request: Request, principal: Principal, services: Services) -> EmptyObject:
+    """Cancel the chat in the path."""
+    return await _cancel(request, request.path_params["chat_id"], principal, services)
+
+
+async def cancel_named(
+    request: Request, body: CancelChatRequest, principal: Principal, services: Services
+) -> EmptyObject:
+    """Cancel the chat in the body or query."""
+    return await _cancel(request, body.chat_id or "", principal, services)
+
+
+async def _cancel(request: Request, chat_id: str, principal: Principal, services: Services) -> EmptyObject:
     """Stop a running chat, or drop a waiting one. A chat that cannot be stopped is not an error."""
-    chat = request.path_params.get("chat_id")
-    if chat is None:
-        chat = cancelled_chat(request)
-    agent = await services.chat.agent(who, request.path_params["app_id"])
-    uid = as_uid(chat)
+    agent = await services.chat.agent(principal, request.path_params["app_id"])
+    uid = as_uid(chat_id)
     if uid is not None:
         with suppress(NotFound):
-            run = await services.chat.open_run(who, uid)
+            run = await services.chat.open_run(principal, uid)
             if run.agent.id == agent.id:
                 await services.chat.stop_run(run)
-    return success(EmptyObject())
+    return EmptyObject()
 
 
 # Sessions -----------------------------------------------------------------------------------------------------------
 
 
-async def create(request: Request, who: Principal, services: Services) -> Response:
+async def create(
+    request: Request, body: CreateSessionRequest, principal: Principal, services: Services
+) -> IdempotentResponse[SessionId]:
     """Create an empty session."""
-    members = json_object(request.body, empty_is_object=True)
-    idempotency_key(request, "")
-    body = create_session(members)
-    agent = await services.chat.agent(who, request.path_params["app_id"])
-    claim = idempotency_key(request, f"POST /v7/devhub/app/{agent.uid}/session/create")
+    agent = await services.chat.agent(principal, request.path_params["app_id"])
     title = body.name if body.name is not None and body.name.strip() else None
 
-    async def work() -> tuple[Response, Subject]:
-        conversation = await services.chat.create_conversation(who, agent, title=title)
-        return success(SessionId(session_id=session_id_of(conversation))), conversation
+    async def work() -> tuple[SessionId, Subject]:
+        conversation = await services.chat.create_conversation(principal, agent, title=title)
+        return SessionId(session_id=session_id_of(conversation)), conversation
 
-    return await answer_once(services, who, claim, work)
+    key = idempotency_key(request, f"POST /v7/devhub/app/{agent.uid}/session/create")
+    return IdempotentResponse(key=key, create=work)
 
 
-async def sessions(request: Request, who: Principal, services: Services) -> Response:
+async def sessions(
+    request: Request, query: WpsSessionsQuery, principal: Principal, services: Services
+) -> WpsPage[SessionListItem]:
     """List the user's sessions with the agent, most recently changed first."""
-    query = sessions_query(request.query_string)
     size = query.page_size
-    agent = await services.chat.agent(who, request.path_params["app_id"])
-    place = _after(paging.place(who, _list_of(agent), query.next_page_token, numbers=2))
+    agent = await services.chat.agent(principal, request.path_params["app_id"])
+    place = _after(paging.place(principal, _list_of(agent), query.next_page_token, numbers=2))
     conversations = await services.chat.conversations(
-        who, ConversationQuery(agent=agent.id, after=place, limit=size + 1)
+        principal, ConversationQuery(agent=agent.id, after=place, limit=size + 1)
     )
     token = ""
     if len(conversations) > size:
         last = conversations[size - 1]
-        token = paging.token(who, _list_of(agent), (last.modified - _EPOCH) // _MICROSECOND, last.id)
-    return success(WpsPage(items=tuple(map(session_list_item, conversations[:size])), next_page_token=token))
+        token = paging.token(principal, _list_of(agent), (last.modified - _EPOCH) // _MICROSECOND, last.id)
+    return WpsPage(items=tuple(map(session_list_item, conversations[:size])), next_page_token=token)
 
 
 def _list_of(agent: Agent) -> str:
@@ -158,30 +174,33 @@ def _after(place: Sequence[int]) -> tuple[datetime, int] | None:
     return (_EPOCH + place[0] * _MICROSECOND, place[1]) if place else None
 
 
-async def messages(request: Request, who: Principal, services: Services) -> Response:
+async def messages(
+    request: Request, query: WpsMessagesQuery, principal: Principal, services: Services
+) -> ListResponse[WpsPage[SessionMessage]]:
     """List a session's messages, oldest first. An answer in progress has its text so far."""
-    query = messages_query(request.query_string)
     ref, size = query.session_id, query.page_size
-    agent = await services.chat.agent(who, request.path_params["app_id"])
-    conversation, _ = await services.chat.open_conversation(who, ref)
+    agent = await services.chat.agent(principal, request.path_params["app_id"])
+    conversation, _ = await services.chat.open_conversation(principal, ref)
     if conversation.agent != agent.id:
         raise NotFound(noun="conversation", ref=ref)
     of = f"messages of {conversation.id}"
-    place = paging.place(who, of, query.next_page_token)
-    async with services.chat.history_page(who, conversation, after=place[0] if place else 0, limit=size) as page:
-        question = await _question(who, services, conversation, page.messages) if query.with_event else None
-        token = "" if page.next is None else paging.token(who, of, page.messages[-1].id)
-        empty: WpsPage[SessionMessage] = WpsPage(items=(), next_page_token=token)
+    place = paging.place(principal, of, query.next_page_token)
+    async with services.chat.history_page(principal, conversation, after=place[0] if place else 0, limit=size) as page:
+        question = await _question(principal, services, conversation, page.messages) if query.with_event else None
+        token = "" if page.next is None else paging.token(principal, of, page.messages[-1].id)
         items = _items(page, session_id=session_id_of(conversation, ref), services=services, question=question)
-        return await list_response(items, *split_at_placeholder(success(empty).body))
+        return ListResponse(content=WpsPage(items=(), next_page_token=token), items=await encode_items(items))
 
 
-async def _question(who: Principal, services: Services, conversation: Conversation, history: Sequence[Message]) -> str:
+async def _question(
+    principal: Principal, services: Services, conversation: Conversation, history: Sequence[Message]
+) -> str:
     """The question that precedes a page starting with an answer."""
     if not history or history[0].role == "user":
         return ""
     return "".join(
-        message.text for message in await services.chat.list_messages(who, conversation, before=history[0].id, limit=1)
+        message.text
+        for message in await services.chat.list_messages(principal, conversation, before=history[0].id, limit=1)
     )
 
 
@@ -204,96 +223,161 @@ def _items(page: HistoryPage, *, session_id: str, services: Services, question: 
         )
 
 
-async def title(request: Request, who: Principal, services: Services) -> Response:
+async def title(request: Request, principal: Principal, services: Services) -> SessionResponse:
     """Return a session's name."""
-    conversation = await _own_conversation(request, who, services)
+    conversation = await _own_conversation(request, principal, services)
     session_id = session_id_of(conversation, request.path_params["session_id"])
-    return success(SessionResponse(session_id=session_id, name=session_name(conversation)))
+    return SessionResponse(session_id=session_id, name=session_name(conversation))
 
 
-async def delete(request: Request, who: Principal, services: Services) -> Response:
+async def delete(request: Request, principal: Principal, services: Services) -> EmptyObject:
     """Delete a session with its messages, ending its run."""
-    conversation = await _own_conversation(request, who, services)
-    await services.chat.delete_conversation(who, conversation.id)
-    return success(EmptyObject())
+    conversation = await _own_conversation(request, principal, services)
+    await services.chat.delete_conversation(principal, conversation.id)
+    return EmptyObject()
 
 
-async def _own_conversation(request: Request, who: Principal, services: Services) -> Conversation:
+async def _own_conversation(request: Request, principal: Principal, services: Services) -> Conversation:
     """The session from the path, if the credential may use its agent."""
-    conversation, _ = await services.chat.open_conversation(who, request.path_params["session_id"])
+    conversation, _ = await services.chat.open_conversation(principal, request.path_params["session_id"])
     return conversation
 
 
 # Apps ---------------------------------------------------------------------------------------------------------------
 
 
-async def detail(request: Request, who: Principal, services: Services) -> Response:
+async def detail(request: Request, principal: Principal, services: Services) -> AppDetail:
     """Return an agent's name, description, icon and variables."""
-    agent = await services.chat.agent(who, request.path_params["app_id"])
-    return success(app_detail(agent, request.path_params["app_id"]))
+    agent = await services.chat.agent(principal, request.path_params["app_id"])
+    return app_detail(agent, request.path_params["app_id"])
 
 
-def _aliases(
-    method: Method, paths: Sequence[str], handle: Handler, purpose: str, operation: Operation, *, creating: bool = False
-) -> tuple[Route, ...]:
-    """One route per spelling of the path."""
-    return tuple(
-        Route(
-            method=method,
-            path=f"/v7/{path}",
-            endpoint=handle,
-            summary=purpose,
-            idempotent=creating,
-            operation=operation,
-        )
-        for path in paths
-    )
-
-
-_APP, _APPS = "devhub/app/{app_id}", "devhub/apps/{app_id}"
+_APP, _APPS = "/v7/devhub/app/{app_id}", "/v7/devhub/apps/{app_id}"
+_SESSION, _SESSIONS = "/v7/devhub/session/{session_id}", "/v7/devhub/sessions/{session_id}"
 
 ROUTES = (
-    *_aliases(
-        "POST",
-        (f"{_APP}/chat/create", f"{_APPS}/chats/create", f"sse/{_APPS}/chats/create"),
-        send,
-        "send a message to an agent",
-        openapi.SAY,
-        creating=True,
+    *(
+        Route(
+            method="POST",
+            path=path,
+            endpoint=send,
+            request=CREATE_CHAT,
+            response=or_stream(success(ChatCreated)),
+            summary="send a message to an agent",
+            idempotent=True,
+            operation=openapi.SAY,
+        )
+        for path in (
+            f"{_APP}/chat/create",
+            f"{_APPS}/chats/create",
+            "/v7/sse/devhub/apps/{app_id}/chats/create",
+        )
     ),
-    *_aliases("POST", (f"{_APP}/chat/{{chat_id}}/cancel",), cancel, "stop a chat", openapi.CANCEL),
-    *_aliases("POST", (f"{_APPS}/chats/cancel",), cancel, "stop a chat", openapi.CANCEL_NAMED),
-    *_aliases(
-        "POST",
-        (f"{_APP}/session/create", f"{_APPS}/sessions/create"),
-        create,
-        "create a session",
-        openapi.CREATE,
-        creating=True,
+    Route(
+        method="POST",
+        path=f"{_APP}/chat/{{chat_id}}/cancel",
+        endpoint=cancel,
+        response=success(EmptyObject),
+        summary="stop a chat",
+        operation=openapi.CANCEL,
     ),
-    *_aliases("GET", (f"{_APP}/session/list", f"{_APPS}/sessions/list"), sessions, "list sessions", openapi.SESSIONS),
-    *_aliases(
-        "GET",
-        (f"{_APP}/session/messages", f"{_APPS}/sessions/messages"),
-        messages,
-        "read a session",
-        openapi.MESSAGES,
+    Route(
+        method="POST",
+        path=f"{_APPS}/chats/cancel",
+        endpoint=cancel_named,
+        request=CANCEL_CHAT,
+        response=success(EmptyObject),
+        summary="stop a chat",
+        operation=openapi.CANCEL_NAMED,
     ),
-    *_aliases(
-        "GET",
-        ("devhub/session/{session_id}/name", "devhub/sessions/{session_id}/name"),
-        title,
-        "a session's name",
-        openapi.NAME,
+    *(
+        Route(
+            method="POST",
+            path=path,
+            endpoint=create,
+            request=CREATE_SESSION,
+            response=success(SessionId),
+            summary="create a session",
+            idempotent=True,
+            operation=openapi.CREATE,
+        )
+        for path in (
+            f"{_APP}/session/create",
+            f"{_APPS}/sessions/create",
+        )
     ),
-    *_aliases(
-        "POST",
-        ("devhub/session/{session_id}/delete", "devhub/sessions/{session_id}/delete"),
-        delete,
-        "delete a session",
-        openapi.DELETE,
+    *(
+        Route(
+            method="GET",
+            path=path,
+            endpoint=sessions,
+            request=SESSIONS_QUERY,
+            response=success(WpsPage[SessionListItem]),
+            summary="list sessions",
+            operation=openapi.SESSIONS,
+        )
+        for path in (
+            f"{_APP}/session/list",
+            f"{_APPS}/sessions/list",
+        )
     ),
-    *_aliases("GET", (f"{_APP}/detail", f"{_APPS}/detail"), detail, "an agent's details", openapi.DETAIL),
+    *(
+        Route(
+            method="GET",
+            path=path,
+            endpoint=messages,
+            request=MESSAGES_QUERY,
+            response=success(WpsPage[SessionMessage]),
+            summary="read a session",
+            operation=openapi.MESSAGES,
+        )
+        for path in (
+            f"{_APP}/session/messages",
+            f"{_APPS}/sessions/messages",
+        )
+    ),
+    *(
+        Route(
+            method="GET",
+            path=path,
+            endpoint=title,
+            response=success(SessionResponse),
+            summary="a session's name",
+            operation=openapi.NAME,
+        )
+        for path in (
+            f"{_SESSION}/name",
+            f"{_SESSIONS}/name",
+        )
+    ),
+    *(
+        Route(
+            method="POST",
+            path=path,
+            endpoint=delete,
+            response=success(EmptyObject),
+            summary="delete a session",
+            operation=openapi.DELETE,
+        )
+        for path in (
+            f"{_SESSION}/delete",
+            f"{_SESSIONS}/delete",
+        )
+    ),
+    *(
+        Route(
+            method="GET",
+            path=path,
+            endpoint=detail,
+            response=success(AppDetail),
+            summary="an agent's details",
+            operation=openapi.DETAIL,
+        )
+        for path in (
+            f"{_APP}/detail",
+            f"{_APPS}/detail",
+        )
+    ),
     Route(
         method="POST",
         path="/oauth2/token",

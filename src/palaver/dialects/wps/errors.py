@@ -1,4 +1,4 @@
-"""The vendor's envelope and error messages, and the curl sample.
+"""The vendor's error messages, and the curl sample.
 
 Source: the vendor's page, and the wire specification ``wps.md``, section 3.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Generic, TypeVar, assert_never
+from typing import assert_never
 
 import msgspec
-from msgspec import Meta
 
 from palaver.core.problems import (
     AnyProblem,
@@ -30,19 +29,9 @@ from palaver.dialects.wps.auth import TOKEN
 from palaver.wire.contract import CurlSample, Request, Response
 from palaver.wire.framing import compact_json
 
-T = TypeVar("T")
-
 
 class WpsResponseModel(msgspec.Struct, frozen=True, kw_only=True):
     """A response body, or an object in one. Members are in the order in which the vendor sends them."""
-
-
-class WpsEnvelope(WpsResponseModel, Generic[T], frozen=True, kw_only=True):
-    """The envelope of every response except streams and tokens."""
-
-    code: Annotated[int, Meta(description="0 for success.")]
-    msg: str
-    data: T
 
 
 class DebugInfo(WpsResponseModel, frozen=True, kw_only=True):
@@ -55,15 +44,6 @@ class WpsError(WpsResponseModel, frozen=True, kw_only=True):
     code: int
     msg: str
     debug: DebugInfo
-
-
-def envelope(data: T) -> WpsEnvelope[T]:
-    return WpsEnvelope(code=0, msg="success", data=data)
-
-
-def success(data: object, *, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    """The success response with ``data``."""
-    return Response(body=compact_json(envelope(data)), headers=headers)
 
 
 def refuse(problem: AnyProblem, _call: Request, _key: ApiKey | None = None) -> Response:

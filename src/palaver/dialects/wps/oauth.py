@@ -62,7 +62,7 @@ class TokenRefused(Exception):  # noqa: N818  a response of the protocol
 # Tokens -------------------------------------------------------------------------------------------------------------
 
 
-async def tokens(request: Request, _who: Principal, services: Services) -> Response:
+async def tokens(request: Request, _principal: Principal, services: Services) -> Response:
     """Exchange a code, a refresh token or client credentials for an access token."""
     try:
         fields = _fields(TokenRequest, request.body.decode("utf-8", "replace"))
@@ -145,7 +145,7 @@ def _belongs(token: Token, key: ApiKey) -> bool:
 # Consent ------------------------------------------------------------------------------------------------------------
 
 
-async def consent(request: Request, _who: Principal, services: Services) -> Response:
+async def consent(request: Request, _principal: Principal, services: Services) -> Response:
     """Redirect a browser to the application with a code for the credential's ``auto_approve_user``."""
     try:
         query = _fields(ConsentRequest, request.query_string)

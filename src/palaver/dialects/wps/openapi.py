@@ -13,15 +13,11 @@ import msgspec
 
 from palaver.core.types import Agent, AgentSpec, Message, Text
 from palaver.dialects.wps.auth import SCOPES
-from palaver.dialects.wps.errors import WpsEnvelope, WpsError, envelope
+from palaver.dialects.wps.errors import WpsError
 from palaver.dialects.wps.requests import (
     CancelChatRequest,
     ConsentRequest,
-    CreateChatRequest,
-    CreateSessionRequest,
     TokenRequest,
-    WpsMessagesQuery,
-    WpsSessionsQuery,
 )
 from palaver.dialects.wps.responses import (
     AppDetail,
@@ -36,6 +32,7 @@ from palaver.dialects.wps.responses import (
     TokenResponse,
     WpsPage,
     WpsVariable,
+    envelope,
     token_error,
 )
 from palaver.dialects.wps.settings import DATE_WINDOW_S, EVENT_STREAM, NDJSON
@@ -54,9 +51,9 @@ from palaver.wire.operation import (
 SPEC = "wire specification `wps.md`, section"
 
 
-def _success(meaning: str, shape: Any, data: object, *, headers: tuple[Parameter, ...] = ()) -> ResponseSpec:
+def _success(meaning: str, data: object, *, headers: tuple[Parameter, ...] = ()) -> ResponseSpec:
     body = msgspec.to_builtins(envelope(data))
-    return ResponseSpec(meaning=meaning, shape=shape, examples={"success": body}, headers=headers)
+    return ResponseSpec(meaning=meaning, examples={"success": body}, headers=headers)
 
 
 # Operations ---------------------------------------------------------------------------------------------------------
@@ -85,7 +82,6 @@ _EVENTS = "The answer as it is generated: one JSON object and an empty line per 
 SAY = Operation(
     source=f'the vendor\'s page "创建对话"; {SPEC}s 4 and 5',
     body=BodySpec(
-        shape=CreateChatRequest,
         required=("text",),
         examples={
             "the vendor's": {
@@ -101,7 +97,6 @@ SAY = Operation(
     responses=(
         _success(
             "Accepted; read the answer from the messages endpoint.",
-            WpsEnvelope[ChatCreated],
             ChatCreated(session_id=_SESSION, chat_id=_CHAT),
             headers=_ID_HEADERS,
         ),
@@ -114,12 +109,12 @@ SAY = Operation(
 )
 CANCEL = Operation(
     source=f"{SPEC} 6.1",
-    responses=(_success("Stopped, or no longer running.", WpsEnvelope[EmptyObject], EmptyObject()),),
+    responses=(_success("Stopped, or no longer running.", EmptyObject()),),
     not_found=("agent",),
 )
 CANCEL_NAMED = Operation(
     source=f"{SPEC} 6.1",
-    body=BodySpec(shape=CancelChatRequest, examples={"a chat": {"chat_id": _CHAT}}, empty=True),
+    body=BodySpec(examples={"a chat": {"chat_id": _CHAT}}, empty=True),
     query=QuerySpec(shape=CancelChatRequest),
     responses=CANCEL.responses,
     more="`chat_id` may be in the body or in the query.",
@@ -127,17 +122,16 @@ CANCEL_NAMED = Operation(
 )
 CREATE = Operation(
     source=f"{SPEC} 6.1",
-    body=BodySpec(shape=CreateSessionRequest, examples={"with a name": {"name": "Weather"}}, empty=True),
-    responses=(_success("The new session.", WpsEnvelope[SessionId], SessionId(session_id=_SESSION)),),
+    body=BodySpec(examples={"with a name": {"name": "Weather"}}, empty=True),
+    responses=(_success("The new session.", SessionId(session_id=_SESSION)),),
     not_found=("agent",),
 )
 SESSIONS = Operation(
     source=f"{SPEC} 6.1",
-    query=QuerySpec(shape=WpsSessionsQuery, required=("page_size",), example={"page_size": 20}),
+    query=QuerySpec(required=("page_size",), example={"page_size": 20}),
     responses=(
         _success(
             "The end user's sessions with the agent, most recently changed first.",
-            WpsEnvelope[WpsPage[SessionListItem]],
             WpsPage(
                 items=(SessionListItem(session_id=_SESSION, name="Weather", ctime=1746774227, mtime=1746774230),),
                 next_page_token="",
@@ -148,11 +142,10 @@ SESSIONS = Operation(
 )
 MESSAGES = Operation(
     source=f"{SPEC} 6.2",
-    query=QuerySpec(shape=WpsMessagesQuery, required=("session_id",), example={"session_id": _SESSION}),
+    query=QuerySpec(required=("session_id",), example={"session_id": _SESSION}),
     responses=(
         _success(
             "The messages, oldest first.",
-            WpsEnvelope[WpsPage[SessionMessage]],
             WpsPage(
                 items=(
                     SessionMessage(
@@ -175,17 +168,13 @@ MESSAGES = Operation(
 )
 NAME = Operation(
     source=f"{SPEC} 6.1",
-    responses=(
-        _success(
-            "The session's name.", WpsEnvelope[SessionResponse], SessionResponse(session_id=_SESSION, name="Weather")
-        ),
-    ),
+    responses=(_success("The session's name.", SessionResponse(session_id=_SESSION, name="Weather")),),
     more="If none is set, the beginning of the first message.",
     not_found=("conversation",),
 )
 DELETE = Operation(
     source=f"{SPEC} 6.1",
-    responses=(_success("Deleted, with its messages.", WpsEnvelope[EmptyObject], EmptyObject()),),
+    responses=(_success("Deleted, with its messages.", EmptyObject()),),
     not_found=("conversation",),
 )
 DETAIL = Operation(
@@ -193,7 +182,6 @@ DETAIL = Operation(
     responses=(
         _success(
             "The agent.",
-            WpsEnvelope[AppDetail],
             AppDetail(
                 app_id=_APP,
                 name="Weather",

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Invalid
-from palaver.wire.bodies import json_object, parse
-from palaver.wire.contract import Request
+from palaver.wire.bodies import check_idempotency_key, json_object, parse
+from palaver.wire.contract import Request, RequestType
 
 MAX_NAME = 255
 MAX_PAGE = 100
@@ -105,38 +105,50 @@ class ConsentRequest(msgspec.Struct, kw_only=True):
     state: Annotated[str | None, Meta(description="Returned unchanged.")] = None
 
 
-def create_chat(members: dict[str, Any]) -> CreateChatRequest:
-    """Raises ``Invalid``. Missing fields are reported before malformed ones."""
+def _create_chat(request: Request) -> CreateChatRequest:
+    """Missing fields are reported before malformed ones."""
+    members = json_object(request.body)
+    check_idempotency_key(request)
     required(members, "text")
     return parse(CreateChatRequest, members)
 
 
-def create_session(members: dict[str, Any]) -> CreateSessionRequest:
+def _create_session(request: Request) -> CreateSessionRequest:
+    members = json_object(request.body, empty_is_object=True)
+    check_idempotency_key(request)
     body = parse(CreateSessionRequest, members)
     if body.name is not None and len(body.name) > MAX_NAME:
         raise Invalid(field="name", rule="length", detail=f"more than {MAX_NAME} characters")
     return body
 
 
-def cancelled_chat(request: Request) -> str:
+def _cancel_chat(request: Request) -> CancelChatRequest:
     """The chat id from the body, otherwise from the query."""
     chat_id = parse(CancelChatRequest, json_object(request.body, empty_is_object=True)).chat_id
-    return required(form(request.query_string) if chat_id is None else {"chat_id": chat_id}, "chat_id")
+    members = form(request.query_string) if chat_id is None else {"chat_id": chat_id}
+    return CancelChatRequest(chat_id=required(members, "chat_id"))
 
 
-def sessions_query(encoded: str) -> WpsSessionsQuery:
-    query = form(encoded)
+def _sessions_query(request: Request) -> WpsSessionsQuery:
+    query = form(request.query_string)
     return WpsSessionsQuery(page_size=page_size(query), next_page_token=query.get("next_page_token", "").strip())
 
 
-def messages_query(encoded: str) -> WpsMessagesQuery:
-    query = form(encoded)
+def _messages_query(request: Request) -> WpsMessagesQuery:
+    query = form(request.query_string)
     return WpsMessagesQuery(
         session_id=required(query, "session_id"),
         page_size=page_size(query, PAGE),
         with_event=flag(query, "with_event"),
         next_page_token=query.get("next_page_token", "").strip(),
     )
+
+
+CREATE_CHAT = RequestType(shape=CreateChatRequest, parse=_create_chat)
+CREATE_SESSION = RequestType(shape=CreateSessionRequest, parse=_create_session)
+CANCEL_CHAT = RequestType(shape=CancelChatRequest, parse=_cancel_chat)
+SESSIONS_QUERY = RequestType(shape=WpsSessionsQuery, parse=_sessions_query, location="query")
+MESSAGES_QUERY = RequestType(shape=WpsMessagesQuery, parse=_messages_query, location="query")
 
 
 def required(members: Mapping[str, Any], name: str) -> Any:

@@ -1,22 +1,32 @@
-"""Response bodies, and how the vendor writes ids, names and times.
+"""Response bodies and their envelope, and how the vendor writes ids, names and times.
 
-Source: the vendor's page, and the wire specification ``wps.md``, sections 2.3 and 6.
+Source: the vendor's page, and the wire specification ``wps.md``, sections 2.3, 3, 4.2 and 6.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
 
 from palaver.core.types import Agent, Conversation, Message
 from palaver.dialects.wps.errors import DebugInfo, WpsError, WpsResponseModel
+from palaver.wire.contract import ResponseType
+from palaver.wire.responses import JSONValue, json_response
 
 T = TypeVar("T")
 
 TITLE_LENGTH = 16
+
+
+class WpsEnvelope(WpsResponseModel, Generic[T], frozen=True, kw_only=True):
+    """The envelope of every response except streams and tokens."""
+
+    code: Annotated[int, Meta(description="0 for success.")]
+    msg: str
+    data: T
 
 
 class EmptyObject(WpsResponseModel, frozen=True, kw_only=True):
@@ -107,6 +117,15 @@ def token_error(error: OAuthError, reason: str) -> TokenError:
         error=error,
         error_description=reason,
     )
+
+
+def envelope(data: T) -> WpsEnvelope[T]:
+    return WpsEnvelope(code=0, msg="success", data=data)
+
+
+def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+    """A ``shape`` in the envelope."""
+    return json_response(cast("Any", WpsEnvelope)[shape], lambda _request, data: envelope(data))
 
 
 # From core's values -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The open conversation API of Nuwax / XSpaceAGI, ``/api/v1/…``: an envelope of HTTP status 200 around every answer,
+"""The open conversation API of Nuwax / XSpaceAGI, ``/api/v1/…``: every response in an envelope with HTTP status 200,
 turns as server-sent events.
 
 Source: the vendor's page "更新会话主题" and the wire specification ``xspace.md``.
@@ -7,7 +7,8 @@ Source: the vendor's page "更新会话主题" and the wire specification ``xspa
 from palaver.dialects.xspace import requirements
 from palaver.dialects.xspace.api import ROUTES
 from palaver.dialects.xspace.auth import SETTINGS, claim, new_credential, verify
-from palaver.dialects.xspace.errors import curl, refuse, tid
+from palaver.dialects.xspace.envelope import trace_id
+from palaver.dialects.xspace.errors import curl, refuse
 from palaver.dialects.xspace.openapi import INFO
 from palaver.wire.contract import Dialect
 from palaver.wire.requirements import collect_requirements
@@ -22,7 +23,7 @@ DIALECT = Dialect(
     new_credential=new_credential,
     curl=curl,
     unrouted="after rate",
-    trace_fields=lambda request: {"tid": tid(request)},
+    trace_fields=lambda request: {"tid": trace_id(request)},
     settings=SETTINGS,
     requirements=collect_requirements(requirements),
     info=INFO,

@@ -7,190 +7,302 @@ from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Principal
 from palaver.dialects.xspace import legacy, openapi
-from palaver.dialects.xspace.access import Handle, own_conversation, personal
-from palaver.dialects.xspace.addresses import address
-from palaver.dialects.xspace.chat import converse, refused
-from palaver.dialects.xspace.errors import CONVERSATION_FILE, CONVERSATION_FILES, NO_FILE, STORED_FILE, done, success
-from palaver.dialects.xspace.files import attached, empty_path, produced, stored, upload
+from palaver.dialects.xspace.access import open_conversation, resolve_user
+from palaver.dialects.xspace.chat import rejected, send_message
+from palaver.dialects.xspace.envelope import DONE, success
+from palaver.dialects.xspace.errors import CONVERSATION_FILE, CONVERSATION_FILES, NO_FILE, STORED_FILE
+from palaver.dialects.xspace.files import conversation_file, list_files, stored_file, unnamed_file, upload
 from palaver.dialects.xspace.logo import logo
 from palaver.dialects.xspace.requests import (
     AddRequest,
+    ConversationListQuery,
+    HistoryQuery,
+    SignedUrlQuery,
+    StoredFileQuery,
     TopicRequest,
     XSpaceChatRequest,
     blank,
-    body_of,
     conversation_ref,
     history_query,
+    json_body,
     list_query,
     parts_of,
+    query,
     requested_topic,
-    topic_of,
+    signed_url_query,
+    stored_file_query,
+    topic_from,
     valid_topic,
 )
-from palaver.dialects.xspace.responses import conversation_dto, message_dto
-from palaver.wire.bodies import as_id, idempotency_key
-from palaver.wire.contract import Method, Request, Response, Route, Services, StreamingResponse
-from palaver.wire.idempotent import Subject, answer_once
-from palaver.wire.list_response import history_response, split_at_placeholder
-from palaver.wire.operation import Operation
+from palaver.dialects.xspace.responses import (
+    ChatMessageDto,
+    ConversationDto,
+    FileList,
+    FileRecord,
+    conversation_dto,
+    message_dto,
+)
+from palaver.dialects.xspace.signed_urls import signed_url
+from palaver.wire.bodies import as_id, check_idempotency_key, idempotency_key
+from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
+from palaver.wire.idempotent import Subject
+from palaver.wire.list_response import encode_history
+from palaver.wire.responses import RAW, IdempotentResponse, ListResponse, or_stream
 
 
-async def update(request: Request, who: Principal, services: Services) -> Response:
-    """Set the topic: the one given, else one made of the first message."""
-    body = body_of(TopicRequest, request)
-    conversation, agent = await own_conversation(request, who, services)
+async def update(request: Request, body: TopicRequest, principal: Principal, services: Services) -> ConversationDto:
+    """Set the topic: the requested one, or one derived from the first message."""
+    conversation, agent = await open_conversation(request, principal, services)
     topic = requested_topic(body)
     if topic is None:
-        topic = await _made_topic(body.firstMessage or "", conversation, agent, services)
-    renamed = await services.chat.rename_conversation(who, conversation.id, topic, icon=body.icon)
-    return success(request, conversation_dto(renamed, agent, request))
+        topic = await _derived_topic(body.first_message or "", conversation, agent, services)
+    conversation = await services.chat.rename_conversation(principal, conversation.id, topic, icon=body.icon)
+    return conversation_dto(conversation, agent, request)
 
 
-async def _made_topic(first_message: str, conversation: Conversation, agent: Agent, services: Services) -> str:
-    """The message's content, unless the agent's model is to name the conversation and does."""
-    named = ""
+async def _derived_topic(first_message: str, conversation: Conversation, agent: Agent, services: Services) -> str:
+    """A title by the agent's model if the agent wants one, or else the text of the message."""
+    title = ""
     if agent.spec.auto_title == "model":
-        named = await services.chat.generate_title(agent, first_message, conversation.summary)
-    return topic_of(first_message if blank(named) else named)
+        title = await services.chat.generate_title(agent, first_message, conversation.summary)
+    return topic_from(first_message if blank(title) else title)
 
 
-async def add(request: Request, who: Principal, services: Services) -> Response:
-    """Make a conversation."""
-    body = body_of(AddRequest, request)
-    claim = idempotency_key(request, "POST /api/v1/chat/conversation/add")
-    if body.agentId is None:
+async def add(request: Request, body: AddRequest, principal: Principal, services: Services) -> IdempotentResponse[int]:
+    """Create a conversation."""
+    key = idempotency_key(request, "POST /api/v1/chat/conversation/add")
+    if body.agent_id is None:
         raise Invalid(field="agentId", rule="required")
-    agent = await services.chat.agent(who.unrestricted(), as_id(body.agentId) or 0)
-    if not who.may_use(agent):
+    agent = await services.chat.agent(principal.unrestricted(), as_id(body.agent_id) or 0)
+    if not principal.may_use(agent):
         raise Forbidden(reason="agent")
     topic = valid_topic(body.topic)
 
-    async def work() -> tuple[Response, Subject]:
-        created = await services.chat.create_conversation(who, agent, title=topic, variables=body.variables)
-        return success(request, created.id), created
+    async def work() -> tuple[int, Subject]:
+        conversation = await services.chat.create_conversation(principal, agent, title=topic, variables=body.variables)
+        return conversation.id, conversation
 
-    return await answer_once(services, who, claim, work)
-
-
-async def detail(request: Request, who: Principal, services: Services) -> Response:
-    conversation, agent = await own_conversation(request, who, services)
-    return success(request, conversation_dto(conversation, agent, request))
+    return IdempotentResponse(key=key, create=work)
 
 
-async def listing(request: Request, who: Principal, services: Services) -> Response:
-    """The user's titled conversations with an agent, the one changed last first."""
-    query = list_query(request)
+async def detail(request: Request, principal: Principal, services: Services) -> ConversationDto:
+    conversation, agent = await open_conversation(request, principal, services)
+    return conversation_dto(conversation, agent, request)
+
+
+async def list_conversations(
+    request: Request, query: ConversationListQuery, principal: Principal, services: Services
+) -> list[ConversationDto]:
+    """List the user's conversations with an agent that have a topic, most recently modified first."""
     try:
-        agent = await services.chat.any_agent(who, as_id(query.agentId) or 0)
+        agent = await services.chat.any_agent(principal, as_id(query.agent_id) or 0)
     except NotFound:
-        return success(request, [])
-    conversation_query = ConversationQuery(agent=agent.id, titled=True, containing=query.topic, limit=query.limit)
-    rows = await services.chat.conversations(who, await _behind(conversation_query, query.lastId, who, services))
-    return success(request, [conversation_dto(one, agent, request, listed=True) for one in rows])
+        return []
+    conversation_query = await _conversation_query(query, agent, principal, services)
+    conversations = await services.chat.conversations(principal, conversation_query)
+    return [conversation_dto(conversation, agent, request, in_list=True) for conversation in conversations]
 
 
-async def _behind(query: ConversationQuery, last: int | None, who: Principal, services: Services) -> ConversationQuery:
-    """``wanted`` from behind the conversation ``last`` on."""
-    if last is None or last <= 0:
-        return query
+async def _conversation_query(
+    query: ConversationListQuery, agent: Agent, principal: Principal, services: Services
+) -> ConversationQuery:
+    """The page after ``lastId``; if that conversation no longer exists, the conversations with lower ids."""
     after, below = None, None
-    try:
-        conversation, _ = await services.chat.open_conversation(who, last)
-        after = (conversation.modified, conversation.id)
-    except NotFound:
-        below = last
+    if query.last_id is not None and query.last_id > 0:
+        try:
+            last, _ = await services.chat.open_conversation(principal, query.last_id)
+            after = (last.modified, last.id)
+        except NotFound:
+            below = query.last_id
     return ConversationQuery(
-        agent=query.agent, titled=True, containing=query.containing, after=after, below=below, limit=query.limit
+        agent=agent.id, titled=True, containing=query.topic, after=after, below=below, limit=query.limit
     )
 
 
-async def delete(request: Request, who: Principal, services: Services) -> Response:
-    conversation, _ = await own_conversation(request, who, services)
-    await services.chat.delete_conversation(who, conversation.id)
-    return done(request)
+async def delete(request: Request, principal: Principal, services: Services) -> None:
+    conversation, _ = await open_conversation(request, principal, services)
+    await services.chat.delete_conversation(principal, conversation.id)
 
 
-async def chat(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
-    """Say something and follow the answer; what stands in the way of that is told in the stream."""
-    body = body_of(XSpaceChatRequest, request)
-    idempotency_key(request, "")
+async def chat(
+    request: Request, body: XSpaceChatRequest, principal: Principal, services: Services
+) -> Response | StreamingResponse:
+    """Send a message and stream the answer. If the conversation is not found, the stream contains the error."""
+    check_idempotency_key(request)
     parts = parts_of(body, request)
     try:
         ref = conversation_ref(request.path_params["conversationId"])
-        conversation, agent = await services.chat.open_conversation(who, ref)
+        conversation, agent = await services.chat.open_conversation(principal, ref)
         require_enabled(agent, agent.id)
     except NotFound as problem:
-        return refused(problem, request)
-    claim = idempotency_key(request, f"POST /api/v1/chat/{conversation.id}")
-    return await converse(request, who, services, to=(conversation, agent), body=body, parts=parts, claim=claim)
+        return rejected(problem, request)
+    key = idempotency_key(request, f"POST /api/v1/chat/{conversation.id}")
+    return await send_message(
+        request, principal, services, to=(conversation, agent), body=body, parts=parts, idempotency_key=key
+    )
 
 
-async def stop(request: Request, who: Principal, services: Services) -> Response:
-    """End the running turn and drop the waiting ones."""
-    conversation, _ = await own_conversation(request, who, services)
+async def stop(request: Request, principal: Principal, services: Services) -> None:
+    """Stop the running turn and drop the queued ones."""
+    conversation, _ = await open_conversation(request, principal, services)
     await services.chat.stop(conversation)
-    return done(request)
 
 
-async def messages(request: Request, who: Principal, services: Services) -> Response:
-    query = history_query(request)
-    conversation, _ = await own_conversation(request, who, services)
-    history = await services.chat.full_history(who, conversation, before=query.index, newest=query.limit)
-    return await history_response(
-        history, lambda one: message_dto(one, conversation, request), split_at_placeholder(success(request, []).body)
-    )
-
-
-def _route(
-    method: Method, path: str, handle: Handle, purpose: str, operation: Operation, *, creating: bool = False
-) -> Route:
-    return Route(
-        method=method, path=path, endpoint=personal(handle), summary=purpose, idempotent=creating, operation=operation
-    )
+async def messages(
+    request: Request, query: HistoryQuery, principal: Principal, services: Services
+) -> ListResponse[list[ChatMessageDto]]:
+    """List the newest messages, or those before ``index``, oldest first."""
+    conversation, _ = await open_conversation(request, principal, services)
+    history = await services.chat.full_history(principal, conversation, before=query.index, newest=query.limit)
+    items = await encode_history(history, lambda message: message_dto(message, conversation, request))
+    return ListResponse(content=[], items=items)
 
 
 ROUTES = (
-    _route("POST", "/api/v1/chat/conversation/{conversationId}/update", update, "set the topic", openapi.UPDATE),
-    _route("POST", "/api/v1/chat/conversation/add", add, "create a conversation", openapi.ADD, creating=True),
-    _route("GET", "/api/v1/chat/conversation/{id}", detail, "one conversation", openapi.DETAIL),
-    _route("GET", "/api/v1/chat/conversation/list", listing, "the titled conversations with an agent", openapi.LIST),
-    _route("POST", "/api/v1/chat/conversation/{id}/delete", delete, "delete a conversation", openapi.DELETE),
-    _route(
-        "POST",
-        "/api/v1/chat/{conversationId}",
-        chat,
-        "send a message, read the answer as events",
-        openapi.CHAT,
-        creating=True,
+    Route(
+        method="POST",
+        path="/api/v1/chat/conversation/{conversationId}/update",
+        endpoint=update,
+        request=json_body(TopicRequest),
+        response=success(ConversationDto),
+        resolve_principal=resolve_user,
+        summary="set the topic",
+        operation=openapi.UPDATE,
     ),
-    _route("POST", "/api/v1/chat/{conversationId}/stop", stop, "stop the running turn", openapi.STOP),
-    _route("GET", "/api/v1/chat/{conversationId}/messages", messages, "what was said", openapi.MESSAGES),
-    _route("GET", CONVERSATION_FILES, produced, "the files of a conversation", openapi.FILES),
-    _route("GET", CONVERSATION_FILE, attached, "one of them, its bytes", openapi.FILE),
-    _route("GET", NO_FILE, empty_path, "refused: the file's name is missing", openapi.NO_FILE),
+    Route(
+        method="POST",
+        path="/api/v1/chat/conversation/add",
+        endpoint=add,
+        request=json_body(AddRequest),
+        response=success(int),
+        resolve_principal=resolve_user,
+        summary="create a conversation",
+        idempotent=True,
+        operation=openapi.ADD,
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/chat/conversation/{id}",
+        endpoint=detail,
+        response=success(ConversationDto),
+        resolve_principal=resolve_user,
+        summary="one conversation",
+        operation=openapi.DETAIL,
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/chat/conversation/list",
+        endpoint=list_conversations,
+        request=query(ConversationListQuery, list_query),
+        response=success(list[ConversationDto]),
+        resolve_principal=resolve_user,
+        summary="the titled conversations with an agent",
+        operation=openapi.LIST,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/chat/conversation/{id}/delete",
+        endpoint=delete,
+        response=DONE,
+        resolve_principal=resolve_user,
+        summary="delete a conversation",
+        operation=openapi.DELETE,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/chat/{conversationId}",
+        endpoint=chat,
+        request=json_body(XSpaceChatRequest),
+        response=or_stream(RAW),
+        resolve_principal=resolve_user,
+        summary="send a message, read the answer as events",
+        idempotent=True,
+        operation=openapi.CHAT,
+    ),
+    Route(
+        method="POST",
+        path="/api/v1/chat/{conversationId}/stop",
+        endpoint=stop,
+        response=DONE,
+        resolve_principal=resolve_user,
+        summary="stop the running turn",
+        operation=openapi.STOP,
+    ),
+    Route(
+        method="GET",
+        path="/api/v1/chat/{conversationId}/messages",
+        endpoint=messages,
+        request=query(HistoryQuery, history_query),
+        response=success(list[ChatMessageDto]),
+        resolve_principal=resolve_user,
+        summary="list messages",
+        operation=openapi.MESSAGES,
+    ),
+    Route(
+        method="GET",
+        path=CONVERSATION_FILES,
+        endpoint=list_files,
+        response=success(FileList),
+        resolve_principal=resolve_user,
+        summary="the files of a conversation",
+        operation=openapi.FILES,
+    ),
+    Route(
+        method="GET",
+        path=CONVERSATION_FILE,
+        endpoint=conversation_file,
+        response=RAW,
+        resolve_principal=resolve_user,
+        summary="the content of one of a conversation's files",
+        operation=openapi.FILE,
+    ),
+    Route(
+        method="GET",
+        path=NO_FILE,
+        endpoint=unnamed_file,
+        response=RAW,
+        resolve_principal=resolve_user,
+        summary="rejected: the file's name is missing",
+        operation=openapi.NO_FILE,
+    ),
     Route(
         method="POST",
         path="/api/v1/file/upload",
-        endpoint=personal(upload),
+        endpoint=upload,
+        response=success(FileRecord),
+        resolve_principal=resolve_user,
         summary="upload a file to attach",
         idempotent=True,
         upload=True,
         operation=openapi.UPLOAD,
     ),
-    _route("GET", "/api/v1/file/ak", address, "a file's address for a page to show", openapi.ADDRESS),
+    Route(
+        method="GET",
+        path="/api/v1/file/ak",
+        endpoint=signed_url,
+        request=query(SignedUrlQuery, signed_url_query),
+        response=success(str),
+        resolve_principal=resolve_user,
+        summary="sign a file's URL",
+        operation=openapi.SIGNED_URL,
+    ),
     Route(
         method="GET",
         path=STORED_FILE,
-        endpoint=personal(stored),
-        summary="an uploaded file's bytes, for its owner",
+        endpoint=stored_file,
+        request=query(StoredFileQuery, stored_file_query),
+        response=RAW,
+        resolve_principal=resolve_user,
+        summary="the content of an uploaded file, for its owner",
         secret_path=True,
-        operation=openapi.STORED,
+        operation=openapi.STORED_FILE,
     ),
     Route(
         method="GET",
         path="/api/logo/agent/{name}",
         endpoint=logo,
-        summary="the picture of an agent that has none of its own",
+        response=RAW,
+        summary="the default icon of an agent",
         public=True,
         operation=openapi.LOGO,
     ),

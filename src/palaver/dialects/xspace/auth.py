@@ -1,4 +1,4 @@
-"""``Authorization: Bearer ak-…``: the key is all a caller sends. Pure.
+"""Authentication by ``Authorization: Bearer ak-…``. Pure.
 
 Source: the vendor's page, and the wire specification ``xspace.md``, section 2.
 """
@@ -21,37 +21,36 @@ from palaver.wire.user_header import USER_HEADER, user_header
 USER_NAME = "nuwax-user-uid"
 USER_NUMBER = "nuwax-user-id"
 AK = "ak"
-"""The query's field with a token that stands in for a key, on the route of a stored file."""
+"""The query parameter for a token that replaces the API key, on the route of an uploaded file."""
 _SCHEME = re.compile(r"(?:basic|bearer)(?=[ \t]|\Z|[ac]k-)[ \t]*", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 def expiry(value: Any) -> str | None:
-    """A moment in UTC as it is written, or null for a key without an end."""
+    """An expiry time in UTC, unchanged, or ``None`` for a key that does not expire. Raises ``ValueError``."""
     if value is None:
         return None
-    if not isinstance(value, str) or _moment(value) is None:
-        raise ValueError("a time in UTC such as 2026-12-31T00:00:00Z, or null for no end")
+    if not isinstance(value, str) or not _is_utc(value):
+        raise ValueError("a time in UTC such as 2026-12-31T00:00:00Z, or null for no expiry")
     return value
 
 
-def _moment(value: str) -> datetime | None:
+def _is_utc(value: str) -> bool:
     try:
-        moment = datetime.fromisoformat(value)
+        return datetime.fromisoformat(value).utcoffset() == timedelta(0)
     except ValueError:
-        return None
-    return moment if moment.utcoffset() == timedelta(0) else None
+        return False
 
 
 SETTINGS = (
     *COMMON_SETTINGS,
     KeySetting(
-        name="kind", read=one_of("personal", "agent"), meaning="agent: for the older, agent-bound paths as well"
+        name="kind", read=one_of("personal", "agent"), meaning="agent: may use the legacy, agent-bound routes too"
     ),
     KeySetting(name="agent", read=parse_text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
-    KeySetting(name="expire", read=expiry, meaning="when the key ends, 2026-12-31T00:00:00Z; null: never"),
-    KeySetting(name="rpd", read=parse_limit, meaning="calls in 24 hours; null: no limit"),
-    KeySetting(name="act_for_users", read=parse_bool, meaning=f"heed the headers {USER_NAME} and {USER_NUMBER}"),
+    KeySetting(name="expire", read=expiry, meaning="expiry time, 2026-12-31T00:00:00Z; null: never"),
+    KeySetting(name="rpd", read=parse_limit, meaning="requests per 24 hours; null: unlimited"),
+    KeySetting(name="act_for_users", read=parse_bool, meaning=f"honor the headers {USER_NAME} and {USER_NUMBER}"),
     USER_HEADER,
 )
 
@@ -67,12 +66,12 @@ def claim(request: Request) -> CredentialClaim:
 
 
 def verify(request: Request, key: ApiKey | None, token: Token | None = None) -> Principal:
-    """The caller. Its user is ``None`` where a header names the user by number, which is looked up later."""
+    """The principal. Its user is ``None`` if a header names the user by number, which is resolved later."""
     if key is None or not key.enabled:
         raise Unauthenticated(reason="unknown" if key is None else "disabled")
     if _file_token(request) is not None:
         _not_expired(request, key)
-        return _reader(request, key, token)
+        return _file_reader(request, key, token)
     if not hmac.compare_digest(_secret(request).encode(), key.secret.encode()):
         raise Unauthenticated(reason="wrong")
     _not_expired(request, key)
@@ -90,8 +89,8 @@ def _not_expired(request: Request, key: ApiKey) -> None:
         raise Unauthenticated(reason="expired")
 
 
-def _reader(request: Request, key: ApiKey, token: Token | None) -> Principal:
-    """Whoever has an address with a token: as the file's owner, for that file."""
+def _file_reader(request: Request, key: ApiKey, token: Token | None) -> Principal:
+    """The owner of a file, for requests with a token for that file."""
     if token is None or token.kind != "file" or token.scopes != (request.path.removeprefix(STORED_FILES),):
         raise Unauthenticated(reason="wrong")
     key = key.version(token.generation, request.now) or key
@@ -99,14 +98,14 @@ def _reader(request: Request, key: ApiKey, token: Token | None) -> Principal:
 
 
 def _file_token(request: Request) -> str | None:
-    """The token in the address of a stored file, unless the call has a key as well."""
+    """The token in the URL of an uploaded file, unless the request also has an API key."""
     if request.route != STORED_FILE or _key_in_header(request) is not None:
         return None
     return dict(parse_qsl(request.query_string)).get(AK)
 
 
 def user_number(request: Request, key: ApiKey) -> int | None:
-    """The end user's number, where the key may act for users and the call names one by number alone."""
+    """The number of the end user that the request names, if the key may act for users. Raises ``Invalid``."""
     header = request.headers.get(USER_NUMBER, "")
     if not header or not key.setting("act_for_users", False):
         return None
@@ -123,7 +122,7 @@ def _secret(request: Request) -> str:
 
 
 def _key_in_header(request: Request) -> str | None:
-    """What is left of the header without its scheme. A value that begins otherwise counts as none."""
+    """The header's value without the scheme; ``None`` if it is not an API key."""
     key = (
         _SCHEME.sub("", request.headers.get("authorization", ""), count=1) if "authorization" in request.headers else ""
     )

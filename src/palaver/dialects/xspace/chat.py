@@ -1,4 +1,4 @@
-"""Messages and their answers, whichever path they come by."""
+"""Sending messages, for both chat routes."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from palaver.core.chat import NewMessage
 from palaver.core.ports.store import IdempotencyKey
 from palaver.core.problems import Busy, NotFound
 from palaver.core.types import Agent, AnyPart, Conversation, Principal
-from palaver.dialects.xspace.errors import EVENT_STREAM, reason
+from palaver.dialects.xspace.errors import EVENT_STREAM, rejection_reason
 from palaver.dialects.xspace.requests import XSpaceChatRequest
-from palaver.dialects.xspace.stream import XSpaceEncoder, refusal
+from palaver.dialects.xspace.stream import XSpaceEncoder, rejection
 from palaver.wire.contract import Request, Response, Services, StreamingResponse
 
 
-async def converse(
+async def send_message(
     request: Request,
-    who: Principal,
+    principal: Principal,
     services: Services,
     *,
     to: tuple[Conversation, Agent],
     body: XSpaceChatRequest,
     parts: tuple[AnyPart, ...],
-    claim: IdempotencyKey | None,
+    idempotency_key: IdempotencyKey | None,
 ) -> Response | StreamingResponse:
-    """Say ``parts`` in a conversation and follow the answer."""
+    """Send ``parts`` in a conversation and stream the answer."""
     conversation, agent = to
     message = NewMessage(
         parts=parts,
-        variables=body.variableParams or {},
+        variables=body.variable_params or {},
         variables_field="variableParams",
-        idempotency_key=claim,
+        idempotency_key=idempotency_key,
         trace=request.trace,
     )
     try:
-        sent = await services.chat.send(who, agent, message, conversation=conversation.id)
+        sent = await services.chat.send(principal, agent, message, conversation=conversation.id)
     except (NotFound, Busy) as problem:
-        return refused(problem, request)
+        return rejected(problem, request)
     started = round(sent.answer.created.timestamp() * 1000)
     return StreamingResponse(
         reader=sent.reader,
@@ -44,6 +44,6 @@ async def converse(
     )
 
 
-def refused(problem: NotFound | Busy, request: Request) -> Response:
+def rejected(problem: NotFound | Busy, request: Request) -> Response:
     """The stream of a message that is not accepted."""
-    return Response(media_type=EVENT_STREAM, chunks=refusal(reason(problem, request)))
+    return Response(media_type=EVENT_STREAM, chunks=rejection(rejection_reason(problem, request)))

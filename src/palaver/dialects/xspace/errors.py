@@ -1,4 +1,4 @@
-"""What the vendor calls things: its envelope, its messages in two languages, its example.
+"""The vendor's error messages in two languages, and the curl sample.
 
 Source: the vendor's page, and the wire specification ``xspace.md``, sections 3 and 4.
 """
@@ -6,7 +6,7 @@ Source: the vendor's page, and the wire specification ``xspace.md``, sections 3 
 from __future__ import annotations
 
 import math
-from typing import Any, assert_never
+from typing import assert_never
 
 from palaver.core.problems import (
     AnyProblem,
@@ -20,14 +20,13 @@ from palaver.core.problems import (
     Upstream,
 )
 from palaver.core.types import ApiKey
+from palaver.dialects.xspace.envelope import error, prefers_chinese
 from palaver.wire.contract import CurlSample, Request, Response
 from palaver.wire.framing import compact_json
 
 EVENT_STREAM = "text/event-stream;charset=UTF-8"
-OK = "0000"
-DONE = "成功"
 UNFORESEEN = "系统开小差啦，请稍后重试"
-FULL, FULL_IN_CHINESE = "Storage quota exceeded.", "存储配额已用完"
+FULL, FULL_CHINESE = "Storage quota exceeded.", "存储配额已用完"
 BUSY = "Agent正在执行任务，请等待当前任务完成后再发送新请求"
 
 CONVERSATION_FILES = "/api/v1/chat/{conversationId}/files"
@@ -36,11 +35,11 @@ NO_FILE = "/api/v1/chat/{conversationId}/file/"
 STORED_FILES = "/api/f/"
 STORED_FILE = STORED_FILES + "{storage}/{target}/{day}/{name}"
 RAW = frozenset((CONVERSATION_FILE, NO_FILE, STORED_FILE))
-"""Routes that answer bytes, and refuse with a status of their own."""
+"""Routes that return file contents, and report errors by HTTP status."""
 
 AGENT = "/api/v1/agent"
 CREATE = "/api/v1/conversation/create"
-OF_RELATED = frozenset(
+LEGACY_CONVERSATION_ROUTES = frozenset(
     (
         "/api/v1/conversation/{id}",
         "/api/v1/conversation/{id}/delete",
@@ -49,7 +48,7 @@ OF_RELATED = frozenset(
         "/api/v1/chat/suggest/{conversationId}",
     )
 )
-"""The older paths that name a conversation."""
+"""The legacy routes that name a conversation."""
 
 _REQUIRED = {
     "body": "Required request body is missing",
@@ -61,45 +60,10 @@ _REQUIRED = {
 Wording = tuple[str, str]
 
 
-def speaks_chinese(request: Request) -> bool:
-    """The language of messages: the cookie ``lang``, else the first of ``Accept-Language``, else the
-    server's."""
-    cookies = (pair.partition("=") for pair in request.headers.get("cookie", "").split(";"))
-    chosen = [value.strip().strip('"') for name, _, value in cookies if name.strip() == "lang"]
-    accepted = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
-    language = next((one for one in (*chosen, accepted) if one), request.language)
-    return language.lower().replace("_", "-") == "zh-cn"
-
-
-def envelope(request: Request, code: str, message: str, data: Any = None) -> dict[str, Any]:
-    return {
-        "code": code,
-        "displayCode": code,
-        "message": message,
-        "data": data,
-        "tid": tid(request),
-        "success": code == OK,
-    }
-
-
-def tid(request: Request) -> str:
-    """A number from 100 to 999998 and the time in milliseconds."""
-    return f"{int(request.trace, 16) % 999_899 + 100}{int(request.now * 1000):013d}"
-
-
-def success(request: Request, data: Any) -> Response:
-    return Response(body=compact_json(envelope(request, OK, "success", data)))
-
-
-def done(request: Request) -> Response:
-    """The answer of calls that have nothing to tell."""
-    return Response(body=compact_json(envelope(request, OK, DONE)))
-
-
 def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) -> Response:
-    """The problem in an envelope of HTTP status 200; with a status of its own where bytes were asked for."""
+    """The problem in an envelope, with HTTP status 200; on routes that return file contents, with an error status."""
     code, message = wording(problem, request)
-    body = compact_json(envelope(request, code, message))
+    body = compact_json(error(request, code, message))
     if request.route not in RAW:
         return Response(body=body)
     status = _status(problem)
@@ -109,10 +73,11 @@ def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) ->
 def wording(problem: AnyProblem, request: Request) -> Wording:
     """(code, message) of a problem."""
     code, english, chinese = _bilingual_wording(problem, request)
-    return code, chinese if speaks_chinese(request) else english
+    return code, chinese if prefers_chinese(request) else english
 
 
 def _bilingual_wording(problem: AnyProblem, request: Request) -> tuple[str, str, str]:
+    """(code, English message, Chinese message) of a problem."""
     match problem:
         case Unauthenticated():
             return _unauthenticated(problem)
@@ -126,7 +91,7 @@ def _bilingual_wording(problem: AnyProblem, request: Request) -> tuple[str, str,
             return _same("4000", _invalid(problem, request))
         case Conflict(reason="idempotency"):
             return _same("4220", "Idempotency-Key already used with a different request")
-        case Conflict(reason="agent") if request.route in OF_RELATED:
+        case Conflict(reason="agent") if request.route in LEGACY_CONVERSATION_ROUTES:
             return "4000", "Invalid conversationId.", "错误的conversationId"
         case Conflict(reason="agent"):
             return _same("0001", "Invalid conversationId")
@@ -160,11 +125,11 @@ def _not_found(problem: NotFound, request: Request) -> tuple[str, str, str]:
             return _same("4040", f"No static resource {problem.ref.removeprefix('/')}.")
         case "method":
             return _same("4050", f"Request method '{problem.ref}' is not supported")
-        case "conversation" if request.route in OF_RELATED:
+        case "conversation" if request.route in LEGACY_CONVERSATION_ROUTES:
             return "4000", "Conversation does not exist.", "会话不存在"
         case "conversation":
             return _same("0001", "Invalid conversationId")
-        case "agent" if request.route in OF_RELATED:
+        case "agent" if request.route in LEGACY_CONVERSATION_ROUTES:
             return "4000", "Related agent does not exist or is offline.", "相关智能体不存在或已下架"
         case "agent":
             return "4000", "Agent does not exist or has been taken offline.", "智能体不存在或已下架"
@@ -208,21 +173,21 @@ def _busy(problem: Busy) -> tuple[str, str, str]:
         case Busy(reason="day" | "usage"):
             return "4290", "Exceeded daily request frequency limit.", "每日请求次数超限"
         case Busy(reason="full"):
-            return "4290", FULL, FULL_IN_CHINESE
+            return "4290", FULL, FULL_CHINESE
         case Busy():
             return _same("4290", BUSY)
 
 
-def reason(problem: NotFound | Busy, request: Request) -> str:
-    """Why a message was not accepted, as a stream says it."""
-    chinese = speaks_chinese(request)
+def rejection_reason(problem: NotFound | Busy, request: Request) -> str:
+    """The reason in the stream of a message that is not accepted."""
+    chinese = prefers_chinese(request)
     match problem:
         case NotFound(noun="agent"):
             return "智能体不存在或已下架" if chinese else "Agent does not exist or has been taken offline."
         case NotFound():
             return "会话不存在" if chinese else "Conversation does not exist."
         case Busy(reason="full"):
-            return FULL_IN_CHINESE if chinese else FULL
+            return FULL_CHINESE if chinese else FULL
         case Busy():
             return BUSY
 
@@ -254,12 +219,12 @@ def _status(problem: AnyProblem) -> int:
 
 
 def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
-    waits = problem.retry_after if isinstance(problem, Busy) else None
-    return (("Retry-After", str(max(1, math.ceil(60 if waits is None else waits)))),)
+    seconds = problem.retry_after if isinstance(problem, Busy) else None
+    return (("Retry-After", str(max(1, math.ceil(60 if seconds is None else seconds)))),)
 
 
 def curl(sample: CurlSample) -> str:
-    """Creates a conversation and says something in it."""
+    """Creates a conversation and sends a message in it."""
     headers = f"-H 'Content-Type: application/json' -H 'Authorization: Bearer {sample.secret}'"
     return f"""C=$(curl -s '{sample.base_url}/api/v1/chat/conversation/add' {headers} \\
   -d '{{"agentId": {sample.agent_id}}}' | sed 's/.*"data":\\([0-9]*\\).*/\\1/')

@@ -1,4 +1,4 @@
-"""The older paths, for keys that are bound to an agent.
+"""The legacy routes, for keys that are bound to an agent.
 
 Source: wire specification ``xspace.md``, sections 1.2 and 5.4.
 """
@@ -6,118 +6,136 @@ Source: wire specification ``xspace.md``, sections 1.2 and 5.4.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Invalid
 from palaver.core.types import Principal
 from palaver.dialects.xspace import openapi
-from palaver.dialects.xspace.access import agent_bound, bound_agent, bound_conversation, personal
-from palaver.dialects.xspace.chat import converse
-from palaver.dialects.xspace.errors import AGENT, CREATE, done, success
-from palaver.dialects.xspace.requests import XSpaceChatRequest, XSpaceCreateRequest, body_of, parts_of
+from palaver.dialects.xspace.access import bound_agent, bound_conversation, require_agent_key, resolve_user
+from palaver.dialects.xspace.chat import send_message
+from palaver.dialects.xspace.envelope import DONE, success
+from palaver.dialects.xspace.errors import AGENT, CREATE
+from palaver.dialects.xspace.requests import (
+    MAX_PAGE,
+    XSpaceChatRequest,
+    XSpaceCreateRequest,
+    json_body,
+    parts_of,
+)
 from palaver.dialects.xspace.responses import (
+    AgentDetail,
+    ConversationDto,
     agent_detail,
     conversation_dto,
     message_dto,
-    moment,
     opening_dto,
-    suggests,
+    suggests_replies,
+    timestamp,
 )
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
 from palaver.wire.framing import compact_json
-from palaver.wire.idempotent import Subject, answer_once
-from palaver.wire.list_response import history_response, split_at_placeholder
+from palaver.wire.idempotent import Subject
+from palaver.wire.list_response import encode_history
+from palaver.wire.responses import RAW, IdempotentResponse, ListResponse, or_stream
 
-RECENT = 20
-MOST = 100
-
-
-async def agent(request: Request, who: Principal, services: Services) -> Response:
-    return success(request, agent_detail(await bound_agent(who, services), request))
+RECENT_MESSAGES = 20
 
 
-async def create(request: Request, who: Principal, services: Services) -> Response:
-    body = body_of(XSpaceCreateRequest, request, empty_is_object=True)
-    claim = idempotency_key(request, f"POST {CREATE}")
-    bound = await bound_agent(who, services)
-
-    async def work() -> tuple[Response, Subject]:
-        created = await services.chat.create_conversation(who, bound, variables=body.variables)
-        return success(request, created.id), created
-
-    return await answer_once(services, who, claim, work)
+async def agent(request: Request, principal: Principal, services: Services) -> AgentDetail:
+    return agent_detail(await bound_agent(principal, services), request)
 
 
-async def detail(request: Request, who: Principal, services: Services) -> Response:
-    """A conversation with what was said last, the agent's opening text before it."""
-    conversation, its_agent = await bound_conversation(request.path_params["id"], who, services)
-    history = await services.chat.full_history(who, conversation, newest=RECENT)
-    placeholder = [request.trace]  # nothing else of the answer can be that
-    ends = split_at_placeholder(
-        success(request, conversation_dto(conversation, its_agent, request, messages=placeholder)).body,
-        compact_json(placeholder),
+async def create(
+    request: Request, body: XSpaceCreateRequest, principal: Principal, services: Services
+) -> IdempotentResponse[int]:
+    """Create a conversation with the bound agent."""
+    key = idempotency_key(request, f"POST {CREATE}")
+    agent = await bound_agent(principal, services)
+
+    async def work() -> tuple[int, Subject]:
+        conversation = await services.chat.create_conversation(principal, agent, variables=body.variables)
+        return conversation.id, conversation
+
+    return IdempotentResponse(key=key, create=work)
+
+
+async def detail(request: Request, principal: Principal, services: Services) -> ListResponse[ConversationDto]:
+    """A conversation with the agent's opening message and the newest messages."""
+    conversation, agent = await bound_conversation(request.path_params["id"], principal, services)
+    history = await services.chat.full_history(principal, conversation, newest=RECENT_MESSAGES)
+    # Nothing else in the response can contain the trace id.
+    placeholder = [opening_dto(agent, conversation, request.trace)]
+    first = history.first[0].created if history.first else datetime.fromtimestamp(request.now, UTC)
+    opening = [opening_dto(agent, conversation, timestamp(first))] if agent.spec.opening_message else []
+    return ListResponse(
+        content=conversation_dto(conversation, agent, request, messages=placeholder),
+        items=await encode_history(history, lambda message: message_dto(message, conversation, request), first=opening),
+        placeholder=compact_json(placeholder),
     )
-    first: list[dict[str, Any]] = []
-    if its_agent.spec.opening_message:
-        begun = history.first[0].created if history.first else datetime.fromtimestamp(request.now, UTC)
-        first.append(opening_dto(its_agent, conversation, moment(begun)))
-    return await history_response(history, lambda one: message_dto(one, conversation, request), ends, first=first)
 
 
-async def delete(request: Request, who: Principal, services: Services) -> Response:
-    conversation, _ = await bound_conversation(request.path_params["id"], who, services)
-    await services.chat.delete_conversation(who, conversation.id)
-    return done(request)
+async def delete(request: Request, principal: Principal, services: Services) -> None:
+    conversation, _ = await bound_conversation(request.path_params["id"], principal, services)
+    await services.chat.delete_conversation(principal, conversation.id)
 
 
-async def conversations(request: Request, who: Principal, services: Services) -> Response:
-    its_agent = await bound_agent(who, services)
-    rows = await services.chat.conversations(who, ConversationQuery(agent=its_agent.id, titled=True, limit=MOST))
-    return success(request, [conversation_dto(one, its_agent, request, listed=True) for one in rows])
+async def list_conversations(request: Request, principal: Principal, services: Services) -> list[ConversationDto]:
+    """List the user's conversations with the bound agent that have a topic, most recently modified first."""
+    agent = await bound_agent(principal, services)
+    query = ConversationQuery(agent=agent.id, titled=True, limit=MAX_PAGE)
+    conversations = await services.chat.conversations(principal, query)
+    return [conversation_dto(conversation, agent, request, in_list=True) for conversation in conversations]
 
 
-async def chat(request: Request, who: Principal, services: Services) -> Response | StreamingResponse:
-    """The same as the newer path's, except that the body names the conversation, and that one there is not is told
-    in an envelope."""
-    body = body_of(XSpaceChatRequest, request)
-    claim = idempotency_key(request, "POST /api/v1/chat")
-    if body.conversationId is None:
+async def chat(
+    request: Request, body: XSpaceChatRequest, principal: Principal, services: Services
+) -> Response | StreamingResponse:
+    """Send a message and stream the answer. Unlike the newer route, reports a conversation that is not found in an
+    envelope."""
+    key = idempotency_key(request, "POST /api/v1/chat")
+    if body.conversation_id is None:
         parts_of(body, request)
         raise Invalid(field="conversationId", rule="required")
-    to = await bound_conversation(body.conversationId, who, services)
+    to = await bound_conversation(body.conversation_id, principal, services)
     parts = parts_of(body, request)
-    return await converse(request, who, services, to=to, body=body, parts=parts, claim=claim)
+    return await send_message(request, principal, services, to=to, body=body, parts=parts, idempotency_key=key)
 
 
-async def stop(request: Request, who: Principal, services: Services) -> Response:
-    conversation, _ = await bound_conversation(request.path_params["conversationId"], who, services)
+async def stop(request: Request, principal: Principal, services: Services) -> None:
+    """Stop the running turn and drop the queued ones."""
+    conversation, _ = await bound_conversation(request.path_params["conversationId"], principal, services)
     await services.chat.stop(conversation)
-    return done(request)
 
 
-async def suggest(request: Request, who: Principal, services: Services) -> Response:
-    """What the user might say next."""
-    conversation, its_agent = await bound_conversation(request.path_params["conversationId"], who, services)
-    suggestions = await services.chat.generate_suggestions(who, conversation, its_agent) if suggests(its_agent) else []
-    return success(request, suggestions)
+async def suggest(request: Request, principal: Principal, services: Services) -> list[str]:
+    """Suggest what the user might say next, if the agent's settings allow it."""
+    ref = request.path_params["conversationId"]
+    conversation, agent = await bound_conversation(ref, principal, services)
+    if not suggests_replies(agent):
+        return []
+    return list(await services.chat.generate_suggestions(principal, conversation, agent))
 
 
 ROUTES = (
     Route(
         method="GET",
         path=AGENT,
-        endpoint=personal(agent),
-        authorize=agent_bound,
+        endpoint=agent,
+        response=success(AgentDetail),
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
         summary="the bound agent",
         operation=openapi.AGENT,
     ),
     Route(
         method="POST",
         path=CREATE,
-        endpoint=personal(create),
-        authorize=agent_bound,
+        endpoint=create,
+        request=json_body(XSpaceCreateRequest, empty_is_object=True),
+        response=success(int),
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
         summary="create a conversation",
         idempotent=True,
         operation=openapi.CREATE,
@@ -125,50 +143,63 @@ ROUTES = (
     Route(
         method="GET",
         path="/api/v1/conversation/{id}",
-        endpoint=personal(detail),
-        authorize=agent_bound,
-        summary="one conversation with what was said last",
+        endpoint=detail,
+        response=success(ConversationDto),
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
+        summary="one conversation with its newest messages",
         operation=openapi.WITH_MESSAGES,
     ),
     Route(
         method="POST",
         path="/api/v1/conversation/{id}/delete",
-        endpoint=personal(delete),
-        authorize=agent_bound,
+        endpoint=delete,
+        response=DONE,
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
         summary="delete a conversation",
-        operation=openapi.OLDER_DELETE,
+        operation=openapi.LEGACY_DELETE,
     ),
     Route(
         method="GET",
         path="/api/v1/conversations",
-        endpoint=personal(conversations),
-        authorize=agent_bound,
+        endpoint=list_conversations,
+        response=success(list[ConversationDto]),
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
         summary="the titled conversations with the agent",
         operation=openapi.CONVERSATIONS,
     ),
     Route(
         method="POST",
         path="/api/v1/chat",
-        endpoint=personal(chat),
-        authorize=agent_bound,
+        endpoint=chat,
+        request=json_body(XSpaceChatRequest),
+        response=or_stream(RAW),
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
         summary="send a message, read the answer as events",
         idempotent=True,
-        operation=openapi.OLDER_CHAT,
+        operation=openapi.LEGACY_CHAT,
     ),
     Route(
         method="POST",
         path="/api/v1/chat/stop/{conversationId}",
-        endpoint=personal(stop),
-        authorize=agent_bound,
+        endpoint=stop,
+        response=DONE,
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
         summary="stop the running turn",
-        operation=openapi.OLDER_STOP,
+        operation=openapi.LEGACY_STOP,
     ),
     Route(
         method="GET",
         path="/api/v1/chat/suggest/{conversationId}",
-        endpoint=personal(suggest),
-        authorize=agent_bound,
-        summary="what the user might say next",
+        endpoint=suggest,
+        response=success(list[str]),
+        authorize=require_agent_key,
+        resolve_principal=resolve_user,
+        summary="suggest what the user might say next",
         operation=openapi.SUGGEST,
     ),
 )

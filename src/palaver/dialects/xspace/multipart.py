@@ -1,4 +1,4 @@
-"""Reading ``multipart/form-data``: bytes in, parts out. Strict: what is not well-formed is refused, never guessed.
+"""Parsing ``multipart/form-data``: bytes in, parts out. Strict: malformed bodies are rejected, never guessed.
 
 Source: RFC 7578 and RFC 2046, section 5.1.
 """
@@ -17,18 +17,18 @@ from palaver.core.problems import Invalid
 MAX_PARTS = 100
 MAX_HEAD = 16_384
 MAX_PADDING = 1024
-"""White space behind a boundary."""
+"""White space after a boundary, in bytes."""
 MAX_FIELD = 1_048_576
-"""Bytes of a field that is no file."""
+"""Maximum size of a text field, in bytes."""
 WINDOW = 262_144
-"""Bytes of a form that are looked at at once."""
+"""Size of the window in which the form is scanned, in bytes."""
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)
 _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9_-]+\*?)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^;"\s]*))[ \t]*', re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
 class FormSource(Protocol):
-    """Where a form is read from."""
+    """The source of a form's bytes."""
 
     @property
     def size(self) -> int: ...
@@ -38,7 +38,7 @@ class FormSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormPart:
-    """One field of a form; a file has a ``filename``, which may be empty. Its bytes stay where they are."""
+    """One field of a form; a file has a ``filename``, which may be empty. Its bytes stay in the source."""
 
     name: str
     filename: str | None
@@ -59,7 +59,7 @@ class FormPart:
 
     @property
     def text(self) -> str:
-        """The value of a field that is no file. Raises ``Invalid`` where it is not UTF-8, or too long for a field."""
+        """The value of a text field. Raises ``Invalid`` if it is too long or not UTF-8."""
         if self.size > MAX_FIELD:
             raise _malformed(f"the field {self.name!r} has more than {MAX_FIELD} bytes")
         try:
@@ -72,7 +72,8 @@ class FormPart:
 
 
 def parts(content_type: str, body: FormSource) -> list[FormPart]:
-    """The parts of ``body``; none where ``content_type`` is not a form's. Raises ``Invalid(field="multipart")``."""
+    """The parts of ``body``; none if ``content_type`` is not ``multipart/form-data``. Raises
+    ``Invalid(field="multipart")``."""
     kind, _, _ = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
         return []
@@ -88,30 +89,30 @@ def parts(content_type: str, body: FormSource) -> list[FormPart]:
 
 
 def digest(form_parts: list[FormPart]) -> bytes:
-    """The same for equal names and contents, whatever the boundary was."""
-    whole = sha256()
+    """A hash of the names and contents, independent of the boundary."""
+    form_digest = sha256()
     for part in form_parts:
-        for piece in (part.name.encode(), (part.filename or "").encode()):
-            whole.update(sha256(piece).digest())
-        whole.update(part.digest)
-    return whole.digest()
+        for name in (part.name.encode(), (part.filename or "").encode()):
+            form_digest.update(sha256(name).digest())
+        form_digest.update(part.digest)
+    return form_digest.digest()
 
 
 def _spans(body: FormSource, delimiter: bytes) -> Iterator[tuple[int, int]]:
-    """Where each part begins and ends."""
+    """The start and end of each part."""
     start = -1
-    for at, after, closing in _delimiters(body, delimiter):
+    for line_start, line_end, closing in _delimiters(body, delimiter):
         if start >= 0:
-            yield start, at
+            yield start, line_start
         if closing:
             return
-        start = after
+        start = line_end
     raise _malformed("the closing boundary is missing")
 
 
 def _delimiters(body: FormSource, delimiter: bytes) -> Iterator[tuple[int, int, bool]]:
-    """(where a delimiter's line begins, where what is behind it does, whether it is the closing one) of each. One may
-    stand at the very beginning, as if behind the end of a line."""
+    """(start, end, whether it is the closing one) of each delimiter line. The first may be at the very beginning, as if
+    after a line break."""
     pattern = re.compile(rb"\r\n" + re.escape(delimiter) + rb"(?:(--)|[ \t]{0,%d}\r\n)" % MAX_PADDING)
     overlap = len(delimiter) + MAX_PADDING + 4
     kept, base = b"\r\n", -2
@@ -129,8 +130,8 @@ def _pieces(source: FormSource, start: int, end: int, size: int) -> Iterator[byt
 
 
 def _part(body: FormSource, start: int, end: int) -> FormPart:
-    head, there, _ = body.read(start, min(end, start + MAX_HEAD)).partition(b"\r\n\r\n")
-    if not there:
+    head, separator, _ = body.read(start, min(end, start + MAX_HEAD)).partition(b"\r\n\r\n")
+    if not separator:
         raise _malformed("a part has no head")
     headers = _headers(head)
     disposition = headers.get("content-disposition", "")
@@ -138,9 +139,9 @@ def _part(body: FormSource, start: int, end: int) -> FormPart:
     fields = _parameters(disposition[len(kind) :])
     if kind.strip().lower() != "form-data" or "name" not in fields:
         raise _malformed("a part has no name")
-    whole, first = sha256(), start + len(head) + 4
+    content_digest, first = sha256(), start + len(head) + 4
     for piece in _pieces(body, first, end, WINDOW):
-        whole.update(piece)
+        content_digest.update(piece)
     return FormPart(
         name=fields["name"],
         filename=_filename(fields),
@@ -148,7 +149,7 @@ def _part(body: FormSource, start: int, end: int) -> FormPart:
         source=body,
         start=first,
         end=end,
-        digest=whole.digest(),
+        digest=content_digest.digest(),
     )
 
 
@@ -161,13 +162,13 @@ def _headers(head: bytes) -> dict[str, str]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():
-            raise _malformed("a part's head has a line that is no header")
+            raise _malformed("a part's head has a line that is not a header")
         headers[name.lower()] = value.strip(" \t")
     return headers
 
 
 def _parameters(text: str) -> dict[str, str]:
-    """``; name="value"; name=value``, quotes taken off."""
+    """Parse ``; name="value"; name=value``, without the quotes."""
     values: dict[str, str] = {}
     at = 0
     while at < len(text):
@@ -181,7 +182,7 @@ def _parameters(text: str) -> dict[str, str]:
 
 
 def _filename(fields: dict[str, str]) -> str | None:
-    """The file's own name, without folders; browsers write a quote in it as ``%22``."""
+    """The file's name, without folders; browsers encode quotes as ``%22``."""
     extended = fields.get("filename*", "")
     if extended.lower().startswith("utf-8'"):
         name = _decoded(unquote_to_bytes(extended.split("'", 2)[-1]))

@@ -1,8 +1,9 @@
-"""What callers send. Source: wire specification ``xspace.md``, sections 3, 5 and 7.1."""
+"""Request bodies and queries. Source: wire specification ``xspace.md``, sections 3, 5 and 7.1."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import parse_qsl, unquote
 from uuid import UUID
@@ -13,18 +14,18 @@ from msgspec import Meta
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import MAX_ID, AnyPart, File, Text, as_uid, clean
 from palaver.wire.bodies import as_id, fields, json_object, parse
-from palaver.wire.contract import Request
+from palaver.wire.contract import Request, RequestType
 
 MAX_TOPIC = 255
 MAX_ICON = 500
-MOST = 100
-"""The longest page of a list."""
+MAX_PAGE = 100
+"""Maximum number of items in a page."""
 TARGET = "^[A-Za-z0-9_-]{1,64}$"
 INT64 = "^-?[0-9]{1,18}$"
 SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""Unicode white space, as a class of a regular expression has it."""
+"""Unicode white space, for a regular expression's character class."""
 _SPACES = re.compile(f"[{SPACE}]+")
-_SAID = re.compile(f"[^{SPACE}]")
+_NOT_BLANK = re.compile(f"[^{SPACE}]")
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _literals = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -33,134 +34,143 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 Topic = Annotated[
-    str | None, Meta(description="The wanted topic, kept as it is.", extra_json_schema={"maxLength": MAX_TOPIC})
+    str | None, Meta(description="The new topic, stored unchanged.", extra_json_schema={"maxLength": MAX_TOPIC})
 ]
 Values = Annotated[dict[str, Any] | None, Meta(description="Values for the agent's instructions.")]
-Limit = Annotated[int, Meta(description=f"How many, 1 to {MOST}; outside of that the nearest.")]
+Limit = Annotated[
+    int, Meta(description=f"Maximum number of items, 1 to {MAX_PAGE}; other values are clamped to this range.")
+]
+Download = Annotated[bool, Meta(description="Whether browsers save the file instead of showing it.")]
 
 
-class TopicRequest(msgspec.Struct, kw_only=True):
+class TopicRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /api/v1/chat/conversation/{conversationId}/update``."""
 
-    firstMessage: Annotated[  # noqa: N815
-        str | None, Meta(description="The user's first message; without `topic` it makes the topic.")
+    first_message: Annotated[
+        str | None, Meta(description="The user's first message; without `topic`, the topic is derived from it.")
     ] = None
     topic: Topic = None
     icon: Annotated[str | None, Meta(description="The topic's icon.", extra_json_schema={"maxLength": MAX_ICON})] = None
 
 
-class AddRequest(msgspec.Struct, kw_only=True):
+class AddRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /api/v1/chat/conversation/add``."""
 
-    agentId: Annotated[int | None, Meta(description="The agent's number.")] = None  # noqa: N815
+    agent_id: Annotated[int | None, Meta(description="The agent's id.")] = None
     topic: Topic = None
     variables: Values = None
 
 
-class XSpaceCreateRequest(msgspec.Struct, kw_only=True):
+class XSpaceCreateRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /api/v1/conversation/create``."""
 
     variables: Values = None
 
 
-class AttachmentRequest(msgspec.Struct, kw_only=True):
-    """A file beside a message: an uploaded one by its key, any other by its address."""
+class AttachmentRequest(msgspec.Struct, kw_only=True, rename="camel"):
+    """A file attached to a message: an uploaded file by its key, any other by its URL."""
 
-    fileKey: str | None = None  # noqa: N815
-    fileUrl: str | None = None  # noqa: N815
-    fileName: str | None = None  # noqa: N815
-    mimeType: str | None = None  # noqa: N815
+    file_key: str | None = None
+    file_url: str | None = None
+    file_name: str | None = None
+    mime_type: str | None = None
 
 
-class XSpaceChatRequest(msgspec.Struct, kw_only=True):
+class XSpaceChatRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of ``POST /api/v1/chat/{conversationId}`` and of ``POST /api/v1/chat``."""
 
-    message: Annotated[str | None, Meta(description="What the user says.")] = None
-    conversationId: Annotated[  # noqa: N815
-        int | None, Meta(description="The conversation's number, where the path does not name it.")
-    ] = None
+    message: Annotated[str | None, Meta(description="The user's message.")] = None
+    conversation_id: Annotated[int | None, Meta(description="The conversation's id, unless the path contains it.")] = (
+        None
+    )
     attachments: Annotated[
         list[dict[str, Any]] | None,
         Meta(description="Files: `fileKey` of an uploaded one or `fileUrl`, and `fileName`, `mimeType`."),
     ] = None
-    variableParams: Values = None  # noqa: N815
+    variable_params: Values = None
 
 
-class ConversationListQuery(msgspec.Struct, kw_only=True):
+class ConversationListQuery(msgspec.Struct, kw_only=True, rename="camel"):
     """The query of ``GET /api/v1/chat/conversation/list``."""
 
-    agentId: Annotated[int, Meta(description="The agent's number.")]  # noqa: N815
-    lastId: Annotated[  # noqa: N815
-        int | None, Meta(description="The conversation behind which the list goes on.")
-    ] = None
+    agent_id: Annotated[int, Meta(description="The agent's id.")]
+    last_id: Annotated[int | None, Meta(description="The last conversation of the previous page.")] = None
     limit: Limit = 10
-    topic: Annotated[str | None, Meta(description="What the topic contains.")] = None
+    topic: Annotated[str | None, Meta(description="A substring of the topic.")] = None
 
 
-class HistoryQuery(msgspec.Struct, kw_only=True):
+class HistoryQuery(msgspec.Struct, kw_only=True, rename="camel"):
     """The query of ``GET /api/v1/chat/{conversationId}/messages``."""
 
-    index: Annotated[int | None, Meta(description="The message before which the history ends.")] = None
+    index: Annotated[int | None, Meta(description="Only messages before this one.")] = None
     limit: Limit = 10
 
 
-class AddressQuery(msgspec.Struct, kw_only=True):
+class SignedUrlQuery(msgspec.Struct, kw_only=True, rename="camel"):
     """The query of ``GET /api/v1/file/ak``."""
 
-    fileUrl: Annotated[str, Meta(description="The address of an uploaded file of the end user.")]  # noqa: N815
-    download: Annotated[bool, Meta(description="Whether a browser is to save the file instead of showing it.")] = False
+    file_url: Annotated[str, Meta(description="The URL of a file that the end user has uploaded.")]
+    download: Download = False
 
 
-class StoredQuery(msgspec.Struct, kw_only=True):
-    """The query of a stored file's address."""
+class StoredFileQuery(msgspec.Struct, kw_only=True, rename="camel"):
+    """The query of an uploaded file's URL."""
 
-    ak: Annotated[str | None, Meta(description="The token that stands in for a key.")] = None
-    download: Annotated[bool, Meta(description="Whether a browser is to save the file instead of showing it.")] = False
+    ak: Annotated[str | None, Meta(description="A token that replaces the API key.")] = None
+    download: Download = False
 
 
-class UploadForm(msgspec.Struct, kw_only=True):
-    """The fields of an uploaded form that are no files."""
+class UploadForm(msgspec.Struct, kw_only=True, rename="camel"):
+    """The text fields of an upload form."""
 
-    targetType: Annotated[  # noqa: N815
-        str | None, Meta(description="`Default` where nothing is said.", extra_json_schema={"pattern": TARGET})
+    target_type: Annotated[
+        str | None, Meta(description="Default `Default`.", extra_json_schema={"pattern": TARGET})
     ] = None
-    targetId: Annotated[  # noqa: N815
-        str | None, Meta(description="A number; -1 where nothing is said.", extra_json_schema={"pattern": INT64})
+    target_id: Annotated[
+        str | None, Meta(description="An integer; default -1.", extra_json_schema={"pattern": INT64})
     ] = None
-    metadata: Annotated[str | None, Meta(description="Kept as it is.")] = None
+    metadata: Annotated[str | None, Meta(description="Stored unchanged.")] = None
 
 
-def body_of(shape: type[S], request: Request, *, empty_is_object: bool = False) -> S:
-    """The call's body as a ``shape``: digits count as numbers, and where a text is due other scalars become one, a
-    number the digits it was written with. Raises ``Invalid``."""
-    members = json_object(request.body, empty_is_object=empty_is_object)
-    return parse(shape, _with_texts(shape, members, request.body), digits_are_numbers=True)
+# Bodies -------------------------------------------------------------------------------------------------------------
 
 
-def _with_texts(shape: type[msgspec.Struct], members: dict[str, Any], source: bytes) -> dict[str, Any]:
-    due = [field.encode_name for field in fields(shape) if _is_text(field.type)]
-    loose = [name for name in due if isinstance(members.get(name), int | float)]
-    if not loose:
+def json_body(shape: type[S], *, empty_is_object: bool = False) -> RequestType[S]:
+    """A JSON body. Strings of digits are accepted as numbers; other scalars are accepted as strings, a number as its
+    literal text. Raises ``Invalid``."""
+
+    def parse_body(request: Request) -> S:
+        members = json_object(request.body, empty_is_object=empty_is_object)
+        return parse(shape, _with_strings(shape, members, request.body), digits_are_numbers=True)
+
+    return RequestType(shape=shape, parse=parse_body)
+
+
+def _with_strings(shape: type[msgspec.Struct], members: dict[str, Any], source: bytes) -> dict[str, Any]:
+    strings = [field.encode_name for field in fields(shape) if _is_string(field.type)]
+    scalars = [name for name in strings if isinstance(members.get(name), int | float)]
+    if not scalars:
         return members
-    written = _literals(source)
-    return {**members, **{name: bytes(written[name]).decode() for name in loose}}
+    literals = _literals(source)
+    return {**members, **{name: bytes(literals[name]).decode() for name in scalars}}
 
 
-def _is_text(kind: Any) -> bool:
-    """Whether a field takes a text or nothing, whatever is said about it."""
+def _is_string(kind: Any) -> bool:
+    """Whether a field's type is an optional string, with or without metadata."""
     return (str | None) in (kind, *get_args(kind)[:1])
 
 
 def blank(text: str | None) -> bool:
-    return text is None or _SAID.search(text) is None
+    """Whether ``text`` is absent, empty, or only white space."""
+    return text is None or _NOT_BLANK.search(text) is None
 
 
 def requested_topic(body: TopicRequest) -> str | None:
-    """The topic exactly as sent; ``None`` where only a first message is there to make one of.
+    """The topic exactly as sent, or ``None`` if it is to be derived from the first message.
 
-    Raises ``Invalid`` where there is neither, or one is too long.
+    Raises ``Invalid`` if both are blank, or a field is too long.
     """
-    if blank(body.topic) and blank(body.firstMessage):
+    if blank(body.topic) and blank(body.first_message):
         raise Invalid(field="firstMessage", rule="required")
     topic = None if blank(body.topic) else valid_topic(body.topic)
     if body.icon is not None and len(body.icon) > MAX_ICON:
@@ -169,46 +179,45 @@ def requested_topic(body: TopicRequest) -> str | None:
 
 
 def valid_topic(topic: str | None) -> str | None:
-    """``topic`` unless it is blank. Raises ``Invalid`` for one that is too long."""
-    if blank(topic):
+    """``topic``, or ``None`` if it is blank. Raises ``Invalid`` if it is too long."""
+    if topic is None or blank(topic):
         return None
-    assert topic is not None
     if len(topic) > MAX_TOPIC:
         raise Invalid(field="topic", rule="length", detail=f"more than {MAX_TOPIC} characters")
     return topic
 
 
-def topic_of(first_message: str) -> str:
-    """The topic that a first message makes: its content in one line."""
+def topic_from(first_message: str) -> str:
+    """The topic derived from a first message: its text on one line."""
     return _SPACES.sub(" ", first_message).strip(" ")[:MAX_TOPIC]
 
 
 def parts_of(body: XSpaceChatRequest, request: Request) -> tuple[AnyPart, ...]:
-    """What the user says. Raises ``Invalid`` for nothing at all."""
+    """The parts of the user's message. Raises ``Invalid`` if there are none."""
     text = "" if body.message is None else body.message
     parts: list[AnyPart] = [] if blank(text) else [Text(text=text)]
     for members in body.attachments or ():
-        attachment = parse(AttachmentRequest, {name: _as_text(value) for name, value in members.items()})
-        ref = attachment.fileKey or key_in(attachment.fileUrl or "", request)
+        attachment = parse(AttachmentRequest, {name: _as_string(value) for name, value in members.items()})
+        ref = attachment.file_key or file_ref(attachment.file_url or "", request)
         if ref:
-            parts.append(File(ref=ref, name=attachment.fileName or "", media_type=attachment.mimeType or ""))
+            parts.append(File(ref=ref, name=attachment.file_name or "", media_type=attachment.mime_type or ""))
     if not parts:
         raise Invalid(field="message", rule="required")
     return tuple(parts)
 
 
-def _as_text(value: Any) -> Any:
+def _as_string(value: Any) -> Any:
     return msgspec.json.encode(value).decode() if isinstance(value, int | float) else value
 
 
-def key_in(address: str, request: Request) -> str:
-    """The key of a file of ours in its address; any other address as it is."""
-    ours = f"{request.base_url.rstrip('/')}/api/f/"
-    return unquote(address.removeprefix(ours)) if address.startswith(ours) else address
+def file_ref(url: str, request: Request) -> str:
+    """The key of the file if ``url`` points to this server, otherwise ``url`` itself."""
+    prefix = f"{request.base_url.rstrip('/')}/api/f/"
+    return unquote(url.removeprefix(prefix)) if url.startswith(prefix) else url
 
 
 def conversation_ref(text: str) -> int | UUID:
-    """A conversation's number or UUID as a path names it; anything else names none."""
+    """A conversation's id or UUID in a path. Raises ``NotFound`` for any other text."""
     number = as_id(int(text)) if _NUMBER.fullmatch(text) else None
     ref = as_uid(text) if number is None else number
     if ref is None:
@@ -216,15 +225,46 @@ def conversation_ref(text: str) -> int | UUID:
     return ref
 
 
-def query_of(request: Request) -> dict[str, str]:
-    """The query's parameters; of a repeated one the last counts."""
-    pairs = parse_qsl(request.query_string, keep_blank_values=True, errors="replace")
-    return {name: clean(value) for name, value in pairs}
+# Queries ------------------------------------------------------------------------------------------------------------
 
 
-def number_in(query: dict[str, str], name: str) -> int | None:
-    """A number of the query, ``None`` where it is absent or empty. Raises ``Invalid``."""
-    text = query.get(name, "").strip()
+def query(shape: type[S], convert: Callable[[dict[str, str]], S]) -> RequestType[S]:
+    """Query parameters, converted to a ``shape`` by ``convert``; the last of repeated parameters wins."""
+
+    def parse_query(request: Request) -> S:
+        pairs = parse_qsl(request.query_string, keep_blank_values=True, errors="replace")
+        return convert({name: clean(value) for name, value in pairs})
+
+    return RequestType(shape=shape, parse=parse_query, location="query")
+
+
+def list_query(parameters: dict[str, str]) -> ConversationListQuery:
+    agent_id = _number(parameters, "agentId")
+    if agent_id is None:
+        raise Invalid(field="agentId", rule="required")
+    topic = None if blank(parameters.get("topic")) else parameters["topic"]
+    last_id = _number(parameters, "lastId")
+    return ConversationListQuery(agent_id=agent_id, last_id=last_id, limit=_limit(parameters), topic=topic)
+
+
+def history_query(parameters: dict[str, str]) -> HistoryQuery:
+    return HistoryQuery(index=_number(parameters, "index"), limit=_limit(parameters))
+
+
+def signed_url_query(parameters: dict[str, str]) -> SignedUrlQuery:
+    url = parameters.get("fileUrl", "").strip()
+    if not url:
+        raise Invalid(field="fileUrl", rule="required")
+    return SignedUrlQuery(file_url=url, download=_download(parameters))
+
+
+def stored_file_query(parameters: dict[str, str]) -> StoredFileQuery:
+    return StoredFileQuery(ak=parameters.get("ak"), download=_download(parameters))
+
+
+def _number(parameters: dict[str, str], name: str) -> int | None:
+    """An integer parameter, ``None`` if it is absent or empty. Raises ``Invalid``."""
+    text = parameters.get(name, "").strip()
     if not text:
         return None
     if not _INTEGER.fullmatch(text):
@@ -232,38 +272,10 @@ def number_in(query: dict[str, str], name: str) -> int | None:
     return max(-MAX_ID, min(MAX_ID, int(text)))
 
 
-def limit_in(query: dict[str, str], name: str = "limit", *, default: int = 10) -> int:
-    """How many are wanted: 1 to 100."""
-    limit = number_in(query, name)
-    return default if limit is None else min(MOST, max(1, limit))
+def _limit(parameters: dict[str, str]) -> int:
+    limit = _number(parameters, "limit")
+    return 10 if limit is None else min(MAX_PAGE, max(1, limit))
 
 
-def list_query(request: Request) -> ConversationListQuery:
-    query = query_of(request)
-    number = number_in(query, "agentId")
-    if number is None:
-        raise Invalid(field="agentId", rule="required")
-    topic = None if blank(query.get("topic")) else query["topic"]
-    return ConversationListQuery(agentId=number, lastId=number_in(query, "lastId"), limit=limit_in(query), topic=topic)
-
-
-def address_query(request: Request) -> AddressQuery:
-    query = query_of(request)
-    url = query.get("fileUrl", "").strip()
-    if not url:
-        raise Invalid(field="fileUrl", rule="required")
-    return AddressQuery(fileUrl=url, download=_is_download(query))
-
-
-def stored_query(request: Request) -> StoredQuery:
-    query = query_of(request)
-    return StoredQuery(ak=query.get("ak"), download=_is_download(query))
-
-
-def _is_download(query: dict[str, str]) -> bool:
-    return query.get("download", "").lower() == "true"
-
-
-def history_query(request: Request) -> HistoryQuery:
-    query = query_of(request)
-    return HistoryQuery(index=number_in(query, "index"), limit=limit_in(query))
+def _download(parameters: dict[str, str]) -> bool:
+    return parameters.get("download", "").lower() == "true"

@@ -1,50 +1,103 @@
-"""A run's events as the vendor's bytes. Source: wire specification ``xspace.md``, section 7."""
+"""Encodes a run's events as server-sent events. Source: wire specification ``xspace.md``, section 7."""
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Literal, assert_never
 from uuid import UUID
+
+import msgspec
 
 from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.types import RunEnded, Status, Text, ToolCall, ToolResult
 from palaver.dialects.xspace.errors import UNFORESEEN
-from palaver.dialects.xspace.tool_steps import ToolStepTracker
+from palaver.dialects.xspace.tool_steps import ToolStep, ToolStepTracker
 from palaver.wire.framing import EscapedText, ascii_json, ascii_text, split_writes
 
 _TEXT = b'"text":'
-_WHOLE = b'"outputText":"'
+_OUTPUT_TEXT = b'"outputText":"'
+
+
+class StreamMessage(msgspec.Struct, kw_only=True, rename="camel"):
+    """The data of a ``MESSAGE``: a delta of the answer or the thinking."""
+
+    index: None = None
+    tenant_id: None = None
+    sender_type: None = None
+    sender_id: None = None
+    user_id: None = None
+    agent_id: None = None
+    id: str | None
+    role: Literal["ASSISTANT"] = "ASSISTANT"
+    type: Literal["CHAT", "THINK"] = "CHAT"
+    text: str
+    time: None = None
+    attachments: None = None
+    think: None = None
+    quoted_text: None = None
+    finished: bool = False
+    finish_reason: str | None = None
+    component_executed_list: None = None
+    ext: None = None
+    execute_id: None = None
+    metadata: None = None
+    message_type: Literal["ASSISTANT"] = "ASSISTANT"
+
+
+class FinalResult(msgspec.Struct, kw_only=True, rename="camel"):
+    """The data of ``FINAL_RESULT``. Times are in epoch milliseconds."""
+
+    success: bool
+    error: str | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+    output_text: str | None = None
+    component_execute_results: tuple[()] = ()
+
+
+class StreamEvent(msgspec.Struct, kw_only=True, rename="camel"):
+    """The data of a server-sent event."""
+
+    request_id: str | None
+    event_type: Literal["MESSAGE", "PROCESSING", "HEART_BEAT", "FINAL_RESULT"]
+    error: str | None = None
+    data: StreamMessage | ToolStep | FinalResult | None = None
+    completed: bool = False
 
 
 class XSpaceEncoder:
-    """One turn. Heartbeats come at their interval in any case: the vendor's client gives up after a minute of none."""
+    """Encodes one turn. Heartbeats are always sent: the vendor's client gives up after a minute without one."""
 
     aborts_on_failure = False
     always_heartbeat = True
     flush_at: float | None = None
 
     def __init__(self, run: UUID, started: int) -> None:
-        """``started`` is when the turn was accepted, in epoch milliseconds."""
+        """``started`` is when the message was accepted, in epoch milliseconds."""
         self._run = run.hex
         self._started = started
         self._steps = ToolStepTracker()
         self._answer = EscapedText()
-        self._frames = {kind: self._halves(kind) for kind in ("CHAT", "THINK")}
-        self._kind = "CHAT"
-        self.heartbeat = frame(self._run, "HEART_BEAT", None)
+        self._chat = self._split_frame("CHAT")
+        self._think = self._split_frame("THINK")
+        self._thinking = False
+        self.heartbeat = encode_event(StreamEvent(request_id=self._run, event_type="HEART_BEAT"))
 
-    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event of this one has a time
+    def encode(self, event: Event, now: float) -> list[bytes]:  # noqa: ARG002  no event depends on the time
         match event:
             case TextDelta(text=text):
-                head, tail = self._frames[self._kind]
-                written = self._answer.add(text) if self._kind == "CHAT" else ascii_text(text).encode()
-                return [head + written + tail]
+                head, tail = self._think if self._thinking else self._chat
+                quoted = ascii_text(text).encode() if self._thinking else self._answer.add(text)
+                return [head + quoted + tail]
             case PartStarted(part=part):
-                self._kind = "CHAT" if isinstance(part, Text) else "THINK"
+                self._thinking = not isinstance(part, Text)
                 return []
             case PartAdded(part=ToolCall() as call):
-                return [frame(self._run, "PROCESSING", self._steps.began(call))]
+                return [self._processing(self._steps.start(call))]
             case PartAdded(part=ToolResult() as result):
-                return [frame(self._run, "PROCESSING", self._steps.ended(result))]
+                return [self._processing(self._steps.finish(result))]
             case PartAdded():
                 return []
             case RunEnded():
@@ -55,35 +108,42 @@ class XSpaceEncoder:
     def flush(self, now: float) -> list[bytes]:  # noqa: ARG002
         return []
 
-    def _halves(self, kind: str) -> tuple[bytes, bytes]:
-        """What stands before and behind the text of a delta."""
-        head, tail = frame(self._run, "MESSAGE", message(self._run, "", kind=kind)).split(_TEXT + b'""', 1)
+    def _split_frame(self, kind: Literal["CHAT", "THINK"]) -> tuple[bytes, bytes]:
+        """The frame of a delta, before and after its text."""
+        message = StreamMessage(id=self._run, type=kind, text="")
+        frame = encode_event(StreamEvent(request_id=self._run, event_type="MESSAGE", data=message))
+        head, tail = frame.split(_TEXT + b'""', 1)
         return head + _TEXT, tail
+
+    def _processing(self, step: ToolStep) -> bytes:
+        return encode_event(StreamEvent(request_id=self._run, event_type="PROCESSING", data=step))
 
     def _end(self, ended: RunEnded) -> list[bytes]:
         failed = ended.status.failed
-        last = fenced(UNFORESEEN) if failed and not self._answer else ""
-        self._answer.add(last)
-        data = message(self._run, last, finish=finish_reason(ended))
-        totals: dict[str, Any] = {
-            "success": not failed,
-            "error": UNFORESEEN if failed else None,
-            "startTime": self._started,
-            "endTime": ended.at,
-            "completionTokens": ended.usage.completion,
-            "promptTokens": ended.usage.prompt,
-            "totalTokens": _total(ended),
-            "outputText": "",
-            "componentExecuteResults": [],
-        }
         error = UNFORESEEN if failed else None
-        final = frame(self._run, "FINAL_RESULT", totals, error=error, completed=True)
-        head, tail = final.split(_WHOLE, 1)
-        return [frame(self._run, "MESSAGE", data), *split_writes(head + _WHOLE, self._answer, tail)]
+        text = code_block(UNFORESEEN) if failed and not self._answer else ""
+        self._answer.add(text)
+        message = StreamMessage(id=self._run, text=text, finished=True, finish_reason=finish_reason(ended))
+        last = encode_event(StreamEvent(request_id=self._run, event_type="MESSAGE", data=message))
+        result = FinalResult(
+            success=not failed,
+            error=error,
+            start_time=self._started,
+            end_time=ended.at,
+            completion_tokens=ended.usage.completion,
+            prompt_tokens=ended.usage.prompt,
+            total_tokens=_total(ended),
+            output_text="",
+        )
+        final = encode_event(
+            StreamEvent(request_id=self._run, event_type="FINAL_RESULT", error=error, data=result, completed=True)
+        )
+        head, tail = final.split(_OUTPUT_TEXT, 1)
+        return [last, *split_writes(head + _OUTPUT_TEXT, self._answer, tail)]
 
 
 def finish_reason(ended: RunEnded) -> str:
-    """The last message's ``finishReason``."""
+    """The ``finishReason`` of the last message."""
     match ended.status:
         case Status.STOPPED:
             return "CANCEL"
@@ -95,58 +155,26 @@ def finish_reason(ended: RunEnded) -> str:
             assert_never(ended.status)
 
 
-def fenced(reason: str) -> str:
-    """A failure as the answer shows it."""
+def code_block(reason: str) -> str:
+    """An error as it appears in the answer's text."""
     return f"```\n{reason}\n```"
 
 
-def refusal(reason: str) -> tuple[bytes, bytes]:
-    """The whole stream of a message that was not accepted, event by event."""
-    totals: dict[str, Any] = {
-        "success": False,
-        "error": reason,
-        "startTime": None,
-        "endTime": None,
-        "completionTokens": None,
-        "promptTokens": None,
-        "totalTokens": None,
-        "outputText": None,
-        "componentExecuteResults": [],
-    }
-    text_frame = frame(None, "MESSAGE", message(None, reason, finish="ERROR"))
-    return text_frame, frame(None, "FINAL_RESULT", totals, error=reason, completed=True)
+def rejection(reason: str) -> tuple[bytes, bytes]:
+    """The events of the stream of a message that is not accepted."""
+    message = StreamMessage(id=None, text=reason, finished=True, finish_reason="ERROR")
+    result = FinalResult(success=False, error=reason)
+    return (
+        encode_event(StreamEvent(request_id=None, event_type="MESSAGE", data=message)),
+        encode_event(
+            StreamEvent(request_id=None, event_type="FINAL_RESULT", error=reason, data=result, completed=True)
+        ),
+    )
 
 
-def frame(run: str | None, kind: str, data: Any, *, error: str | None = None, completed: bool = False) -> bytes:
-    event = {"requestId": run, "eventType": kind, "error": error, "data": data, "completed": completed}
-    return b"data:%s\n\n" % ascii_json(event)
-
-
-def message(run: str | None, text: str, *, kind: str = "CHAT", finish: str | None = None) -> dict[str, Any]:
-    """The data of a ``MESSAGE``; with ``finish`` the last one."""
-    return {
-        "index": None,
-        "tenantId": None,
-        "senderType": None,
-        "senderId": None,
-        "userId": None,
-        "agentId": None,
-        "id": run,
-        "role": "ASSISTANT",
-        "type": kind,
-        "text": text,
-        "time": None,
-        "attachments": None,
-        "think": None,
-        "quotedText": None,
-        "finished": finish is not None,
-        "finishReason": finish,
-        "componentExecutedList": None,
-        "ext": None,
-        "executeId": None,
-        "metadata": None,
-        "messageType": "ASSISTANT",
-    }
+def encode_event(event: StreamEvent) -> bytes:
+    """The event in ASCII. A model's text may contain lone surrogates, which only plain values can be encoded with."""
+    return b"data:%s\n\n" % ascii_json(msgspec.to_builtins(event))
 
 
 def _total(ended: RunEnded) -> int | None:

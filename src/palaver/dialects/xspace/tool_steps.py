@@ -1,4 +1,4 @@
-"""An agent's steps (look-ups, tool calls) as the vendor shows them, in the stream and in the history.
+"""The steps of an answer (tool calls and searches), in the stream and in the history.
 
 Source: wire specification ``xspace.md``, section 7.3.
 """
@@ -8,56 +8,81 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from html import escape
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
 
 from palaver.core.turn import SEARCH_TOOL
 from palaver.core.types import AnyPart, Text, ToolCall, ToolResult
 
-_BREAK = re.compile(r"[\x00-\x20\x7f\x85\u2028\u2029]")
-"""Would end the marker: to a page it is one line of Markdown."""
+_LINE_BREAK = re.compile(r"[\x00-\x20\x7f\x85\u2028\u2029]")
+"""Characters that could end the marker: in Markdown, it must be one line."""
+StepStatus = Literal["EXECUTING", "FINISHED", "FAILED"]
+StepType = Literal["Knowledge", "ToolCall"]
+
+
+class ToolStepResult(msgspec.Struct, kw_only=True, rename="camel"):
+    id: None
+    name: str
+    icon: None
+    type: StepType
+    success: bool | None
+    error: str | None
+    data: Any
+    inner_execute_info: None
+    start_time: Annotated[int | None, Meta(description="Epoch milliseconds.")]
+    end_time: Annotated[int | None, Meta(description="Epoch milliseconds.")]
+    input: dict[str, Any] | None
+    execute_id: Annotated[str, Meta(description="Unique per step of a message.")]
+    kind: None
+    locations: None
+
+
+class ToolStep(msgspec.Struct, kw_only=True, rename="camel"):
+    """A step of an answer: a tool call or a search."""
+
+    target_id: None
+    name: str
+    original_title: None
+    type: StepType
+    status: StepStatus
+    executing_message: None
+    result: ToolStepResult
+    card_bind_config: None
+    card_data: None
+    page_arg_config: None
+    sub_event_type: None
 
 
 class ToolStepTracker:
-    """Pairs results with their calls. Clients tell steps apart by ``executeId``, so every step has one of its own."""
+    """Matches results with their calls. Clients identify steps by ``executeId``, so each step has a unique one."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
-        self._begun: dict[str, tuple[str, ToolCall]] = {}
+        self._started: dict[str, tuple[str, ToolCall]] = {}
 
-    def began(self, call: ToolCall) -> dict[str, Any]:
-        step = self._new_id(call.call_id)
-        self._begun[call.call_id] = (step, call)
-        result = _result(step, call.name, started=call.at, arguments=call.arguments)
-        return _step(call.name, "EXECUTING", result)
+    def start(self, call: ToolCall) -> ToolStep:
+        step_id = self._new_id(call.call_id)
+        self._started[call.call_id] = (step_id, call)
+        return _step(step_id, call.name, call, None)
 
-    def ended(self, result_part: ToolResult) -> dict[str, Any]:
-        step, call = self._begun.pop(result_part.call_id, (None, None))
-        result = _result(
-            step or self._new_id(result_part.call_id),
-            result_part.name,
-            started=None if call is None else call.at,
-            arguments=None if call is None else call.arguments,
-        )
-        result |= {
-            "success": not result_part.error,
-            "error": result_part.content if result_part.error else None,
-            "data": result_part.content if result_part.data is None else result_part.data,
-            "endTime": result_part.at,
-        }
-        return _step(result_part.name, "FAILED" if result_part.error else "FINISHED", result)
+    def finish(self, result: ToolResult) -> ToolStep:
+        step_id, call = self._started.pop(result.call_id, (None, None))
+        return _step(step_id or self._new_id(result.call_id), result.name, call, result)
 
     def _new_id(self, preferred: str) -> str:
-        chosen = preferred
-        if not chosen or chosen in self._ids:
-            chosen = f"{preferred or 'step'}-{len(self._ids) + 1}"
-        self._ids.add(chosen)
-        return chosen
+        step_id = preferred
+        if not step_id or step_id in self._ids:
+            step_id = f"{preferred or 'step'}-{len(self._ids) + 1}"
+        self._ids.add(step_id)
+        return step_id
 
 
 def text_with_steps(parts: Iterable[AnyPart]) -> str:
-    """The text of a message with a marker at the place of each finished step: pages draw the steps of a history from
-    nothing else."""
+    """The text of a message, with a marker at the place of each finished step, from which pages draw the steps of a
+    history."""
     steps = ToolStepTracker()
     pieces: list[str] = []
     for part in parts:
@@ -65,69 +90,68 @@ def text_with_steps(parts: Iterable[AnyPart]) -> str:
             case Text(text=text):
                 pieces.append(text)
             case ToolCall():
-                steps.began(part)
+                steps.start(part)
             case ToolResult():
-                pieces.append(_marker(steps.ended(part)))
+                pieces.append(_marker(steps.finish(part)))
             case _:
                 pass
     return "".join(pieces)
 
 
-def _marker(step: dict[str, Any]) -> str:
-    execution = _BREAK.sub(lambda match: f"&#{ord(match[0])};", escape(step["result"]["executeId"]))
-    name = quote(step["name"], safe="", errors="replace")
+def _marker(step: ToolStep) -> str:
+    execute_id = _LINE_BREAK.sub(lambda match: f"&#{ord(match[0])};", escape(step.result.execute_id))
+    name = quote(step.name, safe="", errors="replace")
     return (
-        f'\n\n<div><markdown-custom-process executeId="{execution}" type="{step["type"]}"'
-        f' status="{step["status"]}" name="{name}"></markdown-custom-process></div>\n\n'
+        f'\n\n<div><markdown-custom-process executeId="{execute_id}" type="{step.type}"'
+        f' status="{step.status}" name="{name}"></markdown-custom-process></div>\n\n'
     )
 
 
-def finished_steps(parts: Iterable[AnyPart]) -> list[dict[str, Any]]:
-    """The steps of a message that came to their end."""
-    steps = ToolStepTracker()
-    ends: list[dict[str, Any]] = []
+def finished_steps(parts: Iterable[AnyPart]) -> list[ToolStep]:
+    """The finished steps of a message."""
+    tracker = ToolStepTracker()
+    steps: list[ToolStep] = []
     for part in parts:
         if isinstance(part, ToolCall):
-            steps.began(part)
+            tracker.start(part)
         elif isinstance(part, ToolResult):
-            ends.append(steps.ended(part))
-    return ends
+            steps.append(tracker.finish(part))
+    return steps
 
 
-def _type(name: str) -> str:
-    return "Knowledge" if name == SEARCH_TOOL else "ToolCall"
+def _step(step_id: str, name: str, call: ToolCall | None, result: ToolResult | None) -> ToolStep:
+    kind: StepType = "Knowledge" if name == SEARCH_TOOL else "ToolCall"
+    return ToolStep(
+        target_id=None,
+        name=name,
+        original_title=None,
+        type=kind,
+        status="EXECUTING" if result is None else "FAILED" if result.error else "FINISHED",
+        executing_message=None,
+        result=ToolStepResult(
+            id=None,
+            name=name,
+            icon=None,
+            type=kind,
+            success=None if result is None else not result.error,
+            error=result.content if result is not None and result.error else None,
+            data=_data(result),
+            inner_execute_info=None,
+            start_time=None if call is None else call.at,
+            end_time=None if result is None else result.at,
+            input=None if call is None else call.arguments,
+            execute_id=step_id,
+            kind=None,
+            locations=None,
+        ),
+        card_bind_config=None,
+        card_data=None,
+        page_arg_config=None,
+        sub_event_type=None,
+    )
 
 
-def _step(name: str, status: str, result: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "targetId": None,
-        "name": name,
-        "originalTitle": None,
-        "type": _type(name),
-        "status": status,
-        "executingMessage": None,
-        "result": result,
-        "cardBindConfig": None,
-        "cardData": None,
-        "pageArgConfig": None,
-        "subEventType": None,
-    }
-
-
-def _result(id: str, name: str, *, started: int | None, arguments: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "id": None,
-        "name": name,
-        "icon": None,
-        "type": _type(name),
-        "success": None,
-        "error": None,
-        "data": None,
-        "innerExecuteInfo": None,
-        "startTime": started,
-        "endTime": None,
-        "input": arguments,
-        "executeId": id,
-        "kind": None,
-        "locations": None,
-    }
+def _data(result: ToolResult | None) -> Any:
+    if result is None:
+        return None
+    return result.content if result.data is None else result.data

@@ -31,16 +31,16 @@ def node(script: str, *arguments: str) -> list[Any]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-@shows(requirements.typescript_client, requirements.topic_from_first_message, requirements.topic_as_given)
-def test_the_pages_function_sets_topics(served: Served, caller: Caller) -> None:
-    made = caller.add(served.agent("x"))
+@shows(requirements.typescript_client, requirements.topic_from_first_message, requirements.topic_as_sent)
+def test_the_documented_function_sets_topics(served: Served, caller: Caller) -> None:
+    conversation = caller.add(served.agent("x"))
     bodies = [
         {"firstMessage": "你好,请问今天天气怎么样?"},
         {"firstMessage": "你好", "topic": "自定义会话主题"},
         {"topic": "自定义会话主题"},
         {},
     ]
-    printed = node("update.mjs", served.base_url, caller.key.secret, str(made), *map(json.dumps, bodies))
+    printed = node("update.mjs", served.base_url, caller.key.secret, str(conversation), *map(json.dumps, bodies))
     assert [one.get("topic") for one in printed] == ["你好,请问今天天气怎么样?", *["自定义会话主题"] * 2, None]
     assert [one["success"] for one in printed] == [True, True, True, False]
     assert [one["code"] for one in printed] == ["0000", "0000", "0000", "4000"]
@@ -48,40 +48,40 @@ def test_the_pages_function_sets_topics(served: Served, caller: Caller) -> None:
     assert printed[0]["types"] == ["number", "string", "number", "string"]
 
 
-@shows(requirements.stream_form, requirements.order, requirements.processing, requirements.any_pace)
+@shows(requirements.stream_form, requirements.event_order, requirements.step_events, requirements.reader_pace)
 def test_a_web_client_reads_a_turn(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "用户"}, {"call": {"name": "x"}}, "根据🙂", {"wait": 0.8}, "\n\ndata: ${content}")
-    made = caller.add(agent)
-    (shown,) = node("turn.mjs", served.base_url, caller.key.secret, str(made), "你好")
-    assert (shown["text"], shown["thinking"]) == ("根据🙂\n\ndata: 你好", "用户")
-    assert list(shown["steps"].values()) == ["FAILED"]
-    assert set(shown["kinds"]) == {"MESSAGE", "PROCESSING", "HEART_BEAT", "FINAL_RESULT"}
-    assert len(shown["ids"]) == 1
-    assert (shown["completed"], shown["after"], shown["rest"], shown["error"]) == (True, 0, "", None)
+    conversation = caller.add(agent)
+    (turn,) = node("turn.mjs", served.base_url, caller.key.secret, str(conversation), "你好")
+    assert (turn["text"], turn["thinking"]) == ("根据🙂\n\ndata: 你好", "用户")
+    assert list(turn["steps"].values()) == ["FAILED"]
+    assert set(turn["kinds"]) == {"MESSAGE", "PROCESSING", "HEART_BEAT", "FINAL_RESULT"}
+    assert len(turn["ids"]) == 1
+    assert (turn["completed"], turn["after"], turn["rest"], turn["error"]) == (True, 0, "", None)
 
 
-@shows(requirements.refused_before)
-def test_a_web_client_is_told_that_there_is_no_such_conversation(served: Served, caller: Caller) -> None:
-    (shown,) = node("turn.mjs", served.base_url, caller.key.secret, "999999999", "x")
-    assert shown["error"] == shown["text"] == "Conversation does not exist."
+@shows(requirements.rejected_messages)
+def test_a_web_client_receives_the_error_of_an_unknown_conversation(served: Served, caller: Caller) -> None:
+    (turn,) = node("turn.mjs", served.base_url, caller.key.secret, "999999999", "x")
+    assert turn["error"] == turn["text"] == "Conversation does not exist."
 
 
 @shows(requirements.curl_sample, requirements.bearer_key)
-def test_the_pages_curl_command_works(served: Served, caller: Caller) -> None:
+def test_the_documented_curl_command_works(served: Served, caller: Caller) -> None:
     if CURL is None:
         pytest.skip("there is no curl here")
-    made = caller.add(served.agent("x"))
+    conversation = caller.add(served.agent("x"))
     command = [
-        *(CURL, "-s", f"{served.base_url}/api/v1/chat/conversation/{made}/update", "-X", "POST"),
+        *(CURL, "-s", f"{served.base_url}/api/v1/chat/conversation/{conversation}/update", "-X", "POST"),
         *("-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {caller.key.secret}"),
         *("--data-raw", '{"firstMessage": "你好,请问今天天气怎么样?"}'),
     ]
-    said = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=GUARD).stdout)
-    assert (said["code"], said["data"]["topic"]) == ("0000", "你好,请问今天天气怎么样?")
+    envelope = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=GUARD).stdout)
+    assert (envelope["code"], envelope["data"]["topic"]) == ("0000", "你好,请问今天天气怎么样?")
 
 
 @shows(requirements.curl_sample, requirements.upload_record)
-def test_a_newcomers_command_and_an_upload_with_curl_work(served: Served, caller: Caller, tmp_path: Path) -> None:
+def test_the_sample_command_and_an_upload_with_curl_work(served: Served, caller: Caller, tmp_path: Path) -> None:
     if CURL is None:
         pytest.skip("there is no curl here")
     agent = served.agent("x")

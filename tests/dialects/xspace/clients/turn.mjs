@@ -5,7 +5,7 @@
 //   node turn.mjs BASE_URL KEY CONVERSATION_ID MESSAGE
 
 const [, , base, key, conversationId, message] = process.argv;
-const shown = { text: "", thinking: "", steps: {}, kinds: [], ids: [], error: null, completed: false, after: 0 };
+const turn = { text: "", thinking: "", steps: {}, kinds: [], ids: [], error: null, completed: false, after: 0 };
 
 const response = await fetch(`${base}/api/v1/chat/${conversationId}`, {
   method: "POST",
@@ -28,13 +28,13 @@ for await (const chunk of response.body) {
 }
 
 function take(event) {
-  if (shown.completed) shown.after += 1;
-  if (!shown.kinds.includes(event.eventType)) shown.kinds.push(event.eventType);
-  if (!shown.ids.includes(event.requestId)) shown.ids.push(event.requestId);
-  if (event.eventType === "MESSAGE") shown[event.data.type === "THINK" ? "thinking" : "text"] += event.data.text;
-  if (event.eventType === "PROCESSING") shown.steps[event.data.result.executeId] = event.data.status;
-  if (event.eventType === "FINAL_RESULT") shown.error = event.error;
-  shown.completed ||= event.completed;
+  if (turn.completed) turn.after += 1;
+  if (!turn.kinds.includes(event.eventType)) turn.kinds.push(event.eventType);
+  if (!turn.ids.includes(event.requestId)) turn.ids.push(event.requestId);
+  if (event.eventType === "MESSAGE") turn[event.data.type === "THINK" ? "thinking" : "text"] += event.data.text;
+  if (event.eventType === "PROCESSING") turn.steps[event.data.result.executeId] = event.data.status;
+  if (event.eventType === "FINAL_RESULT") turn.error = event.error;
+  turn.completed ||= event.completed;
 }
 
-console.log(JSON.stringify({ ...shown, rest }));
+console.log(JSON.stringify({ ...turn, rest }));
