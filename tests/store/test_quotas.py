@@ -115,7 +115,7 @@ def test_a_quota_is_exact_in_one_process_and_room_comes_by_deletion(database_url
             made: list[bool] = []
             for number in range(14):
                 made.append(not await refused(act, c, number))
-                await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
+                await settled(store.quotas._counters)  # pyright: ignore[reportPrivateUsage]
             assert made == [True] * 10 + [False] * 4
             assert await store.db.fetchval(f"SELECT count(*) FROM {ROWS[kind]} WHERE app = $1", c.app.id) == limit
             assert not await refused(act, other, 0), "another application has quotas of its own"

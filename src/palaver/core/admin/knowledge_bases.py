@@ -23,7 +23,9 @@ class KnowledgeBaseAdmin:
     async def all(self, application: str | None = None) -> list[tuple[str, KnowledgeBase]]:
         """Every knowledge base, of one application or of all, each with its application's name. Raises ``NotFound``."""
         repository = self._store.applications
-        owners = await repository.all() if application is None else [await find_application(repository, application)]
+        owners = (
+            await repository.list_all() if application is None else [await find_application(repository, application)]
+        )
         return [(owner.name, base) for owner in owners for base in await self._store.knowledge.list_bases(owner.id)]
 
     async def get(self, application: str, name: str) -> KnowledgeBase:
