@@ -198,7 +198,7 @@ def test_failures_say_which_in_both_forms(served: Served, key: ApiKey) -> None:
     failed(exchange(served, key, grant_type="client_credentials", client_secret="x"), "invalid_client", 401)
     failed(exchange(served, key, grant_type="client_credentials", client_id="x\0é"), "invalid_client", 401)
     off = served.key("wps")
-    served.do(served.core.store.keys.enable(off.id, enabled=False))
+    served.do(served.core.store.keys.set_enabled(off.id, enabled=False))
     failed(exchange(served, off, grant_type="client_credentials"), "invalid_client", 401)
     failed(exchange(served, key, grant_type="authorization_code", redirect_uri=BACK), "invalid_request")
     failed(exchange(served, key, grant_type="authorization_code", code="x"), "invalid_request")
