@@ -73,15 +73,15 @@ async def _ground(folder: Path, url: str) -> Ground:
         store = core.store
 
         async def key(application: str, dialect: str) -> ApiKey:
-            owner = await store.applications.named(application)
+            owner = await store.applications.get_or_create(application)
             maker = next(one for one in app.all_dialects() if one.name == dialect)
             name, secret = maker.new_credential(secrets.token_bytes(32))
             return await store.keys.create(owner, dialect, name, secret, {"default_user": "somebody"})
 
         keys = {one.name: await key("attackers", one.name) for one in app.all_dialects()}
-        attackers = await store.applications.named("attackers")
+        attackers = await store.applications.get_or_create("attackers")
         agents = {
-            name: await store.agents.apply(attackers, AgentSpec(name=name, model=model, instructions=instructions))
+            name: await store.agents.upsert(attackers, AgentSpec(name=name, model=model, instructions=instructions))
             for name, (model, instructions) in AGENTS.items()
         }
         neighbour = await key("neighbours", "native")
@@ -93,7 +93,7 @@ async def _ground(folder: Path, url: str) -> Ground:
             keys=keys,
             agents=agents,
             neighbour=neighbour,
-            neighbours_agent=await store.agents.apply(await store.applications.named("neighbours"), agent),
+            neighbours_agent=await store.agents.upsert(await store.applications.get_or_create("neighbours"), agent),
         )
 
 

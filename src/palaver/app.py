@@ -43,7 +43,7 @@ from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.files import FileQuota
 from palaver.store.migrate import migrate
 from palaver.store.postgres import PostgresStore
-from palaver.store.quotas import Kind
+from palaver.store.quotas import QuotaKind
 from palaver.store.secrets import SecretBox
 from palaver.tools.guard import Guard
 from palaver.wire.contract import Dialect, PublicSettings, Services
@@ -135,7 +135,7 @@ async def _compose(
 ) -> AsyncGenerator[Core]:
     async def restart_embedded() -> None:
         if embedded is not None:
-            await asyncio.to_thread(embedded.ensure)
+            await asyncio.to_thread(embedded.ensure_running)
 
     connections, direct = settings.database_connections, settings.database_direct_url
     store = PostgresStore(
@@ -143,8 +143,8 @@ async def _compose(
         box,
         connections=connections,
         direct=direct,
-        keep_master_key=lambda master: keep_master_key(settings, master),
-        revive=restart_embedded,
+        save_master_key=lambda master: keep_master_key(settings, master),
+        restart=restart_embedded,
     )
     store.quotas.limits = quotas(settings)
     store.files.quota = FileQuota(user=settings.max_user_files_bytes, application=settings.max_application_files_bytes)
@@ -163,8 +163,8 @@ async def _compose(
         max_live_bytes=settings.max_live_bytes,
         slots=RunSlots(
             settings.max_live_runs,
-            application=settings.max_application_runs,
-            credential=settings.max_credential_runs,
+            per_application=settings.max_application_runs,
+            per_credential=settings.max_credential_runs,
         ),
     )
     limits = ChatSettings(
@@ -173,7 +173,7 @@ async def _compose(
         max_page_bytes=settings.max_page_bytes,
     )
     chat = Chat(ports, runs, limits)
-    admission = Admission(store.keys, store.usage, store.tokens)
+    admission = Admission(store.keys, store.rate_limits, store.tokens)
     try:
         await store.open()
         _listen_for_runs(store, runs)
@@ -204,8 +204,8 @@ def _services(
 ) -> Services:
     """The services that the dialects' handlers use."""
     worker = lambda: store.presence.worker  # noqa: E731
-    idempotency = Idempotency(store, store.claims, worker=worker, ttl=settings.idempotency_ttl_s)
-    store.presence.on("claim", idempotency.wake)
+    idempotency = Idempotency(store, store.idempotency, worker=worker, ttl_s=settings.idempotency_ttl_s)
+    store.presence.subscribe("claim", idempotency.wake)
     return Services(
         chat=chat,
         users=Users(store, store.keys, admission),
@@ -225,7 +225,7 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
             runs.may_start(int(run))
 
     async def catch_up() -> None:
-        for run in await store.runs.heads(store.presence.worker):
+        for run in await store.runs.list_head_ids(store.presence.worker):
             runs.may_start(run)
 
     def stop(run: str) -> None:
@@ -240,14 +240,14 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
         if run:
             runs.is_read_elsewhere(int(run))
 
-    store.presence.on("abandoned", stop_abandoned)
-    store.presence.on("read", is_read)
-    store.presence.on("start", start)
-    store.presence.on("stop", stop)
-    store.presence.on_return(catch_up)
+    store.presence.subscribe("abandoned", stop_abandoned)
+    store.presence.subscribe("read", is_read)
+    store.presence.subscribe("start", start)
+    store.presence.subscribe("stop", stop)
+    store.presence.on_reconnect(catch_up)
 
 
-def quotas(settings: Settings) -> Mapping[Kind, int]:
+def quotas(settings: Settings) -> Mapping[QuotaKind, int]:
     """The maximum number of stored rows of each kind."""
     return {
         "users": settings.max_users,
@@ -263,9 +263,9 @@ def quotas(settings: Settings) -> Mapping[Kind, int]:
 
 async def delete_expired_rows(store: PostgresStore) -> None:
     """Delete expired idempotency claims, tokens and usage windows."""
-    await store.runs.forget_claims()
-    await store.tokens.forget()
-    await store.usage.forget()
+    await store.runs.delete_expired_keys()
+    await store.tokens.delete_expired()
+    await store.rate_limits.delete_expired()
 
 
 def documentation_folder() -> list[Path]:

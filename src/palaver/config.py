@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from palaver.store.data_folder import why_unusable
+from palaver.store.data_folder import find_problem
 from palaver.tools.addresses import parse_allowed
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -218,7 +218,7 @@ def load(environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Settin
     values = {**from_file, **from_environment, **from_command_line, "data": str(folder.absolute())}
     converted = {name: _convert(name, value) for name, value in values.items()}
     settings = Settings(**converted)
-    if (reason := why_unusable(settings.data_folder)) is not None:
+    if (reason := find_problem(settings.data_folder)) is not None:
         raise SettingsError(f"data: {reason}")
     if settings.database_direct_url is not None and settings.database_url is None:
         raise SettingsError("database_direct_url: it requires database_url, which is not set")

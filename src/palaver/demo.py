@@ -58,12 +58,12 @@ async def recreate_demo(core: Core, dialects: Sequence[Dialect], *, actor: str) 
 
 async def ensure_demo(core: Core, dialects: Sequence[Dialect], *, again: bool = False) -> Demo:
     """Create the parts that were never created or, with ``again``, all missing ones. Returns the existing parts."""
-    async with core.store.alone():
+    async with core.store.setup_lock():
         return await _ensure(core, core.admin(), dialects, again=again)
 
 
 async def _ensure(core: Core, admin: Admin, dialects: Sequence[Dialect], *, again: bool) -> Demo:
-    stored = await core.store.recall(_DIALECTS)
+    stored = await core.store.get_meta(_DIALECTS)
     first = stored is None or again
     created = _CreatedDialects() if stored is None or again else msgspec.json.decode(stored, type=_CreatedDialects)
     if first:
@@ -80,7 +80,7 @@ async def _ensure(core: Core, admin: Admin, dialects: Sequence[Dialect], *, agai
         _CreatedDialects(dialects=sorted({*created.dialects, *(one.name for one in dialects)}))
     ).decode()
     if now != stored:
-        await core.store.remember(_DIALECTS, now)
+        await core.store.set_meta(_DIALECTS, now)
     return Demo(app=app, agent=agent, keys=keys)
 
 
@@ -122,12 +122,12 @@ def sample(demo: Demo, key: ApiKey, address: str) -> CurlSample | None:
 
 
 async def remember_address(core: Core, address: str) -> None:
-    await core.store.remember(_ADDRESS, address)
+    await core.store.set_meta(_ADDRESS, address)
 
 
 async def address(core: Core) -> str:
     """The base URL of the last server on this data if it accepts connections, else that of a future one."""
-    last = await core.store.recall(_ADDRESS)
+    last = await core.store.get_meta(_ADDRESS)
     if last is not None and await _accepts_connections(last):
         return last
     return base_url(core.settings, core.settings.port)

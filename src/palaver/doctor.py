@@ -24,21 +24,21 @@ from palaver.core.types import Agent, ApiKey, Value
 from palaver.http.uvicorn_server import bind_socket
 from palaver.models.registry import ModelRegistry
 from palaver.server import base_url
-from palaver.store.driver import FAILURES, Connection, connect, failure, shares_sessions
+from palaver.store.driver import DRIVER_ERRORS, Connection, connect, is_transaction_pooler, to_problem
 from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.migrate import (
-    END_IT,
-    applied,
-    held_by,
-    left_behind,
-    lock_holder,
+    TERMINATE_HINT,
+    applied_migrations,
+    describe_holder,
+    find_incompatibility,
+    find_lock_holder,
+    find_unknown_migration,
+    get_version_and_encoding,
+    is_abandoned,
     migrations,
-    newer_than,
-    server,
-    unfitness,
 )
-from palaver.store.presence import SHARED
-from palaver.store.secrets import master_key_file, read_master_key
+from palaver.store.presence import POOLER_ERROR
+from palaver.store.secrets import load_or_create_master_key, parse_master_key
 
 SKEW = 2.0
 """Maximum difference between this machine's clock and the database's, in seconds."""
@@ -147,11 +147,11 @@ def master_key(settings: Settings) -> Finding:
     file = settings.data_folder / "master.key"
     try:
         if settings.master_key is not None:
-            read_master_key(settings.master_key)
+            parse_master_key(settings.master_key)
             return good("master key", "from PALAVER_MASTER_KEY or palaver.toml")
         if not file.exists():
             return note("master key", f"{file} does not exist yet", "the first start creates it; keep a copy of it")
-        master_key_file(file)
+        load_or_create_master_key(file)
     except (ValueError, OSError) as error:
         remedy = (
             "stored secrets cannot be read without the right key: restore it from your copy, readable only by its owner"
@@ -223,8 +223,8 @@ async def database(settings: Settings) -> AsyncGenerator[Finding]:
         async with _connected(settings) as connection:
             async for finding in _check_server(connection, settings):
                 yield finding
-    except FAILURES as error:
-        yield wrong("database", failure(error).detail, _remedy(settings))
+    except DRIVER_ERRORS as error:
+        yield wrong("database", to_problem(error).detail, _remedy(settings))
     except Internal as problem:
         yield wrong("database", problem.detail, _remedy(settings))
 
@@ -257,21 +257,21 @@ def _start(embedded: EmbeddedPostgres | None) -> str:
 
 
 async def _check_server(connection: Connection, settings: Settings) -> AsyncGenerator[Finding]:
-    version, encoding = await server(connection)
-    if (unfit := unfitness(version, encoding)) is not None:
-        yield wrong("database", *unfit)
+    version, encoding = await get_version_and_encoding(connection)
+    if (incompatibility := find_incompatibility(version, encoding)) is not None:
+        yield wrong("database", *incompatibility)
         return
     yield good("database", f"PostgreSQL {version} answers")
     address = settings.database_direct_url or settings.database_url
-    if address and await shares_sessions(address, connection, timeout=5):
-        yield wrong("sessions", SHARED.partition(": ")[0], SHARED.partition(": ")[2])
+    if address and await is_transaction_pooler(address, connection, timeout=5):
+        yield wrong("sessions", POOLER_ERROR.partition(": ")[0], POOLER_ERROR.partition(": ")[2])
         return
     before = time.time()
     database_time: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8", timeout=5)
     yield clock(database_time - (before + time.time()) / 2)
-    if (holder := await lock_holder(connection)) is not None:
-        finding = wrong if left_behind(holder) else note
-        yield finding("migration lock", held_by(holder), END_IT.format(holder["pid"]))
+    if (holder := await find_lock_holder(connection)) is not None:
+        finding = wrong if is_abandoned(holder) else note
+        yield finding("migration lock", describe_holder(holder), TERMINATE_HINT.format(holder["pid"]))
     yield await _migrated(connection)
 
 
@@ -285,9 +285,9 @@ def clock(ahead: float) -> Finding:
 
 async def _migrated(connection: Connection) -> Finding:
     shipped = {number: name for number, name, _ in migrations()}
-    if (newer := await newer_than(connection, shipped)) is not None:
+    if (newer := await find_unknown_migration(connection, shipped)) is not None:
         return wrong("migrations", newer, "install the palaver version used with it before, or a newer one")
-    done = await applied(connection)
+    done = await applied_migrations(connection)
     if not done:
         return note("migrations", "the database is empty", "the next start initializes it")
     if missing := [shipped[number] for number in sorted(shipped.keys() - done)]:

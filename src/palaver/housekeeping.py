@@ -32,11 +32,11 @@ async def run_housekeeping(core: Core, on_recovered: Callable[[float], None]) ->
         try:
             on_recovered(await _end_orphaned_runs(core))
             known = core.runs.ids()  # before the query: a run added meanwhile cannot count as vanished
-            stored = await core.store.runs.held(core.store.presence.worker)
+            stored = await core.store.runs.list_live_ids(core.store.presence.worker)
             ended, suspects = await _end_unknown_runs(core, stored, suspects)
             on_recovered(ended)
             missed = core.runs.stop_vanished(known - stored, missed)
-            for run in await core.store.runs.heads(core.store.presence.worker):
+            for run in await core.store.runs.list_head_ids(core.store.presence.worker):
                 core.runs.may_start(run)
             if loop.time() > last_cleanup + CLEANUP_INTERVAL_S:
                 last_cleanup = loop.time()
@@ -53,15 +53,15 @@ async def save_key_usage(core: Core) -> None:
         while True:
             await asyncio.sleep(SAVE_USAGE_INTERVAL_S)
             with suppress(Problem):  # logged by the store; the next save includes these counts
-                await core.store.keys.save_use()
+                await core.store.keys.save_uses()
     finally:
         with suppress(Problem, TimeoutError):
-            await asyncio.wait_for(core.store.keys.save_use(), 1)
+            await asyncio.wait_for(core.store.keys.save_uses(), 1)
 
 
 async def _end_orphaned_runs(core: Core) -> int:
     """End the runs of dead processes. Returns how many were ended."""
-    dead = await core.store.presence.lost()
+    dead = await core.store.presence.find_lost_workers()
     count = 0
     if dead:
         count = await core.store.runs.interrupt(dead, Internal(reason="interrupted"))

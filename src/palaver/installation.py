@@ -10,10 +10,10 @@ from pathlib import Path
 import structlog
 
 from palaver.config import Settings, SettingsError
-from palaver.store.dump import contents, dump, restore
+from palaver.store.dump import dump, read_dump_info, restore
 from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.migrate import migrate
-from palaver.store.secrets import SecretBox, master_key_file, read_master_key, replace_master_key_file
+from palaver.store.secrets import SecretBox, load_or_create_master_key, parse_master_key, replace_master_key_file
 
 log = structlog.get_logger("palaver")
 
@@ -62,7 +62,7 @@ async def restore_database(
 ) -> list[str]:
     """Restore the database from ``file``, whose secrets must be encrypted with this installation's master key. Returns
     the names of the migrations applied afterwards. Raises ``Internal`` and ``SettingsError``."""
-    fingerprint = (await contents(file)).master_key
+    fingerprint = (await read_dump_info(file)).master_key
     if fingerprint is not None and fingerprint != _current_fingerprint(settings):
         raise SettingsError(
             "master_key: the dump's secrets are sealed with another master key than this installation has: set"
@@ -76,15 +76,15 @@ def _current_fingerprint(settings: Settings) -> str | None:
     """The fingerprint of the master key, or ``None`` if there is no key yet."""
     if settings.master_key is None and not (settings.data_folder / "master.key").exists():
         return None
-    return SecretBox(master_key(settings)).identity
+    return SecretBox(master_key(settings)).key_id
 
 
 def master_key(settings: Settings) -> bytes:
     try:
         if settings.master_key is not None:
-            return read_master_key(settings.master_key)
+            return parse_master_key(settings.master_key)
         settings.data_folder.mkdir(parents=True, exist_ok=True)
-        return master_key_file(settings.data_folder / "master.key")
+        return load_or_create_master_key(settings.data_folder / "master.key")
     except (ValueError, OSError) as error:
         raise SettingsError(f"master_key: {error}") from error
 

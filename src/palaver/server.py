@@ -166,9 +166,13 @@ def build_metrics(core: Core, heartbeats: HeartbeatTimer, connections: Connectio
             unverified=connections.unverified,
             evicted=connections.evicted,
             tasks=len(asyncio.all_tasks()),
-            statements=core.store.db.statements,
+            statements=core.store.db.statement_count,
             pool=PoolGauges(
-                limit=pool.limit, used=pool.used, idle=pool.idle, waiting=pool.waiting, lost=core.store.db.lost
+                limit=pool.limit,
+                used=pool.used,
+                idle=pool.idle,
+                waiting=pool.waiting,
+                lost=core.store.db.lost_connections,
             ),
         )
 
@@ -189,7 +193,7 @@ def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = 
             return "the database does not answer"
         return None
 
-    revocations = RevocationWatcher(core.store.keys.enabled)
+    revocations = RevocationWatcher(core.store.keys.get_enabled)
     core.store.keys.on_change(revocations.check)
     return App(
         dialects=all_dialects(),

@@ -13,9 +13,9 @@ import pytest
 from support.commands import Palaver
 from support.kit import Scratch, run
 
-from palaver.store.driver import connected
+from palaver.store.driver import connection_to
 from palaver.store.dump import without_password
-from palaver.store.embedded import wheel_programs
+from palaver.store.embedded import wheel_bin_folder
 from palaver.store.migrate import migrations
 
 
@@ -37,7 +37,7 @@ def rows(url: str) -> dict[str, list[str]]:
     """Every row of every table, as text, in order."""
 
     async def read() -> dict[str, list[str]]:
-        async with connected(url, timeout=10) as connection:
+        async with connection_to(url, timeout=10) as connection:
             tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
             found: dict[str, list[str]] = {}
             for (table,) in tables:
@@ -91,7 +91,7 @@ async def test_a_dump_is_made_while_a_server_works_and_is_of_one_moment(
         dumping.result()
     target.says("database", "restore", str(file))
 
-    async with connected(target_url, timeout=10) as connection:
+    async with connection_to(target_url, timeout=10) as connection:
         lost = "SELECT count(*) FROM message m WHERE role = 'assistant' AND NOT EXISTS (SELECT FROM message q"
         assert await connection.fetchval(f"{lost} WHERE q.conversation = m.conversation AND q.id = m.id - 1)") == 0
 
@@ -160,7 +160,7 @@ def test_an_older_dump_is_brought_up_to_date_and_a_newer_one_refused(
     newer = tmp_path / "newer.dump"
 
     async def age(sql: str) -> None:
-        async with connected(database_url, timeout=10) as connection:
+        async with connection_to(database_url, timeout=10) as connection:
             await connection.execute(sql)
 
     run(age("INSERT INTO migration (number, name) VALUES (9999, 'future')"))
@@ -170,7 +170,7 @@ def test_an_older_dump_is_brought_up_to_date_and_a_newer_one_refused(
     older = tmp_path / "older.dump"
 
     async def before_the_last() -> None:
-        async with connected(url, timeout=10) as connection:
+        async with connection_to(url, timeout=10) as connection:
             await connection.execute("CREATE TABLE migration (number integer PRIMARY KEY, name text NOT NULL)")
             for number, shipped, sql in migrations()[:-1]:
                 await connection.execute(sql)
@@ -213,7 +213,7 @@ def test_from_the_embedded_to_one_s_own_and_back(target_url: str, folder: Path, 
 
 
 def test_the_address_is_what_psql_takes(palaver: Palaver) -> None:
-    folder = wheel_programs()
+    folder = wheel_bin_folder()
     assert folder is not None
     words = [str(folder / "psql"), palaver.says("database", "url").strip(), "-Atc", "SELECT 1"]
     assert subprocess.run(words, check=True, capture_output=True, text=True, timeout=20).stdout == "1\n"

@@ -153,7 +153,7 @@ def test_what_an_operator_changed_of_the_demo_stays_so(database_url: str, tmp_pa
     async def work(core: Any) -> tuple[Demo, Demo, Demo]:
         first = await ensure_demo(core, all_dialects())
         assert first.app is not None
-        await core.store.agents.apply(first.app, AgentSpec(name="guide", instructions="Mine."))
+        await core.store.agents.upsert(first.app, AgentSpec(name="guide", instructions="Mine."))
         second = await ensure_demo(core, all_dialects())
         await core.store.keys.delete(first.keys[0])
         third = await ensure_demo(core, all_dialects())

@@ -90,7 +90,7 @@ async def test_the_credentials_setting_overrules_where_the_message_comes_from(
     database_url: str, tmp_path: Path, setting: str, default: bool, stops: bool
 ) -> None:
     async with stage(database_url, tmp_path) as on:
-        app = await on.core.store.applications.named("acme")
+        app = await on.core.store.applications.get_or_create("acme")
         key = await on.core.store.keys.create(app, "wps", "w", "s", {"abandoned": setting})
         on.who = Principal(key=key, user="ann")
         first = await on.say(await on.agent("- text: begun\n- wait: 0.5\n- text: ' and done'"))

@@ -57,7 +57,7 @@ def test_a_credential_is_created_with_its_application_configured_and_deleted(wit
         assert (created.application.name, created.key.label) == ("shop", "Shop & Co")
         assert created.key.settings == {"rpm": 5, "agents": ["guide", "7"]}
         assert created.unknown_agents == ("guide", "7")
-        assert await core.store.keys.by_secret("snail", created.key.secret) == created.key
+        assert await core.store.keys.get_by_secret("snail", created.key.secret) == created.key
         await admin.agents.apply("shop", [AgentSpec(name="guide", model="scripted")])
         changed = await admin.credentials.configure(created.key.id, {"rpm": 6, "enabled": False}, unset=["agents"])
         assert (changed.key.settings, changed.key.enabled, changed.key.label) == ({"rpm": 6}, False, "Shop & Co")

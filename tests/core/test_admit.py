@@ -14,7 +14,7 @@ from palaver.store.postgres import PostgresStore
 
 
 def desk(store: PostgresStore) -> Admission:
-    return Admission(store.keys, store.usage, store.tokens)
+    return Admission(store.keys, store.rate_limits, store.tokens)
 
 
 async def tried(admission: Admission, key: ApiKey, calls: int) -> list[str]:
@@ -62,17 +62,17 @@ async def test_calls_of_a_busy_key_are_counted_together(database_url: str) -> No
     async with store_on(database_url) as store:
         key = (await cast(store, rpm=1000)).who.key
         admission = desk(store)
-        before = store.db.statements
+        before = store.db.statement_count
         assert await tried(admission, key, 500) == ["admitted"] * 500
-        assert store.db.statements - before <= 4
+        assert store.db.statement_count - before <= 4
 
 
 async def test_a_key_without_limits_is_not_counted(database_url: str) -> None:
     async with store_on(database_url) as store:
         key = (await cast(store)).who.key
-        before = store.db.statements
+        before = store.db.statement_count
         await desk(store).charge(key)
-        assert store.db.statements == before
+        assert store.db.statement_count == before
 
 
 async def test_a_caller_who_gives_up_takes_nobody_with_it(database_url: str) -> None:

@@ -33,9 +33,9 @@ class Stage:
 
     async def say(self, *parts: AnyPart, to: Ref | None = None, **spec: Any) -> tuple[str, Ref]:
         """What is answered, and the conversation."""
-        app = await self.core.store.applications.named("acme")
+        app = await self.core.store.applications.get_or_create("acme")
         chosen: dict[str, Any] = {"name": "reader", "model": "scripted", "instructions": "- text: ${files}", **spec}
-        agent = await self.core.store.agents.apply(app, AgentSpec(**chosen))
+        agent = await self.core.store.agents.upsert(app, AgentSpec(**chosen))
         sent = await self.core.chat.send(self.who, agent, NewMessage(parts=(Text(text="?"), *parts)), conversation=to)
         _, (said, _) = await read(sent.reader)
         return "".join(part.text for part in said if isinstance(part, Text)), sent.conversation.id
@@ -44,7 +44,7 @@ class Stage:
 @asynccontextmanager
 async def stage(url: str, folder: Path) -> AsyncGenerator[Stage]:
     async with product(url, folder) as core:
-        app = await core.store.applications.named("acme")
+        app = await core.store.applications.get_or_create("acme")
         key = await core.store.keys.create(app, "snail", "app-1", "SAI_1", {})
         yield Stage(core, Principal(key=key, user="ann"))
 
@@ -102,8 +102,8 @@ async def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(
 ) -> None:
     async with stage(database_url, tmp_path) as on:
         file = await on.upload("deep.html", b"<div>" * 600, "text/html")
-        app = await on.core.store.applications.named("acme")
-        agent = await on.core.store.agents.apply(app, AgentSpec(name="yes", model="scripted", instructions="yes"))
+        app = await on.core.store.applications.get_or_create("acme")
+        agent = await on.core.store.agents.upsert(app, AgentSpec(name="yes", model="scripted", instructions="yes"))
         said = NewMessage(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
         with capture_logs() as logs:
             sent = await on.core.chat.send(on.who, agent, said)

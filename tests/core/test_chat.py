@@ -53,9 +53,9 @@ async def test_a_turn_costs_at_most_five_statements_however_long_the_conversatio
         await on.ended(first)
         here = first.conversation.id
         for _ in range(30):
-            before = on.core.store.db.statements
+            before = on.core.store.db.statement_count
             await on.ended(await on.say(agent, conversation=here))
-            assert on.core.store.db.statements - before <= 5
+            assert on.core.store.db.statement_count - before <= 5
 
 
 async def test_a_reader_that_goes_away_changes_nothing(database_url: str, tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ async def test_equal_calls_for_a_live_run_cost_no_statements(database_url: str, 
         claim = IdempotencyKey(scope="POST /x", key="k", digest=b"1")
         agent = await on.agent("- text: begun\n- wait: 1\n- text: '!'")
         await on.core.chat.get_or_create_user(on.who)
-        before = on.core.store.db.statements
+        before = on.core.store.db.statement_count
         sent = await asyncio.gather(*(on.say(agent, idempotency_key=claim) for _ in range(300)))
-        assert on.core.store.db.statements - before < 12
+        assert on.core.store.db.statement_count - before < 12
         assert len({one.run_uid for one in sent}) == 1
         assert sorted(one.replayed for one in sent) == [False] + [True] * 299
         contents = await asyncio.gather(*(read(one.reader) for one in sent))
@@ -351,7 +351,7 @@ async def test_a_disabled_agent_and_one_the_key_may_not_use_are_not_found(databa
             await on.core.chat.agent(on.who, agent.id)
         agent = await on.agent()
         assert await on.core.chat.agent(on.who, agent.id) == agent
-        app = await on.core.store.applications.named("acme")
+        app = await on.core.store.applications.get_or_create("acme")
         for allowed, may in ((["guide"], True), ([str(agent.uid)], True), ([agent.id], True), (["x"], False)):
             key = await on.core.store.keys.create(app, "snail", f"k{allowed}", f"s{allowed}", {"agents": allowed})
             assert Principal(key=key).may_use(agent) is may

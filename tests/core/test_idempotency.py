@@ -20,7 +20,7 @@ def claim(key: str = "k", digest: bytes = b"1") -> IdempotencyKey:
 
 
 def desk(store: PostgresStore, ttl: float = 60) -> Idempotency:
-    return Idempotency(store, store.claims, worker=lambda: store.presence.worker, ttl=ttl)
+    return Idempotency(store, store.idempotency, worker=lambda: store.presence.worker, ttl_s=ttl)
 
 
 class Work:
@@ -103,7 +103,7 @@ async def test_the_key_of_a_process_that_died_at_work_is_free(database_url: str)
 
 
 async def begun(store: PostgresStore, c: Cast) -> bool:
-    return await store.claims.begin(c.who, c.user, claim(), 60, store.presence.worker) is True
+    return await store.idempotency.begin(c.who, c.user, claim(), 60, store.presence.worker) is True
 
 
 async def test_an_answer_is_forgotten_after_its_time_and_keys_are_each_users_own(database_url: str) -> None:
@@ -121,23 +121,23 @@ async def test_equal_calls_that_wait_cost_no_statements(database_url: str, leave
     async with store_on(database_url) as here, store_on(database_url) as there:
         c, work = await cast(here), Work(held=True)
         working, waiting = desk(there), desk(here)
-        here.presence.on("claim", waiting.wake)
+        here.presence.subscribe("claim", waiting.wake)
         first = asyncio.create_task(working.run_once(c.who, claim(), work))
         await work.begun.wait()
         calls = [asyncio.create_task(waiting.run_once(c.who, claim(), work)) for _ in range(500)]
         await asyncio.sleep(0.5)
         for call in calls[:leave]:
             call.cancel()
-        before = here.db.statements
+        before = here.db.statement_count
         await asyncio.sleep(2)
-        assert here.db.statements - before <= 6
+        assert here.db.statement_count - before <= 6
         begun = asyncio.get_running_loop().time()
         work.may_end.set()
         answers = await asyncio.gather(*calls[leave:])
         assert asyncio.get_running_loop().time() - begun < 1
         assert {replayed for _, replayed in answers} == {True}
         assert {answer for answer, _ in answers} == {(await first)[0]}
-        assert here.db.statements - before <= 12
+        assert here.db.statement_count - before <= 12
 
 
 async def test_no_more_equal_calls_wait_than_may(database_url: str) -> None:

@@ -13,7 +13,7 @@ from palaver.core.types import Principal, Status
 
 
 async def key_of(on: Stage, name: str, app: str = "acme", **settings: object) -> Principal:
-    application = await on.core.store.applications.named(app)
+    application = await on.core.store.applications.get_or_create(app)
     key = await on.core.store.keys.create(application, "snail", name, f"secret of {name}", settings)
     return Principal(key=key, user="ann")
 
@@ -21,7 +21,7 @@ async def key_of(on: Stage, name: str, app: str = "acme", **settings: object) ->
 async def admitted(on: Stage, who: Principal, most: int = 30) -> int:
     """How many hanging runs the caller gets, of ``most``."""
     on.who = who
-    app = next(one for one in await on.core.store.applications.all() if one.id == who.app)
+    app = next(one for one in await on.core.store.applications.list_all() if one.id == who.app)
     agent = await on.agent(SLOW, app=app.name)
     for number in range(most):
         try:

@@ -99,11 +99,11 @@ async def test_long_answers_are_not_read_only_to_be_left_out(database_url: str, 
             sent = await on.say(long, conversation=sent.conversation.id)
         await on.ended(sent)
         here, store = sent.conversation.id, on.core.store.conversations
-        read = (await store.history(on.who.app, here, before=2**62, limit=40, size=1_000_000)).messages
+        read = (await store.get_messages(on.who.app, here, before=2**62, limit=40, max_bytes=1_000_000)).messages
         assert len(read) == 8
         assert read == (await on.core.chat.list_messages(on.who, sent.conversation, limit=40))[-8:]
         agent = await on.agent(brief)
         for _ in range(3):
             await on.ended(await on.say(agent, conversation=here))
-        read = (await store.history(on.who.app, here, before=2**62, limit=6, size=1_000_000)).messages
+        read = (await store.get_messages(on.who.app, here, before=2**62, limit=6, max_bytes=1_000_000)).messages
         assert read == (await on.core.chat.list_messages(on.who, sent.conversation, limit=40))[-6:]

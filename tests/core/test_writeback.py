@@ -15,7 +15,7 @@ from palaver.core.events import BLOCK_CHARACTERS, Draft, PartStarted, TextDelta
 from palaver.core.ports.store import RunResult
 from palaver.core.problems import Busy, Internal, Unstorable, Upstream
 from palaver.core.types import Principal, RunEnded, Status, Text, ToolResult
-from palaver.store.driver import connected
+from palaver.store.driver import connection_to
 
 REFUSES = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -140,12 +140,12 @@ async def test_a_long_end_does_not_wait_for_all_of_another_application(database_
 
     async with stage(database_url, tmp_path) as on:
         many = [await on.say(await on.agent(script)) for _ in range(10)]
-        other = await on.core.store.applications.named("other")
+        other = await on.core.store.applications.get_or_create("other")
         on.who = Principal(key=await on.core.store.keys.create(other, "snail", "app-2", "SAI_2", {}), user="bob")
         one = await on.say(await on.agent(script, app="other"))
         for sent in (*many, one):
             await on.begun(sent, "x" * 204_800)
-        async with connected(database_url, timeout=10) as connection, connection.transaction():
+        async with connection_to(database_url, timeout=10) as connection, connection.transaction():
             await connection.execute("LOCK TABLE message IN SHARE ROW EXCLUSIVE MODE")
             for sent in (*many, one):
                 assert on.core.runs.stop(sent.answer.uid)

@@ -28,7 +28,7 @@ def base(served: Served, tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "苹果.md").write_text("# 苹果 🍎\n\n苹果在地窖里放三个月。\n", encoding="utf-8")
 
     async def add() -> None:
-        application = await served.core.store.applications.named(APPLICATION)
+        application = await served.core.store.applications.get_or_create(APPLICATION)
         await ingest(served.core.store.knowledge, application.id, "苹果", [folder], lambda _: None)
 
     served.do(add())

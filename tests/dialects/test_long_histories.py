@@ -234,7 +234,7 @@ def test_what_a_model_reads_of_a_long_conversation_is_bounded(talk: Talk) -> Non
     """Also where what is stored is small, as the same letter over and over is."""
     served = talk.served
     who = Principal(key=served.key("native"), user=USER)
-    history = served.core.store.conversations.history
-    read = served.do(history(who.app, talk.id, limit=40, size=3 * LETTERS * 2 + 1000))
+    history = served.core.store.conversations.get_messages
+    read = served.do(history(who.app, talk.id, limit=40, max_bytes=3 * LETTERS * 2 + 1000))
     assert [one.text[:4] for one in read.messages] == talk.said[-5:]
     assert read.next is not None

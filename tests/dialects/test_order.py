@@ -333,7 +333,7 @@ def credential(served: Served, order: Order, good: Attempt, wrong: Attempt) -> A
         settings["total"] = 1
 
     async def create() -> ApiKey:
-        owner = await served.core.store.applications.named(APPLICATION)
+        owner = await served.core.store.applications.get_or_create(APPLICATION)
         keys = served.core.store.keys
         return await keys.create(owner, order.dialect, key_id, secret, settings, enabled=wrong.get("enabled", True))
 

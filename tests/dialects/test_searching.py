@@ -50,9 +50,9 @@ def bases(served: Served, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
     async def fill(name: str) -> int:
         shelf = served.core.store.knowledge
-        owner = await served.core.store.applications.named(APPLICATION)
+        owner = await served.core.store.applications.get_or_create(APPLICATION)
         await ingest(shelf, owner.id, name, [folder])
-        return await shelf.open(owner.id, name)
+        return await shelf.get_or_create(owner.id, name)
 
     return {name: served.do(fill(name)) for name in BASES}
 

@@ -26,7 +26,7 @@ from support.live_server import HOLD, Served
 from palaver.config import Settings
 from palaver.core.chat import NewMessage
 from palaver.core.types import Agent, ApiKey, Conversation, Text
-from palaver.store.quotas import Kind
+from palaver.store.quotas import QuotaKind
 
 USER = "ann"
 SETTINGS: dict[str, Any] = {
@@ -222,7 +222,7 @@ def waiting(served: Served, dialect: str) -> Generator[Ask]:
 
 
 @contextmanager
-def quota(served: Served, dialect: str, kind: Kind) -> Generator[Ask]:
+def quota(served: Served, dialect: str, kind: QuotaKind) -> Generator[Ask]:
     """As many rows as may be are there."""
     one = guest(served, dialect)
     ask = one.say() if kind == "conversation_messages" else one.begin()
@@ -311,7 +311,7 @@ def test_the_same_calls_are_answered_where_nothing_is_full(served: Served, diale
 
 
 @pytest.mark.parametrize("kind", ["codes", "tokens"])
-def test_codes_and_tokens_beyond_their_quota_are_refused(served: Served, kind: Kind) -> None:
+def test_codes_and_tokens_beyond_their_quota_are_refused(served: Served, kind: QuotaKind) -> None:
     key = guest(served, "wps").key
     with served.full(kind):
         answer = consent(served, key) if kind == "codes" else exchange(served, key, grant_type="client_credentials")

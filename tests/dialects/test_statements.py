@@ -38,9 +38,9 @@ def test_a_call_costs_few_statements(world: World, send: Sender, title: str) -> 
     for probe in ADAPTERS[dialect].id_fields.get(f"{route.method} {route.path}") or ({},):
         for attempt in ("cold", "warm"):  # credentials, agents and end users are cached
             world.renew()
-            messages, before = _messages(world), database.statements
+            messages, before = _messages(world), database.statement_count
             send(route, filled(dict(probe), world.mine, NOTHING, None))
-            statements = database.statements - before
+            statements = database.statement_count - before
             limit = MAX_STATEMENTS_OF_A_TURN if _messages(world) > messages else budget
             assert attempt == "cold" or statements <= limit, probe
 

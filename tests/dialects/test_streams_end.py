@@ -36,7 +36,7 @@ UNSIGNED = {"X-Kso-Date": "", "X-Kso-Authorization": ""}
 def newest(served: Served) -> ApiKey:
     """The credential that was made last."""
     (row,) = served.sql("SELECT app, number FROM credential ORDER BY number DESC LIMIT 1")
-    key = served.do(served.core.store.keys.by_number(row["app"], row["number"]))
+    key = served.do(served.core.store.keys.get_by_number(row["app"], row["number"]))
     assert key is not None
     return key
 
@@ -112,7 +112,7 @@ def test_a_key_that_is_given_an_end_ends_its_open_streams_then(served: Served) -
     ask = _xspace_key(served, served.agent({"text": "well"}, HOLD), time.time() + 3600)
     stream, until = opened(served, ask), time.time() + LIFE_S
     settings = {"expire": datetime.fromtimestamp(until, UTC).isoformat()}
-    served.do(served.core.store.keys.configure(newest(served), settings, enabled=True, label=""))
+    served.do(served.core.store.keys.update(newest(served), settings, enabled=True, label=""))
     stream.rest()
     assert not stream.complete
     assert until <= time.time() < until + WITHIN
@@ -147,11 +147,11 @@ def test_a_download_ends_with_the_token_in_its_address(served: Served) -> None:
 
 
 def _disable(served: Served, key: ApiKey) -> None:
-    served.do(served.core.store.keys.enable(key.id, enabled=False))
+    served.do(served.core.store.keys.set_enabled(key.id, enabled=False))
 
 
 def _set_disabled(served: Served, key: ApiKey) -> None:
-    served.do(served.core.store.keys.configure(key, key.settings, enabled=False, label=""))
+    served.do(served.core.store.keys.update(key, key.settings, enabled=False, label=""))
 
 
 def _delete(served: Served, key: ApiKey) -> None:

@@ -147,13 +147,13 @@ def test_disabling_ends_it_for_good(served: Served, issue: Kind, overlap_s: floa
     key, works = issue(served)
     if overlap_s:
         rotated(served, key, overlap_s=overlap_s)
-    served.do(served.core.store.keys.enable(key.id, enabled=False))
+    served.do(served.core.store.keys.set_enabled(key.id, enabled=False))
     ends(works)
-    served.do(served.core.store.keys.enable(key.id, enabled=True))
+    served.do(served.core.store.keys.set_enabled(key.id, enabled=True))
     assert not works()
     key, works = issue(served)
     for enabled in (False, True):
-        served.do(served.core.store.keys.configure(key, key.settings, enabled=enabled, label=""))
+        served.do(served.core.store.keys.update(key, key.settings, enabled=enabled, label=""))
     ends(works)
 
 
@@ -170,7 +170,7 @@ def test_both_secrets_begin_anew_when_their_credential_was_disabled(served: Serv
     key, works = issue(served)
     rotated(served, key, overlap_s=60)
     for enabled in (False, True):
-        served.do(served.core.store.keys.enable(key.id, enabled=enabled))
+        served.do(served.core.store.keys.set_enabled(key.id, enabled=enabled))
     ends(works)
     (row,) = served.sql("SELECT generation, previous_generation FROM credential WHERE number = $1", key.number)
     assert {row["generation"], row["previous_generation"]}.isdisjoint({key.generation, key.generation + 1})

@@ -14,7 +14,7 @@ from support.pgbouncer import PROGRAM, pooled
 from support.server_process import heard, lines
 from support.tcp_proxies import Neighbours, neighbours
 
-from palaver.store.driver import connected
+from palaver.store.driver import connection_to
 from palaver.store.migrate import migrate, migrations
 
 pytestmark = [
@@ -34,7 +34,7 @@ def locks(url: str) -> int:
     """Advisory locks that anybody holds in that database."""
 
     async def count() -> int:
-        async with connected(url, timeout=10) as connection:
+        async with connection_to(url, timeout=10) as connection:
             held: int = await connection.fetchval(
                 "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"

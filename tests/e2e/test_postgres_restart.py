@@ -74,7 +74,7 @@ def speaker() -> Speaker:
 
 @pytest.fixture(scope="module")
 def served(database: EmbeddedPostgres, speaker: Speaker, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
-    address, folder = database._address(), tmp_path_factory.mktemp("data")  # pyright: ignore[reportPrivateUsage]
+    address, folder = database._url(), tmp_path_factory.mktemp("data")  # pyright: ignore[reportPrivateUsage]
     with (
         endpoint(speaker.act) as model,
         serving(address, folder, environment={"OPENAI_BASE_URL": model.url}, run_timeout_s=100) as server,
@@ -130,7 +130,7 @@ def test_streams_go_on_and_nothing_is_lost(
         speaker.go_on.set()
         database.shut_down(STOPS[mode])
         refused = [answer(served, ask) for ask in meanwhile]
-        database.ensure()
+        database.ensure_running()
         for form, stream in zip(forms, streams, strict=True):
             assert spoken(stream.result(40), form) == undisturbed[form.name], form.name
     for form, refusal in zip(STREAM_FORMS, refused, strict=True):

@@ -48,7 +48,7 @@ class Database(EmbeddedPostgres):
 
     def execute(self, *statements: str) -> None:
         async def work() -> None:
-            connection = await connect(self._address(), timeout=10)
+            connection = await connect(self._url(), timeout=10)
             try:
                 for statement in statements:
                     await connection.execute(statement)
@@ -58,7 +58,7 @@ class Database(EmbeddedPostgres):
         run(work())
 
     def address(self, user: str) -> str:
-        return self._address().replace("//palaver@", f"//{user}@")
+        return self._url().replace("//palaver@", f"//{user}@")
 
 
 def postgres(place: Path) -> list[psutil.Process]:
@@ -145,7 +145,7 @@ def database() -> Generator[Database]:
         yield database
     finally:
         freeze(database.processes(), signal.SIGCONT)
-        database.ensure()
+        database.ensure_running()
         database.stop()
         shutil.rmtree(folder)
 
@@ -153,7 +153,7 @@ def database() -> Generator[Database]:
 @contextmanager
 def served(database: Database, *acts: Act, stop_s: float = STOP) -> Generator[tuple[Installation, str, int]]:
     """A server on ``database`` whose model is ``acts``; without any nobody listens at the model's address."""
-    database.ensure()
+    database.ensure_running()
     with ExitStack() as stack:
         url = stack.enter_context(endpoint(*acts)).url if acts else f"http://127.0.0.1:{free_port()}/v1"
         place = stack.enter_context(
@@ -286,7 +286,7 @@ def test_also_with_the_embedded_database(state: str, workers: str) -> None:
 
 
 def test_while_it_starts_on_a_database_that_hangs(database: Database) -> None:
-    database.ensure()
+    database.ensure_running()
     with (
         installed(
             PALAVER_DATABASE_URL=database.address("limited"), PALAVER_DRAIN_S=str(DRAIN), PALAVER_STOP_S=str(STOP)

@@ -120,7 +120,7 @@ def test_a_stop_reaches_the_process_that_works_within_a_second(two: Neighbours, 
 def test_a_key_that_is_disabled_is_refused_by_both_within_a_second(two: Neighbours) -> None:
     key, agent = two.key(), two.agent("hello")
     assert [refusal(server, key, agent) for server in two.servers] == ["", ""]
-    two.do(lambda store: store.keys.enable(key.id, enabled=False))
+    two.do(lambda store: store.keys.set_enabled(key.id, enabled=False))
     for server in two.servers:
         eventually(lambda server=server: refusal(server, key, agent) == f"应用已禁用: {key.id}", within=1)
 

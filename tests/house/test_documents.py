@@ -158,7 +158,8 @@ def test_every_guarantee_names_tests_that_there_are() -> None:
         assert path.exists(), file
         if function:
             tree = ast.parse(path.read_text())
-            assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, function
+            functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+            assert function in {node.name for node in tree.body if isinstance(node, functions)}, function
 
 
 def _anchors(path: Path) -> set[str]:

@@ -31,14 +31,16 @@ async def test_files_are_added_left_alone_and_replaced(tmp_path: Path, database_
             ("photo.jpg", "not Markdown, text or HTML"),
             ("empty.txt", "no text in it"),
         }
-        (before,) = [one for one in await reader.table.documents(reader.app, report.base) if one.source == "one.md"]
+        (before,) = [
+            one for one in await reader.table.list_documents(reader.app, report.base) if one.source == "one.md"
+        ]
         write(tmp_path, one="# One\n\nThe zebra became a horse.")
         report = await reader.add(tmp_path)
         assert (report.added, report.replaced, report.unchanged) == ((), ("one.md",), ("two.md",))
         assert await reader.ask("striped") == []
         (hit,) = await reader.ask("horse")
         assert (hit.source, hit.title, hit.text) == ("one.md", "One", "The zebra became a horse.")
-        (after,) = [one for one in await reader.table.documents(reader.app, report.base) if one.source == "one.md"]
+        (after,) = [one for one in await reader.table.list_documents(reader.app, report.base) if one.source == "one.md"]
         assert (after.id, after.uid) == (before.id, before.uid) == (hit.document, before.uid)
 
 
@@ -110,8 +112,8 @@ async def test_two_ingests_at_once_leave_one_whole_base(tmp_path: Path, database
         for version in ("old", "new"):
             write(tmp_path, **{f"d{number}": f"# Doc\n\n{version}\n\n{text}" for number in range(12)})
             await asyncio.gather(reader.add(tmp_path), other.add(tmp_path))
-        (base,) = await reader.table.bases(reader.app)
-        documents = await reader.table.documents(reader.app, base.id)
+        (base,) = await reader.table.list_bases(reader.app)
+        documents = await reader.table.list_documents(reader.app, base.id)
         assert len(documents) == base.documents == 12
         assert base.passages == sum(document.passages for document in documents) == 12 * 8
         hits = await reader.ask("word", limit=1000)
@@ -159,7 +161,7 @@ async def test_a_file_that_was_added_before_its_folder_was_kept_is_not_added_aga
     write(tmp_path, a="alpha")
     async with reader_on(database_url) as reader:
         report = await reader.add(tmp_path / "a.md")
-        await reader.table.move(reader.app, report.base, ["a.md"], str(tmp_path), "")
+        await reader.table.move_documents(reader.app, report.base, ["a.md"], str(tmp_path), "")
         write(tmp_path, a="beta")
         assert (await reader.add(tmp_path / "a.md")).replaced == ("a.md",)
         assert await reader.ask("alpha") == []
@@ -171,7 +173,7 @@ async def test_a_name_is_needed_and_may_not_be_endless(tmp_path: Path, database_
             with pytest.raises(Invalid):
                 await reader.add(tmp_path, base=name)
         assert (await reader.add(tmp_path, base=" 手册 ")).added == ()
-        assert [base.name for base in await reader.table.bases(reader.app)] == ["手册"]
+        assert [base.name for base in await reader.table.list_bases(reader.app)] == ["手册"]
 
 
 async def test_an_ingest_that_is_cancelled_leaves_whole_documents(tmp_path: Path, database_url: str) -> None:
@@ -188,6 +190,6 @@ async def test_an_ingest_that_is_cancelled_leaves_whole_documents(tmp_path: Path
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        (base,) = await reader.table.bases(reader.app)
+        (base,) = await reader.table.list_bases(reader.app)
         assert 3 <= base.documents == base.passages < 40
         assert len((await reader.add(tmp_path)).unchanged) == base.documents

@@ -105,7 +105,7 @@ def test_a_server_that_was_killed_is_started_again(folder: Path) -> None:
     processes = [psutil.Process(pid) for pid in postgres_of(folder)]
     os.kill(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
     assert psutil.wait_procs(processes, timeout=10)[1] == []
-    embedded.ensure()
+    embedded.ensure_running()
     assert run(ask(url)) >= 180000
     embedded.stop()
 
@@ -160,7 +160,7 @@ def test_any_name_of_a_folder_works_and_none_is_run(folder: Path, name: str) -> 
     (folder / "here").mkdir()
     embedded = EmbeddedPostgres(folder / "here" / name)
     assert run(ask(embedded.start())) >= 180000
-    embedded.ensure()
+    embedded.ensure_running()
     assert embedded.stop() is True
     assert postgres_of(folder) == []
     assert list(folder.rglob("PWNED")) == []
@@ -209,7 +209,7 @@ def test_initdb_is_not_run_where_a_shell_would_read_its_own_folder_s_name(
 ) -> None:
     programs = folder / "`touch PWNED`" / "bin"
     programs.mkdir(parents=True)
-    monkeypatch.setattr(module, "_programs", lambda: programs)
+    monkeypatch.setattr(module, "_bin_folder", lambda: programs)
     with pytest.raises(Internal, match="hand to a shell"):
         EmbeddedPostgres(folder / "data").start()
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from support.kit import cast, store_on, until
 
-from palaver.core.fair_queue import Owner, set_owner
+from palaver.core.fair_semaphore import Owner, set_owner
 from palaver.core.problems import Internal, Invalid
 from palaver.store import database as module
 from palaver.store.database import Database
-from palaver.store.driver import connected
-from palaver.store.files import PIECE, FileQuota
+from palaver.store.driver import connection_to
+from palaver.store.files import PIECE_BYTES, FileQuota
 
 SLOW = "SELECT pg_advisory_xact_lock(7)::text"
 """For as long as somebody else has that lock."""
@@ -24,7 +24,7 @@ SLOW = "SELECT pg_advisory_xact_lock(7)::text"
 @asynccontextmanager
 async def held(url: str, what: str) -> AsyncGenerator[None]:
     """While somebody else has what the statement locks."""
-    async with connected(url, timeout=10) as connection, connection.transaction():
+    async with connection_to(url, timeout=10) as connection, connection.transaction():
         await connection.execute(what)
         yield
 
@@ -73,7 +73,7 @@ async def test_who_waits_too_long_for_his_own_statements_hears_of_it(
     async with held(database_url, "SELECT pg_advisory_xact_lock(7)"):
         slow = asyncio.create_task(ask(db, (1, "ann"), SLOW))
         await asyncio.sleep(0)
-        monkeypatch.setattr(module, "TIMEOUT", 0.05)
+        monkeypatch.setattr(module, "STATEMENT_TIMEOUT_S", 0.05)
         with pytest.raises(Internal) as raised:
             await ask(db, (1, "ann"), "SELECT 1")
         assert raised.value.detail == "its caller's other statements took too long"
@@ -85,7 +85,7 @@ async def test_long_files_that_are_stored_leave_connections_to_everybody_else(da
     async with store_on(database_url) as store:
         c = await cast(store)
         users = [await store.users.get_or_create(c.app.id, f"user {number}") for number in range(6)]
-        content = bytes(PIECE + 1)
+        content = bytes(PIECE_BYTES + 1)
         async with held(database_url, "LOCK TABLE file_piece"):
             adding = [
                 asyncio.create_task(
@@ -104,7 +104,7 @@ async def test_long_files_that_are_stored_leave_connections_to_everybody_else(da
             async with asyncio.timeout(2):
                 await asyncio.gather(*(store.users.get_or_create(c.app.id, f"other {number}") for number in range(20)))
             assert await waiting() == 1
-        assert {(await one).size for one in adding} == {PIECE + 1}
+        assert {(await one).size for one in adding} == {PIECE_BYTES + 1}
 
 
 async def test_files_that_come_at_once_find_each_other_in_the_quota(database_url: str) -> None:

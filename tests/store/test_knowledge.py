@@ -15,7 +15,7 @@ from palaver.core.problems import Internal
 from palaver.core.types import MAX_ID
 from palaver.store.applications import ApplicationTable
 from palaver.store.database import Database
-from palaver.store.knowledge import BATCH, KnowledgeTable
+from palaver.store.knowledge import BATCH_PASSAGES, KnowledgeTable
 
 
 class Desk:
@@ -26,10 +26,10 @@ class Desk:
         self.table = KnowledgeTable(db)
 
     async def app(self, name: str = "acme") -> int:
-        return (await ApplicationTable(self.db).named(name)).id
+        return (await ApplicationTable(self.db).get_or_create(name)).id
 
     async def put(self, app: int, base: int, source: str, *texts: str) -> None:
-        await self.table.put(
+        await self.table.put_document(
             app,
             base,
             source=source,
@@ -69,9 +69,9 @@ async def desk_on(url: str) -> AsyncGenerator[Desk]:
 async def test_a_base_is_found_by_number_uid_and_name(database_url: str) -> None:
     async with desk_on(database_url) as desk:
         app = await desk.app()
-        base = await desk.table.open(app, "docs")
-        assert await desk.table.open(app, "docs") == base
-        other = await desk.table.open(app, str(base))
+        base = await desk.table.get_or_create(app, "docs")
+        assert await desk.table.get_or_create(app, "docs") == base
+        other = await desk.table.get_or_create(app, str(base))
         await desk.put(app, base, "a.md", "one", "two")
         found = await desk.table.get(app, base)
         assert found is not None
@@ -84,20 +84,20 @@ async def test_a_base_is_found_by_number_uid_and_name(database_url: str) -> None
         assert by_name.id == other, "a text is a name first"
         for ref in (0, -1, MAX_ID + 1, "nothing", "9" * 30, uuid4(), "", "nul\0"):
             assert await desk.table.get(app, ref) is None
-        assert [one.name for one in await desk.table.bases(app)] == sorted(["docs", str(base)])
+        assert [one.name for one in await desk.table.list_bases(app)] == sorted(["docs", str(base)])
 
 
 async def test_a_base_belongs_to_one_application(database_url: str) -> None:
     async with desk_on(database_url) as desk:
         mine, theirs = await desk.app("mine"), await desk.app("theirs")
-        base = await desk.table.open(theirs, "docs")
-        await desk.table.open(mine, "docs")
+        base = await desk.table.get_or_create(theirs, "docs")
+        await desk.table.get_or_create(mine, "docs")
         await desk.put(theirs, base, "a.md", "secret")
         assert await desk.table.get(mine, base) is None
-        assert await desk.table.documents(mine, base) == []
+        assert await desk.table.list_documents(mine, base) == []
         assert await desk.ask(mine, ["docs"], "secret") == []
-        assert await desk.table.remove(mine, base, [("", "a.md")]) == []
-        assert not await desk.table.drop(mine, base)
+        assert await desk.table.delete_documents(mine, base, [("", "a.md")]) == []
+        assert not await desk.table.delete(mine, base)
         assert await desk.ask(theirs, ["docs"], "secret") == ["secret"]
         with pytest.raises(Internal):
             await desk.put(mine, base, "a.md", "intruder")
@@ -107,7 +107,7 @@ async def test_the_search_looks_into_the_named_bases_only(database_url: str) -> 
     async with desk_on(database_url) as desk:
         app = await desk.app()
         for name in ("one", "two", "three"):
-            await desk.put(app, await desk.table.open(app, name), "a.md", f"word {name}")
+            await desk.put(app, await desk.table.get_or_create(app, name), "a.md", f"word {name}")
         assert await desk.ask(app, ["one"], "word") == ["word one"]
         assert sorted(await desk.ask(app, ["three", "one", "no such base"], "word")) == ["word one", "word three"]
         assert await desk.ask(app, ["no such base"], "word") == []
@@ -117,13 +117,15 @@ async def test_the_search_looks_into_the_named_bases_only(database_url: str) -> 
 async def test_a_removed_document_and_a_dropped_base_leave_nothing(database_url: str) -> None:
     async with desk_on(database_url) as desk:
         app = await desk.app()
-        base = await desk.table.open(app, "docs")
+        base = await desk.table.get_or_create(app, "docs")
         for source in ("a.md", "b.md"):
             await desk.put(app, base, source, f"word {source}")
-        assert await desk.table.remove(app, base, [("", "a.md"), ("", "c.md"), ("elsewhere", "b.md")]) == ["a.md"]
+        assert await desk.table.delete_documents(app, base, [("", "a.md"), ("", "c.md"), ("elsewhere", "b.md")]) == [
+            "a.md"
+        ]
         assert await desk.ask(app, ["docs"], "word") == ["word b.md"]
-        assert [one.source for one in await desk.table.documents(app, base)] == ["b.md"]
-        assert await desk.table.drop(app, base)
+        assert [one.source for one in await desk.table.list_documents(app, base)] == ["b.md"]
+        assert await desk.table.delete(app, base)
         assert await desk.db.fetchval("SELECT count(*) FROM passage") == 0
         assert await desk.db.fetchval("SELECT count(*) FROM document") == 0
 
@@ -131,11 +133,11 @@ async def test_a_removed_document_and_a_dropped_base_leave_nothing(database_url:
 async def test_a_large_document_is_replaced_whole_or_not_at_all(database_url: str) -> None:
     async with desk_on(database_url) as desk:
         app = await desk.app()
-        base = await desk.table.open(app, "docs")
-        await desk.put(app, base, "a.md", *(f"old {number}" for number in range(2 * BATCH + 1)))
+        base = await desk.table.get_or_create(app, "docs")
+        await desk.put(app, base, "a.md", *(f"old {number}" for number in range(2 * BATCH_PASSAGES + 1)))
         with pytest.raises(Internal):
-            await desk.put(app, base, "a.md", *(["new"] * BATCH), "broken'")
-        assert len(await desk.ask(app, ["docs"], "old", limit=1000)) == 2 * BATCH + 1
+            await desk.put(app, base, "a.md", *(["new"] * BATCH_PASSAGES), "broken'")
+        assert len(await desk.ask(app, ["docs"], "old", limit=1000)) == 2 * BATCH_PASSAGES + 1
         await desk.put(app, base, "a.md", *(["new"] * 3))
         assert await desk.ask(app, ["docs"], "old") == []
         assert await desk.ask(app, ["docs"], "new") == ["new"] * 3
@@ -144,7 +146,7 @@ async def test_a_large_document_is_replaced_whole_or_not_at_all(database_url: st
 async def test_rare_words_and_short_passages_and_many_hits_come_first(database_url: str) -> None:
     async with desk_on(database_url) as desk:
         app = await desk.app()
-        base = await desk.table.open(app, "docs")
+        base = await desk.table.get_or_create(app, "docs")
         await desk.put(
             app,
             base,
@@ -168,10 +170,10 @@ async def test_rare_words_and_short_passages_and_many_hits_come_first(database_u
 async def test_a_search_is_one_statement(database_url: str) -> None:
     async with desk_on(database_url) as desk:
         app = await desk.app()
-        await desk.put(app, await desk.table.open(app, "docs"), "a.md", "word")
-        before = desk.db.statements
+        await desk.put(app, await desk.table.get_or_create(app, "docs"), "a.md", "word")
+        before = desk.db.statement_count
         assert await desk.ask(app, ["docs"], "word", "another") == ["word"]
-        assert desk.db.statements == before + 1
+        assert desk.db.statement_count == before + 1
 
 
 def test_any_lexeme_and_any_name_may_be_asked_for(database_url: str) -> None:
@@ -179,7 +181,7 @@ def test_any_lexeme_and_any_name_may_be_asked_for(database_url: str) -> None:
         opened = desk_on(database_url)
         desk = runner.run(opened.__aenter__())
         app = runner.run(desk.app())
-        base = runner.run(desk.table.open(app, "docs"))
+        base = runner.run(desk.table.get_or_create(app, "docs"))
         runner.run(desk.put(app, base, "a.md", "word"))
         text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
 

@@ -21,7 +21,7 @@ from support.stream_forms import StreamForm, said, split
 
 from palaver.core.problems import Internal
 from palaver.store.database import Database
-from palaver.store.driver import FAILURES, connected, lost, undone
+from palaver.store.driver import DRIVER_ERRORS, connection_to, is_connection_lost, is_rolled_back
 
 _OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -39,7 +39,7 @@ class ConnectionKiller:
         self.ended = 0
 
     async def run(self) -> None:
-        async with connected(self._url, timeout=10) as connection:
+        async with connection_to(self._url, timeout=10) as connection:
             while not self._stopped:
                 self.ended += len(await connection.fetch(_OTHERS))
                 await asyncio.sleep(self._interval_s)
@@ -65,7 +65,7 @@ def test_statements_are_done_exactly_once_while_connections_are_ended(
             counts = await asyncio.gather(*(write(database, writer, killer) for writer in range(12)))
             killer.stop()
             await killing
-            assert database.lost > 20, "as the figures tell it"
+            assert database.lost_connections > 20, "as the figures tell it"
             assert (database.usage.used, database.usage.waiting) == (0, 0)
             rows = await database.fetch("SELECT writer, number FROM note ORDER BY 1, 2")
             assert [(row["writer"], row["number"]) for row in rows] == [
@@ -88,7 +88,7 @@ async def write(database: Database, writer: int, killer: ConnectionKiller) -> in
             case 1:
                 assert await database.fetchval(f"{insert} RETURNING number", writer, number) == number
             case _:
-                await database.together([("SELECT 1", ()), (insert, (writer, number)), ("SELECT 2", ())])
+                await database.transaction([("SELECT 1", ()), (insert, (writer, number)), ("SELECT 2", ())])
         assert await database.fetchval("SELECT $1::integer", number) == number
         number += 1
     return number
@@ -156,11 +156,11 @@ def _errors() -> list[type[Exception]]:
 def test_every_error_of_the_driver_is_one_of_the_database_s() -> None:
     errors = _errors()
     assert len(errors) > 200
-    assert [error for error in errors if not issubclass(error, FAILURES)] == []
+    assert [error for error in errors if not issubclass(error, DRIVER_ERRORS)] == []
 
 
 def test_the_errors_that_mean_a_lost_connection() -> None:
-    names = {error.__name__ for error in _errors() if lost(error("x"))}
+    names = {error.__name__ for error in _errors() if is_connection_lost(error("x"))}
     assert names == {
         "AdminShutdownError",
         "CannotConnectNowError",
@@ -179,16 +179,20 @@ def test_the_errors_that_mean_a_lost_connection() -> None:
         "TransactionResolutionUnknownError",
     }
     for error in (ConnectionResetError(), BrokenPipeError(), ConnectionRefusedError()):
-        assert lost(error)
+        assert is_connection_lost(error)
     for error in (TimeoutError(), ValueError()):
-        assert not lost(error)
+        assert not is_connection_lost(error)
 
 
 def test_a_connection_that_broke_is_no_proof_that_nothing_was_done() -> None:
     errors = {error.__name__: error for error in _errors()}
     broken, closing = errors["ConnectionDoesNotExistError"]("x"), errors["ConnectionDoesNotExistError"]("x")
     closing.__cause__ = errors["AdminShutdownError"]("terminating connection")
-    assert (undone(broken), undone(ConnectionResetError()), undone(closing)) == (False, False, True)
+    assert (is_rolled_back(broken), is_rolled_back(ConnectionResetError()), is_rolled_back(closing)) == (
+        False,
+        False,
+        True,
+    )
 
 
 # Callers ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from support.survey import SOURCE, python
 
 from palaver.core.problems import Conflict, Internal
 from palaver.core.types import Token, new_uid
-from palaver.store.driver import connected
+from palaver.store.driver import connection_to
 from palaver.store.postgres import PostgresStore
 from palaver.store.secrets import SecretBox
 
@@ -36,14 +36,14 @@ async def some_keys(c: Cast, count: int) -> None:
 
 
 async def identity(store: PostgresStore) -> str | None:
-    return await store.recall("master_key")
+    return await store.get_meta("master_key")
 
 
 async def takes_over(store: PostgresStore, master: bytes) -> None:
     """Wait until that process knows the key."""
 
     async def known() -> bool:
-        return store.master.identity == SecretBox(master).identity
+        return store.master_key.key_id == SecretBox(master).key_id
 
     await until(known, answer=True)
 
@@ -53,7 +53,7 @@ async def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(databas
         one, two, three = await stores(stack, database_url, 3)
         c = await cast(one)
         await some_keys(c, 5)
-        (first,) = await one.keys.find("more-0")
+        (first,) = await one.keys.list_by_id("more-0")
         await one.keys.rotate(first, "changed", overlap_s=600)
         token = Token(
             app=c.app.id, credential=c.who.key.number, generation=c.who.key.generation, family=new_uid(),
@@ -64,21 +64,21 @@ async def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(databas
             assert await three.rotate_master_key(master) == 6
             for store in (one, two):
                 await takes_over(store, master)
-                assert [key.secret for _, key in await store.keys.all()][1:] == [
+                assert [key.secret for _, key in await store.keys.list_all()][1:] == [
                     "changed",
                     *(f"secret-{n}" for n in range(1, 5)),
                 ]
-                found = await store.keys.by_secret("snail", "secret-3")
+                found = await store.keys.get_by_secret("snail", "secret-3")
                 assert found is not None
                 assert found.id == "more-3"
-                old = await store.keys.by_secret("snail", "secret-0")
+                old = await store.keys.get_by_secret("snail", "secret-0")
                 assert old is not None
                 assert old.previous_secret == "secret-0"
                 assert await store.tokens.find("a token", "access") == token
     async with store_on(database_url, NEWEST) as store:
         assert await store.tokens.find("a token", "access") == token
-        assert (await store.keys.find("more-4"))[0].secret == "secret-4"
-        assert await store.keys.by_secret("snail", "secret-4") is not None
+        assert (await store.keys.list_by_id("more-4"))[0].secret == "secret-4"
+        assert await store.keys.get_by_secret("snail", "secret-4") is not None
     for master in (OLD, NEW):
         with pytest.raises(Internal, match="another master key"):
             async with store_on(database_url, master):
@@ -88,16 +88,16 @@ async def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(databas
 async def test_nothing_stored_opens_with_the_old_key(database_url: str) -> None:
     async with store_on(database_url, OLD) as store:
         await some_keys(await cast(store), 3)
-        (key,) = await store.keys.find("more-0")
+        (key,) = await store.keys.list_by_id("more-0")
         await store.keys.rotate(key, "changed", overlap_s=600)
         await store.rotate_master_key(NEW)
     old, opened = SecretBox(OLD), 0
-    async with connected(database_url, timeout=10) as connection:
+    async with connection_to(database_url, timeout=10) as connection:
         for row in await connection.fetch("SELECT dialect, id, secret, previous_secret FROM credential"):
             for sealed in filter(None, (row["secret"], row["previous_secret"])):
                 opened += 1
                 with pytest.raises(Internal):
-                    old.open(sealed, bound_to=f"{row['dialect']}/{row['id']}")
+                    old.open(sealed, context=f"{row['dialect']}/{row['id']}")
         meta = [row["value"] for row in await connection.fetch("SELECT value FROM meta")]
     assert opened == 5
     assert not [value for value in meta if NEW.hex() in value or OLD.hex() in value]
@@ -118,7 +118,7 @@ async def test_no_look_up_fails_while_the_key_is_changed_again_and_again(databas
         async def look_up() -> int:
             count = 0
             while not done.is_set():
-                (key,) = await one.keys.find(f"more-{count % 50}")
+                (key,) = await one.keys.list_by_id(f"more-{count % 50}")
                 assert key.secret == f"secret-{count % 50}"
                 count += 1
             return count
@@ -135,7 +135,7 @@ async def test_a_secret_sealed_with_the_old_key_is_not_stored_after_the_change(d
     async with AsyncExitStack() as stack:
         one, two = await stores(stack, database_url, 2)
         c = await cast(one)
-        async with connected(database_url, timeout=10) as connection, connection.transaction():
+        async with connection_to(database_url, timeout=10) as connection, connection.transaction():
             await connection.execute("LOCK TABLE credential IN EXCLUSIVE MODE")
             late = asyncio.create_task(one.keys.create(c.app, "snail", "late", "late", {}))
             changed = asyncio.create_task(one.keys.rotate(c.who.key, "late too"))
@@ -145,13 +145,13 @@ async def test_a_secret_sealed_with_the_old_key_is_not_stored_after_the_change(d
         for task in (late, changed):
             with pytest.raises(Conflict, match="try again"):
                 await task
-        assert await two.keys.find("late") == []
+        assert await two.keys.list_by_id("late") == []
         with pytest.raises(Conflict, match="try again"):
             await two.rotate_master_key(NEW)
 
 
 async def test_who_missed_the_notice_says_so(database_url: str, capfd: pytest.CaptureFixture[str]) -> None:
-    async with store_on(database_url) as store, connected(database_url, timeout=10) as connection:
+    async with store_on(database_url) as store, connection_to(database_url, timeout=10) as connection:
         await connection.execute("UPDATE meta SET value = 'another' WHERE name = 'master_key'")
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -165,7 +165,7 @@ async def test_who_missed_the_notice_says_so(database_url: str, capfd: pytest.Ca
             "SELECT pg_notify('palaver', 'master ' || encode('nor this one at all'::bytea, 'base64'))"
         )
         await asyncio.sleep(0.1)
-        assert store.master.identity == SecretBox(OLD).identity
+        assert store.master_key.key_id == SecretBox(OLD).key_id
 
 
 # The command --------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ import palaver
 from palaver.core.problems import Internal
 from palaver.store import migrate as module
 from palaver.store.database import Database
-from palaver.store.driver import connect, connected
-from palaver.store.migrate import LOCK, migrate, migrations, unfitness
+from palaver.store.driver import connect, connection_to
+from palaver.store.migrate import MIGRATION_LOCK, find_incompatibility, migrate, migrations
 
 SHIPPED = [name for _, name, _ in migrations()]
 
@@ -32,7 +32,7 @@ def empty_url(cluster: Scratch) -> Generator[str]:
 
 async def with_all_but_the_last(url: str) -> None:
     """What the palaver before this one would have left."""
-    async with connected(url, timeout=10) as connection:
+    async with connection_to(url, timeout=10) as connection:
         await connection.execute("CREATE TABLE migration (number integer PRIMARY KEY, name text NOT NULL)")
         for number, name, sql in migrations()[:-1]:
             await connection.execute(sql)
@@ -40,7 +40,7 @@ async def with_all_but_the_last(url: str) -> None:
 
 
 async def numbers(url: str) -> list[int]:
-    async with connected(url, timeout=10) as connection:
+    async with connection_to(url, timeout=10) as connection:
         return [row["number"] for row in await connection.fetch("SELECT number FROM migration ORDER BY number")]
 
 
@@ -59,7 +59,7 @@ async def test_migrations_are_applied_once_also_by_several_at_a_time(empty_url: 
 
 async def test_an_empty_database_is_set_up_by_whatever_comes_first(empty_url: str, tmp_path: Path) -> None:
     async with product(empty_url, tmp_path) as core:
-        assert await core.store.applications.all() == []
+        assert await core.store.applications.list_all() == []
     assert await numbers(empty_url) == [number for number, _, _ in migrations()]
 
 
@@ -118,7 +118,7 @@ def test_nothing_but_a_server_and_the_command_upgrades() -> None:
 
 
 async def test_a_database_of_a_newer_palaver_is_refused_with_its_version(database_url: str) -> None:
-    async with connected(database_url, timeout=10) as connection:
+    async with connection_to(database_url, timeout=10) as connection:
         await connection.execute("INSERT INTO migration (number, name) VALUES (9999, 'future')")
         await connection.execute("UPDATE meta SET value = '9.9.9' WHERE name = 'palaver_version'")
     for upgrade in (True, False):
@@ -134,7 +134,7 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
 
     with pytest.raises(Internal, match="division by zero"):
         await migrate(empty_url)
-    async with connected(empty_url, timeout=10) as connection:
+    async with connection_to(empty_url, timeout=10) as connection:
         assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
@@ -144,9 +144,9 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
 async def test_who_waits_for_another_says_so_and_goes_on_when_that_one_is_done(
     empty_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with connected(empty_url, timeout=10) as other:
+    async with connection_to(empty_url, timeout=10) as other:
         async with other.transaction():
-            await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+            await other.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
             waiting = asyncio.create_task(migrate(empty_url))
             async with asyncio.timeout(10):
                 while "waiting for another process that migrates" not in capfd.readouterr().out:  # noqa: ASYNC110
@@ -159,15 +159,15 @@ async def test_a_lock_that_was_left_behind_is_an_error_that_names_it(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a pooler left it that took a session away from who had locked it."""
-    monkeypatch.setattr(module, "IDLE", 0.2)
+    monkeypatch.setattr(module, "ABANDONED_AFTER_S", 0.2)
 
     left = await connect(empty_url, timeout=10)
-    await left.execute("SELECT pg_advisory_lock($1)", LOCK)
+    await left.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
     pid = left.get_server_pid()
     with pytest.raises(Internal, match=rf"process {pid} .* idle .*pg_terminate_backend\({pid}\)"):
         await migrate(empty_url)
-    monkeypatch.setattr(module, "IDLE", 60)
-    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(module, "ABANDONED_AFTER_S", 60)
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.3)
     with pytest.raises(Internal, match=f"process {pid}"):
         await migrate(empty_url)
     report = json.loads((await asyncio.to_thread(command(tmp_path, empty_url).run, "doctor", "--json")).stdout)
@@ -198,8 +198,13 @@ def test_a_database_that_cannot_have_every_character_is_refused(
 
 
 def test_versions_that_will_do() -> None:
-    assert unfitness("14.11 (Debian)", "UTF8") == ("PostgreSQL 14.11 (Debian) is too old", "use version 15 or newer")
-    assert [unfitness(version, "UTF8") for version in ("15.1", "18beta1", "18.0 (Debian 18.0-1)")] == [None] * 3
+    assert find_incompatibility("14.11 (Debian)", "UTF8") == (
+        "PostgreSQL 14.11 (Debian) is too old",
+        "use version 15 or newer",
+    )
+    assert [find_incompatibility(version, "UTF8") for version in ("15.1", "18beta1", "18.0 (Debian 18.0-1)")] == [
+        None
+    ] * 3
 
 
 def test_a_server_that_is_not_there_is_a_problem_with_a_reason() -> None:

@@ -16,14 +16,14 @@ from palaver.core.admit import Admission
 from palaver.core.ports.store import IdempotencyKey, ReplayedRun, StoredResponse, StoredTurn
 from palaver.core.problems import Busy
 from palaver.core.users import Users
-from palaver.store.quotas import FIRST, STEPS, Kind
+from palaver.store.quotas import FIRST_RECOUNT_ROWS, RECOUNTS_PER_QUOTA, QuotaKind
 from palaver.store.tokens import TokenTable
 
 Act = Callable[[Cast, int], Awaitable[Any]]
 
 
 def people(c: Cast) -> Users:
-    return Users(c.store, c.store.keys, Admission(c.store.keys, c.store.usage, c.store.tokens))
+    return Users(c.store, c.store.keys, Admission(c.store.keys, c.store.rate_limits, c.store.tokens))
 
 
 def claim(number: int) -> IdempotencyKey:
@@ -42,14 +42,14 @@ async def message(c: Cast, number: int) -> None:
 
 
 async def answer(c: Cast, number: int) -> None:
-    assert await c.store.claims.begin(c.who, c.user, claim(number), 60, c.store.presence.worker) is True
+    assert await c.store.idempotency.begin(c.who, c.user, claim(number), 60, c.store.presence.worker) is True
 
 
 async def token(c: Cast, kind: Any) -> None:
     await people(c).issue_token(c.who.key, kind, "ann", (), life_s=60)
 
 
-ACTS: dict[str, tuple[Kind, Act, int]] = {
+ACTS: dict[str, tuple[QuotaKind, Act, int]] = {
     "an end user who says something": ("users", lambda c, n: c.store.users.get_or_create(c.app.id, f"user {n}"), 1),
     "an end user who is registered": ("users", lambda c, n: people(c).register(c.who, f"user {n}"), 1),
     "an end user without a name": ("users", lambda c, _: people(c).register(c.who, None), 1),
@@ -71,7 +71,7 @@ ACTS: dict[str, tuple[Kind, Act, int]] = {
     "a code": ("codes", lambda c, _: token(c, "code"), 1),
     "an access token": ("tokens", lambda c, _: token(c, "access"), 1),
     "a refresh token": ("tokens", lambda c, _: token(c, "refresh"), 1),
-    "a request id": ("request_ids", lambda c, n: c.store.usage.claim_nonce(c.who.key, f"r{n}", 60), 1),
+    "a request id": ("request_ids", lambda c, n: c.store.rate_limits.claim_nonce(c.who.key, f"r{n}", 60), 1),
 }
 """What callers do, the quota that it is of, and the rows that it makes."""
 ROWS = {
@@ -114,7 +114,7 @@ async def test_a_quota_is_exact_in_one_process_and_room_comes_by_deletion(databa
         made: list[bool] = []
         for number in range(14):
             made.append(not await refused(act, c, number))
-            await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
+            await settled(store.quotas._counters)  # pyright: ignore[reportPrivateUsage]
         assert made == [True] * 10 + [False] * 4
         assert await store.db.fetchval(f"SELECT count(*) FROM {ROWS[kind]} WHERE app = $1", c.app.id) == limit
         assert not await refused(act, other, 0), "another application has quotas of its own"
@@ -139,8 +139,8 @@ async def test_what_was_there_before_the_process_counts(database_url: str, what:
         made = 0
         while not await refused(act, c, 100 + made):
             made += 1
-            await settled(store.quotas._tallies)  # pyright: ignore[reportPrivateUsage]
-            assert made <= FIRST
+            await settled(store.quotas._counters)  # pyright: ignore[reportPrivateUsage]
+            assert made <= FIRST_RECOUNT_ROWS
         assert await refused(act, c, 200)
 
 
@@ -161,10 +161,10 @@ async def test_processes_go_beyond_by_what_they_add_between_two_counts(database_
         full = 0
         for number in range(2 * limit):
             full += await refused(ACTS["a code"][1], casts[number % processes], number)
-            await settled(stores[number % processes].quotas._tallies)  # pyright: ignore[reportPrivateUsage]
+            await settled(stores[number % processes].quotas._counters)  # pyright: ignore[reportPrivateUsage]
         kept = await one.db.fetchval("SELECT count(*) FROM token")
         assert kept == 2 * limit - full
-        assert limit <= kept <= limit + processes * max(FIRST, limit // STEPS)
+        assert limit <= kept <= limit + processes * max(FIRST_RECOUNT_ROWS, limit // RECOUNTS_PER_QUOTA)
 
 
 async def test_refusing_costs_no_statement_once_it_was_counted(database_url: str) -> None:
@@ -173,10 +173,10 @@ async def test_refusing_costs_no_statement_once_it_was_counted(database_url: str
         store.quotas.limits = {"codes": 1}
         assert not await refused(ACTS["a code"][1], c, 0)
         assert await refused(ACTS["a code"][1], c, 1)
-        before = store.db.statements
+        before = store.db.statement_count
         for number in range(100):
             assert await refused(ACTS["a code"][1], c, number)
-        assert store.db.statements - before <= 2
+        assert store.db.statement_count - before <= 2
 
 
 async def test_counting_takes_an_index(database_url: str) -> None:
@@ -187,7 +187,7 @@ async def test_counting_takes_an_index(database_url: str) -> None:
             ("SELECT FROM token WHERE app = 1 AND credential = 1 AND kind = 'code' AND NOT used", "token_"),
         ):
             indexed = ("SET LOCAL enable_seqscan = off", ())
-            plan = await store.db.together([indexed, (f"EXPLAIN (COSTS off) {sql}", ())])
+            plan = await store.db.transaction([indexed, (f"EXPLAIN (COSTS off) {sql}", ())])
             assert any("Index" in row[0] and ones in row[0] for row in plan), plan
 
 
@@ -201,8 +201,8 @@ async def test_what_was_answered_before_is_answered_although_the_quota_is_used_u
         assert await store.runs.open(again) == ReplayedRun(run=first.run)
         await answer(c, 2)
         kept = StoredResponse(status=200, media_type="text/plain", headers=(), body=b"so it is")
-        await store.claims.settle(c.who, c.user, claim(2), kept)
-        begun = await store.claims.begin(c.who, c.user, claim(2), 60, store.presence.worker)
+        await store.idempotency.complete(c.who, c.user, claim(2), kept)
+        begun = await store.idempotency.begin(c.who, c.user, claim(2), 60, store.presence.worker)
         assert isinstance(begun, StoredResponse)
         assert begun.body == b"so it is"
         assert await refused(answer, c, 3)
@@ -217,7 +217,7 @@ async def test_a_used_code_does_not_count_as_a_good_one(database_url: str) -> No
         for _ in range(12):
             code = await people(c).issue_token(c.who.key, "code", "ann", (), life_s=60)
             assert await people(c).redeem_code(code, remember_s=60) is not None
-            store.quotas._tallies.clear()  # pyright: ignore[reportPrivateUsage]  as if a second had gone by
+            store.quotas._counters.clear()  # pyright: ignore[reportPrivateUsage]  as if a second had gone by
         assert await store.db.fetchval("SELECT count(*) FROM token WHERE used") == 12
 
 

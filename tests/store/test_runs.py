@@ -33,7 +33,7 @@ async def opened(c: Cast, text: str = "hi", **changes: Any) -> StoredTurn:
 
 async def history(store: PostgresStore, accepted: StoredTurn) -> list[Message]:
     here = accepted.conversation
-    return list((await store.conversations.history(here.app, here.id, limit=500, size=2**30)).messages)
+    return list((await store.conversations.get_messages(here.app, here.id, limit=500, max_bytes=2**30)).messages)
 
 
 async def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answer(database_url: str) -> None:
@@ -175,7 +175,7 @@ async def test_another_agents_conversation_is_a_conflict(database_url: str) -> N
     async with store_on(database_url) as store:
         c = await cast(store)
         stored = await opened(c)
-        other = await store.agents.apply(c.app, c.agent.spec.__class__(name="second"))
+        other = await store.agents.upsert(c.app, c.agent.spec.__class__(name="second"))
         with pytest.raises(Conflict) as caught:
             await opened(c, conversation=stored.conversation.id, agent=other)
         assert caught.value.reason == "agent"
@@ -231,7 +231,7 @@ async def test_a_key_is_free_again_after_an_error_and_after_its_time(database_ur
         await opened(c, idempotency_key=claim(), idempotency_ttl_s=-1.0)
         assert isinstance(await store.runs.open(c.opening(idempotency_key=claim(digest=b"2"))), StoredTurn)
         await opened(c, idempotency_key=claim("expired"), idempotency_ttl_s=-1.0)
-        await store.runs.forget_claims()
+        await store.runs.delete_expired_keys()
         assert await store.db.fetchval("SELECT count(*) FROM claim") == 1
 
 
@@ -255,18 +255,18 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
             await doomed.runs.save([growth])
             c.store = alive
             waiting = await opened(c, "waits", conversation=here.id, worker=alive.presence.worker)
-            assert await alive.presence.lost() == []
-            assert await alive.presence.lost() == []
+            assert await alive.presence.find_lost_workers() == []
+            assert await alive.presence.find_lost_workers() == []
             dead = doomed.presence.worker
         told = asyncio.Event()
-        alive.presence.on("start", lambda which: told.set() if which == str(waiting.answer.id) else None)
+        alive.presence.subscribe("start", lambda which: told.set() if which == str(waiting.answer.id) else None)
         lost: list[int] = []
         while not lost:
-            lost = await alive.presence.lost()
+            lost = await alive.presence.find_lost_workers()
         assert lost == [dead]
         assert await alive.runs.interrupt(lost, Internal(reason="interrupted")) == 1
         await asyncio.wait_for(told.wait(), 5)
-        assert await alive.runs.heads(alive.presence.worker) == {waiting.answer.id}
+        assert await alive.runs.list_head_ids(alive.presence.worker) == {waiting.answer.id}
         answer = (await history(alive, first))[1]
         assert answer.text == "half"
         assert answer.ended is not None
@@ -278,10 +278,10 @@ async def test_single_runs_of_a_process_can_be_ended(database_url: str) -> None:
         c = await cast(store)
         kept, gone = await opened(c), await opened(c)
         worker = store.presence.worker
-        assert await store.runs.held(worker) == {kept.answer.id, gone.answer.id}
+        assert await store.runs.list_live_ids(worker) == {kept.answer.id, gone.answer.id}
         problem = Internal(reason="interrupted")
         assert await store.runs.interrupt([worker], problem, only=[gone.answer.id]) == 1
-        assert await store.runs.held(worker) == {kept.answer.id}
+        assert await store.runs.list_live_ids(worker) == {kept.answer.id}
 
 
 async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: str) -> None:
@@ -308,17 +308,17 @@ async def test_deleting_conversations_while_their_runs_end_hurts_nobody(database
                 here.runs.finish(outcomes[:4]),
                 there.runs.finish(list(reversed(outcomes[2:]))),
                 there.runs.interrupt([here.presence.worker], Internal(reason="interrupted")),
-                there.conversations.clear(c.app.id, c.user.id, c.agent.id),
+                there.conversations.delete_all(c.app.id, c.user.id, c.agent.id),
             )
-        assert await here.runs.held(here.presence.worker) == set()
+        assert await here.runs.list_live_ids(here.presence.worker) == set()
 
 
 async def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await cast(store)
         first = await opened(c)
-        before = store.db.statements
+        before = store.db.statement_count
         second = await opened(c, conversation=first.conversation.id, idempotency_key=claim(str(new_uid())))
-        assert store.db.statements - before == 1
+        assert store.db.statement_count - before == 1
         await store.runs.finish([outcome(first), outcome(second)])
-        assert store.db.statements - before == 2
+        assert store.db.statement_count - before == 2

@@ -14,13 +14,13 @@ from palaver.core.ports.store import ConversationQuery, StoredTurn
 from palaver.core.problems import Busy, NotFound, Unauthenticated
 from palaver.core.types import Token, new_uid
 from palaver.core.users import Users
-from palaver.store.files import PIECE
+from palaver.store.files import PIECE_BYTES
 
 
 async def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await cast(store)
-        people = Users(store, store.keys, Admission(store.keys, store.usage, store.tokens))
+        people = Users(store, store.keys, Admission(store.keys, store.rate_limits, store.tokens))
         known, made = await people.register(c.who, "ann", nickname="Ann")
         assert (known.id, known.nickname, made) == (c.user.id, "Ann", False)
         again, made = await people.register(c.who, "ann", avatar="a.png")
@@ -38,7 +38,7 @@ async def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
 async def test_subscriptions_may_be_repeated(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await cast(store)
-        people = Users(store, store.keys, Admission(store.keys, store.usage, store.tokens))
+        people = Users(store, store.keys, Admission(store.keys, store.rate_limits, store.tokens))
         for on, expected in ((True, {c.agent.id}), (True, {c.agent.id}), (False, set[int]()), (False, set[int]())):
             await people.subscribe(c.who, c.user, c.agent, on=on)
             assert await people.subscribed(c.who, c.user) == expected
@@ -52,7 +52,7 @@ async def test_a_listing_is_cut_as_the_caller_says(database_url: str) -> None:
         at = {one.id: number for number, one in enumerate(made)}
 
         async def listed(**cut: object) -> list[int]:
-            page = await store.conversations.page(c.app.id, c.user.id, ConversationQuery(**cut))  # pyright: ignore[reportArgumentType]
+            page = await store.conversations.list_page(c.app.id, c.user.id, ConversationQuery(**cut))  # pyright: ignore[reportArgumentType]
             return [at[one.id] for one in page]
 
         assert await listed() == [4, 3, 2, 1, 0]
@@ -71,8 +71,8 @@ async def test_clearing_removes_one_agents_conversations_and_tells_what_was_live
         opening = c.opening()
         await store.runs.open(opening)
         await store.conversations.create(c.who, c.user, c.agent)
-        assert await store.conversations.clear(c.app.id, c.user.id, c.agent.id) == [opening.run]
-        assert await store.conversations.clear(c.app.id, c.user.id, c.agent.id) == []
+        assert await store.conversations.delete_all(c.app.id, c.user.id, c.agent.id) == [opening.run]
+        assert await store.conversations.delete_all(c.app.id, c.user.id, c.agent.id) == []
         assert await store.conversations.count(c.app.id, c.user.id, ConversationQuery()) == 0
 
 
@@ -85,10 +85,12 @@ async def test_a_conversation_shows_that_it_works_and_how_its_last_turn_ended(da
         assert (here.working, here.last_status, here.variables) == (True, None, {"city": "杭州"})
         second = await store.runs.open(c.opening(conversation=here.id))
         assert isinstance(second, StoredTurn)
-        said = (await store.conversations.history(c.app.id, here.id, limit=9, size=2**30)).messages
+        said = (await store.conversations.get_messages(c.app.id, here.id, limit=9, max_bytes=2**30)).messages
         assert [message.waiting for message in said] == [False, False, False, True]
-        assert await store.runs.live(c.app.id, here.id) == [second.answer.uid, first.answer.uid]
-        later = await store.conversations.history(c.app.id, here.id, after=first.answer.id, limit=1, size=2**30)
+        assert await store.runs.list_live(c.app.id, here.id) == [second.answer.uid, first.answer.uid]
+        later = await store.conversations.get_messages(
+            c.app.id, here.id, after=first.answer.id, limit=1, max_bytes=2**30
+        )
         assert [message.id for message in later.messages] == [second.question.id]
         assert later.next == second.answer.uid
 
@@ -97,14 +99,14 @@ async def test_a_stop_reaches_every_process(database_url: str) -> None:
     async with store_on(database_url) as here, store_on(database_url) as there:
         told: list[str] = []
         heard = asyncio.Event()
-        there.presence.on("stop", lambda which: (told.append(which), heard.set())[0] if which else None)
+        there.presence.subscribe("stop", lambda which: (told.append(which), heard.set())[0] if which else None)
         runs = [new_uid(), new_uid()]
         await here.runs.notify_stop(runs)
         await asyncio.wait_for(heard.wait(), 5)
         await until(lambda: asyncio.sleep(0, sorted(told)), sorted(one.hex for one in runs))
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7])
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 7])
 async def test_a_file_comes_back_whole_and_in_any_part(database_url: str, size: int) -> None:
     async with store_on(database_url) as store:
         c = await cast(store)
@@ -113,7 +115,7 @@ async def test_a_file_comes_back_whole_and_in_any_part(database_url: str, size: 
         file = await store.files.add(c.app.id, c.user.id, content=content, **said)  # pyright: ignore[reportArgumentType]
         assert (file.size, file.details, await store.files.get(c.app.id, file.key)) == (size, {"n": 1}, file)
         assert await store.files.content(file) == content
-        for start, length in ((0, 1), (size // 2, 10), (PIECE - 1, 2), (size, 5), (0, size + 5)):
+        for start, length in ((0, 1), (size // 2, 10), (PIECE_BYTES - 1, 2), (size, 5), (0, size + 5)):
             assert await store.files.content(file, start=start, length=length) == content[start : start + length]
         assert await store.files.get(c.app.id + 1, file.key) is None
         assert await store.files.get_unscoped(file.key) == file
@@ -122,7 +124,7 @@ async def test_a_file_comes_back_whole_and_in_any_part(database_url: str, size: 
 async def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await cast(store)
-        people = Users(store, store.keys, Admission(store.keys, store.usage, store.tokens))
+        people = Users(store, store.keys, Admission(store.keys, store.rate_limits, store.tokens))
         secret = await people.issue_token(c.who.key, "access", "ann", ("a", "b"), life_s=60, prefix="t_")
         token = await people.find_token(secret, "access")
         assert isinstance(token, Token)
@@ -138,14 +140,14 @@ async def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(da
         assert used.expires > datetime.now(UTC) + timedelta(seconds=50)
         assert await people.redeem_code(code, remember_s=60) is None
         assert secret not in str(await store.db.fetch("SELECT * FROM token"))
-        await store.tokens.forget()
+        await store.tokens.delete_expired()
         assert await store.db.fetchval("SELECT count(*) FROM token") == 1
 
 
 async def test_a_day_admits_so_many_calls_and_a_request_id_once(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await cast(store, rpd=2, rpm=10)
-        admission = Admission(store.keys, store.usage, store.tokens)
+        admission = Admission(store.keys, store.rate_limits, store.tokens)
         await admission.charge(c.who.key)
         await admission.charge(c.who.key)
         with pytest.raises(Busy) as caught:

@@ -69,8 +69,8 @@ class Palaver:
 
         async def work() -> int:
             async with store_on(self.environment["PALAVER_DATABASE_URL"], MASTER_KEY) as store:
-                owner = await store.applications.named(app)
-                return (await store.agents.apply(owner, parse(text))).id
+                owner = await store.applications.get_or_create(app)
+                return (await store.agents.upsert(owner, parse(text))).id
 
         return run(work())
 
@@ -79,7 +79,7 @@ class Palaver:
 
         async def work() -> ApiKey:
             async with store_on(self.environment["PALAVER_DATABASE_URL"], MASTER_KEY) as store:
-                owner = await store.applications.named(app)
+                owner = await store.applications.get_or_create(app)
                 return await store.keys.create(owner, "snail", "my-app", "SAI_mine", {})
 
         return run(work())

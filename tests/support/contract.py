@@ -231,18 +231,18 @@ async def nobody_enabled(_names: Sequence[CredentialRef]) -> dict[CredentialRef,
 class NoKeys:
     """Credentials of an installation that has none."""
 
-    async def by_id(self, dialect: str, id: str) -> ApiKey | None:
+    async def get_by_id(self, dialect: str, id: str) -> ApiKey | None:
         return None
 
-    async def by_secret(self, dialect: str, secret: str) -> ApiKey | None:
+    async def get_by_secret(self, dialect: str, secret: str) -> ApiKey | None:
         return None
 
-    def note_use(self, key: ApiKey) -> None: ...
+    def record_use(self, key: ApiKey) -> None: ...
 
-    async def by_number(self, app: int, number: int) -> ApiKey | None:
+    async def get_by_number(self, app: int, number: int) -> ApiKey | None:
         return None
 
-    async def with_setting(self, dialect: str, name: str) -> list[ApiKey]:
+    async def list_with_setting(self, dialect: str, name: str) -> list[ApiKey]:
         return []
 
 
@@ -250,19 +250,19 @@ class NoLimits:
     """Limits that admit everything."""
 
     async def count(self, key: ApiKey, calls: int) -> AdmittedCalls:
-        return AdmittedCalls(by_rate=calls, by_day=calls, by_total=calls, wait=0, wait_day=0)
+        return AdmittedCalls(by_rate=calls, by_day=calls, by_total=calls, wait_s=0, wait_day_s=0)
 
     async def refund(self, key: ApiKey) -> None:
         raise AssertionError(key)
 
-    async def claim_nonce(self, key: ApiKey, request: str, ttl: float) -> bool:
+    async def claim_nonce(self, key: ApiKey, request: str, ttl_s: float) -> bool:
         return True
 
 
 class NoTokens:
     """Tokens of an installation that issued none."""
 
-    async def issue(self, token: Token, secret: str, *, under: str | None = None) -> bool:
+    async def issue(self, token: Token, secret: str, *, parent: str | None = None) -> bool:
         raise AssertionError(token)
 
     async def find(self, secret: str, kind: str) -> Token | None:
@@ -274,7 +274,7 @@ class NoTokens:
     def sign(self, token: Token) -> str:
         raise AssertionError(token)
 
-    async def signed(self, text: str) -> Token | None:
+    async def verify(self, text: str) -> Token | None:
         return None
 
 

@@ -26,9 +26,9 @@ class Stage:
         self.who = who
 
     async def agent(self, script: str = "", *, app: str = "acme", **spec: Any) -> Agent:
-        application = await self.core.store.applications.named(app)
+        application = await self.core.store.applications.get_or_create(app)
         chosen: dict[str, Any] = {"name": "guide", "model": "scripted", "instructions": script, **spec}
-        made = await self.core.store.agents.apply(application, AgentSpec(**chosen))
+        made = await self.core.store.agents.upsert(application, AgentSpec(**chosen))
         while await self.core.store.agents.get(application.id, made.id) != made:  # noqa: ASYNC110  PostgreSQL tells of it
             await asyncio.sleep(0.001)
         return made
@@ -58,7 +58,7 @@ class Stage:
 @asynccontextmanager
 async def stage(url: str, folder: Path, **settings: Any) -> AsyncGenerator[Stage]:
     async with product(url, folder, **settings) as core:
-        app = await core.store.applications.named("acme")
-        keys = await core.store.keys.all(app)
+        app = await core.store.applications.get_or_create("acme")
+        keys = await core.store.keys.list_all(app)
         key = keys[0][1] if keys else await core.store.keys.create(app, "snail", "app-1", "SAI_1", {})
         yield Stage(core, Principal(key=key, user="ann"))

@@ -128,9 +128,9 @@ class Cast:
 
 async def cast(store: PostgresStore, name: str = "acme", **settings: Any) -> Cast:
     """Make one, with the agent ``guide`` on the scripted model."""
-    app = await store.applications.named(name)
+    app = await store.applications.get_or_create(name)
     key = await store.keys.create(app, "snail", f"app-{name}", f"SAI_{name}", settings)
-    agent = await store.agents.apply(app, AgentSpec(name="guide", model="scripted"))
+    agent = await store.agents.upsert(app, AgentSpec(name="guide", model="scripted"))
     who = Principal(key=key, user="ann")
     return Cast(store, app, who, await store.users.get_or_create(app.id, "ann"), agent)
 

@@ -24,7 +24,7 @@ from palaver.http.app import App
 from palaver.http.connections import Connections
 from palaver.http.stream import HeartbeatTimer
 from palaver.http.uvicorn_server import Server, bind_socket
-from palaver.store.quotas import Kind
+from palaver.store.quotas import QuotaKind
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ class Served:
         new_id, new_secret = made.new_credential(sha256(str(next(self._numbers)).encode()).digest())
 
         async def create() -> ApiKey:
-            owner = await self.core.store.applications.named(application)
+            owner = await self.core.store.applications.get_or_create(application)
             return await self.core.store.keys.create(owner, dialect, id or new_id, secret or new_secret, settings)
 
         return self.do(create())
@@ -160,8 +160,8 @@ class Served:
         spec = AgentSpec(name=name or self.new_name("agent"), model=model, instructions=said, **members)
 
         async def apply() -> Agent:
-            owner = await self.core.store.applications.named(application)
-            made = await self.core.store.agents.apply(owner, spec)
+            owner = await self.core.store.applications.get_or_create(application)
+            made = await self.core.store.agents.upsert(owner, spec)
             await self._noticed()
             return made
 
@@ -170,7 +170,7 @@ class Served:
     async def _noticed(self) -> None:
         """Wait until the server has heard all that PostgreSQL told so far: notices come in the order of commits."""
         presence, word, heard = self.core.store.presence, self.new_name("notice"), asyncio.Event()
-        presence.on(word, lambda _: heard.set())
+        presence.subscribe(word, lambda _: heard.set())
         await self.core.store.db.execute("SELECT pg_notify('palaver', $1)", word)
         async with asyncio.timeout(GUARD):
             await heard.wait()
@@ -204,10 +204,10 @@ class Served:
         )
 
     @contextmanager
-    def full(self, kind: Kind) -> Generator[None]:
+    def full(self, kind: QuotaKind) -> Generator[None]:
         """No more rows of the kind may be stored while the block lasts."""
         quotas = self.core.store.quotas
-        before, none = quotas.limits, dict[Kind, int]({kind: 0})
+        before, none = quotas.limits, dict[QuotaKind, int]({kind: 0})
         quotas.limits = none
         try:
             yield

@@ -36,7 +36,7 @@ async def reader_on(url: str) -> AsyncGenerator[Reader]:
     db = Database(url)
     await db.open()
     try:
-        app = await ApplicationTable(db).named("acme")
+        app = await ApplicationTable(db).get_or_create("acme")
         yield Reader(KnowledgeTable(db), app.id)
     finally:
         await db.close()

@@ -32,7 +32,7 @@ from palaver.app import all_dialects
 from palaver.core.types import Agent, ApiKey
 from palaver.store.embedded import EmbeddedPostgres
 from palaver.store.postgres import PostgresStore
-from palaver.store.secrets import master_key_file
+from palaver.store.secrets import load_or_create_master_key
 
 T = TypeVar("T")
 
@@ -123,8 +123,8 @@ class Installation:
         """Do something with the running server's database, as a command would, which costs more time."""
         data, named = self.folder / "data", self.environment.get("PALAVER_MASTER_KEY")
         own = self.environment.get("PALAVER_DATABASE_URL")
-        url = own or EmbeddedPostgres(data)._address()  # pyright: ignore[reportPrivateUsage]
-        master = bytes.fromhex(named) if named else master_key_file(data / "master.key")
+        url = own or EmbeddedPostgres(data)._url()  # pyright: ignore[reportPrivateUsage]
+        master = bytes.fromhex(named) if named else load_or_create_master_key(data / "master.key")
 
         async def alone() -> T:
             async with store_on(url, master) as store:
@@ -134,7 +134,7 @@ class Installation:
 
     def agent(self, text: str, app: str = "demo") -> Any:
         async def apply(store: PostgresStore) -> Agent:
-            return await store.agents.apply(await store.applications.named(app), parse(text))
+            return await store.agents.upsert(await store.applications.get_or_create(app), parse(text))
 
         made = self._do(apply)
         return {"id": made.id, "uid": made.uid.hex, "name": made.name}
@@ -144,7 +144,7 @@ class Installation:
         name, secret = made.new_credential(token_bytes(32))
 
         async def create(store: PostgresStore) -> ApiKey:
-            return await store.keys.create(await store.applications.named(app), dialect, name, secret, settings)
+            return await store.keys.create(await store.applications.get_or_create(app), dialect, name, secret, settings)
 
         key = self._do(create)
         return {"id": key.id, "secret": key.secret}

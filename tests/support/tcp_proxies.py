@@ -59,7 +59,9 @@ class Neighbours:
         name, secret = made.new_credential(token_bytes(32))
 
         async def create(store: PostgresStore) -> ApiKey:
-            return await store.keys.create(await store.applications.named(APPLICATION), dialect, name, secret, settings)
+            return await store.keys.create(
+                await store.applications.get_or_create(APPLICATION), dialect, name, secret, settings
+            )
 
         return self.do(create)
 
@@ -69,7 +71,7 @@ class Neighbours:
         spec = AgentSpec(name=self.new_name("agent"), model=model, instructions=json.dumps(steps))
 
         async def apply(store: PostgresStore) -> Agent:
-            return await store.agents.apply(await store.applications.named(APPLICATION), spec)
+            return await store.agents.upsert(await store.applications.get_or_create(APPLICATION), spec)
 
         return self.do(apply)
 

@@ -125,7 +125,7 @@ class World:
         person, _ = self.served.do(people.register(who, user or who.user))
         stranger, _ = self.served.do(people.register(who, f"{user or who.user}'s friend"))
         store = self.served.core.store.knowledge
-        base = self.served.do(store.open(who.app, "base"))
+        base = self.served.do(store.get_or_create(who.app, "base"))
         names = {
             **forms("conversation", place.uid, place.id, name),
             **forms("message", answer),

@@ -25,7 +25,7 @@ from palaver.core.problems import Invalid
 from palaver.core.types import ApiKey
 from palaver.doctor import WEAK, weak_signature
 from palaver.installation import pending_master_key
-from palaver.store.secrets import read_master_key
+from palaver.store.secrets import parse_master_key
 from palaver.wire.contract import Dialect
 
 _DURATION = re.compile(r"(\d+)([smhd])")
@@ -269,7 +269,7 @@ async def rotate_master(
 
 def _key_in(file: Path) -> bytes:
     try:
-        return read_master_key(file.read_text())
+        return parse_master_key(file.read_text())
     except ValueError as error:
         raise Invalid(field="--new-key-file", rule="type", detail=str(error)) from error
 

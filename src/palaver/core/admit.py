@@ -73,14 +73,14 @@ class Admission:
         """The claimed key and the claimed, unexpired token."""
         token = None if claim.token is None else await self._token(claim.token, signed=claim.signed)
         if claim.id is not None:
-            return await self._keys.by_id(dialect, claim.id), token
+            return await self._keys.get_by_id(dialect, claim.id), token
         if claim.secret is not None:
-            return await self._keys.by_secret(dialect, claim.secret), token
-        key = None if token is None else await self._keys.by_number(token.app, token.credential)
+            return await self._keys.get_by_secret(dialect, claim.secret), token
+        key = None if token is None else await self._keys.get_by_number(token.app, token.credential)
         return key if key is not None and key.dialect == dialect else None, token
 
     async def _token(self, secret: str, *, signed: bool) -> Token | None:
-        return await (self._tokens.signed(secret) if signed else self._tokens.find(secret, "access"))
+        return await (self._tokens.verify(secret) if signed else self._tokens.find(secret, "access"))
 
     async def reject_replay(self, who: Principal) -> None:
         """Raises ``Unauthenticated(reason="repeated")`` if the key used the request id within ``NONCE_S`` seconds."""
@@ -90,7 +90,7 @@ class Admission:
     async def charge(self, key: ApiKey) -> None:
         """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` if it exceeds a limit."""
         if all(key.setting(limit) is None for limit in LIMITS):
-            self._keys.note_use(key)
+            self._keys.record_use(key)
             return
         name = (key.app, key.number)
         waiting = self._waiting.setdefault(name, _Waiting())
@@ -99,7 +99,7 @@ class Admission:
         if waiting.task is None:
             waiting.task = asyncio.create_task(self._count(key, waiting))
         await call
-        self._keys.note_use(key)
+        self._keys.record_use(key)
 
     async def refund(self, key: ApiKey) -> None:
         """Refund a counted call."""
@@ -128,8 +128,8 @@ def _resolve(calls: list[asyncio.Future[None]], admitted: AdmittedCalls) -> None
         if number < limit:
             call.set_result(None)
         elif admitted.by_rate <= number:
-            call.set_exception(Busy(reason="rate", retry_after=admitted.wait))
+            call.set_exception(Busy(reason="rate", retry_after=admitted.wait_s))
         elif admitted.by_day <= number:
-            call.set_exception(Busy(reason="day", retry_after=admitted.wait_day))
+            call.set_exception(Busy(reason="day", retry_after=admitted.wait_day_s))
         else:
             call.set_exception(Busy(reason="usage"))

@@ -149,7 +149,7 @@ class Chat:
         """The enabled agents that the key may use, sorted by name, then id."""
         return [
             agent
-            for agent in await self._store.agents.for_application(who.app)
+            for agent in await self._store.agents.list_for_application(who.app)
             if agent.spec.enabled and who.may_use(agent)
         ]
 
@@ -268,7 +268,7 @@ class Chat:
         except Busy as busy:
             if busy.reason != "waiting" or not stop_abandoned or turn.conversation is None:
                 raise
-            queue = await self._store.runs.queue(turn.who.app, turn.user.id, turn.conversation)
+            queue = await self._store.runs.get_queue(turn.who.app, turn.user.id, turn.conversation)
             if not await self._stop_abandoned(queue):
                 raise
         for pause in QUEUE_RETRY_DELAYS_S:
@@ -290,7 +290,7 @@ class Chat:
         return Busy(reason="closing" if self._runs.closing else "overload", retry_after=1)
 
     async def _replay(self, who: Principal, run: UUID) -> Turn:
-        turn = await self._store.runs.question_and_answer(who.app, run)
+        turn = await self._store.runs.get_question_and_answer(who.app, run)
         if turn is None:
             raise NotFound(noun="run", ref=str(run))
         question, answer = turn
@@ -314,7 +314,7 @@ class Chat:
     async def stop(self, conversation: Conversation) -> int:
         """Stop the running turn of a conversation and drop the queued ones, in any process. Returns their number.
         Raises ``Internal`` if their ends are not stored within ``STOP_TIMEOUT_S``."""
-        runs = await self._store.runs.live(conversation.app, conversation.id)
+        runs = await self._store.runs.list_live(conversation.app, conversation.id)
         await self._stop(runs)
         await self._wait_until_stored(conversation.app, runs, STOP_TIMEOUT_S)
         return len(runs)
@@ -394,8 +394,8 @@ class Chat:
 
     async def generate_suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
-        history = await self._store.conversations.history(
-            who.app, conversation.id, limit=SUGGESTION_MESSAGES, size=HISTORY_BYTES
+        history = await self._store.conversations.get_messages(
+            who.app, conversation.id, limit=SUGGESTION_MESSAGES, max_bytes=HISTORY_BYTES
         )
         return await generate_suggestions(self._models, self._runs.observer, agent, history.messages)
 
@@ -427,7 +427,7 @@ class Chat:
     async def conversations(self, who: Principal, listing: ConversationQuery) -> Sequence[Conversation]:
         """One page of the user's conversations, most recently modified first."""
         user = await self.find_user(who)
-        return [] if user is None else await self._store.conversations.page(who.app, user.id, listing)
+        return [] if user is None else await self._store.conversations.list_page(who.app, user.id, listing)
 
     async def count_conversations(self, who: Principal, listing: ConversationQuery) -> int:
         """The number of conversations on all pages."""
@@ -457,7 +457,7 @@ class Chat:
         """Delete every conversation of the user with the agent, and stop their runs."""
         user = await self.find_user(who)
         if user is not None:
-            await self._stop(await self._store.conversations.clear(who.app, user.id, agent.id))
+            await self._stop(await self._store.conversations.delete_all(who.app, user.id, agent.id))
 
     async def _find(self, who: Principal, ref: Ref) -> Conversation | None:
         user = await self.find_user(who)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from palaver.core.disconnect import cancel_on_disconnect
-from palaver.core.fair_queue import FairQueue, QueueTimeout
-from palaver.core.ports.store import ConversationRepository, Stretch
+from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout
+from palaver.core.ports.store import ConversationRepository, MessageRange
 from palaver.core.problems import Busy
 from palaver.core.types import Message, Principal
 
@@ -50,7 +50,7 @@ class History:
         self._store = store
         self._max_bytes = max_page_bytes
         self._small_bytes = min(SMALL_PAGE_BYTES, max_page_bytes)
-        self._long_reads = FairQueue(MAX_CONCURRENT_LONG_READS, 1, of_app=MAX_CONCURRENT_LONG_READS)
+        self._long_reads = FairSemaphore(MAX_CONCURRENT_LONG_READS, 1, per_application=MAX_CONCURRENT_LONG_READS)
 
     @asynccontextmanager
     async def page(
@@ -59,8 +59,14 @@ class History:
         """The newest ``limit`` messages (below id ``before``), or the first ones above ``after``: fewer if they are
         long, but at least one. The block holds the slot of a long page: leave it once the page is encoded. Raises
         ``Busy`` and ``CallerDisconnected`` while queued."""
-        start = await self._store.history(
-            who.app, conversation, before=before, after=after, limit=limit, size=self._small_bytes, always_one=False
+        start = await self._store.get_messages(
+            who.app,
+            conversation,
+            before=before,
+            after=after,
+            limit=limit,
+            max_bytes=self._small_bytes,
+            always_one=False,
         )
         if start.next is None or len(start.messages) == limit:
             yield HistoryPage(messages=start.messages, next=start.next)
@@ -80,18 +86,18 @@ class History:
             yield
 
     async def _long_page(
-        self, app: int, conversation: int, start: Stretch, before: int | None, after: int | None, limit: int
+        self, app: int, conversation: int, start: MessageRange, before: int | None, after: int | None, limit: int
     ) -> HistoryPage:
         if start.messages:
             after = None if after is None else start.messages[-1].id
             before = start.messages[0].id if after is None else before
-        rest = await self._store.history(
+        rest = await self._store.get_messages(
             app,
             conversation,
             before=before,
             after=after,
             limit=limit - len(start.messages),
-            size=self._max_bytes - start.size,
+            max_bytes=self._max_bytes - start.size,
             always_one=not start.messages,
         )
         older, newer = (rest, start) if after is None else (start, rest)
@@ -102,13 +108,13 @@ class History:
     ) -> FullHistory:
         """All messages, or the ``newest`` ones below id ``before``, regardless of their length."""
         limit = BATCH_MESSAGES if newest is None else newest
-        start = await self._store.history(
+        start = await self._store.get_messages(
             who.app,
             conversation,
             before=before,
             after=0 if newest is None else None,
             limit=limit,
-            size=self._small_bytes,
+            max_bytes=self._small_bytes,
             always_one=False,
         )
         if start.next is None or len(start.messages) == newest:
@@ -116,7 +122,7 @@ class History:
         if newest is None:
             after = start.messages[-1].id if start.messages else 0
             return FullHistory(first=start.messages, rest=self._batches(who.app, conversation, after, before, None))
-        after = await self._store.behind(who.app, conversation, before=before, limit=newest)
+        after = await self._store.find_id_before_newest(who.app, conversation, before=before, limit=newest)
         batches = self._batches(who.app, conversation, after, before, newest)
         return FullHistory(first=await anext(batches, ()), rest=batches)
 
@@ -126,8 +132,13 @@ class History:
         """The messages above id ``after``, at most ``limit`` of them, in batches."""
         left = BATCH_MESSAGES if limit is None else limit
         while left:
-            batch = await self._store.history(
-                app, conversation, before=before, after=after, limit=min(BATCH_MESSAGES, left), size=self._small_bytes
+            batch = await self._store.get_messages(
+                app,
+                conversation,
+                before=before,
+                after=after,
+                limit=min(BATCH_MESSAGES, left),
+                max_bytes=self._small_bytes,
             )
             if not batch.messages:
                 return

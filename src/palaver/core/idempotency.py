@@ -1,4 +1,4 @@
-"""Calls that are executed once per ``Idempotency-Key``."""
+"""Calls that are executed at most once per ``Idempotency-Key``; later equal calls receive the stored response."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ class Idempotency:
     """Exactly-once execution, across processes and despite crashes. Within a process, one of the equal calls polls or
     executes; the others wait and receive its response."""
 
-    def __init__(self, store: Store, claims: IdempotencyRepository, *, worker: Callable[[], int], ttl: float) -> None:
+    def __init__(
+        self, store: Store, repository: IdempotencyRepository, *, worker: Callable[[], int], ttl_s: float
+    ) -> None:
         self._store = store
-        self._claims = claims
+        self._repository = repository
         self._worker = worker
-        self._ttl = ttl
+        self._ttl = ttl_s
         self._flights = SingleFlight[StoredResponse]()
 
     def wake(self, topic: str) -> None:
@@ -35,21 +37,21 @@ class Idempotency:
             flight.woken.set()
 
     async def run_once(
-        self, who: Principal, claim: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
+        self, who: Principal, key: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
     ) -> tuple[StoredResponse, bool]:
         """The response, and whether it is a replay. An exception from ``work`` releases the key. If the caller
         disconnects, the executing call continues; a waiting one raises ``CallerDisconnected``. Raises ``Conflict``
         for a different request under the same key, and ``Busy`` after ``TIMEOUT_S``."""
         user = await self._store.users.get_or_create(who.app, who.user or "")
-        async with self._flights.acquire((claim.topic(who, user), claim.digest), TIMEOUT_S) as flight:
+        async with self._flights.acquire((key.topic(who, user), key.digest), TIMEOUT_S) as flight:
             if flight.result is None:
-                flight.result = await self._earlier(who, user, claim, flight)
+                flight.result = await self._find_response(who, user, key, flight)
             if flight.result is not None:
                 return flight.result, True
-            flight.result = await self._work(who, user, claim, work)
+            flight.result = await self._execute(who, user, key, work)
             return flight.result, False
 
-    async def _earlier(
+    async def _find_response(
         self, who: Principal, user: User, claim: IdempotencyKey, flight: Flight[StoredResponse]
     ) -> StoredResponse | None:
         """The response of an earlier equal call, possibly still in progress in another process. ``None``: this call is
@@ -58,7 +60,7 @@ class Idempotency:
         deadline = loop.time() + TIMEOUT_S
         while loop.time() < deadline:
             flight.woken.clear()
-            result = await self._claims.begin(who, user, claim, self._ttl, self._worker())
+            result = await self._repository.begin(who, user, claim, self._ttl, self._worker())
             if result is not False:
                 return result if isinstance(result, StoredResponse) else None
             with suppress(TimeoutError):
@@ -66,15 +68,15 @@ class Idempotency:
                     await flight.woken.wait()
         raise Busy(reason="waiting", retry_after=1)
 
-    async def _work(
+    async def _execute(
         self, who: Principal, user: User, claim: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
     ) -> StoredResponse:
         settled = False
         try:
             response = await work()
-            await self._claims.settle(who, user, claim, response)
+            await self._repository.complete(who, user, claim, response)
             settled = True
             return response
         finally:
             if not settled:
-                await self._claims.abandon(who, user, claim)
+                await self._repository.release(who, user, claim)

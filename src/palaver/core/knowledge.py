@@ -27,5 +27,5 @@ class KnowledgeBases:
         return passages, round((time.perf_counter() - started) * 1000)
 
     async def _permitted(self, who: Principal) -> set[str]:
-        agents = await self._agents.for_application(who.app)
+        agents = await self._agents.list_for_application(who.app)
         return {name for agent in agents if agent.spec.enabled and who.may_use(agent) for name in agent.spec.knowledge}

@@ -25,10 +25,10 @@ def redact_url(address: str) -> str:
     that is not a plain word."""
     scheme, separator, rest = address.partition("://")
     if not separator:
-        return _path(address)
+        return _redact_path(address)
     authority, slash, path = rest.partition("/")
     host = re.split(r"[?#]", authority.rpartition("@")[2], maxsplit=1)[0]
-    return f"{scheme}://{host}{_path(slash + path) if host == authority.rpartition('@')[2] else ''}"
+    return f"{scheme}://{host}{_redact_path(slash + path) if host == authority.rpartition('@')[2] else ''}"
 
 
 def redact_text(text: str) -> str:
@@ -36,6 +36,6 @@ def redact_text(text: str) -> str:
     return _SECRETS.sub(HIDDEN, _URL.sub(lambda match: redact_url(match[0]), text))
 
 
-def _path(path: str) -> str:
+def _redact_path(path: str) -> str:
     segments = re.split(r"[?#]", path, maxsplit=1)[0].split("/")
     return "/".join(segment if _WORD.fullmatch(segment) else HIDDEN for segment in segments)[:200]

@@ -21,7 +21,7 @@ import structlog
 
 from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.events import Draft, Event, PartAdded
-from palaver.core.fair_queue import set_owner
+from palaver.core.fair_semaphore import set_owner
 from palaver.core.observer import NullObserver, Observer, RunReport
 from palaver.core.ports.store import Store
 from palaver.core.problems import Busy, Internal, Problem, Upstream
@@ -477,7 +477,7 @@ class RunRegistry:
                     reported_at = loop.time()
                     await self._report_reader(message)
                 with suppress(Problem):
-                    version = await self._store.runs.row_version(message.app, message.uid)
+                    version = await self._store.runs.get_row_version(message.app, message.uid)
                     if version is not None and version == last_version:
                         pass
                     elif (saved := await self._store.runs.get(message.app, message.uid)) is not None:

@@ -1,4 +1,4 @@
-"""Single flight: of several equal calls one executes at a time, and the others wait in memory at no other cost."""
+"""Single flight: of concurrent calls with the same key, one executes at a time; the others wait in memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.problems import Busy
 
 MAX_CALLS = 1000
-"""Maximum number of concurrent equal calls; further ones are refused."""
+"""Maximum number of concurrent calls with the same key; further ones are rejected."""
 
 T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """The equal calls of one name. ``result`` is the result of the executed one; ``woken`` is set to request a poll."""
+    """The concurrent calls with one key. ``result`` is that of the executed one; setting ``woken`` requests a poll."""
 
     def __init__(self) -> None:
         self.result: T | None = None
@@ -27,28 +27,28 @@ class Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """The flights of this process."""
+    """The flights of a process, by key."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, Flight[T]] = {}
 
-    def matching(self, name: Hashable) -> Iterator[Flight[T]]:
-        """The flights whose name is a tuple starting with ``name``; an empty ``name`` matches all."""
+    def matching(self, prefix: Hashable) -> Iterator[Flight[T]]:
+        """The flights whose key is a tuple starting with ``prefix``; an empty ``prefix`` matches all."""
         for key, flight in self._flights.items():
-            if not name or (isinstance(key, tuple) and key[0] == name):
+            if not prefix or (isinstance(key, tuple) and key[0] == prefix):
                 yield flight
 
     @asynccontextmanager
-    async def acquire(self, name: Hashable, within: float) -> AsyncGenerator[Flight[T]]:
-        """Execute the block while no other call of that name does. Raises ``Busy`` after waiting ``within`` seconds or
-        if too many calls are waiting, and ``CallerDisconnected`` if the caller disconnects while waiting."""
-        flight = self._flights.setdefault(name, Flight())
+    async def acquire(self, key: Hashable, timeout_s: float) -> AsyncGenerator[Flight[T]]:
+        """Execute the block while no other call with that key does. Raises ``Busy`` after waiting ``timeout_s`` seconds
+        or if too many calls are waiting, and ``CallerDisconnected`` if the caller disconnects while waiting."""
+        flight = self._flights.setdefault(key, Flight())
         if flight.calls >= MAX_CALLS:
             raise Busy(reason="waiting", retry_after=1)
         flight.calls += 1
         try:
             try:
-                async with asyncio.timeout(within), cancel_on_disconnect():
+                async with asyncio.timeout(timeout_s), cancel_on_disconnect():
                     await flight.lock.acquire()
             except TimeoutError as error:
                 raise Busy(reason="waiting", retry_after=1) from error
@@ -59,4 +59,4 @@ class SingleFlight(Generic[T]):
         finally:
             flight.calls -= 1
             if not flight.calls:
-                del self._flights[name]
+                del self._flights[key]

@@ -1,4 +1,4 @@
-"""Limits on the concurrent runs of a process: in total, per application and per credential."""
+"""Slots that limit the concurrent runs of a process: in total, per application and per credential."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ CREDENTIAL_SHARE = 3 / 4
 
 
 class RunSlots:
-    """A run holds a slot from before it is stored until its end is stored, including while it is queued."""
+    """Counts the runs of a process against ``capacity`` slots. A run holds a slot from before it is stored until its
+    end is stored, including while it is queued."""
 
-    def __init__(self, total: int, *, application: int | None = None, credential: int | None = None) -> None:
-        self._total = total
-        self._application = application or ceil(total * APPLICATION_SHARE)
-        self._credential = credential or ceil(total * CREDENTIAL_SHARE)
-        self._taken = Counter[tuple[int, ...]]()
+    def __init__(self, capacity: int, *, per_application: int | None = None, per_credential: int | None = None) -> None:
+        self._capacity = capacity
+        self._per_application = per_application or ceil(capacity * APPLICATION_SHARE)
+        self._per_credential = per_credential or ceil(capacity * CREDENTIAL_SHARE)
+        self._in_use = Counter[tuple[int, ...]]()
 
-    def acquire(self, app: int, credential: int, own: int | None = None) -> bool:
-        """Take a slot. Returns whether one was free; ``own`` overrides the limit per credential."""
+    def acquire(self, app: int, credential: int, credential_limit: int | None = None) -> bool:
+        """Take a slot without waiting. Returns whether one was free. ``credential_limit`` overrides
+        ``per_credential``."""
         limits = {
-            (): self._total,
-            (app,): self._application,
-            (app, credential): self._credential if own is None else own,
+            (): self._capacity,
+            (app,): self._per_application,
+            (app, credential): self._per_credential if credential_limit is None else credential_limit,
         }
-        if any(self._taken[name] >= limit for name, limit in limits.items()):
+        if any(self._in_use[scope] >= limit for scope, limit in limits.items()):
             return False
-        self._taken.update(limits.keys())
+        self._in_use.update(limits.keys())
         return True
 
     def release(self, app: int, credential: int) -> None:
-        for name in ((), (app,), (app, credential)):
-            self._taken[name] -= 1
-            if not self._taken[name]:
-                del self._taken[name]
+        for scope in ((), (app,), (app, credential)):
+            self._in_use[scope] -= 1
+            if not self._in_use[scope]:
+                del self._in_use[scope]

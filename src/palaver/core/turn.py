@@ -149,12 +149,12 @@ async def run_turn(
     event to ``draft`` before it requests the next one: only the draft keeps the model's output."""
     model, name = ports.models.chat_model(context.agent.spec.model, context.agent.spec.fallback_model)
     meter.begin(name or BUILT_IN)
-    stretch = await ports.store.conversations.history(
+    stretch = await ports.store.conversations.get_messages(
         context.agent.app,
         context.conversation,
         before=context.question.id,
         limit=context.agent.spec.history,
-        size=HISTORY_BYTES,
+        max_bytes=HISTORY_BYTES,
     )
     earlier = stretch.messages
     history = (*history_window(earlier), ModelMessage(role="user", parts=context.question.parts))

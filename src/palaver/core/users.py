@@ -41,11 +41,11 @@ class Users:
         )
 
     async def subscribe(self, who: Principal, user: User, agent: Agent, *, on: bool) -> None:
-        await self._store.users.subscribe(who.app, user.id, agent.id, on=on)
+        await self._store.users.set_subscribed(who.app, user.id, agent.id, subscribed=on)
 
     async def subscribed(self, who: Principal, user: User) -> set[int]:
         """The ids of the agents that the user has subscribed to."""
-        return await self._store.users.subscribed(who.app, user.id)
+        return await self._store.users.list_subscriptions(who.app, user.id)
 
     async def issue_token(
         self,
@@ -63,7 +63,7 @@ class Users:
         ``under`` is the parent token and its text; raises ``Unauthenticated`` if that has been revoked."""
         secret = prefix + secrets.token_urlsafe(32)
         token = _token(key, kind, user, scopes, life_s, redirect=redirect, family=under[0].family if under else None)
-        if not await self._store.tokens.issue(token, secret, under=under[1] if under else None):
+        if not await self._store.tokens.issue(token, secret, parent=under[1] if under else None):
             raise Unauthenticated(reason="expired")
         return secret
 
@@ -83,7 +83,7 @@ class Users:
 
     async def key(self, dialect: str, id: str) -> ApiKey | None:
         """A credential by its id, for routes that authenticate callers by the request body."""
-        return await self._keys.by_id(dialect, id)
+        return await self._keys.get_by_id(dialect, id)
 
     async def charge(self, key: ApiKey) -> None:
         """Count the call against the limits of a credential that the route itself has looked up. Raises ``Busy``."""
@@ -91,10 +91,10 @@ class Users:
 
     async def keys_with_setting(self, dialect: str, setting: str) -> list[ApiKey]:
         """The enabled credentials of a dialect for which a setting is true."""
-        return await self._keys.with_setting(dialect, setting)
+        return await self._keys.list_with_setting(dialect, setting)
 
     async def key_of(self, token: Token) -> ApiKey | None:
-        return await self._keys.by_number(token.app, token.credential)
+        return await self._keys.get_by_number(token.app, token.credential)
 
 
 def _token(

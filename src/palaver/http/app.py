@@ -13,7 +13,7 @@ import structlog
 
 from palaver.core.admit import Admission, Admitted
 from palaver.core.disconnect import CallerDisconnected, disconnect_scope
-from palaver.core.fair_queue import set_owner
+from palaver.core.fair_semaphore import set_owner
 from palaver.core.problems import AnyProblem, Internal, Invalid, NotFound, Problem, Unauthenticated
 from palaver.core.redaction import redact_url
 from palaver.core.types import ANONYMOUS, ApiKey, Principal, Token

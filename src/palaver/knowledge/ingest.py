@@ -52,7 +52,7 @@ async def ingest(
     """
     name = _checked(name)
     files, roots = await asyncio.to_thread(_survey, paths)
-    base = await repository.open(app, name)
+    base = await repository.get_or_create(app, name)
     known = await _known(repository, app, base, files)
     names: dict[FileOutcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
     skipped: list[SkippedFile] = []
@@ -74,8 +74,8 @@ async def ingest(
                 reason = result.reason if isinstance(result, SkippedFile) else ""
                 progress(IngestProgress(done=done, total=len(files), name=source, outcome=outcome, reason=reason))
     if passages:
-        await repository.settle()
-    removed = await repository.remove(app, base, _removed(known, files, roots, lost=lost)) if prune else ()
+        await repository.merge_index()
+    removed = await repository.delete_documents(app, base, _removed(known, files, roots, lost=lost)) if prune else ()
     return IngestReport(
         base=base,
         added=tuple(names["added"]),
@@ -158,7 +158,7 @@ async def _prepared(
 
 async def _store(repository: KnowledgeRepository, app: int, base: int, ready: IndexedDocument) -> None:
     source, prepared = ready.source, ready.prepared
-    await repository.put(
+    await repository.put_document(
         app,
         base,
         source=source.name,
@@ -190,11 +190,11 @@ async def _known(
     repository: KnowledgeRepository, app: int, base: int, files: Sequence[DocumentSource | SkippedFile]
 ) -> Known:
     """The documents of the base, after updating the folders of those that were moved."""
-    known = await repository.digests(app, base)
+    known = await repository.get_digests(app, base)
     moves = await asyncio.to_thread(_moves, known, [one for one in files if isinstance(one, DocumentSource)])
     for old, new, sources in moves:
-        await repository.move(app, base, sources, old, new)
-    return await repository.digests(app, base) if moves else known
+        await repository.move_documents(app, base, sources, old, new)
+    return await repository.get_digests(app, base) if moves else known
 
 
 def _moves(known: Known, files: Sequence[DocumentSource]) -> list[tuple[str, str, list[str]]]:

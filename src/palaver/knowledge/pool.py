@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from palaver.core.fair_queue import FairQueue, Owner, QueueTimeout
+from palaver.core.fair_semaphore import FairSemaphore, Owner, QueueTimeout
 from palaver.core.ports.documents import UnreadableDocument
 from palaver.knowledge.protocol import (
     LENGTH,
@@ -54,7 +54,7 @@ class ReaderPool:
 
     def __init__(self, limits: JobLimits = ATTACHED, *, processes: int = MAX_PROCESSES, each: int = 1) -> None:
         self._limits = limits
-        self._turns = FairQueue(processes, each)
+        self._turns = FairSemaphore(processes, each)
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
         self._closed = False

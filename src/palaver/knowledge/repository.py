@@ -19,7 +19,7 @@ class KnowledgeRepository(Protocol):
     """Stores and searches documents. A base is identified by its number; a document by its base, its folder (``root``)
     and its source, the path below that folder."""
 
-    async def open(self, app: int, name: str) -> int:
+    async def get_or_create(self, app: int, name: str) -> int:
         """Return the number of the application's base of that name; create it if there is none."""
         ...
 
@@ -27,11 +27,11 @@ class KnowledgeRepository(Protocol):
         """Return the application's base with that number, uid or name, or ``None``."""
         ...
 
-    async def digests(self, app: int, base: int) -> Mapping[tuple[str, str], bytes]:
+    async def get_digests(self, app: int, base: int) -> Mapping[tuple[str, str], bytes]:
         """Return the digest of every document of the base, by (folder, source)."""
         ...
 
-    async def put(
+    async def put_document(
         self,
         app: int,
         base: int,
@@ -51,15 +51,15 @@ class KnowledgeRepository(Protocol):
         """
         ...
 
-    async def move(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
+    async def move_documents(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
         """Change the folder of the documents with these sources from ``old`` to ``new``."""
         ...
 
-    async def remove(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
+    async def delete_documents(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
         """Remove documents, each a (folder, source); returns the sources of those that existed."""
         ...
 
-    async def settle(self) -> None:
+    async def merge_index(self) -> None:
         """Called after storing many documents, to run maintenance that makes searching fast."""
         ...
 

@@ -1,4 +1,4 @@
-"""Agents. Few and read at every message, so they are cached until somebody changes one."""
+"""The table of agents. There are few and every message reads one, so they are cached until one changes."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from palaver.store.conversations import deletion
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 
-CACHED = 10_000
+MAX_CACHED = 10_000
+"""Maximum entries of the cache, including refs without an agent; a full cache is emptied."""
 
-_CHANGED = "pg_notify('palaver', 'agents')"
-_PUT = """
+_NOTIFY_CHANGED = "pg_notify('palaver', 'agents')"
+_UPSERT = """
 INSERT INTO agent (app, uid, name, spec) VALUES ($1, $2, $3, $4)
 ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = now()"""
-_FORGET_ALIASES = """
+_DELETE_ALIASES = """
 DELETE FROM agent_alias
 WHERE app = $1 AND alias <> ALL ($3) AND agent = (SELECT id FROM agent WHERE app = $1 AND name = $2)"""
-_PUT_ALIASES = """
+_INSERT_ALIASES = """
 INSERT INTO agent_alias (app, alias, agent)
 SELECT $1, unnest($3::text[]), id FROM agent WHERE app = $1 AND name = $2 ON CONFLICT DO NOTHING"""
 
 
 class AgentTable:
+    """Agents and their aliases."""
+
     def __init__(self, db: Database, presence: Presence) -> None:
         self._db = db
         self._presence = presence
         self._cache: dict[tuple[int, Ref], Agent | None] = {}
-        presence.on("agents", lambda _: self._cache.clear())
+        presence.subscribe("agents", lambda _: self._cache.clear())
 
     async def get(self, app: int, ref: Ref) -> Agent | None:
-        """By number, uid, alias or name, in this order."""
+        """The agent with that id, uid, alias or name, tried in this order, or ``None``."""
         if (app, ref) in self._cache and self._presence.listening:
             return self._cache[app, ref]
-        heard = self._presence.heard
+        count = self._presence.notification_count
         agent = await self._read(app, ref)
-        if heard == self._presence.heard:
-            if len(self._cache) >= CACHED:
+        if count == self._presence.notification_count:  # otherwise it may have changed meanwhile
+            if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
             self._cache[app, ref] = agent
         return agent
 
-    async def for_application(self, app: int) -> tuple[Agent, ...]:
-        """Every agent of the application, by name, then id."""
+    async def list_for_application(self, app: int) -> tuple[Agent, ...]:
+        """Every agent of the application, sorted by name, then id."""
         rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 ORDER BY name, id", app)
         return tuple(_agent(row) for row in rows)
 
@@ -68,39 +71,41 @@ class AgentTable:
         return None if row is None else _agent(row)
 
     async def find(self, app: Application, ref: str) -> Agent | None:
-        """As an operator names it: by number, uid, alias or name."""
+        """The agent with that name or else that id, uid or alias, or ``None``; for operators. Not cached."""
         row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND name = $2", app.id, ref)
         if row is not None:
             return _agent(row)
         return await self._read(app.id, as_number(ref) or ref)
 
-    async def apply(self, app: Application, spec: AgentSpec) -> Agent:
-        """Store the agent of that name, new or changed. Raises ``Conflict(reason="name")`` when another agent has
-        one of its aliases."""
-        taken = await self._db.fetchrow(
+    async def upsert(self, app: Application, spec: AgentSpec) -> Agent:
+        """Create the agent with that name, or replace its spec and aliases. Raises ``Conflict(reason="name")`` if
+        another agent has one of the aliases."""
+        conflict = await self._db.fetchrow(
             "SELECT l.alias, g.name FROM agent_alias l JOIN agent g ON g.app = l.app AND g.id = l.agent"
             " WHERE l.app = $1 AND l.alias = ANY($2) AND g.name <> $3 LIMIT 1",
             app.id,
             list(spec.alias),
             spec.name,
         )
-        if taken is not None:
-            raise Conflict(reason="name", detail=f"the alias {taken['alias']!r} belongs to agent {taken['name']!r}")
+        if conflict is not None:
+            raise Conflict(
+                reason="name", detail=f"the alias {conflict['alias']!r} belongs to agent {conflict['name']!r}"
+            )
         aliases = list(spec.alias)
-        await self._db.together(
+        await self._db.transaction(
             [
-                (_PUT, (app.id, new_uid(), spec.name, msgspec.json.encode(spec).decode())),
-                (_FORGET_ALIASES, (app.id, spec.name, aliases)),
-                (_PUT_ALIASES, (app.id, spec.name, aliases)),
-                (f"SELECT {_CHANGED}", ()),
+                (_UPSERT, (app.id, new_uid(), spec.name, msgspec.json.encode(spec).decode())),
+                (_DELETE_ALIASES, (app.id, spec.name, aliases)),
+                (_INSERT_ALIASES, (app.id, spec.name, aliases)),
+                (f"SELECT {_NOTIFY_CHANGED}", ()),
             ]
         )
         row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND name = $2", app.id, spec.name)
         assert row is not None
         return _agent(row)
 
-    async def all(self, app: Application | None = None) -> list[tuple[str, Agent]]:
-        """(application's name, agent) of every agent."""
+    async def list_all(self, app: Application | None = None) -> list[tuple[str, Agent]]:
+        """(application name, agent) for every agent of the application, or of all applications."""
         rows = await self._db.fetch(
             "SELECT g.*, a.name AS app_name FROM agent g JOIN application a ON a.id = g.app"
             " WHERE $1::bigint IS NULL OR g.app = $1 ORDER BY a.name, g.name, g.id",
@@ -109,14 +114,14 @@ class AgentTable:
         return [(row["app_name"], _agent(row)) for row in rows]
 
     async def delete(self, agent: Agent) -> None:
-        """Remove the agent with its conversations."""
-        await self._db.together(
+        """Delete the agent and its conversations, and notify every process to stop their live runs."""
+        await self._db.transaction(
             deletion(
                 "c.app = $1 AND c.agent = $2",
                 " live AS (SELECT m.uid FROM held h JOIN message m ON m.app = h.app AND m.conversation = h.id"
                 " WHERE m.status = 'live'),"
-                " gone AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
-                f" SELECT {_CHANGED} FROM gone"
+                " deleted AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
+                f" SELECT {_NOTIFY_CHANGED} FROM deleted"
                 " UNION ALL SELECT pg_notify('palaver', 'stop ' || replace(uid::text, '-', '')) FROM live",
                 agent.app,
                 agent.id,

@@ -1,4 +1,4 @@
-"""Applications: the owners of everything else."""
+"""The table of applications, the tenants that own everything else."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from palaver.store.database import Database, Row
 
 
 class ApplicationTable:
+    """Applications, identified by name."""
+
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def named(self, name: str) -> Application:
-        """The application of that name, made when there is none."""
+    async def get_or_create(self, name: str) -> Application:
+        """The application with that name, created if missing."""
         row = await self._db.fetchrow("SELECT * FROM application WHERE name = $1", name)
         if row is None:
             row = await self._db.fetchrow(
@@ -26,17 +28,19 @@ class ApplicationTable:
         row = await self._db.fetchrow("SELECT * FROM application WHERE name = $1", name)
         return None if row is None else _application(row)
 
-    async def all(self) -> list[Application]:
+    async def list_all(self) -> list[Application]:
+        """Every application, sorted by name."""
         return [_application(row) for row in await self._db.fetch("SELECT * FROM application ORDER BY name")]
 
     async def delete(self, name: str) -> bool:
-        """Remove the application with everything it owns; every process forgets its credentials and agents."""
-        gone = await self._db.fetch(
-            "WITH gone AS (DELETE FROM application WHERE name = $1 RETURNING 1)"
-            " SELECT pg_notify('palaver', 'keys'), pg_notify('palaver', 'agents') FROM gone",
+        """Delete the application with everything it owns, and its cached credentials and agents in every process.
+        Returns whether it existed."""
+        rows = await self._db.fetch(
+            "WITH deleted AS (DELETE FROM application WHERE name = $1 RETURNING 1)"
+            " SELECT pg_notify('palaver', 'keys'), pg_notify('palaver', 'agents') FROM deleted",
             name,
         )
-        return bool(gone)
+        return bool(rows)
 
 
 def _application(row: Row) -> Application:

@@ -1,4 +1,4 @@
-"""Conversations and their messages."""
+"""The tables of conversations and of their messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from palaver.core.ports.store import ConversationQuery, Stretch
+from palaver.core.ports.store import ConversationQuery, MessageRange
 from palaver.core.problems import Problem
 from palaver.core.types import (
     MAX_ID,
@@ -43,6 +43,8 @@ _usage = msgspec.json.Decoder(Usage).decode
 
 
 class ConversationTable:
+    """Conversations of end users. Live runs keep a conversation's ``queue`` of message ids: see store/runs.py."""
+
     def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
@@ -57,7 +59,7 @@ class ConversationTable:
         title: str | None = None,
         variables: dict[str, Any] | None = None,
     ) -> Conversation:
-        await self._quotas.want_conversation(who.app, user.id)
+        await self._quotas.require_room_for_conversation(who.app, user.id)
         row = await self._db.fetchrow(
             "INSERT INTO conversation (app, uid, end_user, agent, alias, title, variables)"
             f" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}",
@@ -70,15 +72,15 @@ class ConversationTable:
             None if variables is None else json_text(variables),
         )
         assert row is not None
-        self._quotas.note_conversation(who.app, user.id)
+        self._quotas.record_conversation(who.app, user.id)
         return conversation(row)
 
     async def get(self, app: int, user: int, ref: Ref) -> Conversation | None:
         row = await self._db.fetchrow(f"SELECT {_COLUMNS} FROM conversation c WHERE {NAMED}", *named(app, user, ref))
         return None if row is None else conversation(row)
 
-    async def page(self, app: int, user: int, listing: ConversationQuery) -> list[Conversation]:
-        after = listing.after or (None, None)
+    async def list_page(self, app: int, user: int, query: ConversationQuery) -> list[Conversation]:
+        after = query.after or (None, None)
         columns = _COLUMNS.replace("variables", "CASE WHEN with_variables THEN variables END AS variables")
         rows = await self._db.fetch(
             f"SELECT {columns}, with_variables FROM (SELECT *, $11::bigint > 0 AND (row_number() OVER listed = 1"
@@ -88,18 +90,18 @@ class ConversationTable:
             " AND ($8::bigint IS NULL OR id < $8)"
             " ORDER BY modified DESC, id DESC LIMIT $9 OFFSET $10) c"
             " WINDOW listed AS (ORDER BY modified DESC, id DESC)) c ORDER BY modified DESC, id DESC",
-            *_filter_values(app, user, listing),
+            *_filter_values(app, user, query),
             *after,
-            listing.below,
-            listing.limit,
-            listing.offset,
-            listing.variables,
+            query.below,
+            query.limit,
+            query.offset,
+            query.max_variables_bytes,
         )
         return [conversation(row, with_variables=row["with_variables"]) for row in rows]
 
-    async def count(self, app: int, user: int, listing: ConversationQuery) -> int:
+    async def count(self, app: int, user: int, query: ConversationQuery) -> int:
         sql = f"SELECT count(*) FROM conversation WHERE {_FILTER}"
-        return await self._db.fetchval(sql, *_filter_values(app, user, listing))
+        return await self._db.fetchval(sql, *_filter_values(app, user, query))
 
     async def rename(
         self, app: int, user: int, ref: Ref, *, title: str, icon: str | None = None
@@ -116,11 +118,11 @@ class ConversationTable:
     async def delete(self, app: int, user: int, ref: Ref) -> list[UUID] | None:
         return await self._delete(NAMED, *named(app, user, ref))
 
-    async def clear(self, app: int, user: int, agent: int) -> list[UUID]:
+    async def delete_all(self, app: int, user: int, agent: int) -> list[UUID]:
         return await self._delete("c.app = $1 AND c.end_user = $2 AND c.agent = $3", app, user, agent) or []
 
     async def _delete(self, condition: str, *parameters: Any) -> list[UUID] | None:
-        rows = await self._db.together(
+        rows = await self._db.transaction(
             deletion(
                 condition,
                 " deleted AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
@@ -132,7 +134,7 @@ class ConversationTable:
         )
         return [row["uid"] for row in rows if row["uid"] is not None] if rows else None
 
-    async def history(
+    async def get_messages(
         self,
         app: int,
         conversation: int,
@@ -140,14 +142,14 @@ class ConversationTable:
         before: int | None = None,
         after: int | None = None,
         limit: int,
-        size: int,
+        max_bytes: int,
         always_one: bool = True,
-    ) -> Stretch:
+    ) -> MessageRange:
         if limit < 1:
-            return Stretch()
+            return MessageRange()
         sql = _NEWEST_FIRST if after is None else _OLDEST_FIRST
         lower_id, upper_id = after or 0, MAX_ID if before is None else before
-        rows = await self._db.fetch(sql, app, conversation, lower_id, upper_id, limit, size, not always_one)
+        rows = await self._db.fetch(sql, app, conversation, lower_id, upper_id, limit, max_bytes, not always_one)
         messages: list[Message] = []
         size_read, next_message = 0, None
         for row in rows:
@@ -158,9 +160,9 @@ class ConversationTable:
             size_read += row["size"]
             if row["size"] > YIELD_ABOVE_BYTES:
                 await asyncio.sleep(0)  # yield to other tasks between long messages
-        return Stretch(messages=tuple(messages), size=size_read, next=next_message)
+        return MessageRange(messages=tuple(messages), size=size_read, next=next_message)
 
-    async def behind(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
+    async def find_id_before_newest(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
         return await self._db.fetchval(
             "SELECT coalesce(min(id), 1) - 1 FROM (SELECT m.id FROM message m"
             " WHERE m.app = $1 AND m.conversation = $2 AND m.id < $3 ORDER BY m.id DESC LIMIT $4) m",

@@ -1,4 +1,4 @@
-"""Where the embedded PostgreSQL can be. For the settings too: nothing is loaded here that takes time."""
+"""Which data folders the embedded PostgreSQL can use. Imported by the settings, so it imports nothing slow."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import re
 from pathlib import Path
 
-_LONGEST = 900
-"""Bytes of the cluster's path: PostgreSQL has room for 1023, those of its files' names included."""
+_MAX_PATH_BYTES = 900
+"""Maximum length of the cluster's path: PostgreSQL limits paths to 1023 bytes, including file names."""
 
 
-def why_unusable(folder: Path) -> str | None:
-    """Why PostgreSQL cannot have its files in ``folder``."""
+def find_problem(folder: Path) -> str | None:
+    """The reason why PostgreSQL cannot store its files in ``folder``, or ``None``."""
     name = str(folder)
     if re.search(r"[\x00-\x1f\x7f]", name):
         return f"the data folder {name!r} has a control character in its name, which PostgreSQL's files cannot have"
@@ -19,6 +19,6 @@ def why_unusable(folder: Path) -> str | None:
         name.encode()
     except UnicodeEncodeError:
         return f"the data folder {name!r} is not UTF-8"
-    if len(os.fsencode(folder / "postgres")) > _LONGEST:
-        return f"the data folder's path has more than {_LONGEST} bytes, PostgreSQL takes no more: {name[:60]}…"
+    if len(os.fsencode(folder / "postgres")) > _MAX_PATH_BYTES:
+        return f"the data folder's path has more than {_MAX_PATH_BYTES} bytes, PostgreSQL takes no more: {name[:60]}…"
     return None

@@ -1,6 +1,7 @@
-"""The pool and the ways to run a statement.
+"""A connection pool that retries statements and shares its connections fairly among callers.
 
-Whatever goes wrong between here and PostgreSQL becomes ``Internal(reason="database")``, the driver's error chained.
+Every failure of the driver, the network or PostgreSQL is raised as ``Internal(reason="database")`` with the driver's
+error as its cause.
 """
 
 from __future__ import annotations
@@ -14,21 +15,32 @@ from typing import Any, TypeVar
 
 import structlog
 
-from palaver.core.fair_queue import FairQueue, QueueTimeout, current_owner, share
+from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout, current_owner, share
 from palaver.core.problems import Internal
-from palaver.store.driver import FAILURES, GIVEN_WAY, Connection, Pool, Row, failure, lost, pool, undone, usable
+from palaver.store.driver import (
+    DRIVER_ERRORS,
+    RETRYABLE_ERRORS,
+    Connection,
+    Pool,
+    Row,
+    create_pool,
+    is_connection_lost,
+    is_rolled_back,
+    is_usable,
+    to_problem,
+)
 
 __all__ = ["Database", "Row"]
 
-TIMEOUT = 8.0
-"""Seconds for one statement, waiting for a connection included: a caller is answered within ten."""
+STATEMENT_TIMEOUT_S = 8.0
+"""Timeout of a statement, and of waiting for a connection: a caller gets a response within ten seconds."""
 
-OF_APPLICATION = 3 / 4
-OF_USER = 1 / 2
-"""Of the connections, what one application's work and one end user's may hold at a time."""
+APPLICATION_SHARE = 3 / 4
+USER_SHARE = 1 / 2
+"""Maximum shares of the connections that the work of one application and of one end user may use at a time."""
 
-ATTEMPTS = 3
-"""How often a statement is tried that had to give way to another one, or whose connection was lost before it began."""
+MAX_ATTEMPTS = 3
+"""Maximum attempts for a statement after a deadlock, a serialization failure or a lost connection."""
 
 log = structlog.get_logger("palaver.store")
 
@@ -37,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUsage:
-    """Connections that work and that do not, of ``limit``; statements that wait for one."""
+    """The pool's connections in use and idle, out of ``limit``, and the statements waiting for one."""
 
     limit: int
     used: int = 0
@@ -46,29 +58,36 @@ class PoolUsage:
 
 
 class Database:
-    """A PostgreSQL database. ``statements`` counts what was asked of it, ``lost`` the connections that broke.
-    ``shared``: the address is that of a pooler which may lead each transaction to another session.
+    """A PostgreSQL database. ``statement_count`` and ``lost_connections`` are counters since the start.
+    ``transaction_pooler``: ``url`` is that of a pooler which may run each transaction in another session.
 
-    Whoever has slow statements leaves connections to others, who do not wait for him: see ``core.turns``. What is done
-    for nobody in particular takes part in no turns.
+    Connections are assigned fairly to the owners of the current tasks: see ``core.fair_semaphore``. Work without an
+    owner is not limited.
     """
 
-    def __init__(self, url: str, *, connections: int = 10, shared: bool = False) -> None:
+    def __init__(self, url: str, *, connections: int = 10, transaction_pooler: bool = False) -> None:
         self.url = url
-        self.statements = 0
-        self.lost = 0
-        self._running = 0
-        self._shared = shared
+        self.statement_count = 0
+        self.lost_connections = 0
+        self._active = 0
+        self._transaction_pooler = transaction_pooler
         self._connections = connections
-        self._turns = FairQueue(
-            connections, share(connections, OF_USER), of_app=share(connections, OF_APPLICATION), max_waiting=sys.maxsize
+        self._semaphore = FairSemaphore(
+            connections,
+            share(connections, USER_SHARE),
+            per_application=share(connections, APPLICATION_SHARE),
+            max_waiting=sys.maxsize,
         )
         self._pool: Pool | None = None
 
     async def open(self) -> None:
-        """Connect. Raises ``Internal(reason="database")`` with what PostgreSQL or the network said."""
-        self._pool = await pool(
-            self.url, size=self._connections, timeout=TIMEOUT, settings={"jit": "off"}, shared=self._shared
+        """Connect. Raises ``Internal(reason="database")`` with the error of PostgreSQL or of the network."""
+        self._pool = await create_pool(
+            self.url,
+            size=self._connections,
+            timeout=STATEMENT_TIMEOUT_S,
+            settings={"jit": "off"},
+            transaction_pooler=self._transaction_pooler,
         )
 
     async def close(self) -> None:
@@ -77,12 +96,12 @@ class Database:
             return
         try:
             await asyncio.wait_for(open_pool.close(), 5)
-        except FAILURES:
+        except DRIVER_ERRORS:
             open_pool.terminate()
 
     @property
-    def connections(self) -> int:
-        """How many there are at most."""
+    def max_connections(self) -> int:
+        """The size of the pool."""
         return self._connections
 
     @property
@@ -91,85 +110,90 @@ class Database:
             return PoolUsage(limit=self._connections)
         idle = self._pool.get_idle_size()
         used = self._pool.get_size() - idle
-        return PoolUsage(limit=self._connections, used=used, idle=idle, waiting=max(0, self._running - used))
+        return PoolUsage(limit=self._connections, used=used, idle=idle, waiting=max(0, self._active - used))
 
     async def fetch(self, sql: str, *args: Any) -> list[Row]:
-        return await self._run(lambda connection: connection.fetch(sql, *args), reads=_reads(sql))
+        return await self._run(lambda connection: connection.fetch(sql, *args), read_only=_is_select(sql))
 
     async def fetchrow(self, sql: str, *args: Any) -> Row | None:
-        return await self._run(lambda connection: connection.fetchrow(sql, *args), reads=_reads(sql))
+        return await self._run(lambda connection: connection.fetchrow(sql, *args), read_only=_is_select(sql))
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
-        return await self._run(lambda connection: connection.fetchval(sql, *args), reads=_reads(sql))
+        return await self._run(lambda connection: connection.fetchval(sql, *args), read_only=_is_select(sql))
 
     async def execute(self, sql: str, *args: Any) -> str:
-        """The command tag, e.g. ``UPDATE 1``."""
+        """Returns the command tag, e.g. ``UPDATE 1``."""
         return await self._run(lambda connection: connection.execute(sql, *args))
 
-    async def together(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> list[Row]:
-        """All of ``statements`` in one transaction, or none; the rows of the last one. It may be tried again, and goes
-        over them anew then."""
+    async def transaction(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> list[Row]:
+        """Execute the statements, each with its parameters, in one transaction. Returns the rows of the last one. A
+        retry iterates over ``statements`` again."""
 
         async def work(connection: Connection) -> list[Row]:
             rows: list[Row] = []
             async with connection.transaction():
                 for number, (sql, args) in enumerate(statements):
-                    self.statements += number > 0
+                    self.statement_count += number > 0
                     rows = await connection.fetch(sql, *args)
             return rows
 
         return await self._run(work)
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]], *, reads: bool = False) -> T:
-        """``work`` on a connection; again on another one where it was not begun, was undone, or only reads."""
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], *, read_only: bool = False) -> T:
+        """Run ``work`` on a connection once the task's owner may use one. ``read_only``: it may be repeated even if it
+        may have been executed."""
         if self._pool is None:
             raise Internal(reason="database", detail="the database is closed")
         owner = current_owner()
-        self._running += 1
+        self._active += 1
         try:
             if owner is None:
-                return await self._run_on(self._pool, work, reads=reads)
-            async with self._turns.slot(owner, TIMEOUT):
-                return await self._run_on(self._pool, work, reads=reads)
-        except QueueTimeout as none:
-            log.warning("statement not begun", app=owner and owner[0], waiting=self._turns.waiting)
-            raise Internal(reason="database", detail="its caller's other statements took too long") from none
+                return await self._run_on(self._pool, work, read_only=read_only)
+            async with self._semaphore.slot(owner, STATEMENT_TIMEOUT_S):
+                return await self._run_on(self._pool, work, read_only=read_only)
+        except QueueTimeout as error:
+            log.warning("statement not begun", app=owner and owner[0], waiting=self._semaphore.waiting)
+            raise Internal(reason="database", detail="its caller's other statements took too long") from error
         finally:
-            self._running -= 1
+            self._active -= 1
 
-    async def _run_on(self, pool: Pool, work: Callable[[Connection], Awaitable[T]], *, reads: bool) -> T:
+    async def _run_on(self, pool: Pool, work: Callable[[Connection], Awaitable[T]], *, read_only: bool) -> T:
         attempt = 1
         while True:
             acquired = False
-            self.statements += 1
+            self.statement_count += 1
             try:
-                async with pool.acquire(timeout=TIMEOUT) as connection:
+                async with pool.acquire(timeout=STATEMENT_TIMEOUT_S) as connection:
                     acquired = True
-                    if await usable(connection) or attempt > self._connections:
-                        return await self._do(work, connection)
-                    self.lost += 1
-            except FAILURES as error:
-                again = isinstance(error, GIVEN_WAY) or (lost(error) and (reads or not acquired or undone(error)))
-                # All connections of the pool may be lost at once, and new ones while they are set up. To one that
-                # cannot be made it makes no difference.
-                lasting = isinstance(error, OSError) and not acquired
-                most = ATTEMPTS + (self._connections if lost(error) and not lasting else 0)
-                if not again or attempt >= most:
-                    problem = failure(error)
+                    if await is_usable(connection) or attempt > self._connections:
+                        return await self._call(work, connection)
+                    self.lost_connections += 1
+            except DRIVER_ERRORS as error:
+                retryable = isinstance(error, RETRYABLE_ERRORS) or (
+                    is_connection_lost(error) and (read_only or not acquired or is_rolled_back(error))
+                )
+                # All connections of the pool may be lost at once, each costing an attempt; but if no connection can be
+                # made, more attempts do not help.
+                unreachable = isinstance(error, OSError) and not acquired
+                max_attempts = MAX_ATTEMPTS + (
+                    self._connections if is_connection_lost(error) and not unreachable else 0
+                )
+                if not retryable or attempt >= max_attempts:
+                    problem = to_problem(error)
                     log.warning("statement failed", error=problem.detail)
                     raise problem from error
             attempt += 1
 
-    async def _do(self, work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+    async def _call(self, work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
         try:
             return await work(connection)
-        except FAILURES as error:
-            if lost(error):
-                self.lost += 1
-                with suppress(*FAILURES):  # the pool has it back already where it was seen to be closed
+        except DRIVER_ERRORS as error:
+            if is_connection_lost(error):
+                self.lost_connections += 1
+                with suppress(*DRIVER_ERRORS):  # already released to the pool if it was closed
                     connection.terminate()
             raise
 
 
-def _reads(sql: str) -> bool:
+def _is_select(sql: str) -> bool:
     return sql.lstrip().startswith("SELECT")

@@ -1,4 +1,4 @@
-"""The driver, as far as palaver uses it, with types: the only module that imports asyncpg."""
+"""A typed interface to asyncpg, as far as palaver uses it: the only module that imports it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from palaver.core.problems import Internal, Unstorable
 
 _asyncpg = cast("Any", asyncpg)
 
-FAILURES: tuple[type[Exception], ...] = (
+DRIVER_ERRORS: tuple[type[Exception], ...] = (
     _asyncpg.PostgresError,
     _asyncpg.InterfaceError,
     _asyncpg.InternalClientError,
     OSError,
     TimeoutError,
 )
-"""Everything that can go wrong between here and PostgreSQL."""
+"""Every exception that the driver raises, including those of the network."""
 
-
-GIVEN_WAY: tuple[type[Exception], ...] = (
+RETRYABLE_ERRORS: tuple[type[Exception], ...] = (
     _asyncpg.DeadlockDetectedError,
     _asyncpg.SerializationError,
 )
-"""The statement was undone so that somebody else's could go on; it may be tried again."""
+"""The statement was rolled back in favour of a concurrent one and may be retried."""
 
-_ENDED: tuple[type[Exception], ...] = (
+_SHUTDOWN_ERRORS: tuple[type[Exception], ...] = (
     _asyncpg.AdminShutdownError,
     _asyncpg.CrashShutdownError,
     _asyncpg.CannotConnectNowError,
@@ -38,19 +37,26 @@ _ENDED: tuple[type[Exception], ...] = (
     _asyncpg.IdleSessionTimeoutError,
     _asyncpg.IdleInTransactionSessionTimeoutError,
 )
-"""PostgreSQL's last words on a connection that it ends."""
+"""Errors that PostgreSQL sends before it closes a connection."""
 
-_LOST: tuple[type[Exception], ...] = (*_ENDED, _asyncpg.PostgresConnectionError, ConnectionError)
+_CONNECTION_LOST_ERRORS: tuple[type[Exception], ...] = (
+    *_SHUTDOWN_ERRORS,
+    _asyncpg.PostgresConnectionError,
+    ConnectionError,
+)
+_CLIENT_ERRORS = {_asyncpg.InterfaceError, _asyncpg.InternalClientError}
+"""The exact types of the errors that the driver raises for a closed connection; their subclasses mean something
+else."""
 
 
 class Row(Protocol):
-    """A row of a result: by column name or position."""
+    """A row of a result; columns are indexed by name or position."""
 
     def __getitem__(self, key: str | int, /) -> Any: ...
 
 
 class Connection(Protocol):
-    """One connection. ``timeout`` is in seconds."""
+    """An ``asyncpg.Connection``. ``timeout`` is in seconds."""
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Row]: ...
     async def fetchrow(self, query: str, *args: Any, timeout: float | None = None) -> Row | None: ...
@@ -67,6 +73,8 @@ class Connection(Protocol):
 
 
 class Pool(Protocol):
+    """An ``asyncpg.Pool``."""
+
     def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]: ...
     def get_size(self) -> int: ...
     def get_idle_size(self) -> int: ...
@@ -77,38 +85,39 @@ class Pool(Protocol):
 async def connect(
     url: str, *, timeout: float, name: str = "palaver", settings: Mapping[str, str] | None = None
 ) -> Connection:
-    """One connection of its own, on which ``settings`` hold. Nothing is prepared on it by name: a pooler may lead each
-    transaction to another session. Raises ``Internal(reason="database")``."""
+    """Open a connection outside of the pool with these ``settings``. It uses no named prepared statements, because a
+    pooler may run each transaction in another session. Raises ``Internal(reason="database")``."""
     try:
         made = await _asyncpg.connect(
             url, timeout=timeout, statement_cache_size=0, server_settings={"application_name": name}
         )
-    except (*FAILURES, ValueError) as error:
-        raise failure(error) from error
+    except (*DRIVER_ERRORS, ValueError) as error:
+        raise to_problem(error) from error
     connection = cast("Connection", made)
     try:
         await _configure(connection, settings or {})
-    except FAILURES as error:
+    except DRIVER_ERRORS as error:
         connection.terminate()
-        raise failure(error) from error
+        raise to_problem(error) from error
     return connection
 
 
 @asynccontextmanager
-async def connected(url: str, *, timeout: float) -> AsyncGenerator[Connection]:
-    """One connection while the block lasts. Raises ``Internal(reason="database")``, whatever of the driver's failed."""
+async def connection_to(url: str, *, timeout: float) -> AsyncGenerator[Connection]:
+    """A connection that is open during the block. Errors of the driver in it are raised as
+    ``Internal(reason="database")``."""
     connection = await connect(url, timeout=timeout)
     try:
         yield connection
         await connection.close(timeout=5)
-    except FAILURES as error:
-        raise failure(error) from error
+    except DRIVER_ERRORS as error:
+        raise to_problem(error) from error
     finally:
         connection.terminate()
 
 
 async def _configure(connection: Connection, settings: Mapping[str, str]) -> None:
-    """By statement: PgBouncer refuses a connection that brings parameters which it does not know."""
+    """Set them by a statement: PgBouncer rejects connections with startup parameters that it does not know."""
     if settings:
         await connection.fetch(
             "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS s (name, value)",
@@ -117,104 +126,106 @@ async def _configure(connection: Connection, settings: Mapping[str, str]) -> Non
         )
 
 
-async def _nothing_to_reset(_: Connection) -> None:
-    """What a statement leaves behind on its connection: nothing, as none sets, locks or listens for its session. The
-    driver's own reset is a round trip after every statement."""
+async def _skip_reset(_: Connection) -> None:
+    """Replaces the driver's reset, a round trip after every statement: no statement leaves session state behind."""
 
 
-async def pool(url: str, *, size: int, timeout: float, settings: Mapping[str, str], shared: bool) -> Pool:
-    """A pool of up to ``size`` connections, each statement bounded by ``timeout`` seconds. ``shared``: a pooler may
-    lead each transaction to another session, so nothing is set or prepared in one."""
+async def create_pool(
+    url: str, *, size: int, timeout: float, settings: Mapping[str, str], transaction_pooler: bool
+) -> Pool:
+    """Create a pool of up to ``size`` connections; ``timeout`` is that of a statement, in seconds. With a
+    ``transaction_pooler``, which may run each transaction in another session, nothing is set or prepared in a
+    session. Raises ``Internal(reason="database")``."""
 
     async def configure(connection: Connection) -> None:
-        await _configure(connection, {} if shared else settings)
+        await _configure(connection, {} if transaction_pooler else settings)
 
-    more: dict[str, Any] = {"statement_cache_size": 0} if shared else {}
+    options: dict[str, Any] = {"statement_cache_size": 0} if transaction_pooler else {}
     try:
         made = await _asyncpg.create_pool(
             url,
             min_size=1,
             max_size=size,
             init=configure,
-            reset=_nothing_to_reset,
+            reset=_skip_reset,
             command_timeout=timeout,
             timeout=timeout,
             server_settings={"application_name": "palaver", "timezone": "UTC"},
-            **more,
+            **options,
         )
-    except (*FAILURES, ValueError) as error:
-        raise failure(error) from error
+    except (*DRIVER_ERRORS, ValueError) as error:
+        raise to_problem(error) from error
     return cast("Pool", made)
 
 
-def failure(error: BaseException) -> Internal:
-    """The driver's error as core knows it."""
-    kind = Unstorable if _refuses(error) else Internal
+def to_problem(error: BaseException) -> Internal:
+    """The driver's error as a ``Problem``: ``Unstorable`` if the values caused it, else ``Internal``."""
+    kind = Unstorable if _is_value_error(error) else Internal
     return kind(reason="database", detail=f"{type(error).__name__}: {error}".rstrip(": "))
 
 
-_NOT_THE_VALUES = frozenset(("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"))
-"""Classes of errors that say nothing of the values: no connection, no room, no right, no such table, given way."""
+_CLASSES_UNRELATED_TO_VALUES = frozenset(("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"))
+"""SQLSTATE classes that do not concern the values: connection, resources, privileges, syntax, rollback, …"""
 
 
-def _refuses(error: BaseException) -> bool:
-    """Whether PostgreSQL (or the driver on its way there) took offence at the values themselves."""
-    if isinstance(error, FAILURES[0]):
-        return str(getattr(error, "sqlstate", None) or "08")[:2] not in _NOT_THE_VALUES
-    return isinstance(error, FAILURES[1]) and isinstance(error, ValueError)
+def _is_value_error(error: BaseException) -> bool:
+    """Whether PostgreSQL rejected the values of a statement, or the driver could not encode them."""
+    if isinstance(error, DRIVER_ERRORS[0]):
+        return str(getattr(error, "sqlstate", None) or "08")[:2] not in _CLASSES_UNRELATED_TO_VALUES
+    return isinstance(error, DRIVER_ERRORS[1]) and isinstance(error, ValueError)
 
 
 # Lost connections ---------------------------------------------------------------------------------------------------
 
 
-def lost(error: BaseException) -> bool:
-    """Whether ``error`` means that the connection is gone, or that there was none to be had."""
-    return isinstance(error, _LOST) or type(error) in {_asyncpg.InterfaceError, _asyncpg.InternalClientError}
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether ``error`` means that the connection was lost or could not be made."""
+    return isinstance(error, _CONNECTION_LOST_ERRORS) or type(error) in _CLIENT_ERRORS
 
 
-def undone(error: BaseException) -> bool:
-    """Whether PostgreSQL, for certain, has done nothing of what was on its way when the connection was lost.
+def is_rolled_back(error: BaseException) -> bool:
+    """Whether the statement certainly had no effect when the connection was lost.
 
-    The driver refuses, before it sends anything, to use a connection that it knows to be closed. A packet that could
-    not be written whole lacks its end, the Sync, at which PostgreSQL commits. And PostgreSQL says an error only of what
-    it undoes: once it has committed it ends a connection without a word.
+    The driver sends nothing on a connection that it knows to be closed. A message that could not be written completely
+    lacks the final Sync, at which PostgreSQL commits. And PostgreSQL sends an error only for what it rolls back: after
+    a commit it closes the connection without one.
     """
-    if type(error) in {_asyncpg.InterfaceError, _asyncpg.InternalClientError}:
+    if type(error) in _CLIENT_ERRORS:
         return True
-    last_words = (*_ENDED, BrokenPipeError)
-    return isinstance(error, last_words) or isinstance(error.__cause__, last_words)
+    without_commit = (*_SHUTDOWN_ERRORS, BrokenPipeError)
+    return isinstance(error, without_commit) or isinstance(error.__cause__, without_commit)
 
 
-async def usable(connection: Connection) -> bool:
-    """Whether nothing says that ``connection`` is gone: what PostgreSQL sent on it while it was idle is read first."""
+async def is_usable(connection: Connection) -> bool:
+    """Whether ``connection`` is still open, after reading what PostgreSQL has sent on it while it was idle."""
     try:
         if connection.is_closed():
             return False
-        transport = cast("Any", connection)._transport  # noqa: SLF001  the driver does not say what waits to be read
+        transport = cast("Any", connection)._transport  # noqa: SLF001  no public API tells whether data is waiting
         poll = select.poll()
         poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        for _ in range(3):  # the words, then the end
+        for _ in range(3):  # the error message, then the end of the stream
             if not poll.poll(0):
                 break
             await asyncio.sleep(0)
         return not connection.is_closed()
-    except _asyncpg.InterfaceError:  # the pool has it back already
+    except _asyncpg.InterfaceError:  # already released to the pool
         return False
 
 
 # Poolers ------------------------------------------------------------------------------------------------------------
 
 
-async def shares_sessions(url: str, connection: Connection, *, timeout: float) -> bool:
-    """Whether ``connection``, made to ``url``, leads to a pooler that gives a session to whoever has a transaction.
+async def is_transaction_pooler(url: str, connection: Connection, *, timeout: float) -> bool:
+    """Whether ``connection``, opened to ``url``, goes through a pooler that assigns a session per transaction.
 
-    A pooler tells a client a process of its own invention. If there is one, a second client shows whether both come
-    to the same session, or one of them to several.
+    A pooler reports a made-up server process id to its clients. If it does, a second client tests whether both get the
+    same session, or one of them gets several.
     """
     mine: int = await connection.fetchval("SELECT pg_backend_pid()", timeout=timeout)
     if mine == connection.get_server_pid():
         return False
-    async with connected(url, timeout=timeout) as other:
+    async with connection_to(url, timeout=timeout) as other:
         for _ in range(5):
             async with other.transaction():
                 theirs: int = await other.fetchval("SELECT pg_backend_pid()", timeout=timeout)

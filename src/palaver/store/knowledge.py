@@ -1,7 +1,7 @@
-"""Knowledge bases: their documents, and the search. Implements what ``palaver.knowledge`` needs of a store.
+"""The tables of knowledge bases, documents and passages, and the search in them.
 
-The search is BM25 in one statement over the full-text index. What the words of a text are is not decided here: they
-come as ``tsvector`` literals and lexemes.
+The search ranks passages by BM25, in one statement on the full-text index. Tokenizing is up to the caller, which
+passes ``tsvector`` literals and lexemes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from palaver.core.ports.admin import Document, KnowledgeBase
 from palaver.core.types import MAX_ID, Passage, Ref, as_number, as_uid, clean, new_uid
 from palaver.store.database import Database, Row
 
-BATCH = 200
-"""Passages written by one statement, each of which has a few seconds."""
+BATCH_PASSAGES = 200
+"""Maximum number of passages inserted by one statement, which has a timeout of a few seconds."""
 
-_BASES = """
+_SELECT_BASES = """
 SELECT k.*, coalesce(d.documents, 0) AS documents, coalesce(d.passages, 0) AS passages
 FROM knowledge k LEFT JOIN (
     SELECT knowledge, count(*) AS documents, sum(passages)::bigint AS passages
@@ -24,106 +24,114 @@ FROM knowledge k LEFT JOIN (
 ) d ON d.knowledge = k.id
 WHERE k.app = $1"""
 
-_PUT_DOCUMENT = """
+_UPSERT_DOCUMENT = """
 INSERT INTO document AS d (app, uid, knowledge, source, root, title, kind, digest, passages, length)
 VALUES ($1, $5, $2, $3, $4, $6, $7, $8, $9, $10)
 ON CONFLICT (app, knowledge, root, source) DO UPDATE SET title = excluded.title, kind = excluded.kind,
     digest = excluded.digest, passages = excluded.passages, length = excluded.length, modified = now()"""
-_DOCUMENT = "(SELECT id FROM document WHERE app = $1 AND knowledge = $2 AND source = $3 AND root = $4)"
-_FORGET_PASSAGES = f"DELETE FROM passage WHERE app = $1 AND document = {_DOCUMENT}"
-_PUT_PASSAGES = f"""
+_DOCUMENT_ID = "(SELECT id FROM document WHERE app = $1 AND knowledge = $2 AND source = $3 AND root = $4)"
+_DELETE_PASSAGES = f"DELETE FROM passage WHERE app = $1 AND document = {_DOCUMENT_ID}"
+_INSERT_PASSAGES = f"""
 INSERT INTO passage (app, knowledge, document, place, heading, text, length, words)
-SELECT $1, $2::bigint, {_DOCUMENT}, $5 + p.place, p.heading, p.text, p.length,
+SELECT $1, $2::bigint, {_DOCUMENT_ID}, $5 + p.place, p.heading, p.text, p.length,
     p.words::tsvector || ('''@' || $2 || '''')::tsvector
 FROM unnest($6::text[], $7::text[], $8::integer[], $9::text[])
     WITH ORDINALITY AS p (heading, text, length, words, place)"""
 
-K1, B = 1.2, 0.75
-"""BM25: how soon more of the same word stops to matter, and how much a long passage is held back."""
-UNSEEN = 10
-"""Passages imagined beside those there are. With three passages, a word in all of them still says something."""
-CEILING = 5.3
-"""What a word can be worth: as much as one that is in every 200th passage. Above that, rarity is chance."""
-FLOOR = 0.3
-"""The part of a question's worth that a passage has to have; a question of many words counts its best ``COUNTED``."""
-COUNTED = 10
-ROUGH = 2000
-"""Passages of the most worth, which are then put in order roughly, by ``ts_rank`` …"""
-CLOSE = 100
-"""… so that the words of the best few can be counted, which takes thirty times as long."""
+BM25_K1, BM25_B = 1.2, 0.75
+"""BM25's parameters: saturation of the term frequency, and normalization by the passage's length."""
+IDF_EXTRA_PASSAGES = 10
+"""Added to the number of passages for the IDF, so that in tiny bases a word in every passage still counts."""
+MAX_IDF = 5.3
+"""Maximum IDF of a lexeme, that of one in every 200th passage; rarer ones are rare by chance."""
+MIN_MATCH_SHARE = 0.3
+"""Minimum share of the query's weight that a passage must match; of a long query, only the ``MAX_SUMMED_LEXEMES``
+heaviest lexemes are summed for it."""
+MAX_SUMMED_LEXEMES = 10
+APPROXIMATE_CANDIDATES = 2000
+"""Number of passages with the highest matching weight that are ranked approximately, by ``ts_rank``."""
+EXACT_CANDIDATES = 100
+"""Minimum number of the best of those that are ranked by BM25, which takes thirty times as long."""
 
-# ``hit`` asks the index for each lexeme and brings home row numbers only (``OFFSET 0`` keeps the planner from reading
-# the whole table once instead); what a lexeme is worth follows from how many there are. Then the best few are read
-# whole. A place weighs by what it is in: title (A), heading (B), the file's name (C), text (D).
+# ``hit`` queries the index for each lexeme and returns only ids (``OFFSET 0`` keeps the planner from scanning the whole
+# table instead); a lexeme's weight follows from its number of hits. Only the best candidates are read completely.
+# Occurrences are weighted by their tsvector label: title (A), heading (B), file name (C), text (D).
 _SEARCH = f"""
 WITH base AS MATERIALIZED (
     SELECT id FROM knowledge WHERE app = $1 AND name = ANY ($2::text[])
 ), scope AS MATERIALIZED (
     SELECT string_agg('''@' || id || '''', '|')::tsquery AS query, array_agg(id) AS bases FROM base
-), size AS MATERIALIZED (
+), corpus AS MATERIALIZED (
     SELECT coalesce(sum(passages), 0)::float8 AS passages, greatest(sum(length)::float8 / nullif(sum(passages), 0), 1)
         AS length
     FROM document WHERE app = $1 AND knowledge IN (SELECT id FROM base)
-), asked AS MATERIALIZED (
+), term AS MATERIALIZED (
     SELECT place, lexeme, weight, missed, before, after,
         ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS query
     FROM unnest($3::text[], $4::float8[], $5::float8[], $6::bigint[], $7::bigint[])
         WITH ORDINALITY AS a (lexeme, weight, missed, before, after, place)
 ), question AS MATERIALIZED (
-    SELECT string_agg(query::text, '|')::tsquery AS query FROM asked
+    SELECT string_agg(query::text, '|')::tsquery AS query FROM term
 ), hit AS MATERIALIZED (
     SELECT a.place, p.id
-    FROM scope s CROSS JOIN asked a CROSS JOIN LATERAL (
+    FROM scope s CROSS JOIN term a CROSS JOIN LATERAL (
         SELECT id FROM passage
         WHERE app = $1 AND words @@ (a.query && s.query) AND knowledge = ANY (s.bases) OFFSET 0
     ) p
 ), frequency AS MATERIALIZED (
     SELECT place, count(*)::float8 AS passages FROM hit GROUP BY place
-), worth AS MATERIALIZED (
-    SELECT a.place, a.lexeme, CASE WHEN f.place IS NULL THEN a.missed ELSE a.weight END * least({CEILING},
-        ln(1 + greatest(s.passages + {UNSEEN} - n.passages + 0.5, 0.5) / (n.passages + 0.5))) AS worth
-    FROM size s, asked a LEFT JOIN frequency f ON f.place = a.place
+), weighted AS MATERIALIZED (
+    SELECT a.place, a.lexeme, CASE WHEN f.place IS NULL THEN a.missed ELSE a.weight END * least({MAX_IDF},
+        ln(1 + greatest(s.passages + {IDF_EXTRA_PASSAGES} - n.passages + 0.5, 0.5) / (n.passages + 0.5))) AS idf_weight
+    FROM corpus s, term a LEFT JOIN frequency f ON f.place = a.place
     CROSS JOIN LATERAL (SELECT coalesce(f.passages, 1) AS passages) n
     WHERE f.place IS NOT NULL OR a.before IS NULL
         OR NOT (EXISTS (SELECT FROM frequency b WHERE b.place = a.before)
             AND EXISTS (SELECT FROM frequency b WHERE b.place = a.after))
-), needed AS MATERIALIZED (
-    SELECT sum(worth) AS counted FROM (SELECT worth FROM worth ORDER BY worth DESC LIMIT {COUNTED}) w
-), rough AS MATERIALIZED (
-    SELECT h.id, sum(w.worth) AS worth FROM hit h JOIN worth w ON w.place = h.place GROUP BY h.id
-    HAVING sum(w.worth) >= {FLOOR} * (SELECT counted FROM needed)
-    ORDER BY worth DESC, h.id LIMIT {ROUGH}
+), query_weight AS MATERIALIZED (
+    SELECT sum(idf_weight) AS weight FROM (
+        SELECT idf_weight FROM weighted ORDER BY idf_weight DESC LIMIT {MAX_SUMMED_LEXEMES}
+    ) w
+), matching AS MATERIALIZED (
+    SELECT h.id, sum(w.idf_weight) AS idf_weight FROM hit h JOIN weighted w ON w.place = h.place GROUP BY h.id
+    HAVING sum(w.idf_weight) >= {MIN_MATCH_SHARE} * (SELECT weight FROM query_weight)
+    ORDER BY idf_weight DESC, h.id LIMIT {APPROXIMATE_CANDIDATES}
 ), candidate AS MATERIALIZED (
-    SELECT r.id FROM rough r JOIN passage p ON p.app = $1 AND p.id = r.id
-    ORDER BY r.worth * (0.5 + ts_rank('{{0.5, 0.3, 1, 0.8}}', p.words, (SELECT query FROM question), 1)) DESC, r.id
-    LIMIT greatest({CLOSE}, 2 * $8)
-), found AS MATERIALIZED (
-    SELECT c.id, sum(w.worth * t.often / (t.often + {K1} * (1 - {B} + {B} * p.length / s.length))) AS score
-    FROM size s, candidate c
+    SELECT r.id FROM matching r JOIN passage p ON p.app = $1 AND p.id = r.id
+    ORDER BY r.idf_weight * (0.5 + ts_rank('{{0.5, 0.3, 1, 0.8}}', p.words, (SELECT query FROM question), 1)) DESC, r.id
+    LIMIT greatest({EXACT_CANDIDATES}, 2 * $8)
+), ranked AS MATERIALIZED (
+    SELECT c.id, sum(w.idf_weight * t.occurrences
+        / (t.occurrences + {BM25_K1} * (1 - {BM25_B} + {BM25_B} * p.length / s.length))) AS score
+    FROM corpus s, candidate c
     JOIN passage p ON p.app = $1 AND p.id = c.id
     CROSS JOIN LATERAL unnest(p.words) AS u (lexeme, positions, weights)
-    JOIN worth w ON w.lexeme = u.lexeme
+    JOIN weighted w ON w.lexeme = u.lexeme
     CROSS JOIN LATERAL (
-        SELECT coalesce(sum(CASE label WHEN 'A' THEN 1.5 WHEN 'B' THEN 2 WHEN 'C' THEN 0.5 ELSE 1 END), 1) AS often
+        SELECT coalesce(sum(CASE label WHEN 'A' THEN 1.5 WHEN 'B' THEN 2 WHEN 'C' THEN 0.5 ELSE 1 END), 1)
+            AS occurrences
         FROM unnest(u.weights) label
     ) t
     GROUP BY c.id ORDER BY score DESC, c.id LIMIT $8
 )
-SELECT p.id, p.text, p.heading, d.id AS document, d.source, d.title, f.score / (SELECT sum(worth) FROM worth) AS score
-FROM found f
+SELECT p.id, p.text, p.heading, d.id AS document, d.source, d.title,
+    f.score / (SELECT sum(idf_weight) FROM weighted) AS score
+FROM ranked f
 JOIN passage p ON p.app = $1 AND p.id = f.id
 JOIN document d ON d.app = $1 AND d.id = p.document
 ORDER BY f.score DESC, p.id"""
 
 
 class KnowledgeTable:
+    """Knowledge bases by id (``base``), and their documents. Implements ``knowledge.repository``."""
+
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    # The bases ------------------------------------------------------------------------------------------------------
+    # Bases ----------------------------------------------------------------------------------------------------------
 
-    async def open(self, app: int, name: str) -> int:
-        """The id of the base of that name, made when there is none."""
+    async def get_or_create(self, app: int, name: str) -> int:
+        """The id of the base with that name, created if missing."""
         base: int = await self._db.fetchval(
             "INSERT INTO knowledge (app, uid, name) VALUES ($1, $2, $3)"
             " ON CONFLICT (app, name) DO UPDATE SET modified = now() RETURNING id",
@@ -134,11 +142,11 @@ class KnowledgeTable:
         return base
 
     async def get(self, app: int, ref: Ref) -> KnowledgeBase | None:
-        """By number, uid or name. A text is a name first."""
+        """The base with that name, id or uid, or ``None``. A text is tried as a name first."""
         text = clean(ref) if isinstance(ref, str) else None
         number = ref if isinstance(ref, int) else as_number(ref) if isinstance(ref, str) else None
         row = await self._db.fetchrow(
-            f"{_BASES} AND (k.name = $2 OR k.uid = $3 OR k.id = $4) ORDER BY (k.name = $2) IS TRUE DESC LIMIT 1",
+            f"{_SELECT_BASES} AND (k.name = $2 OR k.uid = $3 OR k.id = $4) ORDER BY (k.name = $2) IS TRUE DESC LIMIT 1",
             app,
             text,
             ref if isinstance(ref, UUID) else as_uid(text) if text is not None else None,
@@ -146,31 +154,31 @@ class KnowledgeTable:
         )
         return None if row is None else _base(row)
 
-    async def bases(self, app: int) -> list[KnowledgeBase]:
-        """Every base of the application, by name."""
-        return [_base(row) for row in await self._db.fetch(f"{_BASES} ORDER BY k.name", app)]
+    async def list_bases(self, app: int) -> list[KnowledgeBase]:
+        """Every base of the application, sorted by name."""
+        return [_base(row) for row in await self._db.fetch(f"{_SELECT_BASES} ORDER BY k.name", app)]
 
-    async def drop(self, app: int, base: int) -> bool:
-        """Remove the base with its documents; whether there was one."""
+    async def delete(self, app: int, base: int) -> bool:
+        """Delete the base and its documents. Returns whether it existed."""
         return await self._db.execute("DELETE FROM knowledge WHERE app = $1 AND id = $2", app, base) != "DELETE 0"
 
-    # Their documents ------------------------------------------------------------------------------------------------
+    # Documents ------------------------------------------------------------------------------------------------------
 
-    async def documents(self, app: int, base: int) -> list[Document]:
-        """The base's documents, by source and folder."""
+    async def list_documents(self, app: int, base: int) -> list[Document]:
+        """The base's documents, sorted by source, then folder."""
         rows = await self._db.fetch(
             "SELECT * FROM document WHERE app = $1 AND knowledge = $2 ORDER BY source, root", app, base
         )
         return [_document(row) for row in rows]
 
-    async def digests(self, app: int, base: int) -> dict[tuple[str, str], bytes]:
-        """The digest of every document of the base, by folder and source."""
+    async def get_digests(self, app: int, base: int) -> dict[tuple[str, str], bytes]:
+        """The digest of every document of the base, by (folder, source)."""
         rows = await self._db.fetch(
             "SELECT source, root, digest FROM document WHERE app = $1 AND knowledge = $2", app, base
         )
         return {(row["root"], row["source"]): row["digest"] for row in rows}
 
-    async def put(
+    async def put_document(
         self,
         app: int,
         base: int,
@@ -185,19 +193,19 @@ class KnowledgeTable:
         lengths: Sequence[int],
         words: Sequence[str],
     ) -> None:
-        """Store a document in place of the one of the same ``root`` and ``source``, in one transaction. The sequences
-        have an entry for each passage, ``words`` a ``tsvector`` literal."""
+        """Store a document, replacing the one with the same ``root`` and ``source``, in one transaction. The sequences
+        have an entry per passage: heading, text, length in words and ``tsvector`` literal."""
         key = (app, base, source, root)
         document = (new_uid(), title, kind, digest, len(texts), sum(lengths))
+        columns = (headings, texts, lengths, words)
         inserts = [
-            (_PUT_PASSAGES, (*key, start, *(list(column[start : start + BATCH]) for column in (headings, texts)),
-                list(lengths[start : start + BATCH]), list(words[start : start + BATCH])))
-            for start in range(0, len(texts), BATCH)
-        ]  # fmt: skip
-        await self._db.together([(_PUT_DOCUMENT, (*key, *document)), (_FORGET_PASSAGES, key), *inserts])
+            (_INSERT_PASSAGES, (*key, start, *(list(column[start : start + BATCH_PASSAGES]) for column in columns)))
+            for start in range(0, len(texts), BATCH_PASSAGES)
+        ]
+        await self._db.transaction([(_UPSERT_DOCUMENT, (*key, *document)), (_DELETE_PASSAGES, key), *inserts])
 
-    async def move(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
-        """The documents of these sources from the folder ``old`` are known by the folder ``new`` from now on."""
+    async def move_documents(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
+        """Change the folder of the documents with these sources from ``old`` to ``new``, unless one exists there."""
         await self._db.execute(
             "UPDATE document d SET root = $5 WHERE app = $1 AND knowledge = $2 AND source = ANY ($3) AND root = $4"
             " AND NOT EXISTS (SELECT FROM document o WHERE o.app = $1 AND o.knowledge = $2 AND o.root = $5"
@@ -209,8 +217,8 @@ class KnowledgeTable:
             new,
         )
 
-    async def remove(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
-        """Remove documents, named by folder and source; the sources of those there were."""
+    async def delete_documents(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
+        """Delete the documents with these (folder, source). Returns the sources of those that existed, sorted."""
         rows = await self._db.fetch(
             "DELETE FROM document WHERE app = $1 AND knowledge = $2"
             " AND (root, source) IN (SELECT * FROM unnest($3::text[], $4::text[])) RETURNING source",
@@ -221,11 +229,11 @@ class KnowledgeTable:
         )
         return sorted(row["source"] for row in rows)
 
-    async def settle(self) -> None:
-        """After many documents: merge what is new into the index."""
+    async def merge_index(self) -> None:
+        """Merge the pending entries into the full-text index; call it after storing many documents."""
         await self._db.execute("SELECT gin_clean_pending_list('passage_words')")
 
-    # The search -----------------------------------------------------------------------------------------------------
+    # Search ---------------------------------------------------------------------------------------------------------
 
     async def search(
         self,
@@ -238,10 +246,11 @@ class KnowledgeTable:
         beside: Sequence[tuple[int, int] | None],
         limit: int,
     ) -> list[Passage]:
-        """The best passages of the bases called ``names``, best first. ``score`` lies between 0 and 1.
+        """The best passages of the bases called ``names``, best first, with scores between 0 and 1.
 
-        A lexeme counts ``weights`` where it is in the bases at all, else ``missed``, and nothing when ``beside`` has
-        places in ``lexemes`` of two that are.
+        The other sequences have an entry per lexeme: its weight if the bases contain it; its weight if they do not
+        (``missed``); and the indices of two lexemes (``beside``), or ``None``: if the bases contain both, a lexeme
+        that they do not contain is ignored.
         """
         rows = await self._db.fetch(
             _SEARCH,

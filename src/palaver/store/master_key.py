@@ -1,8 +1,8 @@
-"""The master key of a database: known again by its fingerprint, and changed while servers run.
+"""The master key of a database: checked at start, and rotated while servers run.
 
-Processes that run get the new key as a notice, sealed with the old one; it is kept where the old one was, nowhere else.
-Secrets and tokens are found by a key that the first master key gave, the fingerprint key. Once the master key is
-another one, that key is stored, sealed, so that every token stays good.
+Running processes receive a new key in a notification, encrypted with the old one, and save it where they had loaded the
+old one. Secrets and tokens are looked up by hashes keyed with the fingerprint key, which is derived from the first
+master key. A rotation stores that key, encrypted, so that every token stays valid.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import structlog
 
 from palaver.core.problems import Conflict, Internal
 from palaver.store.database import Database
-from palaver.store.driver import Row, connected
+from palaver.store.driver import Row, connection_to
 from palaver.store.presence import Presence
-from palaver.store.secrets import CHANGED, SecretBox, bound_to
+from palaver.store.secrets import MASTER_KEY_CHANGED, SecretBox, credential_context
 
-_NOTICE = "master key"
-_FINGERPRINT = "fingerprint key"
+_NOTIFICATION_CONTEXT = "master key"
+_FINGERPRINT_KEY_CONTEXT = "fingerprint key"
 
 log = structlog.get_logger("palaver.store")
 
@@ -31,43 +31,45 @@ WHERE c.app = s.app AND c.number = s.number
 
 
 class MasterKey:
-    """``keep`` puts a new key where this process had the old one from, and tells whether it could."""
+    """``save`` stores a new key where this process had loaded the old one, and returns whether it could."""
 
-    def __init__(self, db: Database, box: SecretBox, presence: Presence, keep: Callable[[bytes], bool]) -> None:
+    def __init__(self, db: Database, box: SecretBox, presence: Presence, save: Callable[[bytes], bool]) -> None:
         self._db = db
         self._box = box
-        self._keep = keep
-        presence.on("master", self._hear)
-        presence.on_return(self._look)
+        self._save = save
+        presence.subscribe("master", self._on_notification)
+        presence.on_reconnect(self._check)
 
     @property
-    def identity(self) -> str:
-        """Of the key that this process has now."""
-        return self._box.identity
+    def key_id(self) -> str:
+        """The id of the key that this process has."""
+        return self._box.key_id
 
-    async def open(self) -> None:
-        """Whoever comes first leaves the key's fingerprint. Raises ``Internal`` where another key left one."""
-        theirs = await self._db.fetchval(
+    async def verify_or_register(self) -> None:
+        """Store the key's id in a new database. Raises ``Internal`` if the database has that of another key."""
+        stored = await self._db.fetchval(
             "INSERT INTO meta (name, value) VALUES ('master_key', $1)"
             " ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value",
-            self._box.identity,
+            self._box.key_id,
         )
-        if theirs != self._box.identity:
+        if stored != self._box.key_id:
             detail = "this database was used with another master key; set PALAVER_MASTER_KEY to that one"
             raise Internal(reason="database", detail=detail)
         sealed: str | None = await self._db.fetchval("SELECT value FROM meta WHERE name = 'fingerprint_key'")
         if sealed is not None:
-            self._box.find_by(bytes.fromhex(self._box.open(base64.b64decode(sealed), bound_to=_FINGERPRINT)))
+            self._box.set_fingerprint_key(
+                bytes.fromhex(self._box.open(base64.b64decode(sealed), context=_FINGERPRINT_KEY_CONTEXT))
+            )
 
     async def rotate(self, url: str, master: bytes) -> int:
-        """Seal every secret with ``master`` from now on, all or none; how many. ``url`` is an address at which a
-        session is one's own. Raises ``Conflict`` when the key is not the database's any more."""
+        """Re-encrypt every secret with ``master``, in one transaction. Returns the number of credentials. ``url`` must
+        not be that of a transaction pooler. Raises ``Conflict`` if the key has been rotated meanwhile."""
         new = SecretBox(master)
-        async with connected(url, timeout=10) as connection, connection.transaction():
+        async with connection_to(url, timeout=10) as connection, connection.transaction():
             await connection.execute("LOCK TABLE credential IN EXCLUSIVE MODE")
-            theirs = await connection.fetchval("SELECT value FROM meta WHERE name = 'master_key' FOR UPDATE")
-            if theirs != self._box.identity:
-                raise Conflict(reason="name", detail=CHANGED)
+            stored = await connection.fetchval("SELECT value FROM meta WHERE name = 'master_key' FOR UPDATE")
+            if stored != self._box.key_id:
+                raise Conflict(reason="name", detail=MASTER_KEY_CHANGED)
             rows = await connection.fetch("SELECT app, number, dialect, id, secret, previous_secret FROM credential")
             await connection.execute(
                 _RESEAL,
@@ -79,31 +81,33 @@ class MasterKey:
             await connection.execute(
                 "INSERT INTO meta (name, value) VALUES ('master_key', $1), ('fingerprint_key', $2)"
                 " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                new.identity,
-                base64.b64encode(new.seal(self._box.fingerprint_key.hex(), bound_to=_FINGERPRINT)).decode(),
+                new.key_id,
+                base64.b64encode(new.seal(self._box.fingerprint_key.hex(), context=_FINGERPRINT_KEY_CONTEXT)).decode(),
             )
-            notice = base64.b64encode(self._box.seal(master.hex(), bound_to=_NOTICE)).decode()
-            await connection.execute("SELECT pg_notify('palaver', $1)", f"master {notice}")
-        self._box.change(master)
+            sealed_key = base64.b64encode(self._box.seal(master.hex(), context=_NOTIFICATION_CONTEXT)).decode()
+            await connection.execute("SELECT pg_notify('palaver', $1)", f"master {sealed_key}")
+        self._box.set_master_key(master)
         return len(rows)
 
     def _resealed(self, new: SecretBox, row: Row, sealed: bytes | None) -> bytes | None:
         if sealed is None:
             return None
-        place = bound_to(row["dialect"], row["id"])
-        return new.seal(self._box.open(sealed, bound_to=place), bound_to=place)
+        context = credential_context(row["dialect"], row["id"])
+        return new.seal(self._box.open(sealed, context=context), context=context)
 
-    def _hear(self, notice: str) -> None:
-        """The new key, if it is new here and comes from somebody who had the old one."""
+    def _on_notification(self, sealed_key: str) -> None:
+        """Switch to the key in a notification, if it is encrypted with this process's key."""
         try:
-            master = bytes.fromhex(self._box.open(base64.b64decode(notice, validate=True), bound_to=_NOTICE))
-        except (Internal, ValueError):  # its own, or nobody's
+            master = bytes.fromhex(
+                self._box.open(base64.b64decode(sealed_key, validate=True), context=_NOTIFICATION_CONTEXT)
+            )
+        except (Internal, ValueError):  # this process sent it, or it is invalid
             return
-        self._box.change(master)
-        kept = self._keep(master)
-        log.warning("the master key was changed", kept=kept)
+        self._box.set_master_key(master)
+        saved = self._save(master)
+        log.warning("the master key was changed", kept=saved)
 
-    async def _look(self) -> None:
-        """After notices may have been missed."""
-        if await self._db.fetchval("SELECT value FROM meta WHERE name = 'master_key'") != self._box.identity:
+    async def _check(self) -> None:
+        """After a reconnection: log an error if a notification has been missed."""
+        if await self._db.fetchval("SELECT value FROM meta WHERE name = 'master_key'") != self._box.key_id:
             log.critical("the master key was changed unheard, restart this process with the new one")

@@ -1,7 +1,7 @@
-"""One connection a process keeps for itself: it hears what other processes say, and shows that this one lives.
+"""The permanent connection of a process: it receives notifications, and shows other processes that this one is alive.
 
-Each process holds an advisory lock with its number. PostgreSQL drops the lock with the connection, however the
-process ends, so a run whose process holds no lock is nobody's; it costs no heartbeat writes.
+Each process holds an advisory lock on its worker number. PostgreSQL releases the lock with the connection, however the
+process ends, so a run whose worker holds no lock is orphaned. No heartbeats are written.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import structlog
 
 from palaver.core.problems import Internal
-from palaver.store.driver import FAILURES, Connection, connect, failure, shares_sessions
+from palaver.store.driver import DRIVER_ERRORS, Connection, connect, is_transaction_pooler, to_problem
 
-LOCK_CLASS = 0x70616C61
-"""First half of the advisory locks of processes; the second half is the process's number."""
+WORKER_LOCK_CLASS = 0x70616C61
+"""First half of the advisory lock ids of processes; the second half is the worker number."""
 CHANNEL = "palaver"
-GRACE = 5.0
-"""Seconds after (re)connecting during which nobody else is declared dead: they may be reconnecting as well."""
-REVIVE_AFTER = 5.0
-"""Seconds the database may be away before ``revive`` is called: whoever restarts it on purpose is quicker."""
+RECONNECT_GRACE_S = 5.0
+"""Seconds after a reconnection during which no worker is declared dead: others may still be reconnecting."""
+RESTART_AFTER_S = 5.0
+"""Seconds without a connection before ``restart`` is called; an intentional restart takes less."""
 
-SHARED = (
+POOLER_ERROR = (
     "this address is that of a pooler that shares sessions between clients (PgBouncer in transaction mode), and palaver"
     " needs one session of its own: name PostgreSQL itself, or a pool in session mode, with PALAVER_DATABASE_DIRECT_URL"
 )
@@ -38,7 +38,7 @@ _SESSION = {
 
 log = structlog.get_logger("palaver.store")
 
-_LOST = """
+_FIND_LOST_WORKERS = """
 SELECT DISTINCT m.worker FROM message m
 WHERE m.status = 'live' AND NOT EXISTS (
     SELECT FROM pg_locks l
@@ -49,57 +49,60 @@ WHERE m.status = 'live' AND NOT EXISTS (
 
 
 class Presence:
-    """``worker`` is this process's number. ``heard`` counts notices: whoever reads something to keep it looks
-    whether the count is still the same afterwards. While ``listening`` is false, what is kept may be stale."""
+    """Receives notifications (LISTEN) and holds this process's lock on its number, ``worker``.
 
-    def __init__(self, url: str, *, revive: Callable[[], Awaitable[None]] | None = None) -> None:
+    A cache must not store a value if ``notification_count`` changed while it was read, and must not be used while
+    ``listening`` is false. ``restart`` is called repeatedly while the database is away.
+    """
+
+    def __init__(self, url: str, *, restart: Callable[[], Awaitable[None]] | None = None) -> None:
         self._url = url
-        self._revive = revive
-        self._heard_by: dict[str, Callable[[str], None]] = {}
-        self._back: list[Callable[[], Awaitable[None]]] = []
+        self._restart = restart
+        self._callbacks: dict[str, Callable[[str], None]] = {}
+        self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._gone = asyncio.Event()
+        self._disconnected = asyncio.Event()
         self._suspects: set[int] = set()
         self.worker = 0
-        self.heard = 0
+        self.notification_count = 0
         self.listening = False
-        self.since = 0.0
+        self.connected_at = 0.0
 
-    def on(self, topic: str, hear: Callable[[str], None]) -> None:
-        """``hear`` gets what follows the topic in a notice ``topic rest``; with ``""`` also after a reconnection, when
-        notices may have been missed."""
-        self._heard_by[topic] = hear
+    def subscribe(self, topic: str, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with the payload of every notification ``topic payload``, and with ``""`` after a
+        reconnection, because notifications may have been missed."""
+        self._callbacks[topic] = callback
 
-    def on_return(self, act: Callable[[], Awaitable[None]]) -> None:
-        """``act`` is called when the connection was lost and is there again."""
-        self._back.append(act)
+    def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call ``callback`` after each reconnection."""
+        self._reconnect_callbacks.append(callback)
 
     async def open(self) -> None:
         await self._connect()
-        self._task = asyncio.create_task(self._stay())
+        self._task = asyncio.create_task(self._keep_connected())
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._drop()
+        await self._disconnect()
 
-    async def lost(self) -> list[int]:
-        """Numbers of processes that left live runs behind: seen without a sign of life at two looks in a row."""
+    async def find_lost_workers(self) -> list[int]:
+        """The workers that have live runs but held no lock in this call and in the previous one."""
         connection = self._connection
         if connection is None or not self.listening:
             self._suspects = set()
             return []
         try:
-            rows = await connection.fetch(_LOST, LOCK_CLASS, timeout=10)
-        except FAILURES as error:  # nothing may be heard on it either, and nobody would tell
+            rows = await connection.fetch(_FIND_LOST_WORKERS, WORKER_LOCK_CLASS, timeout=10)
+        except DRIVER_ERRORS as error:  # the listener may be broken too, without notice
             log.warning("could not look for lost processes", error=str(error))
-            self._lost_connection(connection)
+            self._on_connection_lost(connection)
             return []
-        seen = {row["worker"] for row in rows}
-        dead, self._suspects = seen & self._suspects, seen
-        if self._reconnected and asyncio.get_running_loop().time() < self.since + GRACE:
+        suspects = {row["worker"] for row in rows}
+        dead, self._suspects = suspects & self._suspects, suspects
+        if self._reconnected and asyncio.get_running_loop().time() < self.connected_at + RECONNECT_GRACE_S:
             return []
         return sorted(dead)
 
@@ -109,72 +112,74 @@ class Presence:
         connection = await connect(self._url, timeout=10, name="palaver presence", settings=_SESSION)
         try:
             if not self.worker:
-                await self._want_own_session(connection)
+                await self._require_own_session(connection)
                 self.worker = await connection.fetchval("SELECT nextval('worker_id')::integer")
-            # A server that has not noticed yet that the old connection is gone still holds the lock: wait for it.
-            await connection.execute("SELECT pg_advisory_lock($1::integer, $2::integer)", LOCK_CLASS, self.worker)
-            await connection.add_listener(CHANNEL, self._hear)
-        except FAILURES as error:
+            # PostgreSQL may not have noticed yet that the old connection is lost, and holds its lock until then.
+            await connection.execute(
+                "SELECT pg_advisory_lock($1::integer, $2::integer)", WORKER_LOCK_CLASS, self.worker
+            )
+            await connection.add_listener(CHANNEL, self._on_notification)
+        except DRIVER_ERRORS as error:
             connection.terminate()
-            raise failure(error) from error
+            raise to_problem(error) from error
         except Internal:
             connection.terminate()
             raise
-        self._gone.clear()
-        connection.add_termination_listener(self._lost_connection)
+        self._disconnected.clear()
+        connection.add_termination_listener(self._on_connection_lost)
         self._connection = connection
-        self.since = asyncio.get_running_loop().time()
+        self.connected_at = asyncio.get_running_loop().time()
         self.listening = True
-        self._tell_all()
+        self._invoke_all()
 
-    async def _want_own_session(self, connection: Connection) -> None:
-        """Before anything is left in a session that others will get. Raises ``Internal``."""
-        if await shares_sessions(self._url, connection, timeout=5):
-            raise Internal(reason="database", detail=SHARED)
+    async def _require_own_session(self, connection: Connection) -> None:
+        """Raises ``Internal`` if other clients may get this session: it must not keep a lock then."""
+        if await is_transaction_pooler(self._url, connection, timeout=5):
+            raise Internal(reason="database", detail=POOLER_ERROR)
 
-    def _lost_connection(self, _connection: Any) -> None:
+    def _on_connection_lost(self, _connection: Any) -> None:
         self.listening = False
-        self._gone.set()
+        self._disconnected.set()
 
-    async def _stay(self) -> None:
-        """Connect again whenever the connection is lost."""
+    async def _keep_connected(self) -> None:
+        """Reconnect whenever the connection is lost."""
         while True:
-            await self._gone.wait()
+            await self._disconnected.wait()
             log.warning("the database is away")
-            await self._drop()
+            await self._disconnect()
             loop = asyncio.get_running_loop()
-            away_since = loop.time()
+            lost_at = loop.time()
             while not self.listening:
                 self._reconnected = True
                 try:
-                    if self._revive is not None and loop.time() > away_since + REVIVE_AFTER:
-                        await self._revive()
+                    if self._restart is not None and loop.time() > lost_at + RESTART_AFTER_S:
+                        await self._restart()
                     await self._connect()
                 except Internal:
                     await asyncio.sleep(0.3)
             log.info("the database is back")
-            for act in self._back:
+            for callback in self._reconnect_callbacks:
                 with suppress(Internal):
-                    await act()
+                    await callback()
 
-    async def _drop(self) -> None:
+    async def _disconnect(self) -> None:
         self.listening = False
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        connection.remove_termination_listener(self._lost_connection)
+        connection.remove_termination_listener(self._on_connection_lost)
         try:
             await connection.close(timeout=2)
-        except FAILURES:
+        except DRIVER_ERRORS:
             connection.terminate()
 
-    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        self.heard += 1
+    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        self.notification_count += 1
         topic, _, rest = str(payload).partition(" ")
-        if topic in self._heard_by:
-            self._heard_by[topic](rest)
+        if topic in self._callbacks:
+            self._callbacks[topic](rest)
 
-    def _tell_all(self) -> None:
-        self.heard += 1
-        for hear in self._heard_by.values():
-            hear("")
+    def _invoke_all(self) -> None:
+        self.notification_count += 1
+        for callback in self._callbacks.values():
+            callback("")

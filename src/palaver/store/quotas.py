@@ -1,8 +1,8 @@
-"""How many rows callers may have stored, of every kind that grows with their calls.
+"""Quotas: limits on the number of rows that callers may have stored, for every kind of row that calls create.
 
-Nobody waits for a count on the way: a process knows what it found when it counted last, and what it has added since.
-It counts again, beside the call, after each 64th of the quota. So several processes together may go beyond by a 64th
-each; one that has counted just now says no.
+Calls do not wait for a count: each process knows its last count and the rows that it has added since, and counts again
+in the background after each 64th of the quota. So each process may exceed a quota by up to a 64th. Before a call is
+rejected, the rows are counted again, unless that has just been done.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from palaver.core.problems import Busy, Problem
 from palaver.store.database import Database
 
-Kind = Literal[
+QuotaKind = Literal[
     "users",
     "conversations",
     "user_conversations",
@@ -29,17 +29,18 @@ Kind = Literal[
     "request_ids",
 ]
 
-FIRST = 8
-"""Rows that a process adds before it counts what was there when it began."""
-STEPS = 64
-"""How often it counts until a quota is used up."""
-PAUSE_S = 1.0
-COST = 100
-"""A count is believed for so long before somebody is refused by a new one: a second, and 100 times what it took."""
-REMEMBERED = 100_000
-"""Tallies of a process; past that it begins anew."""
+FIRST_RECOUNT_ROWS = 8
+"""Rows that a process adds before its first count."""
+RECOUNTS_PER_QUOTA = 64
+"""Number of counts until a quota is used up."""
+MIN_COUNT_TTL_S = 1.0
+COUNT_TTL_FACTOR = 100
+"""Calls are rejected without a new count for at least ``MIN_COUNT_TTL_S`` and for this many times the duration of a
+count."""
+MAX_COUNTERS = 100_000
+"""Maximum number of counters of a process; when it is reached, all are dropped."""
 
-_ROWS: Mapping[Kind, str] = {
+_FROM_WHERE: Mapping[QuotaKind, str] = {
     "users": "end_user WHERE app = $1",
     "conversations": "conversation WHERE app = $1",
     "user_conversations": "conversation WHERE app = $1 AND end_user = $2",
@@ -50,22 +51,23 @@ _ROWS: Mapping[Kind, str] = {
     "tokens": "token WHERE app = $1 AND credential = $2 AND (kind <> 'code' OR used)",
     "request_ids": "seen_request WHERE app = $1 AND credential = $2",
 }
-"""What a kind's rows are; the parameters say whose."""
+"""FROM and WHERE clause for the rows of each kind; the parameters are those of a ``QuotaScope``."""
 
 log = structlog.get_logger("palaver.store")
 
-Whose = tuple[Any, ...]
+QuotaScope = tuple[Any, ...]
+"""The owner of the rows: the parameters of the kind's query, starting with the application's id."""
 
 
 @dataclass(slots=True)
-class _Tally:
-    """``counted`` rows were there, ``added`` came since, as far as this process knows."""
+class _Counter:
+    """Rows at the last count, and rows that this process has added since."""
 
     counted: int = 0
     added: int = 0
-    due: int = FIRST
-    """How many it may add before it counts again."""
-    believed_until: float = 0.0
+    recount_at: int = FIRST_RECOUNT_ROWS
+    """The number of added rows that starts the next count."""
+    valid_until: float = 0.0
     task: asyncio.Task[None] | None = None
 
     @property
@@ -74,80 +76,81 @@ class _Tally:
 
 
 class Quotas:
-    """``limits`` has the most rows of each kind; a kind that is not there has no limit."""
+    """Checks and counts rows. ``limits`` has the maximum rows per kind and scope; other kinds are unlimited."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self.limits: Mapping[Kind, int] = {}
-        self._tallies: dict[tuple[Kind, Whose], _Tally] = {}
-        self._turn = asyncio.Lock()
-        """One count at a time: it may read millions of rows."""
+        self.limits: Mapping[QuotaKind, int] = {}
+        self._counters: dict[tuple[QuotaKind, QuotaScope], _Counter] = {}
+        self._count_lock = asyncio.Lock()
+        """Only one count runs at a time, because it may read millions of rows."""
 
-    async def want_room(self, kind: Kind, *whose: Any, rows: int = 1) -> None:
-        """Raises ``Busy(reason="full")`` where so many more are too many."""
-        limit, tally = self.limits.get(kind), self._tallies.get((kind, whose))
-        if limit is None or (tally is None and rows <= limit):
+    async def require_room(self, kind: QuotaKind, *scope: Any, rows: int = 1) -> None:
+        """Raises ``Busy(reason="full")`` if ``rows`` more rows exceed the limit."""
+        limit, counter = self.limits.get(kind), self._counters.get((kind, scope))
+        if limit is None or (counter is None and rows <= limit):
             return
-        tally = tally or _Tally()
-        if tally.rows + rows <= limit:
+        counter = counter or _Counter()
+        if counter.rows + rows <= limit:
             return
-        if asyncio.get_running_loop().time() >= tally.believed_until:
-            await asyncio.shield(self._counting(kind, whose, tally))
-            if tally.rows + rows <= limit:
+        if asyncio.get_running_loop().time() >= counter.valid_until:
+            await asyncio.shield(self._start_count(kind, scope, counter))
+            if counter.rows + rows <= limit:
                 return
-            log.warning("quota used up", quota=kind, app=whose[0], of=whose[1:2], limit=limit)
+            log.warning("quota used up", quota=kind, app=scope[0], of=scope[1:2], limit=limit)
         raise Busy(reason="full")
 
-    def note(self, kind: Kind, *whose: Any, rows: int = 1) -> None:
-        """Rows that were added."""
+    def record_rows(self, kind: QuotaKind, *scope: Any, rows: int = 1) -> None:
+        """Record that rows have been added."""
         if kind not in self.limits:
             return
-        tally = self._tallies.get((kind, whose))
-        if tally is None:
-            if len(self._tallies) >= REMEMBERED:
-                self._forget()
-            tally = self._tallies[kind, whose] = _Tally()
-        tally.added += rows
-        if tally.added >= tally.due:
-            self._counting(kind, whose, tally)
+        counter = self._counters.get((kind, scope))
+        if counter is None:
+            if len(self._counters) >= MAX_COUNTERS:
+                self._clear()
+            counter = self._counters[kind, scope] = _Counter()
+        counter.added += rows
+        if counter.added >= counter.recount_at:
+            self._start_count(kind, scope, counter)
 
-    async def want_conversation(self, app: int, user: int) -> None:
-        """The same for a conversation of an end user."""
-        await self.want_room("conversations", app)
-        await self.want_room("user_conversations", app, user)
+    async def require_room_for_conversation(self, app: int, user: int) -> None:
+        """Raises ``Busy(reason="full")`` if the end user, or all of the application together, may not create another
+        one."""
+        await self.require_room("conversations", app)
+        await self.require_room("user_conversations", app, user)
 
-    def note_conversation(self, app: int, user: int) -> None:
-        self.note("conversations", app)
-        self.note("user_conversations", app, user)
+    def record_conversation(self, app: int, user: int) -> None:
+        self.record_rows("conversations", app)
+        self.record_rows("user_conversations", app, user)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._forget(), return_exceptions=True)
+        await asyncio.gather(*self._clear(), return_exceptions=True)
 
-    def _forget(self) -> list[asyncio.Task[None]]:
-        """Begin anew; the counts that are given up."""
-        tasks = [tally.task for tally in self._tallies.values() if tally.task is not None]
+    def _clear(self) -> list[asyncio.Task[None]]:
+        """Drop all counters. Returns the running counts, which are cancelled."""
+        tasks = [counter.task for counter in self._counters.values() if counter.task is not None]
         for task in tasks:
             task.cancel()
-        self._tallies.clear()
+        self._counters.clear()
         return tasks
 
-    def _counting(self, kind: Kind, whose: Whose, tally: _Tally) -> asyncio.Task[None]:
-        if tally.task is None:
-            tally.task = asyncio.create_task(self._count(kind, whose, tally))
-        return tally.task
+    def _start_count(self, kind: QuotaKind, scope: QuotaScope, counter: _Counter) -> asyncio.Task[None]:
+        if counter.task is None:
+            counter.task = asyncio.create_task(self._count(kind, scope, counter))
+        return counter.task
 
-    async def _count(self, kind: Kind, whose: Whose, tally: _Tally) -> None:
+    async def _count(self, kind: QuotaKind, scope: QuotaScope, counter: _Counter) -> None:
         limit = self.limits[kind]
         try:
-            async with self._turn:
+            async with self._count_lock:
                 loop = asyncio.get_running_loop()
-                began, before = loop.time(), tally.added
-                sql = f"SELECT count(*) FROM (SELECT FROM {_ROWS[kind]} LIMIT {limit}) AS rows"
-                with suppress(Problem):  # the store said so in the log
-                    tally.counted = await self._db.fetchval(sql, *whose)
-                    tally.added -= before
+                started, added = loop.time(), counter.added
+                sql = f"SELECT count(*) FROM (SELECT FROM {_FROM_WHERE[kind]} LIMIT {limit}) AS rows"
+                with suppress(Problem):  # already logged by the database
+                    counter.counted = await self._db.fetchval(sql, *scope)
+                    counter.added -= added
                 now = loop.time()
-                tally.believed_until = now + max(PAUSE_S, COST * (now - began))
-                tally.due = tally.added + max(FIRST, limit // STEPS)
+                counter.valid_until = now + max(MIN_COUNT_TTL_S, COUNT_TTL_FACTOR * (now - started))
+                counter.recount_at = counter.added + max(FIRST_RECOUNT_ROWS, limit // RECOUNTS_PER_QUOTA)
         finally:
-            tally.task = None
+            counter.task = None

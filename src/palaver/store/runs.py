@@ -194,21 +194,21 @@ class RunTable:
         app, user = turn.who.app, turn.user.id
         if existing:
             assert turn.conversation is not None
-            await self._quotas.want_room("conversation_messages", *named(app, user, turn.conversation), rows=2)
+            await self._quotas.require_room("conversation_messages", *named(app, user, turn.conversation), rows=2)
         else:
-            await self._quotas.want_conversation(app, user)
+            await self._quotas.require_room_for_conversation(app, user)
         if turn.idempotency_key is not None:
-            await self._quotas.want_room("idempotency_keys", app, turn.who.key.number)
+            await self._quotas.require_room("idempotency_keys", app, turn.who.key.number)
 
     def _count_rows(self, turn: NewTurn, *, existing: bool) -> None:
         """Count the stored rows against the quotas."""
         app, user = turn.who.app, turn.user.id
         if turn.conversation is not None:
-            self._quotas.note("conversation_messages", *named(app, user, turn.conversation), rows=2)
+            self._quotas.record_rows("conversation_messages", *named(app, user, turn.conversation), rows=2)
         if not existing:
-            self._quotas.note_conversation(app, user)
+            self._quotas.record_conversation(app, user)
         if turn.idempotency_key is not None:
-            self._quotas.note("idempotency_keys", app, turn.who.key.number)
+            self._quotas.record_rows("idempotency_keys", app, turn.who.key.number)
 
     async def _open_once(self, turn: NewTurn) -> StoredTurn | ReplayedRun | None:
         """One attempt; ``None`` if a concurrent change invalidated it."""
@@ -295,7 +295,7 @@ class RunTable:
             return None
         return message(row), conversation(row, prefix="c_")
 
-    async def question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+    async def get_question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
         rows = await self._db.fetch(
             f"{_MESSAGE} JOIN message a ON a.app = m.app AND a.conversation = m.conversation"
             " AND m.id IN (a.id - 1, a.id)"
@@ -305,7 +305,7 @@ class RunTable:
         )
         return (message(rows[0]), message(rows[1])) if len(rows) == 2 else None
 
-    async def live(self, app: int, conversation: int) -> list[UUID]:
+    async def list_live(self, app: int, conversation: int) -> list[UUID]:
         rows = await self._db.fetch(
             "SELECT uid FROM message WHERE app = $1 AND conversation = $2 AND status = 'live' ORDER BY id DESC",
             app,
@@ -322,10 +322,10 @@ class RunTable:
         sql = "SELECT EXISTS (SELECT FROM message WHERE app = $1 AND uid = ANY ($2) AND status = 'live')"
         return await self._db.fetchval(sql, app, list(runs))
 
-    async def row_version(self, app: int, run: UUID) -> str | None:
+    async def get_row_version(self, app: int, run: UUID) -> str | None:
         return await self._db.fetchval("SELECT xmin::text FROM message WHERE app = $1 AND uid = $2", app, run)
 
-    async def queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
+    async def get_queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
         sql = f"SELECT c.queue FROM conversation c WHERE {NAMED}"
         queue: list[int] | None = await self._db.fetchval(sql, *named(app, user, conversation))
         return tuple(queue or ())
@@ -372,22 +372,22 @@ class RunTable:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Unstorable(reason="database", detail=f"{type(error).__name__}: {error}") from error
 
-    async def interrupt(self, dead: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
+    async def interrupt(self, workers: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
         runs = None if only is None else list(only)
         sql = (
             "SELECT count(*) FROM message WHERE status = 'live' AND worker = ANY ($1::integer[])"
             " AND ($2::bigint[] IS NULL OR id = ANY ($2))"
         )
-        count: int = await self._db.fetchval(sql, list(dead), runs)
-        await self._db.execute(_INTERRUPT, list(dead), json_text(problem.to_dict()), runs)
+        count: int = await self._db.fetchval(sql, list(workers), runs)
+        await self._db.execute(_INTERRUPT, list(workers), json_text(problem.to_dict()), runs)
         return count
 
-    async def held(self, worker: int) -> set[int]:
+    async def list_live_ids(self, worker: int) -> set[int]:
         """Ids of the live runs that the database assigns to ``worker``."""
         rows = await self._db.fetch("SELECT id FROM message WHERE status = 'live' AND worker = $1", worker)
         return {row["id"] for row in rows}
 
-    async def heads(self, worker: int) -> set[int]:
+    async def list_head_ids(self, worker: int) -> set[int]:
         """Ids of the worker's live runs that are first in their conversation's queue: those that should be running."""
         rows = await self._db.fetch(
             "SELECT m.id FROM message m JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
@@ -396,7 +396,7 @@ class RunTable:
         )
         return {row["id"] for row in rows}
 
-    async def forget_claims(self) -> None:
+    async def delete_expired_keys(self) -> None:
         """Delete expired claims."""
         await self._db.execute("DELETE FROM claim WHERE expires <= now()")
 

@@ -1,4 +1,4 @@
-"""Secrets at rest: AES-256-GCM under a master key that the database never sees.
+"""Encryption of secrets at rest, with AES-256-GCM and a master key that is not stored in the database.
 
 The master key comes from ``PALAVER_MASTER_KEY`` or from a file in the data folder that only its owner may read.
 """
@@ -18,63 +18,64 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from palaver.core.problems import Internal
 
 KEY_BYTES = 32
-CHANGED = "the master key was changed meanwhile: try again"
+MASTER_KEY_CHANGED = "the master key was changed meanwhile: try again"
 _NONCE_BYTES = 12
 
 
 class SecretBox:
-    """Seals and opens texts. ``bound_to`` is authenticated with the text: a sealed secret moved to another row does
-    not open."""
+    """Authenticated encryption of texts, and keyed hashes of them. ``context`` is the associated data: a text sealed
+    for one row does not open in another."""
 
     def __init__(self, master: bytes) -> None:
-        self.change(master)
-        self.find_by(self._of_master)
+        self.set_master_key(master)
+        self.set_fingerprint_key(self._key_id_key)
 
-    def change(self, master: bytes) -> None:
-        """Seal and open with another master key from now on; what finds texts stays as it is."""
+    def set_master_key(self, master: bytes) -> None:
+        """Use another master key to seal, open and sign; the fingerprint key stays. Raises ``ValueError``."""
         if len(master) != KEY_BYTES:
             raise ValueError(f"the master key has {len(master)} bytes, it needs {KEY_BYTES}")
         self._cipher = AESGCM(hashlib.sha256(b"palaver seal" + master).digest())
-        self._of_master = hashlib.sha256(b"palaver fingerprint" + master).digest()
-        self._sign = hashlib.sha256(b"palaver sign" + master).digest()
+        self._key_id_key = hashlib.sha256(b"palaver fingerprint" + master).digest()
+        self._signing_key = hashlib.sha256(b"palaver sign" + master).digest()
 
-    def find_by(self, fingerprint_key: bytes) -> None:
-        """Make fingerprints with this key: that of the first master key, where the present one is another."""
+    def set_fingerprint_key(self, fingerprint_key: bytes) -> None:
+        """Use another fingerprint key: after a rotation, that of the first master key."""
         self.fingerprint_key = fingerprint_key
 
     @property
-    def identity(self) -> str:
-        """By which a database knows the master key again."""
-        return hmac.new(self._of_master, b"palaver", hashlib.sha256).hexdigest()
+    def key_id(self) -> str:
+        """Identifies the master key without revealing it."""
+        return hmac.new(self._key_id_key, b"palaver", hashlib.sha256).hexdigest()
 
-    def seal(self, text: str, *, bound_to: str) -> bytes:
+    def seal(self, text: str, *, context: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, text.encode(), bound_to.encode())
+        return nonce + self._cipher.encrypt(nonce, text.encode(), context.encode())
 
-    def open(self, sealed: bytes, *, bound_to: str) -> str:
-        """The text. Raises ``Internal`` when the master key is not the one it was sealed with."""
+    def open(self, sealed: bytes, *, context: str) -> str:
+        """Decrypt a sealed text. Raises ``Internal`` if the master key or ``context`` differs from when it was
+        sealed."""
         try:
-            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to.encode()).decode()
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode()).decode()
         except InvalidTag as error:
             detail = "a stored secret does not open: PALAVER_MASTER_KEY is not the one it was stored with"
             raise Internal(reason="unforeseen", detail=detail) from error
 
     def fingerprint(self, text: str) -> bytes:
-        """A keyed hash, equal for equal texts, by which a secret is found without being stored in the open."""
+        """A keyed hash by which to look up a secret without storing it in plain text."""
         return hmac.new(self.fingerprint_key, text.encode(), hashlib.sha256).digest()
 
-    def signature(self, text: str) -> bytes:
-        """What shows that ``text`` is this installation's."""
-        return hmac.new(self._sign, text.encode(), hashlib.sha256).digest()
+    def sign(self, text: str) -> bytes:
+        """A signature (HMAC) that proves that ``text`` comes from this installation."""
+        return hmac.new(self._signing_key, text.encode(), hashlib.sha256).digest()
 
 
-def bound_to(dialect: str, id: str) -> str:
-    """What a credential's secrets are bound to."""
+def credential_context(dialect: str, id: str) -> str:
+    """The associated data of a credential's secrets."""
     return f"{dialect}/{id}"
 
 
-def read_master_key(text: str) -> bytes:
-    """The 32 bytes that ``text`` writes, in hex or base64. Raises ``ValueError``."""
+def parse_master_key(text: str) -> bytes:
+    """Decode a master key of 32 bytes from hex or base64. Raises ``ValueError``."""
     stripped = text.strip()
     try:
         key = bytes.fromhex(stripped) if len(stripped) == 2 * KEY_BYTES else base64.b64decode(stripped, validate=True)
@@ -85,8 +86,8 @@ def read_master_key(text: str) -> bytes:
     return key
 
 
-def master_key_file(path: Path) -> bytes:
-    """The key in ``path``, made on first use with mode 0600. Raises ``ValueError`` for a file others can read."""
+def load_or_create_master_key(path: Path) -> bytes:
+    """The key in the file ``path``, created with mode 0600 if missing. Raises ``ValueError`` if others can read it."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -98,11 +99,11 @@ def master_key_file(path: Path) -> bytes:
             os.fsync(file.fileno())
     if path.stat().st_mode & 0o077:
         raise ValueError(f"{path} can be read by others; do: chmod 600 {path}")
-    return read_master_key(path.read_text())
+    return parse_master_key(path.read_text())
 
 
 def replace_master_key_file(path: Path, master: bytes) -> None:
-    """Let the key file at ``path`` have ``master`` from now on, as a whole."""
+    """Atomically replace the key in the file ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,6 +1,6 @@
-"""Tokens and codes, found by a keyed hash of their text: who reads the database cannot use them.
+"""The table of tokens and codes, stored as keyed hashes, so that reading the database does not allow to use them.
 
-A token is worth something while its credential is enabled and has the generation in which the token was issued.
+A token is valid only while its credential is enabled and has the generation in which the token was issued.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from palaver.store.database import Database, Row
 from palaver.store.quotas import Quotas
 from palaver.store.secrets import SecretBox
 
-LONGEST = 4096
-"""Characters of a signed token."""
+MAX_SIGNED_CHARACTERS = 4096
+"""Maximum length of a signed token."""
 
-_STANDS = """
+_GENERATION_IS_VALID = """
 c.enabled AND (t.generation = c.generation OR (t.generation = c.previous_generation AND c.previous_until > now()))"""
-_GOOD = f"""
+_TOKEN_IS_VALID = f"""
 t.hash = $1 AND t.kind = $2 AND NOT t.used AND t.expires > now()
-    AND c.app = t.app AND c.number = t.credential AND {_STANDS}"""
+    AND c.app = t.app AND c.number = t.credential AND {_GENERATION_IS_VALID}"""
 
 _ISSUE = """
 INSERT INTO token (app, credential, generation, family, hash, kind, end_user, scopes, redirect, expires)
 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
 WHERE $11::bytea IS NULL OR EXISTS (SELECT FROM token WHERE app = $1 AND hash = $11 FOR KEY SHARE)
 RETURNING 1"""
-_FIND = f"SELECT t.* FROM token t, credential c WHERE {_GOOD}"
+_FIND = f"SELECT t.* FROM token t, credential c WHERE {_TOKEN_IS_VALID}"
 _USE = f"""
 UPDATE token t SET used = true, expires = greatest(t.expires, now() + make_interval(secs => $3))
-FROM credential c WHERE {_GOOD} RETURNING t.*"""
-_SIGNED = f"""
-SELECT 1 FROM (VALUES ($3::integer)) AS t (generation), credential c WHERE c.app = $1 AND c.number = $2 AND {_STANDS}"""
+FROM credential c WHERE {_TOKEN_IS_VALID} RETURNING t.*"""
+_FIND_GENERATION = f"""
+SELECT 1 FROM (VALUES ($3::integer)) AS t (generation), credential c
+WHERE c.app = $1 AND c.number = $2 AND {_GENERATION_IS_VALID}"""
 
 
 class TokenTable:
+    """Access tokens, refresh tokens and authorization codes."""
+
     def __init__(self, db: Database, box: SecretBox, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
         self._box = box
 
-    async def issue(self, token: Token, secret: str, *, under: str | None = None) -> bool:
+    async def issue(self, token: Token, secret: str, *, parent: str | None = None) -> bool:
         kind = "codes" if token.kind == "code" else "tokens"
-        await self._quotas.want_room(kind, token.app, token.credential)
+        await self._quotas.require_room(kind, token.app, token.credential)
         row = await self._db.fetchrow(
             _ISSUE,
             token.app,
@@ -59,10 +62,10 @@ class TokenTable:
             list(token.scopes),
             token.redirect,
             token.expires,
-            None if under is None else self._box.fingerprint(under),
+            None if parent is None else self._box.fingerprint(parent),
         )
         if row is not None:
-            self._quotas.note(kind, token.app, token.credential)
+            self._quotas.record_rows(kind, token.app, token.credential)
         return row is not None
 
     async def find(self, secret: str, kind: str) -> Token | None:
@@ -70,45 +73,46 @@ class TokenTable:
         return None if row is None else _token(row)
 
     async def redeem(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
-        mark = self._box.fingerprint(secret)
-        row = await self._db.fetchrow(_USE, mark, kind, remember_s)
+        fingerprint = self._box.fingerprint(secret)
+        row = await self._db.fetchrow(_USE, fingerprint, kind, remember_s)
         if row is None:
-            await self._revoke(mark)
+            await self._revoke(fingerprint)
         return None if row is None else _token(row)
 
-    async def _revoke(self, mark: bytes) -> None:
-        """Remove all that came from a token that was used before. What is being issued holds the one it comes from:
-        the first statement waits for it, the second one may be too early to see it, the third one does."""
-        used = await self._db.fetchrow("SELECT app, family FROM token WHERE hash = $1 AND used", mark)
-        if used is None:
+    async def _revoke(self, fingerprint: bytes) -> None:
+        """If the single-use token was used before, delete its family: every token issued from it. Issuing a token locks
+        its parent: the first statement waits for that lock, the second one may not see the new token yet, but the third
+        one does."""
+        row = await self._db.fetchrow("SELECT app, family FROM token WHERE hash = $1 AND used", fingerprint)
+        if row is None:
             return
-        family = ("DELETE FROM token WHERE app = $1 AND family = $2", (used["app"], used["family"]))
-        await self._db.together([("DELETE FROM token WHERE hash = $1", (mark,)), family, family])
+        family = ("DELETE FROM token WHERE app = $1 AND family = $2", (row["app"], row["family"]))
+        await self._db.transaction([("DELETE FROM token WHERE hash = $1", (fingerprint,)), family, family])
 
-    async def forget(self) -> None:
-        """Remove what has run out."""
+    async def delete_expired(self) -> None:
+        """Delete expired tokens."""
         await self._db.execute("DELETE FROM token WHERE expires <= now()")
 
-    # Signed tokens: nothing of them is stored, so that a page may have one for each of its pictures -------------------
+    # Signed tokens, which are not stored: a page may need one for each of its pictures --------------------------------
 
     def sign(self, token: Token) -> str:
-        body = _text(msgspec.json.encode(token))
-        return f"{body}.{_text(self._box.signature(body))}"
+        body = _base64url(msgspec.json.encode(token))
+        return f"{body}.{_base64url(self._box.sign(body))}"
 
-    async def signed(self, text: str) -> Token | None:
+    async def verify(self, text: str) -> Token | None:
         body, _, signature = text.partition(".")
-        if len(text) > LONGEST or not hmac.compare_digest(
-            _text(self._box.signature(body)).encode(), signature.encode()
+        if len(text) > MAX_SIGNED_CHARACTERS or not hmac.compare_digest(
+            _base64url(self._box.sign(body)).encode(), signature.encode()
         ):
             return None
         token = msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=Token)
         if token.expires <= datetime.now(UTC):
             return None
-        row = await self._db.fetchrow(_SIGNED, token.app, token.credential, token.generation)
+        row = await self._db.fetchrow(_FIND_GENERATION, token.app, token.credential, token.generation)
         return None if row is None else token
 
 
-def _text(data: bytes) -> str:
+def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 

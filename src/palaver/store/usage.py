@@ -1,4 +1,4 @@
-"""What credentials with limits have used, counted in one place for all processes."""
+"""Rate limits and quotas of credentials, counted in the database for all processes; and request ids used once."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from palaver.core.types import ApiKey, clean
 from palaver.store.database import Database
 from palaver.store.quotas import Quotas
 
-# One row, locked while it is counted. A refused call counts for neither limit.
-_COUNT = """
-WITH now_ AS (SELECT clock_timestamp() AS t),
-made AS (
+# Locks the credential's row. A call that one limit rejects is not counted against any.
+_COUNT_CALLS = """
+WITH clock AS (SELECT clock_timestamp() AS t),
+inserted AS (
     INSERT INTO usage (app, credential) VALUES ($1, $2) ON CONFLICT DO NOTHING
 ),
-held AS (
+current AS (
     SELECT u.app, u.credential, u.total, t,
-        CASE WHEN u.minute_start + interval '60 seconds' <= t THEN t ELSE u.minute_start END AS start,
-        CASE WHEN u.minute_start + interval '60 seconds' <= t THEN 0 ELSE u.minute_count END AS used,
-        CASE WHEN u.day_start + interval '24 hours' <= t THEN t ELSE u.day_start END AS day,
-        CASE WHEN u.day_start + interval '24 hours' <= t THEN 0 ELSE u.day_count END AS used_today
-    FROM usage u, now_ WHERE u.app = $1 AND u.credential = $2 FOR UPDATE OF u
+        CASE WHEN u.minute_start + interval '60 seconds' <= t THEN t ELSE u.minute_start END AS minute_start,
+        CASE WHEN u.minute_start + interval '60 seconds' <= t THEN 0 ELSE u.minute_count END AS minute_count,
+        CASE WHEN u.day_start + interval '24 hours' <= t THEN t ELSE u.day_start END AS day_start,
+        CASE WHEN u.day_start + interval '24 hours' <= t THEN 0 ELSE u.day_count END AS day_count
+    FROM usage u, clock WHERE u.app = $1 AND u.credential = $2 FOR UPDATE OF u
 ),
-may AS (
-    SELECT *, greatest(0, least($3::bigint, $4::bigint - used)) AS by_rate,
-        greatest(0, least($3::bigint, $5::bigint - used_today)) AS by_day,
+admitted AS (
+    SELECT *, greatest(0, least($3::bigint, $4::bigint - minute_count)) AS by_rate,
+        greatest(0, least($3::bigint, $5::bigint - day_count)) AS by_day,
         greatest(0, least($3::bigint, $6::bigint - total)) AS by_total
-    FROM held
+    FROM current
 ),
 counted AS (
-    UPDATE usage u SET minute_start = may.start, minute_count = may.used + least(by_rate, by_day, by_total),
-        day_start = may.day, day_count = may.used_today + least(by_rate, by_day, by_total),
+    UPDATE usage u SET minute_start = a.minute_start, minute_count = a.minute_count + least(by_rate, by_day, by_total),
+        day_start = a.day_start, day_count = a.day_count + least(by_rate, by_day, by_total),
         total = u.total + least(by_rate, by_day, by_total)
-    FROM may WHERE u.app = may.app AND u.credential = may.credential
+    FROM admitted a WHERE u.app = a.app AND u.credential = a.credential
 )
-SELECT by_rate, by_day, by_total, extract(epoch FROM start + interval '60 seconds' - t)::float8 AS wait,
-    extract(epoch FROM day + interval '24 hours' - t)::float8 AS wait_day FROM may"""
+SELECT by_rate, by_day, by_total, extract(epoch FROM minute_start + interval '60 seconds' - t)::float8 AS wait_s,
+    extract(epoch FROM day_start + interval '24 hours' - t)::float8 AS wait_day_s FROM admitted"""
 
-_SEEN = """
+_CLAIM_NONCE = """
 INSERT INTO seen_request AS s (app, credential, request, expires)
 VALUES ($1, $2, $3, now() + make_interval(secs => $4))
 ON CONFLICT (app, credential, request) DO UPDATE SET expires = excluded.expires WHERE s.expires <= now()
@@ -46,24 +46,26 @@ _UNLIMITED = 2**62
 
 
 class RateLimitTable:
+    """Counters per credential, in fixed windows of a minute and of a day that start with their first call."""
+
     def __init__(self, db: Database, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
 
     async def count(self, key: ApiKey, calls: int) -> AdmittedCalls:
-        """Count ``calls`` calls against the key's ``rpm``, ``rpd`` and ``total``, as many as they admit."""
+        """Count up to ``calls`` calls, as many as the key's limits ``rpm``, ``rpd`` and ``total`` all admit."""
         limits = [key.setting(name) for name in ("rpm", "rpd", "total")]
         arguments = (key.app, key.number, calls, *(_UNLIMITED if limit is None else limit for limit in limits))
-        row = await self._db.fetchrow(_COUNT, *arguments)
-        if row is None:  # the first call of all: the row was not there when the statement began
-            row = await self._db.fetchrow(_COUNT, *arguments)
+        row = await self._db.fetchrow(_COUNT_CALLS, *arguments)
+        if row is None:  # the statement that inserts the row does not see it
+            row = await self._db.fetchrow(_COUNT_CALLS, *arguments)
         assert row is not None
         return AdmittedCalls(
             by_rate=row["by_rate"],
             by_day=row["by_day"],
             by_total=row["by_total"],
-            wait=max(0.0, row["wait"]),
-            wait_day=max(0.0, row["wait_day"]),
+            wait_s=max(0.0, row["wait_s"]),
+            wait_day_s=max(0.0, row["wait_day_s"]),
         )
 
     async def refund(self, key: ApiKey) -> None:
@@ -71,13 +73,13 @@ class RateLimitTable:
             "UPDATE usage SET total = total - 1 WHERE app = $1 AND credential = $2 AND total > 0", key.app, key.number
         )
 
-    async def claim_nonce(self, key: ApiKey, request: str, ttl: float) -> bool:
-        await self._quotas.want_room("request_ids", key.app, key.number)
-        first = await self._db.fetchval(_SEEN, key.app, key.number, clean(request), ttl) is not None
+    async def claim_nonce(self, key: ApiKey, request: str, ttl_s: float) -> bool:
+        await self._quotas.require_room("request_ids", key.app, key.number)
+        first = await self._db.fetchval(_CLAIM_NONCE, key.app, key.number, clean(request), ttl_s) is not None
         if first:
-            self._quotas.note("request_ids", key.app, key.number)
+            self._quotas.record_rows("request_ids", key.app, key.number)
         return first
 
-    async def forget(self) -> None:
-        """Remove request ids that may be used again."""
+    async def delete_expired(self) -> None:
+        """Delete expired request ids, which may be used again."""
         await self._db.execute("DELETE FROM seen_request WHERE expires <= now()")

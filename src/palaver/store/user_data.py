@@ -1,4 +1,4 @@
-"""Everything that is kept of one end user: handed out, or removed."""
+"""Export and deletion of everything stored for one end user."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from palaver.store.conversations import ConversationTable
 from palaver.store.database import Database
 from palaver.store.quotas import Quotas
 
-PAGE = 200
-PAGE_BYTES = 1_048_576
-"""Of messages, as they are stored, that are read at a time."""
-CONVERSATIONS = 20
-"""How many are read at a time: each may have variables of a mebibyte."""
+BATCH_ROWS = 200
+"""Maximum number of messages, or of files, per query."""
+BATCH_BYTES = 1_048_576
+"""Maximum stored bytes of messages per query."""
+BATCH_CONVERSATIONS = 20
+"""Maximum number of conversations per query: each may have variables of 1 MiB."""
 
-# The user's row goes, and with it what refers to it; tokens only know the name. Live runs are told to stop.
-_FORGET = """
+# Most rows are deleted with the end user's by foreign keys; tokens refer to its name. Live runs are notified to stop.
+_DELETE = """
 WITH u AS (SELECT app, id, uid, name FROM end_user WHERE app = $1 AND id = $2 FOR UPDATE),
 c AS (
     SELECT c.app, c.id FROM conversation c JOIN u ON c.app = u.app AND c.end_user = u.id
@@ -32,7 +33,7 @@ t AS (
     DELETE FROM token t USING u
     WHERE t.app = u.app AND t.end_user IN (u.name, u.uid::text, replace(u.uid::text, '-', '')) RETURNING 1
 ),
-gone AS (DELETE FROM end_user e USING u WHERE e.app = u.app AND e.id = u.id RETURNING e.id)
+deleted_user AS (DELETE FROM end_user e USING u WHERE e.app = u.app AND e.id = u.id RETURNING e.id)
 SELECT (SELECT count(*) FROM c) AS conversations,
     (SELECT count(*) FROM m) AS messages,
     (SELECT count(*) FROM m WHERE role = 'assistant') AS runs,
@@ -40,25 +41,30 @@ SELECT (SELECT count(*) FROM c) AS conversations,
     (SELECT count(*) FROM subscription s JOIN u ON s.app = u.app AND s.end_user = u.id) AS subscriptions,
     (SELECT count(*) FROM claim k JOIN u ON k.app = u.app AND k.end_user = u.id) AS idempotency_keys,
     (SELECT count(*) FROM t) AS tokens,
-    (SELECT count(*) FROM gone) AS users,
-    (SELECT count(pg_notify('palaver', 'stop ' || replace(m.uid::text, '-', ''))) FROM m WHERE status = 'live') AS told,
-    (SELECT count(pg_notify('palaver', 'users')) FROM gone) AS heard"""
+    (SELECT count(*) FROM deleted_user) AS users,
+    (SELECT count(pg_notify('palaver', 'stop ' || replace(m.uid::text, '-', ''))) FROM m WHERE status = 'live')
+        AS stop_notifications,
+    (SELECT count(pg_notify('palaver', 'users')) FROM deleted_user) AS user_notifications"""
 
 COUNTED = ("users", "conversations", "messages", "runs", "files", "subscriptions", "tokens", "idempotency_keys")
-"""What a receipt counts."""
+"""The kinds of rows that ``UserDataTable.delete`` counts."""
 
 
 class UserDataTable:
+    """The data of an end user, across all tables."""
+
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def forget(self, app: int, user: User | None) -> dict[str, int]:
-        """Remove an end user with all that is theirs; how much of what there was. Their runs stop, everywhere."""
-        row = None if user is None else await self._db.fetchrow(_FORGET, app, user.id)
+    async def delete(self, app: int, user: User | None) -> dict[str, int]:
+        """Delete an end user and all of its data, and stop its runs in every process. Returns the number of deleted
+        rows by name, for the names in ``COUNTED``."""
+        row = None if user is None else await self._db.fetchrow(_DELETE, app, user.id)
         return {name: 0 if row is None else row[name] for name in COUNTED}
 
     async def export(self, app: int, user: User) -> AsyncGenerator[dict[str, Any]]:
-        """Everything that is kept of an end user, an object at a time, each with its ``type``."""
+        """Everything stored for an end user, as JSON-compatible objects with a ``type``: user, conversation, message,
+        file."""
         row = await self._db.fetchrow("SELECT * FROM end_user WHERE app = $1 AND id = $2", app, user.id)
         if row is None:
             return
@@ -68,7 +74,7 @@ class UserDataTable:
         while rows := await self._db.fetch(
             "SELECT c.*, g.name AS agent_name FROM conversation c JOIN agent g ON g.app = c.app AND g.id = c.agent"
             " WHERE c.app = $1 AND c.end_user = $2 AND c.id > $3 ORDER BY c.id LIMIT $4",
-            app, user.id, last, CONVERSATIONS,
+            app, user.id, last, BATCH_CONVERSATIONS,
         ):  # fmt: skip
             for row in rows:
                 last = row["id"]
@@ -79,33 +85,35 @@ class UserDataTable:
                     "agent": row["agent_name"],
                     "variables": None if row["variables"] is None else msgspec.json.decode(row["variables"]),
                 }
-                async for one in self._messages(app, last, row["uid"].hex):
-                    yield one
-        async for one in self._files(app, user.id):
-            yield one
+                async for message in self._messages(app, last, row["uid"].hex):
+                    yield message
+        async for file in self._files(app, user.id):
+            yield file
 
     async def _messages(self, app: int, conversation: int, uid: str) -> AsyncGenerator[dict[str, Any]]:
         last = 0
-        history = ConversationTable(self._db, Quotas(self._db)).history
-        while said := (await history(app, conversation, after=last, limit=PAGE, size=PAGE_BYTES)).messages:
-            for one in said:
-                last = one.id
+        get_messages = ConversationTable(self._db, Quotas(self._db)).get_messages
+        while messages := (
+            await get_messages(app, conversation, after=last, limit=BATCH_ROWS, max_bytes=BATCH_BYTES)
+        ).messages:
+            for message in messages:
+                last = message.id
                 yield {
                     "type": "message",
-                    "id": one.id,
-                    "uid": one.uid.hex,
+                    "id": message.id,
+                    "uid": message.uid.hex,
                     "conversation": uid,
-                    "role": one.role,
-                    "created": one.created,
-                    "status": _status(one),
-                    "parts": one.parts,
+                    "role": message.role,
+                    "created": message.created,
+                    "status": _status(message),
+                    "parts": message.parts,
                 }
 
     async def _files(self, app: int, user: int) -> AsyncGenerator[dict[str, Any]]:
         last = 0
         while rows := await self._db.fetch(
             "SELECT * FROM file WHERE app = $1 AND end_user = $2 AND id > $3 ORDER BY id LIMIT $4",
-            app, user, last, PAGE,
+            app, user, last, BATCH_ROWS,
         ):  # fmt: skip
             for row in rows:
                 last = row["id"]

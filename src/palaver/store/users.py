@@ -1,4 +1,4 @@
-"""End users. Their numbers never change: whom a process has seen it does not ask for again, until one is forgotten."""
+"""The table of end users. Names and ids never change, so lookups are cached until an end user is deleted."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 from palaver.store.quotas import Quotas
 
-CACHED = 100_000
+MAX_CACHED = 100_000
+"""Maximum entries of the cache; a full cache is emptied."""
 
 
 class UserTable:
+    """End users, their profiles and their subscriptions to agents."""
+
     def __init__(self, db: Database, presence: Presence, quotas: Quotas) -> None:
         self._db = db
         self._quotas = quotas
-        self._seen: dict[tuple[int, str], User] = {}
-        presence.on("users", lambda _: self._seen.clear())
+        self._cache: dict[tuple[int, str], User] = {}
+        presence.subscribe("users", lambda _: self._cache.clear())
 
     async def get_or_create(self, app: int, name: str) -> User:
-        """The end user of that name, or the one to whom it was issued as uid; made when there is none."""
         name = clean(name)
-        return await self.get_by_name(app, name) or self._remember(app, name, await self._add(app, name))
+        return await self.get_by_name(app, name) or self._cache_user(app, name, await self._insert(app, name))
 
     async def get_by_name(self, app: int, name: str) -> User | None:
-        """The same where there is one."""
         name = clean(name)
-        user = self._seen.get((app, name))
+        user = self._cache.get((app, name))
         if user is None and (row := await self._find(app, name)) is not None:
-            user = self._remember(app, name, row)
+            user = self._cache_user(app, name, row)
         return user
 
-    def _remember(self, app: int, name: str, row: Row) -> User:
+    def _cache_user(self, app: int, name: str, row: Row) -> User:
         user = _user(row)
-        if len(self._seen) >= CACHED:
-            self._seen.clear()
-        self._seen[app, name] = user
+        if len(self._cache) >= MAX_CACHED:
+            self._cache.clear()
+        self._cache[app, name] = user
         return user
 
     async def find(self, app: int, ref: Ref) -> User | None:
@@ -54,7 +55,7 @@ class UserTable:
     async def register(self, app: int, name: str | None, nickname: str | None, avatar: str | None) -> tuple[User, bool]:
         uid = new_uid()
         try:
-            await self._quotas.want_room("users", app)
+            await self._quotas.require_room("users", app)
         except Busy:
             if name is None or await self.get_by_name(app, name) is None:
                 raise
@@ -70,17 +71,17 @@ class UserTable:
         )
         assert row is not None
         if row["uid"] == uid:
-            self._quotas.note("users", app)
+            self._quotas.record_rows("users", app)
         return _user(row), row["uid"] == uid
 
-    async def subscribe(self, app: int, user: int, agent: int, *, on: bool) -> None:
-        if on:
+    async def set_subscribed(self, app: int, user: int, agent: int, *, subscribed: bool) -> None:
+        if subscribed:
             sql = "INSERT INTO subscription (app, end_user, agent) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
         else:
             sql = "DELETE FROM subscription WHERE app = $1 AND end_user = $2 AND agent = $3"
         await self._db.execute(sql, app, user, agent)
 
-    async def subscribed(self, app: int, user: int) -> set[int]:
+    async def list_subscriptions(self, app: int, user: int) -> set[int]:
         rows = await self._db.fetch("SELECT agent FROM subscription WHERE app = $1 AND end_user = $2", app, user)
         return {row["agent"] for row in rows}
 
@@ -92,8 +93,8 @@ class UserTable:
             as_uid(name),
         )
 
-    async def _add(self, app: int, name: str) -> Row:
-        await self._quotas.want_room("users", app)
+    async def _insert(self, app: int, name: str) -> Row:
+        await self._quotas.require_room("users", app)
         row = await self._db.fetchrow(
             "INSERT INTO end_user (app, uid, name) VALUES ($1, $2, $3)"
             " ON CONFLICT (app, name) DO UPDATE SET name = excluded.name RETURNING *",
@@ -102,7 +103,7 @@ class UserTable:
             name,
         )
         assert row is not None
-        self._quotas.note("users", app)
+        self._quotas.record_rows("users", app)
         return row
 
 

@@ -44,7 +44,7 @@ def test_without_a_credential_a_call_is_refused(served: Served, header: str | No
 @shows(requirements.no_credential)
 def test_an_unknown_or_disabled_credential_is_refused(served: Served, caller: Caller) -> None:
     disabled = Caller(served)
-    served.do(served.core.store.keys.enable(disabled.key.id, enabled=False, dialect="native"))
+    served.do(served.core.store.keys.set_enabled(disabled.key.id, enabled=False, dialect="native"))
     odd = ({"Authorization": f"Bearer {key}"} for key in ("pv-" + "0" * 32, "two words", "' or 1=1 --"))
     for other in (*odd, disabled.headers()):
         answer = caller.ask("GET", "agents", headers=other)

@@ -23,21 +23,21 @@ EVENTS = {"Accept": "text/event-stream"}
 
 def good(answer: Answer) -> Any:
     """The ``data`` of a good answer, whose envelope is as it has to be."""
-    said = answer.json()
+    body = answer.json()
     assert answer.status == 200, answer.body.decode()
-    assert said["code"] == 1, answer.body.decode()
-    assert list(said)[:5] == ["code", "msg", "data", "status", "message"]
-    assert (said["msg"], said["status"], said["message"]) == ("success", 1, "success")
+    assert body["code"] == 1, answer.body.decode()
+    assert list(body)[:5] == ["code", "msg", "data", "status", "message"]
+    assert (body["msg"], body["status"], body["message"]) == ("success", 1, "success")
     assert answer.header("Content-Type") == "application/json"
-    return said["data"]
+    return body["data"]
 
 
 def page_of(answer: Answer) -> tuple[int, int, int]:
     """(page, size, total) of a list."""
     good(answer)
-    said = answer.json()
-    assert list(said)[5:] == ["page", "size", "total"]
-    return said["page"], said["size"], said["total"]
+    body = answer.json()
+    assert list(body)[5:] == ["page", "size", "total"]
+    return body["page"], body["size"], body["total"]
 
 
 def refused_on_b(answer: Answer, message: str, *, status: int = 0, http: int = 200) -> None:

@@ -125,13 +125,13 @@ def test_a_disabled_credential_is_refused_within_a_second_and_good_again_when_en
     tokens = [key.secret, *(jwt({"appId": key.id, "exp": exp}, by) for exp in (FAR, 0) for by in (key.secret, "x"))]
     caller = Caller(served, key)
     assert done(caller.say(agent))["fullText"] == "yes"
-    served.do(served.core.store.keys.enable(key.id, enabled=False))
+    served.do(served.core.store.keys.set_enabled(key.id, enabled=False))
     begun = time.monotonic()
     while b'"status":5001' not in caller.say(agent).body:
         assert time.monotonic() < begun + 1
     for token in tokens:
         refused(sends(caller, token).say(agent), f"应用已禁用: {key.id}", status=5001)
-    served.do(served.core.store.keys.enable(key.id, enabled=True))
+    served.do(served.core.store.keys.set_enabled(key.id, enabled=True))
     sends(caller, key.secret)
     while b'"status":5001' in caller.say(agent).body:
         assert time.monotonic() < begun + 2

@@ -47,9 +47,9 @@ def filled(served: Served, folder: Path, application: str, texts: dict[str, str]
 
     async def add() -> int:
         shelf = served.core.store.knowledge
-        app = (await served.core.store.applications.named(application)).id
+        app = (await served.core.store.applications.get_or_create(application)).id
         await ingest(shelf, app, "handbook", [folder], lambda _: None)
-        return await shelf.open(app, "handbook")
+        return await shelf.get_or_create(app, "handbook")
 
     return served.do(add())
 

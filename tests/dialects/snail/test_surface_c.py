@@ -348,7 +348,7 @@ def test_an_embed_token_ends_for_good_and_a_token_of_the_secrets_owner_does_not(
     page, own = Browser(served, issued), Browser(served, token(program.key, user))
     assert good(page.get(f"{C}/agents")) == good(own.get(f"{C}/agents"))
     for enabled in (False, True):
-        served.do(served.core.store.keys.enable(program.key.id, enabled=enabled))
+        served.do(served.core.store.keys.set_enabled(program.key.id, enabled=enabled))
 
     async def refused_for_good() -> bool:
         return page.get(f"{C}/agents").json()["msg"] == WRONG

@@ -167,10 +167,10 @@ def test_a_disabled_key_is_an_invalid_one(served: Served) -> None:
 
 
 def _disabled(served: Served, key: ApiKey) -> ApiKey:
-    served.do(served.core.store.keys.enable(key.id, enabled=False))
+    served.do(served.core.store.keys.set_enabled(key.id, enabled=False))
 
     async def known() -> bool | None:
-        found = await served.core.store.keys.by_id("sonaops", key.id)
+        found = await served.core.store.keys.get_by_id("sonaops", key.id)
         return None if found is None else found.enabled
 
     served.do(until(known, False))

@@ -41,10 +41,10 @@ def signed(key_id: str, secret: str, ask: Ask, *, date: str, media_type: str = "
 
 def refused(answer: Answer, http: int, code: int, message: str) -> None:
     """Asserts that the answer is that refusal, whole and without data."""
-    said = answer.json()
-    assert (answer.status, said["code"], said["msg"]) == (http, code, message)
-    assert list(said) == ["code", "msg", "debug"]
-    assert list(said["debug"]) == ["desc"]
+    body = answer.json()
+    assert (answer.status, body["code"], body["msg"]) == (http, code, message)
+    assert list(body) == ["code", "msg", "debug"]
+    assert list(body["debug"]) == ["desc"]
     assert answer.header("Content-Type") == "application/json"
     assert answer.complete
 
@@ -55,12 +55,12 @@ def invalid(answer: Answer, reason: str) -> None:
 
 def data(answer: Answer) -> Any:
     """The data of a success."""
-    said = answer.json()
-    assert answer.status == 200, said
+    body = answer.json()
+    assert answer.status == 200, body
     assert answer.header("Content-Type") == "application/json"
-    assert list(said) == ["code", "msg", "data"]
-    assert (said["code"], said["msg"]) == (0, "success")
-    return said["data"]
+    assert list(body) == ["code", "msg", "data"]
+    assert (body["code"], body["msg"]) == (0, "success")
+    return body["data"]
 
 
 def spoken(writes: Sequence[bytes]) -> list[Event]:

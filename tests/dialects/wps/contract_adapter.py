@@ -8,7 +8,7 @@ from typing import Any
 from dialects.wps import client as wps
 from dialects.wps import id_fields
 from dialects.wps.client import now, spoken
-from dialects.wps.tokens import encoder
+from dialects.wps.examples import encoder
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Heard, RequestBuilder
 from support.contract import Form as ContractForm

@@ -52,14 +52,14 @@ def finished(caller: Caller, agent: Agent, session: str) -> list[Any]:
 )
 def test_w1_a_chat_that_is_not_streamed(caller: Caller, agent: Agent) -> None:
     answer = caller.say(agent)
-    said = data(answer)
-    assert list(said) == ["session_id", "chat_id"]
-    assert all(str(UUID(said[name])) == said[name] for name in said)
-    assert (answer.header("X-Session-Id"), answer.header("X-Chat-Id")) == (said["session_id"], said["chat_id"])
+    body = data(answer)
+    assert list(body) == ["session_id", "chat_id"]
+    assert all(str(UUID(body[name])) == body[name] for name in body)
+    assert (answer.header("X-Session-Id"), answer.header("X-Chat-Id")) == (body["session_id"], body["chat_id"])
     assert answer.body.startswith(b'{"code":0,"msg":"success","data":{"session_id":"')
-    items = finished(caller, agent, said["session_id"])
+    items = finished(caller, agent, body["session_id"])
     assert [item["text"] for item in items] == ["hi", "Turn 1: hi"]
-    assert {item["chat_id"] for item in items} == {said["chat_id"]}
+    assert {item["chat_id"] for item in items} == {body["chat_id"]}
 
 
 @shows(requirements.long_history)

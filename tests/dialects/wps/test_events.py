@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from dialects.wps.client import agents, chunks, merged, names, spoken
-from dialects.wps.tokens import CHAT, ENDED_MS, FLOW, NOW, QUESTION, SESSION, encoder
+from dialects.wps.examples import CHAT, ENDED_MS, FLOW, NOW, QUESTION, SESSION, encoder
 from support.requirements import shows
 
 from palaver.core.events import Event, PartAdded, PartStarted, TextDelta

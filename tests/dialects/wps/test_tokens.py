@@ -64,24 +64,24 @@ def granted(answer: Answer) -> Any:
 
 
 def failed(answer: Answer, error: str, http: int = 400) -> None:
-    said = answer.json()
-    assert list(said) == ["code", "msg", "debug", "error", "error_description"]
-    assert (answer.status, said["error"], said["msg"]) == (http, error, error)
-    assert said["code"] > 0
-    assert said["error_description"] == said["debug"]["desc"] != ""
+    body = answer.json()
+    assert list(body) == ["code", "msg", "debug", "error", "error_description"]
+    assert (answer.status, body["error"], body["msg"]) == (http, error, error)
+    assert body["code"] > 0
+    assert body["error_description"] == body["debug"]["desc"] != ""
 
 
 @shows(requirements.grants, requirements.consent_redirects, requirements.token_answers_are_not_kept)
 def test_a_code_becomes_tokens_that_work(served: Served, key: ApiKey) -> None:
-    said = granted(exchange(served, key, grant_type="authorization_code", code=code(served, key), redirect_uri=BACK))
-    assert list(said) == ["access_token", "expires_in", "refresh_token", "refresh_expires_in", "token_type"]
-    assert (said["expires_in"], said["refresh_expires_in"], said["token_type"]) == (7200, 2_592_000, "bearer")
-    assert said["refresh_token"].startswith("kso_rt_")
-    assert " " not in said["access_token"]
+    body = granted(exchange(served, key, grant_type="authorization_code", code=code(served, key), redirect_uri=BACK))
+    assert list(body) == ["access_token", "expires_in", "refresh_token", "refresh_expires_in", "token_type"]
+    assert (body["expires_in"], body["refresh_expires_in"], body["token_type"]) == (7200, 2_592_000, "bearer")
+    assert body["refresh_token"].startswith("kso_rt_")
+    assert " " not in body["access_token"]
     agent = served.agent("x")
-    session = data(Caller(served, key, token=said["access_token"]).say(agent))["session_id"]
+    session = data(Caller(served, key, token=body["access_token"]).say(agent))["session_id"]
     assert served.history(key, "ann", session)
-    narrow = Caller(served, key, token=said["access_token"]).get(f"/v7/devhub/app/{agent.uid}/detail")
+    narrow = Caller(served, key, token=body["access_token"]).get(f"/v7/devhub/app/{agent.uid}/detail")
     assert narrow.status == 403
 
 
@@ -100,9 +100,9 @@ def test_a_refresh_gives_a_new_access_token_and_the_same_refresh_token(served: S
 
 @shows(requirements.grants, requirements.token_answers_are_not_kept)
 def test_the_credential_itself_becomes_a_token_of_its_default_user(served: Served, key: ApiKey) -> None:
-    said = granted(exchange(served, key, grant_type="client_credentials", app_ticket="x", company_id="y"))
-    assert list(said) == ["access_token", "expires_in", "token_type"]
-    caller, agent = Caller(served, key, token=said["access_token"]), served.agent("x")
+    body = granted(exchange(served, key, grant_type="client_credentials", app_ticket="x", company_id="y"))
+    assert list(body) == ["access_token", "expires_in", "token_type"]
+    caller, agent = Caller(served, key, token=body["access_token"]), served.agent("x")
     session = data(caller.say(agent))["session_id"]
     assert served.history(key, "shop", session)
     assert data(caller.get(f"/v7/devhub/app/{agent.uid}/detail"))
@@ -151,8 +151,8 @@ def test_ttls_have_bounds(name: str, minimum: int, maximum: int) -> None:
 @shows(requirements.codes_are_used_once)
 def test_a_code_is_good_once_for_its_address_and_its_credential(served: Served, key: ApiKey) -> None:
     fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
-    said = granted(exchange(served, key, **fields))
-    data(Caller(served, key, token=said["access_token"]).say(served.agent("x")))
+    body = granted(exchange(served, key, **fields))
+    data(Caller(served, key, token=body["access_token"]).say(served.agent("x")))
     failed(exchange(served, key, **fields), "invalid_grant")
     fields["code"] = code(served, key)
     failed(exchange(served, key, **{**fields, "redirect_uri": "http://127.0.0.1:9/other"}), "invalid_grant")
@@ -164,12 +164,12 @@ def test_a_code_is_good_once_for_its_address_and_its_credential(served: Served, 
 def test_who_uses_a_code_again_revokes_all_that_came_from_it(served: Served, key: ApiKey) -> None:
     agent = served.agent("x")
     fields = {"grant_type": "authorization_code", "code": code(served, key), "redirect_uri": BACK}
-    said = granted(exchange(served, key, **fields))
-    refresh = {"grant_type": "refresh_token", "refresh_token": said["refresh_token"]}
+    body = granted(exchange(served, key, **fields))
+    refresh = {"grant_type": "refresh_token", "refresh_token": body["refresh_token"]}
     more = granted(exchange(served, key, **refresh))
     other = granted(exchange(served, key, **{**fields, "code": code(served, key)}))
     failed(exchange(served, key, **fields), "invalid_grant")
-    for token in (said["access_token"], more["access_token"]):
+    for token in (body["access_token"], more["access_token"]):
         assert Caller(served, key, token=token).say(agent).json()["code"] == 400001001
     failed(exchange(served, key, **refresh), "invalid_grant")
     data(Caller(served, key, token=other["access_token"]).say(agent))
@@ -198,7 +198,7 @@ def test_failures_say_which_in_both_forms(served: Served, key: ApiKey) -> None:
     failed(exchange(served, key, grant_type="client_credentials", client_secret="x"), "invalid_client", 401)
     failed(exchange(served, key, grant_type="client_credentials", client_id="x\0é"), "invalid_client", 401)
     off = served.key("wps")
-    served.do(served.core.store.keys.enable(off.id, enabled=False))
+    served.do(served.core.store.keys.set_enabled(off.id, enabled=False))
     failed(exchange(served, off, grant_type="client_credentials"), "invalid_client", 401)
     failed(exchange(served, key, grant_type="authorization_code", redirect_uri=BACK), "invalid_request")
     failed(exchange(served, key, grant_type="authorization_code", code="x"), "invalid_request")

@@ -41,7 +41,7 @@ class AgentAdmin:
 
     async def all(self, application: str | None = None) -> list[tuple[str, Agent]]:
         """Every agent, of one application or of all, each with its application's name. Raises ``NotFound``."""
-        return await self._store.agents.all(await optional_application(self._store.applications, application))
+        return await self._store.agents.list_all(await optional_application(self._store.applications, application))
 
     async def get(self, application: str, ref: str) -> Agent:
         """An agent by name, alias, id or uid. Raises ``NotFound``."""
@@ -57,7 +57,7 @@ class AgentAdmin:
         names = [spec.name for spec in specs]
         async with self._audit.record("agent apply", application=application, agents=names):
             owner = await get_or_create_application(self._store.applications, application)
-            agents = [await self._store.agents.apply(owner, spec) for spec in specs]
+            agents = [await self._store.agents.upsert(owner, spec) for spec in specs]
             checks = [await self._check(owner, agent.spec) for agent in agents]
             return AppliedAgents(application=owner, agents=tuple(agents), checks=tuple(checks))
 

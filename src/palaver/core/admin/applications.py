@@ -17,7 +17,7 @@ class ApplicationAdmin:
 
     async def all(self) -> list[Application]:
         """Every application, by name."""
-        return await self._repository.all()
+        return await self._repository.list_all()
 
     async def get(self, name: str) -> Application:
         """Raises ``NotFound``."""
@@ -48,7 +48,7 @@ def checked_name(name: str) -> str:
 
 async def get_or_create_application(repository: ApplicationRepository, name: str) -> Application:
     """Raises ``Invalid``."""
-    return await repository.named(checked_name(name))
+    return await repository.get_or_create(checked_name(name))
 
 
 async def find_application(repository: ApplicationRepository, name: str) -> Application:

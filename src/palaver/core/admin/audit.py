@@ -41,4 +41,4 @@ class AuditLog:
 
     async def newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
         """The last ``limit`` changes, oldest first; with ``application``, only those of that name."""
-        return await self._entries.newest(limit, application=application)
+        return await self._entries.list_newest(limit, application=application)

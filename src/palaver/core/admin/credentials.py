@@ -41,8 +41,8 @@ class CredentialAdmin:
 
     async def all(self, application: str | None = None) -> list[ListedCredential]:
         """Every credential, of one application or of all. Raises ``NotFound``."""
-        keys = await self._store.keys.all(await optional_application(self._store.applications, application))
-        uses = await self._store.keys.uses()
+        keys = await self._store.keys.list_all(await optional_application(self._store.applications, application))
+        uses = await self._store.keys.list_uses()
         return [
             ListedCredential(application=name, key=key, use=use)
             for name, key in keys
@@ -51,7 +51,7 @@ class CredentialAdmin:
 
     async def get(self, id: str, dialect: str | None = None) -> ApiKey:
         """A credential by its id. Raises ``NotFound``, and ``Conflict`` if several dialects have that id."""
-        keys = [key for key in await self._store.keys.find(id) if dialect in {None, key.dialect}]
+        keys = [key for key in await self._store.keys.list_by_id(id) if dialect in {None, key.dialect}]
         if not keys:
             raise NotFound(noun="key", ref=id)
         if len(keys) > 1:
@@ -111,7 +111,7 @@ class CredentialAdmin:
             changed = {**key.settings, **scheme.read_settings(settings or {})}
             enabled = changed.pop("enabled", key.enabled) if "enabled" not in unset else True
             kept = {name: value for name, value in changed.items() if name not in unset}
-            key = await self._store.keys.configure(
+            key = await self._store.keys.update(
                 key, kept, enabled=enabled, label=key.label if label is None else _checked_label(label)
             )
             return await self._details(key)
@@ -149,14 +149,14 @@ class CredentialAdmin:
 
     async def _switch(self, id: str, dialect: str | None, *, enabled: bool) -> CredentialDetails:
         key = await self.get(id, dialect)
-        changed = await self._store.keys.enable(key.id, enabled=enabled, dialect=key.dialect)
+        changed = await self._store.keys.set_enabled(key.id, enabled=enabled, dialect=key.dialect)
         if not changed:  # deleted meanwhile
             raise NotFound(noun="key", ref=id)
         return await self._details(changed[0])
 
     async def _details(self, key: ApiKey) -> CredentialDetails:
-        owner = next(one for one in await self._store.applications.all() if one.id == key.app)
-        agents = [agent for _, agent in await self._store.agents.all(owner)]
+        owner = next(one for one in await self._store.applications.list_all() if one.id == key.app)
+        agents = [agent for _, agent in await self._store.agents.list_all(owner)]
         return CredentialDetails(application=owner, key=key, unknown_agents=tuple(unknown_agents(key, agents)))
 
     def _scheme(self, dialect: str) -> CredentialScheme:

@@ -23,8 +23,10 @@ class KnowledgeBaseAdmin:
     async def all(self, application: str | None = None) -> list[tuple[str, KnowledgeBase]]:
         """Every knowledge base, of one application or of all, each with its application's name. Raises ``NotFound``."""
         repository = self._store.applications
-        owners = await repository.all() if application is None else [await find_application(repository, application)]
-        return [(owner.name, base) for owner in owners for base in await self._store.knowledge.bases(owner.id)]
+        owners = (
+            await repository.list_all() if application is None else [await find_application(repository, application)]
+        )
+        return [(owner.name, base) for owner in owners for base in await self._store.knowledge.list_bases(owner.id)]
 
     async def get(self, application: str, name: str) -> KnowledgeBase:
         """A knowledge base by name, id or uid. Raises ``NotFound``."""
@@ -37,7 +39,7 @@ class KnowledgeBaseAdmin:
     async def documents(self, application: str, name: str) -> list[Document]:
         """The documents of a knowledge base, by source and folder. Raises ``NotFound``."""
         base = await self.get(application, name)
-        return await self._store.knowledge.documents(base.app, base.id)
+        return await self._store.knowledge.list_documents(base.app, base.id)
 
     async def search(self, application: str, name: str, query: str, limit: int) -> list[Passage]:
         """The passages that an agent would find, best first. Raises ``NotFound``."""
@@ -66,11 +68,11 @@ class KnowledgeBaseAdmin:
         Returns the sources of the deleted documents. Raises ``NotFound``, and ``Invalid`` for an ambiguous source."""
         async with self._audit.record("knowledge remove", application=application, name=name, source=list(sources)):
             base = await self.get(application, name)
-            documents = await self._store.knowledge.documents(base.app, base.id)
+            documents = await self._store.knowledge.list_documents(base.app, base.id)
             if sources:
                 keys = [_document_key(source, documents) for source in sources]
-                return base, await self._store.knowledge.remove(base.app, base.id, keys)
-            await self._store.knowledge.drop(base.app, base.id)
+                return base, await self._store.knowledge.delete_documents(base.app, base.id, keys)
+            await self._store.knowledge.delete(base.app, base.id)
             return base, [document.source for document in documents]
 
 

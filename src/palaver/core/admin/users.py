@@ -34,11 +34,11 @@ class UserAdmin:
         ``NotFound`` for an unknown application. The audit log does not name the end user."""
         async with self._audit.record("user forget", application=application):
             owner = await find_application(self._store.applications, application)
-            return await self._store.privacy.forget(owner.id, await self._store.users.find(owner.id, ref))
+            return await self._store.user_data.delete(owner.id, await self._store.users.find(owner.id, ref))
 
     def export(self, owner: Application, user: User) -> AsyncGenerator[dict[str, Any]]:
         """All data stored about an end user, one object at a time: each has a ``type``, files also have a ``key``."""
-        return self._store.privacy.export(owner.id, user)
+        return self._store.user_data.export(owner.id, user)
 
     async def file(self, owner: Application, key: str) -> AsyncGenerator[bytes] | None:
         """The content of a stored file in chunks, or ``None`` if it does not exist."""

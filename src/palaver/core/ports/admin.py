@@ -67,13 +67,13 @@ class Document(Value, frozen=True, kw_only=True):
 
 
 class ApplicationRepository(Protocol):
-    async def named(self, name: str) -> Application:
+    async def get_or_create(self, name: str) -> Application:
         """The application of that name, created if missing."""
         ...
 
     async def get(self, name: str) -> Application | None: ...
 
-    async def all(self) -> list[Application]:
+    async def list_all(self) -> list[Application]:
         """Every application, by name."""
         ...
 
@@ -99,23 +99,23 @@ class CredentialRepository(Protocol):
         """Raises ``Conflict(reason="name")`` if the dialect already has a credential with that id or secret."""
         ...
 
-    async def all(self, app: Application | None = None) -> list[tuple[str, ApiKey]]:
+    async def list_all(self, app: Application | None = None) -> list[tuple[str, ApiKey]]:
         """Every credential, each with its application's name."""
         ...
 
-    async def uses(self) -> dict[tuple[int, int], ApiKeyUse]:
+    async def list_uses(self) -> dict[tuple[int, int], ApiKeyUse]:
         """The usage of every credential, by its application's id and its own number."""
         ...
 
-    async def find(self, id: str) -> list[ApiKey]:
+    async def list_by_id(self, id: str) -> list[ApiKey]:
         """The credentials with that id, at most one per dialect."""
         ...
 
-    async def enable(self, id: str, *, enabled: bool, dialect: str | None = None) -> list[ApiKey]:
+    async def set_enabled(self, id: str, *, enabled: bool, dialect: str | None = None) -> list[ApiKey]:
         """Enable or disable the credentials with that id."""
         ...
 
-    async def configure(self, key: ApiKey, settings: Mapping[str, Any], *, enabled: bool, label: str) -> ApiKey:
+    async def update(self, key: ApiKey, settings: Mapping[str, Any], *, enabled: bool, label: str) -> ApiKey:
         """Replace the settings and the label. Raises ``NotFound``."""
         ...
 
@@ -131,12 +131,12 @@ class AgentSpecRepository(Protocol):
         """The agent with that name, id, uid or alias, or ``None``."""
         ...
 
-    async def apply(self, app: Application, spec: AgentSpec) -> Agent:
+    async def upsert(self, app: Application, spec: AgentSpec) -> Agent:
         """Create or replace the agent of that name. Raises ``Conflict(reason="name")`` if another agent has one of its
         aliases."""
         ...
 
-    async def all(self, app: Application | None = None) -> list[tuple[str, Agent]]:
+    async def list_all(self, app: Application | None = None) -> list[tuple[str, Agent]]:
         """Every agent, each with its application's name."""
         ...
 
@@ -150,25 +150,25 @@ class KnowledgeBaseRepository(Protocol):
         """The knowledge base with that name, id or uid, or ``None``."""
         ...
 
-    async def bases(self, app: int) -> list[KnowledgeBase]:
+    async def list_bases(self, app: int) -> list[KnowledgeBase]:
         """Every knowledge base of the application, by name."""
         ...
 
-    async def documents(self, app: int, base: int) -> list[Document]:
+    async def list_documents(self, app: int, base: int) -> list[Document]:
         """The documents of the knowledge base, by source and folder."""
         ...
 
-    async def remove(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
+    async def delete_documents(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
         """Delete documents, each a (folder, source). Returns the sources of those that existed."""
         ...
 
-    async def drop(self, app: int, base: int) -> bool:
+    async def delete(self, app: int, base: int) -> bool:
         """Delete the knowledge base with its documents. Returns whether it existed."""
         ...
 
 
 class UserDataRepository(Protocol):
-    async def forget(self, app: int, user: User | None) -> dict[str, int]:
+    async def delete(self, app: int, user: User | None) -> dict[str, int]:
         """Delete an end user with all data; live runs are stopped. Returns the number of deleted rows by kind."""
         ...
 
@@ -194,11 +194,11 @@ class AuditRepository(Protocol):
         """Record that a change begins. Returns the entry's id."""
         ...
 
-    async def end(self, number: int, outcome: str) -> None:
+    async def end(self, entry_id: int, outcome: str) -> None:
         """Record how the change with that id ended."""
         ...
 
-    async def newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
+    async def list_newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
         """The last ``limit`` changes, oldest first."""
         ...
 
@@ -225,7 +225,7 @@ class AdminStore(Protocol):
     def files(self) -> FileContents: ...
 
     @property
-    def privacy(self) -> UserDataRepository: ...
+    def user_data(self) -> UserDataRepository: ...
 
     @property
     def audit(self) -> AuditRepository: ...

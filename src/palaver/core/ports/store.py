@@ -1,7 +1,8 @@
 """The port for the database: the values to store and one repository per entity.
 
 There is one implementation, ``palaver.store`` on PostgreSQL. The Protocols are here because core must not depend on a
-driver, and so that every statement of a use case is listed in one place.
+driver, and so that every statement of a use case is listed in one place. Parameters named ``app``, ``user``, ``agent``
+and ``conversation`` of type int are ids.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class RunResult(Value, frozen=True, kw_only=True):
 
 
 class Checkpoint(Value, frozen=True, kw_only=True):
-    """The current state of a live run, to be stored."""
+    """The current parts of a live run, to be stored."""
 
     app: int
     conversation: int
@@ -120,13 +121,13 @@ class ConversationQuery(Value, frozen=True, kw_only=True):
     """Start below this id; used if the conversation to start after no longer exists."""
     offset: int = 0
     limit: int = 20
-    variables: int = 0
+    max_variables_bytes: int = 0
     """Limit on the stored bytes of variables to load, at least one conversation's; 0 loads none."""
 
 
-class Stretch(Value, frozen=True, kw_only=True):
-    """Consecutive messages, oldest first, and their stored ``size`` in bytes. ``next`` is the uid of the following
-    message in the query's direction, or ``None``."""
+class MessageRange(Value, frozen=True, kw_only=True):
+    """Consecutive messages, oldest first, and their stored ``size`` in bytes. ``next`` is the uid of the next message
+    in the query's direction, or ``None``."""
 
     messages: tuple[Message, ...] = ()
     size: int = 0
@@ -136,7 +137,7 @@ class Stretch(Value, frozen=True, kw_only=True):
 class AgentRepository(Protocol):
     async def get(self, app: int, ref: Ref) -> Agent | None: ...
 
-    async def for_application(self, app: int) -> tuple[Agent, ...]:
+    async def list_for_application(self, app: int) -> tuple[Agent, ...]:
         """Every agent of the application, sorted by name, then id."""
         ...
 
@@ -159,9 +160,9 @@ class UserRepository(Protocol):
         whether it was created."""
         ...
 
-    async def subscribe(self, app: int, user: int, agent: int, *, on: bool) -> None: ...
+    async def set_subscribed(self, app: int, user: int, agent: int, *, subscribed: bool) -> None: ...
 
-    async def subscribed(self, app: int, user: int) -> set[int]:
+    async def list_subscriptions(self, app: int, user: int) -> set[int]:
         """The ids of the agents that the user has subscribed to."""
         ...
 
@@ -180,9 +181,9 @@ class ConversationRepository(Protocol):
 
     async def get(self, app: int, user: int, ref: Ref) -> Conversation | None: ...
 
-    async def page(self, app: int, user: int, listing: ConversationQuery) -> list[Conversation]: ...
+    async def list_page(self, app: int, user: int, query: ConversationQuery) -> list[Conversation]: ...
 
-    async def count(self, app: int, user: int, listing: ConversationQuery) -> int:
+    async def count(self, app: int, user: int, query: ConversationQuery) -> int:
         """The number of conversations on all pages."""
         ...
 
@@ -194,11 +195,11 @@ class ConversationRepository(Protocol):
         """Delete the conversation and its messages. Returns its live runs, or ``None`` if it does not exist."""
         ...
 
-    async def clear(self, app: int, user: int, agent: int) -> list[UUID]:
+    async def delete_all(self, app: int, user: int, agent: int) -> list[UUID]:
         """Delete every conversation of the user with the agent. Returns their live runs."""
         ...
 
-    async def history(
+    async def get_messages(
         self,
         app: int,
         conversation: int,
@@ -206,15 +207,15 @@ class ConversationRepository(Protocol):
         before: int | None = None,
         after: int | None = None,
         limit: int,
-        size: int,
+        max_bytes: int,
         always_one: bool = True,
-    ) -> Stretch:
-        """At most ``limit`` messages, oldest first, with at most ``size`` stored bytes together: the newest ones below
-        id ``before``, or the first ones above ``after``. With ``always_one``, a single larger message is returned
+    ) -> MessageRange:
+        """At most ``limit`` messages, oldest first, with at most ``max_bytes`` stored bytes together: the newest ones
+        below id ``before``, or the first ones above ``after``. With ``always_one``, a single larger message is returned
         alone."""
         ...
 
-    async def behind(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
+    async def find_id_before_newest(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
         """An id just below the newest ``limit`` messages before id ``before``, for use as ``after``."""
         ...
 
@@ -270,11 +271,11 @@ class RunRepository(Protocol):
         """The assistant message that ``run`` writes in a conversation of the end user, and that conversation."""
         ...
 
-    async def question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+    async def get_question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
         """The question and the answer of ``run``."""
         ...
 
-    async def live(self, app: int, conversation: int) -> list[UUID]:
+    async def list_live(self, app: int, conversation: int) -> list[UUID]:
         """The running and queued runs of the conversation, newest first."""
         ...
 
@@ -282,11 +283,11 @@ class RunRepository(Protocol):
         """Whether the end of any of these runs is not stored yet."""
         ...
 
-    async def row_version(self, app: int, run: UUID) -> str | None:
+    async def get_row_version(self, app: int, run: UUID) -> str | None:
         """A version that changes whenever the run's message is saved; ``None`` if there is no such message."""
         ...
 
-    async def queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
+    async def get_queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
         """The ids of the running and queued runs of the user's conversation, in order; empty if it does not exist."""
         ...
 
@@ -311,7 +312,7 @@ class RunRepository(Protocol):
         may start now, because they are first in their conversation. Raises ``Unstorable`` if one cannot be stored."""
         ...
 
-    async def interrupt(self, dead: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
+    async def interrupt(self, workers: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
         """End the live runs of the ``dead`` workers (with ``only``: those run ids) as interrupted, keeping the saved
         text. Returns their number."""
         ...
@@ -340,14 +341,14 @@ class Store(Protocol):
 
 
 class AdmittedCalls(Value, frozen=True, kw_only=True):
-    """The number of calls that each limit admits; the smallest of the three was counted. ``wait`` and ``wait_day`` are
-    the seconds until the exhausted window ends."""
+    """The number of calls that each limit admits; the smallest of the three was counted. ``wait_s`` and ``wait_day_s``
+    are the seconds until the current minute and day end."""
 
     by_rate: int
     by_day: int
     by_total: int
-    wait: float
-    wait_day: float
+    wait_s: float
+    wait_day_s: float
 
 
 class StoredResponse(Value, frozen=True, kw_only=True):
@@ -363,17 +364,17 @@ class StoredResponse(Value, frozen=True, kw_only=True):
 
 
 class ApiKeyRepository(Protocol):
-    async def by_id(self, dialect: str, id: str) -> ApiKey | None: ...
+    async def get_by_id(self, dialect: str, id: str) -> ApiKey | None: ...
 
-    async def by_secret(self, dialect: str, secret: str) -> ApiKey | None: ...
+    async def get_by_secret(self, dialect: str, secret: str) -> ApiKey | None: ...
 
-    async def by_number(self, app: int, number: int) -> ApiKey | None: ...
+    async def get_by_number(self, app: int, number: int) -> ApiKey | None: ...
 
-    def note_use(self, key: ApiKey) -> None:
+    def record_use(self, key: ApiKey) -> None:
         """Count an admitted call."""
         ...
 
-    async def with_setting(self, dialect: str, name: str) -> list[ApiKey]:
+    async def list_with_setting(self, dialect: str, name: str) -> list[ApiKey]:
         """The enabled keys for which that setting is true."""
         ...
 
@@ -385,30 +386,30 @@ class RateLimitRepository(Protocol):
         """Give one call back to the ``total`` limit."""
         ...
 
-    async def claim_nonce(self, key: ApiKey, request: str, ttl: float) -> bool:
-        """Record a request id. Returns whether the key has not used it within the last ``ttl`` seconds."""
+    async def claim_nonce(self, key: ApiKey, request: str, ttl_s: float) -> bool:
+        """Record a request id. Returns whether the key has not used it within the last ``ttl_s`` seconds."""
         ...
 
 
 class IdempotencyRepository(Protocol):
     async def begin(
-        self, who: Principal, user: User, claim: IdempotencyKey, ttl: float, worker: int
+        self, who: Principal, user: User, key: IdempotencyKey, ttl_s: float, worker: int
     ) -> StoredResponse | bool:
-        """The stored response of an equal call. ``True``: this call is the first and must ``settle`` or ``abandon``;
-        ``False``: an equal call is in progress. Raises ``Conflict`` for a different request under the same key."""
+        """The stored response of an equal call. ``True``: this call is the first and must ``complete`` or ``release``
+        it; ``False``: an equal call is in progress. Raises ``Conflict`` for a different request under the same key."""
         ...
 
-    async def settle(self, who: Principal, user: User, claim: IdempotencyKey, answer: StoredResponse) -> None: ...
+    async def complete(self, who: Principal, user: User, key: IdempotencyKey, response: StoredResponse) -> None: ...
 
-    async def abandon(self, who: Principal, user: User, claim: IdempotencyKey) -> None: ...
+    async def release(self, who: Principal, user: User, key: IdempotencyKey) -> None: ...
 
 
 class TokenRepository(Protocol):
     """Lookups return a token only while its credential is enabled and has the token's generation."""
 
-    async def issue(self, token: Token, secret: str, *, under: str | None = None) -> bool:
+    async def issue(self, token: Token, secret: str, *, parent: str | None = None) -> bool:
         """Store a token under its secret text. Returns False without storing it if its parent token, whose text is
-        ``under``, has been revoked."""
+        ``parent``, has been revoked."""
         ...
 
     async def find(self, secret: str, kind: str) -> Token | None:
@@ -424,6 +425,6 @@ class TokenRepository(Protocol):
         """A signed text that contains the token; nothing is stored."""
         ...
 
-    async def signed(self, text: str) -> Token | None:
+    async def verify(self, text: str) -> Token | None:
         """The unexpired token in a text from ``sign``, or ``None``."""
         ...

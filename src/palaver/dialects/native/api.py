@@ -95,7 +95,7 @@ async def conversations(
         containing=query.q,
         after=after,
         limit=query.limit + 1,
-        variables=LIST_BYTES,
+        max_variables_bytes=LIST_BYTES,
     )
     rows = list(await services.chat.conversations(principal, conversation_query))
     page = [conversation for conversation in rows[: query.limit] if conversation.with_variables]

@@ -50,7 +50,7 @@ class NativeEncoder:
             case _:
                 assert_never(event)
 
-    def flush(self, now: float) -> list[bytes]:  # noqa: ARG002  what is held back has no time
+    def flush(self, now: float) -> list[bytes]:  # noqa: ARG002  the buffered event has no timestamp
         if self._sent is None:
             return []
         data, self._sent, self.flush_at = self._sent, None, None

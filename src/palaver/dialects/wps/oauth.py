@@ -24,8 +24,8 @@ from palaver.wire.framing import compact_json, encode_url
 
 DIALECT = "wps"
 REFRESH_PREFIX = "kso_rt_"
-_FRESH = (("Cache-Control", "no-store"),)
-_NOBODY = """<!doctype html>
+_NO_STORE = (("Cache-Control", "no-store"),)
+_NO_CONSENT_PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>palaver: nobody can consent yet</title>
@@ -36,7 +36,7 @@ _NOBODY = """<!doctype html>
 </html>
 """
 _PAGE_HEADERS = (
-    *_FRESH,
+    *_NO_STORE,
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
 )
@@ -56,7 +56,9 @@ class TokenRefused(Exception):  # noqa: N818  a response of the protocol
     def response(self) -> Response:
         """Both error formats that clients read, in one object."""
         body = token_error(self.error, self.reason)
-        return Response(status=401 if self.error == "invalid_client" else 400, body=compact_json(body), headers=_FRESH)
+        return Response(
+            status=401 if self.error == "invalid_client" else 400, body=compact_json(body), headers=_NO_STORE
+        )
 
 
 # Tokens -------------------------------------------------------------------------------------------------------------
@@ -69,19 +71,19 @@ async def tokens(request: Request, _principal: Principal, services: Services) ->
         grant = _required(fields, "grant_type")
         if grant not in {"authorization_code", "refresh_token", "client_credentials"}:
             raise TokenRefused("unsupported_grant_type", "grant_type is not supported")  # noqa: TRY301
-        key = await _client(request, fields, services)
+        key = await _authenticated_client(request, fields, services)
         if grant == "authorization_code":
-            return await _by_code(fields, key, services)
+            return await _redeem_code(fields, key, services)
         if grant == "refresh_token":
-            return await _by_refresh(request, fields, key, services)
-        return await _answer(key, default_user(key), SCOPES, services)
+            return await _refresh(request, fields, key, services)
+        return await _issue_tokens(key, default_user(key), SCOPES, services)
     except TokenRefused as refusal:
         return refusal.response()
     except Unauthenticated:
         return TokenRefused("invalid_grant", "it has been revoked").response()
 
 
-async def _client(request: Request, fields: TokenRequest, services: Services) -> ApiKey:
+async def _authenticated_client(request: Request, fields: TokenRequest, services: Services) -> ApiKey:
     name, secret = _required(fields, "client_id"), _required(fields, "client_secret")
     key = await services.users.key(DIALECT, clean(name))
     for version in () if key is None or not key.enabled else key.versions(request.now):
@@ -91,11 +93,11 @@ async def _client(request: Request, fields: TokenRequest, services: Services) ->
     raise TokenRefused("invalid_client", "client_id or client_secret is wrong")
 
 
-async def _by_code(fields: TokenRequest, key: ApiKey, services: Services) -> Response:
+async def _redeem_code(fields: TokenRequest, key: ApiKey, services: Services) -> Response:
     text, redirect = _required(fields, "code"), _required(fields, "redirect_uri")
     ttl: int = key.setting("refresh_token_ttl_s", REFRESH_TOKEN_TTL_S)
     code = await services.users.redeem_code(text, remember_s=ttl)
-    if code is None or not _belongs(code, key):
+    if code is None or not _belongs_to(code, key):
         raise TokenRefused("invalid_grant", "code is unknown, used or expired")
     if code.redirect != redirect:
         raise TokenRefused("invalid_grant", "redirect_uri is not the one of the consent")
@@ -103,20 +105,20 @@ async def _by_code(fields: TokenRequest, key: ApiKey, services: Services) -> Res
     refresh = await services.users.issue_token(
         key, "refresh", code.user, code.scopes, life_s=ttl, prefix=REFRESH_PREFIX, under=under
     )
-    return await _answer(key, code.user, code.scopes, services, refresh=refresh, left=ttl, under=under)
+    return await _issue_tokens(key, code.user, code.scopes, services, refresh=refresh, left=ttl, under=under)
 
 
-async def _by_refresh(request: Request, fields: TokenRequest, key: ApiKey, services: Services) -> Response:
+async def _refresh(request: Request, fields: TokenRequest, key: ApiKey, services: Services) -> Response:
     """Issue a new access token. The refresh token stays the same and keeps its expiry."""
     text = _required(fields, "refresh_token")
     token = await services.users.find_token(text, "refresh")
-    if token is None or not _belongs(token, key):
+    if token is None or not _belongs_to(token, key):
         raise TokenRefused("invalid_grant", "refresh_token is unknown or expired")
     left = max(0.0, token.expires.timestamp() - request.now)
-    return await _answer(key, token.user, token.scopes, services, refresh=text, left=left, under=(token, text))
+    return await _issue_tokens(key, token.user, token.scopes, services, refresh=text, left=left, under=(token, text))
 
 
-async def _answer(
+async def _issue_tokens(
     key: ApiKey,
     user: str,
     scopes: tuple[str, ...],
@@ -135,10 +137,10 @@ async def _answer(
         refresh_expires_in=msgspec.UNSET if refresh is None else int(left),
         token_type="bearer",  # noqa: S106  no password
     )
-    return Response(body=compact_json(body), headers=_FRESH)
+    return Response(body=compact_json(body), headers=_NO_STORE)
 
 
-def _belongs(token: Token, key: ApiKey) -> bool:
+def _belongs_to(token: Token, key: ApiKey) -> bool:
     return (token.app, token.credential) == (key.app, key.number)
 
 
@@ -153,16 +155,20 @@ async def consent(request: Request, _principal: Principal, services: Services) -
     except TokenRefused as refusal:
         return refusal.response()
     if query.response_type != "code":
-        return _back(redirect, query, error="unsupported_response_type", error_description="response_type must be code")
+        return _redirect(
+            redirect, query, error="unsupported_response_type", error_description="response_type must be code"
+        )
     scopes = tuple(dict.fromkeys(re.split(r"[\s,]+", (query.scope or "").strip(" ,"))))
     if not set(scopes) <= set(SCOPES):
-        return _back(redirect, query, error="invalid_scope", error_description="scope is missing or unknown")
+        return _redirect(redirect, query, error="invalid_scope", error_description="scope is missing or unknown")
     user: str | None = key.setting("auto_approve_user")
     if user is None:
-        return Response(status=403, body=_NOBODY.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
+        return Response(
+            status=403, body=_NO_CONSENT_PAGE.encode(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS
+        )
     ttl: int = key.setting("code_ttl_s", CODE_TTL_S)
     code = await services.users.issue_token(key, "code", user, scopes, life_s=ttl, redirect=redirect)
-    return _back(redirect, query, code=code)
+    return _redirect(redirect, query, code=code)
 
 
 async def _registered(query: ConsentRequest, services: Services) -> tuple[ApiKey, str]:
@@ -176,14 +182,14 @@ async def _registered(query: ConsentRequest, services: Services) -> tuple[ApiKey
     return key, redirect
 
 
-def _back(redirect: str, query: ConsentRequest, **members: str) -> Response:
+def _redirect(redirect: str, query: ConsentRequest, **members: str) -> Response:
     """A redirect with ``members`` and the caller's ``state`` added to the URI's query."""
     if query.state is not None:
         members["state"] = query.state
     place, mark, fragment = redirect.partition("#")
     joint = "" if place.endswith(("?", "&")) else "&" if "?" in place else "?"
     target = encode_url(place + joint) + urlencode(members) + mark + encode_url(fragment)
-    return Response(status=302, media_type="", headers=(("Location", target), *_FRESH))
+    return Response(status=302, media_type="", headers=(("Location", target), *_NO_STORE))
 
 
 def _fields(shape: type[S], encoded: str) -> S:

@@ -1,4 +1,4 @@
-"""Fair access to a limited resource: round-robin over applications, and over the end users of each.
+"""A fair semaphore: its slots are assigned round-robin to applications, and within each to its end users.
 
 No end user's backlog delays another's work.
 """
@@ -17,7 +17,7 @@ Owner = tuple[int, int | str]
 """An application and its end user."""
 
 MAX_WAITING_PER_APPLICATION = 512
-"""Default limit on the waiting entries of one application."""
+"""Default limit on the waiting tasks of one application."""
 
 T = TypeVar("T")
 
@@ -25,22 +25,28 @@ _owner: ContextVar[Owner | None] = ContextVar("owner", default=None)
 
 
 class QueueTimeout(Exception):  # noqa: N818  not an error
-    """No place became free in time or, with ``full``, too many entries are waiting already."""
+    """No slot was assigned in time or, if ``full``, too many tasks were waiting already."""
 
     def __init__(self, *, full: bool) -> None:
         super().__init__("too many wait" if full else "it did not come in time")
         self.full = full
 
 
-class FairQueue:
-    """Assigns ``places``: at most ``each`` to one end user and ``of_app`` (default: all but one) to one application."""
+class FairSemaphore:
+    """A semaphore with ``capacity`` slots: at most ``per_user`` for one end user, and at most ``per_application``
+    (default: all but one) for one application."""
 
     def __init__(
-        self, places: int, each: int, *, of_app: int | None = None, max_waiting: int = MAX_WAITING_PER_APPLICATION
+        self,
+        capacity: int,
+        per_user: int,
+        *,
+        per_application: int | None = None,
+        max_waiting: int = MAX_WAITING_PER_APPLICATION,
     ) -> None:
-        self._places = places
-        self._each = each
-        self._of_app = max(each, places - 1) if of_app is None else of_app
+        self._capacity = capacity
+        self._per_user = per_user
+        self._per_application = max(per_user, capacity - 1) if per_application is None else per_application
         self._max_waiting = max_waiting
         self._by_owner: Counter[Owner] = Counter()
         self._by_app: Counter[int] = Counter()
@@ -53,19 +59,19 @@ class FairQueue:
         return self._queued.total()
 
     @asynccontextmanager
-    async def slot(self, owner: Owner, within: float) -> AsyncGenerator[None]:
-        """Hold a place inside the block. Raises ``QueueTimeout`` after ``within`` seconds, or if too many entries of
-        the application are waiting."""
-        if self._has_place(owner):  # all waiting entries are blocked by their own limits
+    async def slot(self, owner: Owner, timeout_s: float) -> AsyncGenerator[None]:
+        """Hold a slot during the block. Raises ``QueueTimeout`` after ``timeout_s`` seconds, or at once if too many
+        tasks of the application are waiting."""
+        if self._is_available(owner):  # then all waiting tasks are blocked by their own limits
             self._acquire(owner)
         else:
-            await self._wait(owner, within)
+            await self._wait(owner, timeout_s)
         try:
             yield
         finally:
             self._release(owner)
 
-    async def _wait(self, owner: Owner, within: float) -> None:
+    async def _wait(self, owner: Owner, timeout_s: float) -> None:
         if self._queued[owner[0]] >= self._max_waiting:
             raise QueueTimeout(full=True)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,10 +79,10 @@ class FairQueue:
         self._queued[owner[0]] += 1
         self._assign()
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(timeout_s):
                 await future
         except (asyncio.CancelledError, TimeoutError) as error:
-            if not future.cancelled():  # the place was assigned at the same moment
+            if not future.cancelled():  # the slot was assigned at the same moment
                 self._release(owner)
             else:
                 self._remove(owner, future)
@@ -84,9 +90,13 @@ class FairQueue:
                 raise QueueTimeout(full=False) from None
             raise
 
-    def _has_place(self, owner: Owner) -> bool:
+    def _is_available(self, owner: Owner) -> bool:
         app = owner[0]
-        return self._in_use < self._places and self._by_app[app] < self._of_app and self._by_owner[owner] < self._each
+        return (
+            self._in_use < self._capacity
+            and self._by_app[app] < self._per_application
+            and self._by_owner[owner] < self._per_user
+        )
 
     def _acquire(self, owner: Owner) -> None:
         self._by_owner[owner] += 1
@@ -100,7 +110,7 @@ class FairQueue:
         self._assign()
 
     def _assign(self) -> None:
-        while (owner := self._next()) is not None:
+        while (owner := self._next_owner()) is not None:
             app, user = owner
             users = self._waiting[app]
             first = users[user][0]
@@ -114,13 +124,13 @@ class FairQueue:
             self._acquire(owner)
             first.set_result(None)
 
-    def _next(self) -> Owner | None:
-        if self._in_use >= self._places:
+    def _next_owner(self) -> Owner | None:
+        if self._in_use >= self._capacity:
             return None
         for app, users in self._waiting.items():
-            if self._by_app[app] < self._of_app:
+            if self._by_app[app] < self._per_application:
                 for user in users:
-                    if self._by_owner[app, user] < self._each:
+                    if self._by_owner[app, user] < self._per_user:
                         return app, user
         return None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from palaver.core.fair_queue import FairQueue, Owner, QueueTimeout
+from palaver.core.fair_semaphore import FairSemaphore, Owner, QueueTimeout
 
 ANN, BOB, EVE = (1, 1), (1, 2), (2, 3)
 
 
 async def test_turns_go_round_applications_and_their_end_users() -> None:
-    turns = FairQueue(places=1, each=1)
+    turns = FairSemaphore(capacity=1, per_user=1)
     order: list[str] = []
     end = asyncio.Event()
 
@@ -30,7 +30,7 @@ async def test_turns_go_round_applications_and_their_end_users() -> None:
 
 
 async def test_an_end_user_has_one_turn_at_a_time_and_an_application_leaves_one() -> None:
-    turns = FairQueue(places=3, each=1)
+    turns = FairSemaphore(capacity=3, per_user=1)
     held: list[Owner] = []
     end = asyncio.Event()
 
@@ -50,7 +50,7 @@ async def test_an_end_user_has_one_turn_at_a_time_and_an_application_leaves_one(
 
 
 async def test_too_many_and_too_patient_ones_get_none() -> None:
-    turns = FairQueue(places=1, each=1, max_waiting=2)
+    turns = FairSemaphore(capacity=1, per_user=1, max_waiting=2)
 
     async def take(owner: Owner = ANN, within: float = 0.05) -> None:
         async with turns.slot(owner, within):
@@ -68,7 +68,7 @@ async def test_too_many_and_too_patient_ones_get_none() -> None:
 
 
 async def test_a_turn_that_comes_to_somebody_who_gives_up_goes_on_to_the_next() -> None:
-    turns = FairQueue(places=1, each=1)
+    turns = FairSemaphore(capacity=1, per_user=1)
     first, second = asyncio.Event(), asyncio.Event()
 
     async def take(held: asyncio.Event) -> None:
@@ -86,7 +86,7 @@ async def test_a_turn_that_comes_to_somebody_who_gives_up_goes_on_to_the_next() 
 
 
 async def test_a_place_that_is_left_as_somebody_gives_up_waiting_goes_to_the_next() -> None:
-    turns = FairQueue(places=1, each=1)
+    turns = FairSemaphore(capacity=1, per_user=1)
     had: list[str] = []
 
     async def take(name: str) -> None:
