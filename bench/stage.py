@@ -155,7 +155,7 @@ async def staged(cpus: Cpus, dialects: Sequence[str], users: Sequence[str] = ())
                 await connection.close()
                 await upstream.close()
         finally:
-            embedded.stop()
+            embedded.release()
 
 
 async def _ground(settings: Settings, dialects: Sequence[str], users: Sequence[str]) -> Ground:

@@ -101,7 +101,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scratch]:
     scratch = Scratch(embedded.start())
     run(scratch.prepare())
     yield scratch
-    if embedded.stop():
+    if embedded.release():
         shutil.rmtree(short)
 
 

@@ -65,7 +65,7 @@ async def grounds() -> AsyncGenerator[Ground]:
         try:
             yield await _ground(folder, url)
         finally:
-            embedded.stop()
+            embedded.release()
 
 
 async def _ground(folder: Path, url: str) -> Ground:

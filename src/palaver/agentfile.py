@@ -22,7 +22,7 @@ from typing import Any, cast
 import msgspec
 import yaml
 
-from palaver.core.types import AgentSpec, Variable, as_uid, clean
+from palaver.core.types import AgentSpec, Variable, clean, parse_uid
 
 MAX_NAME = 255
 MAX_HISTORY = 1000
@@ -155,7 +155,7 @@ def _name(node: yaml.Node) -> str:
 
 def _alias(node: yaml.Node) -> str:
     alias = _name(node)
-    if alias.isdecimal() or as_uid(alias) is not None:
+    if alias.isdecimal() or parse_uid(alias) is not None:
         raise _wrong(node, f"the alias {alias!r} could be mistaken for an agent's id: choose another one")
     return alias
 

@@ -146,7 +146,7 @@ async def _compose(
         save_master_key=lambda master: keep_master_key(settings, master),
         restart=restart_embedded,
     )
-    store.quotas.limits = quotas(settings)
+    store.quotas.limits = row_quotas(settings)
     store.files.quota = FileQuota(user=settings.max_user_files_bytes, application=settings.max_application_files_bytes)
     models = build_models(settings, environment)
     retriever = KnowledgeRetriever(store.knowledge)
@@ -177,7 +177,7 @@ async def _compose(
     try:
         await store.open()
         _listen_for_runs(store, runs)
-        runs.open()
+        runs.start()
         yield Core(
             settings=settings,
             store=store,
@@ -222,11 +222,11 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
 
     def start(run: str) -> None:
         if run:
-            runs.may_start(int(run))
+            runs.allow_start(int(run))
 
     async def catch_up() -> None:
         for run in await store.runs.list_head_ids(store.presence.worker):
-            runs.may_start(run)
+            runs.allow_start(run)
 
     def stop(run: str) -> None:
         if run:
@@ -234,11 +234,11 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
 
     def stop_abandoned(run: str) -> None:
         if run:
-            runs.stop_abandoned(int(run))
+            runs.stop_if_abandoned(int(run))
 
     def is_read(run: str) -> None:
         if run:
-            runs.is_read_elsewhere(int(run))
+            runs.mark_read_elsewhere(int(run))
 
     store.presence.subscribe("abandoned", stop_abandoned)
     store.presence.subscribe("read", is_read)
@@ -247,7 +247,7 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
     store.presence.on_reconnect(catch_up)
 
 
-def quotas(settings: Settings) -> Mapping[QuotaKind, int]:
+def row_quotas(settings: Settings) -> Mapping[QuotaKind, int]:
     """The maximum number of stored rows of each kind."""
     return {
         "users": settings.max_users,
@@ -268,7 +268,7 @@ async def delete_expired_rows(store: PostgresStore) -> None:
     await store.rate_limits.delete_expired()
 
 
-def documentation_folder() -> list[Path]:
+def documentation_paths() -> list[Path]:
     """The folders and files of the documentation, in the installed package or in a source checkout."""
     package = Path(palaver.__file__).parent
     if (package / "guide").is_dir():

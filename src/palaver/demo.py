@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from palaver.agentfile import parse
-from palaver.app import Core, documentation_folder
+from palaver.app import Core, documentation_paths
 from palaver.core.admin.admin import Admin
 from palaver.core.problems import NotFound
 from palaver.core.types import Agent, ApiKey, Application
@@ -68,14 +68,14 @@ async def _ensure(core: Core, admin: Admin, dialects: Sequence[Dialect], *, agai
     created = _CreatedDialects() if stored is None or again else msgspec.json.decode(stored, type=_CreatedDialects)
     if first:
         log.info("creating the demo")
-        await admin.applications.create(APP)
+        await admin.applications.get_or_create(APP)
     app = next((one for one in await admin.applications.all() if one.name == APP), None)
     if app is None:
         return Demo()
     keys = await _ensure_keys(admin, dialects, except_for=created.dialects)
     agent = await _ensure_agent(admin, create=first)
     if first or KNOWLEDGE in {base.name for _, base in await admin.knowledge_bases.all(APP)}:
-        await admin.knowledge_bases.add(APP, KNOWLEDGE, documentation_folder(), prune=True, lost=True)
+        await admin.knowledge_bases.add(APP, KNOWLEDGE, documentation_paths(), prune=True, lost=True)
     now = msgspec.json.encode(
         _CreatedDialects(dialects=sorted({*created.dialects, *(one.name for one in dialects)}))
     ).decode()

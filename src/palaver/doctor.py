@@ -30,9 +30,9 @@ from palaver.store.migrate import (
     TERMINATE_HINT,
     applied_migrations,
     describe_holder,
+    describe_unknown_migration,
     find_incompatibility,
     find_lock_holder,
-    find_unknown_migration,
     get_version_and_encoding,
     is_abandoned,
     migrations,
@@ -248,7 +248,7 @@ async def _connected(settings: Settings) -> AsyncGenerator[Connection]:
             connection.terminate()
     finally:
         if embedded is not None:
-            await asyncio.to_thread(embedded.stop)
+            await asyncio.to_thread(embedded.release)
 
 
 def _start(embedded: EmbeddedPostgres | None) -> str:
@@ -285,7 +285,7 @@ def clock(ahead: float) -> Finding:
 
 async def _migrated(connection: Connection) -> Finding:
     shipped = {number: name for number, name, _ in migrations()}
-    if (newer := await find_unknown_migration(connection, shipped)) is not None:
+    if (newer := await describe_unknown_migration(connection, shipped)) is not None:
         return wrong("migrations", newer, "install the palaver version used with it before, or a newer one")
     done = await applied_migrations(connection)
     if not done:

@@ -35,9 +35,9 @@ async def run_housekeeping(core: Core, on_recovered: Callable[[float], None]) ->
             stored = await core.store.runs.list_live_ids(core.store.presence.worker)
             ended, suspects = await _end_unknown_runs(core, stored, suspects)
             on_recovered(ended)
-            missed = core.runs.stop_vanished(known - stored, missed)
+            missed = core.runs.stop_deleted(known - stored, missed)
             for run in await core.store.runs.list_head_ids(core.store.presence.worker):
-                core.runs.may_start(run)
+                core.runs.allow_start(run)
             if loop.time() > last_cleanup + CLEANUP_INTERVAL_S:
                 last_cleanup = loop.time()
                 await delete_expired_rows(core.store)

@@ -31,7 +31,7 @@ async def locate_database(settings: Settings) -> AsyncGenerator[tuple[str, Embed
     try:
         yield await _start_embedded(embedded), embedded
     finally:
-        await asyncio.to_thread(embedded.stop)
+        await asyncio.to_thread(embedded.release)
 
 
 async def _start_embedded(embedded: EmbeddedPostgres) -> str:

@@ -194,7 +194,7 @@ def build_app(core: Core, heartbeats: HeartbeatTimer, metrics: Metrics | None = 
         return None
 
     revocations = RevocationWatcher(core.store.keys.get_enabled)
-    core.store.keys.on_change(revocations.check)
+    core.store.keys.on_change(revocations.on_credentials_changed)
     return App(
         dialects=all_dialects(),
         services=core.services,

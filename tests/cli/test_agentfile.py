@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaver.agentfile import AgentFileError, parse, write
-from palaver.core.types import AgentSpec, Variable, as_uid, clean
+from palaver.core.types import AgentSpec, Variable, clean, parse_uid
 
 FULL = """---
 name: guide
@@ -136,7 +136,7 @@ def test_a_written_file_is_short_and_readable() -> None:
 
 texts = st.text(max_size=40).map(clean)
 names = st.text(min_size=1, max_size=40).map(clean).map(str.strip).filter(bool)
-aliases = names.filter(lambda name: not name.isdecimal() and as_uid(name) is None)
+aliases = names.filter(lambda name: not name.isdecimal() and parse_uid(name) is None)
 variables: st.SearchStrategy[Any] = st.builds(
     Variable,
     name=names.filter(lambda name: "{" not in name and "}" not in name),

@@ -37,8 +37,8 @@ async def _entries(admin: Admin) -> list[tuple[str, str | None, dict[str, Any], 
 
 def test_applications_are_created_once_and_deleted(with_admin: WithAdmin) -> None:
     async def work(admin: Admin, _: Core) -> None:
-        shop = await admin.applications.create(" shop ")
-        assert (shop.name, await admin.applications.create("shop")) == ("shop", shop)
+        shop = await admin.applications.get_or_create(" shop ")
+        assert (shop.name, await admin.applications.get_or_create("shop")) == ("shop", shop)
         assert await admin.applications.get("shop ") == shop
         assert await admin.applications.all() == [shop]
         assert await admin.applications.delete("shop") == shop
@@ -46,7 +46,7 @@ def test_applications_are_created_once_and_deleted(with_admin: WithAdmin) -> Non
             await admin.applications.get("shop")
         for name in ("", "  ", "x" * 256):
             with pytest.raises(Invalid):
-                await admin.applications.create(name)
+                await admin.applications.get_or_create(name)
 
     with_admin(work)
 
@@ -184,17 +184,17 @@ def test_the_data_of_an_end_user_is_exported_with_files_and_deleted(with_admin: 
     content = b"x" * 1_500_000
 
     async def work(admin: Admin, core: Core) -> None:
-        shop = await admin.applications.create("shop")
+        shop = await admin.applications.get_or_create("shop")
         user = await core.store.users.get_or_create(shop.id, "bob")
         await core.store.files.add(
             shop.id, user.id, key="k1", name="a.txt", media_type="text/plain", content=content, details={}
         )
         assert await admin.users.get("shop", "bob") == (shop, user)
         assert [entry["type"] async for entry in admin.users.export(shop, user)] == ["user", "file"]
-        chunks = await admin.users.file(shop, "k1")
+        chunks = await admin.users.file_content(shop, "k1")
         assert chunks is not None
         assert b"".join([chunk async for chunk in chunks]) == content
-        assert await admin.users.file(shop, "k2") is None
+        assert await admin.users.file_content(shop, "k2") is None
         removed = await admin.users.forget("shop", "bob")
         assert (removed["users"], removed["files"]) == (1, 1)
         assert set((await admin.users.forget("shop", "bob")).values()) == {0}
@@ -235,7 +235,7 @@ def test_a_change_in_progress_has_no_outcome_yet(with_admin: WithAdmin) -> None:
 
 def test_what_nobody_asked_for_is_not_in_the_audit_log(with_admin: WithAdmin) -> None:
     async def work(admin: Admin, core: Core) -> None:
-        await core.admin().applications.create("shop")
+        await core.admin().applications.get_or_create("shop")
         assert await _entries(admin) == []
 
     with_admin(work)

@@ -225,7 +225,7 @@ async def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(databas
         agent = await on.agent("- text: begun")
         user = await on.core.store.users.get_or_create(on.who.app, "ann")
         opening = NewTurn(
-            who=on.who,
+            principal=on.who,
             user=user,
             agent=agent,
             run=new_uid(),
@@ -242,7 +242,7 @@ async def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(databas
         context = TurnContext(
             agent=agent, user=user.id, conversation=first.conversation.id, question=stored.question, variables={}
         )
-        live = ActiveRun(app=on.who.app, run=stored.answer.id, uid=opening.run, context=context)
+        live = ActiveRun(app_id=on.who.app, run_id=stored.answer.id, uid=opening.run, context=context)
         reader = RunReader(live)
         on.core.runs.add(live, start=stored.first)
         assert (await read(reader))[1][0] == (Text(text="begun"),)

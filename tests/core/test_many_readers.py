@@ -9,7 +9,7 @@ import weakref
 from support.kit import run
 
 from palaver.core.events import Draft, PartStarted, TextDelta, fold
-from palaver.core.runs import WAKE_BATCH, Feed, RunReader, collect
+from palaver.core.runs import WAKE_BATCH, Feed, RunReader, read_to_end
 from palaver.core.types import RunEnded, Status, Text
 
 READERS = 1000
@@ -41,10 +41,10 @@ async def test_others_have_their_turn_between_a_few_readers() -> None:
     feed.draft.apply(PartStarted(part=Text()))
     for _ in range(20):
         feed.draft.apply(TextDelta(text="some words "))
-        feed.changed()
+        feed.notify_readers()
         await asyncio.sleep(0.01)
     feed.draft.apply(RunEnded(status=Status.COMPLETE))
-    feed.changed()
+    feed.notify_readers()
     assert set(await asyncio.gather(*following)) == {"some words " * 20}
     other.cancel()
     assert 0 < most <= 2 * WAKE_BATCH
@@ -52,14 +52,14 @@ async def test_others_have_their_turn_between_a_few_readers() -> None:
 
 async def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None:
     feed = Feed(Draft((Text(text="a"),)))
-    collecting = [asyncio.create_task(collect(RunReader(feed), 5)) for _ in range(READERS)]
+    collecting = [asyncio.create_task(read_to_end(RunReader(feed), 5)) for _ in range(READERS)]
     await asyncio.sleep(0)
     for text in ("b", "c"):
         feed.draft.apply(TextDelta(text=text))
-        feed.changed()
+        feed.notify_readers()
         await asyncio.sleep(0)
     feed.draft.apply(RunEnded(status=Status.COMPLETE))
-    feed.changed()
+    feed.notify_readers()
     for events in await asyncio.gather(*collecting):
         assert events is not None
         assert fold(events)[0] == (Text(text="abc"),)
@@ -69,10 +69,10 @@ def test_what_was_read_is_gone_with_its_last_reader() -> None:
     async def scene() -> None:
         feed = Feed(Draft((Text(text="a"),)))
         gone = weakref.ref(feed)
-        collecting = [asyncio.create_task(collect(RunReader(feed), 5)) for _ in range(WAKE_BATCH + 1)]
+        collecting = [asyncio.create_task(read_to_end(RunReader(feed), 5)) for _ in range(WAKE_BATCH + 1)]
         await asyncio.sleep(0)
         feed.draft.apply(RunEnded(status=Status.COMPLETE))
-        feed.changed()
+        feed.notify_readers()
         del feed
         await asyncio.gather(*collecting)
         collecting.clear()

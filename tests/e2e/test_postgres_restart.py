@@ -46,7 +46,7 @@ def database() -> Generator[EmbeddedPostgres]:
     database = EmbeddedPostgres(folder)
     run(migrate(database.start()))
     yield database
-    database.stop()
+    database.release()
     shutil.rmtree(folder)
 
 

@@ -146,7 +146,7 @@ def database() -> Generator[Database]:
     finally:
         freeze(database.processes(), signal.SIGCONT)
         database.ensure_running()
-        database.stop()
+        database.release()
         shutil.rmtree(folder)
 
 

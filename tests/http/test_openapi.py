@@ -14,7 +14,7 @@ import schemathesis
 
 from palaver.app import all_dialects
 from palaver.core.problems import NotFound
-from palaver.http.openapi import RenderedDocument, document
+from palaver.http.openapi import RenderedDocument, build_document
 from palaver.wire.contract import Dialect, Request, Response, Route
 from palaver.wire.operation import Operation, ResponseSpec
 from palaver.wire.refusals import error_examples
@@ -22,7 +22,7 @@ from palaver.wire.refusals import error_examples
 DIALECTS = {dialect.name: dialect for dialect in all_dialects()}
 EACH = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items()]
 DESCRIBED = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items() if dialect.info is not None]
-WHOLE = document(list(DIALECTS.values()))
+WHOLE = build_document(list(DIALECTS.values()))
 Members = dict[str, Any]
 
 
@@ -172,7 +172,7 @@ def test_a_dialect_without_descriptions_is_documented_from_its_routes() -> None:
     fifth = replace(
         DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(silent, speaking), refuse=refuse, info=None
     )
-    content = document([*DIALECTS.values(), fifth])
+    content = build_document([*DIALECTS.values(), fifth])
     one = operation(content, route)
     assert (one["operationId"], one["summary"]) == ("fifth_post_fifth_by_agent_say", "talk")
     assert [given["name"] for given in one["parameters"]] == ["agent", "Idempotency-Key"]

@@ -40,7 +40,7 @@ def watched(hold: Callable[[], None]) -> list[Stall]:
 
     run(work())
     assert watchdog.stalls == len(stalls)
-    assert watchdog.stalled_s == pytest.approx(sum(stall.held_s for stall in stalls))
+    assert watchdog.stalled_s == pytest.approx(sum(stall.stalled_s for stall in stalls))
     return stalls
 
 

@@ -161,7 +161,7 @@ async def test_a_file_that_was_added_before_its_folder_was_kept_is_not_added_aga
     write(tmp_path, a="alpha")
     async with reader_on(database_url) as reader:
         report = await reader.add(tmp_path / "a.md")
-        await reader.table.move_documents(reader.app, report.base, ["a.md"], str(tmp_path), "")
+        await reader.table.change_folder(reader.app, report.base, ["a.md"], str(tmp_path), "")
         write(tmp_path, a="beta")
         assert (await reader.add(tmp_path / "a.md")).replaced == ("a.md",)
         assert await reader.ask("alpha") == []

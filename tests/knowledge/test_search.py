@@ -16,7 +16,7 @@ async def test_a_base_is_found_by_number_uid_and_name(database_url: str, tmp_pat
         base = await reader.table.get(reader.app, "base")
         assert base is not None
         for ref in (base.id, base.uid, str(base.uid), "base"):
-            assert await reader.library.find(reader.app, ref) == "base"
+            assert await reader.library.find_name(reader.app, ref) == "base"
         for ref in (base.id + 1, 0, -1, 10**30, uuid4(), "nothing"):
-            assert await reader.library.find(reader.app, ref) is None
-        assert await reader.library.find(reader.app + 1, base.id) is None
+            assert await reader.library.find_name(reader.app, ref) is None
+        assert await reader.library.find_name(reader.app + 1, base.id) is None

@@ -82,7 +82,7 @@ def test_the_last_who_uses_it_stops_it(folder: Path) -> None:
     url = embedded.start()
     assert run(ask(url)) >= 180000
     other = user_of(folder)
-    assert embedded.stop() is False
+    assert embedded.release() is False
     assert run(ask(url)) >= 180000
     leave(other)
     assert postgres_of(folder) == []
@@ -95,7 +95,7 @@ def test_after_a_kill_the_next_one_finds_the_server_and_stops_it(folder: Path) -
     assert postgres_of(folder) != []
     embedded = EmbeddedPostgres(folder)
     assert run(ask(embedded.start())) >= 180000
-    assert embedded.stop() is True
+    assert embedded.release() is True
     assert postgres_of(folder) == []
 
 
@@ -107,14 +107,14 @@ def test_a_server_that_was_killed_is_started_again(folder: Path) -> None:
     assert psutil.wait_procs(processes, timeout=10)[1] == []
     embedded.ensure_running()
     assert run(ask(url)) >= 180000
-    embedded.stop()
+    embedded.release()
 
 
 def test_a_folder_with_a_long_name_works(folder: Path) -> None:
     deep = folder / ("long-" * 20) / "名字 with spaces"
     embedded = EmbeddedPostgres(deep)
     assert run(ask(embedded.start())) >= 180000
-    embedded.stop()
+    embedded.release()
     assert postgres_of(folder) == []
 
 
@@ -123,13 +123,13 @@ def test_nobody_else_may_enter_the_cluster(folder: Path) -> None:
     url = embedded.start()
     assert (folder / "postgres").stat().st_mode & 0o777 == 0o700
     assert "127.0.0.1" not in url
-    embedded.stop()
+    embedded.release()
 
 
 def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
     embedded = EmbeddedPostgres(folder)
     embedded.start()
-    embedded.stop()
+    embedded.release()
     (folder / "postgres" / "postgresql.conf").write_text("shared_buffers = nonsense\n")
     with pytest.raises(Internal, match="nonsense"):
         EmbeddedPostgres(folder).start()
@@ -161,7 +161,7 @@ def test_any_name_of_a_folder_works_and_none_is_run(folder: Path, name: str) -> 
     embedded = EmbeddedPostgres(folder / "here" / name)
     assert run(ask(embedded.start())) >= 180000
     embedded.ensure_running()
-    assert embedded.stop() is True
+    assert embedded.release() is True
     assert postgres_of(folder) == []
     assert list(folder.rglob("PWNED")) == []
     assert not Path("/PWNED").exists()
@@ -182,8 +182,8 @@ def test_a_link_to_a_folder_and_a_relative_one_are_that_folder(folder: Path, mon
     monkeypatch.chdir(folder)
     through, relative = EmbeddedPostgres(folder / "link"), EmbeddedPostgres(Path("real/data"))
     assert through.start() == relative.start()
-    assert through.stop() is False
-    assert relative.stop() is True
+    assert through.release() is False
+    assert relative.release() is True
     assert postgres_of(folder) == []
 
 
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_one_error_with_its_name() -> None:
 def test_a_log_that_leads_elsewhere_is_not_followed(folder: Path) -> None:
     embedded = EmbeddedPostgres(folder)
     embedded.start()
-    embedded.stop()
+    embedded.release()
     log = folder / "postgres" / "server.log"
     log.unlink()
     log.symlink_to(folder / "elsewhere")
@@ -225,10 +225,10 @@ def test_a_number_that_another_process_has_now_is_no_server(folder: Path) -> Non
     """After a power cut the file names a process that may be anybody's by now."""
     embedded = EmbeddedPostgres(folder)
     embedded.start()
-    embedded.stop()
+    embedded.release()
     (folder / "postgres" / "postmaster.pid").write_text(
         f"{os.getpid()}\n{folder}/postgres\n1\n5432\n{folder}/postgres\n\n1 1\nready   \n"
     )
     assert run(ask(embedded.start())) >= 180000
-    embedded.stop()
+    embedded.release()
     assert postgres_of(folder) == []

@@ -98,7 +98,7 @@ async def refused(act: Act, c: Cast, number: int) -> bool:
 
 
 def test_every_quota_is_tried() -> None:
-    assert {kind for kind, _, _ in ACTS.values()} == set(ROWS) == set(app.quotas(Settings()))
+    assert {kind for kind, _, _ in ACTS.values()} == set(ROWS) == set(app.row_quotas(Settings()))
 
 
 @pytest.mark.parametrize("what", ACTS)

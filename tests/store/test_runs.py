@@ -188,7 +188,7 @@ async def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> 
         made = [one for one in results if isinstance(one, StoredTurn)]
         replays = [one for one in results if isinstance(one, ReplayedRun)]
         assert (len(made), len(replays)) == (1, 49)
-        message = await store.runs.get(c.app.id, replays[0].run)
+        message = await store.runs.get_answer(c.app.id, replays[0].run)
         assert message is not None
         assert message.id == made[0].answer.id
         assert await store.db.fetchval("SELECT count(*) FROM message") == 2
@@ -202,7 +202,7 @@ async def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(databa
         one = await opened(c, conversation=where, max_waiting=1, idempotency_key=claim())
         again = await store.runs.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim()))
         assert isinstance(again, ReplayedRun)
-        message = await store.runs.get(c.app.id, again.run)
+        message = await store.runs.get_answer(c.app.id, again.run)
         assert message is not None
         assert message.id == one.answer.id
         with pytest.raises(Busy):
@@ -292,7 +292,7 @@ async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: 
         assert isinstance(stored, StoredTurn)
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) == [opening.run]
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) is None
-        assert await store.runs.get(c.app.id, opening.run) is None
+        assert await store.runs.get_answer(c.app.id, opening.run) is None
         assert await store.runs.finish([outcome(stored)]) == set()
         quiet = await store.conversations.create(c.who, c.user, c.agent)
         assert await store.conversations.delete(c.app.id, c.user.id, quiet.id) == []

@@ -29,10 +29,10 @@ async def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
         assert made
         assert nobody.name == nobody.uid.hex
         for ref in (c.user.id, c.user.uid, c.user.uid.hex, "ann"):
-            assert (await people.find(c.who, ref)).id == c.user.id
+            assert (await people.get(c.who, ref)).id == c.user.id
         for ref in ("bob", 10**30, new_uid(), -1):
             with pytest.raises(NotFound):
-                await people.find(c.who, ref)
+                await people.get(c.who, ref)
 
 
 async def test_subscriptions_may_be_repeated(database_url: str) -> None:
@@ -40,8 +40,8 @@ async def test_subscriptions_may_be_repeated(database_url: str) -> None:
         c = await cast(store)
         people = Users(store, store.keys, Admission(store.keys, store.rate_limits, store.tokens))
         for on, expected in ((True, {c.agent.id}), (True, {c.agent.id}), (False, set[int]()), (False, set[int]())):
-            await people.subscribe(c.who, c.user, c.agent, on=on)
-            assert await people.subscribed(c.who, c.user) == expected
+            await people.set_subscribed(c.who, c.user, c.agent, on=on)
+            assert await people.subscriptions(c.who, c.user) == expected
 
 
 async def test_a_listing_is_cut_as_the_caller_says(database_url: str) -> None:
@@ -128,7 +128,7 @@ async def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(da
         secret = await people.issue_token(c.who.key, "access", "ann", ("a", "b"), life_s=60, prefix="t_")
         token = await people.find_token(secret, "access")
         assert isinstance(token, Token)
-        assert (token.user, token.scopes, await people.key_of(token)) == ("ann", ("a", "b"), c.who.key)
+        assert (token.user, token.scopes, await people.key_of_token(token)) == ("ann", ("a", "b"), c.who.key)
         assert await people.find_token(secret, "refresh") is None
         assert await people.find_token(secret + "x", "access") is None
         gone = await people.issue_token(c.who.key, "access", "ann", (), life_s=-1)

@@ -239,7 +239,7 @@ class NoKeys:
 
     def record_use(self, key: ApiKey) -> None: ...
 
-    async def get_by_number(self, app: int, number: int) -> ApiKey | None:
+    async def get_by_number(self, app_id: int, number: int) -> ApiKey | None:
         return None
 
     async def list_with_setting(self, dialect: str, name: str) -> list[ApiKey]:

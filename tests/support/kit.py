@@ -114,7 +114,7 @@ class Cast:
     def opening(self, text: str = "hi", **changes: Any) -> NewTurn:
         """A message about to be stored."""
         opening = NewTurn(
-            who=self.who,
+            principal=self.who,
             user=self.user,
             agent=self.agent,
             run=new_uid(),

@@ -15,7 +15,7 @@ from support.http_clients import GUARD
 from support.live_server import APPLICATION, HOLD, Served, Step
 
 from palaver.core.chat import NewMessage, Turn
-from palaver.core.runs import collect
+from palaver.core.runs import read_to_end
 from palaver.core.types import Agent, ApiKey, File, Principal, Text, new_uid
 from palaver.dialects.wps import paging
 
@@ -101,7 +101,7 @@ class World:
         async def work() -> Turn:
             said = NewMessage(parts=(Text(text=f"{SECRET} of {alias}!"), *files))
             sent = await self.served.core.chat.send(who, agent, said, conversation=alias, create_as=alias)
-            assert await collect(sent.reader, GUARD) is not None, "it has not ended, and would change later"
+            assert await read_to_end(sent.reader, GUARD) is not None, "it has not ended, and would change later"
             await self.served.core.chat.rename_conversation(who, sent.conversation.id, f"title of {alias}!")
             return sent
 

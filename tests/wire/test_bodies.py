@@ -16,7 +16,7 @@ from support.requests import call
 
 from palaver.core.problems import Invalid
 from palaver.core.types import MAX_ID
-from palaver.wire.bodies import MAX_DEPTH, MAX_NODES, as_id, idempotency_key, json_object, parse
+from palaver.wire.bodies import MAX_DEPTH, MAX_NODES, idempotency_key, json_object, parse, valid_id
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -268,7 +268,7 @@ def test_any_members_are_read_or_invalid(members: dict[str, Any], digits: bool) 
 
 @pytest.mark.parametrize(("number", "id"), [(1, 1), (MAX_ID, MAX_ID), (0, None), (-1, None), (MAX_ID + 1, None)])
 def test_an_id_is_a_positive_int64(number: int, id: int | None) -> None:
-    assert as_id(number) == id
+    assert valid_id(number) == id
 
 
 # Idempotency-Key ----------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ async def list_(admin: Admin, *, json: Json = False) -> None:
 @on_admin
 async def create(admin: Admin, name: Name, *, json: Json = False) -> None:
     """Create an application; no error if it exists."""
-    app = await admin.applications.create(name)
+    app = await admin.applications.get_or_create(name)
     if json:
         print_json({"name": app.name, "created": app.created})
     else:

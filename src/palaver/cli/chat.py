@@ -26,7 +26,7 @@ from palaver.cli.terminal import err, out, print_note
 from palaver.config import Settings
 from palaver.core.chat import NewMessage
 from palaver.core.problems import Invalid
-from palaver.core.types import Agent, ApiKey, Principal, Ref, RunEnded, Status, Text, as_uid, clean
+from palaver.core.types import Agent, ApiKey, Principal, Ref, RunEnded, Status, Text, clean, parse_uid
 from palaver.server import shutdown_signals
 
 T = TypeVar("T")
@@ -135,14 +135,14 @@ class ChatSession:
     def __init__(
         self,
         core: Core,
-        who: Principal,
+        principal: Principal,
         agent: Agent,
         conversation: Ref | None,
         show: TurnPrinter,
         variables: Mapping[str, Any],
     ) -> None:
         self._core = core
-        self._who = who
+        self._who = principal
         self._agent = agent
         self._conversation = conversation
         self._show = show
@@ -169,11 +169,11 @@ class ChatSession:
             print_note(f"The agent {stored.name!r} is disabled: API callers cannot reach it.")
         if core.models.quotes_only(stored.spec.model):
             print_note("The model 'extract' only quotes documents; run 'palaver doctor' to see how to set another one.")
-        who = operator(stored.app).acting_for(clean(user))
+        principal = operator(stored.app).acting_for(clean(user))
         ref = None if conversation is None else _ref(conversation)
         if isinstance(ref, int | UUID):
-            ref = (await core.chat.conversation(who, ref)).id
-        return cls(core, who, stored, ref, show, variables)
+            ref = (await core.chat.conversation(principal, ref)).id
+        return cls(core, principal, stored, ref, show, variables)
 
     def greet(self) -> None:
         if self._conversation is None:
@@ -214,9 +214,9 @@ class ChatSession:
             self._core.runs.stop(self._run)
 
 
-def operator(app: int) -> Principal:
+def operator(app_id: int) -> Principal:
     """The operator as a caller of the application: without a credential, so without its limits and restrictions."""
-    return Principal(key=ApiKey(app=app, number=0, dialect="", id="", secret="", enabled=True, settings={}))
+    return Principal(key=ApiKey(app=app_id, number=0, dialect="", id="", secret="", enabled=True, settings={}))
 
 
 def _ref(text: str) -> Ref:
@@ -225,7 +225,7 @@ def _ref(text: str) -> Ref:
         raise Invalid(
             field="--conversation", rule="required", detail="name the conversation by id, uid or a name of your choice"
         )
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else as_uid(text) or text
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else parse_uid(text) or text
 
 
 # Core in its own thread ---------------------------------------------------------------------------------------------

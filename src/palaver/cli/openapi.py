@@ -9,7 +9,7 @@ import typer
 from palaver.app import all_dialects
 from palaver.cli.key import dialect_named
 from palaver.cli.terminal import print_json
-from palaver.http.openapi import document
+from palaver.http.openapi import build_document
 from palaver.wire.contract import Dialect
 
 
@@ -28,6 +28,6 @@ def openapi(
     ] = None,
 ) -> None:
     """Print the OpenAPI document that a server serves at /openapi.json."""
-    content = document(all_dialects() if dialect is None else (dialect,))
+    content = build_document(all_dialects() if dialect is None else (dialect,))
     servers = {} if server is None else {"servers": [{"url": server}]}
     print_json({**content, **servers})

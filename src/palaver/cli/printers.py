@@ -25,7 +25,7 @@ class TurnPrinter(Protocol):
 
     def event(self, event: Event) -> None: ...
 
-    def parting(self, agent: Agent, conversation: int) -> None: ...
+    def parting(self, agent: Agent, conversation_id: int) -> None: ...
 
 
 class TerminalPrinter:
@@ -66,8 +66,8 @@ class TerminalPrinter:
                 self._break()
                 self._end(event)
 
-    def parting(self, agent: Agent, conversation: int) -> None:
-        print_line(f"Continue with: palaver chat {agent.name!r} --conversation {conversation}", style="dim")
+    def parting(self, agent: Agent, conversation_id: int) -> None:
+        print_line(f"Continue with: palaver chat {agent.name!r} --conversation {conversation_id}", style="dim")
 
     def _write(self, text: str) -> None:
         # A model's text must not control the terminal.
@@ -95,7 +95,7 @@ class PlainPrinter(TerminalPrinter):
     def greeting(self, agent: Agent) -> None:
         pass
 
-    def parting(self, agent: Agent, conversation: int) -> None:
+    def parting(self, agent: Agent, conversation_id: int) -> None:
         pass
 
     def event(self, event: Event) -> None:
@@ -133,7 +133,7 @@ class JsonPrinter:
             case RunEnded():
                 print_json(_ended(event))
 
-    def parting(self, agent: Agent, conversation: int) -> None:
+    def parting(self, agent: Agent, conversation_id: int) -> None:
         pass
 
 

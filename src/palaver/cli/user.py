@@ -71,7 +71,7 @@ async def export(
             out.write(msgspec.json.encode(entry) + b"\n")
             lines += 1
             if files is not None and entry["type"] == "file":
-                await _write_file(await admin.users.file(owner, entry["key"]), files / str(entry["id"]))
+                await _write_file(await admin.users.file_content(owner, entry["key"]), files / str(entry["id"]))
     if output is not None:
         print_note(f"Wrote {lines} lines to {output}.")
 

@@ -31,7 +31,7 @@ class Admitted:
     credential, ``None`` if there is none; it is unverified if there is a problem."""
 
     key: ApiKey | None = None
-    who: Principal = ANONYMOUS
+    principal: Principal = ANONYMOUS
     problem: Problem | None = None
 
 
@@ -62,12 +62,12 @@ class Admission:
         key = None
         try:
             key, token = await self._look_up(dialect, claim)
-            who = await verify(key, token)
-            await self.reject_replay(who)
-            await self.charge(who.key)
+            principal = await verify(key, token)
+            await self.reject_replay(principal)
+            await self.charge(principal.key)
         except Problem as problem:
             return Admitted(key=key, problem=problem)
-        return Admitted(key=key, who=who)
+        return Admitted(key=key, principal=principal)
 
     async def _look_up(self, dialect: str, claim: CredentialClaim) -> tuple[ApiKey | None, Token | None]:
         """The claimed key and the claimed, unexpired token."""
@@ -82,10 +82,10 @@ class Admission:
     async def _token(self, secret: str, *, signed: bool) -> Token | None:
         return await (self._tokens.verify(secret) if signed else self._tokens.find(secret, "access"))
 
-    async def reject_replay(self, who: Principal) -> None:
+    async def reject_replay(self, principal: Principal) -> None:
         """Raises ``Unauthenticated(reason="repeated")`` if the key used the request id within ``NONCE_S`` seconds."""
-        if who.nonce is not None and not await self._usages.claim_nonce(who.key, who.nonce, NONCE_S):
-            raise Unauthenticated(reason="repeated", subject=who.nonce)
+        if principal.nonce is not None and not await self._usages.claim_nonce(principal.key, principal.nonce, NONCE_S):
+            raise Unauthenticated(reason="repeated", subject=principal.nonce)
 
     async def charge(self, key: ApiKey) -> None:
         """Count one call. Raises ``Busy(reason="rate" | "day" | "usage")`` if it exceeds a limit."""

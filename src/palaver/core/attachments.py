@@ -47,17 +47,17 @@ class Attachments:
         store: Store,
         fetch: Fetcher,
         documents: DocumentReader,
-        app: int,
-        user: int,
-        conversation: int,
+        app_id: int,
+        user_id: int,
+        conversation_id: int,
         trace: str = "",
     ) -> None:
         self._store = store
         self._fetch = fetch
         self._documents = documents
-        self._app = app
-        self._user = user
-        self._conversation = conversation
+        self._app = app_id
+        self._user = user_id
+        self._conversation = conversation_id
         self._trace = trace
 
     async def read(self, question: Message, earlier: Sequence[Message]) -> dict[str, Attachment]:
@@ -141,7 +141,7 @@ class Attachments:
                 media_type=clean(fetched.media_type),
                 content=fetched.content,
                 details={},
-                conversation=self._conversation,
+                conversation_id=self._conversation,
             )
         except Problem as problem:
             log.warning("fetched file not kept", problem=problem.to_dict())

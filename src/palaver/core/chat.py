@@ -16,7 +16,7 @@ from palaver.core.context import HISTORY_BYTES
 from palaver.core.history import FullHistory, History, HistoryPage
 from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn, ReplayedRun, StoredTurn
 from palaver.core.problems import Busy, Internal, Invalid, NotFound, Problem
-from palaver.core.runs import ActiveRun, RunReader, RunRegistry, collect
+from palaver.core.runs import ActiveRun, RunReader, RunRegistry, read_to_end
 from palaver.core.singleflight import SingleFlight
 from palaver.core.suggestions import generate_suggestions
 from palaver.core.titles import generate_title
@@ -110,54 +110,58 @@ class Chat:
         self._history = History(ports.store.conversations, max_page_bytes=limits.max_page_bytes)
         self._flights = SingleFlight[Turn]()
 
-    async def agent(self, who: Principal, ref: Ref) -> Agent:
+    async def agent(self, principal: Principal, ref: Ref) -> Agent:
         """The enabled agent with that ``ref``. Raises ``NotFound``, also if the key may not use it."""
-        agent = await self.any_agent(who, ref)
+        agent = await self.agent_including_disabled(principal, ref)
         require_enabled(agent, ref)
         return agent
 
-    async def any_agent(self, who: Principal, ref: Ref) -> Agent:
+    async def agent_including_disabled(self, principal: Principal, ref: Ref) -> Agent:
         """Like ``agent``, but includes disabled agents."""
-        agent = await self._store.agents.get(who.app, ref)
-        if agent is None or not who.may_use(agent):
+        agent = await self._store.agents.get(principal.app, ref)
+        if agent is None or not principal.may_use(agent):
             raise NotFound(noun="agent", ref=str(ref))
         return agent
 
-    async def open_conversation(self, who: Principal, ref: Ref, *, enabled: bool = False) -> tuple[Conversation, Agent]:
+    async def open_conversation(
+        self, principal: Principal, ref: Ref, *, enabled: bool = False
+    ) -> tuple[Conversation, Agent]:
         """The user's conversation with that ``ref``, and its agent. Raises ``NotFound(noun="conversation")``, also if
         the key may not use the agent or, with ``enabled``, if the agent is disabled."""
-        conversation = await self._find(who, ref)
-        agent = None if conversation is None else await self._usable_agent(who, conversation)
+        conversation = await self._find(principal, ref)
+        agent = None if conversation is None else await self._usable_agent(principal, conversation)
         if conversation is None or agent is None or (enabled and not agent.spec.enabled):
             raise NotFound(noun="conversation", ref=str(ref))
         return conversation, agent
 
-    async def open_run(self, who: Principal, uid: UUID) -> Run:
+    async def open_run(self, principal: Principal, uid: UUID) -> Run:
         """The user's run with that uid. Raises ``NotFound(noun="run")``, also if the key may not use its agent."""
-        user = await self.find_user(who)
-        found = None if user is None else await self._store.runs.get_with_conversation(who.app, user.id, uid)
-        if found is not None and (agent := await self._usable_agent(who, found[1])) is not None:
+        user = await self.find_user(principal)
+        found = (
+            None if user is None else await self._store.runs.get_answer_with_conversation(principal.app, user.id, uid)
+        )
+        if found is not None and (agent := await self._usable_agent(principal, found[1])) is not None:
             return Run(answer=found[0], conversation=found[1], agent=agent)
         raise NotFound(noun="run", ref=uid.hex)
 
-    async def _usable_agent(self, who: Principal, conversation: Conversation) -> Agent | None:
+    async def _usable_agent(self, principal: Principal, conversation: Conversation) -> Agent | None:
         """The conversation's agent, or ``None`` if the key may not use it."""
-        agent = await self._store.agents.get(who.app, conversation.agent)
-        return agent if agent is not None and who.may_use(agent) else None
+        agent = await self._store.agents.get(principal.app, conversation.agent)
+        return agent if agent is not None and principal.may_use(agent) else None
 
-    async def agents(self, who: Principal) -> list[Agent]:
+    async def agents(self, principal: Principal) -> list[Agent]:
         """The enabled agents that the key may use, sorted by name, then id."""
         return [
             agent
-            for agent in await self._store.agents.list_for_application(who.app)
-            if agent.spec.enabled and who.may_use(agent)
+            for agent in await self._store.agents.list_for_application(principal.app)
+            if agent.spec.enabled and principal.may_use(agent)
         ]
 
     # Messages -------------------------------------------------------------------------------------------------------
 
     async def send(
         self,
-        who: Principal,
+        principal: Principal,
         agent: Agent,
         message: NewMessage,
         *,
@@ -171,46 +175,46 @@ class Chat:
         missing required variable; nothing is stored in these cases.
         """
         if message.idempotency_key is None:
-            return await self._send(who, agent, message, conversation, create_as)
-        topic = message.idempotency_key.topic(who, await self._sender(who, conversation, create_as))
+            return await self._send(principal, agent, message, conversation, create_as)
+        topic = message.idempotency_key.topic(principal, await self._sender(principal, conversation, create_as))
         async with self._flights.acquire((topic, message.idempotency_key.digest), ACCEPT_TIMEOUT_S) as flight:
             if flight.result is not None and (live := self._runs.get(flight.result.run_uid)) is not None:
                 return replace(flight.result, reader=RunReader(live), replayed=True)
-            flight.result = await self._send(who, agent, message, conversation, create_as)
+            flight.result = await self._send(principal, agent, message, conversation, create_as)
             return flight.result
 
     async def _send(
-        self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
+        self, principal: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
     ) -> Turn:
         has_slot = not self._runs.closing and self._runs.slots.acquire(
-            who.app, who.key.number, who.key.setting("max_runs")
+            principal.app, principal.key.number, principal.key.setting("max_runs")
         )
         try:
             if not has_slot and message.idempotency_key is None:
                 raise self._refusal()
-            turn = await self._new_turn(who, agent, message, conversation, create_as)
+            turn = await self._new_turn(principal, agent, message, conversation, create_as)
             if not has_slot:  # a replay needs no slot
                 stored = await self._store.runs.find_replayed(turn)
                 if stored is None:
                     raise self._refusal()
             else:
-                stored = await self._open(turn, stop_abandoned=_stops_abandoned(who, message))
+                stored = await self._open(turn, stop_abandoned=_stops_abandoned(principal, message))
             if isinstance(stored, ReplayedRun):
-                return await self._replay(who, stored.run)
+                return await self._replay(principal, stored.run)
             has_slot = False  # the run owns the slot from here on
             return await self._begin(turn, stored, message)
         finally:
             if has_slot:
-                self._runs.slots.release(who.app, who.key.number)
+                self._runs.slots.release(principal.app, principal.key.number)
 
     async def _new_turn(
-        self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
+        self, principal: Principal, agent: Agent, message: NewMessage, conversation: Ref | None, create_as: str | None
     ) -> NewTurn:
-        await self._require_variables(who, agent, message, conversation)
-        user = await self._sender(who, conversation, create_as)
+        await self._require_variables(principal, agent, message, conversation)
+        user = await self._sender(principal, conversation, create_as)
         parts = tuple(_cleaned(part) for part in message.parts)
         return NewTurn(
-            who=who,
+            principal=principal,
             user=user,
             agent=agent,
             run=new_uid(),
@@ -227,7 +231,7 @@ class Chat:
 
     async def _begin(self, turn: NewTurn, stored: StoredTurn, message: NewMessage) -> Turn:
         """Start the run of a stored turn."""
-        who, agent = turn.who, turn.agent
+        principal, agent = turn.principal, turn.agent
         context = TurnContext(
             agent=agent,
             user=turn.user.id,
@@ -237,10 +241,16 @@ class Chat:
             disabled_tools=message.disabled_tools,
             trace=message.trace,
         )
-        live = ActiveRun(app=who.app, run=stored.answer.id, uid=turn.run, context=context, credential=who.key.number)
+        live = ActiveRun(
+            app_id=principal.app,
+            run_id=stored.answer.id,
+            uid=turn.run,
+            context=context,
+            credential=principal.key.number,
+        )
         self._runs.add(live, start=stored.first)
         reader = RunReader(live)
-        if stored.ahead and _stops_abandoned(who, message):
+        if stored.ahead and _stops_abandoned(principal, message):
             with suppress(Problem):  # the message is stored already, and can wait
                 await self._stop_abandoned(stored.ahead)
         return Turn(
@@ -248,13 +258,13 @@ class Chat:
         )
 
     async def _require_variables(
-        self, who: Principal, agent: Agent, message: NewMessage, conversation: Ref | None
+        self, principal: Principal, agent: Agent, message: NewMessage, conversation: Ref | None
     ) -> None:
         values = {**(message.conversation_variables or {}), **message.variables}
         missing = [item.name for item in agent.spec.variables if item.required and _is_blank(values.get(item.name))]
         if not missing or message.variables_field is None:
             return
-        stored = None if conversation is None else await self._find(who, conversation)
+        stored = None if conversation is None else await self._find(principal, conversation)
         stored_values = {} if stored is None or stored.variables is None else stored.variables
         for name in missing:
             if _is_blank(stored_values.get(name)):
@@ -268,7 +278,7 @@ class Chat:
         except Busy as busy:
             if busy.reason != "waiting" or not stop_abandoned or turn.conversation is None:
                 raise
-            queue = await self._store.runs.get_queue(turn.who.app, turn.user.id, turn.conversation)
+            queue = await self._store.runs.get_queue(turn.principal.app, turn.user.id, turn.conversation)
             if not await self._stop_abandoned(queue):
                 raise
         for pause in QUEUE_RETRY_DELAYS_S:
@@ -279,7 +289,7 @@ class Chat:
 
     async def _stop_abandoned(self, runs: Sequence[int]) -> bool:
         """Stop those of ``runs`` that nobody reads, in any process, newest first. Returns whether any may end."""
-        stopped = [self._runs.stop_abandoned(run) for run in reversed(runs)]
+        stopped = [self._runs.stop_if_abandoned(run) for run in reversed(runs)]
         elsewhere = [run for run in reversed(runs) if not self._runs.contains(run)]
         if elsewhere:
             await self._store.runs.notify_stop_abandoned(elsewhere)
@@ -289,13 +299,13 @@ class Chat:
         """The reason why no new run is accepted."""
         return Busy(reason="closing" if self._runs.closing else "overload", retry_after=1)
 
-    async def _replay(self, who: Principal, run: UUID) -> Turn:
-        turn = await self._store.runs.get_question_and_answer(who.app, run)
+    async def _replay(self, principal: Principal, run_uid: UUID) -> Turn:
+        turn = await self._store.runs.get_question_and_answer(principal.app, run_uid)
         if turn is None:
-            raise NotFound(noun="run", ref=str(run))
+            raise NotFound(noun="run", ref=str(run_uid))
         question, answer = turn
-        conversation = await self.conversation(who, answer.conversation)
-        agent = await self._store.agents.get(who.app, conversation.agent)
+        conversation = await self.conversation(principal, answer.conversation)
+        agent = await self._store.agents.get(principal.app, conversation.agent)
         if agent is None:
             raise NotFound(noun="agent", ref=str(conversation.agent))
         reader = await self.resume(Run(answer=answer, conversation=conversation, agent=agent))
@@ -306,7 +316,7 @@ class Chat:
     async def resume(self, run: Run, after: int = 0) -> RunReader:
         """A reader of the run from cursor ``after``: live, or days later. Raises ``NotFound`` if it has been deleted
         meanwhile."""
-        reader = await self._runs.subscribe(run.answer, after)
+        reader = await self._runs.open_reader(run.answer, after)
         if reader is None:
             raise NotFound(noun="run", ref=run.run_uid.hex)
         return reader
@@ -333,7 +343,7 @@ class Chat:
         if elsewhere:
             await self._store.runs.notify_stop(elsewhere)
 
-    async def _wait_until_stored(self, app: int, runs: Sequence[UUID], within: float) -> None:
+    async def _wait_until_stored(self, app_id: int, runs: Sequence[UUID], within: float) -> None:
         """Wait until the ends of ``runs`` are stored, in any process. Raises ``Internal`` after ``within`` seconds."""
         if not runs or not within:
             return
@@ -344,7 +354,7 @@ class Chat:
                 for live in here:
                     await live.stored.wait()
                 pause = 0.02
-                while elsewhere and await self._store.runs.any_live(app, elsewhere):
+                while elsewhere and await self._store.runs.any_live(app_id, elsewhere):
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 0.5)
         except TimeoutError as error:
@@ -353,7 +363,7 @@ class Chat:
 
     def history_page(
         self,
-        who: Principal,
+        principal: Principal,
         conversation: Conversation,
         *,
         before: int | None = None,
@@ -362,11 +372,11 @@ class Chat:
     ) -> AbstractAsyncContextManager[HistoryPage]:
         """At most ``limit`` messages, oldest first: the newest (with an id below ``before``), or the first above
         ``after``. Encode them inside the block."""
-        return self._history.page(who, conversation.id, before=before, after=after, limit=limit)
+        return self._history.page(principal, conversation.id, before=before, after=after, limit=limit)
 
     async def list_messages(
         self,
-        who: Principal,
+        principal: Principal,
         conversation: Conversation,
         *,
         before: int | None = None,
@@ -374,28 +384,28 @@ class Chat:
         limit: int = 20,
     ) -> Sequence[Message]:
         """The messages of such a page."""
-        async with self.history_page(who, conversation, before=before, after=after, limit=limit) as page:
+        async with self.history_page(principal, conversation, before=before, after=after, limit=limit) as page:
             return page.messages
 
     async def full_history(
-        self, who: Principal, conversation: Conversation, *, before: int | None = None, newest: int | None = None
+        self, principal: Principal, conversation: Conversation, *, before: int | None = None, newest: int | None = None
     ) -> FullHistory:
         """All messages, or the ``newest`` ones (with an id below ``before``), loaded lazily."""
-        return await self._history.full_history(who, conversation.id, before=before, newest=newest)
+        return await self._history.full_history(principal, conversation.id, before=before, newest=newest)
 
     async def wait_for_end(self, run: Run, within: float) -> Message:
         """Wait up to ``within`` seconds for the run to end. Returns its answer, as last saved. Raises ``NotFound`` if
         it has been deleted meanwhile."""
-        await collect(await self.resume(run, after=2**62), within)
-        answer = await self._store.runs.get(run.answer.app, run.answer.uid)
+        await read_to_end(await self.resume(run, after=2**62), within)
+        answer = await self._store.runs.get_answer(run.answer.app, run.answer.uid)
         if answer is None:
             raise NotFound(noun="run", ref=run.run_uid.hex)
         return answer
 
-    async def generate_suggestions(self, who: Principal, conversation: Conversation, agent: Agent) -> list[str]:
+    async def generate_suggestions(self, principal: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
         history = await self._store.conversations.get_messages(
-            who.app, conversation.id, limit=SUGGESTION_MESSAGES, max_bytes=HISTORY_BYTES
+            principal.app, conversation.id, limit=SUGGESTION_MESSAGES, max_bytes=HISTORY_BYTES
         )
         return await generate_suggestions(self._models, self._runs.observer, agent, history.messages)
 
@@ -407,82 +417,82 @@ class Chat:
 
     async def create_conversation(
         self,
-        who: Principal,
+        principal: Principal,
         agent: Agent,
         *,
         title: str | None = None,
         variables: dict[str, Any] | None = None,
     ) -> Conversation:
-        user = await self.get_or_create_user(who)
+        user = await self.get_or_create_user(principal)
         title = None if title is None else clean(title)
-        return await self._store.conversations.create(who, user, agent, title=title, variables=variables)
+        return await self._store.conversations.create(principal, user, agent, title=title, variables=variables)
 
-    async def conversation(self, who: Principal, ref: Ref) -> Conversation:
+    async def conversation(self, principal: Principal, ref: Ref) -> Conversation:
         """The user's conversation with that ``ref``, whichever its agent. Raises ``NotFound``."""
-        conversation = await self._find(who, ref)
+        conversation = await self._find(principal, ref)
         if conversation is None:
             raise NotFound(noun="conversation", ref=str(ref))
         return conversation
 
-    async def conversations(self, who: Principal, listing: ConversationQuery) -> Sequence[Conversation]:
+    async def conversations(self, principal: Principal, listing: ConversationQuery) -> Sequence[Conversation]:
         """One page of the user's conversations, most recently modified first."""
-        user = await self.find_user(who)
-        return [] if user is None else await self._store.conversations.list_page(who.app, user.id, listing)
+        user = await self.find_user(principal)
+        return [] if user is None else await self._store.conversations.list_page(principal.app, user.id, listing)
 
-    async def count_conversations(self, who: Principal, listing: ConversationQuery) -> int:
+    async def count_conversations(self, principal: Principal, listing: ConversationQuery) -> int:
         """The number of conversations on all pages."""
-        user = await self.find_user(who)
-        return 0 if user is None else await self._store.conversations.count(who.app, user.id, listing)
+        user = await self.find_user(principal)
+        return 0 if user is None else await self._store.conversations.count(principal.app, user.id, listing)
 
     async def rename_conversation(
-        self, who: Principal, conversation: Ref, title: str, *, icon: str | None = None
+        self, principal: Principal, conversation: Ref, title: str, *, icon: str | None = None
     ) -> Conversation:
-        user = await self.find_user(who)
+        user = await self.find_user(principal)
         renamed = user and await self._store.conversations.rename(
-            who.app, user.id, conversation, title=clean(title), icon=None if icon is None else clean(icon)
+            principal.app, user.id, conversation, title=clean(title), icon=None if icon is None else clean(icon)
         )
         if renamed is None:
             raise NotFound(noun="conversation", ref=str(conversation))
         return renamed
 
-    async def delete_conversation(self, who: Principal, conversation: Ref) -> None:
+    async def delete_conversation(self, principal: Principal, conversation: Ref) -> None:
         """Delete a conversation and its messages, and stop its runs. Raises ``NotFound``."""
-        user = await self.find_user(who)
-        live = None if user is None else await self._store.conversations.delete(who.app, user.id, conversation)
+        user = await self.find_user(principal)
+        live = None if user is None else await self._store.conversations.delete(principal.app, user.id, conversation)
         if live is None:
             raise NotFound(noun="conversation", ref=str(conversation))
         await self._stop(live)
 
-    async def delete_conversations(self, who: Principal, agent: Agent) -> None:
+    async def delete_conversations(self, principal: Principal, agent: Agent) -> None:
         """Delete every conversation of the user with the agent, and stop their runs."""
-        user = await self.find_user(who)
+        user = await self.find_user(principal)
         if user is not None:
-            await self._stop(await self._store.conversations.delete_all(who.app, user.id, agent.id))
+            await self._stop(await self._store.conversations.delete_all(principal.app, user.id, agent.id))
 
-    async def _find(self, who: Principal, ref: Ref) -> Conversation | None:
-        user = await self.find_user(who)
-        return None if user is None else await self._store.conversations.get(who.app, user.id, ref)
+    async def _find(self, principal: Principal, ref: Ref) -> Conversation | None:
+        user = await self.find_user(principal)
+        return None if user is None else await self._store.conversations.get(principal.app, user.id, ref)
 
-    async def get_or_create_user(self, who: Principal) -> User:
+    async def get_or_create_user(self, principal: Principal) -> User:
         """The end user of the call, created if missing; for calls that store something."""
-        if who.user is None:
+        if principal.user is None:
             raise NotFound(noun="user")
-        return await self._store.users.get_or_create(who.app, who.user)
+        return await self._store.users.get_or_create(principal.app, principal.user)
 
-    async def _sender(self, who: Principal, conversation: Ref | None, create_as: str | None) -> User:
+    async def _sender(self, principal: Principal, conversation: Ref | None, create_as: str | None) -> User:
         """The end user of a message, created if the message starts a conversation."""
         if conversation is None or create_as is not None:
-            return await self.get_or_create_user(who)
-        user = await self.find_user(who)
+            return await self.get_or_create_user(principal)
+        user = await self.find_user(principal)
         if user is None:
             raise NotFound(noun="conversation", ref=str(conversation))
         return user
 
-    async def find_user(self, who: Principal) -> User | None:
+    async def find_user(self, principal: Principal) -> User | None:
         """The end user of the call, or ``None`` if it does not exist yet; for read-only calls."""
-        if who.user is None:
+        if principal.user is None:
             raise NotFound(noun="user")
-        return await self._store.users.get_by_name(who.app, who.user)
+        return await self._store.users.get_by_name(principal.app, principal.user)
 
 
 def require_enabled(agent: Agent, ref: Ref) -> None:
@@ -491,8 +501,8 @@ def require_enabled(agent: Agent, ref: Ref) -> None:
         raise NotFound(noun="agent", ref=str(ref))
 
 
-def _stops_abandoned(who: Principal, message: NewMessage) -> bool:
-    return who.key.setting("abandoned", "stop" if message.stop_abandoned else "wait") == "stop"
+def _stops_abandoned(principal: Principal, message: NewMessage) -> bool:
+    return principal.key.setting("abandoned", "stop" if message.stop_abandoned else "wait") == "stop"
 
 
 def _is_blank(value: Any) -> bool:

@@ -11,7 +11,7 @@ from palaver.core.problems import Problem, Upstream
 from palaver.core.types import Agent, Usage
 
 
-def writes_text(models: Models, agent: Agent) -> bool:
+def can_generate_text(models: Models, agent: Agent) -> bool:
     """Whether the agent's model can write text; a built-in one cannot. Raises ``Upstream(reason="configuration")``."""
     _, name = models.chat_model(agent.spec.model)
     return bool(name)

@@ -153,7 +153,7 @@ def _decrement(counts: Counter[T], name: T) -> None:
         del counts[name]
 
 
-def share(whole: int, part: float) -> int:
+def fraction_of(whole: int, part: float) -> int:
     """The fraction ``part`` of ``whole``, rounded up, at least 1."""
     return max(1, ceil(whole * part))
 

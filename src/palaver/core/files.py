@@ -33,42 +33,42 @@ class Files:
 
     async def add(
         self,
-        who: Principal,
+        principal: Principal,
         *,
         key: str,
         name: str,
         media_type: str,
         content: bytes | ByteSource,
         details: dict[str, Any] | None = None,
-        conversation: int | None = None,
+        conversation_id: int | None = None,
     ) -> StoredFile:
-        """Store ``content`` under ``key``, which must be new in the application. With a ``conversation``, the file is
-        deleted together with that."""
-        user = await self._store.users.get_or_create(who.app, who.user or "")
+        """Store ``content`` under ``key``, which must be new in the application. With a ``conversation_id``, it is
+        deleted together with the conversation."""
+        user = await self._store.users.get_or_create(principal.app, principal.user or "")
         return await self._store.files.add(
-            who.app,
+            principal.app,
             user.id,
             key=key,
             name=shorten_name(clean(name)),
             media_type=clean(media_type),
             content=content,
             details=details or {},
-            conversation=conversation,
+            conversation_id=conversation_id,
         )
 
-    async def get(self, who: Principal, key: str) -> StoredFile:
+    async def get(self, principal: Principal, key: str) -> StoredFile:
         """A file of the caller's end user. Raises ``NotFound``, also for other end users' files."""
-        user = await self._store.users.get_by_name(who.app, who.user or "")
-        file = None if user is None else await self._store.files.get(who.app, key)
+        user = await self._store.users.get_by_name(principal.app, principal.user or "")
+        file = None if user is None else await self._store.files.get(principal.app, key)
         if file is None or user is None or file.user != user.id:
             raise NotFound(noun="file", ref=key)
         return file
 
-    async def delete(self, who: Principal, key: str) -> None:
+    async def delete(self, principal: Principal, key: str) -> None:
         """Permanently delete a file of the caller's end user. Messages keep their references to it. Raises
         ``NotFound``."""
-        file = await self.get(who, key)
-        if not await self._store.files.delete(who.app, file.user, file.key):
+        file = await self.get(principal, key)
+        if not await self._store.files.delete(principal.app, file.user, file.key):
             raise NotFound(noun="file", ref=key)
 
     async def get_unscoped(self, key: str) -> StoredFile:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout
-from palaver.core.ports.store import ConversationRepository, MessageRange
+from palaver.core.ports.store import ConversationRepository, MessagePage
 from palaver.core.problems import Busy
 from palaver.core.types import Message, Principal
 
@@ -54,14 +54,14 @@ class History:
 
     @asynccontextmanager
     async def page(
-        self, who: Principal, conversation: int, *, before: int | None, after: int | None, limit: int
+        self, principal: Principal, conversation_id: int, *, before: int | None, after: int | None, limit: int
     ) -> AsyncGenerator[HistoryPage]:
         """The newest ``limit`` messages (below id ``before``), or the first ones above ``after``: fewer if they are
         long, but at least one. The block holds the slot of a long page: leave it once the page is encoded. Raises
         ``Busy`` and ``CallerDisconnected`` while queued."""
         start = await self._store.get_messages(
-            who.app,
-            conversation,
+            principal.app,
+            conversation_id,
             before=before,
             after=after,
             limit=limit,
@@ -71,29 +71,31 @@ class History:
         if start.next is None or len(start.messages) == limit:
             yield HistoryPage(messages=start.messages, next=start.next)
             return
-        async with self._long_read(who):
-            yield await self._long_page(who.app, conversation, start, before, after, limit)
+        async with self._long_read(principal):
+            yield await self._long_page(principal.app, conversation_id, start, before, after, limit)
 
     @asynccontextmanager
-    async def _long_read(self, who: Principal) -> AsyncGenerator[None]:
+    async def _long_read(self, principal: Principal) -> AsyncGenerator[None]:
         """Wait for a turn to read a long page. Raises ``Busy`` and ``CallerDisconnected``."""
         async with AsyncExitStack() as stack:
             try:
                 async with cancel_on_disconnect():
-                    await stack.enter_async_context(self._long_reads.slot((who.app, who.key.number), TURN_TIMEOUT_S))
+                    await stack.enter_async_context(
+                        self._long_reads.slot((principal.app, principal.key.number), TURN_TIMEOUT_S)
+                    )
             except QueueTimeout as error:
                 raise Busy(reason="waiting", retry_after=1) from error
             yield
 
     async def _long_page(
-        self, app: int, conversation: int, start: MessageRange, before: int | None, after: int | None, limit: int
+        self, app_id: int, conversation_id: int, start: MessagePage, before: int | None, after: int | None, limit: int
     ) -> HistoryPage:
         if start.messages:
             after = None if after is None else start.messages[-1].id
             before = start.messages[0].id if after is None else before
         rest = await self._store.get_messages(
-            app,
-            conversation,
+            app_id,
+            conversation_id,
             before=before,
             after=after,
             limit=limit - len(start.messages),
@@ -104,13 +106,13 @@ class History:
         return HistoryPage(messages=(*older.messages, *newer.messages), next=rest.next)
 
     async def full_history(
-        self, who: Principal, conversation: int, *, before: int | None, newest: int | None
+        self, principal: Principal, conversation_id: int, *, before: int | None, newest: int | None
     ) -> FullHistory:
         """All messages, or the ``newest`` ones below id ``before``, regardless of their length."""
         limit = BATCH_MESSAGES if newest is None else newest
         start = await self._store.get_messages(
-            who.app,
-            conversation,
+            principal.app,
+            conversation_id,
             before=before,
             after=0 if newest is None else None,
             limit=limit,
@@ -121,20 +123,24 @@ class History:
             return FullHistory(first=start.messages)
         if newest is None:
             after = start.messages[-1].id if start.messages else 0
-            return FullHistory(first=start.messages, rest=self._batches(who.app, conversation, after, before, None))
-        after = await self._store.find_id_before_newest(who.app, conversation, before=before, limit=newest)
-        batches = self._batches(who.app, conversation, after, before, newest)
+            return FullHistory(
+                first=start.messages, rest=self._batches(principal.app, conversation_id, after, before, None)
+            )
+        after = await self._store.find_message_id_before_newest(
+            principal.app, conversation_id, before=before, limit=newest
+        )
+        batches = self._batches(principal.app, conversation_id, after, before, newest)
         return FullHistory(first=await anext(batches, ()), rest=batches)
 
     async def _batches(
-        self, app: int, conversation: int, after: int, before: int | None, limit: int | None
+        self, app_id: int, conversation_id: int, after: int, before: int | None, limit: int | None
     ) -> AsyncGenerator[Sequence[Message], None]:
         """The messages above id ``after``, at most ``limit`` of them, in batches."""
         left = BATCH_MESSAGES if limit is None else limit
         while left:
             batch = await self._store.get_messages(
-                app,
-                conversation,
+                app_id,
+                conversation_id,
                 before=before,
                 after=after,
                 limit=min(BATCH_MESSAGES, left),

@@ -37,22 +37,22 @@ class Idempotency:
             flight.woken.set()
 
     async def run_once(
-        self, who: Principal, key: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
+        self, principal: Principal, key: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
     ) -> tuple[StoredResponse, bool]:
         """The response, and whether it is a replay. An exception from ``work`` releases the key. If the caller
         disconnects, the executing call continues; a waiting one raises ``CallerDisconnected``. Raises ``Conflict``
         for a different request under the same key, and ``Busy`` after ``TIMEOUT_S``."""
-        user = await self._store.users.get_or_create(who.app, who.user or "")
-        async with self._flights.acquire((key.topic(who, user), key.digest), TIMEOUT_S) as flight:
+        user = await self._store.users.get_or_create(principal.app, principal.user or "")
+        async with self._flights.acquire((key.topic(principal, user), key.digest), TIMEOUT_S) as flight:
             if flight.result is None:
-                flight.result = await self._find_response(who, user, key, flight)
+                flight.result = await self._find_response(principal, user, key, flight)
             if flight.result is not None:
                 return flight.result, True
-            flight.result = await self._execute(who, user, key, work)
+            flight.result = await self._execute(principal, user, key, work)
             return flight.result, False
 
     async def _find_response(
-        self, who: Principal, user: User, claim: IdempotencyKey, flight: Flight[StoredResponse]
+        self, principal: Principal, user: User, claim: IdempotencyKey, flight: Flight[StoredResponse]
     ) -> StoredResponse | None:
         """The response of an earlier equal call, possibly still in progress in another process. ``None``: this call is
         the first."""
@@ -60,7 +60,7 @@ class Idempotency:
         deadline = loop.time() + TIMEOUT_S
         while loop.time() < deadline:
             flight.woken.clear()
-            result = await self._repository.begin(who, user, claim, self._ttl, self._worker())
+            result = await self._repository.begin(principal, user, claim, self._ttl, self._worker())
             if result is not False:
                 return result if isinstance(result, StoredResponse) else None
             with suppress(TimeoutError):
@@ -69,14 +69,14 @@ class Idempotency:
         raise Busy(reason="waiting", retry_after=1)
 
     async def _execute(
-        self, who: Principal, user: User, claim: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
+        self, principal: Principal, user: User, claim: IdempotencyKey, work: Callable[[], Awaitable[StoredResponse]]
     ) -> StoredResponse:
         settled = False
         try:
             response = await work()
-            await self._repository.complete(who, user, claim, response)
+            await self._repository.complete(principal, user, claim, response)
             settled = True
             return response
         finally:
             if not settled:
-                await self._repository.release(who, user, claim)
+                await self._repository.release(principal, user, claim)

@@ -17,15 +17,17 @@ class KnowledgeBases:
         self._agents = agents
         self._knowledge = knowledge
 
-    async def search(self, who: Principal, ref: Ref, query: str, limit: int) -> tuple[list[Passage], int]:
+    async def search(self, principal: Principal, ref: Ref, query: str, limit: int) -> tuple[list[Passage], int]:
         """The best passages of one knowledge base, and the search time in milliseconds. Raises ``NotFound``."""
-        name = await self._knowledge.find(who.app, ref)
-        if name is None or name not in await self._permitted(who):
+        name = await self._knowledge.find_name(principal.app, ref)
+        if name is None or name not in await self._permitted(principal):
             raise NotFound(noun="knowledge", ref=str(ref))
         started = time.perf_counter()
-        passages = await self._knowledge.search(who.app, [name], query, limit)
+        passages = await self._knowledge.search(principal.app, [name], query, limit)
         return passages, round((time.perf_counter() - started) * 1000)
 
-    async def _permitted(self, who: Principal) -> set[str]:
-        agents = await self._agents.list_for_application(who.app)
-        return {name for agent in agents if agent.spec.enabled and who.may_use(agent) for name in agent.spec.knowledge}
+    async def _permitted(self, principal: Principal) -> set[str]:
+        agents = await self._agents.list_for_application(principal.app)
+        return {
+            name for agent in agents if agent.spec.enabled and principal.may_use(agent) for name in agent.spec.knowledge
+        }

@@ -101,7 +101,7 @@ class RunReader:
         self._feed.readers.discard(self)
 
 
-async def collect(reader: RunReader, limit_s: float) -> list[Event] | None:
+async def read_to_end(reader: RunReader, limit_s: float) -> list[Event] | None:
     """All events from the reader's cursor to the end, or ``None`` after ``limit_s`` seconds. Raises
     ``CallerDisconnected`` if the caller disconnects. The run continues in either case."""
     try:
@@ -129,7 +129,7 @@ class Feed:
         self.readers: set[RunReader] = set()
         self._wake_queue = WakeQueue()
 
-    def changed(self) -> None:
+    def notify_readers(self) -> None:
         if len(self.readers) > WAKE_BATCH:
             self._wake_queue.schedule(self)
             return
@@ -181,10 +181,12 @@ class WakeQueue:
 class ActiveRun(Feed):
     """A live run of this process."""
 
-    def __init__(self, *, app: int, run: int, uid: UUID, context: TurnContext, credential: int | None = None) -> None:
+    def __init__(
+        self, *, app_id: int, run_id: int, uid: UUID, context: TurnContext, credential: int | None = None
+    ) -> None:
         super().__init__(Draft())
-        self.app = app
-        self.run = run
+        self.app = app_id
+        self.run = run_id
         self.uid = uid
         self.context = context
         self.credential = credential
@@ -201,7 +203,7 @@ class ActiveRun(Feed):
         self.abandoning: asyncio.Task[None] | None = None
         """Stops the run once nobody reads it."""
 
-    def is_read(self, now: float) -> bool:
+    def has_reader(self, now: float) -> bool:
         return bool(self.readers) or now < self.read_elsewhere_until
 
     @property
@@ -238,7 +240,7 @@ class RunRegistry:
         self._remote: dict[UUID, tuple[Feed, asyncio.Task[None]]] = {}
         self._early: OrderedDict[int, None] = OrderedDict()
         """Runs that may start but are unknown here: another process's, or about to be added."""
-        self._write_back = WriteBack(self._store.runs, settled=self._settled, may_start=self.may_start)
+        self._write_back = WriteBack(self._store.runs, settled=self._settled, may_start=self.allow_start)
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
@@ -254,17 +256,17 @@ class RunRegistry:
         """The number of live runs queued behind another one."""
         return sum(live.task is None for live in self._live.values())
 
-    def contains(self, run: int) -> bool:
+    def contains(self, run_id: int) -> bool:
         """Whether this process has a live run with that id."""
-        return run in self._by_id
+        return run_id in self._by_id
 
-    def get(self, run: UUID) -> ActiveRun | None:
+    def get(self, run_uid: UUID) -> ActiveRun | None:
         """The run, if it is live in this process."""
-        return self._live.get(run)
+        return self._live.get(run_uid)
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Start storing runs; needs a running event loop."""
-        self._write_back.open()
+        self._write_back.start()
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -276,17 +278,17 @@ class RunRegistry:
         if start or live.run in self._early:
             self._start(live)
 
-    def may_start(self, run: int) -> None:
+    def allow_start(self, run_id: int) -> None:
         """Start the run, which is now first in its conversation. Repeats and runs of other processes have no effect.
 
         The call may precede ``add``: the previous run can end after the database has stored the message but before
         this process receives the result.
         """
-        live = self._by_id.get(run)
+        live = self._by_id.get(run_id)
         if live is not None:
             self._start(live)
             return
-        self._early[run] = None
+        self._early[run_id] = None
         if len(self._early) > MAX_EARLY_STARTS:
             self._early.popitem(last=False)
 
@@ -323,8 +325,8 @@ class RunRegistry:
                     return event
                 self._apply(live, event)
                 # Save a step at once: losing it costs more than losing a second of text.
-                self._write_back.changed(live, urgent=isinstance(event, PartAdded))
-                live.changed()
+                self._write_back.schedule_save(live, urgent=isinstance(event, PartAdded))
+                live.notify_readers()
         raise AssertionError("a turn says how it ended")
 
     def _apply(self, live: ActiveRun, event: Event) -> None:
@@ -342,7 +344,7 @@ class RunRegistry:
     async def _end(self, live: ActiveRun, ended: RunEnded) -> None:
         """Store the end, then notify the readers. Shielded: cancellation must not interrupt this."""
         ended = msgspec.structs.replace(ended, usage=live.meter.usage, at=time.time_ns() // 1_000_000)
-        stored = self._write_back.end(live, ended)
+        stored = self._write_back.store_end(live, ended)
         while not stored.done():
             try:
                 await asyncio.shield(stored)
@@ -351,10 +353,10 @@ class RunRegistry:
 
     # Stopping -------------------------------------------------------------------------------------------------------
 
-    def stop(self, run: UUID) -> bool:
+    def stop(self, run_uid: UUID) -> bool:
         """Stop a run of this process: close the connection to the model, start no further step, keep the text.
         Returns False if there is no such live run (it may have ended)."""
-        live = self._live.get(run)
+        live = self._live.get(run_uid)
         if live is None or live.ending is not None:
             return False
         self._finish_early(live, RunEnded(status=Status.STOPPED))
@@ -364,7 +366,7 @@ class RunRegistry:
         """The ids of this process's live runs."""
         return set(self._by_id)
 
-    def stop_vanished(self, missed: set[int], before: set[int]) -> set[int]:
+    def stop_deleted(self, missed: set[int], before: set[int]) -> set[int]:
         """Stop the runs whose messages are missing from the database now (``missed``) and were at the last check
         (``before``): they were deleted. A run missed only once may just have ended. Returns ``missed``."""
         for run in missed & before:
@@ -372,13 +374,13 @@ class RunRegistry:
                 log.info("stopped a run whose message is gone", run=live.uid.hex)
         return missed
 
-    def stop_abandoned(self, run: int) -> bool:
+    def stop_if_abandoned(self, run_id: int) -> bool:
         """Stop a run of this process if nobody reads it. Returns whether it is being stopped. A run with readers is
         stopped if the last of them leaves within ``ABANDON_GRACE_S``."""
-        live = self._by_id.get(run)
+        live = self._by_id.get(run_id)
         if live is None or live.ending is not None:
             return live is not None
-        if not live.is_read(asyncio.get_running_loop().time()):
+        if not live.has_reader(asyncio.get_running_loop().time()):
             return self.stop(live.uid)
         if live.abandoning is None:
             live.abandoning = asyncio.create_task(self._stop_once_unread(live))
@@ -388,15 +390,15 @@ class RunRegistry:
         loop = asyncio.get_running_loop()
         until = loop.time() + ABANDON_GRACE_S
         while live.run in self._by_id and live.ending is None and loop.time() < until:
-            if not live.is_read(loop.time()):
+            if not live.has_reader(loop.time()):
                 self.stop(live.uid)
             else:
                 await asyncio.sleep(0.05)
         live.abandoning = None
 
-    def is_read_elsewhere(self, run: int) -> None:
+    def mark_read_elsewhere(self, run_id: int) -> None:
         """Record another process's report that the run has a reader there."""
-        live = self._by_id.get(run)
+        live = self._by_id.get(run_id)
         if live is not None:
             live.read_elsewhere_until = asyncio.get_running_loop().time() + REMOTE_READER_TTL_S
 
@@ -427,7 +429,7 @@ class RunRegistry:
             for live in self._live.values():  # release the readers: no stored end will arrive
                 if live.draft.ended is None:
                     live.draft.apply(live.ending or _interrupted())
-                live.changed()
+                live.notify_readers()
         abandoning = [live.abandoning for live in self._live.values() if live.abandoning is not None]
         for task in (*abandoning, *(task for _, task in self._remote.values())):
             task.cancel()
@@ -439,7 +441,7 @@ class RunRegistry:
 
     # Following ------------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, answer: Message, after: int = 0) -> RunReader | None:
+    async def open_reader(self, answer: Message, after: int = 0) -> RunReader | None:
         """A reader of the run that writes ``answer``, in whichever process it runs, or of its stored message; ``None``
         if the message has been deleted."""
         live = self._live.get(answer.uid)
@@ -452,9 +454,9 @@ class RunRegistry:
         return RunReader(feed, after)
 
     async def _subscribe_elsewhere(self, answer: Message, after: int) -> RunReader | None:
-        current = await self._store.runs.get(answer.app, answer.uid)
+        current = await self._store.runs.get_answer(answer.app, answer.uid)
         if current is None or current.ended is not None:
-            return None if current is None else await self.subscribe(current, after)
+            return None if current is None else await self.open_reader(current, after)
         if current.uid not in self._live and current.uid not in self._remote:
             await self._report_reader(current)  # first, so that it is not stopped as abandoned
         live = self._live.get(current.uid)
@@ -480,12 +482,12 @@ class RunRegistry:
                     version = await self._store.runs.get_row_version(message.app, message.uid)
                     if version is not None and version == last_version:
                         pass
-                    elif (saved := await self._store.runs.get(message.app, message.uid)) is not None:
+                    elif (saved := await self._store.runs.get_answer(message.app, message.uid)) is not None:
                         self._copy_new_events(saved, feed)
                         last_version = version
                     else:  # deleted: readers see it as stopped
                         feed.draft.apply(RunEnded(status=Status.STOPPED))
-                        feed.changed()
+                        feed.notify_readers()
                         return
                 await asyncio.sleep(POLL_INTERVAL_S)
         finally:
@@ -493,7 +495,7 @@ class RunRegistry:
 
     async def _report_reader(self, message: Message) -> None:
         with suppress(Problem):
-            await self._store.runs.notify_reader(message.id)
+            await self._store.runs.notify_has_reader(message.id)
 
     @staticmethod
     def _copy_new_events(message: Message, feed: Feed) -> None:
@@ -501,7 +503,7 @@ class RunRegistry:
         saved = Draft(message.parts, message.ended)
         for event in saved.read(saved.cursor(end.steps)):
             feed.draft.apply(event)
-        feed.changed()
+        feed.notify_readers()
 
     # Storing --------------------------------------------------------------------------------------------------------
 
@@ -510,7 +512,7 @@ class RunRegistry:
         live = self._live[ending.live.uid]
         if live.draft.ended is None:
             live.draft.apply(ending.ended)
-            live.changed()
+            live.notify_readers()
         self._draft_bytes -= live.draft.memory_bytes
         if live.credential is not None:
             self.slots.release(live.app, live.credential)

@@ -20,21 +20,21 @@ class RunSlots:
         self._per_credential = per_credential or ceil(capacity * CREDENTIAL_SHARE)
         self._in_use = Counter[tuple[int, ...]]()
 
-    def acquire(self, app: int, credential: int, credential_limit: int | None = None) -> bool:
+    def acquire(self, app_id: int, credential: int, credential_limit: int | None = None) -> bool:
         """Take a slot without waiting. Returns whether one was free. ``credential_limit`` overrides
         ``per_credential``."""
         limits = {
             (): self._capacity,
-            (app,): self._per_application,
-            (app, credential): self._per_credential if credential_limit is None else credential_limit,
+            (app_id,): self._per_application,
+            (app_id, credential): self._per_credential if credential_limit is None else credential_limit,
         }
         if any(self._in_use[scope] >= limit for scope, limit in limits.items()):
             return False
         self._in_use.update(limits.keys())
         return True
 
-    def release(self, app: int, credential: int) -> None:
-        for scope in ((), (app,), (app, credential)):
+    def release(self, app_id: int, credential: int) -> None:
+        for scope in ((), (app_id,), (app_id, credential)):
             self._in_use[scope] -= 1
             if not self._in_use[scope]:
                 del self._in_use[scope]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from palaver.core.completion import complete, writes_text
+from palaver.core.completion import can_generate_text, complete
 from palaver.core.context import history_window
 from palaver.core.observer import Observer
 from palaver.core.ports.models import ModelMessage, Models
@@ -28,7 +28,7 @@ async def generate_suggestions(
     """Up to ``MAX_SUGGESTIONS`` suggestions; none if the model fails. With a built-in model, which cannot write text,
     returns the agent's suggested questions that the user has not asked yet."""
     try:
-        if not writes_text(models, agent):
+        if not can_generate_text(models, agent):
             asked = {message.text.strip() for message in history if message.role == "user"}
             return _select([text for text in agent.spec.suggested_questions if text.strip() not in asked])
     except Upstream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palaver.core.completion import complete, writes_text
+from palaver.core.completion import can_generate_text, complete
 from palaver.core.observer import Observer
 from palaver.core.ports.models import ModelMessage, Models
 from palaver.core.problems import Upstream
@@ -20,7 +20,7 @@ async def generate_title(
 ) -> str:
     """A title on one line; empty if the model fails, or is a built-in one, which cannot write text."""
     try:
-        if not writes_text(models, agent):
+        if not can_generate_text(models, agent):
             return ""
     except Upstream:
         return ""

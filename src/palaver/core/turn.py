@@ -102,7 +102,7 @@ class UsageMeter:
         self.model = model
         self._started = time.monotonic()
 
-    def first_token(self) -> None:
+    def record_first_token(self) -> None:
         if self.first_token_s is None:
             self.first_token_s = time.monotonic() - self._started
 
@@ -239,7 +239,7 @@ class _Step:
 
     def _begin(self, kind: type[Text | Thinking], provider_data: dict[str, Any] | None) -> PartStarted:
         self._open = kind
-        self._meter.first_token()
+        self._meter.record_first_token()
         return PartStarted(part=kind(provider_data=provider_data))
 
 
@@ -248,9 +248,9 @@ def _attachments(context: TurnContext, ports: TurnServices) -> Attachments:
         store=ports.store,
         fetch=ports.fetch,
         documents=ports.documents,
-        app=context.agent.app,
-        user=context.user,
-        conversation=context.conversation,
+        app_id=context.agent.app,
+        user_id=context.user,
+        conversation_id=context.conversation,
         trace=context.trace,
     )
 

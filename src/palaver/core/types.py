@@ -183,7 +183,7 @@ class Agent(Value, frozen=True, kw_only=True):
         return self.spec.name
 
     @property
-    def names(self) -> frozenset[str]:
+    def identifiers(self) -> frozenset[str]:
         """Every string that identifies this agent in a credential's ``agents`` setting."""
         return frozenset((str(self.id), str(self.uid), self.uid.hex, self.spec.name, *self.spec.alias))
 
@@ -223,7 +223,7 @@ class ApiKey(Value, frozen=True, kw_only=True):
         return next((key for key in self.versions(now) if key.generation == generation), None)
 
     @property
-    def until(self) -> float:
+    def expires_at(self) -> float:
         """When it expires, in seconds since 1970: at its ``expire`` setting, or at the end of a rotation's overlap."""
         expire = self.settings.get("expire")
         expiry = math.inf if expire is None else datetime.fromisoformat(expire).timestamp()
@@ -244,7 +244,7 @@ class Principal(Value, frozen=True, kw_only=True):
     user: str | None = None
     nonce: str | None = None
     """A request id that this key must not reuse within ``NONCE_S`` seconds."""
-    until: float = math.inf
+    expires_at: float = math.inf
     """When the caller's token expires, in seconds since 1970."""
 
     @property
@@ -254,7 +254,7 @@ class Principal(Value, frozen=True, kw_only=True):
     def acting_for(self, user: str) -> Principal:
         return msgspec.structs.replace(self, user=user)
 
-    def unrestricted(self) -> Principal:
+    def as_unrestricted(self) -> Principal:
         """The same caller, allowed to use every agent."""
         settings = {name: value for name, value in self.key.settings.items() if name != "agents"}
         return msgspec.structs.replace(self, key=msgspec.structs.replace(self.key, settings=settings))
@@ -262,7 +262,7 @@ class Principal(Value, frozen=True, kw_only=True):
     def may_use(self, agent: Agent) -> bool:
         """Whether the key's ``agents`` setting allows this agent; without the setting, every agent is allowed."""
         allowed: list[Any] | None = self.key.settings.get("agents")
-        return allowed is None or not agent.names.isdisjoint(str(entry) for entry in allowed)
+        return allowed is None or not agent.identifiers.isdisjoint(str(entry) for entry in allowed)
 
 
 ANONYMOUS = Principal(key=ApiKey(app=0, number=0, dialect="", id="", secret="", enabled=False, settings={}))
@@ -400,7 +400,7 @@ def derived_uid(uid: UUID, purpose: str) -> UUID:
     return uuid5(uid, purpose)
 
 
-def as_uid(ref: str) -> UUID | None:
+def parse_uid(ref: str) -> UUID | None:
     """Parse ``ref`` as a UUID in either text form (32 hex digits, or with hyphens); ``None`` if it is not one."""
     if len(ref) not in {32, 36} or (len(ref) == 36 and ref.count("-") != 4):
         return None
@@ -411,7 +411,7 @@ def as_uid(ref: str) -> UUID | None:
     return uid if ref.lower() in {uid.hex, str(uid)} else None
 
 
-def as_number(ref: str) -> int | None:
+def parse_id(ref: str) -> int | None:
     """Parse ``ref`` as a decimal id between 1 and ``MAX_ID``; ``None`` if it is not one."""
     number = int(ref) if ref.isascii() and ref.isdigit() and len(ref) < 20 else 0
     return number if 0 < number <= MAX_ID else None

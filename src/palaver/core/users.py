@@ -21,31 +21,31 @@ class Users:
         self._keys = keys
         self._admission = admission
 
-    async def find(self, who: Principal, ref: Ref) -> User:
+    async def get(self, principal: Principal, ref: Ref) -> User:
         """An end user by id, issued uid or name. Raises ``NotFound``."""
-        user = await self._store.users.find(who.app, ref)
+        user = await self._store.users.find(principal.app, ref)
         if user is None:
             raise NotFound(noun="user", ref=str(ref))
         return user
 
     async def register(
-        self, who: Principal, name: str | None, *, nickname: str | None = None, avatar: str | None = None
+        self, principal: Principal, name: str | None, *, nickname: str | None = None, avatar: str | None = None
     ) -> tuple[User, bool]:
         """Create the end user or update its profile; without a ``name``, always create one. Returns the end user, and
         whether it was created."""
         return await self._store.users.register(
-            who.app,
+            principal.app,
             None if name is None else clean(name),
             None if nickname is None else clean(nickname),
             None if avatar is None else clean(avatar),
         )
 
-    async def subscribe(self, who: Principal, user: User, agent: Agent, *, on: bool) -> None:
-        await self._store.users.set_subscribed(who.app, user.id, agent.id, subscribed=on)
+    async def set_subscribed(self, principal: Principal, user: User, agent: Agent, *, on: bool) -> None:
+        await self._store.users.set_subscribed(principal.app, user.id, agent.id, subscribed=on)
 
-    async def subscribed(self, who: Principal, user: User) -> set[int]:
+    async def subscriptions(self, principal: Principal, user: User) -> set[int]:
         """The ids of the agents that the user has subscribed to."""
-        return await self._store.users.list_subscriptions(who.app, user.id)
+        return await self._store.users.list_subscriptions(principal.app, user.id)
 
     async def issue_token(
         self,
@@ -93,7 +93,7 @@ class Users:
         """The enabled credentials of a dialect for which a setting is true."""
         return await self._keys.list_with_setting(dialect, setting)
 
-    async def key_of(self, token: Token) -> ApiKey | None:
+    async def key_of_token(self, token: Token) -> ApiKey | None:
         return await self._keys.get_by_number(token.app, token.credential)
 
 

@@ -83,20 +83,20 @@ class WriteBack:
         self._closed = False
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="palaver-writeback")
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Start the background tasks; needs a running event loop."""
         loops = (self._save_growth(), self._store_ends(self._short), self._store_ends(self._long))
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         for task in self._tasks:
             task.add_done_callback(_critical)
 
-    def changed(self, live: WritableRun, *, urgent: bool = False) -> None:
+    def schedule_save(self, live: WritableRun, *, urgent: bool = False) -> None:
         """Schedule a save; with ``urgent``, in the next round."""
         if urgent:
             live.saved_at = float("-inf")
         self._grown.add(live)
 
-    def end(self, live: WritableRun, ended: RunEnded) -> asyncio.Future[bool]:
+    def store_end(self, live: WritableRun, ended: RunEnded) -> asyncio.Future[bool]:
         """Store the end of a run. The future resolves to whether it was stored."""
         self._grown.discard(live)
         ending = PendingEnd(live, ended, asyncio.get_running_loop().create_future())

@@ -147,9 +147,9 @@ class App:
             admitted = await self._admit(exchange, request, dialect, match, body)
             if admitted.problem is not None:
                 raise admitted.problem  # noqa: TRY301
-            _authorize(match, admitted.who, not_found)
+            _authorize(match, admitted.principal, not_found)
             request = await _with_body(request, match, body, admitted)
-            return await self._handle(exchange, request, match, admitted.who), admitted.who
+            return await self._handle(exchange, request, match, admitted.principal), admitted.principal
         except Problem as problem:
             exchange.close_connection = isinstance(problem, BodyTooSlow)
             return self._refuse(problem, request, match, admitted.key), ANONYMOUS
@@ -180,11 +180,11 @@ class App:
             signed = request
             if dialect.signs_body and key is not None and key.enabled:
                 signed = await _with_body(request, match, body, Admitted(key=key))
-            who = _verify(dialect, signed, key, token)
+            principal = _verify(dialect, signed, key, token)
             exchange.mark_verified()
-            exchange.app = who.app
-            set_owner((who.app, who.user or ""))
-            return who
+            exchange.app = principal.app
+            set_owner((principal.app, principal.user or ""))
+            return principal
 
         return await self._admission.admit(dialect.name, dialect.claim(request), verify)
 
@@ -211,7 +211,7 @@ class App:
             and task is not None
             and (size := max(len(response.body), response.buffered_bytes)) > UNBUDGETED_BYTES
         ):
-            self._body_reader.responses.take(principal.key, size)
+            self._body_reader.responses.acquire(principal.key, size)
             exchange.held_bytes = size
         return response
 
@@ -243,7 +243,7 @@ class App:
         stream = EventStream(response.reader, response.encoder, exchange.send)
         self._heartbeats.streams.add(stream)
         try:
-            with self._revocations.watch(principal, lambda _: stream.stop(), since=exchange.changes_seen):
+            with self._revocations.watch(principal, lambda _: stream.abort(), since=exchange.changes_seen):
                 if await stream.follow(exchange.receive, self._heartbeats.heartbeat_s):
                     await exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -316,13 +316,13 @@ def _budget_key(principal: Principal) -> ApiKey | None:
     return None if principal is ANONYMOUS else principal.key
 
 
-def _authorize(match: RouteMatch, who: Principal, not_found: NotFound) -> None:
+def _authorize(match: RouteMatch, principal: Principal, not_found: NotFound) -> None:
     """Raises ``Forbidden`` if the caller may not use the path, with any method, and ``not_found`` if no route serves
     the method."""
-    if who is not ANONYMOUS:
+    if principal is not ANONYMOUS:
         for route in match.routes if match.route is None else (match.route,):
             if route.authorize is not None:
-                route.authorize(who)
+                route.authorize(principal)
     if match.route is None:
         raise not_found
 

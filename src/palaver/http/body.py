@@ -68,7 +68,7 @@ class ByteBudget:
         self._total = total
         self._held_by_key: Counter[tuple[int, int]] = Counter()
 
-    def take(self, key: ApiKey | None, size: int) -> None:
+    def acquire(self, key: ApiKey | None, size: int) -> None:
         """Raises ``Busy(reason="overload")`` if that exceeds the budget."""
         owner = (0, 0) if key is None else (key.app, key.number)
         if self.held + size > self._total or self._held_by_key[owner] + size > self._total // 2:
@@ -139,7 +139,7 @@ class BodyReader:
         limit = limits.max_upload_bytes if upload else limits.max_body_bytes
         body = RequestBody(self, receive, limit=min(limit, MAX_PUBLIC_BODY_BYTES) if public else limit, upload=upload)
         if content_length.isdigit() and int(content_length) > body.limit:
-            raise body.too_large()
+            raise body.too_large_error()
         return body
 
 
@@ -161,7 +161,7 @@ class RequestBody:
         self._body: bytes | None = None
         self._upload: SpooledUpload | None = None
 
-    def too_large(self) -> Invalid:
+    def too_large_error(self) -> Invalid:
         return Invalid(field="body", rule="size", detail=f"more than {self.limit} bytes")
 
     async def read(self, key: ApiKey | None) -> bytes:
@@ -217,7 +217,7 @@ class RequestBody:
             chunk: bytes = message.get("body", b"")
             size += len(chunk)
             if size > self.limit:
-                raise self.too_large()
+                raise self.too_large_error()
             yield chunk
             if not message.get("more_body", False):
                 return
@@ -225,7 +225,7 @@ class RequestBody:
     def _charge(self, size: int) -> None:
         """Count ``size`` bytes of this body, less the unbudgeted ones, against the budget."""
         if (added := size - UNBUDGETED_BYTES - self._budgeted) > 0:
-            self._budget.take(self._key, added)
+            self._budget.acquire(self._key, added)
             self._budgeted += added
 
     async def _receive_until(self, deadline: float) -> Any:

@@ -113,7 +113,7 @@ class Connections:
                 return
             self._evict(oldest)
 
-    def defer(self, callback: Callable[[], None]) -> None:
+    def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` in a later iteration of the event loop; each spends ``DEFERRED_BUDGET_S`` on such calls."""
         self._deferred.append(callback)
         if len(self._deferred) == 1:

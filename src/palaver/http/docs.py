@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib.resources import files
 from urllib.parse import parse_qsl
 
-from palaver.http.openapi import RenderedDocument, document
+from palaver.http.openapi import RenderedDocument, build_document
 from palaver.wire.contract import Dialect, Headers, Response
 from palaver.wire.framing import compact_json
 
@@ -66,7 +66,7 @@ class Docs:
             return Response(status=404, body=compact_json({"error": "no such dialect", "dialects": [*self._dialects]}))
         if name not in self._rendered:
             dialects = [dialect for dialect in self._dialects.values() if name in {"", dialect.name}]
-            self._rendered[name] = RenderedDocument(await asyncio.to_thread(document, dialects))
+            self._rendered[name] = RenderedDocument(await asyncio.to_thread(build_document, dialects))
         return _conditional(self._rendered[name].for_origin(origin), "application/json", headers)
 
 

@@ -145,9 +145,9 @@ class Metrics:
     ) -> Histogram:
         return Histogram(f"palaver_{name}", documentation, labels, registry=self._registry, buckets=buckets)
 
-    def count_request(self, app: int, status: int) -> None:
-        """Count a request with a valid credential of application ``app``."""
-        self._application_requests.labels(self._application_label(str(app)), str(status)).inc()
+    def count_request(self, app_id: int, status: int) -> None:
+        """Count a request with a valid credential of application ``app_id``."""
+        self._application_requests.labels(self._application_label(str(app_id)), str(status)).inc()
 
     def run_ended(self, report: RunReport) -> None:
         ended = report.ended

@@ -39,7 +39,7 @@ _INFO = {
 }
 
 
-def document(dialects: Sequence[Dialect]) -> Schema:
+def build_document(dialects: Sequence[Dialect]) -> Schema:
     """The document without ``servers``, which depends on the request."""
     paths: dict[str, Schema] = {}
     schemas: Schema = {}

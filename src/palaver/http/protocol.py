@@ -200,7 +200,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Continue parsing after other connections have had their turn; pause reading until then."""
         self._deferred = (data, start)
         self.flow.pause_reading()
-        self._connections.defer(self._parse_deferred)
+        self._connections.call_soon(self._parse_deferred)
 
     def _parse_deferred(self) -> None:
         deferred, self._deferred = self._deferred, None
@@ -208,7 +208,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._parse(*deferred)
         if self.cycle.response_complete or len(self.cycle.body) <= HIGH_WATER_LIMIT:
-            self.may_read()
+            self.resume_reading()
 
     def _feed_head(self, data: bytes, start: int) -> int:
         """Parse the head that begins at ``start``. Returns its end offset, -1 if it is incomplete or rejected."""
@@ -385,7 +385,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._parse(buffered)
 
-    def may_read(self) -> None:
+    def resume_reading(self) -> None:
         """Resume reading: the handler waits for more of the body, or for a disconnect."""
         if not self._pipelined_bytes and self._deferred is None:
             self.flow.resume_reading()
@@ -413,7 +413,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._sent_at_check, self._write_target = sent, self._written
             self._write_timer = self.loop.call_later(self._limits.write_timeout_s, self._check_write_progress)
 
-    def finish(self) -> None:
+    def close_gracefully(self) -> None:
         """Close after the last response. If the client may still be sending, linger so that it can read the response:
         data that arrives at a closed socket causes a reset, which discards unread data."""
         if not self._in_body and not self._buffer and not self._discarding:
@@ -479,7 +479,7 @@ class HttpProtocol(HttpToolsProtocol):
             b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (trace.encode(), len(body))
         )
         self.write(STATUS_LINE[status] + head + body)
-        self.finish()
+        self.close_gracefully()
 
     # Timers ---------------------------------------------------------------------------------------------------------
 
@@ -507,7 +507,7 @@ class ResponseCycle(RequestResponseCycle):
             self._protocol.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         if not self.disconnected and not self.response_complete:
-            self._protocol.may_read()
+            self._protocol.resume_reading()
             await self.message_event.wait()
             self.message_event.clear()
         if self.disconnected or self.response_complete:
@@ -592,5 +592,5 @@ class ResponseCycle(RequestResponseCycle):
         self.response_complete = True
         self.message_event.set()
         if not self.keep_alive:
-            self._protocol.finish()
+            self._protocol.close_gracefully()
         self.on_response()

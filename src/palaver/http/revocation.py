@@ -25,13 +25,13 @@ log = structlog.get_logger("palaver.http")
 class _OpenResponse:
     """One open response. Calls ``on_revoked`` at most once: when the credential or the token is no longer valid."""
 
-    def __init__(self, who: Principal, on_revoked: Callable[[Unauthenticated], None]) -> None:
-        self.generation = who.key.generation
-        self._token_until = who.until
+    def __init__(self, principal: Principal, on_revoked: Callable[[Unauthenticated], None]) -> None:
+        self.generation = principal.key.generation
+        self._token_until = principal.expires_at
         self._on_revoked: Callable[[Unauthenticated], None] | None = on_revoked
         self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.set_key_expiry(who.key.until)
+        self.set_key_expiry(principal.key.expires_at)
 
     def set_key_expiry(self, key_until: float) -> None:
         """Set when the credential expires, in Unix seconds."""
@@ -76,14 +76,16 @@ class RevocationWatcher:
         self.changes = 0
 
     @contextmanager
-    def watch(self, who: Principal, on_revoked: Callable[[Unauthenticated], None], *, since: int) -> Generator[None]:
+    def watch(
+        self, principal: Principal, on_revoked: Callable[[Unauthenticated], None], *, since: int
+    ) -> Generator[None]:
         """Watch the caller's credential during the block; call ``on_revoked`` once it is no longer valid. ``since`` is
         the value of ``changes`` before the credential was looked up."""
-        if who is ANONYMOUS:
+        if principal is ANONYMOUS:
             yield
             return
-        name = (who.app, who.key.number)
-        response = _OpenResponse(who, on_revoked)
+        name = (principal.app, principal.key.number)
+        response = _OpenResponse(principal, on_revoked)
         self._open.setdefault(name, set()).add(response)
         if since != self.changes:
             self._schedule_check()
@@ -95,7 +97,7 @@ class RevocationWatcher:
             if not self._open[name]:
                 del self._open[name]
 
-    def check(self) -> None:
+    def on_credentials_changed(self) -> None:
         """Credentials have changed: end the responses of those that are no longer valid."""
         self.changes += 1
         self._schedule_check()
@@ -126,6 +128,6 @@ class RevocationWatcher:
                 ended += 1
                 response.revoke(Unauthenticated(reason="disabled"))
             else:
-                response.set_key_expiry(version.until)
+                response.set_key_expiry(version.expires_at)
         if ended:
             log.info("credential revoked", app=name[0], number=name[1], ended=ended)

@@ -100,7 +100,7 @@ class EventStream:
     def wake(self) -> None:
         self._reader.wake()
 
-    def stop(self) -> None:
+    def abort(self) -> None:
         """Abort the stream: the client's credential is no longer valid."""
         self.stopped = True
         self._reader.wake()

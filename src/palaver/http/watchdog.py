@@ -35,7 +35,7 @@ class Stall(NamedTuple):
     stack: list[str]
 
     @property
-    def held_s(self) -> float:
+    def stalled_s(self) -> float:
         return self.cpu_s + self.blocked_s
 
 
@@ -89,15 +89,15 @@ class Watchdog:
         while True:
             if self._stopped.is_set():  # ``stop`` itself blocks the loop while it joins this thread
                 return
-            if not stack and thread.times().since(ping.sent).held_s >= self._stall_s:
+            if not stack and thread.times().since(ping.sent).stalled_s >= self._stall_s:
                 stack = thread.stack()
             if ping.responded.wait(0.02):
                 break
         assert ping.received is not None
         stall = ping.received.since(ping.sent)
-        if stall.held_s >= self._stall_s:
+        if stall.stalled_s >= self._stall_s:
             self.stalls += 1
-            self.stalled_s += stall.held_s
+            self.stalled_s += stall.stalled_s
             self._on_stall(stall._replace(stack=stack))
 
 

@@ -23,14 +23,14 @@ class AttachmentReader:
         self._readers = readers
 
     async def text(
-        self, app: int, user: int, name: str, media_type: str, content: Callable[[], Awaitable[bytes]], limit: int
+        self, app_id: int, user_id: int, name: str, media_type: str, content: Callable[[], Awaitable[bytes]], limit: int
     ) -> DocumentText:
         html = _is_html(name, media_type)
 
         async def job() -> ExtractText:
             return ExtractText(html=html, limit=limit, content=await content())
 
-        result = await self._readers.read((app, user), job)
+        result = await self._readers.read((app_id, user_id), job)
         assert isinstance(result, ExtractedText)
         return DocumentText(text=result.text, more=result.more)
 

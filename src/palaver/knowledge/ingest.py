@@ -35,7 +35,7 @@ class IndexedDocument(Value, frozen=True, kw_only=True):
 
 async def ingest(
     repository: KnowledgeRepository,
-    app: int,
+    app_id: int,
     name: str,
     paths: Sequence[Path],
     progress: Callable[[IngestProgress], None] | None = None,
@@ -52,8 +52,8 @@ async def ingest(
     """
     name = _checked(name)
     files, roots = await asyncio.to_thread(_survey, paths)
-    base = await repository.get_or_create(app, name)
-    known = await _known(repository, app, base, files)
+    base = await repository.get_or_create(app_id, name)
+    known = await _known(repository, app_id, base, files)
     names: dict[FileOutcome, list[str]] = {"added": [], "replaced": [], "unchanged": [], "skipped": []}
     skipped: list[SkippedFile] = []
     passages = 0
@@ -63,7 +63,7 @@ async def ingest(
                 case SkippedFile():
                     skipped.append(result)
                 case IndexedDocument():
-                    await _store(repository, app, base, result)
+                    await _store(repository, app_id, base, result)
                     passages += len(result.prepared.texts)
                 case DocumentSource():
                     pass
@@ -75,7 +75,7 @@ async def ingest(
                 progress(IngestProgress(done=done, total=len(files), name=source, outcome=outcome, reason=reason))
     if passages:
         await repository.merge_index()
-    removed = await repository.delete_documents(app, base, _removed(known, files, roots, lost=lost)) if prune else ()
+    removed = await repository.delete_documents(app_id, base, _removed(known, files, roots, lost=lost)) if prune else ()
     return IngestReport(
         base=base,
         added=tuple(names["added"]),
@@ -156,10 +156,10 @@ async def _prepared(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _store(repository: KnowledgeRepository, app: int, base: int, ready: IndexedDocument) -> None:
+async def _store(repository: KnowledgeRepository, app_id: int, base: int, ready: IndexedDocument) -> None:
     source, prepared = ready.source, ready.prepared
     await repository.put_document(
-        app,
+        app_id,
         base,
         source=source.name,
         root=source.root,
@@ -187,14 +187,14 @@ def _outcome(result: IndexedDocument | DocumentSource | SkippedFile, known: Know
 
 
 async def _known(
-    repository: KnowledgeRepository, app: int, base: int, files: Sequence[DocumentSource | SkippedFile]
+    repository: KnowledgeRepository, app_id: int, base: int, files: Sequence[DocumentSource | SkippedFile]
 ) -> Known:
     """The documents of the base, after updating the folders of those that were moved."""
-    known = await repository.get_digests(app, base)
+    known = await repository.get_digests(app_id, base)
     moves = await asyncio.to_thread(_moves, known, [one for one in files if isinstance(one, DocumentSource)])
     for old, new, sources in moves:
-        await repository.move_documents(app, base, sources, old, new)
-    return await repository.get_digests(app, base) if moves else known
+        await repository.change_folder(app_id, base, sources, old, new)
+    return await repository.get_digests(app_id, base) if moves else known
 
 
 def _moves(known: Known, files: Sequence[DocumentSource]) -> list[tuple[str, str, list[str]]]:

@@ -19,21 +19,21 @@ class KnowledgeRepository(Protocol):
     """Stores and searches documents. A base is identified by its number; a document by its base, its folder (``root``)
     and its source, the path below that folder."""
 
-    async def get_or_create(self, app: int, name: str) -> int:
+    async def get_or_create(self, app_id: int, name: str) -> int:
         """Return the number of the application's base of that name; create it if there is none."""
         ...
 
-    async def get(self, app: int, ref: Ref) -> NamedBase | None:
+    async def get(self, app_id: int, ref: Ref) -> NamedBase | None:
         """Return the application's base with that number, uid or name, or ``None``."""
         ...
 
-    async def get_digests(self, app: int, base: int) -> Mapping[tuple[str, str], bytes]:
+    async def get_digests(self, app_id: int, base: int) -> Mapping[tuple[str, str], bytes]:
         """Return the digest of every document of the base, by (folder, source)."""
         ...
 
     async def put_document(
         self,
-        app: int,
+        app_id: int,
         base: int,
         *,
         source: str,
@@ -51,11 +51,11 @@ class KnowledgeRepository(Protocol):
         """
         ...
 
-    async def move_documents(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
+    async def change_folder(self, app_id: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
         """Change the folder of the documents with these sources from ``old`` to ``new``."""
         ...
 
-    async def delete_documents(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
+    async def delete_documents(self, app_id: int, base: int, documents: Sequence[tuple[str, str]]) -> Sequence[str]:
         """Remove documents, each a (folder, source); returns the sources of those that existed."""
         ...
 
@@ -65,7 +65,7 @@ class KnowledgeRepository(Protocol):
 
     async def search(
         self,
-        app: int,
+        app_id: int,
         names: Sequence[str],
         *,
         lexemes: Sequence[str],

@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 
 from palaver.core.problems import Conflict
-from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, as_number, as_uid, clean, new_uid
-from palaver.store.conversations import deletion
+from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, clean, new_uid, parse_id, parse_uid
+from palaver.store.conversations import deletion_statements
 from palaver.store.database import Database, Row
 from palaver.store.presence import Presence
 
@@ -36,36 +36,36 @@ class AgentTable:
         self._cache: dict[tuple[int, Ref], Agent | None] = {}
         presence.subscribe("agents", lambda _: self._cache.clear())
 
-    async def get(self, app: int, ref: Ref) -> Agent | None:
+    async def get(self, app_id: int, ref: Ref) -> Agent | None:
         """The agent with that id, uid, alias or name, tried in this order, or ``None``."""
-        if (app, ref) in self._cache and self._presence.listening:
-            return self._cache[app, ref]
+        if (app_id, ref) in self._cache and self._presence.listening:
+            return self._cache[app_id, ref]
         count = self._presence.notification_count
-        agent = await self._read(app, ref)
+        agent = await self._read(app_id, ref)
         if count == self._presence.notification_count:  # otherwise it may have changed meanwhile
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
-            self._cache[app, ref] = agent
+            self._cache[app_id, ref] = agent
         return agent
 
-    async def list_for_application(self, app: int) -> tuple[Agent, ...]:
+    async def list_for_application(self, app_id: int) -> tuple[Agent, ...]:
         """Every agent of the application, sorted by name, then id."""
-        rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 ORDER BY name, id", app)
+        rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 ORDER BY name, id", app_id)
         return tuple(_agent(row) for row in rows)
 
-    async def _read(self, app: int, ref: Ref) -> Agent | None:
+    async def _read(self, app_id: int, ref: Ref) -> Agent | None:
         if isinstance(ref, int):
             if not 0 < ref <= MAX_ID:
                 return None
-            row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND id = $2", app, ref)
+            row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND id = $2", app_id, ref)
         else:
             alias = None if isinstance(ref, UUID) else clean(ref)
             row = await self._db.fetchrow(
                 "SELECT g.* FROM agent g WHERE g.app = $1 AND (g.uid = $2 OR g.id ="
                 " (SELECT a.agent FROM agent_alias a WHERE a.app = $1 AND a.alias = $3) OR g.name = $3)"
                 " ORDER BY g.uid IS NOT DISTINCT FROM $2 DESC, g.name = $3 LIMIT 1",
-                app,
-                ref if isinstance(ref, UUID) else as_uid(ref),
+                app_id,
+                ref if isinstance(ref, UUID) else parse_uid(ref),
                 alias,
             )
         return None if row is None else _agent(row)
@@ -75,7 +75,7 @@ class AgentTable:
         row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND name = $2", app.id, ref)
         if row is not None:
             return _agent(row)
-        return await self._read(app.id, as_number(ref) or ref)
+        return await self._read(app.id, parse_id(ref) or ref)
 
     async def upsert(self, app: Application, spec: AgentSpec) -> Agent:
         """Create the agent with that name, or replace its spec and aliases. Raises ``Conflict(reason="name")`` if
@@ -116,7 +116,7 @@ class AgentTable:
     async def delete(self, agent: Agent) -> None:
         """Delete the agent and its conversations, and notify every process to stop their live runs."""
         await self._db.transaction(
-            deletion(
+            deletion_statements(
                 "c.app = $1 AND c.agent = $2",
                 " live AS (SELECT m.uid FROM held h JOIN message m ON m.app = h.app AND m.conversation = h.id"
                 " WHERE m.status = 'live'),"

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from palaver.core.ports.admin import ApiKeyUse
+from palaver.core.ports.admin import ApiKeyUsage
 from palaver.core.problems import Conflict, Internal, NotFound, Problem
 from palaver.core.types import ApiKey, Application
 from palaver.store.database import Database, Row
@@ -83,8 +83,8 @@ class ApiKeyTable:
         )
         return {(key.app, key.number): key for key in keys}
 
-    async def get_by_number(self, app: int, number: int) -> ApiKey | None:
-        keys = await self._read("SELECT * FROM credential WHERE app = $1 AND number = $2", app, number)
+    async def get_by_number(self, app_id: int, number: int) -> ApiKey | None:
+        keys = await self._read("SELECT * FROM credential WHERE app = $1 AND number = $2", app_id, number)
         return keys[0] if keys else None
 
     async def list_with_setting(self, dialect: str, name: str) -> list[ApiKey]:
@@ -191,11 +191,11 @@ class ApiKeyTable:
         )
         return [(row["app_name"], self._api_key(row)) for row in rows]
 
-    async def list_uses(self) -> dict[tuple[int, int], ApiKeyUse]:
+    async def list_uses(self) -> dict[tuple[int, int], ApiKeyUsage]:
         """The usage of every credential, by (application id, number)."""
         rows = await self._db.fetch("SELECT app, number, created, calls, last_used FROM credential")
         return {
-            (row["app"], row["number"]): ApiKeyUse(
+            (row["app"], row["number"]): ApiKeyUsage(
                 created=row["created"], calls=row["calls"], last_used=row["last_used"]
             )
             for row in rows

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from palaver.core.ports.store import ConversationQuery, MessageRange
+from palaver.core.ports.store import ConversationQuery, MessagePage
 from palaver.core.problems import Problem
 from palaver.core.types import (
     MAX_ID,
@@ -23,10 +23,10 @@ from palaver.core.types import (
     Status,
     Usage,
     User,
-    as_uid,
     clean,
     clean_json,
     new_uid,
+    parse_uid,
 )
 from palaver.store.database import Database, Row
 from palaver.store.quotas import Quotas
@@ -51,7 +51,7 @@ class ConversationTable:
 
     async def create(
         self,
-        who: Principal,
+        principal: Principal,
         user: User,
         agent: Agent,
         *,
@@ -59,11 +59,11 @@ class ConversationTable:
         title: str | None = None,
         variables: dict[str, Any] | None = None,
     ) -> Conversation:
-        await self._quotas.require_room_for_conversation(who.app, user.id)
+        await self._quotas.require_room_for_conversation(principal.app, user.id)
         row = await self._db.fetchrow(
             "INSERT INTO conversation (app, uid, end_user, agent, alias, title, variables)"
             f" VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}",
-            who.app,
+            principal.app,
             new_uid(),
             user.id,
             agent.id,
@@ -72,14 +72,16 @@ class ConversationTable:
             None if variables is None else json_text(variables),
         )
         assert row is not None
-        self._quotas.record_conversation(who.app, user.id)
-        return conversation(row)
+        self._quotas.record_conversation(principal.app, user.id)
+        return conversation_from_row(row)
 
-    async def get(self, app: int, user: int, ref: Ref) -> Conversation | None:
-        row = await self._db.fetchrow(f"SELECT {_COLUMNS} FROM conversation c WHERE {NAMED}", *named(app, user, ref))
-        return None if row is None else conversation(row)
+    async def get(self, app_id: int, user_id: int, ref: Ref) -> Conversation | None:
+        row = await self._db.fetchrow(
+            f"SELECT {_COLUMNS} FROM conversation c WHERE {NAMED}", *ref_parameters(app_id, user_id, ref)
+        )
+        return None if row is None else conversation_from_row(row)
 
-    async def list_page(self, app: int, user: int, query: ConversationQuery) -> list[Conversation]:
+    async def list_page(self, app_id: int, user_id: int, query: ConversationQuery) -> list[Conversation]:
         after = query.after or (None, None)
         columns = _COLUMNS.replace("variables", "CASE WHEN with_variables THEN variables END AS variables")
         rows = await self._db.fetch(
@@ -90,40 +92,40 @@ class ConversationTable:
             " AND ($8::bigint IS NULL OR id < $8)"
             " ORDER BY modified DESC, id DESC LIMIT $9 OFFSET $10) c"
             " WINDOW listed AS (ORDER BY modified DESC, id DESC)) c ORDER BY modified DESC, id DESC",
-            *_filter_values(app, user, query),
+            *_filter_values(app_id, user_id, query),
             *after,
             query.below,
             query.limit,
             query.offset,
             query.max_variables_bytes,
         )
-        return [conversation(row, with_variables=row["with_variables"]) for row in rows]
+        return [conversation_from_row(row, with_variables=row["with_variables"]) for row in rows]
 
-    async def count(self, app: int, user: int, query: ConversationQuery) -> int:
+    async def count(self, app_id: int, user_id: int, query: ConversationQuery) -> int:
         sql = f"SELECT count(*) FROM conversation WHERE {_FILTER}"
-        return await self._db.fetchval(sql, *_filter_values(app, user, query))
+        return await self._db.fetchval(sql, *_filter_values(app_id, user_id, query))
 
     async def rename(
-        self, app: int, user: int, ref: Ref, *, title: str, icon: str | None = None
+        self, app_id: int, user_id: int, ref: Ref, *, title: str, icon: str | None = None
     ) -> Conversation | None:
         row = await self._db.fetchrow(
             "UPDATE conversation c SET title = $6, icon = coalesce($7, icon), modified = now()"
             f" WHERE {NAMED} RETURNING {_COLUMNS}",
-            *named(app, user, ref),
+            *ref_parameters(app_id, user_id, ref),
             title,
             icon,
         )
-        return None if row is None else conversation(row)
+        return None if row is None else conversation_from_row(row)
 
-    async def delete(self, app: int, user: int, ref: Ref) -> list[UUID] | None:
-        return await self._delete(NAMED, *named(app, user, ref))
+    async def delete(self, app_id: int, user_id: int, ref: Ref) -> list[UUID] | None:
+        return await self._delete(NAMED, *ref_parameters(app_id, user_id, ref))
 
-    async def delete_all(self, app: int, user: int, agent: int) -> list[UUID]:
-        return await self._delete("c.app = $1 AND c.end_user = $2 AND c.agent = $3", app, user, agent) or []
+    async def delete_all(self, app_id: int, user_id: int, agent_id: int) -> list[UUID]:
+        return await self._delete("c.app = $1 AND c.end_user = $2 AND c.agent = $3", app_id, user_id, agent_id) or []
 
     async def _delete(self, condition: str, *parameters: Any) -> list[UUID] | None:
         rows = await self._db.transaction(
-            deletion(
+            deletion_statements(
                 condition,
                 " deleted AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
                 " RETURNING c.app, c.id)"
@@ -136,38 +138,40 @@ class ConversationTable:
 
     async def get_messages(
         self,
-        app: int,
-        conversation: int,
+        app_id: int,
+        conversation_id: int,
         *,
         before: int | None = None,
         after: int | None = None,
         limit: int,
         max_bytes: int,
         always_one: bool = True,
-    ) -> MessageRange:
+    ) -> MessagePage:
         if limit < 1:
-            return MessageRange()
+            return MessagePage()
         sql = _NEWEST_FIRST if after is None else _OLDEST_FIRST
         lower_id, upper_id = after or 0, MAX_ID if before is None else before
-        rows = await self._db.fetch(sql, app, conversation, lower_id, upper_id, limit, max_bytes, not always_one)
+        rows = await self._db.fetch(sql, app_id, conversation_id, lower_id, upper_id, limit, max_bytes, not always_one)
         messages: list[Message] = []
         size_read, next_message = 0, None
         for row in rows:
             if row["over"]:
                 next_message = row["reached"]
                 continue
-            messages.append(message(row))
+            messages.append(message_from_row(row))
             size_read += row["size"]
             if row["size"] > YIELD_ABOVE_BYTES:
                 await asyncio.sleep(0)  # yield to other tasks between long messages
-        return MessageRange(messages=tuple(messages), size=size_read, next=next_message)
+        return MessagePage(messages=tuple(messages), size=size_read, next=next_message)
 
-    async def find_id_before_newest(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
+    async def find_message_id_before_newest(
+        self, app_id: int, conversation_id: int, *, before: int | None, limit: int
+    ) -> int:
         return await self._db.fetchval(
             "SELECT coalesce(min(id), 1) - 1 FROM (SELECT m.id FROM message m"
             " WHERE m.app = $1 AND m.conversation = $2 AND m.id < $3 ORDER BY m.id DESC LIMIT $4) m",
-            app,
-            conversation,
+            app_id,
+            conversation_id,
             MAX_ID if before is None else before,
             limit,
         )
@@ -199,15 +203,15 @@ _FILTER = (
 )
 
 
-def deletion(condition: str, then: str, *parameters: Any) -> list[tuple[str, tuple[Any, ...]]]:
+def deletion_statements(condition: str, then: str, *parameters: Any) -> list[tuple[str, tuple[Any, ...]]]:
     """Statements, for one transaction, that delete what belongs to the conversations ``c`` matching ``condition`` and
     run ``then``, which finds them as ``held``. Locked in the same order as in store/runs.py."""
     held = f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {condition} ORDER BY c.app, c.id FOR UPDATE)"
     return [(held + _HELD_FILES, parameters), (f"{held},{_GOES_WITH}{then}", parameters)]
 
 
-def _filter_values(app: int, user: int, listing: ConversationQuery) -> tuple[Any, ...]:
-    return app, user, listing.agent, listing.titled, listing.containing
+def _filter_values(app_id: int, user_id: int, listing: ConversationQuery) -> tuple[Any, ...]:
+    return app_id, user_id, listing.agent, listing.titled, listing.containing
 
 
 def _history_sql(*, ascending: bool) -> str:
@@ -236,18 +240,18 @@ ORDER BY w.id"""
 _OLDEST_FIRST, _NEWEST_FIRST = _history_sql(ascending=True), _history_sql(ascending=False)
 
 NAMED = "c.app = $1 AND c.end_user = $2 AND (c.id = $3 OR c.uid = $4 OR c.alias = $5)"
-"""WHERE condition that matches one conversation by id, uid or alias; ``named`` returns its five parameters."""
+"""WHERE condition that matches one conversation by id, uid or alias; ``ref_parameters`` returns its five parameters."""
 
 
-def named(app: int, user: int, ref: Ref) -> tuple[int, int, int | None, UUID | None, str | None]:
+def ref_parameters(app_id: int, user_id: int, ref: Ref) -> tuple[int, int, int | None, UUID | None, str | None]:
     if isinstance(ref, int):
-        return app, user, ref if 0 < ref <= MAX_ID else None, None, None
+        return app_id, user_id, ref if 0 < ref <= MAX_ID else None, None, None
     if isinstance(ref, UUID):
-        return app, user, None, ref, None
-    return app, user, None, as_uid(ref), clean(ref)
+        return app_id, user_id, None, ref, None
+    return app_id, user_id, None, parse_uid(ref), clean(ref)
 
 
-def conversation(row: Row, *, with_variables: bool = True, prefix: str = "") -> Conversation:
+def conversation_from_row(row: Row, *, with_variables: bool = True, prefix: str = "") -> Conversation:
     """The conversation in the columns whose names begin with ``prefix``."""
     return Conversation(
         app=row[prefix + "app"],
@@ -269,7 +273,7 @@ def conversation(row: Row, *, with_variables: bool = True, prefix: str = "") -> 
     )
 
 
-def message(row: Row, *, waiting: bool | None = None) -> Message:
+def message_from_row(row: Row, *, waiting: bool | None = None) -> Message:
     status: str | None = row["status"]
     return Message(
         app=row["app"],

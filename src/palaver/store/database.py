@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout, current_owner, share
+from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout, current_owner, fraction_of
 from palaver.core.problems import Internal
 from palaver.store.driver import (
     DRIVER_ERRORS,
@@ -74,8 +74,8 @@ class Database:
         self._connections = connections
         self._semaphore = FairSemaphore(
             connections,
-            share(connections, USER_SHARE),
-            per_application=share(connections, APPLICATION_SHARE),
+            fraction_of(connections, USER_SHARE),
+            per_application=fraction_of(connections, APPLICATION_SHARE),
             max_waiting=sys.maxsize,
         )
         self._pool: Pool | None = None

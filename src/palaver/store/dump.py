@@ -23,8 +23,8 @@ from palaver.store.embedded import wheel_bin_folder
 from palaver.store.migrate import (
     MIGRATION_LOCK,
     applied_migrations,
+    describe_unknown_migration,
     find_incompatibility,
-    find_unknown_migration,
     get_version_and_encoding,
     migrate,
     migrations,
@@ -158,7 +158,7 @@ async def _exclusive(connection: Connection, *, force: bool) -> AsyncGenerator[N
     if count := await connection.fetchval(_COUNT_PROCESSES, WORKER_LOCK_CLASS):
         detail = f"{count} processes use this database: stop every server and command on it, then restore"
         raise Internal(reason="database", detail=detail)
-    if (newer := await find_unknown_migration(connection, [number for number, _, _ in migrations()])) is not None:
+    if (newer := await describe_unknown_migration(connection, [number for number, _, _ in migrations()])) is not None:
         raise Internal(reason="database", detail=newer)
     if await applied_migrations(connection) and not force:
         apps = await connection.fetchval("SELECT count(*) FROM application")

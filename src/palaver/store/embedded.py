@@ -89,7 +89,7 @@ class EmbeddedPostgres:
         if not self._is_running():
             self._start_server()
 
-    def stop(self) -> bool:
+    def release(self) -> bool:
         """Stop using the server. The last process to do so shuts it down; returns whether this was the last one."""
         if self._use_lock is None:
             return False

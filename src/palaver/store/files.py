@@ -14,9 +14,9 @@ from uuid import UUID
 import msgspec
 
 from palaver.core.byte_source import ByteSource
-from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout, share
+from palaver.core.fair_semaphore import FairSemaphore, QueueTimeout, fraction_of
 from palaver.core.problems import Busy, Invalid
-from palaver.core.types import StoredFile, as_number, as_uid, clean, new_uid
+from palaver.core.types import StoredFile, clean, new_uid, parse_id, parse_uid
 from palaver.store.conversations import json_text
 from palaver.store.database import Database, Row
 
@@ -61,77 +61,88 @@ class FileTable:
         """Per application: when its total was last queried, and its bytes."""
         self._per_user = FairSemaphore(sys.maxsize, 1)
         """An end user's files are stored one after another, so that each is counted for the next one's quota check."""
-        self._large_files = FairSemaphore(share(db.max_connections, LARGE_FILE_SHARE), 1)
+        self._large_files = FairSemaphore(fraction_of(db.max_connections, LARGE_FILE_SHARE), 1)
 
     async def add(
         self,
-        app: int,
-        user: int,
+        app_id: int,
+        user_id: int,
         *,
         key: str,
         name: str,
         media_type: str,
         content: bytes | ByteSource,
         details: dict[str, Any],
-        conversation: int | None = None,
+        conversation_id: int | None = None,
     ) -> StoredFile:
         """Store the file and return it; if the key exists, return the existing file. Raises ``Invalid(rule="size")`` if
         it exceeds the quota, and ``Busy`` if its turn to be stored does not come in time."""
         uid, source = new_uid(), _BytesSource(content) if isinstance(content, bytes) else content
-        row = (app, uid, user, key, name, media_type, source.size, source.digest, json_text(details), conversation)
-        async with self._turn(app, user, source.size):
+        row = (
+            app_id,
+            uid,
+            user_id,
+            key,
+            name,
+            media_type,
+            source.size,
+            source.digest,
+            json_text(details),
+            conversation_id,
+        )
+        async with self._turn(app_id, user_id, source.size):
             if self.quota is not None:
-                await self._check_quota(self.quota, app, user, source.size)
-            await self._db.transaction(_InsertStatements(app, uid, row, source))
-        stored = await self.get(app, key)
+                await self._check_quota(self.quota, app_id, user_id, source.size)
+            await self._db.transaction(_InsertStatements(app_id, uid, row, source))
+        stored = await self.get(app_id, key)
         assert stored is not None
         return stored
 
     @asynccontextmanager
-    async def _turn(self, app: int, user: int, size: int) -> AsyncGenerator[None]:
+    async def _turn(self, app_id: int, user_id: int, size: int) -> AsyncGenerator[None]:
         """Wait until the end user may store a file of that size. Raises ``Busy``."""
         try:
             async with AsyncExitStack() as turns:
-                await turns.enter_async_context(self._per_user.slot((app, user), QUEUE_TIMEOUT_S))
+                await turns.enter_async_context(self._per_user.slot((app_id, user_id), QUEUE_TIMEOUT_S))
                 if size > PIECE_BYTES:
-                    await turns.enter_async_context(self._large_files.slot((app, user), QUEUE_TIMEOUT_S))
+                    await turns.enter_async_context(self._large_files.slot((app_id, user_id), QUEUE_TIMEOUT_S))
                 yield
         except QueueTimeout as error:
             raise Busy(reason="overload", retry_after=10) from error
 
-    async def _check_quota(self, quota: FileQuota, app: int, user: int, size: int) -> None:
+    async def _check_quota(self, quota: FileQuota, app_id: int, user_id: int, size: int) -> None:
         """Raises ``Invalid(rule="size")``."""
         used: int = await self._db.fetchval(
-            "SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1 AND end_user = $2", app, user
+            "SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1 AND end_user = $2", app_id, user_id
         )
         if used + size > quota.user:
             raise Invalid(field="file", rule="size", detail=f"an end user may keep {quota.user} bytes of files")
         now = time.monotonic()
-        queried_at, total = self._totals.get(app, (float("-inf"), 0))
+        queried_at, total = self._totals.get(app_id, (float("-inf"), 0))
         if now > queried_at + TOTAL_TTL_S or total + size > quota.application:  # files may have been deleted
             queried_at = now
-            total = await self._db.fetchval("SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1", app)
+            total = await self._db.fetchval("SELECT coalesce(sum(size), 0)::bigint FROM file WHERE app = $1", app_id)
         if total + size > quota.application:
             raise Invalid(
                 field="file", rule="size", detail=f"an application may keep {quota.application} bytes of files"
             )
-        self._totals[app] = (queried_at, total + size)
+        self._totals[app_id] = (queried_at, total + size)
 
-    async def get(self, app: int, key: str) -> StoredFile | None:
-        row = await self._db.fetchrow("SELECT * FROM file WHERE app = $1 AND key = $2", app, clean(key))
+    async def get(self, app_id: int, key: str) -> StoredFile | None:
+        row = await self._db.fetchrow("SELECT * FROM file WHERE app = $1 AND key = $2", app_id, clean(key))
         return None if row is None else _file(row)
 
-    async def find_for_user(self, app: int, user: int, ref: str) -> StoredFile | None:
-        row = await self._db.fetchrow(_FIND, app, user, clean(ref), as_uid(ref), as_number(ref))
+    async def find_for_user(self, app_id: int, user_id: int, ref: str) -> StoredFile | None:
+        row = await self._db.fetchrow(_FIND, app_id, user_id, clean(ref), parse_uid(ref), parse_id(ref))
         return None if row is None else _file(row)
 
     async def get_unscoped(self, key: str) -> StoredFile | None:
         row = await self._db.fetchrow("SELECT * FROM file WHERE key = $1 LIMIT 1", clean(key))
         return None if row is None else _file(row)
 
-    async def delete(self, app: int, user: int, key: str) -> bool:
+    async def delete(self, app_id: int, user_id: int, key: str) -> bool:
         tag = await self._db.execute(
-            "DELETE FROM file WHERE app = $1 AND end_user = $2 AND key = $3", app, user, clean(key)
+            "DELETE FROM file WHERE app = $1 AND end_user = $2 AND key = $3", app_id, user_id, clean(key)
         )
         return tag != "DELETE 0"
 
@@ -153,8 +164,8 @@ class FileTable:
 class _InsertStatements:
     """The statements that insert a file, generated anew at every iteration so that only one piece is in memory."""
 
-    def __init__(self, app: int, uid: UUID, row: tuple[Any, ...], source: ByteSource) -> None:
-        self._app = app
+    def __init__(self, app_id: int, uid: UUID, row: tuple[Any, ...], source: ByteSource) -> None:
+        self._app = app_id
         self._uid = uid
         self._row = row
         self._source = source

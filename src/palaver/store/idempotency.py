@@ -37,23 +37,23 @@ class IdempotencyTable:
         self._quotas = quotas
 
     async def begin(
-        self, who: Principal, user: User, key: IdempotencyKey, ttl_s: float, worker: int
+        self, principal: Principal, user: User, key: IdempotencyKey, ttl_s: float, worker: int
     ) -> StoredResponse | bool:
         quota_error: Busy | None = None
         try:
-            await self._quotas.require_room("idempotency_keys", who.app, who.key.number)
+            await self._quotas.require_room("idempotency_keys", principal.app, principal.key.number)
         except Busy as error:
             quota_error = error
         else:
             claimed = await self._db.fetchval(
-                _CLAIM, *_key_columns(who, user, key), key.digest, worker, ttl_s, WORKER_LOCK_CLASS
+                _CLAIM, *_key_columns(principal, user, key), key.digest, worker, ttl_s, WORKER_LOCK_CLASS
             )
             if claimed is not None:
-                self._quotas.record_rows("idempotency_keys", who.app, who.key.number)
+                self._quotas.record_rows("idempotency_keys", principal.app, principal.key.number)
                 return True
         row = await self._db.fetchrow(
             f"SELECT digest, status, media_type, headers, body FROM claim WHERE {_KEY_MATCHES}",
-            *_key_columns(who, user, key),
+            *_key_columns(principal, user, key),
         )
         if row is None and quota_error is not None:  # a replay needs no quota
             raise quota_error
@@ -66,29 +66,29 @@ class IdempotencyTable:
         headers = msgspec.json.decode(row["headers"], type=tuple[tuple[str, str], ...])
         return StoredResponse(status=row["status"], media_type=row["media_type"], headers=headers, body=row["body"])
 
-    async def complete(self, who: Principal, user: User, key: IdempotencyKey, response: StoredResponse) -> None:
+    async def complete(self, principal: Principal, user: User, key: IdempotencyKey, response: StoredResponse) -> None:
         await self._db.execute(
             "WITH updated AS (UPDATE claim SET status = $6, media_type = $7, headers = $8, body = $9, worker = NULL,"
             f" conversation = $10, file = $11 WHERE {_KEY_MATCHES} RETURNING 1)"
             " SELECT pg_notify('palaver', 'claim ' || $12::text) FROM updated",
-            *_key_columns(who, user, key),
+            *_key_columns(principal, user, key),
             response.status,
             response.media_type,
             json_text(response.headers),
             response.body,
             response.conversation,
             response.file,
-            key.topic(who, user),
+            key.topic(principal, user),
         )
 
-    async def release(self, who: Principal, user: User, key: IdempotencyKey) -> None:
+    async def release(self, principal: Principal, user: User, key: IdempotencyKey) -> None:
         await self._db.execute(
             f"WITH deleted AS (DELETE FROM claim WHERE {_KEY_MATCHES} AND status IS NULL AND run IS NULL RETURNING 1)"
             " SELECT pg_notify('palaver', 'claim ' || $6::text) FROM deleted",
-            *_key_columns(who, user, key),
-            key.topic(who, user),
+            *_key_columns(principal, user, key),
+            key.topic(principal, user),
         )
 
 
-def _key_columns(who: Principal, user: User, key: IdempotencyKey) -> tuple[int, int, int, str, str]:
-    return who.app, who.key.number, user.id, key.scope, key.key
+def _key_columns(principal: Principal, user: User, key: IdempotencyKey) -> tuple[int, int, int, str, str]:
+    return principal.app, principal.key.number, user.id, key.scope, key.key

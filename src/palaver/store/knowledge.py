@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from palaver.core.ports.admin import Document, KnowledgeBase
-from palaver.core.types import MAX_ID, Passage, Ref, as_number, as_uid, clean, new_uid
+from palaver.core.types import MAX_ID, Passage, Ref, clean, new_uid, parse_id, parse_uid
 from palaver.store.database import Database, Row
 
 BATCH_PASSAGES = 200
@@ -130,57 +130,57 @@ class KnowledgeTable:
 
     # Bases ----------------------------------------------------------------------------------------------------------
 
-    async def get_or_create(self, app: int, name: str) -> int:
+    async def get_or_create(self, app_id: int, name: str) -> int:
         """The id of the base with that name, created if missing."""
         base: int = await self._db.fetchval(
             "INSERT INTO knowledge (app, uid, name) VALUES ($1, $2, $3)"
             " ON CONFLICT (app, name) DO UPDATE SET modified = now() RETURNING id",
-            app,
+            app_id,
             new_uid(),
             clean(name),
         )
         return base
 
-    async def get(self, app: int, ref: Ref) -> KnowledgeBase | None:
+    async def get(self, app_id: int, ref: Ref) -> KnowledgeBase | None:
         """The base with that name, id or uid, or ``None``. A text is tried as a name first."""
         text = clean(ref) if isinstance(ref, str) else None
-        number = ref if isinstance(ref, int) else as_number(ref) if isinstance(ref, str) else None
+        number = ref if isinstance(ref, int) else parse_id(ref) if isinstance(ref, str) else None
         row = await self._db.fetchrow(
             f"{_SELECT_BASES} AND (k.name = $2 OR k.uid = $3 OR k.id = $4) ORDER BY (k.name = $2) IS TRUE DESC LIMIT 1",
-            app,
+            app_id,
             text,
-            ref if isinstance(ref, UUID) else as_uid(text) if text is not None else None,
+            ref if isinstance(ref, UUID) else parse_uid(text) if text is not None else None,
             number if number is not None and 0 < number <= MAX_ID else None,
         )
         return None if row is None else _base(row)
 
-    async def list_bases(self, app: int) -> list[KnowledgeBase]:
+    async def list_bases(self, app_id: int) -> list[KnowledgeBase]:
         """Every base of the application, sorted by name."""
-        return [_base(row) for row in await self._db.fetch(f"{_SELECT_BASES} ORDER BY k.name", app)]
+        return [_base(row) for row in await self._db.fetch(f"{_SELECT_BASES} ORDER BY k.name", app_id)]
 
-    async def delete(self, app: int, base: int) -> bool:
+    async def delete(self, app_id: int, base: int) -> bool:
         """Delete the base and its documents. Returns whether it existed."""
-        return await self._db.execute("DELETE FROM knowledge WHERE app = $1 AND id = $2", app, base) != "DELETE 0"
+        return await self._db.execute("DELETE FROM knowledge WHERE app = $1 AND id = $2", app_id, base) != "DELETE 0"
 
     # Documents ------------------------------------------------------------------------------------------------------
 
-    async def list_documents(self, app: int, base: int) -> list[Document]:
+    async def list_documents(self, app_id: int, base: int) -> list[Document]:
         """The base's documents, sorted by source, then folder."""
         rows = await self._db.fetch(
-            "SELECT * FROM document WHERE app = $1 AND knowledge = $2 ORDER BY source, root", app, base
+            "SELECT * FROM document WHERE app = $1 AND knowledge = $2 ORDER BY source, root", app_id, base
         )
         return [_document(row) for row in rows]
 
-    async def get_digests(self, app: int, base: int) -> dict[tuple[str, str], bytes]:
+    async def get_digests(self, app_id: int, base: int) -> dict[tuple[str, str], bytes]:
         """The digest of every document of the base, by (folder, source)."""
         rows = await self._db.fetch(
-            "SELECT source, root, digest FROM document WHERE app = $1 AND knowledge = $2", app, base
+            "SELECT source, root, digest FROM document WHERE app = $1 AND knowledge = $2", app_id, base
         )
         return {(row["root"], row["source"]): row["digest"] for row in rows}
 
     async def put_document(
         self,
-        app: int,
+        app_id: int,
         base: int,
         *,
         source: str,
@@ -195,7 +195,7 @@ class KnowledgeTable:
     ) -> None:
         """Store a document, replacing the one with the same ``root`` and ``source``, in one transaction. The sequences
         have an entry per passage: heading, text, length in words and ``tsvector`` literal."""
-        key = (app, base, source, root)
+        key = (app_id, base, source, root)
         document = (new_uid(), title, kind, digest, len(texts), sum(lengths))
         columns = (headings, texts, lengths, words)
         inserts = [
@@ -204,25 +204,25 @@ class KnowledgeTable:
         ]
         await self._db.transaction([(_UPSERT_DOCUMENT, (*key, *document)), (_DELETE_PASSAGES, key), *inserts])
 
-    async def move_documents(self, app: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
+    async def change_folder(self, app_id: int, base: int, sources: Sequence[str], old: str, new: str) -> None:
         """Change the folder of the documents with these sources from ``old`` to ``new``, unless one exists there."""
         await self._db.execute(
             "UPDATE document d SET root = $5 WHERE app = $1 AND knowledge = $2 AND source = ANY ($3) AND root = $4"
             " AND NOT EXISTS (SELECT FROM document o WHERE o.app = $1 AND o.knowledge = $2 AND o.root = $5"
             " AND o.source = d.source)",
-            app,
+            app_id,
             base,
             list(sources),
             old,
             new,
         )
 
-    async def delete_documents(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
+    async def delete_documents(self, app_id: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
         """Delete the documents with these (folder, source). Returns the sources of those that existed, sorted."""
         rows = await self._db.fetch(
             "DELETE FROM document WHERE app = $1 AND knowledge = $2"
             " AND (root, source) IN (SELECT * FROM unnest($3::text[], $4::text[])) RETURNING source",
-            app,
+            app_id,
             base,
             [root for root, _ in documents],
             [source for _, source in documents],
@@ -237,7 +237,7 @@ class KnowledgeTable:
 
     async def search(
         self,
-        app: int,
+        app_id: int,
         names: Sequence[str],
         *,
         lexemes: Sequence[str],
@@ -254,7 +254,7 @@ class KnowledgeTable:
         """
         rows = await self._db.fetch(
             _SEARCH,
-            app,
+            app_id,
             [clean(name) for name in names],
             list(lexemes),
             list(weights),

@@ -95,7 +95,7 @@ async def applied_migrations(connection: Connection) -> set[int]:
     return {row["number"] for row in await connection.fetch("SELECT number FROM migration", timeout=5)}
 
 
-async def find_unknown_migration(connection: Connection, shipped: Collection[int]) -> str | None:
+async def describe_unknown_migration(connection: Connection, shipped: Collection[int]) -> str | None:
     """A message about the newest migration of the database that is not among ``shipped``, or ``None``."""
     if newer := sorted(await applied_migrations(connection) - set(shipped)):
         by: str | None = await connection.fetchval("SELECT value FROM meta WHERE name = 'palaver_version'", timeout=5)
@@ -106,7 +106,7 @@ async def find_unknown_migration(connection: Connection, shipped: Collection[int
 
 async def _missing(connection: Connection, *, upgrade: bool) -> list[tuple[int, str, str]]:
     shipped = migrations()
-    if (newer := await find_unknown_migration(connection, [number for number, _, _ in shipped])) is not None:
+    if (newer := await describe_unknown_migration(connection, [number for number, _, _ in shipped])) is not None:
         raise Internal(reason="database", detail=f"{newer}: install a newer one")
     done = await applied_migrations(connection)
     missing = [migration for migration in shipped if migration[0] not in done]

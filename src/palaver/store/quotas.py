@@ -113,15 +113,15 @@ class Quotas:
         if counter.added >= counter.recount_at:
             self._start_count(kind, scope, counter)
 
-    async def require_room_for_conversation(self, app: int, user: int) -> None:
+    async def require_room_for_conversation(self, app_id: int, user_id: int) -> None:
         """Raises ``Busy(reason="full")`` if the end user, or all of the application together, may not create another
         one."""
-        await self.require_room("conversations", app)
-        await self.require_room("user_conversations", app, user)
+        await self.require_room("conversations", app_id)
+        await self.require_room("user_conversations", app_id, user_id)
 
-    def record_conversation(self, app: int, user: int) -> None:
-        self.record_rows("conversations", app)
-        self.record_rows("user_conversations", app, user)
+    def record_conversation(self, app_id: int, user_id: int) -> None:
+        self.record_rows("conversations", app_id)
+        self.record_rows("user_conversations", app_id, user_id)
 
     async def close(self) -> None:
         await asyncio.gather(*self._clear(), return_exceptions=True)

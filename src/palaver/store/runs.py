@@ -14,8 +14,8 @@ from uuid import UUID
 
 from palaver.core.ports.store import Checkpoint, IdempotencyKey, NewTurn, ReplayedRun, RunResult, StoredTurn
 from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
-from palaver.core.types import AnyPart, Conversation, File, Message, Ref, Text, as_number, as_uid, clean, new_uid
-from palaver.store.conversations import NAMED, conversation, json_text, message, named
+from palaver.core.types import AnyPart, Conversation, File, Message, Ref, Text, clean, new_uid, parse_id, parse_uid
+from palaver.store.conversations import NAMED, conversation_from_row, json_text, message_from_row, ref_parameters
 from palaver.store.database import Database, Row
 from palaver.store.quotas import Quotas
 
@@ -191,24 +191,26 @@ class RunTable:
 
     async def _require_capacity(self, turn: NewTurn, *, existing: bool) -> None:
         """Raises ``Busy(reason="full")`` if a quota is used up."""
-        app, user = turn.who.app, turn.user.id
+        app, user = turn.principal.app, turn.user.id
         if existing:
             assert turn.conversation is not None
-            await self._quotas.require_room("conversation_messages", *named(app, user, turn.conversation), rows=2)
+            await self._quotas.require_room(
+                "conversation_messages", *ref_parameters(app, user, turn.conversation), rows=2
+            )
         else:
             await self._quotas.require_room_for_conversation(app, user)
         if turn.idempotency_key is not None:
-            await self._quotas.require_room("idempotency_keys", app, turn.who.key.number)
+            await self._quotas.require_room("idempotency_keys", app, turn.principal.key.number)
 
     def _count_rows(self, turn: NewTurn, *, existing: bool) -> None:
         """Count the stored rows against the quotas."""
-        app, user = turn.who.app, turn.user.id
+        app, user = turn.principal.app, turn.user.id
         if turn.conversation is not None:
-            self._quotas.record_rows("conversation_messages", *named(app, user, turn.conversation), rows=2)
+            self._quotas.record_rows("conversation_messages", *ref_parameters(app, user, turn.conversation), rows=2)
         if not existing:
             self._quotas.record_conversation(app, user)
         if turn.idempotency_key is not None:
-            self._quotas.record_rows("idempotency_keys", app, turn.who.key.number)
+            self._quotas.record_rows("idempotency_keys", app, turn.principal.key.number)
 
     async def _open_once(self, turn: NewTurn) -> StoredTurn | ReplayedRun | None:
         """One attempt; ``None`` if a concurrent change invalidated it."""
@@ -232,7 +234,7 @@ class RunTable:
     async def _exists(self, turn: NewTurn) -> bool:
         assert turn.conversation is not None
         sql = f"SELECT FROM conversation c WHERE {NAMED}"
-        parameters = named(turn.who.app, turn.user.id, turn.conversation)
+        parameters = ref_parameters(turn.principal.app, turn.user.id, turn.conversation)
         return await self._db.fetchrow(sql, *parameters) is not None
 
     async def _explain_refusal(self, turn: NewTurn, *, existing: bool, granted: bool) -> ReplayedRun | None:
@@ -242,7 +244,7 @@ class RunTable:
         if existing:
             assert turn.conversation is not None
             sql = f"SELECT c.agent, cardinality(c.queue) AS live FROM conversation c WHERE {NAMED}"
-            row = await self._db.fetchrow(sql, *named(turn.who.app, turn.user.id, turn.conversation))
+            row = await self._db.fetchrow(sql, *ref_parameters(turn.principal.app, turn.user.id, turn.conversation))
             if row is None:
                 if turn.create_as is not None:  # deleted between two statements
                     return None
@@ -285,31 +287,35 @@ class RunTable:
             run or turn.run,
         )
 
-    async def get(self, app: int, run: UUID) -> Message | None:
-        row = await self._db.fetchrow(f"{_MESSAGE} WHERE m.app = $1 AND m.uid = $2 AND m.role = 'assistant'", app, run)
-        return None if row is None else message(row)
+    async def get_answer(self, app_id: int, run_uid: UUID) -> Message | None:
+        row = await self._db.fetchrow(
+            f"{_MESSAGE} WHERE m.app = $1 AND m.uid = $2 AND m.role = 'assistant'", app_id, run_uid
+        )
+        return None if row is None else message_from_row(row)
 
-    async def get_with_conversation(self, app: int, user: int, run: UUID) -> tuple[Message, Conversation] | None:
-        row = await self._db.fetchrow(_MESSAGE_WITH_CONVERSATION, app, user, run)
+    async def get_answer_with_conversation(
+        self, app_id: int, user_id: int, run_uid: UUID
+    ) -> tuple[Message, Conversation] | None:
+        row = await self._db.fetchrow(_MESSAGE_WITH_CONVERSATION, app_id, user_id, run_uid)
         if row is None:
             return None
-        return message(row), conversation(row, prefix="c_")
+        return message_from_row(row), conversation_from_row(row, prefix="c_")
 
-    async def get_question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+    async def get_question_and_answer(self, app_id: int, run_uid: UUID) -> tuple[Message, Message] | None:
         rows = await self._db.fetch(
             f"{_MESSAGE} JOIN message a ON a.app = m.app AND a.conversation = m.conversation"
             " AND m.id IN (a.id - 1, a.id)"
             " WHERE a.app = $1 AND a.uid = $2 AND a.role = 'assistant' ORDER BY m.id",
-            app,
-            run,
+            app_id,
+            run_uid,
         )
-        return (message(rows[0]), message(rows[1])) if len(rows) == 2 else None
+        return (message_from_row(rows[0]), message_from_row(rows[1])) if len(rows) == 2 else None
 
-    async def list_live(self, app: int, conversation: int) -> list[UUID]:
+    async def list_live(self, app_id: int, conversation_id: int) -> list[UUID]:
         rows = await self._db.fetch(
             "SELECT uid FROM message WHERE app = $1 AND conversation = $2 AND status = 'live' ORDER BY id DESC",
-            app,
-            conversation,
+            app_id,
+            conversation_id,
         )
         return [row["uid"] for row in rows]
 
@@ -318,16 +324,16 @@ class RunTable:
             "SELECT pg_notify('palaver', 'stop ' || run) FROM unnest($1::text[]) AS run", [run.hex for run in runs]
         )
 
-    async def any_live(self, app: int, runs: Sequence[UUID]) -> bool:
+    async def any_live(self, app_id: int, runs: Sequence[UUID]) -> bool:
         sql = "SELECT EXISTS (SELECT FROM message WHERE app = $1 AND uid = ANY ($2) AND status = 'live')"
-        return await self._db.fetchval(sql, app, list(runs))
+        return await self._db.fetchval(sql, app_id, list(runs))
 
-    async def get_row_version(self, app: int, run: UUID) -> str | None:
-        return await self._db.fetchval("SELECT xmin::text FROM message WHERE app = $1 AND uid = $2", app, run)
+    async def get_row_version(self, app_id: int, run_uid: UUID) -> str | None:
+        return await self._db.fetchval("SELECT xmin::text FROM message WHERE app = $1 AND uid = $2", app_id, run_uid)
 
-    async def get_queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
+    async def get_queue(self, app_id: int, user_id: int, conversation: Ref) -> tuple[int, ...]:
         sql = f"SELECT c.queue FROM conversation c WHERE {NAMED}"
-        queue: list[int] | None = await self._db.fetchval(sql, *named(app, user, conversation))
+        queue: list[int] | None = await self._db.fetchval(sql, *ref_parameters(app_id, user_id, conversation))
         return tuple(queue or ())
 
     async def notify_stop_abandoned(self, runs: Sequence[int]) -> None:
@@ -335,8 +341,8 @@ class RunTable:
             "SELECT pg_notify('palaver', 'abandoned ' || run) FROM unnest($1::bigint[]) AS run", runs
         )
 
-    async def notify_reader(self, run: int) -> None:
-        await self._db.execute("SELECT pg_notify('palaver', 'read ' || $1::bigint)", run)
+    async def notify_has_reader(self, run_id: int) -> None:
+        await self._db.execute("SELECT pg_notify('palaver', 'read ' || $1::bigint)", run_id)
 
     async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
         await self._db.execute(
@@ -407,7 +413,7 @@ def _encoded(parts: Sequence[tuple[AnyPart, ...]]) -> list[str]:
 
 def _accepted(turn: NewTurn, row: Row) -> StoredTurn:
     queue: list[int] = row["queue"]
-    stored_conversation, run = conversation(row), queue[-1]
+    stored_conversation, run = conversation_from_row(row), queue[-1]
 
     def message_of(number: int, uid: UUID, role: Literal["user", "assistant"], parts: tuple[AnyPart, ...]) -> Message:
         return Message(
@@ -434,9 +440,9 @@ def _arguments(turn: NewTurn, *, existing: bool) -> tuple[Any, ...]:
     idempotency = turn.idempotency_key
     if existing:
         assert turn.conversation is not None
-        app, user, *names = named(turn.who.app, turn.user.id, turn.conversation)
+        app, user, *names = ref_parameters(turn.principal.app, turn.user.id, turn.conversation)
     else:
-        app, user = turn.who.app, turn.user.id
+        app, user = turn.principal.app, turn.user.id
         names = [None, new_uid(), None if turn.create_as is None else clean(turn.create_as)]
     text = "".join(part.text for part in turn.parts if isinstance(part, Text))
     refs = [clean(part.ref) for part in turn.parts if isinstance(part, File)]
@@ -444,7 +450,7 @@ def _arguments(turn: NewTurn, *, existing: bool) -> tuple[Any, ...]:
         app,
         user,
         *names,
-        turn.who.key.number,
+        turn.principal.key.number,
         None if idempotency is None else idempotency.scope,
         None if idempotency is None else idempotency.key,
         None if idempotency is None else idempotency.digest,
@@ -458,10 +464,10 @@ def _arguments(turn: NewTurn, *, existing: bool) -> tuple[Any, ...]:
         text[:255],
         None if turn.variables is None else json_text(turn.variables),
         refs,
-        [uid for ref in refs if (uid := as_uid(ref)) is not None],
-        [number for ref in refs if (number := as_number(ref)) is not None],
+        [uid for ref in refs if (uid := parse_uid(ref)) is not None],
+        [number for ref in refs if (number := parse_id(ref)) is not None],
     )
 
 
 def _claim_key(turn: NewTurn, idempotency: IdempotencyKey) -> tuple[int, int, int, str, str]:
-    return turn.who.app, turn.who.key.number, turn.user.id, idempotency.scope, idempotency.key
+    return turn.principal.app, turn.principal.key.number, turn.user.id, idempotency.scope, idempotency.key

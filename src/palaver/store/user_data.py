@@ -56,16 +56,16 @@ class UserDataTable:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def delete(self, app: int, user: User | None) -> dict[str, int]:
+    async def delete(self, app_id: int, user: User | None) -> dict[str, int]:
         """Delete an end user and all of its data, and stop its runs in every process. Returns the number of deleted
         rows by name, for the names in ``COUNTED``."""
-        row = None if user is None else await self._db.fetchrow(_DELETE, app, user.id)
+        row = None if user is None else await self._db.fetchrow(_DELETE, app_id, user.id)
         return {name: 0 if row is None else row[name] for name in COUNTED}
 
-    async def export(self, app: int, user: User) -> AsyncGenerator[dict[str, Any]]:
+    async def export(self, app_id: int, user: User) -> AsyncGenerator[dict[str, Any]]:
         """Everything stored for an end user, as JSON-compatible objects with a ``type``: user, conversation, message,
         file."""
-        row = await self._db.fetchrow("SELECT * FROM end_user WHERE app = $1 AND id = $2", app, user.id)
+        row = await self._db.fetchrow("SELECT * FROM end_user WHERE app = $1 AND id = $2", app_id, user.id)
         if row is None:
             return
         profile = {name: row[name] for name in ("id", "name", "nickname", "avatar", "created")}
@@ -74,7 +74,7 @@ class UserDataTable:
         while rows := await self._db.fetch(
             "SELECT c.*, g.name AS agent_name FROM conversation c JOIN agent g ON g.app = c.app AND g.id = c.agent"
             " WHERE c.app = $1 AND c.end_user = $2 AND c.id > $3 ORDER BY c.id LIMIT $4",
-            app, user.id, last, BATCH_CONVERSATIONS,
+            app_id, user.id, last, BATCH_CONVERSATIONS,
         ):  # fmt: skip
             for row in rows:
                 last = row["id"]
@@ -85,16 +85,16 @@ class UserDataTable:
                     "agent": row["agent_name"],
                     "variables": None if row["variables"] is None else msgspec.json.decode(row["variables"]),
                 }
-                async for message in self._messages(app, last, row["uid"].hex):
+                async for message in self._messages(app_id, last, row["uid"].hex):
                     yield message
-        async for file in self._files(app, user.id):
+        async for file in self._files(app_id, user.id):
             yield file
 
-    async def _messages(self, app: int, conversation: int, uid: str) -> AsyncGenerator[dict[str, Any]]:
+    async def _messages(self, app_id: int, conversation_id: int, uid: str) -> AsyncGenerator[dict[str, Any]]:
         last = 0
         get_messages = ConversationTable(self._db, Quotas(self._db)).get_messages
         while messages := (
-            await get_messages(app, conversation, after=last, limit=BATCH_ROWS, max_bytes=BATCH_BYTES)
+            await get_messages(app_id, conversation_id, after=last, limit=BATCH_ROWS, max_bytes=BATCH_BYTES)
         ).messages:
             for message in messages:
                 last = message.id
@@ -109,11 +109,11 @@ class UserDataTable:
                     "parts": message.parts,
                 }
 
-    async def _files(self, app: int, user: int) -> AsyncGenerator[dict[str, Any]]:
+    async def _files(self, app_id: int, user_id: int) -> AsyncGenerator[dict[str, Any]]:
         last = 0
         while rows := await self._db.fetch(
             "SELECT * FROM file WHERE app = $1 AND end_user = $2 AND id > $3 ORDER BY id LIMIT $4",
-            app, user, last, BATCH_ROWS,
+            app_id, user_id, last, BATCH_ROWS,
         ):  # fmt: skip
             for row in rows:
                 last = row["id"]

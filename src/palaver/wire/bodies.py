@@ -112,7 +112,7 @@ def _from_digits(value: Any) -> Any:
     return value
 
 
-def as_id(number: int) -> int | None:
+def valid_id(number: int) -> int | None:
     """``number`` if it is in the range of ids, else ``None``."""
     return number if 0 < number <= MAX_ID else None
 
@@ -120,7 +120,7 @@ def as_id(number: int) -> int | None:
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 
 
-def check_idempotency_key(request: Request) -> str | None:
+def idempotency_key_header(request: Request) -> str | None:
     """The request's ``Idempotency-Key``, or ``None`` without one. Raises ``Invalid(field="Idempotency-Key")``."""
     key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
@@ -131,7 +131,7 @@ def check_idempotency_key(request: Request) -> str | None:
 def idempotency_key(request: Request, scope: str) -> IdempotencyKey | None:
     """The request's ``Idempotency-Key``, or ``None`` without one. ``scope`` is the method and path, normalized to one
     form per call. Raises ``Invalid(field="Idempotency-Key")``."""
-    key = check_idempotency_key(request)
+    key = idempotency_key_header(request)
     if key is None:
         return None
     body = sha256(request.body).digest() if request.upload is None else request.upload.digest

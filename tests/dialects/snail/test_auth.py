@@ -140,7 +140,7 @@ def test_the_key_is_the_secret_as_utf_8() -> None:
 def test_app_id_or_iss_or_both_name_the_credential(claims: dict[str, Any]) -> None:
     request = call({"Snail-Ai-Auth": jwt({**claims, "exp": FAR})})
     assert DIALECT.claim(request) == CredentialClaim(id="app-1")
-    assert DIALECT.verify(request, KEY, None) == Principal(key=KEY, until=FAR + 60)
+    assert DIALECT.verify(request, KEY, None) == Principal(key=KEY, expires_at=FAR + 60)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ def test_any_number_is_a_time_however_large(exp: float) -> None:
 @pytest.mark.parametrize(("exp", "until"), [(NOW, NOW + 60), (FAR + 0.5, FAR + 60.5), (10**400, 2**53), (1e308, 2**53)])
 @shows(requirements.exp_has_leeway)
 def test_what_is_answered_to_a_token_ends_when_a_call_with_it_would_be_refused(exp: float, until: float) -> None:
-    assert _sent(jwt({"appId": "app-1", "exp": exp}), KEY, NOW).until == until
-    assert _sent(SECRET, KEY, NOW).until == math.inf
+    assert _sent(jwt({"appId": "app-1", "exp": exp}), KEY, NOW).expires_at == until
+    assert _sent(SECRET, KEY, NOW).expires_at == math.inf
 
 
 @pytest.mark.parametrize("exp", [0, -1, -(10**400), -1e308])

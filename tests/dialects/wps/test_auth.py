@@ -320,7 +320,7 @@ def test_a_token_alone_is_enough_where_no_signature_is_required() -> None:
     alone = call(bearer="t", date=None)
     assert DIALECT.claim(alone) == CredentialClaim(token="t")
     good = token(CHAT)
-    assert admitted(alone, free, good) == Principal(key=free, user="ann", until=good.expires.timestamp())
+    assert admitted(alone, free, good) == Principal(key=free, user="ann", expires_at=good.expires.timestamp())
     assert reason(alone, key(), token(CHAT)) == ("missing", "")
     assert missing(alone) == ("expired", "token")
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from palaver.core.admin.applications import (
     checked_name,
-    find_application,
+    get_application,
+    get_optional_application,
     get_or_create_application,
-    optional_application,
 )
 from palaver.core.admin.audit import AuditLog
 from palaver.core.ports.admin import AdminStore
@@ -41,11 +41,11 @@ class AgentAdmin:
 
     async def all(self, application: str | None = None) -> list[tuple[str, Agent]]:
         """Every agent, of one application or of all, each with its application's name. Raises ``NotFound``."""
-        return await self._store.agents.list_all(await optional_application(self._store.applications, application))
+        return await self._store.agents.list_all(await get_optional_application(self._store.applications, application))
 
     async def get(self, application: str, ref: str) -> Agent:
         """An agent by name, alias, id or uid. Raises ``NotFound``."""
-        owner = await find_application(self._store.applications, application)
+        owner = await get_application(self._store.applications, application)
         agent = await self._store.agents.find(owner, ref)
         if agent is None:
             raise NotFound(noun="agent", ref=ref)

@@ -21,9 +21,9 @@ class ApplicationAdmin:
 
     async def get(self, name: str) -> Application:
         """Raises ``NotFound``."""
-        return await find_application(self._repository, name)
+        return await get_application(self._repository, name)
 
-    async def create(self, name: str) -> Application:
+    async def get_or_create(self, name: str) -> Application:
         """The application of that name, created if missing. Raises ``Invalid``."""
         async with self._audit.record("app create", name=name):
             return await get_or_create_application(self._repository, name)
@@ -31,7 +31,7 @@ class ApplicationAdmin:
     async def delete(self, name: str) -> Application:
         """Delete an application with its credentials, agents, documents and conversations. Raises ``NotFound``."""
         async with self._audit.record("app delete", name=name):
-            application = await find_application(self._repository, name)
+            application = await get_application(self._repository, name)
             await self._repository.delete(application.name)
             return application
 
@@ -51,7 +51,7 @@ async def get_or_create_application(repository: ApplicationRepository, name: str
     return await repository.get_or_create(checked_name(name))
 
 
-async def find_application(repository: ApplicationRepository, name: str) -> Application:
+async def get_application(repository: ApplicationRepository, name: str) -> Application:
     """Raises ``NotFound``."""
     application = await repository.get(clean(name).strip())
     if application is None:
@@ -59,6 +59,6 @@ async def find_application(repository: ApplicationRepository, name: str) -> Appl
     return application
 
 
-async def optional_application(repository: ApplicationRepository, name: str | None) -> Application | None:
+async def get_optional_application(repository: ApplicationRepository, name: str | None) -> Application | None:
     """``None`` for ``None``. Raises ``NotFound``."""
-    return None if name is None else await find_application(repository, name)
+    return None if name is None else await get_application(repository, name)

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from palaver.core.admin.applications import get_or_create_application, optional_application
+from palaver.core.admin.applications import get_optional_application, get_or_create_application
 from palaver.core.admin.audit import AuditLog
-from palaver.core.ports.admin import AdminStore, ApiKeyUse, CredentialScheme
+from palaver.core.ports.admin import AdminStore, ApiKeyUsage, CredentialScheme
 from palaver.core.problems import Conflict, Invalid, NotFound
 from palaver.core.types import Agent, ApiKey, Application, Value, clean
 
@@ -28,7 +28,7 @@ class ListedCredential(Value, frozen=True, kw_only=True):
 
     application: str
     key: ApiKey
-    use: ApiKeyUse
+    use: ApiKeyUsage
 
 
 class CredentialAdmin:
@@ -41,7 +41,7 @@ class CredentialAdmin:
 
     async def all(self, application: str | None = None) -> list[ListedCredential]:
         """Every credential, of one application or of all. Raises ``NotFound``."""
-        keys = await self._store.keys.list_all(await optional_application(self._store.applications, application))
+        keys = await self._store.keys.list_all(await get_optional_application(self._store.applications, application))
         uses = await self._store.keys.list_uses()
         return [
             ListedCredential(application=name, key=key, use=use)
@@ -172,7 +172,7 @@ def unknown_agents(key: ApiKey, agents: Sequence[Agent]) -> list[str]:
     allowed: list[Any] = key.settings.get("agents") or []
     single = key.settings.get("agent")
     names = [str(entry) for entry in (allowed if single is None else [*allowed, single])]
-    return [name for name in names if not any(name in agent.names for agent in agents)]
+    return [name for name in names if not any(name in agent.identifiers for agent in agents)]
 
 
 def _checked(field: str, text: str) -> str:

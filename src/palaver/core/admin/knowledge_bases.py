@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from palaver.core.admin.applications import find_application, get_or_create_application
+from palaver.core.admin.applications import get_application, get_or_create_application
 from palaver.core.admin.audit import AuditLog
 from palaver.core.ports.admin import AdminStore, Document, Ingest, IngestProgress, IngestReport, KnowledgeBase
 from palaver.core.ports.documents import Knowledge
@@ -24,13 +24,13 @@ class KnowledgeBaseAdmin:
         """Every knowledge base, of one application or of all, each with its application's name. Raises ``NotFound``."""
         repository = self._store.applications
         owners = (
-            await repository.list_all() if application is None else [await find_application(repository, application)]
+            await repository.list_all() if application is None else [await get_application(repository, application)]
         )
         return [(owner.name, base) for owner in owners for base in await self._store.knowledge.list_bases(owner.id)]
 
     async def get(self, application: str, name: str) -> KnowledgeBase:
         """A knowledge base by name, id or uid. Raises ``NotFound``."""
-        owner = await find_application(self._store.applications, application)
+        owner = await get_application(self._store.applications, application)
         base = await self._store.knowledge.get(owner.id, name)
         if base is None:
             raise NotFound(noun="knowledge", ref=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from palaver.core.admin.applications import find_application
+from palaver.core.admin.applications import get_application
 from palaver.core.admin.audit import AuditLog
 from palaver.core.ports.admin import AdminStore
 from palaver.core.problems import NotFound
@@ -22,7 +22,7 @@ class UserAdmin:
 
     async def get(self, application: str, ref: str) -> tuple[Application, User]:
         """An application and its end user of that name or issued uid. Raises ``NotFound``."""
-        owner = await find_application(self._store.applications, application)
+        owner = await get_application(self._store.applications, application)
         user = await self._store.users.find(owner.id, ref)
         if user is None:
             raise NotFound(noun="user", ref=ref)
@@ -33,14 +33,14 @@ class UserAdmin:
         progress are stopped. Returns the number of deleted rows by kind, all 0 for an unknown end user. Raises
         ``NotFound`` for an unknown application. The audit log does not name the end user."""
         async with self._audit.record("user forget", application=application):
-            owner = await find_application(self._store.applications, application)
+            owner = await get_application(self._store.applications, application)
             return await self._store.user_data.delete(owner.id, await self._store.users.find(owner.id, ref))
 
     def export(self, owner: Application, user: User) -> AsyncGenerator[dict[str, Any]]:
         """All data stored about an end user, one object at a time: each has a ``type``, files also have a ``key``."""
         return self._store.user_data.export(owner.id, user)
 
-    async def file(self, owner: Application, key: str) -> AsyncGenerator[bytes] | None:
+    async def file_content(self, owner: Application, key: str) -> AsyncGenerator[bytes] | None:
         """The content of a stored file in chunks, or ``None`` if it does not exist."""
         file = await self._store.files.get(owner.id, key)
         return None if file is None else self._chunks(file)

@@ -15,7 +15,7 @@ from uuid import UUID
 from palaver.core.types import Agent, AgentSpec, ApiKey, Application, Ref, StoredFile, User, Value
 
 
-class ApiKeyUse(Value, frozen=True, kw_only=True):
+class ApiKeyUsage(Value, frozen=True, kw_only=True):
     """Usage of a credential. ``calls`` counts admitted calls."""
 
     created: datetime
@@ -103,7 +103,7 @@ class CredentialRepository(Protocol):
         """Every credential, each with its application's name."""
         ...
 
-    async def list_uses(self) -> dict[tuple[int, int], ApiKeyUse]:
+    async def list_uses(self) -> dict[tuple[int, int], ApiKeyUsage]:
         """The usage of every credential, by its application's id and its own number."""
         ...
 
@@ -146,45 +146,45 @@ class AgentSpecRepository(Protocol):
 
 
 class KnowledgeBaseRepository(Protocol):
-    async def get(self, app: int, ref: Ref) -> KnowledgeBase | None:
+    async def get(self, app_id: int, ref: Ref) -> KnowledgeBase | None:
         """The knowledge base with that name, id or uid, or ``None``."""
         ...
 
-    async def list_bases(self, app: int) -> list[KnowledgeBase]:
+    async def list_bases(self, app_id: int) -> list[KnowledgeBase]:
         """Every knowledge base of the application, by name."""
         ...
 
-    async def list_documents(self, app: int, base: int) -> list[Document]:
+    async def list_documents(self, app_id: int, base: int) -> list[Document]:
         """The documents of the knowledge base, by source and folder."""
         ...
 
-    async def delete_documents(self, app: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
+    async def delete_documents(self, app_id: int, base: int, documents: Sequence[tuple[str, str]]) -> list[str]:
         """Delete documents, each a (folder, source). Returns the sources of those that existed."""
         ...
 
-    async def delete(self, app: int, base: int) -> bool:
+    async def delete(self, app_id: int, base: int) -> bool:
         """Delete the knowledge base with its documents. Returns whether it existed."""
         ...
 
 
 class UserDataRepository(Protocol):
-    async def delete(self, app: int, user: User | None) -> dict[str, int]:
+    async def delete(self, app_id: int, user: User | None) -> dict[str, int]:
         """Delete an end user with all data; live runs are stopped. Returns the number of deleted rows by kind."""
         ...
 
-    def export(self, app: int, user: User) -> AsyncGenerator[dict[str, Any]]:
+    def export(self, app_id: int, user: User) -> AsyncGenerator[dict[str, Any]]:
         """All data stored about an end user, one object at a time, each with its ``type``."""
         ...
 
 
 class UserLookup(Protocol):
-    async def find(self, app: int, ref: Ref) -> User | None:
+    async def find(self, app_id: int, ref: Ref) -> User | None:
         """The end user with that id, issued uid or name, or ``None``."""
         ...
 
 
 class FileContents(Protocol):
-    async def get(self, app: int, key: str) -> StoredFile | None: ...
+    async def get(self, app_id: int, key: str) -> StoredFile | None: ...
 
     async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes: ...
 
@@ -292,7 +292,7 @@ class IngestReport(Value, frozen=True, kw_only=True):
 class Ingest(Protocol):
     async def __call__(
         self,
-        app: int,
+        app_id: int,
         name: str,
         paths: Sequence[Path],
         progress: Callable[[IngestProgress], None] | None = None,

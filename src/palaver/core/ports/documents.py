@@ -16,11 +16,11 @@ from palaver.core.types import (
 class Knowledge(Protocol):
     """Knowledge base search. Callers check permission first: the turn through its agent, or ``core.knowledge``."""
 
-    async def search(self, app: int, names: Sequence[str], query: str, limit: int) -> list[Passage]:
+    async def search(self, app_id: int, names: Sequence[str], query: str, limit: int) -> list[Passage]:
         """The best passages for ``query`` in the application's knowledge bases called ``names``, best first."""
         ...
 
-    async def find(self, app: int, ref: Ref) -> str | None:
+    async def find_name(self, app_id: int, ref: Ref) -> str | None:
         """The name of the application's knowledge base with that id, uid or name, or ``None``."""
         ...
 
@@ -42,7 +42,7 @@ class UnreadableDocument(Exception):  # noqa: N818  describes a document, not an
 
 class DocumentReader(Protocol):
     async def text(
-        self, app: int, user: int, name: str, media_type: str, content: Callable[[], Awaitable[bytes]], limit: int
+        self, app_id: int, user_id: int, name: str, media_type: str, content: Callable[[], Awaitable[bytes]], limit: int
     ) -> DocumentText:
         """At most ``limit`` characters of a file's text. ``content`` is called once a reader process is free; end users
         are served in turn, so that one user's files do not delay another's. Raises ``UnreadableDocument``."""

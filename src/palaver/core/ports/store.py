@@ -38,16 +38,16 @@ class IdempotencyKey(Value, frozen=True, kw_only=True):
     key: str
     digest: bytes
 
-    def topic(self, who: Principal, user: User) -> str:
+    def topic(self, principal: Principal, user: User) -> str:
         """A short name of the key, the same in every process."""
-        name = repr((who.app, who.key.number, user.id, self.scope, self.key))
+        name = repr((principal.app, principal.key.number, user.id, self.scope, self.key))
         return blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 class NewTurn(Value, frozen=True, kw_only=True):
     """One user message and the run that answers it, to be stored together."""
 
-    who: Principal
+    principal: Principal
     user: User
     agent: Agent
     run: UUID
@@ -125,7 +125,7 @@ class ConversationQuery(Value, frozen=True, kw_only=True):
     """Limit on the stored bytes of variables to load, at least one conversation's; 0 loads none."""
 
 
-class MessageRange(Value, frozen=True, kw_only=True):
+class MessagePage(Value, frozen=True, kw_only=True):
     """Consecutive messages, oldest first, and their stored ``size`` in bytes. ``next`` is the uid of the next message
     in the query's direction, or ``None``."""
 
@@ -135,34 +135,36 @@ class MessageRange(Value, frozen=True, kw_only=True):
 
 
 class AgentRepository(Protocol):
-    async def get(self, app: int, ref: Ref) -> Agent | None: ...
+    async def get(self, app_id: int, ref: Ref) -> Agent | None: ...
 
-    async def list_for_application(self, app: int) -> tuple[Agent, ...]:
+    async def list_for_application(self, app_id: int) -> tuple[Agent, ...]:
         """Every agent of the application, sorted by name, then id."""
         ...
 
 
 class UserRepository(Protocol):
-    async def get_or_create(self, app: int, name: str) -> User:
+    async def get_or_create(self, app_id: int, name: str) -> User:
         """The end user with that name (or issued uid), created if missing."""
         ...
 
-    async def get_by_name(self, app: int, name: str) -> User | None:
+    async def get_by_name(self, app_id: int, name: str) -> User | None:
         """The end user with that name (or issued uid), or ``None``."""
         ...
 
-    async def find(self, app: int, ref: Ref) -> User | None:
+    async def find(self, app_id: int, ref: Ref) -> User | None:
         """The end user with that id, issued uid or name, or ``None``."""
         ...
 
-    async def register(self, app: int, name: str | None, nickname: str | None, avatar: str | None) -> tuple[User, bool]:
+    async def register(
+        self, app_id: int, name: str | None, nickname: str | None, avatar: str | None
+    ) -> tuple[User, bool]:
         """Create the end user or update its profile; without a ``name``, always create one. Returns the end user, and
         whether it was created."""
         ...
 
-    async def set_subscribed(self, app: int, user: int, agent: int, *, subscribed: bool) -> None: ...
+    async def set_subscribed(self, app_id: int, user_id: int, agent_id: int, *, subscribed: bool) -> None: ...
 
-    async def list_subscriptions(self, app: int, user: int) -> set[int]:
+    async def list_subscriptions(self, app_id: int, user_id: int) -> set[int]:
         """The ids of the agents that the user has subscribed to."""
         ...
 
@@ -170,7 +172,7 @@ class UserRepository(Protocol):
 class ConversationRepository(Protocol):
     async def create(
         self,
-        who: Principal,
+        principal: Principal,
         user: User,
         agent: Agent,
         *,
@@ -179,43 +181,45 @@ class ConversationRepository(Protocol):
         variables: dict[str, Any] | None = None,
     ) -> Conversation: ...
 
-    async def get(self, app: int, user: int, ref: Ref) -> Conversation | None: ...
+    async def get(self, app_id: int, user_id: int, ref: Ref) -> Conversation | None: ...
 
-    async def list_page(self, app: int, user: int, query: ConversationQuery) -> list[Conversation]: ...
+    async def list_page(self, app_id: int, user_id: int, query: ConversationQuery) -> list[Conversation]: ...
 
-    async def count(self, app: int, user: int, query: ConversationQuery) -> int:
+    async def count(self, app_id: int, user_id: int, query: ConversationQuery) -> int:
         """The number of conversations on all pages."""
         ...
 
     async def rename(
-        self, app: int, user: int, ref: Ref, *, title: str, icon: str | None = None
+        self, app_id: int, user_id: int, ref: Ref, *, title: str, icon: str | None = None
     ) -> Conversation | None: ...
 
-    async def delete(self, app: int, user: int, ref: Ref) -> list[UUID] | None:
+    async def delete(self, app_id: int, user_id: int, ref: Ref) -> list[UUID] | None:
         """Delete the conversation and its messages. Returns its live runs, or ``None`` if it does not exist."""
         ...
 
-    async def delete_all(self, app: int, user: int, agent: int) -> list[UUID]:
+    async def delete_all(self, app_id: int, user_id: int, agent_id: int) -> list[UUID]:
         """Delete every conversation of the user with the agent. Returns their live runs."""
         ...
 
     async def get_messages(
         self,
-        app: int,
-        conversation: int,
+        app_id: int,
+        conversation_id: int,
         *,
         before: int | None = None,
         after: int | None = None,
         limit: int,
         max_bytes: int,
         always_one: bool = True,
-    ) -> MessageRange:
+    ) -> MessagePage:
         """At most ``limit`` messages, oldest first, with at most ``max_bytes`` stored bytes together: the newest ones
         below id ``before``, or the first ones above ``after``. With ``always_one``, a single larger message is returned
         alone."""
         ...
 
-    async def find_id_before_newest(self, app: int, conversation: int, *, before: int | None, limit: int) -> int:
+    async def find_message_id_before_newest(
+        self, app_id: int, conversation_id: int, *, before: int | None, limit: int
+    ) -> int:
         """An id just below the newest ``limit`` messages before id ``before``, for use as ``after``."""
         ...
 
@@ -223,28 +227,28 @@ class ConversationRepository(Protocol):
 class FileRepository(Protocol):
     async def add(
         self,
-        app: int,
-        user: int,
+        app_id: int,
+        user_id: int,
         *,
         key: str,
         name: str,
         media_type: str,
         content: bytes | ByteSource,
         details: dict[str, Any],
-        conversation: int | None = None,
+        conversation_id: int | None = None,
     ) -> StoredFile:
-        """Store a file. With a ``conversation``, it is deleted together with that."""
+        """Store a file. With a ``conversation_id``, it is deleted together with that."""
         ...
 
-    async def get(self, app: int, key: str) -> StoredFile | None: ...
+    async def get(self, app_id: int, key: str) -> StoredFile | None: ...
 
-    async def find_for_user(self, app: int, user: int, ref: str) -> StoredFile | None:
+    async def find_for_user(self, app_id: int, user_id: int, ref: str) -> StoredFile | None:
         """The end user's file with that key, uid or id."""
         ...
 
     async def content(self, file: StoredFile, *, start: int = 0, length: int | None = None) -> bytes: ...
 
-    async def delete(self, app: int, user: int, key: str) -> bool:
+    async def delete(self, app_id: int, user_id: int, key: str) -> bool:
         """Delete the end user's file with that key. Returns whether it existed."""
         ...
 
@@ -263,31 +267,33 @@ class RunRepository(Protocol):
         differed."""
         ...
 
-    async def get(self, app: int, run: UUID) -> Message | None:
+    async def get_answer(self, app_id: int, run_uid: UUID) -> Message | None:
         """The assistant message that ``run`` writes, as last saved."""
         ...
 
-    async def get_with_conversation(self, app: int, user: int, run: UUID) -> tuple[Message, Conversation] | None:
+    async def get_answer_with_conversation(
+        self, app_id: int, user_id: int, run_uid: UUID
+    ) -> tuple[Message, Conversation] | None:
         """The assistant message that ``run`` writes in a conversation of the end user, and that conversation."""
         ...
 
-    async def get_question_and_answer(self, app: int, run: UUID) -> tuple[Message, Message] | None:
+    async def get_question_and_answer(self, app_id: int, run_uid: UUID) -> tuple[Message, Message] | None:
         """The question and the answer of ``run``."""
         ...
 
-    async def list_live(self, app: int, conversation: int) -> list[UUID]:
+    async def list_live(self, app_id: int, conversation_id: int) -> list[UUID]:
         """The running and queued runs of the conversation, newest first."""
         ...
 
-    async def any_live(self, app: int, runs: Sequence[UUID]) -> bool:
+    async def any_live(self, app_id: int, runs: Sequence[UUID]) -> bool:
         """Whether the end of any of these runs is not stored yet."""
         ...
 
-    async def get_row_version(self, app: int, run: UUID) -> str | None:
+    async def get_row_version(self, app_id: int, run_uid: UUID) -> str | None:
         """A version that changes whenever the run's message is saved; ``None`` if there is no such message."""
         ...
 
-    async def get_queue(self, app: int, user: int, conversation: Ref) -> tuple[int, ...]:
+    async def get_queue(self, app_id: int, user_id: int, conversation: Ref) -> tuple[int, ...]:
         """The ids of the running and queued runs of the user's conversation, in order; empty if it does not exist."""
         ...
 
@@ -299,7 +305,7 @@ class RunRepository(Protocol):
         """Notify every process to stop those of these runs that nobody reads."""
         ...
 
-    async def notify_reader(self, run: int) -> None:
+    async def notify_has_reader(self, run_id: int) -> None:
         """Notify the process that executes the run that it has a reader in this one."""
         ...
 
@@ -368,7 +374,7 @@ class ApiKeyRepository(Protocol):
 
     async def get_by_secret(self, dialect: str, secret: str) -> ApiKey | None: ...
 
-    async def get_by_number(self, app: int, number: int) -> ApiKey | None: ...
+    async def get_by_number(self, app_id: int, number: int) -> ApiKey | None: ...
 
     def record_use(self, key: ApiKey) -> None:
         """Count an admitted call."""
@@ -393,15 +399,17 @@ class RateLimitRepository(Protocol):
 
 class IdempotencyRepository(Protocol):
     async def begin(
-        self, who: Principal, user: User, key: IdempotencyKey, ttl_s: float, worker: int
+        self, principal: Principal, user: User, key: IdempotencyKey, ttl_s: float, worker: int
     ) -> StoredResponse | bool:
         """The stored response of an equal call. ``True``: this call is the first and must ``complete`` or ``release``
         it; ``False``: an equal call is in progress. Raises ``Conflict`` for a different request under the same key."""
         ...
 
-    async def complete(self, who: Principal, user: User, key: IdempotencyKey, response: StoredResponse) -> None: ...
+    async def complete(
+        self, principal: Principal, user: User, key: IdempotencyKey, response: StoredResponse
+    ) -> None: ...
 
-    async def release(self, who: Principal, user: User, key: IdempotencyKey) -> None: ...
+    async def release(self, principal: Principal, user: User, key: IdempotencyKey) -> None: ...
 
 
 class TokenRepository(Protocol):

@@ -88,7 +88,11 @@ async def conversations(
 ) -> ConversationListResponse:
     """List the user's conversations, most recently changed first."""
     after = parse_cursor(query.after)
-    agent = None if query.agent is None else await services.chat.any_agent(principal, ref_of(query.agent, "agent"))
+    agent = (
+        None
+        if query.agent is None
+        else await services.chat.agent_including_disabled(principal, ref_of(query.agent, "agent"))
+    )
     # One more than requested, to know whether there is another page.
     conversation_query = ConversationQuery(
         agent=None if agent is None else agent.id,
@@ -113,7 +117,7 @@ async def _with_usable_agents(
     agents: dict[int, Agent | None] = {}
     for agent_id in {conversation.agent for conversation in conversations}:
         try:
-            agents[agent_id] = await services.chat.any_agent(principal, agent_id)
+            agents[agent_id] = await services.chat.agent_including_disabled(principal, agent_id)
         except NotFound:
             agents[agent_id] = None
     return [

@@ -12,7 +12,7 @@ from palaver.core.chat import NewMessage, Run, Turn, require_enabled
 from palaver.core.events import Event, fold
 from palaver.core.files import shorten_name
 from palaver.core.problems import Invalid
-from palaver.core.runs import collect
+from palaver.core.runs import read_to_end
 from palaver.core.types import AnyPart, File, Message, Principal, Text
 from palaver.dialects.native import openapi
 from palaver.dialects.native.access import agent_ref, open_conversation, require_user
@@ -116,7 +116,7 @@ async def _respond(
             reader=turn.reader, replayed=turn.replayed, encoder=encoder, media_type=EVENT_STREAM, headers=(location,)
         )
     seconds, applied = preferred_wait(request)
-    events = await collect(turn.reader, seconds)
+    events = await read_to_end(turn.reader, seconds)
     answer = await _current_answer(turn, services) if events is None else _with_events(turn.answer, events)
     headers = ((("Preference-Applied", applied),) if applied else ()) + ((REPLAYED,) if turn.replayed else ())
     status = 202 if answer.ended is None else 200

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Invalid, NotFound, Noun
-from palaver.core.types import Conversation, Ref, as_number, as_uid, clean
-from palaver.wire.bodies import as_id, json_object, parse
+from palaver.core.types import Conversation, Ref, clean, parse_id, parse_uid
+from palaver.wire.bodies import json_object, parse, valid_id
 from palaver.wire.contract import Request, RequestType
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -123,8 +123,8 @@ def ref_of(value: int | str, noun: Noun) -> Ref:
     Raises ``NotFound`` for a number that is not an id.
     """
     if isinstance(value, str):
-        return as_number(value) or value
-    number = as_id(value)
+        return parse_id(value) or value
+    number = valid_id(value)
     if number is None:
         raise NotFound(noun=noun)
     return number
@@ -132,7 +132,7 @@ def ref_of(value: int | str, noun: Noun) -> Ref:
 
 def run_of(request: Request) -> UUID:
     """The uid of the run in the path. Raises ``NotFound`` if it is malformed."""
-    uid = as_uid(request.path_params["uid"])
+    uid = parse_uid(request.path_params["uid"])
     if uid is None:
         raise NotFound(noun="run")
     return uid

@@ -28,7 +28,7 @@ from palaver.dialects.snail.responses import (
     success_page,
 )
 from palaver.dialects.snail.users import find_user, open_id_of
-from palaver.wire.bodies import as_id
+from palaver.wire.bodies import valid_id
 from palaver.wire.contract import Request, Route, Services
 
 PAGE_SIZE = 50
@@ -36,10 +36,12 @@ PAGE_SIZE = 50
 
 async def agent_of(principal: Principal, services: Services, number: int, *, enabled: bool = True) -> Agent:
     """The agent with that number, if the credential may use it. Raises ``NotFound``."""
-    ref = as_id(number)
+    ref = valid_id(number)
     if ref is None:
         raise NotFound(noun="agent", ref=str(number))
-    return await (services.chat.agent(principal, ref) if enabled else services.chat.any_agent(principal, ref))
+    return await (
+        services.chat.agent(principal, ref) if enabled else services.chat.agent_including_disabled(principal, ref)
+    )
 
 
 async def _recent_agents(principal: Principal, services: Services) -> list[Agent]:
@@ -53,7 +55,7 @@ async def _subscriptions(principal: Principal, services: Services) -> set[int] |
     if principal.user is None:
         return None
     try:
-        return await services.users.subscribed(principal, await find_user(principal, services, principal.user))
+        return await services.users.subscriptions(principal, await find_user(principal, services, principal.user))
     except NotFound:
         return set()
 
@@ -84,7 +86,7 @@ async def list_subscribed_agents(
     _request: Request, body: OpenIdRequest, principal: Principal, services: Services
 ) -> list[SnailAgent]:
     user = await find_user(principal, services, open_id_of(principal, body.open_id))
-    subscriptions = await services.users.subscribed(principal, user)
+    subscriptions = await services.users.subscriptions(principal, user)
     agents = [agent for agent in await _recent_agents(principal, services) if agent.id in subscriptions]
     return [agent_response(agent, services.settings.timezone, subscribed=True) for agent in agents]
 
@@ -92,7 +94,7 @@ async def list_subscribed_agents(
 async def subscribe(_request: Request, body: SubscriptionRequest, principal: Principal, services: Services) -> None:
     open_id, number = open_id_of(principal, body.open_id), require(body.agent_id, "agentId")
     user = await find_user(principal, services, open_id)
-    await services.users.subscribe(principal, user, await agent_of(principal, services, number), on=True)
+    await services.users.set_subscribed(principal, user, await agent_of(principal, services, number), on=True)
 
 
 async def unsubscribe(_request: Request, body: SubscriptionRequest, principal: Principal, services: Services) -> None:
@@ -101,7 +103,7 @@ async def unsubscribe(_request: Request, body: SubscriptionRequest, principal: P
     user = await find_user(principal, services, open_id)
     with suppress(NotFound):
         agent = await agent_of(principal, services, number, enabled=False)
-        await services.users.subscribe(principal, user, agent, on=False)
+        await services.users.set_subscribed(principal, user, agent, on=False)
 
 
 ROUTES = (

@@ -10,7 +10,7 @@ from palaver.dialects.snail.errors import CHAT, EVENT_STREAM, NDJSON, SEARCH, wa
 from palaver.dialects.snail.requests import SearchRequest, SnailChatRequest, search_terms, surface_a, validated
 from palaver.dialects.snail.responses import SearchResponse, name_of, search_response, success
 from palaver.dialects.snail.stream import SnailNdjsonEncoder, SnailSseEncoder
-from palaver.wire.bodies import as_id, idempotency_key
+from palaver.wire.bodies import idempotency_key, valid_id
 from palaver.wire.contract import Request, Route, Services, StreamingResponse
 from palaver.wire.framing import header_value
 from palaver.wire.responses import STREAM
@@ -24,7 +24,7 @@ async def chat(request: Request, body: SnailChatRequest, principal: Principal, s
     if principal.user is not None and principal.user != valid.user:
         raise Unauthenticated(reason="user", subject=valid.user)
     principal = principal.acting_for(valid.user)
-    number = as_id(valid.agent)
+    number = valid_id(valid.agent)
     if number is None:
         raise NotFound(noun="agent", ref=str(valid.agent))
     agent = await services.chat.agent(principal, number)
@@ -56,7 +56,7 @@ async def chat(request: Request, body: SnailChatRequest, principal: Principal, s
 async def search(_request: Request, body: SearchRequest, principal: Principal, services: Services) -> SearchResponse:
     """Search one knowledge base."""
     base, query = search_terms(body)
-    number = as_id(base)
+    number = valid_id(base)
     if number is None:
         raise NotFound(noun="knowledge", ref=str(base))
     passages, took_ms = await services.knowledge.search(principal, number, query, MAX_PASSAGES)

@@ -74,7 +74,7 @@ def verify(request: Request, key: ApiKey | None, _bearer: Token | None = None) -
     _, user, expires = verified(token, (key,), request.now)
     if on_c(request) and (user is None or not user.strip()):
         raise Unauthenticated(reason="user")
-    return Principal(key=key, user=user, until=float(min(expires + LEEWAY_S, _FOREVER)))
+    return Principal(key=key, user=user, expires_at=float(min(expires + LEEWAY_S, _FOREVER)))
 
 
 def verified(token: str, versions: tuple[ApiKey, ...], now: float) -> tuple[ApiKey, str | None, float]:

@@ -11,7 +11,7 @@ from palaver.core.chat import NewMessage, Turn
 from palaver.core.events import fold
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Invalid, NotFound
-from palaver.core.runs import collect
+from palaver.core.runs import read_to_end
 from palaver.core.types import MAX_ID, Agent, Conversation, Message, Principal, RunEnded, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.agents import agent_of
@@ -195,7 +195,7 @@ async def chat_sync(
 ) -> JSONResponse[SyncChatResponse | SnailError]:
     """Send a message to an agent and wait for the answer."""
     turn = await _send(request, body, principal, services)
-    events = await collect(turn.reader, SYNC_TIMEOUT_S)
+    events = await read_to_end(turn.reader, SYNC_TIMEOUT_S)
     headers = (REPLAYED,) if turn.replayed else ()
     if events is None:
         return JSONResponse(content=failure(TIMED_OUT), headers=headers)

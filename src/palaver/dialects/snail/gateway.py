@@ -62,7 +62,7 @@ async def create_session(
     if body.trusted_credential is None:
         key = await _open_sessions_key(services)
         await services.users.charge(key)
-        user = await services.users.find(Principal(key=key), open_id)
+        user = await services.users.get(Principal(key=key), open_id)
     else:
         key, token_expires = await _verified(body.trusted_credential.strip(), open_id, request.now, services)
         await services.users.charge(key)

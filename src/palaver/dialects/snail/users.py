@@ -39,7 +39,7 @@ async def find_user(principal: Principal, services: Services, open_id: str) -> U
     credential has ``auto_register``; otherwise raises ``NotFound``."""
     open_id = user_name(open_id)
     try:
-        return await services.users.find(principal, open_id)
+        return await services.users.get(principal, open_id)
     except NotFound:
         if not principal.key.setting("auto_register", default=False):
             raise

@@ -6,7 +6,7 @@ from typing import Any
 
 from palaver.core.chat import NewMessage
 from palaver.core.problems import Conflict, NotFound, Upstream
-from palaver.core.types import Agent, Conversation, Principal, Text, as_uid
+from palaver.core.types import Agent, Conversation, Principal, Text, parse_uid
 from palaver.dialects.sonaops import openapi
 from palaver.dialects.sonaops.canonical import trimmed
 from palaver.dialects.sonaops.errors import EVENT_STREAM
@@ -114,11 +114,11 @@ async def tts(
 ) -> JSONResponse[SpeechResponse]:
     """Synthesize speech for a stored message, once; later requests reuse the file."""
     ref, text = required("messageId", body.message_id), required("processedText", body.processed_text)
-    uid = as_uid(trimmed(ref))
+    uid = parse_uid(trimmed(ref))
     if uid is None:
         raise NotFound(noun="message", ref=ref)
     try:
-        run = await services.chat.open_run(principal.unrestricted(), uid)
+        run = await services.chat.open_run(principal.as_unrestricted(), uid)
     except NotFound as problem:
         raise NotFound(noun="message", ref=str(uid)) from problem
     voice = trimmed(body.voice_timbre_id or "") or DEFAULT_VOICE
@@ -130,7 +130,7 @@ async def tts(
 async def voice_broadcast(request: Request, _principal: Principal, services: Services) -> Response:
     """Serve a message's speech to anyone who has its URL."""
     name = request.path_params["name"]
-    uid = as_uid(name.removesuffix(".mp3")) if name.endswith(".mp3") else None
+    uid = parse_uid(name.removesuffix(".mp3")) if name.endswith(".mp3") else None
     if uid is None:
         raise NotFound(noun="file", ref=name)
     file = await services.files.get_unscoped(audio_key(uid))

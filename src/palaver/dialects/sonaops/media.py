@@ -45,7 +45,7 @@ async def ensure_audio(principal: Principal, services: Services, run: Run, text:
     content = await services.media.synthesize_speech(run.agent, text, voice)
     name = f"{message.uid.hex}.mp3"
     await services.files.add(
-        principal, key=key, name=name, media_type=MP3, content=content, conversation=message.conversation
+        principal, key=key, name=name, media_type=MP3, content=content, conversation_id=message.conversation
     )
     return True
 

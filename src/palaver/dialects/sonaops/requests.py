@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from palaver.core.problems import Invalid
 from palaver.dialects.sonaops.canonical import fields, trimmed
-from palaver.wire.bodies import check_idempotency_key, json_object, parse
+from palaver.wire.bodies import idempotency_key_header, json_object, parse
 from palaver.wire.contract import Request, RequestType
 
 RANGED = ("pageNum", "pageSize")
@@ -79,7 +79,7 @@ def json_body(shape: type[S], *, idempotent: bool = False) -> RequestType[S]:
 
     def parse_body(request: Request) -> S:
         if idempotent:
-            check_idempotency_key(request)
+            idempotency_key_header(request)
         return _convert(shape, json_object(request.body, empty_is_object=True))
 
     return RequestType(shape=shape, parse=parse_body)

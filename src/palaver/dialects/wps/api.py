@@ -13,7 +13,7 @@ from palaver.core.chat import NewMessage
 from palaver.core.history import HistoryPage
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import NotFound
-from palaver.core.types import Agent, ApiKey, Conversation, File, Message, Principal, Text, as_uid
+from palaver.core.types import Agent, ApiKey, Conversation, File, Message, Principal, Text, parse_uid
 from palaver.dialects.wps import openapi, paging
 from palaver.dialects.wps.content_blocks import blocks
 from palaver.dialects.wps.oauth import consent, tokens
@@ -121,7 +121,7 @@ async def cancel_named(
 async def _cancel(request: Request, chat_id: str, principal: Principal, services: Services) -> EmptyObject:
     """Stop a running chat, or drop a waiting one. A chat that cannot be stopped is not an error."""
     agent = await services.chat.agent(principal, request.path_params["app_id"])
-    uid = as_uid(chat_id)
+    uid = parse_uid(chat_id)
     if uid is not None:
         with suppress(NotFound):
             run = await services.chat.open_run(principal, uid)

@@ -74,7 +74,7 @@ def verify(request: Request, key: ApiKey | None, token: Token | None) -> Princip
     if scope_of(request.route) not in token.scopes:
         raise Forbidden(reason="scope")
     key = key.version(token.generation, request.now) or key
-    return Principal(key=key, user=token.user, until=token.expires.timestamp())
+    return Principal(key=key, user=token.user, expires_at=token.expires.timestamp())
 
 
 def default_user(key: ApiKey) -> str:

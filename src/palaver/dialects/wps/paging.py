@@ -14,13 +14,13 @@ _PLACE = re.compile(rb"[0-9]{1,17}(?::[0-9]{1,17})*")
 """Decimal ids and times. Validated even behind a MAC, because the caller knows the secret too."""
 
 
-def token(who: Principal, of: str, *place: int) -> str:
+def token(principal: Principal, of: str, *place: int) -> str:
     """A ``next_page_token`` for the list ``of``; the next page starts after ``place``."""
     written = ":".join(map(str, place)).encode()
-    return _text(_mac(who, of, written) + written)
+    return _text(_mac(principal, of, written) + written)
 
 
-def place(who: Principal, of: str, sent: str, *, numbers: int = 1) -> tuple[int, ...]:
+def place(principal: Principal, of: str, sent: str, *, numbers: int = 1) -> tuple[int, ...]:
     """The place in a token of the same caller and list, as ``numbers`` numbers; empty for the first page.
 
     Raises ``Invalid``.
@@ -32,7 +32,7 @@ def place(who: Principal, of: str, sent: str, *, numbers: int = 1) -> tuple[int,
     except ValueError as error:
         raise _not_ours() from error
     mac, written = data[:_MAC_BYTES], data[_MAC_BYTES:]
-    if sent != _text(data) or not hmac.compare_digest(mac, _mac(who, of, written)):
+    if sent != _text(data) or not hmac.compare_digest(mac, _mac(principal, of, written)):
         raise _not_ours()
     position = tuple(int(number) for number in written.split(b":")) if _PLACE.fullmatch(written) else ()
     if len(position) != numbers:
@@ -44,9 +44,9 @@ def _text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _mac(who: Principal, of: str, written: bytes) -> bytes:
-    bound = f"next_page_token\0{of}\0{who.user}\0".encode() + written
-    return hmac.digest(who.key.secret.encode(), bound, "sha256")[:_MAC_BYTES]
+def _mac(principal: Principal, of: str, written: bytes) -> bytes:
+    bound = f"next_page_token\0{of}\0{principal.user}\0".encode() + written
+    return hmac.digest(principal.key.secret.encode(), bound, "sha256")[:_MAC_BYTES]
 
 
 def _not_ours() -> Invalid:

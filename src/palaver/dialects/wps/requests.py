@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Invalid
-from palaver.wire.bodies import check_idempotency_key, json_object, parse
+from palaver.wire.bodies import idempotency_key_header, json_object, parse
 from palaver.wire.contract import Request, RequestType
 
 MAX_NAME = 255
@@ -108,14 +108,14 @@ class ConsentRequest(msgspec.Struct, kw_only=True):
 def _create_chat(request: Request) -> CreateChatRequest:
     """Missing fields are reported before malformed ones."""
     members = json_object(request.body)
-    check_idempotency_key(request)
+    idempotency_key_header(request)
     required(members, "text")
     return parse(CreateChatRequest, members)
 
 
 def _create_session(request: Request) -> CreateSessionRequest:
     members = json_object(request.body, empty_is_object=True)
-    check_idempotency_key(request)
+    idempotency_key_header(request)
     body = parse(CreateSessionRequest, members)
     if body.name is not None and len(body.name) > MAX_NAME:
         raise Invalid(field="name", rule="length", detail=f"more than {MAX_NAME} characters")

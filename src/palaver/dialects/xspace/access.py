@@ -10,12 +10,12 @@ from palaver.dialects.xspace.requests import conversation_ref
 from palaver.wire.contract import Request, Services
 
 
-async def resolve_user(request: Request, principal: Principal, services: Services) -> Principal:
+async def resolve_principal(request: Request, principal: Principal, services: Services) -> Principal:
     """The principal with its end user, who is looked up if a header names them by number. Raises ``NotFound``."""
     number = None if principal.user is not None else user_number(request, principal.key)
     if number is None:
         return principal
-    return principal.acting_for((await services.users.find(principal, number)).name)
+    return principal.acting_for((await services.users.get(principal, number)).name)
 
 
 def require_agent_key(principal: Principal) -> None:
@@ -35,7 +35,7 @@ async def bound_agent(principal: Principal, services: Services) -> Agent:
     """The agent that the key is bound to. Raises ``NotFound``, also if the agent is disabled."""
     ref = str(principal.key.setting("agent", ""))
     for agent in await services.chat.agents(principal):
-        if ref in agent.names:
+        if ref in agent.identifiers:
             return agent
     raise NotFound(noun="agent", ref=ref)
 
@@ -45,6 +45,6 @@ async def bound_conversation(ref: str | int, principal: Principal, services: Ser
     it is not the agent that the key is bound to."""
     conversation, agent = await services.chat.open_conversation(principal, conversation_ref(str(ref)))
     require_enabled(agent, agent.id)
-    if str(principal.key.setting("agent", "")) not in agent.names:
+    if str(principal.key.setting("agent", "")) not in agent.identifiers:
         raise Conflict(reason="agent")
     return conversation, agent

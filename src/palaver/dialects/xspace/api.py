@@ -7,7 +7,7 @@ from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Forbidden, Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Principal
 from palaver.dialects.xspace import legacy, openapi
-from palaver.dialects.xspace.access import open_conversation, resolve_user
+from palaver.dialects.xspace.access import open_conversation, resolve_principal
 from palaver.dialects.xspace.chat import rejected, send_message
 from palaver.dialects.xspace.envelope import DONE, success
 from palaver.dialects.xspace.errors import CONVERSATION_FILE, CONVERSATION_FILES, NO_FILE, STORED_FILE
@@ -43,7 +43,7 @@ from palaver.dialects.xspace.responses import (
     message_dto,
 )
 from palaver.dialects.xspace.signed_urls import signed_url
-from palaver.wire.bodies import as_id, check_idempotency_key, idempotency_key
+from palaver.wire.bodies import idempotency_key, idempotency_key_header, valid_id
 from palaver.wire.contract import Request, Response, Route, Services, StreamingResponse
 from palaver.wire.idempotent import Subject
 from palaver.wire.list_response import encode_history
@@ -73,7 +73,7 @@ async def add(request: Request, body: AddRequest, principal: Principal, services
     key = idempotency_key(request, "POST /api/v1/chat/conversation/add")
     if body.agent_id is None:
         raise Invalid(field="agentId", rule="required")
-    agent = await services.chat.agent(principal.unrestricted(), as_id(body.agent_id) or 0)
+    agent = await services.chat.agent(principal.as_unrestricted(), valid_id(body.agent_id) or 0)
     if not principal.may_use(agent):
         raise Forbidden(reason="agent")
     topic = valid_topic(body.topic)
@@ -95,7 +95,7 @@ async def list_conversations(
 ) -> list[ConversationDto]:
     """List the user's conversations with an agent that have a topic, most recently modified first."""
     try:
-        agent = await services.chat.any_agent(principal, as_id(query.agent_id) or 0)
+        agent = await services.chat.agent_including_disabled(principal, valid_id(query.agent_id) or 0)
     except NotFound:
         return []
     conversation_query = await _conversation_query(query, agent, principal, services)
@@ -128,7 +128,7 @@ async def chat(
     request: Request, body: XSpaceChatRequest, principal: Principal, services: Services
 ) -> Response | StreamingResponse:
     """Send a message and stream the answer. If the conversation is not found, the stream contains the error."""
-    check_idempotency_key(request)
+    idempotency_key_header(request)
     parts = parts_of(body, request)
     try:
         ref = conversation_ref(request.path_params["conversationId"])
@@ -165,7 +165,7 @@ ROUTES = (
         endpoint=update,
         request=json_body(TopicRequest),
         response=success(ConversationDto),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="set the topic",
         operation=openapi.UPDATE,
     ),
@@ -175,7 +175,7 @@ ROUTES = (
         endpoint=add,
         request=json_body(AddRequest),
         response=success(int),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="create a conversation",
         idempotent=True,
         operation=openapi.ADD,
@@ -185,7 +185,7 @@ ROUTES = (
         path="/api/v1/chat/conversation/{id}",
         endpoint=detail,
         response=success(ConversationDto),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="one conversation",
         operation=openapi.DETAIL,
     ),
@@ -195,7 +195,7 @@ ROUTES = (
         endpoint=list_conversations,
         request=query(ConversationListQuery, list_query),
         response=success(list[ConversationDto]),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="the titled conversations with an agent",
         operation=openapi.LIST,
     ),
@@ -204,7 +204,7 @@ ROUTES = (
         path="/api/v1/chat/conversation/{id}/delete",
         endpoint=delete,
         response=DONE,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="delete a conversation",
         operation=openapi.DELETE,
     ),
@@ -214,7 +214,7 @@ ROUTES = (
         endpoint=chat,
         request=json_body(XSpaceChatRequest),
         response=or_stream(RAW),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="send a message, read the answer as events",
         idempotent=True,
         operation=openapi.CHAT,
@@ -224,7 +224,7 @@ ROUTES = (
         path="/api/v1/chat/{conversationId}/stop",
         endpoint=stop,
         response=DONE,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="stop the running turn",
         operation=openapi.STOP,
     ),
@@ -234,7 +234,7 @@ ROUTES = (
         endpoint=messages,
         request=query(HistoryQuery, history_query),
         response=success(list[ChatMessageDto]),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="list messages",
         operation=openapi.MESSAGES,
     ),
@@ -243,7 +243,7 @@ ROUTES = (
         path=CONVERSATION_FILES,
         endpoint=list_files,
         response=success(FileList),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="the files of a conversation",
         operation=openapi.FILES,
     ),
@@ -252,7 +252,7 @@ ROUTES = (
         path=CONVERSATION_FILE,
         endpoint=conversation_file,
         response=RAW,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="the content of one of a conversation's files",
         operation=openapi.FILE,
     ),
@@ -261,7 +261,7 @@ ROUTES = (
         path=NO_FILE,
         endpoint=unnamed_file,
         response=RAW,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="rejected: the file's name is missing",
         operation=openapi.NO_FILE,
     ),
@@ -270,7 +270,7 @@ ROUTES = (
         path="/api/v1/file/upload",
         endpoint=upload,
         response=success(FileRecord),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="upload a file to attach",
         idempotent=True,
         upload=True,
@@ -282,7 +282,7 @@ ROUTES = (
         endpoint=signed_url,
         request=query(SignedUrlQuery, signed_url_query),
         response=success(str),
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="sign a file's URL",
         operation=openapi.SIGNED_URL,
     ),
@@ -292,7 +292,7 @@ ROUTES = (
         endpoint=stored_file,
         request=query(StoredFileQuery, stored_file_query),
         response=RAW,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="the content of an uploaded file, for its owner",
         secret_path=True,
         operation=openapi.STORED_FILE,

@@ -26,7 +26,7 @@ _SCHEME = re.compile(r"(?:basic|bearer)(?=[ \t]|\Z|[ac]k-)[ \t]*", re.ASCII | re
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
-def expiry(value: Any) -> str | None:
+def parse_expiry(value: Any) -> str | None:
     """An expiry time in UTC, unchanged, or ``None`` for a key that does not expire. Raises ``ValueError``."""
     if value is None:
         return None
@@ -48,7 +48,7 @@ SETTINGS = (
         name="kind", read=one_of("personal", "agent"), meaning="agent: may use the legacy, agent-bound routes too"
     ),
     KeySetting(name="agent", read=parse_text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
-    KeySetting(name="expire", read=expiry, meaning="expiry time, 2026-12-31T00:00:00Z; null: never"),
+    KeySetting(name="expire", read=parse_expiry, meaning="expiry time, 2026-12-31T00:00:00Z; null: never"),
     KeySetting(name="rpd", read=parse_limit, meaning="requests per 24 hours; null: unlimited"),
     KeySetting(name="act_for_users", read=parse_bool, meaning=f"honor the headers {USER_NAME} and {USER_NUMBER}"),
     USER_HEADER,
@@ -85,7 +85,7 @@ def verify(request: Request, key: ApiKey | None, token: Token | None = None) -> 
 
 
 def _not_expired(request: Request, key: ApiKey) -> None:
-    if key.until <= request.now:
+    if key.expires_at <= request.now:
         raise Unauthenticated(reason="expired")
 
 
@@ -94,7 +94,7 @@ def _file_reader(request: Request, key: ApiKey, token: Token | None) -> Principa
     if token is None or token.kind != "file" or token.scopes != (request.path.removeprefix(STORED_FILES),):
         raise Unauthenticated(reason="wrong")
     key = key.version(token.generation, request.now) or key
-    return Principal(key=key, user=token.user, until=token.expires.timestamp())
+    return Principal(key=key, user=token.user, expires_at=token.expires.timestamp())
 
 
 def _file_token(request: Request) -> str | None:

@@ -11,7 +11,7 @@ from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Invalid
 from palaver.core.types import Principal
 from palaver.dialects.xspace import openapi
-from palaver.dialects.xspace.access import bound_agent, bound_conversation, require_agent_key, resolve_user
+from palaver.dialects.xspace.access import bound_agent, bound_conversation, require_agent_key, resolve_principal
 from palaver.dialects.xspace.chat import send_message
 from palaver.dialects.xspace.envelope import DONE, success
 from palaver.dialects.xspace.errors import AGENT, CREATE
@@ -124,7 +124,7 @@ ROUTES = (
         endpoint=agent,
         response=success(AgentDetail),
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="the bound agent",
         operation=openapi.AGENT,
     ),
@@ -135,7 +135,7 @@ ROUTES = (
         request=json_body(XSpaceCreateRequest, empty_is_object=True),
         response=success(int),
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="create a conversation",
         idempotent=True,
         operation=openapi.CREATE,
@@ -146,7 +146,7 @@ ROUTES = (
         endpoint=detail,
         response=success(ConversationDto),
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="one conversation with its newest messages",
         operation=openapi.WITH_MESSAGES,
     ),
@@ -156,7 +156,7 @@ ROUTES = (
         endpoint=delete,
         response=DONE,
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="delete a conversation",
         operation=openapi.LEGACY_DELETE,
     ),
@@ -166,7 +166,7 @@ ROUTES = (
         endpoint=list_conversations,
         response=success(list[ConversationDto]),
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="the titled conversations with the agent",
         operation=openapi.CONVERSATIONS,
     ),
@@ -177,7 +177,7 @@ ROUTES = (
         request=json_body(XSpaceChatRequest),
         response=or_stream(RAW),
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="send a message, read the answer as events",
         idempotent=True,
         operation=openapi.LEGACY_CHAT,
@@ -188,7 +188,7 @@ ROUTES = (
         endpoint=stop,
         response=DONE,
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="stop the running turn",
         operation=openapi.LEGACY_STOP,
     ),
@@ -198,7 +198,7 @@ ROUTES = (
         endpoint=suggest,
         response=success(list[str]),
         authorize=require_agent_key,
-        resolve_principal=resolve_user,
+        resolve_principal=resolve_principal,
         summary="suggest what the user might say next",
         operation=openapi.SUGGEST,
     ),

@@ -17,10 +17,10 @@ _HEADERS = (("Cache-Control", "public, max-age=86400"), ("X-Content-Type-Options
 
 async def logo(request: Request, _principal: Principal, _services: Services) -> Response:
     """The name's first letter on a coloured square, whether or not the agent exists."""
-    return Response(body=icon(request.path_params["name"]).encode(), media_type=SVG, headers=_HEADERS)
+    return Response(body=icon_svg(request.path_params["name"]).encode(), media_type=SVG, headers=_HEADERS)
 
 
-def icon(name: str) -> str:
+def icon_svg(name: str) -> str:
     """An SVG image for an agent's name."""
     colour = _COLOURS[sha256(name.encode()).digest()[0] % len(_COLOURS)]
     letter = next((character.upper() for character in name if character.isalnum()), "?")[:1]

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from palaver.core.problems import Invalid, NotFound
-from palaver.core.types import MAX_ID, AnyPart, File, Text, as_uid, clean
-from palaver.wire.bodies import as_id, fields, json_object, parse
+from palaver.core.types import MAX_ID, AnyPart, File, Text, clean, parse_uid
+from palaver.wire.bodies import fields, json_object, parse, valid_id
 from palaver.wire.contract import Request, RequestType
 
 MAX_TOPIC = 255
@@ -218,8 +218,8 @@ def file_ref(url: str, request: Request) -> str:
 
 def conversation_ref(text: str) -> int | UUID:
     """A conversation's id or UUID in a path. Raises ``NotFound`` for any other text."""
-    number = as_id(int(text)) if _NUMBER.fullmatch(text) else None
-    ref = as_uid(text) if number is None else number
+    number = valid_id(int(text)) if _NUMBER.fullmatch(text) else None
+    ref = parse_uid(text) if number is None else number
     if ref is None:
         raise NotFound(noun="conversation", ref=text[:80])
     return ref

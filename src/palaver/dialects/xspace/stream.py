@@ -74,9 +74,9 @@ class XSpaceEncoder:
     always_heartbeat = True
     flush_at: float | None = None
 
-    def __init__(self, run: UUID, started: int) -> None:
+    def __init__(self, run_uid: UUID, started: int) -> None:
         """``started`` is when the message was accepted, in epoch milliseconds."""
-        self._run = run.hex
+        self._run = run_uid.hex
         self._started = started
         self._steps = ToolStepTracker()
         self._answer = EscapedText()
