@@ -48,7 +48,7 @@ def test_a_credential_that_exists_elsewhere_is_kept(palaver: Palaver) -> None:
 def test_what_a_key_cannot_be_is_refused_with_what_it_can(palaver: Palaver) -> None:
     create = ("key", "create", "--dialect", "snail")
     there_are = (
-        "there are: abandoned, agents, auto_register, default_user, enabled, max_runs, open_sessions, rpm, total"
+        "available: abandoned, agents, auto_register, default_user, enabled, max_runs, open_sessions, rpm, total"
     )
     assert there_are in palaver.refused(*create, "--set", "frob=1")
     assert "a whole number of at least 1" in palaver.refused(*create, "--set", "rpm=0")
@@ -116,8 +116,8 @@ def test_settings_are_changed_one_by_one_and_the_others_stay(palaver: Palaver) -
         assert "应用已禁用" in server.text(key.secret, agent)
         assert palaver.json("key", "set", key.id, "--unset", "enabled")["settings"] == {"default_user": "ann"}
         assert server.text(key.secret, agent) == "You said: hello"
-    assert "no such setting" in palaver.refused("key", "set", key.id, "frob=1")
-    assert "no such setting" in palaver.refused("key", "set", key.id, "--unset", "frob")
+    assert "unknown setting" in palaver.refused("key", "set", key.id, "frob=1")
+    assert "unknown setting" in palaver.refused("key", "set", key.id, "--unset", "frob")
 
 
 def test_whether_a_credential_is_enabled_is_said_in_one_place(palaver: Palaver) -> None:

@@ -187,3 +187,20 @@ def test_a_uuid_is_read_in_both_its_forms_and_nothing_else_is(uid: object, text:
     assert parse_uid(str(uid).replace("-", "").upper()) == uid
     assert parse_uid("{" + str(uid)[:-2] + "}") is None
     assert parse_uid(text) is None or text.lower() in {str(parse_uid(text)), str(parse_uid(text)).replace("-", "")}
+
+
+async def test_agents_are_applied_all_or_none_and_may_exchange_aliases(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        app = await store.applications.get_or_create("acme")
+        await store.agents.upsert(app, AgentSpec(name="owner", alias=("taken",)))
+        rows = [AgentSpec(name="one", alias=("a",)), AgentSpec(name="two", alias=("taken",))]
+        with pytest.raises(Conflict, match="'taken' belongs to agent 'owner'"):
+            await store.agents.upsert_all(app, rows)
+        with pytest.raises(Conflict, match="'a' belongs to agent 'one'"):
+            await store.agents.upsert_all(app, [rows[0], AgentSpec(name="two", alias=("a",))])
+        assert [agent.name for _, agent in await store.agents.list_all(app)] == ["owner"]
+        await store.agents.upsert_all(app, [AgentSpec(name="one", alias=("a",)), AgentSpec(name="two", alias=("b",))])
+        swapped = await store.agents.upsert_all(
+            app, [AgentSpec(name="one", alias=("b",)), AgentSpec(name="two", alias=("a",))]
+        )
+        assert [await store.agents.get(app.id, alias) for alias in ("b", "a")] == swapped

@@ -25,7 +25,7 @@ from palaver.core.redaction import redact_url
 from palaver.core.types import File, Message, StoredFile, clean
 
 MAX_FILES = 20
-"""Maximum number of files that a turn reads, newest message first. Of others, the model only sees the names."""
+"""Maximum number of files that a turn reads, newest message first. For the rest, the model only sees the names."""
 MAX_CHARACTERS = 60_000
 """Maximum characters of text from all files of a turn."""
 MAX_IMAGE_BYTES = 20 * 1024 * 1024

@@ -86,7 +86,7 @@ class _GrowingText:
             self._pack()
 
     def _pack(self) -> None:
-        """Compress all but the newest text, where readers are."""
+        """Compress all but the newest text, which most readers are still reading."""
         text = self._buffer.getvalue()
         end = (len(text) // BLOCK_CHARACTERS - 1) * BLOCK_CHARACTERS
         for start in range(0, end, BLOCK_CHARACTERS):

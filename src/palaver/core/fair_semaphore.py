@@ -28,7 +28,7 @@ class QueueTimeout(Exception):  # noqa: N818  not an error
     """No slot was assigned in time or, if ``full``, too many tasks were waiting already."""
 
     def __init__(self, *, full: bool) -> None:
-        super().__init__("too many wait" if full else "it did not come in time")
+        super().__init__("too many tasks are waiting" if full else "no slot became free in time")
         self.full = full
 
 

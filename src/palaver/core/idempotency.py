@@ -1,4 +1,4 @@
-"""Calls that are executed at most once per ``Idempotency-Key``; later equal calls receive the stored response."""
+"""Calls that are executed at most once per ``Idempotency-Key``; later identical calls receive the stored response."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from palaver.core.singleflight import Flight, SingleFlight
 from palaver.core.types import Principal, User
 
 TIMEOUT_S = 150.0
-"""Seconds to wait for an equal call in progress; generating an image takes up to 90 seconds."""
+"""Seconds to wait for an identical call in progress; generating an image takes up to 90 seconds."""
 POLL_INTERVAL_S = 2.0
-"""Seconds between polls for an equal call in another process, in addition to its notification."""
+"""Seconds between polls for an identical call in another process, in addition to its notification."""
 
 
 class Idempotency:
-    """Exactly-once execution, across processes and despite crashes. Within a process, one of the equal calls polls or
-    executes; the others wait and receive its response."""
+    """Exactly-once execution, across processes and despite crashes. Within a process, one of the identical calls polls
+    or executes; the others wait and receive its response."""
 
     def __init__(
         self, store: Store, repository: IdempotencyRepository, *, worker: Callable[[], int], ttl_s: float
@@ -54,8 +54,8 @@ class Idempotency:
     async def _find_response(
         self, principal: Principal, user: User, claim: IdempotencyKey, flight: Flight[StoredResponse]
     ) -> StoredResponse | None:
-        """The response of an earlier equal call, possibly still in progress in another process. ``None``: this call is
-        the first."""
+        """The response of an earlier identical call, possibly still in progress in another process. ``None``: this call
+        is the first."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TIMEOUT_S
         while loop.time() < deadline:

@@ -342,7 +342,7 @@ def _not_found(exchange: _Exchange, match: RouteMatch) -> NotFound:
 
 
 def _loggable_path(exchange: _Exchange, match: RouteMatch) -> str:
-    """The path if a route serves it, its template if it contains a capability; otherwise the path, redacted."""
+    """The path if a route serves it, its template if it contains a secret; otherwise the path, redacted."""
     if any(route.secret_path for route in match.routes):
         return match.routes[0].path
     return exchange.raw_path[:MAX_LOGGED_PATH_CHARS] if match.routes else redact_url(exchange.raw_path)

@@ -65,8 +65,8 @@ class _OpenResponse:
 
 
 class RevocationWatcher:
-    """Watches the credentials of open responses. ``enabled`` returns those of some credentials that are still valid;
-    ``changes`` counts notifications of changes."""
+    """Watches the credentials of open responses. ``enabled`` returns those of the given credentials that are still
+    valid; ``changes`` counts notifications of changes."""
 
     def __init__(self, enabled: Callable[[Sequence[CredentialRef]], Awaitable[Mapping[CredentialRef, ApiKey]]]) -> None:
         self._enabled = enabled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -80,29 +81,38 @@ class AgentTable:
     async def upsert(self, app: Application, spec: AgentSpec) -> Agent:
         """Create the agent with that name, or replace its spec and aliases. Raises ``Conflict(reason="name")`` if
         another agent has one of the aliases."""
-        conflict = await self._db.fetchrow(
+        return (await self.upsert_all(app, [spec]))[0]
+
+    async def upsert_all(self, app: Application, specs: Sequence[AgentSpec]) -> list[Agent]:
+        """The same for several agents with different names: all of them or, if one raises, none. An alias may move from
+        one of them to another."""
+        names = [spec.name for spec in specs]
+        await self._require_free_aliases(app, specs, names)
+        upserts = [(_UPSERT, (app.id, new_uid(), one.name, msgspec.json.encode(one).decode())) for one in specs]
+        deletions = [(_DELETE_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
+        insertions = [(_INSERT_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
+        await self._db.transaction([*upserts, *deletions, *insertions, (f"SELECT {_NOTIFY_CHANGED}", ())])
+        rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 AND name = ANY($2)", app.id, names)
+        stored = {agent.name: agent for agent in map(_agent, rows)}
+        return [stored[name] for name in names]
+
+    async def _require_free_aliases(self, app: Application, specs: Sequence[AgentSpec], names: Sequence[str]) -> None:
+        """Raises ``Conflict(reason="name")`` if an alias belongs to an agent other than ``names``, or to two of
+        ``specs``."""
+        owners: dict[str, str] = {}
+        for spec in specs:
+            for alias in spec.alias:
+                if owners.setdefault(alias, spec.name) != spec.name:
+                    raise _alias_taken(alias, owners[alias])
+        taken = await self._db.fetchrow(
             "SELECT l.alias, g.name FROM agent_alias l JOIN agent g ON g.app = l.app AND g.id = l.agent"
-            " WHERE l.app = $1 AND l.alias = ANY($2) AND g.name <> $3 LIMIT 1",
+            " WHERE l.app = $1 AND l.alias = ANY($2) AND g.name <> ALL($3) ORDER BY l.alias LIMIT 1",
             app.id,
-            list(spec.alias),
-            spec.name,
+            list(owners),
+            names,
         )
-        if conflict is not None:
-            raise Conflict(
-                reason="name", detail=f"the alias {conflict['alias']!r} belongs to agent {conflict['name']!r}"
-            )
-        aliases = list(spec.alias)
-        await self._db.transaction(
-            [
-                (_UPSERT, (app.id, new_uid(), spec.name, msgspec.json.encode(spec).decode())),
-                (_DELETE_ALIASES, (app.id, spec.name, aliases)),
-                (_INSERT_ALIASES, (app.id, spec.name, aliases)),
-                (f"SELECT {_NOTIFY_CHANGED}", ()),
-            ]
-        )
-        row = await self._db.fetchrow("SELECT * FROM agent WHERE app = $1 AND name = $2", app.id, spec.name)
-        assert row is not None
-        return _agent(row)
+        if taken is not None:
+            raise _alias_taken(taken["alias"], taken["name"])
 
     async def list_all(self, app: Application | None = None) -> list[tuple[str, Agent]]:
         """(application name, agent) for every agent of the application, or of all applications."""
@@ -127,6 +137,10 @@ class AgentTable:
                 agent.id,
             )
         )
+
+
+def _alias_taken(alias: str, owner: str) -> Conflict:
+    return Conflict(reason="name", detail=f"the alias {alias!r} belongs to agent {owner!r}")
 
 
 def _agent(row: Row) -> Agent:

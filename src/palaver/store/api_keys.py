@@ -74,7 +74,7 @@ class ApiKeyTable:
         return await self._get_cached(dialect, self._box.fingerprint(secret), _BY_FINGERPRINT)
 
     async def get_enabled(self, numbers: Sequence[tuple[int, int]]) -> dict[tuple[int, int], ApiKey]:
-        """The enabled ones of the keys, by (application id, number)."""
+        """Those of the given keys that are enabled, by (application id, number)."""
         keys = await self._read(
             "SELECT c.* FROM unnest($1::bigint[], $2::bigint[]) AS n (app, number)"
             " JOIN credential c ON c.app = n.app AND c.number = n.number WHERE c.enabled",

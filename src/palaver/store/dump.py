@@ -114,7 +114,7 @@ async def read_dump_info(file: Path) -> DumpInfo:
     """Read the metadata of a dump. Raises ``Internal`` if ``file`` is not a dump of palaver's or is damaged."""
     numbers = frozenset(int(row[0]) for row in await _rows(file, "migration"))
     if not numbers:
-        raise Internal(reason="database", detail=f"{file} is no dump of palaver's")
+        raise Internal(reason="database", detail=f"{file} is not a palaver dump")
     meta = {row[0]: row[1] for row in await _rows(file, "meta")}
     return DumpInfo(migrations=numbers, palaver=meta.get("palaver_version"), master_key=meta.get("master_key"))
 

@@ -238,7 +238,7 @@ class RunTable:
         return await self._db.fetchrow(sql, *parameters) is not None
 
     async def _explain_refusal(self, turn: NewTurn, *, existing: bool, granted: bool) -> ReplayedRun | None:
-        """Why the statement stored nothing. Returns the run of an equal request, or ``None`` to try again; raises
+        """Why the statement stored nothing. Returns the run of an identical request, or ``None`` to try again; raises
         ``NotFound``, ``Conflict`` or ``Busy``."""
         row: Row | None = None
         if existing:

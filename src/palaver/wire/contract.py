@@ -176,7 +176,7 @@ class StreamingResponse:
     media_type: str
     headers: tuple[tuple[str, str], ...] = ()
     replayed: bool = False
-    """Whether an earlier equal call started the run."""
+    """Whether an earlier identical call started the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

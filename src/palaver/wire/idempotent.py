@@ -21,8 +21,8 @@ async def answer_once(
     key: IdempotencyKey | None,
     work: Callable[[], Awaitable[tuple[Response, Subject]]],
 ) -> Response:
-    """The response of ``work``, or a byte-for-byte replay of an earlier equal call's; waits for an equal call in
-    progress. An error that ``work`` raises releases the key. Raises ``Conflict`` for a different request."""
+    """The response of ``work``, or a byte-for-byte replay of an earlier identical call's; waits for an identical call
+    in progress. An error that ``work`` raises releases the key. Raises ``Conflict`` for a different request."""
     if key is None:
         response, _ = await work()
         return response

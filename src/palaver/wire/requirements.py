@@ -35,7 +35,7 @@ def spec(section: str, words: str) -> Requirement:
 
 
 def choice(words: str) -> Requirement:
-    """A choice of palaver's that neither the vendor nor the specification prescribes."""
+    """A choice made by palaver that neither the vendor nor the specification prescribes."""
     return Requirement(kind="choice", source="", words=words)
 
 

@@ -38,8 +38,8 @@ class ListResponse(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotentResponse(Generic[T]):
-    """The value of ``create``, which is called once per ``key``, or a replay of the response to an earlier equal call.
-    ``key`` is ``None`` for calls without an ``Idempotency-Key``. It is the key of the ``principal``'s end user;
+    """The value of ``create``, which is called once per ``key``, or a replay of the response to an earlier identical
+    call. ``key`` is ``None`` for calls without an ``Idempotency-Key``. It is the key of the ``principal``'s end user;
     ``None``: the one that the endpoint was called with."""
 
     key: IdempotencyKey | None

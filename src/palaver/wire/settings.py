@@ -79,7 +79,7 @@ def read_settings(given: Mapping[str, Any], known: Sequence[KeySetting]) -> dict
     for name, value in given.items():
         setting = by_name.get(name)
         if setting is None:
-            raise Invalid(field=name, rule="choice", detail=f"no such setting; there are: {', '.join(sorted(by_name))}")
+            raise Invalid(field=name, rule="choice", detail=f"unknown setting; available: {', '.join(sorted(by_name))}")
         try:
             stored[name] = setting.read(value)
         except ValueError as error:

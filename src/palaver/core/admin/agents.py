@@ -52,12 +52,12 @@ class AgentAdmin:
         return agent
 
     async def apply(self, application: str, specs: Sequence[AgentSpec]) -> AppliedAgents:
-        """Create or replace agents, in an application that is created if missing. Raises ``Invalid``, and
-        ``Conflict(reason="name")`` if another agent has one of the aliases; agents before that one are stored."""
+        """Create or replace agents, all or none, in an application that is created if missing. Raises ``Invalid``, and
+        ``Conflict(reason="name")`` if another agent has one of the aliases."""
         names = [spec.name for spec in specs]
         async with self._audit.record("agent apply", application=application, agents=names):
             owner = await get_or_create_application(self._store.applications, application)
-            agents = [await self._store.agents.upsert(owner, spec) for spec in specs]
+            agents = await self._store.agents.upsert_all(owner, specs)
             checks = [await self._check(owner, agent.spec) for agent in agents]
             return AppliedAgents(application=owner, agents=tuple(agents), checks=tuple(checks))
 

@@ -16,7 +16,7 @@ class ApplicationAdmin:
         self._audit = audit
 
     async def all(self) -> list[Application]:
-        """Every application, by name."""
+        """Every application, sorted by name."""
         return await self._repository.list_all()
 
     async def get(self, name: str) -> Application:

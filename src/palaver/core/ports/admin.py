@@ -131,9 +131,9 @@ class AgentSpecRepository(Protocol):
         """The agent with that name, id, uid or alias, or ``None``."""
         ...
 
-    async def upsert(self, app: Application, spec: AgentSpec) -> Agent:
-        """Create or replace the agent of that name. Raises ``Conflict(reason="name")`` if another agent has one of its
-        aliases."""
+    async def upsert_all(self, app: Application, specs: Sequence[AgentSpec]) -> list[Agent]:
+        """Create or replace the agents of these names, all or none. Raises ``Conflict(reason="name")`` if another agent
+        has one of their aliases."""
         ...
 
     async def list_all(self, app: Application | None = None) -> list[tuple[str, Agent]]:

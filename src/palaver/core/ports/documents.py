@@ -33,7 +33,7 @@ class DocumentText(Value, frozen=True, kw_only=True):
 
 
 class UnreadableDocument(Exception):  # noqa: N818  describes a document, not an error of palaver
-    """A document could not be read. ``reason`` is a text for the user."""
+    """A document could not be read. ``reason`` is a message to show the user."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -45,7 +45,7 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     passages: tuple[Passage, ...] = ()
     """The retrieved passages for this question; ``instructions`` do not repeat them."""
     attachments: dict[str, Attachment] = msgspec.field(default_factory=dict[str, Attachment])
-    """The contents of the history's files, by ``ref``. Of a file without an entry, the model only sees the name."""
+    """The contents of the history's files, by ``ref``. For a file without an entry, the model only sees the name."""
     variables: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     trace: str = ""
     """The request's trace id, for logs and for the endpoint's ``X-Request-ID``."""

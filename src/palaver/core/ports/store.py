@@ -319,8 +319,8 @@ class RunRepository(Protocol):
         ...
 
     async def interrupt(self, workers: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
-        """End the live runs of the ``dead`` workers (with ``only``: those run ids) as interrupted, keeping the saved
-        text. Returns their number."""
+        """End the live runs of ``workers``, which have died, (with ``only``: those run ids) as interrupted, keeping the
+        saved text. Returns their number."""
         ...
 
 
@@ -401,8 +401,9 @@ class IdempotencyRepository(Protocol):
     async def begin(
         self, principal: Principal, user: User, key: IdempotencyKey, ttl_s: float, worker: int
     ) -> StoredResponse | bool:
-        """The stored response of an equal call. ``True``: this call is the first and must ``complete`` or ``release``
-        it; ``False``: an equal call is in progress. Raises ``Conflict`` for a different request under the same key."""
+        """The stored response of an identical call. ``True``: this call is the first and must ``complete`` or
+        ``release`` it; ``False``: an identical call is in progress. Raises ``Conflict`` for a different request under
+        the same key."""
         ...
 
     async def complete(

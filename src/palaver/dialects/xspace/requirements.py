@@ -110,7 +110,7 @@ chat_body = spec(
 )
 ascii_stream = spec("README 6", "JSON in streams is ASCII, one event per write")
 reader_pace = spec("README 6", "slow and fast readers receive the same events")
-replay = spec("README 5", "an equal message with the same Idempotency-Key returns the same run")
+replay = spec("README 5", "an identical message with the same Idempotency-Key returns the same run")
 
 # Files --------------------------------------------------------------------------------------------------------------
 
