@@ -21,8 +21,10 @@ serve: install  ## start palaver on port 8080 (PORT=… HOST=… DATA=… DATABA
 test: dev  ## every check and every test
 	@$(MAKE) --no-print-directory -j2 lint types suite
 
+# What failed on a machine full of other tests is tried once more, alone; what fails then has failed.
 suite: dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) \
+	|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS)
 
 check: dev lint types  ## what must hold before a commit; seconds
 	$(BIN)/python -m pytest -q tests/house tests/core tests/wire
