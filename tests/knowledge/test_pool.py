@@ -41,9 +41,14 @@ async def readers(limits: JobLimits = ATTACHED, processes: int = 3) -> AsyncGene
 
 
 def children() -> list[psutil.Process]:
-    return [
-        one for one in psutil.Process().children() if any("palaver.knowledge.worker" in word for word in one.cmdline())
-    ]
+    return [one for one in psutil.Process().children() if _is_reader(one)]
+
+
+def _is_reader(process: psutil.Process) -> bool:
+    try:
+        return any("palaver.knowledge.worker" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return False
 
 
 async def read(pool: ReaderPool, content: bytes, owner: tuple[int, int] = ANN) -> str:

@@ -28,7 +28,7 @@ from palaver.store.embedded import EmbeddedPostgres
 embedded = EmbeddedPostgres(Path(sys.argv[1]))
 print(embedded.start(), flush=True)
 sys.stdin.read()
-embedded.stop()
+embedded.release()
 """
 
 

@@ -113,7 +113,7 @@ def test_nothing_but_a_server_and_the_command_upgrades() -> None:
         ("installation.py", "migrate_database"),
         ("server.py", "serve"),
         ("store/dump.py", "restore"),  # what it has just put there
-        ("server.py", "_serve_together"),
+        ("server.py", "_serve_with_workers"),
     }
 
 

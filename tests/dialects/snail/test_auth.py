@@ -41,7 +41,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 def sent(token: str | bytes, *, key: ApiKey | None = KEY, now: float = NOW) -> Principal:
     """What comes of a call with that token, when ``key`` is what is found for its claim; until when is left out."""
-    return replace(_sent(token, key, now), until=math.inf)
+    return replace(_sent(token, key, now), expires_at=math.inf)
 
 
 def _sent(token: str | bytes, key: ApiKey | None, now: float) -> Principal:
