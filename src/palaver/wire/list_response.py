@@ -112,15 +112,3 @@ def split_at_placeholder(body: bytes, placeholder: bytes = EMPTY) -> tuple[bytes
     head, separator, tail = body.partition(placeholder)
     assert separator, "the body contains the placeholder"
     return head, tail
-
-
-async def list_response(items: Iterable[Any], head: bytes, tail: bytes) -> Response:
-    """``items`` as a JSON array between ``head`` and ``tail``."""
-    return (await encode_items(items)).response(head, tail)
-
-
-async def history_response(
-    history: FullHistory, show: Callable[[Message], Any | None], ends: tuple[bytes, bytes], *, first: Sequence[Any] = ()
-) -> Response:
-    """``first`` and the messages of ``history``, converted by ``show``, as a JSON array between ``ends``."""
-    return (await encode_history(history, show, first=first)).response(*ends)
