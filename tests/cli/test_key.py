@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-from support.commands import Palaver
+import pytest
+from support.commands import Palaver, Terminal
 
 from palaver.app import all_dialects
 
@@ -153,6 +154,20 @@ def test_a_list_says_when_a_credential_was_made_and_used_and_how_often(palaver: 
     (listed,) = palaver.json("key", "list")
     assert listed["calls"] == 3
     assert datetime.fromisoformat(listed["created"]) < datetime.fromisoformat(listed["last_used"])
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_a_list_on_a_narrow_terminal_truncates_nothing(palaver: Palaver, columns: int) -> None:
+    for dialect in all_dialects():
+        palaver.says("key", "create", "--app", "shop", "--dialect", dialect.name, "--label", "x" * 60)
+    terminal = Terminal(palaver, "key", "list", columns=columns)
+    ids = [key["id"] for key in palaver.json("key", "list")]
+    shown = "".join(map(terminal.until, ids))  # each whole, in the order of the list
+    assert terminal.ended() == 0
+    terminal.close()
+    for word in ("APP", "DIALECT", "LAST USED", "native", "never"):
+        assert word in shown
+    assert shown.count("x") >= 60 * (len(ids) - 1)
 
 
 def test_help_names_the_dialects_and_every_setting(palaver: Palaver) -> None:

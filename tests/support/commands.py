@@ -150,7 +150,7 @@ class Serving:
 class Terminal:
     """A command at a terminal."""
 
-    def __init__(self, palaver: Palaver, *arguments: str) -> None:
+    def __init__(self, palaver: Palaver, *arguments: str, columns: int = 200) -> None:
         self.side, other = pty.openpty()
         self.process = subprocess.Popen(
             [PALAVER, *arguments],
@@ -158,7 +158,7 @@ class Terminal:
             stdout=other,
             stderr=other,
             start_new_session=True,
-            env={**palaver.environment, "TERM": "dumb", "COLUMNS": "200"},
+            env={**palaver.environment, "TERM": "dumb", "COLUMNS": str(columns)},
             preexec_fn=_take_terminal,  # noqa: PLW1509  one thread, and Ctrl-C needs a controlling terminal
         )
         os.close(other)

@@ -19,6 +19,8 @@ from rich.text import Text
 
 WHOLE = frozenset({"ID", "UID", "SECRET", "NAME", "APP", "SETTING", "SOURCE"})
 """Columns whose cells are meant to be copied: never wrapped."""
+MAX_UNWRAPPED = 24
+"""Characters up to which the cells of other columns are not wrapped either."""
 
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(markup=False, highlight=False, emoji=False, stderr=True)
@@ -61,23 +63,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, nothing: 
         print_note(nothing)
     elif out.is_terminal:
         drawn = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for column in columns:  # cells to copy stay whole, even on a narrow terminal
-            drawn.add_column(column, no_wrap=column in WHOLE, overflow="ignore" if column in WHOLE else "fold")
+        least_width = 0
+        for number, column in enumerate(columns):
+            widest = max(cell_len(column), *(cell_len(format_cell(row[number])) for row in rows))
+            whole = column in WHOLE or widest <= MAX_UNWRAPPED
+            drawn.add_column(column, no_wrap=whole, overflow="ignore" if whole else "fold")
+            least_width += (widest if whole else max(cell_len(column), 8)) + 2
         for row in rows:
             drawn.add_row(*(format_cell(cell) for cell in row))
-        out.print(drawn, width=max(out.width, _least_width(columns, rows)), crop=False, soft_wrap=True)
+        if least_width > out.width:  # rich would truncate; the terminal wraps instead
+            drawn.width = least_width
+        out.print(drawn, crop=False, soft_wrap=True)
     else:
         for row in rows:
             print_line("\t".join(" ".join(format_cell(cell).split()) for cell in row))
-
-
-def _least_width(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
-    """The table's minimum width: unwrapped columns in full, 8 characters of every other one."""
-    width = 0
-    for number, column in enumerate(columns):
-        cells = [cell_len(format_cell(row[number])) for row in rows] if column in WHOLE else [8]
-        width += max(cell_len(column), *cells) + 2
-    return width
 
 
 def day(at: datetime) -> str:
