@@ -7,7 +7,7 @@ JOBS   ?= 4
 # Set in some containers: each of the hundreds of processes that the tests start would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install dev serve test suite check bench soak hostile lint types format deviations pins clean
+.PHONY: help install dev serve test suite check quick bench soak hostile lint types format deviations pins clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,8 +26,11 @@ suite: dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) \
 	|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS)
 
-check: dev lint types  ## what must hold before a commit; seconds
-	$(BIN)/python -m pytest -q tests/house tests/core tests/wire
+check: dev  ## what must hold before a commit; a minute
+	@$(MAKE) --no-print-directory -j2 lint types quick
+
+quick: dev
+	$(BIN)/python -m pytest -q -n 2 tests/house tests/core tests/wire
 
 bench: install  ## what palaver costs beside a bare relay; minutes (ARGS='--only turns', see docs/performance.md)
 	$(BIN)/python -m bench $(ARGS)
