@@ -20,11 +20,16 @@ def can_generate_text(models: Models, agent: Agent) -> bool:
 async def complete(
     models: Models, observer: Observer, agent: Agent, messages: tuple[ModelMessage, ...], *, timeout_s: float
 ) -> str | None:
-    """The model's text after ``messages``, or ``None`` if the model fails. Its tokens are counted either way."""
+    """The model's text after ``messages``; ``None`` if the model fails or cannot write text. Its tokens are counted
+    either way."""
     usage, text = Usage(), list[str]()
-    name = ""
     try:
         model, name = models.chat_model(agent.spec.model)
+    except Upstream:
+        return None
+    if not name:
+        return None
+    try:
         request = ModelRequest(model=name, instructions=agent.spec.instructions, history=messages)
         async with asyncio.timeout(timeout_s), aclosing(model.stream(request)) as deltas:
             async for delta in deltas:

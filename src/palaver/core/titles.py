@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from palaver.core.completion import can_generate_text, complete
+from palaver.core.completion import complete
 from palaver.core.observer import Observer
 from palaver.core.ports.models import ModelMessage, Models
-from palaver.core.problems import Upstream
 from palaver.core.types import Agent, Text
 
 TIMEOUT_S = 30.0
@@ -19,11 +18,6 @@ async def generate_title(
     models: Models, observer: Observer, agent: Agent, first_message: str, summary: str | None
 ) -> str:
     """A title on one line; empty if the model fails, or is a built-in one, which cannot write text."""
-    try:
-        if not can_generate_text(models, agent):
-            return ""
-    except Upstream:
-        return ""
     prompt = (
         f"{_PROMPT}\n\n{first_message}" if summary is None else f"{_PROMPT}\n\n{first_message}\n\nSo far: {summary}"
     )
