@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Invalid, NotFound
 from palaver.core.types import Agent, Conversation, Principal
@@ -156,6 +158,64 @@ async def messages(
         return ListResponse(content=MessageListResponse(messages=(), more=page.next is not None), items=items)
 
 
+_USER_ROUTES = (
+    Route(
+        method="POST",
+        path=CONVERSATIONS,
+        endpoint=create,
+        request=json_body(CreateConversationRequest),
+        response=success(ConversationResponse),
+        summary="create a conversation",
+        idempotent=True,
+        operation=openapi.CREATE,
+    ),
+    Route(
+        method="GET",
+        path=CONVERSATIONS,
+        endpoint=conversations,
+        request=query(NativeConversationsQuery, conversations_query),
+        response=success(ConversationListResponse),
+        summary="list conversations",
+        operation=openapi.CONVERSATIONS,
+    ),
+    Route(
+        method="GET",
+        path=CONVERSATION,
+        endpoint=conversation,
+        response=success(ConversationResponse),
+        summary="one conversation",
+        operation=openapi.CONVERSATION,
+    ),
+    Route(
+        method="PUT",
+        path=f"{CONVERSATION}/title",
+        endpoint=rename,
+        request=json_body(SetTitleRequest),
+        response=success(ConversationResponse),
+        summary="set the title",
+        operation=openapi.TITLE,
+    ),
+    Route(
+        method="DELETE",
+        path=CONVERSATION,
+        endpoint=delete,
+        response=NO_CONTENT,
+        summary="delete a conversation with its messages",
+        operation=openapi.DELETE,
+    ),
+    Route(
+        method="GET",
+        path=f"{CONVERSATION}/messages",
+        endpoint=messages,
+        request=query(NativeMessagesQuery, messages_query),
+        response=success(MessageListResponse),
+        summary="read a conversation",
+        operation=openapi.MESSAGES,
+    ),
+    *chat.ROUTES,
+    *files.ROUTES,
+)
+
 ROUTES = (
     Route(
         method="GET",
@@ -173,67 +233,7 @@ ROUTES = (
         summary="one agent",
         operation=openapi.AGENT,
     ),
-    Route(
-        method="POST",
-        path=CONVERSATIONS,
-        endpoint=create,
-        request=json_body(CreateConversationRequest),
-        response=success(ConversationResponse),
-        resolve_principal=require_user,
-        summary="create a conversation",
-        idempotent=True,
-        operation=openapi.CREATE,
-    ),
-    Route(
-        method="GET",
-        path=CONVERSATIONS,
-        endpoint=conversations,
-        request=query(NativeConversationsQuery, conversations_query),
-        response=success(ConversationListResponse),
-        resolve_principal=require_user,
-        summary="list conversations",
-        operation=openapi.CONVERSATIONS,
-    ),
-    Route(
-        method="GET",
-        path=CONVERSATION,
-        endpoint=conversation,
-        response=success(ConversationResponse),
-        resolve_principal=require_user,
-        summary="one conversation",
-        operation=openapi.CONVERSATION,
-    ),
-    Route(
-        method="PUT",
-        path=f"{CONVERSATION}/title",
-        endpoint=rename,
-        request=json_body(SetTitleRequest),
-        response=success(ConversationResponse),
-        resolve_principal=require_user,
-        summary="set the title",
-        operation=openapi.TITLE,
-    ),
-    Route(
-        method="DELETE",
-        path=CONVERSATION,
-        endpoint=delete,
-        response=NO_CONTENT,
-        resolve_principal=require_user,
-        summary="delete a conversation with its messages",
-        operation=openapi.DELETE,
-    ),
-    Route(
-        method="GET",
-        path=f"{CONVERSATION}/messages",
-        endpoint=messages,
-        request=query(NativeMessagesQuery, messages_query),
-        response=success(MessageListResponse),
-        resolve_principal=require_user,
-        summary="read a conversation",
-        operation=openapi.MESSAGES,
-    ),
-    *chat.ROUTES,
-    *files.ROUTES,
+    *(replace(route, resolve_principal=require_user) for route in _USER_ROUTES),
     Route(
         method="GET",
         path=f"{ROOT}/problems",

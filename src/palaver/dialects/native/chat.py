@@ -15,7 +15,7 @@ from palaver.core.problems import Invalid
 from palaver.core.runs import read_to_end
 from palaver.core.types import AnyPart, File, Message, Principal, Text
 from palaver.dialects.native import openapi
-from palaver.dialects.native.access import agent_ref, open_conversation, require_user
+from palaver.dialects.native.access import agent_ref, open_conversation
 from palaver.dialects.native.errors import CONVERSATION, CONVERSATIONS, EVENT_STREAM, ROOT
 from palaver.dialects.native.requests import (
     MAX_FILE_NAME,
@@ -191,7 +191,6 @@ ROUTES = (
         endpoint=send,
         request=_MESSAGE,
         response=or_stream(success(TurnResponse)),
-        resolve_principal=require_user,
         summary="begin a conversation with a message",
         idempotent=True,
         operation=openapi.BEGIN,
@@ -202,7 +201,6 @@ ROUTES = (
         endpoint=send_in_conversation,
         request=_MESSAGE,
         response=or_stream(success(TurnResponse)),
-        resolve_principal=require_user,
         summary="send a message",
         idempotent=True,
         operation=openapi.SEND,
@@ -212,7 +210,6 @@ ROUTES = (
         path=f"{CONVERSATION}/stop",
         endpoint=stop_all,
         response=success(StoppedResponse),
-        resolve_principal=require_user,
         summary="stop the running turn and drop the waiting ones",
         operation=openapi.STOP_ALL,
     ),
@@ -221,7 +218,6 @@ ROUTES = (
         path=_RUN,
         endpoint=show,
         response=success(AnswerResponse),
-        resolve_principal=require_user,
         summary="a run and what it wrote",
         operation=openapi.RUN,
     ),
@@ -231,7 +227,6 @@ ROUTES = (
         endpoint=follow,
         request=query(EventsQuery, events_query),
         response=or_stream(NO_CONTENT),
-        resolve_principal=require_user,
         summary="follow a run from any place on",
         operation=openapi.EVENTS,
     ),
@@ -240,7 +235,6 @@ ROUTES = (
         path=f"{_RUN}/stop",
         endpoint=stop,
         response=success(AnswerResponse),
-        resolve_principal=require_user,
         summary="stop a run",
         operation=openapi.STOP,
     ),

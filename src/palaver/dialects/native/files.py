@@ -7,7 +7,6 @@ from hashlib import sha256
 from palaver.core.problems import Invalid
 from palaver.core.types import Principal
 from palaver.dialects.native import openapi
-from palaver.dialects.native.access import require_user
 from palaver.dialects.native.errors import ROOT
 from palaver.dialects.native.requests import UploadQuery, media_type_of, query, upload_query
 from palaver.dialects.native.responses import FileResponse, file_response, success
@@ -61,7 +60,6 @@ ROUTES = (
         endpoint=upload,
         request=query(UploadQuery, upload_query),
         response=success(FileResponse),
-        resolve_principal=require_user,
         summary="upload a file to attach",
         idempotent=True,
         upload=True,
@@ -72,7 +70,6 @@ ROUTES = (
         path=f"{ROOT}/files/{{key}}",
         endpoint=download,
         response=RAW,
-        resolve_principal=require_user,
         summary="an uploaded file's bytes",
         operation=openapi.DOWNLOAD,
     ),
@@ -81,7 +78,6 @@ ROUTES = (
         path=f"{ROOT}/files/{{key}}",
         endpoint=delete,
         response=NO_CONTENT,
-        resolve_principal=require_user,
         summary="remove an uploaded file",
         operation=openapi.DELETE_FILE,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -255,23 +256,26 @@ async def detail(request: Request, principal: Principal, services: Services) -> 
 _APP, _APPS = "/v7/devhub/app/{app_id}", "/v7/devhub/apps/{app_id}"
 _SESSION, _SESSIONS = "/v7/devhub/session/{session_id}", "/v7/devhub/sessions/{session_id}"
 
+
+def _with_aliases(route: Route, *aliases: str) -> tuple[Route, ...]:
+    """The route, also under other spellings of its path."""
+    return (route, *(replace(route, path=path) for path in aliases))
+
+
 ROUTES = (
-    *(
+    *_with_aliases(
         Route(
             method="POST",
-            path=path,
+            path=f"{_APP}/chat/create",
             endpoint=send,
             request=CREATE_CHAT,
             response=or_stream(success(ChatCreated)),
             summary="send a message to an agent",
             idempotent=True,
             operation=openapi.SAY,
-        )
-        for path in (
-            f"{_APP}/chat/create",
-            f"{_APPS}/chats/create",
-            "/v7/sse/devhub/apps/{app_id}/chats/create",
-        )
+        ),
+        f"{_APPS}/chats/create",
+        "/v7/sse/devhub/apps/{app_id}/chats/create",
     ),
     Route(
         method="POST",
@@ -290,93 +294,75 @@ ROUTES = (
         summary="stop a chat",
         operation=openapi.CANCEL_NAMED,
     ),
-    *(
+    *_with_aliases(
         Route(
             method="POST",
-            path=path,
+            path=f"{_APP}/session/create",
             endpoint=create,
             request=CREATE_SESSION,
             response=success(SessionId),
             summary="create a session",
             idempotent=True,
             operation=openapi.CREATE,
-        )
-        for path in (
-            f"{_APP}/session/create",
-            f"{_APPS}/sessions/create",
-        )
+        ),
+        f"{_APPS}/sessions/create",
     ),
-    *(
+    *_with_aliases(
         Route(
             method="GET",
-            path=path,
+            path=f"{_APP}/session/list",
             endpoint=sessions,
             request=SESSIONS_QUERY,
             response=success(WpsPage[SessionListItem]),
             summary="list sessions",
             operation=openapi.SESSIONS,
-        )
-        for path in (
-            f"{_APP}/session/list",
-            f"{_APPS}/sessions/list",
-        )
+        ),
+        f"{_APPS}/sessions/list",
     ),
-    *(
+    *_with_aliases(
         Route(
             method="GET",
-            path=path,
+            path=f"{_APP}/session/messages",
             endpoint=messages,
             request=MESSAGES_QUERY,
             response=success(WpsPage[SessionMessage]),
             summary="read a session",
             operation=openapi.MESSAGES,
-        )
-        for path in (
-            f"{_APP}/session/messages",
-            f"{_APPS}/sessions/messages",
-        )
+        ),
+        f"{_APPS}/sessions/messages",
     ),
-    *(
+    *_with_aliases(
         Route(
             method="GET",
-            path=path,
+            path=f"{_SESSION}/name",
             endpoint=title,
             response=success(SessionResponse),
             summary="a session's name",
             operation=openapi.NAME,
-        )
-        for path in (
-            f"{_SESSION}/name",
-            f"{_SESSIONS}/name",
-        )
+        ),
+        f"{_SESSIONS}/name",
     ),
-    *(
+    *_with_aliases(
         Route(
             method="POST",
-            path=path,
+            path=f"{_SESSION}/delete",
             endpoint=delete,
             response=success(EmptyObject),
             summary="delete a session",
             operation=openapi.DELETE,
-        )
-        for path in (
-            f"{_SESSION}/delete",
-            f"{_SESSIONS}/delete",
-        )
+        ),
+        f"{_SESSIONS}/delete",
     ),
-    *(
+    *_with_aliases(
         Route(
             method="GET",
-            path=path,
+            path=f"{_APP}/detail",
             endpoint=detail,
             response=success(AppDetail),
             summary="an agent's details",
             operation=openapi.DETAIL,
-        )
-        for path in (
-            f"{_APP}/detail",
-            f"{_APPS}/detail",
-        )
+        ),
+        f"{_APPS}/detail",
     ),
     Route(
         method="POST",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from palaver.core.chat import require_enabled
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Forbidden, Invalid, NotFound
@@ -158,14 +160,13 @@ async def messages(
     return ListResponse(content=[], items=items)
 
 
-ROUTES = (
+_ROUTES = (
     Route(
         method="POST",
         path="/api/v1/chat/conversation/{conversationId}/update",
         endpoint=update,
         request=json_body(TopicRequest),
         response=success(ConversationDto),
-        resolve_principal=resolve_principal,
         summary="set the topic",
         operation=openapi.UPDATE,
     ),
@@ -175,7 +176,6 @@ ROUTES = (
         endpoint=add,
         request=json_body(AddRequest),
         response=success(int),
-        resolve_principal=resolve_principal,
         summary="create a conversation",
         idempotent=True,
         operation=openapi.ADD,
@@ -185,7 +185,6 @@ ROUTES = (
         path="/api/v1/chat/conversation/{id}",
         endpoint=detail,
         response=success(ConversationDto),
-        resolve_principal=resolve_principal,
         summary="one conversation",
         operation=openapi.DETAIL,
     ),
@@ -195,7 +194,6 @@ ROUTES = (
         endpoint=list_conversations,
         request=query(ConversationListQuery, list_query),
         response=success(list[ConversationDto]),
-        resolve_principal=resolve_principal,
         summary="the titled conversations with an agent",
         operation=openapi.LIST,
     ),
@@ -204,7 +202,6 @@ ROUTES = (
         path="/api/v1/chat/conversation/{id}/delete",
         endpoint=delete,
         response=DONE,
-        resolve_principal=resolve_principal,
         summary="delete a conversation",
         operation=openapi.DELETE,
     ),
@@ -214,7 +211,6 @@ ROUTES = (
         endpoint=chat,
         request=json_body(XSpaceChatRequest),
         response=or_stream(RAW),
-        resolve_principal=resolve_principal,
         summary="send a message, read the answer as events",
         idempotent=True,
         operation=openapi.CHAT,
@@ -224,7 +220,6 @@ ROUTES = (
         path="/api/v1/chat/{conversationId}/stop",
         endpoint=stop,
         response=DONE,
-        resolve_principal=resolve_principal,
         summary="stop the running turn",
         operation=openapi.STOP,
     ),
@@ -234,7 +229,6 @@ ROUTES = (
         endpoint=messages,
         request=query(HistoryQuery, history_query),
         response=success(list[ChatMessageDto]),
-        resolve_principal=resolve_principal,
         summary="list messages",
         operation=openapi.MESSAGES,
     ),
@@ -243,7 +237,6 @@ ROUTES = (
         path=CONVERSATION_FILES,
         endpoint=list_files,
         response=success(FileList),
-        resolve_principal=resolve_principal,
         summary="the files of a conversation",
         operation=openapi.FILES,
     ),
@@ -252,7 +245,6 @@ ROUTES = (
         path=CONVERSATION_FILE,
         endpoint=conversation_file,
         response=RAW,
-        resolve_principal=resolve_principal,
         summary="the content of one of a conversation's files",
         operation=openapi.FILE,
     ),
@@ -261,7 +253,6 @@ ROUTES = (
         path=NO_FILE,
         endpoint=unnamed_file,
         response=RAW,
-        resolve_principal=resolve_principal,
         summary="rejected: the file's name is missing",
         operation=openapi.NO_FILE,
     ),
@@ -270,7 +261,6 @@ ROUTES = (
         path="/api/v1/file/upload",
         endpoint=upload,
         response=success(FileRecord),
-        resolve_principal=resolve_principal,
         summary="upload a file to attach",
         idempotent=True,
         upload=True,
@@ -282,7 +272,6 @@ ROUTES = (
         endpoint=signed_url,
         request=query(SignedUrlQuery, signed_url_query),
         response=success(str),
-        resolve_principal=resolve_principal,
         summary="sign a file's URL",
         operation=openapi.SIGNED_URL,
     ),
@@ -292,11 +281,14 @@ ROUTES = (
         endpoint=stored_file,
         request=query(StoredFileQuery, stored_file_query),
         response=RAW,
-        resolve_principal=resolve_principal,
         summary="the content of an uploaded file, for its owner",
         secret_path=True,
         operation=openapi.STORED_FILE,
     ),
+)
+
+ROUTES = (
+    *(replace(route, resolve_principal=resolve_principal) for route in _ROUTES),
     Route(
         method="GET",
         path="/api/logo/agent/{name}",

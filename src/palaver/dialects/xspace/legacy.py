@@ -5,6 +5,7 @@ Source: wire specification ``xspace.md``, sections 1.2 and 5.4.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from palaver.core.ports.store import ConversationQuery
@@ -117,14 +118,12 @@ async def suggest(request: Request, principal: Principal, services: Services) ->
     return list(await services.chat.generate_suggestions(principal, conversation, agent))
 
 
-ROUTES = (
+_ROUTES = (
     Route(
         method="GET",
         path=AGENT,
         endpoint=agent,
         response=success(AgentDetail),
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="the bound agent",
         operation=openapi.AGENT,
     ),
@@ -134,8 +133,6 @@ ROUTES = (
         endpoint=create,
         request=json_body(XSpaceCreateRequest, empty_is_object=True),
         response=success(int),
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="create a conversation",
         idempotent=True,
         operation=openapi.CREATE,
@@ -145,8 +142,6 @@ ROUTES = (
         path="/api/v1/conversation/{id}",
         endpoint=detail,
         response=success(ConversationDto),
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="one conversation with its newest messages",
         operation=openapi.WITH_MESSAGES,
     ),
@@ -155,8 +150,6 @@ ROUTES = (
         path="/api/v1/conversation/{id}/delete",
         endpoint=delete,
         response=DONE,
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="delete a conversation",
         operation=openapi.LEGACY_DELETE,
     ),
@@ -165,8 +158,6 @@ ROUTES = (
         path="/api/v1/conversations",
         endpoint=list_conversations,
         response=success(list[ConversationDto]),
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="the titled conversations with the agent",
         operation=openapi.CONVERSATIONS,
     ),
@@ -176,8 +167,6 @@ ROUTES = (
         endpoint=chat,
         request=json_body(XSpaceChatRequest),
         response=or_stream(RAW),
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="send a message, read the answer as events",
         idempotent=True,
         operation=openapi.LEGACY_CHAT,
@@ -187,8 +176,6 @@ ROUTES = (
         path="/api/v1/chat/stop/{conversationId}",
         endpoint=stop,
         response=DONE,
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="stop the running turn",
         operation=openapi.LEGACY_STOP,
     ),
@@ -197,9 +184,9 @@ ROUTES = (
         path="/api/v1/chat/suggest/{conversationId}",
         endpoint=suggest,
         response=success(list[str]),
-        authorize=require_agent_key,
-        resolve_principal=resolve_principal,
         summary="suggest what the user might say next",
         operation=openapi.SUGGEST,
     ),
 )
+
+ROUTES = tuple(replace(route, authorize=require_agent_key, resolve_principal=resolve_principal) for route in _ROUTES)
