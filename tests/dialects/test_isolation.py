@@ -6,35 +6,25 @@ A dialect's ``id_fields`` say where ids stand; a route that is not there, or tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 import pytest
 from dialects.xspace import client as xspace
 from support.adapters import ADAPTERS
-from support.http_clients import Answer, Ask
+from support.http_clients import Answer
 from support.id_fields import IdField, Probe
 from support.live_server import Served
-from support.tenants import ASKS, Belongings, World
+from support.route_calls import NOTHING, ROUTES, Sender, filled, sender
+from support.tenants import ASKS, World
 
-from palaver import app
-from palaver.core.types import ApiKey
 from palaver.wire.contract import Route
 
 SETTINGS = {"heartbeat_s": 60, "run_timeout_s": 86_400}
 """The others' held runs outlive the module, however slow the machine is: their end is a change of what is theirs."""
-ROUTES = {
-    f"{dialect.name} {route.method} {route.path}": (dialect.name, route)
-    for dialect in app.all_dialects()
-    for route in dialect.routes
-}
-NOTHING = IdField("", ())
 EXEMPT = {title for adapter in ADAPTERS.values() for title in adapter.exempt_id_fields}
-WITH_BODY = {"POST", "PUT"}
-Sender = Callable[[Route, Mapping[str, Any]], Answer]
 
 
 @pytest.fixture(scope="module")
@@ -49,43 +39,6 @@ def world(served: Served) -> World:
 def send(world: World) -> Sender:
     """Bob's request to a route, with a key that may use one agent."""
     return sender(world, ASKS, world.key)
-
-
-def sender(world: World, user: str, key: ApiKey) -> Sender:
-    """An end user's request to a route, with a key that may use one agent: ``key`` in its dialect."""
-    served, agents = world.served, [str(world.shared.uid)]
-    builders = {
-        name: adapter.requests(served, user, agents, key if key.dialect == name else None)
-        for name, adapter in ADAPTERS.items()
-    }
-
-    def send(route: Route, fields: Mapping[str, Any]) -> Answer:
-        path, query, body = _written(route, fields)
-        request = builders[ROUTES[_id(route)][0]](route, path, query, body)
-        return served.ask(request if route.method in WITH_BODY else _bodiless(request))
-
-    return send
-
-
-def _id(route: Route) -> str:
-    return next(name for name, (_, one) in ROUTES.items() if one is route)
-
-
-def _bodiless(ask: Ask) -> Ask:
-    return replace(ask, body=b"") if ask.body == b"{}" else ask
-
-
-def _written(route: Route, fields: Mapping[str, Any]) -> tuple[str, str, Any]:
-    """(path, query, body) of a request."""
-    path, query, members = route.path, dict[str, str](), dict[str, Any]()
-    for name, value in fields.items():
-        if f"{{{name}}}" in route.path:
-            path = path.replace(f"{{{name}}}", quote(value, safe=""))
-        elif name.startswith("?") or route.method not in WITH_BODY:
-            query[name.removeprefix("?")] = value
-        else:
-            members[name] = value
-    return path, urlencode(query), members if route.method in WITH_BODY else b""
 
 
 # Cases --------------------------------------------------------------------------------------------------------------
@@ -104,22 +57,6 @@ def _places(value: Any, at: str = "") -> Iterator[tuple[str, IdField]]:
                 yield from _places(member, at)
         case _:
             pass
-
-
-def filled(value: Any, mine: Belongings, tried: IdField, name: str | None) -> Any:
-    """The probe with bob's names, and ``name`` where ``tried`` is."""
-    match value:
-        case IdField() if value is tried and name is not None:
-            return name
-        case IdField():
-            return mine.names[f"{value.kind}.{value.forms[0]}"]
-        case dict():
-            members = cast("dict[str, Any]", value)
-            return {key: filled(member, mine, tried, name) for key, member in members.items()}
-        case list():
-            return [filled(member, mine, tried, name) for member in cast("list[Any]", value)]
-        case _:
-            return value
 
 
 CASES = [

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from dialects.test_isolation import NOTHING, ROUTES, Sender, filled, sender
 from support.adapters import ADAPTERS
 from support.contract import DIALECTS
 from support.live_server import Served
+from support.route_calls import NOTHING, ROUTES, Sender, filled, sender
 from support.tenants import ASKS, World
 
 from palaver.wire.contract import JSON, Route

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from dialects.test_isolation import NOTHING, ROUTES, Sender, filled, sender
 from support.adapters import ADAPTERS
 from support.live_server import Served
+from support.route_calls import NOTHING, ROUTES, Sender, filled, sender
 from support.tenants import ASKS, World
 
 MAX_STATEMENTS = 3
