@@ -12,7 +12,8 @@ from typing import cast
 
 import pytest
 from hypothesis import settings
-from support.kit import Scratch, run
+from support.databases import Databases
+from support.kit import run
 from support.stalls import STALLS
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -91,23 +92,23 @@ def no_stall(request: pytest.FixtureRequest) -> Generator[None]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scratch]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Databases]:
     """An embedded PostgreSQL; all of pytest-xdist's processes use the same one, the last of them stops it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     short = Path(tempfile.gettempdir()) / f"palaver-tests-{folder.name}-{os.getuid()}"
     embedded = EmbeddedPostgres(short)
-    scratch = Scratch(embedded.start())
-    run(scratch.prepare())
-    yield scratch
+    databases = Databases(embedded.start())
+    run(databases.prepare())
+    yield databases
     if embedded.release():
         shutil.rmtree(short)
 
 
 @pytest.fixture
-def database_url(cluster: Scratch) -> Generator[str]:
+def database_url(cluster: Databases) -> Generator[str]:
     """The address of a migrated, empty database of this test's own."""
-    name, url = run(cluster.create())
+    name, url = run(cluster.acquire())
     yield url
-    run(cluster.drop(name))
+    run(cluster.release(name))

@@ -11,7 +11,8 @@ from tempfile import mkdtemp
 
 import pytest
 from support.commands import Palaver
-from support.kit import Scratch, run
+from support.databases import Databases
+from support.kit import run
 
 from palaver.store.driver import connection_to
 from palaver.store.dump import without_password
@@ -20,7 +21,7 @@ from palaver.store.migrate import migrations
 
 
 @pytest.fixture
-def target_url(cluster: Scratch) -> Generator[str]:
+def target_url(cluster: Databases) -> Generator[str]:
     """An empty database."""
     name, url = run(cluster.create(""))
     yield url
@@ -157,7 +158,7 @@ def test_secrets_of_another_master_key_are_refused_before_anything_is_done(
 
 
 def test_an_older_dump_is_brought_up_to_date_and_a_newer_one_refused(
-    palaver: Palaver, database_url: str, target: Palaver, target_url: str, tmp_path: Path, cluster: Scratch
+    palaver: Palaver, database_url: str, target: Palaver, target_url: str, tmp_path: Path, cluster: Databases
 ) -> None:
     palaver.says("app", "create", "shop")
     newer = tmp_path / "newer.dump"

@@ -7,18 +7,19 @@ from types import ModuleType
 from typing import Any, cast
 
 import pytest
-from support.kit import Scratch, run
+from support.databases import Databases
+from support.kit import run
 from support.live_server import Served, serving
 
 
 @pytest.fixture(scope="module")
 def served(
-    cluster: Scratch, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    cluster: Databases, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Generator[Served]:
     """A server on an empty database; ``SETTINGS`` of the module are its settings."""
     module = cast("ModuleType", request.module)  # pyright: ignore[reportUnknownMemberType]
     settings: dict[str, Any] = getattr(module, "SETTINGS", {})
-    name, url = run(cluster.create())
+    name, url = run(cluster.acquire())
     with serving(url, tmp_path_factory.mktemp("data"), **settings) as server:
         yield server
-    run(cluster.drop(name))
+    run(cluster.release(name))

@@ -11,9 +11,10 @@ from dialects.native import client as native
 from dialects.snail import client_b as snail
 from dialects.wps import client as wps
 from dialects.xspace import client as xspace
+from support.databases import Databases
 from support.endless_upstream import Faucet
 from support.http_clients import GUARD, Exchange
-from support.kit import Scratch, run
+from support.kit import run
 from support.live_server import Served, serving
 
 from palaver.core.types import Agent, Status, Text
@@ -86,12 +87,12 @@ def faucet() -> Generator[Faucet]:
 
 
 @pytest.fixture
-def tapped(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory, faucet: Faucet) -> Generator[Served]:
-    name, url = run(cluster.create())
+def tapped(cluster: Databases, tmp_path_factory: pytest.TempPathFactory, faucet: Faucet) -> Generator[Served]:
+    name, url = run(cluster.acquire())
     environment = {"OPENAI_BASE_URL": faucet.url}
     with serving(url, tmp_path_factory.mktemp("data"), environment=environment, model="openai:tap") as served:
         yield served
-    run(cluster.drop(name))
+    run(cluster.release(name))
 
 
 @pytest.mark.parametrize("tap", [_wps, _xspace, _snail, _native], ids=["wps", "xspace", "snail", "native"])

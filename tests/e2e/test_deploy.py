@@ -19,8 +19,8 @@ import pytest
 import requests
 import yaml
 from dialects.wps.client import now, signed
+from support.databases import Databases
 from support.http_clients import Ask
-from support.kit import Scratch
 from support.nginx import PROGRAM, STARTS_WITHIN
 from support.server_process import PALAVER, Installation, free_port, heard, lines
 from support.tcp_proxies import Neighbours, neighbours
@@ -93,7 +93,7 @@ def _status(door: Installation, path: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def pair(cluster: Scratch) -> Generator[Neighbours]:
+def pair(cluster: Databases) -> Generator[Neighbours]:
     with neighbours(cluster) as two:
         for server in two.servers:
             server.start()

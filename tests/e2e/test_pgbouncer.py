@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.commands import Palaver
-from support.kit import Scratch, run
+from support.databases import Databases
+from support.kit import run
 from support.pgbouncer import PROGRAM, pooled
 from support.server_process import heard, lines
 from support.tcp_proxies import Neighbours, neighbours
@@ -24,7 +25,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def pair(cluster: Scratch) -> Generator[Neighbours]:
+def pair(cluster: Databases) -> Generator[Neighbours]:
     """Two servers that do not run yet."""
     with neighbours(cluster) as two:
         yield two
@@ -114,13 +115,13 @@ def test_in_transaction_mode_alone_it_is_refused_at_once_and_nothing_is_left_beh
         assert locks(pair.url) == 0
 
 
-def test_a_direct_address_of_another_database_is_refused(pair: Neighbours, cluster: Scratch) -> None:
+def test_a_direct_address_of_another_database_is_refused(pair: Neighbours, cluster: Databases) -> None:
     with pooled(pair.url, "transaction", sessions=3) as address:
         program = Palaver(pair.first.folder, address, PALAVER_DATABASE_DIRECT_URL=cluster.at("template"))
         assert "leads to another database" in program.refused("app", "list")
 
 
-def test_the_lock_of_migrations_ends_with_them_in_transaction_mode(cluster: Scratch) -> None:
+def test_the_lock_of_migrations_ends_with_them_in_transaction_mode(cluster: Databases) -> None:
     name, url = run(cluster.create(""))
     shipped = [name for _, name, _ in migrations()]
     try:

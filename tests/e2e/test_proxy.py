@@ -11,8 +11,9 @@ import pytest
 from dialects.sonaops import client as sonaops
 from dialects.wps import client as wps
 from support.adapters import STREAM_FORMS
+from support.databases import Databases
 from support.http_clients import Answer, Ask, Connection
-from support.kit import Scratch, run
+from support.kit import run
 from support.live_server import HOLD, Served, serving
 from support.nginx import PROGRAM, in_front_of
 from support.stream_forms import FAILING, SPOKEN, StreamForm, said, split
@@ -27,11 +28,11 @@ Address = tuple[str, int]
 
 
 @pytest.fixture(scope="module")
-def served(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
-    name, url = run(cluster.create())
+def served(cluster: Databases, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+    name, url = run(cluster.acquire())
     with serving(url, tmp_path_factory.mktemp("data"), heartbeat_s=0.05, max_body_bytes=10_000) as server:
         yield server
-    run(cluster.drop(name))
+    run(cluster.release(name))
 
 
 @pytest.fixture(scope="module")

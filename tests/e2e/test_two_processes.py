@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 import requests
-from support.kit import Scratch
+from support.databases import Databases
 from support.model_endpoint import Upstream, chunk, silence
 from support.server_process import Installation, endpoint, heard, lines
 from support.tcp_proxies import Neighbours, neighbours
@@ -34,7 +34,7 @@ def upstream() -> Generator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-def two(cluster: Scratch, upstream: Upstream) -> Generator[Neighbours]:
+def two(cluster: Databases, upstream: Upstream) -> Generator[Neighbours]:
     with neighbours(cluster, OPENAI_BASE_URL=upstream.url, PALAVER_MAX_WAITING_TURNS="100") as pair:
         together(Installation.start, pair.servers)
         yield pair
@@ -173,7 +173,7 @@ def test_fifty_equal_calls_at_once_over_both_are_one_run(two: Neighbours) -> Non
 
 
 def test_what_a_killed_process_worked_on_is_ended_by_another_within_ten_seconds(
-    cluster: Scratch, two: Neighbours
+    cluster: Databases, two: Neighbours
 ) -> None:
     key, conversation = two.key(), two.new_name("killed")
     agent, quick = two.agent("begun", {"wait": 60}), two.agent("hello")

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import psutil
 import pytest
 import requests
-from support.kit import Scratch, run
+from support.databases import Databases
+from support.kit import run
 from support.server_process import Installation, heard, installed, lines
 from support.tcp_proxies import Neighbours, neighbours
 
@@ -47,7 +48,7 @@ def all_up(server: Installation) -> None:
 
 
 @contextmanager
-def crew(cluster: Scratch, **environment: str) -> Generator[Neighbours]:
+def crew(cluster: Databases, **environment: str) -> Generator[Neighbours]:
     """One server with its workers, on a database of its own."""
     with neighbours(cluster, 1, **environment) as one:
         one.first.start("--workers", str(WORKERS))
@@ -56,7 +57,7 @@ def crew(cluster: Scratch, **environment: str) -> Generator[Neighbours]:
 
 
 @pytest.fixture(scope="module")
-def standing(cluster: Scratch) -> Generator[Neighbours]:
+def standing(cluster: Databases) -> Generator[Neighbours]:
     """One that serves all tests which leave it as it was."""
     with crew(cluster) as one:
         yield one
@@ -121,7 +122,7 @@ def test_a_port_that_others_share_is_taken_for_anybody_else(standing: Neighbours
             bind_socket("127.0.0.1", port.number)
 
 
-def test_ctrl_c_reaches_each_worker_once_and_saves_what_does_not_end_in_time(cluster: Scratch) -> None:
+def test_ctrl_c_reaches_each_worker_once_and_saves_what_does_not_end_in_time(cluster: Databases) -> None:
     """A terminal sends it to a whole group of processes; a worker that hears it twice lets no turn end."""
     with crew(cluster, PALAVER_DRAIN_S="1.5") as one:
         key, short, long = one.key(), one.agent("begun", {"wait": 0.3}, " and done"), one.agent("begun", {"wait": 60})
@@ -141,7 +142,7 @@ def test_ctrl_c_reaches_each_worker_once_and_saves_what_does_not_end_in_time(clu
         assert [one.said(f"c{number}")[-1] for number in range(6)] == ends * 3
 
 
-def test_workers_whose_parent_was_killed_end_in_order(cluster: Scratch) -> None:
+def test_workers_whose_parent_was_killed_end_in_order(cluster: Databases) -> None:
     with crew(cluster) as one:
         key, agent = one.key(), one.agent("begun", {"wait": 60})
         stream = lines(one.first.chat(key.secret, agent.id, conversationId="c"))
@@ -154,7 +155,7 @@ def test_workers_whose_parent_was_killed_end_in_order(cluster: Scratch) -> None:
         assert logged(one.first, "parent process exited") == WORKERS
 
 
-def test_workers_that_cannot_start_are_one_line_and_the_end(cluster: Scratch) -> None:
+def test_workers_that_cannot_start_are_one_line_and_the_end(cluster: Databases) -> None:
     role = f"few_{os.getpid()}"
 
     async def limit() -> None:

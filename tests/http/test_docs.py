@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from support.databases import Databases
 from support.http_clients import Answer, Ask
-from support.kit import Scratch, run
+from support.kit import run
 from support.live_server import Served, serving
 
 import palaver
@@ -28,11 +29,11 @@ ORIGIN = "https://agents.example.com"
 
 
 @pytest.fixture(scope="module")
-def served(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
-    name, url = run(cluster.create())
+def served(cluster: Databases, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+    name, url = run(cluster.acquire())
     with serving(url, tmp_path_factory.mktemp("data")) as server:
         yield server
-    run(cluster.drop(name))
+    run(cluster.release(name))
 
 
 @pytest.fixture(scope="module")

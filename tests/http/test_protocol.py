@@ -8,7 +8,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from support.kit import Scratch, run
+from support.databases import Databases
+from support.kit import run
 from support.live_server import Served, serving
 
 AGENT = "hello"
@@ -17,11 +18,11 @@ PLACES = {"snail": "/snail-ai/open-api/none", "wps": "/v7/none", "sonaops": "/v1
 
 
 @pytest.fixture(scope="module")
-def server(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
-    name, url = run(cluster.create())
+def server(cluster: Databases, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+    name, url = run(cluster.acquire())
     with serving(url, Path(tmp_path_factory.mktemp("served")), write_timeout_s=1, head_timeout_s=2) as served:
         yield served
-    run(cluster.drop(name))
+    run(cluster.release(name))
 
 
 def chat(served: Served, *, version: str = "1.1", extra: str = "", content: str = "hi") -> bytes:

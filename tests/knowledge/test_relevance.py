@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from support.kit import Scratch
+from support.databases import Databases
 from support.repositories import Reader, reader_on
 
 ANSWERS = [
@@ -52,15 +52,15 @@ UNANSWERED = [
 
 
 @pytest.fixture(scope="module")
-def library(cluster: Scratch) -> Generator[tuple[asyncio.Runner, Reader]]:
+def library(cluster: Databases) -> Generator[tuple[asyncio.Runner, Reader]]:
     with asyncio.Runner() as runner:
-        name, url = runner.run(cluster.create())
+        name, url = runner.run(cluster.acquire())
         opened = reader_on(url)
         reader = runner.run(opened.__aenter__())
         runner.run(reader.add(Path(__file__).parent / "library"))
         yield runner, reader
         runner.run(opened.__aexit__(None, None, None))
-        runner.run(cluster.drop(name))
+        runner.run(cluster.release(name))
 
 
 @pytest.mark.parametrize(("question", "source", "heading"), ANSWERS)

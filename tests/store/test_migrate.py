@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.commands import Palaver
-from support.kit import Scratch, product, run
+from support.databases import Databases
+from support.kit import product, run
 from support.survey import SOURCE, python, tree
 
 import palaver
@@ -24,7 +25,7 @@ SHIPPED = [name for _, name, _ in migrations()]
 
 
 @pytest.fixture
-def empty_url(cluster: Scratch) -> Generator[str]:
+def empty_url(cluster: Databases) -> Generator[str]:
     name, url = run(cluster.create(""))
     yield url
     run(cluster.drop(name))
@@ -181,7 +182,7 @@ async def test_a_lock_that_was_left_behind_is_an_error_that_names_it(
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_CN"])
 def test_a_database_that_cannot_have_every_character_is_refused(
-    cluster: Scratch, tmp_path: Path, encoding: str
+    cluster: Databases, tmp_path: Path, encoding: str
 ) -> None:
     name, url = run(cluster.create(f"TEMPLATE template0 ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'"))
     try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +16,6 @@ from palaver.core.events import Event, MessageContent, fold
 from palaver.core.ports.store import NewTurn
 from palaver.core.runs import RunReader
 from palaver.core.types import Agent, AgentSpec, Application, Principal, Text, User, new_uid
-from palaver.store.driver import connect
-from palaver.store.migrate import migrate
 from palaver.store.postgres import PostgresStore
 from palaver.store.secrets import SecretBox
 
@@ -27,8 +23,6 @@ T = TypeVar("T")
 
 GUARD = 60.0
 """Seconds after which a test that waits for something has failed."""
-
-_numbers = itertools.count(1)
 
 
 def run(work: Coroutine[Any, Any, T], *, guard: float = GUARD) -> T:
@@ -46,48 +40,6 @@ async def until(ask: Callable[[], Awaitable[T]], answer: T, *, within: float = 5
     async with asyncio.timeout(within):
         while await ask() != answer:  # noqa: ASYNC110  what is waited for is in another process
             await asyncio.sleep(0.005)
-
-
-class Scratch:
-    """A PostgreSQL server for tests, which copies databases from a migrated one."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def at(self, name: str) -> str:
-        return self.url.replace("/postgres?", f"/{name}?")
-
-    async def prepare(self) -> None:
-        """Make the migrated database that the tests' are copies of; whoever comes first does."""
-        connection = await connect(self.url, timeout=10)
-        try:
-            await connection.execute("SELECT pg_advisory_lock(1)")
-            if not await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname = 'template'"):
-                # Every copy and every drop would wait for the disk; nothing here outlives the machine.
-                await connection.execute("ALTER SYSTEM SET fsync = off")
-                await connection.execute("SELECT pg_reload_conf()")
-                await connection.execute("CREATE DATABASE template")
-                await migrate(self.at("template"))
-        finally:
-            await connection.close()
-
-    async def create(self, how: str = "TEMPLATE template STRATEGY file_copy") -> tuple[str, str]:
-        """(name, address) of a new database; ``how`` another one than a migrated copy is made."""
-        name = f"test_{os.getpid()}_{next(_numbers)}"
-        await self._admin(f"CREATE DATABASE {name} {how}")
-        return name, self.at(name)
-
-    async def drop(self, name: str) -> None:
-        await self._admin(f"DROP DATABASE {name} WITH (FORCE)")
-
-    async def _admin(self, sql: str) -> None:
-        connection = await connect(self.url, timeout=10)
-        try:
-            # Copying needs the template to itself, and one copy at a time.
-            await connection.execute("SELECT pg_advisory_lock(1)")
-            await connection.execute(sql)
-        finally:
-            await connection.close()
 
 
 @asynccontextmanager

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from secrets import token_bytes
 from typing import Any, TypeVar
 
-from support.kit import Scratch, run, store_on
+from support.databases import Databases
+from support.kit import run, store_on
 from support.server_process import Installation, installed
 
 from palaver.app import all_dialects
@@ -94,9 +95,9 @@ def _text(parts: list[Any]) -> str:
 
 
 @contextmanager
-def neighbours(cluster: Scratch, count: int = 2, **environment: str) -> Generator[Neighbours]:
+def neighbours(cluster: Databases, count: int = 2, **environment: str) -> Generator[Neighbours]:
     """``count`` servers on a database of their own, which do not run yet."""
-    name, url = run(cluster.create())
+    name, url = run(cluster.acquire())
     shared = {
         "PALAVER_DATABASE_URL": url,
         "PALAVER_MASTER_KEY": bytes(32).hex(),
@@ -108,4 +109,4 @@ def neighbours(cluster: Scratch, count: int = 2, **environment: str) -> Generato
         with ExitStack() as stack:
             yield Neighbours(url, *(stack.enter_context(installed(**shared)) for _ in range(count)))
     finally:
-        run(cluster.drop(name))
+        run(cluster.release(name))

@@ -22,6 +22,8 @@ from typing import Protocol
 
 import structlog
 
+from palaver.http.request_queue import RequestQueue
+
 RESERVED_FDS = 64
 """File descriptors reserved for everything but client connections: PostgreSQL, models, logs."""
 EVICTION_GRACE_S = 1.0
@@ -70,6 +72,7 @@ class Connections:
 
     def __init__(self, limits: ConnectionLimits, *, max_fds: int | None = None) -> None:
         self.limits = limits
+        self.requests = RequestQueue()
         self.pipelined = 0
         """Pipelined bytes that are buffered."""
         self.evicted = 0

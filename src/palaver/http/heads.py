@@ -7,6 +7,9 @@ import urllib.parse
 
 import httptools
 
+HEAD_TOO_LARGE = "the head has more than 64 KiB"
+NOT_HTTP = "it does not begin with a request line of HTTP/1.1"
+
 _UPGRADE = re.compile(rb"(?im)^upgrade(?=[ \t]*:)")
 _NON_ASCII = re.compile(rb"[\x80-\xff]+")
 _HOST_VALUE = re.compile(rb"[!-~]*")

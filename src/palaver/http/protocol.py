@@ -27,13 +27,11 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from palaver.http.connections import ConnectionLimits, Connections, set_reset_on_close
-from palaver.http.heads import host_error, normalize_head, origin_form, split_target
+from palaver.http.heads import HEAD_TOO_LARGE, NOT_HTTP, host_error, normalize_head, origin_form, split_target
 from palaver.wire.framing import compact_json
 
 MAX_HEAD_BYTES = 65_536
 """Maximum size of a request head, in bytes."""
-HEAD_TOO_LARGE = "the head has more than 64 KiB"
-NOT_HTTP = "it does not begin with a request line of HTTP/1.1"
 MAX_WRITE_BYTES = 65_536
 """Maximum bytes passed to the socket at a time."""
 CHUNKED_PARSE_BYTES = 4096
@@ -345,6 +343,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _mark_verified(self) -> None:
         self._connections.mark_verified(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Start the request when it is its credential's turn."""
+        start = super()._start_asgi_task
+        self._connections.requests.start(self.headers, lambda: start(cycle, app))
 
     def _new_cycle(self, version: str, *, keep_alive: bool) -> ResponseCycle:
         return ResponseCycle(

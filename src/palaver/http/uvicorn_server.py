@@ -15,6 +15,10 @@ from palaver.http.connections import ConnectionLimits, Connections
 from palaver.http.protocol import HttpProtocol
 from palaver.http.stream import Receive, Send
 
+ACCEPTS_PER_ITERATION = 16
+"""Connections accepted per listening socket in one iteration of the event loop. libuv accepts one per handle, so every
+socket has several."""
+
 ASGIApp = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 """An ASGI 3 application: ``App``, or a middleware around it."""
 
@@ -50,7 +54,8 @@ class Server(uvicorn.Server):
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        assert sockets is not None
+        await super().startup([*sockets, *(sock.dup() for sock in sockets for _ in range(ACCEPTS_PER_ITERATION - 1))])
         self._on_started()
 
     @contextlib.contextmanager

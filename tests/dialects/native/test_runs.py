@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from dialects.native.client import LATER, Caller, Document, Frame, folded, frames, good, heard, problem
+from support.databases import Databases
 from support.http_clients import Exchange
-from support.kit import Scratch, run
+from support.kit import run
 from support.live_server import HOLD, Served, Step, serving
 from support.requirements import shows
 
@@ -230,12 +231,12 @@ def test_a_conversations_stop_ends_all_of_its_runs(served: Served, caller: Calle
 
 
 @pytest.fixture
-def two(cluster: Scratch, tmp_path: Path) -> Generator[tuple[Served, Served]]:
+def two(cluster: Databases, tmp_path: Path) -> Generator[tuple[Served, Served]]:
     """Two servers on one database, which are two processes to each other."""
-    name, url = run(cluster.create())
+    name, url = run(cluster.acquire())
     with serving(url, tmp_path / "one") as one, serving(url, tmp_path / "two") as other:
         yield one, other
-    run(cluster.drop(name))
+    run(cluster.release(name))
 
 
 @shows(requirements.any_process)

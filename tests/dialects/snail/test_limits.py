@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from dialects.snail.client import FAR, USER, Caller, done, error_frame, events, frames, joined, jwt, refused
+from support.databases import Databases
 from support.http_clients import Answer, Exchange
-from support.kit import Scratch, run
+from support.kit import run
 from support.live_server import HOLD, Served, serving
 from support.requirements import shows
 
@@ -194,9 +195,9 @@ def test_a_server_that_is_stopping_takes_no_more_messages(served: Served, caller
 
 @shows(requirements.database_away, requirements.unforeseen)
 def test_while_the_database_is_away_nothing_new_is_taken_and_streams_go_on(
-    cluster: Scratch, tmp_path_factory: pytest.TempPathFactory
+    cluster: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    name, url = run(cluster.create())
+    name, url = run(cluster.acquire())
     with serving(url, tmp_path_factory.mktemp("data")) as served:
         caller = Caller(served)
         agent = served.agent("yes")
@@ -218,7 +219,7 @@ def test_while_the_database_is_away_nothing_new_is_taken_and_streams_go_on(
         served.stop_conversation(caller.key, USER, "goes on")
         stream.rest()
         assert joined(events(caller.say(agent))) == "yes"
-    run(cluster.drop(name))
+    run(cluster.release(name))
 
 
 @shows(requirements.full)

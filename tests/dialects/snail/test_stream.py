@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 from dialects.snail.client import USER, Caller, Event, done, events, joined, refused
+from support.databases import Databases
 from support.http_clients import Broken, Exchange
-from support.kit import Scratch, run
+from support.kit import run
 from support.live_server import HOLD, Served, serving
 from support.requirements import shows
 
@@ -249,18 +250,20 @@ def test_a_conversation_goes_on_after_a_failure(served: Served, caller: Caller) 
 
 
 @shows(requirements.run_timeout)
-def test_a_run_that_takes_too_long_fails(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    name, url = run(cluster.create())
+def test_a_run_that_takes_too_long_fails(cluster: Databases, tmp_path_factory: pytest.TempPathFactory) -> None:
+    name, url = run(cluster.acquire())
     with serving(url, tmp_path_factory.mktemp("data"), run_timeout_s=0.3) as served:
         answer = Caller(served).say(served.agent("so far", HOLD))
-    run(cluster.drop(name))
+    run(cluster.release(name))
     assert [event["type"] for event in events(answer)] == ["text", "error"]
     assert not answer.complete
 
 
 @shows(requirements.lone_surrogates_from_models)
-def test_half_a_character_from_a_model_hurts_nobody(cluster: Scratch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    name, url = run(cluster.create())
+def test_half_a_character_from_a_model_hurts_nobody(
+    cluster: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    name, url = run(cluster.acquire())
     with serving(url, tmp_path_factory.mktemp("data")) as served:
         caller = Caller(served)
         # In YAML as in JSON, and as some endpoints send it: one emoji as two escapes, and half of one.
@@ -271,7 +274,7 @@ def test_half_a_character_from_a_model_hurts_nobody(cluster: Scratch, tmp_path_f
         assert (said[-1]["type"], said[-1]["fullText"]) == ("done", "a😀\ufffd\ufffd")
         assert joined(said) == "a😀\ufffd\ufffd"
         assert served.history(caller.key, USER, "halves")[1].text == "a😀\ufffd\ufffd"
-    run(cluster.drop(name))
+    run(cluster.release(name))
 
 
 # Ends from outside --------------------------------------------------------------------------------------------------
