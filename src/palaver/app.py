@@ -240,10 +240,13 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
         if run:
             runs.mark_read_elsewhere(int(run))
 
-    store.presence.subscribe("abandoned", stop_abandoned)
-    store.presence.subscribe("read", is_read)
-    store.presence.subscribe("start", start)
-    store.presence.subscribe("stop", stop)
+    def on_growth(run: str) -> None:
+        if run:
+            runs.on_growth(int(run))
+
+    callbacks = {"abandoned": stop_abandoned, "growth": on_growth, "read": is_read, "start": start, "stop": stop}
+    for topic, callback in callbacks.items():
+        store.presence.subscribe(topic, callback, invalidates=False)
     store.presence.on_reconnect(catch_up)
 
 

@@ -22,8 +22,8 @@ log = structlog.get_logger("palaver")
 
 
 async def run_housekeeping(core: Core, on_recovered: Callable[[float], None]) -> None:
-    """End runs that no process executes, start waiting runs whose turn has come, and delete expired rows, until
-    cancelled. ``on_recovered`` receives the number of runs ended."""
+    """End runs that no process executes, start waiting runs whose turn has come, fold long answers, and delete expired
+    rows, until cancelled. ``on_recovered`` receives the number of runs ended."""
     pause, last_cleanup = 0.3, 0.0  # twice soon after the start: a restarted server ends its previous runs at once
     suspects: set[int] = set()
     missed: set[int] = set()
@@ -36,6 +36,8 @@ async def run_housekeeping(core: Core, on_recovered: Callable[[float], None]) ->
             ended, suspects = await _end_unknown_runs(core, stored, suspects)
             on_recovered(ended)
             missed = core.runs.stop_deleted(known - stored, missed)
+            while await core.store.runs.fold():
+                pass
             for run in await core.store.runs.list_head_ids(core.store.presence.worker):
                 core.runs.allow_start(run)
             if loop.time() > last_cleanup + CLEANUP_INTERVAL_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -206,6 +207,34 @@ async def test_a_run_of_another_process_can_be_followed(database_url: str, tmp_p
         assert content == (await read(sent.reader))[1]
         assert content[0] == (Text(text="one two"),)
         assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "one two"
+
+
+async def test_a_reader_in_another_process_is_hardly_behind(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
+        sent = await here.say(await here.agent("- repeat: {text: '12345678 ', times: 40, every: 0.05}"))
+        remote = await there.core.chat.resume(sent)
+        loop = asyncio.get_running_loop()
+        written: dict[int, float] = {}
+        """When each step of the message was there."""
+        delays: list[float] = []
+
+        async def note() -> None:
+            while not sent.reader.done:
+                await sent.reader.wait()
+                sent.reader.take()
+                written[sent.reader.cursor] = loop.time()
+
+        noting = asyncio.create_task(note())
+        while not remote.done:
+            await remote.wait()
+            remote.take()
+            late = [at for steps, at in written.items() if steps <= remote.cursor]
+            delays += [loop.time() - max(late)] if late else []
+            waiting = [at for steps, at in written.items() if steps > remote.cursor]
+            delays += [loop.time() - min(waiting)] if waiting else []
+        await noting
+        assert len(delays) > 8
+        assert statistics.median(delays) < 0.3
 
 
 async def test_a_message_waits_also_for_a_run_of_another_process(database_url: str, tmp_path: Path) -> None:

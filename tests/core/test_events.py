@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palaver.core.events import Draft, Event, PartAdded, PartStarted, TextDelta, fold, unfold
+from palaver.core.events import Draft, Event, PartAdded, PartStarted, Piece, TextDelta, fold, join, unfold
 from palaver.core.problems import Internal
 from palaver.core.types import (
     AnyPart,
@@ -155,3 +155,31 @@ def test_a_reader_gets_as_much_as_it_takes_at_a_time_and_all_of_it(
         events += taken
     assert fold(events) == content
     assert place.steps == draft.steps
+
+
+@given(contents, st.data(), st.integers(1, 40))
+def test_pieces_saved_at_any_pace_make_the_message(
+    content: tuple[tuple[AnyPart, ...], RunEnded | None], data: st.DataObject, limit: int
+) -> None:
+    draft = Draft()
+    saved, read = draft.cursor(0), draft.cursor(0)
+    pieces: list[Piece] = []
+    events: list[Event] = []
+
+    def save() -> None:
+        while saved.steps < draft.steps:
+            pieces.append(draft.growth(saved, limit))
+
+    for event in unfold((content[0], None)):
+        draft.apply(event)
+        if data.draw(st.booleans()):
+            save()
+            events += draft.read(read)
+    save()
+    events += draft.read(read)
+    assert join((), pieces) == content[0]
+    assert [piece.start for piece in pieces] == sorted({piece.start for piece in pieces})
+    told = [event for piece in pieces for event in piece.events()]
+    assert fold(told) == fold(events) == (content[0], None)
+    known = data.draw(st.integers(0, len(pieces)))
+    assert join(join((), pieces[:known]), pieces[known:]) == content[0]

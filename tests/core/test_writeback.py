@@ -23,7 +23,8 @@ BEGIN
     IF NEW.parts::text LIKE '%poison%' THEN RAISE EXCEPTION 'not this' USING ERRCODE = '{code}'; END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER refuse BEFORE UPDATE ON message FOR EACH ROW EXECUTE FUNCTION refuse()"""
+CREATE TRIGGER refuse BEFORE UPDATE ON message FOR EACH ROW EXECUTE FUNCTION refuse();
+CREATE TRIGGER refuse BEFORE INSERT ON message_piece FOR EACH ROW EXECUTE FUNCTION refuse()"""
 COUNTS = """
 CREATE TABLE written (size bigint);
 CREATE FUNCTION measure() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -31,7 +32,8 @@ BEGIN
     INSERT INTO written VALUES (octet_length(NEW.parts::text));
     RETURN NEW;
 END $$;
-CREATE TRIGGER measure BEFORE UPDATE ON message FOR EACH ROW EXECUTE FUNCTION measure()"""
+CREATE TRIGGER measure BEFORE UPDATE ON message FOR EACH ROW EXECUTE FUNCTION measure();
+CREATE TRIGGER measure BEFORE INSERT ON message_piece FOR EACH ROW EXECUTE FUNCTION measure()"""
 
 
 async def execute(core: Core, script: str) -> None:
@@ -114,9 +116,14 @@ async def test_what_is_written_of_a_long_answer_stays_in_proportion_to_it(databa
         long = f"- repeat: {{text: {'x' * 8192}, times: 100}}\n- repeat: {{text: y, times: 40, every: 0.1}}"
         sent = await on.say(await on.agent(long))
         await on.ended(sent)
-        size = len((await on.answers(sent))[0].text)
+        text = (await on.answers(sent))[0].text
+        size = len(text)
         written = await on.core.store.db.fetchval("SELECT sum(size) FROM written")
-        assert size < written < 3 * size
+        assert size < written < 1.2 * size
+        assert await on.core.store.runs.fold()
+        assert not await on.core.store.runs.fold()
+        assert (await on.answers(sent))[0].text == text
+        assert await on.core.store.db.fetchval("SELECT count(*) FROM message_piece") == 0
 
 
 async def test_a_short_end_does_not_wait_for_long_ones(database_url: str, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from support.kit import Cast, cast, store_on
 
-from palaver.core.ports.store import Checkpoint, IdempotencyKey, ReplayedRun, RunResult, StoredTurn
+from palaver.core.events import Piece
+from palaver.core.ports.store import Growth, IdempotencyKey, ReplayedRun, RunResult, StoredTurn
 from palaver.core.problems import Busy, Conflict, Internal, NotFound
 from palaver.core.types import AnyPart, Message, RunEnded, Status, Text, Thinking, ToolResult, Usage, new_uid
 from palaver.store.postgres import PostgresStore
@@ -18,6 +19,9 @@ DONE = RunEnded(status=Status.COMPLETE, usage=Usage(prompt=3, completion=5))
 
 def claim(key: str = "k", digest: bytes = b"1") -> IdempotencyKey:
     return IdempotencyKey(scope="POST /chat", key=key, digest=digest)
+
+
+HALF = Piece(start=0, parts=(Text(text="half"),))
 
 
 def outcome(accepted: StoredTurn, ended: RunEnded = DONE, *parts: AnyPart) -> RunResult:
@@ -138,11 +142,11 @@ async def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str
         c = await cast(store)
         stored = await opened(c)
         here = stored.conversation
-        growth = Checkpoint(app=here.app, conversation=here.id, run=stored.answer.id, parts=(Text(text="half"),))
-        await store.runs.save([growth])
+        growth = Growth(app=here.app, conversation=here.id, run=stored.answer.id, piece=HALF)
+        await store.runs.append([growth])
         assert (await history(store, stored))[1].text == "half"
         await store.runs.finish([outcome(stored, DONE, Text(text="whole"))])
-        await store.runs.save([growth])
+        await store.runs.append([growth])
         await store.runs.finish([outcome(stored, RunEnded(status=Status.STOPPED), Text(text="late"))])
         answer = (await history(store, stored))[1]
         assert answer.text == "whole"
@@ -251,8 +255,8 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
             c = await cast(doomed)
             first = await opened(c, "dies")
             here = first.conversation
-            growth = Checkpoint(app=here.app, conversation=here.id, run=first.answer.id, parts=(Text(text="half"),))
-            await doomed.runs.save([growth])
+            growth = Growth(app=here.app, conversation=here.id, run=first.answer.id, piece=HALF)
+            await doomed.runs.append([growth])
             c.store = alive
             waiting = await opened(c, "waits", conversation=here.id, worker=alive.presence.worker)
             assert await alive.presence.find_lost_workers() == []

@@ -40,6 +40,23 @@ class PartAdded(Value, frozen=True, kw_only=True):
     part: AnyPart
 
 
+class Piece(Value, frozen=True, kw_only=True):
+    """What a message has grown by after the cursor ``start``. If ``continues``, the text of the first of ``parts``
+    continues the last part before it."""
+
+    start: int
+    parts: tuple[AnyPart, ...]
+    continues: bool = False
+
+    def events(self) -> list[Event]:
+        """The events of this growth."""
+        if not self.continues:
+            return unfold((self.parts, None))
+        first, *others = self.parts
+        assert isinstance(first, StreamedPart)
+        return [TextDelta(text=first.text), *unfold((tuple(others), None))]
+
+
 Event: TypeAlias = PartStarted | TextDelta | PartAdded | RunEnded
 MessageContent = tuple[tuple[AnyPart, ...], RunEnded | None]
 """The result of folding events: a message's ``parts`` and ``ended``."""
@@ -164,6 +181,11 @@ class Cursor:
         self.inside = 0
         self.steps = 0
 
+    def copy(self) -> Cursor:
+        cursor = Cursor()
+        cursor.part, cursor.inside, cursor.steps = self.part, self.inside, self.steps
+        return cursor
+
 
 class DraftSnapshot:
     """A draft at one point in time. ``parts`` is slow for long drafts, and may be called in any thread."""
@@ -286,6 +308,24 @@ class Draft:
             cursor.part += 1
         return events
 
+    def growth(self, cursor: Cursor, limit: int) -> Piece:
+        """What follows ``cursor``, which moves past it: at most ``limit`` characters of text."""
+        start = cursor.steps
+        parts: list[AnyPart] = []
+        continues = False
+        for event in self.read(cursor, limit):
+            match event:
+                case PartStarted(part=part) | PartAdded(part=part):
+                    parts.append(part)
+                case TextDelta(text=text) if parts:
+                    parts[-1] = _appended(parts[-1], text)
+                case TextDelta(text=text):
+                    continues = True
+                    parts.append(Text(text=text))
+                case RunEnded():
+                    pass
+        return Piece(start=start, parts=tuple(parts), continues=continues)
+
     def cursor(self, after: int) -> Cursor:
         """The cursor ``after`` steps from the beginning, at most at the end."""
         cursor = Cursor()
@@ -330,6 +370,37 @@ def _emptied(part: StreamedPart) -> StreamedPart:
     if isinstance(part, Text):
         return Text(provider_data=part.provider_data)
     return Thinking(provider_data=part.provider_data)
+
+
+def _appended(part: AnyPart, text: str) -> AnyPart:
+    assert isinstance(part, StreamedPart)
+    return msgspec.structs.replace(part, text=part.text + text)
+
+
+def join(parts: Iterable[AnyPart], pieces: Iterable[Piece]) -> tuple[AnyPart, ...]:
+    """``parts`` with the ``pieces`` that follow them, in order. Takes time proportional to their length."""
+    pieces = tuple(pieces)
+    if not pieces:
+        return tuple(parts)
+    joined = list(parts)
+    texts: list[str] = []
+    """The texts to append to the last part."""
+    for piece in pieces:
+        new = list(piece.parts)
+        if piece.continues and new and isinstance(first := new[0], StreamedPart):
+            texts.append(first.text)
+            del new[0]
+        if new:
+            _append_texts(joined, texts)
+            joined += new
+    _append_texts(joined, texts)
+    return tuple(joined)
+
+
+def _append_texts(parts: list[AnyPart], texts: list[str]) -> None:
+    if texts:
+        parts[-1] = _appended(parts[-1], "".join(texts))
+        texts.clear()
 
 
 def fold(events: Iterable[Event], onto: MessageContent = ((), None)) -> MessageContent:

@@ -39,7 +39,7 @@ WAKE_BATCH = 32
 READER_COST_S = 0.0001
 """Minimum seconds between two wake rounds, per reader, for runs with more than ``WAKE_BATCH`` readers."""
 POLL_INTERVAL_S = 0.5
-"""Seconds between polls of a run that another process writes."""
+"""Seconds between polls of a run that another process writes, if no notification arrives."""
 REMOTE_READER_TTL_S = 3.0
 """Seconds for which a run counts as read after another process has reported a reader."""
 NOTIFY_INTERVAL_S = 1.0
@@ -193,7 +193,9 @@ class ActiveRun(Feed):
         """The row id of the credential whose slot it occupies."""
         self.task: asyncio.Task[None] | None = None
         self.unstorable = False
-        self.saved_at = float("-inf")
+        self.saved = self.draft.cursor(0)
+        self.saved_size = 0
+        self.saved_at: float | None = None
         self.meter = UsageMeter()
         self.ending: RunEnded | None = None
         """The outcome imposed from outside: stopped or interrupted."""
@@ -204,11 +206,25 @@ class ActiveRun(Feed):
         """Stops the run once nobody reads it."""
 
     def has_reader(self, now: float) -> bool:
-        return bool(self.readers) or now < self.read_elsewhere_until
+        return bool(self.readers) or self.has_reader_elsewhere(now)
+
+    def has_reader_elsewhere(self, now: float) -> bool:
+        return now < self.read_elsewhere_until
 
     @property
     def conversation(self) -> int:
         return self.context.conversation
+
+
+class _RemoteRun(Feed):
+    """A live run of another process that is read here."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(Draft(message.parts))
+        self.message = message
+        self.grown = asyncio.Event()
+        """Set when the other process has stored more of it."""
+        self.task: asyncio.Task[None] | None = None
 
 
 class RunRegistry:
@@ -237,7 +253,7 @@ class RunRegistry:
         self._by_id: dict[int, ActiveRun] = {}
         self._past: WeakValueDictionary[tuple[int, UUID], Feed] = WeakValueDictionary()
         """Ended runs that are being read: all their readers share one copy."""
-        self._remote: dict[UUID, tuple[Feed, asyncio.Task[None]]] = {}
+        self._remote: dict[UUID, _RemoteRun] = {}
         self._early: OrderedDict[int, None] = OrderedDict()
         """Runs that may start but are unknown here: another process's, or about to be added."""
         self._write_back = WriteBack(self._store.runs, settled=self._settled, may_start=self.allow_start)
@@ -431,7 +447,8 @@ class RunRegistry:
                     live.draft.apply(live.ending or _interrupted())
                 live.notify_readers()
         abandoning = [live.abandoning for live in self._live.values() if live.abandoning is not None]
-        for task in (*abandoning, *(task for _, task in self._remote.values())):
+        following = [remote.task for remote in self._remote.values() if remote.task is not None]
+        for task in (*abandoning, *following):
             task.cancel()
         await self._write_back.close(within=0.5)
 
@@ -463,47 +480,59 @@ class RunRegistry:
         return RunReader(live or self._watch(current), after)
 
     def _watch(self, message: Message) -> Feed:
-        if message.uid not in self._remote:
-            feed = Feed(Draft(message.parts))
-            self._remote[message.uid] = (feed, asyncio.create_task(self._poll(message, feed)))
-        return self._remote[message.uid][0]
+        remote = self._remote.get(message.uid)
+        if remote is None:
+            remote = self._remote[message.uid] = _RemoteRun(message)
+            remote.task = asyncio.create_task(self._follow(remote))
+        return remote
 
-    async def _poll(self, message: Message, feed: Feed) -> None:
-        """While ``feed`` has readers, copy what another process saves into it, and report the readers there."""
+    def on_growth(self, run_id: int) -> None:
+        """Another process has stored more of a run."""
+        for remote in self._remote.values():
+            if remote.message.id == run_id:
+                remote.grown.set()
+
+    async def _follow(self, remote: _RemoteRun) -> None:
+        """While a run of another process has readers here, copy what is stored of it, and report the readers."""
         loop = asyncio.get_running_loop()
-        reported_at, last_version = loop.time(), None
+        reported_at = loop.time()
         try:
-            await asyncio.sleep(POLL_INTERVAL_S)
-            while feed.readers and feed.draft.ended is None:
+            while remote.readers and remote.draft.ended is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_INTERVAL_S):
+                        await remote.grown.wait()
+                remote.grown.clear()
                 if reported_at <= loop.time() - NOTIFY_INTERVAL_S:
                     reported_at = loop.time()
-                    await self._report_reader(message)
+                    await self._report_reader(remote.message)
                 with suppress(Problem):
-                    version = await self._store.runs.get_row_version(message.app, message.uid)
-                    if version is not None and version == last_version:
-                        pass
-                    elif (saved := await self._store.runs.get_answer(message.app, message.uid)) is not None:
-                        self._copy_new_events(saved, feed)
-                        last_version = version
-                    else:  # deleted: readers see it as stopped
-                        feed.draft.apply(RunEnded(status=Status.STOPPED))
-                        feed.notify_readers()
-                        return
-                await asyncio.sleep(POLL_INTERVAL_S)
+                    await self._copy_growth(remote)
         finally:
-            del self._remote[message.uid]
+            del self._remote[remote.message.uid]
+
+    async def _copy_growth(self, remote: _RemoteRun) -> None:
+        """Copy the events of a run that were stored since the last call."""
+        message, draft = remote.message, remote.draft
+        growth = await self._store.runs.get_growth(message.app, message.uid, draft.steps)
+        if growth.live and not growth.pieces:
+            return
+        if growth.live and growth.pieces[0].start == draft.steps:
+            events = [event for piece in growth.pieces for event in piece.events()]
+        else:
+            stored = await self._store.runs.get_answer(message.app, message.uid)
+            if stored is None:  # deleted: readers see it as stopped
+                events = [RunEnded(status=Status.STOPPED)]
+            else:
+                complete = Draft(stored.parts, stored.ended)
+                events = complete.read(complete.cursor(draft.steps))
+        for event in events:
+            draft.apply(event)
+        if events:
+            remote.notify_readers()
 
     async def _report_reader(self, message: Message) -> None:
         with suppress(Problem):
             await self._store.runs.notify_has_reader(message.id)
-
-    @staticmethod
-    def _copy_new_events(message: Message, feed: Feed) -> None:
-        end = feed.draft.cursor(2**62)
-        saved = Draft(message.parts, message.ended)
-        for event in saved.read(saved.cursor(end.steps)):
-            feed.draft.apply(event)
-        feed.notify_readers()
 
     # Storing --------------------------------------------------------------------------------------------------------
 

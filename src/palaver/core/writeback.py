@@ -1,8 +1,8 @@
 """Writing live runs to the store: growing text periodically, ends immediately.
 
-The writes of many runs are batched into statements bounded by bytes. The longer a message, the less often it is saved,
-and all messages share a bounded rate, so that the bytes written stay proportional to the text produced. Ends are
-stored immediately, taking applications in turn; long ones have their own queue, so that short ones need not wait.
+What a message has grown by since its last save is stored as a *piece*, so that the bytes written are proportional to
+the text produced. A short answer is stored whole when it ends; a long one consists of its pieces, which are folded
+later. Writes of many runs are batched into statements bounded by bytes. Ends go first, taking applications in turn.
 
 A rejected write is distinguished from an unavailable database: a rejected batch is split, down to the one message that
 cannot be stored, which ends *failed*; a batch that does not reach the database is retried until it does.
@@ -13,34 +13,37 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 from uuid import UUID
 
+import msgspec
 import structlog
 
-from palaver.core.events import Draft
-from palaver.core.ports.store import Checkpoint, RunRepository, RunResult
+from palaver.core.events import Cursor, Draft
+from palaver.core.ports.store import Growth, RunRepository, RunResult
 from palaver.core.problems import Internal, Problem, Unstorable
 from palaver.core.types import AnyPart, RunEnded, Status, Text, Thinking, ToolCall, ToolResult, clean
 
 SAVE_INTERVAL_S = 1.0
-"""Seconds between two saves of a growing message; the first save follows within a quarter of that."""
-MESSAGE_BYTES_PER_S = 64 * 1024
-"""Write rate limit per growing message, in bytes per second: longer messages are saved less often."""
-TOTAL_BYTES_PER_S = 4 * 1024 * 1024
-"""Write rate limit for all growing messages together, in bytes per second."""
+"""Seconds between two saves of a growing message."""
+FIRST_SAVE_S = 0.25
+"""Seconds until the first save of a growing message."""
+READ_ELSEWHERE_INTERVAL_S = 0.1
+"""Seconds between two saves of a growing message that other processes' readers follow."""
+PIECE_CHARACTERS = 65_536
+"""Maximum characters of text per piece."""
 BATCH_BYTES = 256 * 1024
 """Maximum bytes per statement, unless a single message is larger."""
+MAX_BATCH_RUNS = 64
+"""Maximum runs whose growth is saved before ends are considered again."""
 LONG_BYTES = 16 * 1024
-"""Answers larger than this, in bytes, are assembled in a thread, and their ends use a separate queue."""
+"""Answers larger than this, in bytes, are stored as pieces."""
 RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0)
 """Seconds before each retry of a failed write; the last one repeats."""
 
 log = structlog.get_logger("palaver.runs")
-
-T = TypeVar("T")
 
 
 class WritableRun(Protocol):
@@ -50,11 +53,16 @@ class WritableRun(Protocol):
     run: int
     uid: UUID
     draft: Draft
-    saved_at: float
+    saved: Cursor
+    saved_size: int
+    """The draft's size when it was last saved."""
+    saved_at: float | None
     unstorable: bool
 
     @property
     def conversation(self) -> int: ...
+
+    def has_reader_elsewhere(self, now: float) -> bool: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -77,23 +85,25 @@ class WriteBack:
         self._settled = settled
         self._may_start = may_start
         self._grown: set[WritableRun] = set()
-        self._short = _EndQueue()
-        self._long = _EndQueue()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._ends = _EndQueue()
+        self._pending = asyncio.Event()
+        """Set when there is something to write."""
+        self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="palaver-writeback")
 
     def start(self) -> None:
-        """Start the background tasks; needs a running event loop."""
-        loops = (self._save_growth(), self._store_ends(self._short), self._store_ends(self._long))
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
-        for task in self._tasks:
-            task.add_done_callback(_critical)
+        """Start writing; needs a running event loop."""
+        self._task = asyncio.create_task(self._write())
+        self._task.add_done_callback(_critical)
 
     def schedule_save(self, live: WritableRun, *, urgent: bool = False) -> None:
         """Schedule a save; with ``urgent``, in the next round."""
         if urgent:
             live.saved_at = float("-inf")
+        elif live.saved_at is None:
+            live.saved_at = asyncio.get_running_loop().time() - SAVE_INTERVAL_S + FIRST_SAVE_S
+        if not self._grown:
+            self._pending.set()
         self._grown.add(live)
 
     def store_end(self, live: WritableRun, ended: RunEnded) -> asyncio.Future[bool]:
@@ -102,86 +112,87 @@ class WriteBack:
         ending = PendingEnd(live, ended, asyncio.get_running_loop().create_future())
         if self._closed:
             ending.stored.set_result(False)
-            return ending.stored
-        queue = self._long if live.draft.size > LONG_BYTES else self._short
-        queue.add(ending)
+        else:
+            self._ends.add(ending)
+            self._pending.set()
         return ending.stored
 
     async def close(self, within: float) -> None:
         """Stop, and abandon pending writes. Takes at most ``within`` seconds, even if the database hangs."""
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=within)
-        for queue in (self._short, self._long):
-            for ending in (*queue.in_progress, *queue.queued):
-                if not ending.stored.done():
-                    ending.stored.set_result(False)
-            queue.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=within)
+        for ending in (*self._ends.in_progress, *self._ends.queued):
+            if not ending.stored.done():
+                ending.stored.set_result(False)
+        self._ends.clear()
+
+    async def _write(self) -> None:
+        """One write at a time, so that a message's pieces are stored in order and before its end."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READ_ELSEWHERE_INTERVAL_S if self._grown else None):
+                    await self._pending.wait()
+            self._pending.clear()
+            while batch := self._ends.next():
+                await self._store_ends(batch)
+                self._ends.in_progress = ()
+            await self._save_growth()
 
     # Growth ---------------------------------------------------------------------------------------------------------
 
     async def _save_growth(self) -> None:
-        loop = asyncio.get_running_loop()
-        budget, last = float(TOTAL_BYTES_PER_S), loop.time()
-        while True:
-            await asyncio.sleep(SAVE_INTERVAL_S / 4)
-            now = loop.time()
-            budget, last = min(TOTAL_BYTES_PER_S, budget + (now - last) * TOTAL_BYTES_PER_S), now
-            due = [live for live in self._grown if _overdue(live, now) >= 1]
-            due.sort(key=lambda live: _overdue(live, now), reverse=True)
-            for batch in _batches(due, lambda live: live.draft.size):
-                if budget <= 0:
-                    break
-                budget -= sum(live.draft.size for live in batch)
-                if not await self._save(batch):
-                    break
+        """Save the messages that are due, until one of them ends."""
+        now = asyncio.get_running_loop().time()
+        due = [live for live in self._grown if _is_due(live, now) and _is_behind(live)]
+        notified = [live.run for live in due if live.has_reader_elsewhere(now)]
+        while due and not self._ends:
+            batch = due[:MAX_BATCH_RUNS]
+            if not await self._save(batch):
+                return
+            due = [live for live in batch if _is_behind(live) and live in self._grown] + due[MAX_BATCH_RUNS:]
+        if notified:
+            with suppress(Problem):  # readers elsewhere also poll
+                await self._store.notify_growth(notified)
 
-    async def _save(self, batch: Sequence[WritableRun]) -> bool:
-        """Save a batch. Returns False only if the database is unavailable; a rejected write returns True."""
-        self._grown.difference_update(batch)
+    async def _save(self, runs: Sequence[WritableRun]) -> bool:
+        """Store a piece of each. Returns False only if the database is unavailable; a rejected write returns True."""
+        pieces = [_next_piece(live) for live in runs if _is_behind(live)]
         try:
-            await self._store.save([await self._checkpoint(live) for live in batch])
+            for batch in _batches(pieces, lambda piece: piece.growth.size):
+                await self._store.append([piece.growth for piece in batch])
+                for piece in batch:
+                    piece.mark_saved()
         except Unstorable as problem:
-            if len(batch) > 1:
-                half = len(batch) // 2
-                return await self._save(batch[:half]) and await self._save(batch[half:])
-            batch[0].unstorable = True  # its end is still attempted
-            log.warning("a growing message cannot be stored", run=batch[0].uid.hex, problem=problem.to_dict())
+            unsaved = [piece.live for piece in pieces if not piece.saved]
+            if len(unsaved) > 1:
+                half = len(unsaved) // 2
+                return await self._save(unsaved[:half]) and await self._save(unsaved[half:])
+            unsaved[0].unstorable = True  # its end is still attempted
+            self._grown.discard(unsaved[0])
+            log.warning("a growing message cannot be stored", run=unsaved[0].uid.hex, problem=problem.to_dict())
         except Problem as problem:  # the text is still in memory: a later round saves it
-            self._grown.update(batch)
-            log.warning("could not save growing messages", runs=len(batch), problem=problem.to_dict())
+            log.warning("could not save growing messages", runs=len(runs), problem=problem.to_dict())
             return False
         now = asyncio.get_running_loop().time()
-        for live in batch:
+        for live in runs:
             live.saved_at = now
+            if not _is_behind(live):
+                self._grown.discard(live)
         return True
-
-    async def _checkpoint(self, live: WritableRun) -> Checkpoint:
-        return Checkpoint(
-            app=live.app,
-            conversation=live.conversation,
-            run=live.run,
-            parts=await self._parts(live.draft),
-            size=live.draft.size,
-        )
-
-    async def _parts(self, draft: Draft) -> tuple[AnyPart, ...]:
-        if draft.size <= LONG_BYTES:
-            return draft.parts()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, draft.snapshot().parts)
 
     # Ends -----------------------------------------------------------------------------------------------------------
 
-    async def _store_ends(self, queue: _EndQueue) -> None:
-        while True:
-            await queue.available.wait()
-            queue.available.clear()
-            while batch := queue.next():
-                await self._store_batch(batch, [await self._result(ending) for ending in batch])
-                queue.in_progress = ()
+    async def _store_ends(self, batch: Sequence[PendingEnd]) -> None:
+        """Store a batch: the rest of the long answers as pieces, then all ends."""
+        behind = [ending.live for ending in batch if _is_long(ending.live)]
+        attempt = 0
+        while behind := [live for live in behind if _is_behind(live) and not live.unstorable]:
+            if not await self._save(behind):
+                await asyncio.sleep(RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)])
+                attempt += 1
+        await self._store_batch(batch, [_result(ending) for ending in batch])
 
     async def _store_batch(self, batch: Sequence[PendingEnd], results: Sequence[RunResult]) -> None:
         try:
@@ -215,10 +226,8 @@ class WriteBack:
         log.error("an answer cannot be stored", run=ending.live.uid.hex, problem=refusal.to_dict())
         problem = Internal(reason="unforeseen", detail="the answer could not be stored")
         ending.ended = RunEnded(status=Status.FAILED, reason="error", problem=problem, at=result.ended.at)
-        for parts in (tuple(_plain(part) for part in result.parts), ()):
-            failure = RunResult(
-                app=result.app, run=result.run, conversation=result.conversation, parts=parts, ended=ending.ended
-            )
+        for parts in (tuple(_plain(part) for part in ending.live.draft.parts()), ()):
+            failure = msgspec.structs.replace(result, parts=parts, ended=ending.ended)
             try:
                 startable = await self._finish([failure])
             except Unstorable:
@@ -234,16 +243,44 @@ class WriteBack:
         for run in startable:
             self._may_start(run)
 
-    async def _result(self, ending: PendingEnd) -> RunResult:
-        live = ending.live
-        return RunResult(
-            app=live.app,
-            run=live.run,
-            conversation=live.conversation,
-            parts=await self._parts(live.draft),
-            ended=ending.ended,
-            size=live.draft.size,
-        )
+
+@dataclass(slots=True, eq=False)
+class _Piece:
+    """The next piece of a run, and the state of the run once it is saved."""
+
+    live: WritableRun
+    growth: Growth
+    end: Cursor
+    draft_size: int
+    saved: bool = False
+
+    def mark_saved(self) -> None:
+        self.saved = True
+        self.live.saved = self.end
+        self.live.saved_size = self.draft_size
+
+
+def _next_piece(live: WritableRun) -> _Piece:
+    end = live.saved.copy()
+    piece = live.draft.growth(end, PIECE_CHARACTERS)
+    size = live.draft.size
+    growth = Growth(
+        app=live.app, conversation=live.conversation, run=live.run, piece=piece, size=size - live.saved_size
+    )
+    return _Piece(live, growth, end, size)
+
+
+def _result(ending: PendingEnd) -> RunResult:
+    live = ending.live
+    as_pieces = _is_long(live) and not live.unstorable
+    return RunResult(
+        app=live.app,
+        run=live.run,
+        conversation=live.conversation,
+        parts=None if as_pieces else live.draft.parts(),
+        ended=ending.ended,
+        size=0 if as_pieces else live.draft.size,
+    )
 
 
 class _EndQueue:
@@ -251,12 +288,13 @@ class _EndQueue:
 
     def __init__(self) -> None:
         self.in_progress: Sequence[PendingEnd] = ()
-        self.available = asyncio.Event()
         self._waiting: OrderedDict[int, deque[PendingEnd]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
 
     def add(self, ending: PendingEnd) -> None:
         self._waiting.setdefault(ending.live.app, deque()).append(ending)
-        self.available.set()
 
     @property
     def queued(self) -> list[PendingEnd]:
@@ -269,6 +307,8 @@ class _EndQueue:
         while self._waiting:
             app, endings = next(iter(self._waiting.items()))
             size = endings[0].live.draft.size
+            if _is_long(endings[0].live):
+                size -= endings[0].live.saved_size
             if batch and size > budget:
                 break
             batch.append(endings.popleft())
@@ -283,23 +323,29 @@ class _EndQueue:
         self._waiting.clear()
 
 
-def _overdue(live: WritableRun, now: float) -> float:
-    """The time since the last save, as a fraction of the save interval; 0 for a message that cannot be stored."""
-    if live.unstorable:
-        return 0
-    return (now - live.saved_at) / (SAVE_INTERVAL_S * max(1.0, live.draft.size / MESSAGE_BYTES_PER_S))
+def _is_due(live: WritableRun, now: float) -> bool:
+    interval = READ_ELSEWHERE_INTERVAL_S if live.has_reader_elsewhere(now) else SAVE_INTERVAL_S
+    return not live.unstorable and (live.saved_at is None or now - live.saved_at >= interval)
 
 
-def _batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """``items`` in order, in batches of at most ``BATCH_BYTES`` bytes but at least one item."""
-    batch: list[T] = []
+def _is_behind(live: WritableRun) -> bool:
+    return live.saved.steps < live.draft.steps
+
+
+def _is_long(live: WritableRun) -> bool:
+    return live.draft.size > LONG_BYTES
+
+
+def _batches(pieces: Iterable[_Piece], size: Callable[[_Piece], int]) -> Iterator[list[_Piece]]:
+    """``pieces`` in order, in batches of at most ``BATCH_BYTES`` bytes but at least one."""
+    batch: list[_Piece] = []
     budget = BATCH_BYTES
-    for item in items:
-        if batch and size(item) > budget:
+    for piece in pieces:
+        if batch and size(piece) > budget:
             yield batch
             batch, budget = [], BATCH_BYTES
-        batch.append(item)
-        budget -= size(item)
+        batch.append(piece)
+        budget -= size(piece)
     if batch:
         yield batch
 

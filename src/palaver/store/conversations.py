@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from palaver.core.events import Piece, join
 from palaver.core.ports.store import ConversationQuery, MessagePage
 from palaver.core.problems import Problem
 from palaver.core.types import (
@@ -214,14 +215,29 @@ def _filter_values(app_id: int, user_id: int, listing: ConversationQuery) -> tup
     return app_id, user_id, listing.agent, listing.titled, listing.containing
 
 
+PIECES = (
+    "CASE WHEN m.status = 'live' OR m.unfolded THEN (SELECT array_agg(p.start || ' ' || p.continues || p.parts::text"
+    " ORDER BY p.start) FROM message_piece p WHERE p.app = m.app AND p.conversation = m.conversation"
+    " AND p.message = m.id) END AS pieces"
+)
+"""The column ``pieces`` of a message ``m``, for ``message_from_row``."""
+_PIECES_SIZE = (
+    "coalesce((SELECT sum(octet_length(p.parts::text)) FROM message_piece p WHERE p.app = n.app"
+    " AND p.conversation = n.conversation AND p.message = n.id), 0)::bigint"
+)
+
+
 def _history_sql(*, ascending: bool) -> str:
     """The statement for the messages between two ids, from one end, up to a number and a size limit. A recursive CTE
     steps from each message to the next, so it reads only one message beyond the limit: ``reached``."""
     comparison, order = ("n.id > w.id", "") if ascending else ("n.id < w.id", " DESC")
-    first = "SELECT n.id, n.uid, octet_length(n.parts::text)::bigint AS size FROM message n"
+    first = (
+        "SELECT n.id, n.uid, octet_length(n.parts::text)::bigint + CASE WHEN n.status = 'live' OR n.unfolded"
+        f" THEN {_PIECES_SIZE} ELSE 0 END AS size FROM message n"
+    )
     where = "WHERE n.app = $1 AND n.conversation = $2 AND n.id > $3 AND n.id < $4"
     return f"""
-SELECT m.*, w.size, w.over, w.uid AS reached, m.status = 'live' AND c.queue[1] <> m.id AS waiting
+SELECT m.*, {PIECES}, w.size, w.over, w.uid AS reached, m.status = 'live' AND c.queue[1] <> m.id AS waiting
 FROM (
     WITH RECURSIVE w AS (
         (SELECT f.*, f.size AS sum, 1 AS number, $7::boolean AND f.size > $6::bigint AS over
@@ -273,6 +289,21 @@ def conversation_from_row(row: Row, *, with_variables: bool = True, prefix: str 
     )
 
 
+def parts_from_row(row: Row) -> tuple[AnyPart, ...]:
+    """The parts of a message, with its pieces."""
+    return join(_parts(row["parts"]), pieces_from_row(row))
+
+
+def pieces_from_row(row: Row) -> tuple[Piece, ...]:
+    return tuple(map(_piece, row["pieces"] or ()))
+
+
+def _piece(text: str) -> Piece:
+    head, bracket, parts = text.partition("[")
+    start, _, continues = head.partition(" ")
+    return Piece(start=int(start), parts=_parts(bracket + parts), continues=continues == "true")
+
+
 def message_from_row(row: Row, *, waiting: bool | None = None) -> Message:
     status: str | None = row["status"]
     return Message(
@@ -281,7 +312,7 @@ def message_from_row(row: Row, *, waiting: bool | None = None) -> Message:
         uid=row["uid"],
         conversation=row["conversation"],
         role=row["role"],
-        parts=_parts(row["parts"]),
+        parts=parts_from_row(row),
         created=row["created"],
         ended=None if status is None or status == "live" else _run_ended(row, Status(status)),
         waiting=bool(row["waiting"]) if waiting is None else waiting,

@@ -59,6 +59,7 @@ class Presence:
         self._url = url
         self._restart = restart
         self._callbacks: dict[str, Callable[[str], None]] = {}
+        self._uncounted: set[str] = set()
         self._reconnect_callbacks: list[Callable[[], Awaitable[None]]] = []
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -69,10 +70,13 @@ class Presence:
         self.listening = False
         self.connected_at = 0.0
 
-    def subscribe(self, topic: str, callback: Callable[[str], None]) -> None:
+    def subscribe(self, topic: str, callback: Callable[[str], None], *, invalidates: bool = True) -> None:
         """Call ``callback`` with the payload of every notification ``topic payload``, and with ``""`` after a
-        reconnection, because notifications may have been missed."""
+        reconnection, because notifications may have been missed. ``invalidates``: the notification may concern rows
+        that a cache is reading."""
         self._callbacks[topic] = callback
+        if not invalidates:
+            self._uncounted.add(topic)
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Call ``callback`` after each reconnection."""
@@ -174,8 +178,8 @@ class Presence:
             connection.terminate()
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        self.notification_count += 1
         topic, _, rest = str(payload).partition(" ")
+        self.notification_count += topic not in self._uncounted
         if topic in self._callbacks:
             self._callbacks[topic](rest)
 

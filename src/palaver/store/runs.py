@@ -12,10 +12,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from uuid import UUID
 
-from palaver.core.ports.store import Checkpoint, IdempotencyKey, NewTurn, ReplayedRun, RunResult, StoredTurn
+from palaver.core.ports.store import (
+    Growth,
+    IdempotencyKey,
+    NewTurn,
+    ReplayedRun,
+    RunResult,
+    StoredGrowth,
+    StoredTurn,
+)
 from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
 from palaver.core.types import AnyPart, Conversation, File, Message, Ref, Text, clean, new_uid, parse_id, parse_uid
-from palaver.store.conversations import NAMED, conversation_from_row, json_text, message_from_row, ref_parameters
+from palaver.store.conversations import (
+    NAMED,
+    PIECES,
+    conversation_from_row,
+    json_text,
+    message_from_row,
+    parts_from_row,
+    pieces_from_row,
+    ref_parameters,
+)
 from palaver.store.database import Database, Row
 from palaver.store.quotas import Quotas
 
@@ -102,21 +119,40 @@ _OPEN_TURN = {
 }
 
 _MESSAGE = (
-    "SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
+    f"SELECT m.*, {PIECES}, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
     " JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
 )
 
 _C_PREFIXED = ", ".join(f"{name} AS {name.replace('.', '_')}" for name in _C_COLUMNS.split(", "))
 _MESSAGE_WITH_CONVERSATION = (
-    f"SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting, {_C_PREFIXED}"
+    f"SELECT m.*, {PIECES}, m.status = 'live' AND c.queue[1] <> m.id AS waiting, {_C_PREFIXED}"
     " FROM message m JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
     " WHERE m.app = $1 AND c.end_user = $2 AND m.uid = $3 AND m.role = 'assistant'"
 )
 
-_SAVE = """
-UPDATE message m SET parts = d.parts::jsonb
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS d (app, conversation, id, parts)
-WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'"""
+_APPEND = """
+INSERT INTO message_piece (app, conversation, message, start, continues, parts)
+SELECT d.app, d.conversation, d.message, d.start, d.continues, d.parts::jsonb
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[], $6::text[])
+    AS d (app, conversation, message, start, continues, parts)
+JOIN message m ON m.app = d.app AND m.conversation = d.conversation AND m.id = d.message AND m.status = 'live'
+ON CONFLICT DO NOTHING"""
+# A retry after a lost connection may repeat an insertion.
+
+_GROWTH = """
+SELECT m.status = 'live' AS live, (
+    SELECT array_agg(p.start || ' ' || p.continues || p.parts::text ORDER BY p.start) FROM message_piece p
+    WHERE p.app = $1 AND p.conversation = m.conversation AND p.message = m.id AND p.start >= $3
+) AS pieces FROM message m WHERE m.app = $1 AND m.uid = $2"""
+
+_NEXT_UNFOLDED = f"""
+SELECT m.app, m.conversation, m.id, m.parts, {PIECES} FROM message m WHERE m.unfolded
+ORDER BY m.app, m.conversation, m.id LIMIT 1"""
+_FOLD = (
+    "UPDATE message SET parts = $4::jsonb, unfolded = false"
+    " WHERE app = $1 AND conversation = $2 AND id = $3 AND unfolded"
+)
+_DELETE_PIECES = "DELETE FROM message_piece WHERE app = $1 AND conversation = $2 AND message = $3"
 
 # Deadlock avoidance: every statement that changes a conversation and its messages locks the conversation first, and
 # several conversations in (app, id) order. Deletions and ends of runs, of any process, do so.
@@ -150,11 +186,16 @@ WITH d AS (
         $8::text[], $9::float8[]) AS d (app, conversation, id, parts, status, reason, usage, problem, at)
 ),{_HELD}
 ended AS (
-    UPDATE message m SET parts = d.parts::jsonb, status = d.status, reason = d.reason, usage = d.usage::jsonb,
+    UPDATE message m SET parts = coalesce(d.parts::jsonb, m.parts), unfolded = d.parts IS NULL, status = d.status,
+        reason = d.reason, usage = d.usage::jsonb,
         problem = d.problem::jsonb, ended = to_timestamp(d.at), worker = NULL
     FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
     WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
     RETURNING m.app, m.conversation, m.id, m.status
+),
+folded AS (
+    DELETE FROM message_piece p USING d
+    WHERE d.parts IS NOT NULL AND p.app = d.app AND p.conversation = d.conversation AND p.message = d.id
 ),{_DEQUEUE}"""
 
 _INTERRUPT = f"""
@@ -163,7 +204,8 @@ WITH d AS (
     WHERE status = 'live' AND worker = ANY ($1::integer[]) AND ($3::bigint[] IS NULL OR id = ANY ($3))
 ),{_HELD}
 ended AS (
-    UPDATE message m SET status = 'interrupted', reason = 'error', problem = $2::jsonb, ended = now(), worker = NULL
+    UPDATE message m SET unfolded = true, status = 'interrupted', reason = 'error', problem = $2::jsonb,
+        ended = now(), worker = NULL
     FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
     WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
     RETURNING m.app, m.conversation, m.id, m.status
@@ -328,8 +370,11 @@ class RunTable:
         sql = "SELECT EXISTS (SELECT FROM message WHERE app = $1 AND uid = ANY ($2) AND status = 'live')"
         return await self._db.fetchval(sql, app_id, list(runs))
 
-    async def get_row_version(self, app_id: int, run_uid: UUID) -> str | None:
-        return await self._db.fetchval("SELECT xmin::text FROM message WHERE app = $1 AND uid = $2", app_id, run_uid)
+    async def get_growth(self, app_id: int, run_uid: UUID, start: int) -> StoredGrowth:
+        row = await self._db.fetchrow(_GROWTH, app_id, run_uid, start)
+        if row is None or not row["live"]:
+            return StoredGrowth(live=False)
+        return StoredGrowth(live=True, pieces=pieces_from_row(row))
 
     async def get_queue(self, app_id: int, user_id: int, conversation: Ref) -> tuple[int, ...]:
         sql = f"SELECT c.queue FROM conversation c WHERE {NAMED}"
@@ -344,14 +389,28 @@ class RunTable:
     async def notify_has_reader(self, run_id: int) -> None:
         await self._db.execute("SELECT pg_notify('palaver', 'read ' || $1::bigint)", run_id)
 
-    async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
+    async def notify_growth(self, runs: Sequence[int]) -> None:
+        await self._db.execute("SELECT pg_notify('palaver', 'growth ' || run) FROM unnest($1::bigint[]) AS run", runs)
+
+    async def append(self, growths: Sequence[Growth]) -> None:
         await self._db.execute(
-            _SAVE,
-            [checkpoint.app for checkpoint in checkpoints],
-            [checkpoint.conversation for checkpoint in checkpoints],
-            [checkpoint.run for checkpoint in checkpoints],
-            await self._texts(checkpoints),
+            _APPEND,
+            [growth.app for growth in growths],
+            [growth.conversation for growth in growths],
+            [growth.run for growth in growths],
+            [growth.piece.start for growth in growths],
+            [growth.piece.continues for growth in growths],
+            await self._encode([growth.piece.parts for growth in growths], sum(growth.size for growth in growths)),
         )
+
+    async def fold(self) -> bool:
+        row = await self._db.fetchrow(_NEXT_UNFOLDED)
+        if row is None:
+            return False
+        parts = await asyncio.get_running_loop().run_in_executor(self._threads, _folded, row)
+        key = (row["app"], row["conversation"], row["id"])
+        await self._db.transaction([(_FOLD, (*key, parts)), (_DELETE_PIECES, key)])
+        return True
 
     async def finish(self, results: Sequence[RunResult]) -> set[int]:
         rows = await self._db.fetch(
@@ -359,7 +418,7 @@ class RunTable:
             [result.app for result in results],
             [result.conversation for result in results],
             [result.run for result in results],
-            await self._texts(results),
+            await self._encode([result.parts for result in results], sum(result.size for result in results)),
             [result.ended.status.value for result in results],
             [clean(result.ended.reason) for result in results],
             [json_text(result.ended.usage) for result in results],
@@ -368,11 +427,10 @@ class RunTable:
         )
         return {row["head"] for row in rows}
 
-    async def _texts(self, rows: Sequence[Checkpoint | RunResult]) -> list[str]:
-        """The parts of each row as JSON; large ones are encoded in a thread. Raises ``Unstorable``."""
-        parts = [row.parts for row in rows]
+    async def _encode(self, parts: Sequence[tuple[AnyPart, ...] | None], size: int) -> list[str | None]:
+        """The parts as JSON, of approximately ``size`` bytes; much is encoded in a thread. Raises ``Unstorable``."""
         try:
-            if sum(row.size for row in rows) <= MAX_INLINE_JSON:
+            if size <= MAX_INLINE_JSON:
                 return _encoded(parts)
             return await asyncio.get_running_loop().run_in_executor(self._threads, _encoded, parts)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -407,8 +465,12 @@ class RunTable:
         await self._db.execute("DELETE FROM claim WHERE expires <= now()")
 
 
-def _encoded(parts: Sequence[tuple[AnyPart, ...]]) -> list[str]:
-    return [json_text(one) for one in parts]
+def _encoded(parts: Sequence[tuple[AnyPart, ...] | None]) -> list[str | None]:
+    return [None if some is None else json_text(some) for some in parts]
+
+
+def _folded(row: Row) -> str:
+    return json_text(parts_from_row(row))
 
 
 def _accepted(turn: NewTurn, row: Row) -> StoredTurn:

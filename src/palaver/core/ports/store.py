@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from palaver.core.byte_source import ByteSource
+from palaver.core.events import Piece
 from palaver.core.problems import Problem
 from palaver.core.types import (
     Agent,
@@ -86,25 +87,34 @@ class ReplayedRun(Value, frozen=True, kw_only=True):
 
 
 class RunResult(Value, frozen=True, kw_only=True):
-    """The end of a run, to be stored."""
+    """The end of a run, to be stored. ``parts``: the whole answer, or ``None`` if its pieces are stored."""
 
     app: int
     run: int
     conversation: int
-    parts: tuple[AnyPart, ...]
+    parts: tuple[AnyPart, ...] | None
     ended: RunEnded
     size: int = 0
     """The approximate size of the parts as JSON, in bytes."""
 
 
-class Checkpoint(Value, frozen=True, kw_only=True):
-    """The current parts of a live run, to be stored."""
+class Growth(Value, frozen=True, kw_only=True):
+    """A piece of a live run's message, to be stored."""
 
     app: int
     conversation: int
     run: int
-    parts: tuple[AnyPart, ...]
+    piece: Piece
     size: int = 0
+    """The approximate size of its parts as JSON, in bytes."""
+
+
+class StoredGrowth(Value, frozen=True, kw_only=True):
+    """What another process has stored of a live run since some cursor; ``live`` is false if the run has ended or its
+    message was deleted."""
+
+    live: bool
+    pieces: tuple[Piece, ...] = ()
 
 
 class ConversationQuery(Value, frozen=True, kw_only=True):
@@ -289,8 +299,8 @@ class RunRepository(Protocol):
         """Whether the end of any of these runs is not stored yet."""
         ...
 
-    async def get_row_version(self, app_id: int, run_uid: UUID) -> str | None:
-        """A version that changes whenever the run's message is saved; ``None`` if there is no such message."""
+    async def get_growth(self, app_id: int, run_uid: UUID, start: int) -> StoredGrowth:
+        """The stored pieces of a live run's message from the cursor ``start`` on."""
         ...
 
     async def get_queue(self, app_id: int, user_id: int, conversation: Ref) -> tuple[int, ...]:
@@ -309,8 +319,16 @@ class RunRepository(Protocol):
         """Notify the process that executes the run that it has a reader in this one."""
         ...
 
-    async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """Store all of them or none. Raises ``Unstorable`` if one of them cannot be stored."""
+    async def notify_growth(self, runs: Sequence[int]) -> None:
+        """Notify every process that pieces of these runs are stored."""
+        ...
+
+    async def append(self, growths: Sequence[Growth]) -> None:
+        """Store the pieces, all of them or none. Raises ``Unstorable`` if one of them cannot be stored."""
+        ...
+
+    async def fold(self) -> bool:
+        """Fold the pieces of one ended message into its parts. Returns False if there is none."""
         ...
 
     async def finish(self, results: Sequence[RunResult]) -> set[int]:
