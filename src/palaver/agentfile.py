@@ -22,7 +22,7 @@ from typing import Any, cast
 import msgspec
 import yaml
 
-from palaver.core.types import AgentSpec, Variable, clean, parse_uid
+from palaver.core.types import BUILTIN_TOOLS, AgentSpec, ModelSettings, Variable, clean, parse_uid
 
 MAX_NAME = 255
 MAX_HISTORY = 1000
@@ -220,6 +220,29 @@ def _several(read: Callable[[yaml.Node], Any], *, alone: bool = True) -> Callabl
     return several
 
 
+def _builtin_tool(node: yaml.Node) -> str:
+    name = _name(node)
+    if name not in BUILTIN_TOOLS:
+        raise _wrong(node, _unknown(name, BUILTIN_TOOLS, "built-in tool"))
+    return name
+
+
+def _parameters(node: yaml.Node) -> ModelSettings:
+    """Settings of the model, by the names that the Chat Completions API has for them."""
+    known = dict.fromkeys(ModelSettings.__struct_fields__, _plain_value)
+    values = _members(node, known, "parameter")
+    if isinstance(values.get("stop"), str):
+        values["stop"] = [values["stop"]]
+    try:
+        return msgspec.convert(values, ModelSettings)
+    except msgspec.ValidationError as error:
+        raise _wrong(node, f"parameters: {error}") from error
+
+
+def _plain_value(node: yaml.Node) -> Any:
+    return msgspec.to_builtins(cast("Any", yaml.SafeLoader("")).construct_document(node))
+
+
 def _extra(node: yaml.Node) -> dict[str, dict[str, Any]]:
     """Dialect-specific fields: one mapping per dialect."""
     value: Any = cast("Any", yaml.SafeLoader("")).construct_document(node)
@@ -253,6 +276,8 @@ _KEYS: dict[str, Callable[[yaml.Node], Any]] = {
     "variables": _several(_variable, alone=False),
     "knowledge": _several(_name),
     "knowledge_mode": _one_of("always", "tool"),
+    "parameters": _parameters,
+    "tools": _several(_builtin_tool),
     "image_model": _name,
     "speech_model": _name,
     "icon": _name,

@@ -46,6 +46,7 @@ from palaver.store.postgres import PostgresStore
 from palaver.store.quotas import QuotaKind
 from palaver.store.secrets import SecretBox
 from palaver.tools.guard import Guard
+from palaver.tools.toolbox import Toolbox
 from palaver.wire.contract import Dialect, PublicSettings, Services
 from palaver.wire.settings import read_settings
 
@@ -153,7 +154,12 @@ async def _compose(
     readers = ReaderPool()
     guard = Guard(allow=settings.fetch_allow, max_bytes=settings.fetch_max_bytes, timeout_s=settings.fetch_timeout_s)
     ports = TurnServices(
-        store=store, models=models, knowledge=retriever, documents=AttachmentReader(readers), fetch=guard
+        store=store,
+        models=models,
+        knowledge=retriever,
+        documents=AttachmentReader(readers),
+        fetch=guard,
+        tools=Toolbox(ZoneInfo(settings.timezone)),
     )
     runs = RunRegistry(
         ports,
@@ -242,7 +248,7 @@ def _listen_for_runs(store: PostgresStore, runs: RunRegistry) -> None:
 
     def on_growth(run: str) -> None:
         if run:
-            runs.on_growth(int(run))
+            runs.remote.on_growth(int(run))
 
     callbacks = {"abandoned": stop_abandoned, "growth": on_growth, "read": is_read, "start": start, "stop": stop}
     for topic, callback in callbacks.items():

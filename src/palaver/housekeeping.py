@@ -1,15 +1,16 @@
-"""Periodic tasks of a server: end orphaned runs, delete expired rows, save usage counts."""
+"""Periodic tasks of a server: take over orphaned runs, delete expired rows, save usage counts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
 
 from palaver.app import Core, delete_expired_rows
-from palaver.core.problems import Internal, Problem
+from palaver.core.problems import Problem
+from palaver.core.recovery import end_runs, take_over
 
 RECOVERY_INTERVAL_S = 2.0
 """Seconds between two searches for orphaned runs."""
@@ -22,20 +23,20 @@ log = structlog.get_logger("palaver")
 
 
 async def run_housekeeping(core: Core, on_recovered: Callable[[float], None]) -> None:
-    """End runs that no process executes, start waiting runs whose turn has come, fold long answers, and delete expired
-    rows, until cancelled. ``on_recovered`` receives the number of runs ended."""
+    """Take over runs that no process executes, start waiting runs whose turn has come, fold long answers, and delete
+    expired rows, until cancelled. ``on_recovered`` receives the number of runs ended."""
     pause, last_cleanup = 0.3, 0.0  # twice soon after the start: a restarted server ends its previous runs at once
     suspects: set[int] = set()
     missed: set[int] = set()
     loop = asyncio.get_running_loop()
     while True:
         try:
-            on_recovered(await _end_orphaned_runs(core))
+            on_recovered(await _take_over_orphaned_runs(core))
             known = core.runs.ids()  # before the query: a run added meanwhile cannot count as vanished
-            stored = await core.store.runs.list_live_ids(core.store.presence.worker)
+            stored = await core.store.runs.list_assigned(core.store.presence.worker)
             ended, suspects = await _end_unknown_runs(core, stored, suspects)
             on_recovered(ended)
-            missed = core.runs.stop_deleted(known - stored, missed)
+            missed = core.runs.stop_deleted(known - stored.keys(), missed)
             while await core.store.runs.fold():
                 pass
             for run in await core.store.runs.list_head_ids(core.store.presence.worker):
@@ -61,24 +62,26 @@ async def save_key_usage(core: Core) -> None:
             await asyncio.wait_for(core.store.keys.save_uses(), 1)
 
 
-async def _end_orphaned_runs(core: Core) -> int:
-    """End the runs of dead processes. Returns how many were ended."""
+async def _take_over_orphaned_runs(core: Core) -> int:
+    """Take over the runs of dead processes. Returns how many of them ended."""
     dead = await core.store.presence.find_lost_workers()
-    count = 0
-    if dead:
-        count = await core.store.runs.interrupt(dead, Internal(reason="interrupted"))
-        log.warning("orphaned runs ended", runs=count, processes=dead)
-    return count
+    if not dead or core.runs.closing:
+        return 0
+    continued, ended = await take_over(core.runs, core.store, dead)
+    log.warning("orphaned runs taken over", continued=continued, ended=ended, processes=dead)
+    return ended
 
 
-async def _end_unknown_runs(core: Core, stored: set[int], suspects: set[int]) -> tuple[int, set[int]]:
+async def _end_unknown_runs(
+    core: Core, stored: Mapping[int, tuple[int, int, int]], suspects: set[int]
+) -> tuple[int, set[int]]:
     """End the runs in ``stored`` that belong to this process but are unknown to it: its connection broke just as their
     message was stored. A run that is being added looks the same, so it is ended at the second check. Returns how many
     were ended, and the suspects for the next call."""
-    worker = core.store.presence.worker
     unknown = {run for run in stored if not core.runs.contains(run)}
     count = 0
     if confirmed := sorted(unknown & suspects):
-        count = await core.store.runs.interrupt([worker], Internal(reason="interrupted"), only=confirmed)
+        count = len(confirmed)
+        await end_runs(core.runs, core.store, [stored[run] for run in confirmed])
         log.warning("unknown runs ended", runs=count)
     return count, unknown

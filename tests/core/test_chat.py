@@ -13,9 +13,10 @@ from support.kit import drained, read, run, until
 
 from palaver.core.chat import Turn
 from palaver.core.events import PartAdded, PartStarted, TextDelta
-from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn, StoredTurn
+from palaver.core.feed import RunReader
+from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn, RunInput, StoredTurn
 from palaver.core.problems import Busy, Internal, NotFound, Problem, Upstream
-from palaver.core.runs import ActiveRun, RunReader
+from palaver.core.runs import ActiveRun
 from palaver.core.turn import TurnContext
 from palaver.core.types import (
     Principal,
@@ -262,6 +263,7 @@ async def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(databas
             parts=(Text(text="hi"),),
             conversation=first.conversation.id,
             worker=on.core.store.presence.worker,
+            input=RunInput(credential=on.who.key.number),
         )
         stored = await on.core.store.runs.open(opening)
         assert isinstance(stored, StoredTurn)
@@ -269,8 +271,14 @@ async def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(databas
         await on.core.chat.stop_run(first)
         await on.ended(first)
         context = TurnContext(
-            agent=agent, user=user.id, conversation=first.conversation.id, question=stored.question, variables={}
+            agent=agent,
+            user=user.id,
+            conversation=first.conversation.id,
+            question=stored.question,
+            variables={},
+            input=opening.input,
         )
+        on.core.runs.slots.take(on.who.app, on.who.key.number)
         live = ActiveRun(app_id=on.who.app, run_id=stored.answer.id, uid=opening.run, context=context)
         reader = RunReader(live)
         on.core.runs.add(live, start=stored.first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from palaver.core.events import Draft, PartStarted, TextDelta, fold
-from palaver.core.runs import Feed, RunReader, read_to_end
+from palaver.core.feed import Feed, RunReader, read_to_end
 from palaver.core.types import RunEnded, Status, Text
 
 ENDED = RunEnded(status=Status.COMPLETE)

@@ -9,7 +9,7 @@ import weakref
 from support.kit import run
 
 from palaver.core.events import Draft, PartStarted, TextDelta, fold
-from palaver.core.runs import WAKE_BATCH, Feed, RunReader, read_to_end
+from palaver.core.feed import WAKE_BATCH, Feed, RunReader, read_to_end
 from palaver.core.types import RunEnded, Status, Text
 
 READERS = 1000

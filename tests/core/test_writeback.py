@@ -103,7 +103,7 @@ async def test_what_is_no_json_is_refused_or_mended_and_never_ends_the_writing(
             ended=RunEnded(status=Status.COMPLETE),
         )
         try:
-            await on.core.store.runs.finish([outcome])
+            await on.core.store.runs.finish([outcome], on.core.runs.worker())
         except Unstorable:
             assert (await on.answers(sent))[0].ended is None
         assert on.core.runs.stop(sent.run_uid)

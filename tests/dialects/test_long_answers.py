@@ -21,7 +21,7 @@ from support.loops import watched
 from support.stream_forms import StreamForm
 
 from palaver.core.events import PartStarted, TextDelta
-from palaver.core.runs import MAX_READ_CHARACTERS
+from palaver.core.feed import MAX_READ_CHARACTERS
 from palaver.core.types import Agent, RunEnded, Status, Text
 
 SIZE = 4 * 2**20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from support.kit import Cast, cast, store_on
 
@@ -22,6 +23,16 @@ def claim(key: str = "k", digest: bytes = b"1") -> IdempotencyKey:
 
 
 HALF = Piece(start=0, parts=(Text(text="half"),))
+
+
+def assigned(accepted: StoredTurn) -> tuple[int, tuple[int, int, int]]:
+    answer = accepted.answer
+    return answer.id, (answer.app, answer.conversation, answer.id)
+
+
+def partial(accepted: StoredTurn, ended: RunEnded) -> RunResult:
+    """The end of an answer whose pieces are stored."""
+    return msgspec.structs.replace(outcome(accepted, ended), parts=None)
 
 
 def outcome(accepted: StoredTurn, ended: RunEnded = DONE, *parts: AnyPart) -> RunResult:
@@ -69,7 +80,7 @@ async def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_tu
         waiting = sorted(other.answer.id for other in others)
         head = first
         for expected in waiting:
-            assert await store.runs.finish([outcome(head)]) == {expected}
+            assert await store.runs.finish([outcome(head)], store.presence.worker) == {expected}
             head = next(other for other in others if other.answer.id == expected)
 
 
@@ -95,7 +106,7 @@ async def test_ends_of_several_runs_of_one_conversation_are_stored_together(data
         elsewhere = await opened(c)
         stopped = RunEnded(status=Status.STOPPED)
         startable = await store.runs.finish(
-            [outcome(first, DONE, Text(text="a")), outcome(second, stopped), outcome(elsewhere)]
+            [outcome(first, DONE, Text(text="a")), outcome(second, stopped), outcome(elsewhere)], store.presence.worker
         )
         assert startable == {third.answer.id}
         statuses = [message.ended.status for message in await history(store, first) if message.ended]
@@ -113,7 +124,7 @@ async def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str
         )
         problem = Internal(reason="timeout", detail="no end")
         ended = RunEnded(status=Status.FAILED, reason="error", usage=Usage(prompt=1), problem=problem)
-        await store.runs.finish([outcome(stored, ended, *parts)])
+        await store.runs.finish([outcome(stored, ended, *parts)], store.presence.worker)
         message = (await history(store, stored))[1]
         assert message.parts == parts
         assert message.ended == ended
@@ -123,7 +134,7 @@ async def test_a_nul_that_a_model_says_is_replaced_and_breaks_nothing(database_u
     async with store_on(database_url) as store:
         c = await cast(store)
         stored = await opened(c)
-        await store.runs.finish([outcome(stored, DONE, Text(text="a\0b\\\0c"))])
+        await store.runs.finish([outcome(stored, DONE, Text(text="a\0b\\\0c"))], store.presence.worker)
         assert (await history(store, stored))[1].text == "a\ufffdb\\\ufffdc"
 
 
@@ -132,7 +143,7 @@ async def test_half_a_character_from_a_tool_is_replaced_and_breaks_nothing(datab
         c = await cast(store)
         stored = await opened(c)
         broken = ToolResult(call_id="1", name="t", content="ok", data={"\ud83d": ["\ude00", 1, None]})
-        await store.runs.finish([outcome(stored, DONE, broken)])
+        await store.runs.finish([outcome(stored, DONE, broken)], store.presence.worker)
         (part,) = (await history(store, stored))[1].parts
         assert part == ToolResult(call_id="1", name="t", content="ok", data={"\ufffd": ["\ufffd", 1, None]})
 
@@ -145,9 +156,11 @@ async def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str
         growth = Growth(app=here.app, conversation=here.id, run=stored.answer.id, piece=HALF)
         await store.runs.append([growth])
         assert (await history(store, stored))[1].text == "half"
-        await store.runs.finish([outcome(stored, DONE, Text(text="whole"))])
+        await store.runs.finish([outcome(stored, DONE, Text(text="whole"))], store.presence.worker)
         await store.runs.append([growth])
-        await store.runs.finish([outcome(stored, RunEnded(status=Status.STOPPED), Text(text="late"))])
+        await store.runs.finish(
+            [outcome(stored, RunEnded(status=Status.STOPPED), Text(text="late"))], store.presence.worker
+        )
         answer = (await history(store, stored))[1]
         assert answer.text == "whole"
         assert answer.ended == DONE
@@ -211,7 +224,7 @@ async def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(databa
         assert message.id == one.answer.id
         with pytest.raises(Busy):
             await store.runs.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim("other")))
-        await store.runs.finish([outcome(first)])
+        await store.runs.finish([outcome(first)], store.presence.worker)
         assert isinstance(
             await store.runs.open(c.opening(conversation=where, idempotency_key=claim("other"))), StoredTurn
         )
@@ -268,7 +281,10 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
         while not lost:
             lost = await alive.presence.find_lost_workers()
         assert lost == [dead]
-        assert await alive.runs.interrupt(lost, Internal(reason="interrupted")) == 1
+        assert await alive.runs.take_over(lost, worker=alive.presence.worker, limit=9) == [(c.app.id, first.answer.uid)]
+        interrupted = RunEnded(status=Status.INTERRUPTED, problem=Internal(reason="interrupted"))
+        assert await alive.runs.finish([partial(first, interrupted)], dead) == set()
+        assert await alive.runs.finish([partial(first, interrupted)], alive.presence.worker) == {waiting.answer.id}
         await asyncio.wait_for(told.wait(), 5)
         assert await alive.runs.list_head_ids(alive.presence.worker) == {waiting.answer.id}
         answer = (await history(alive, first))[1]
@@ -282,10 +298,9 @@ async def test_single_runs_of_a_process_can_be_ended(database_url: str) -> None:
         c = await cast(store)
         kept, gone = await opened(c), await opened(c)
         worker = store.presence.worker
-        assert await store.runs.list_live_ids(worker) == {kept.answer.id, gone.answer.id}
-        problem = Internal(reason="interrupted")
-        assert await store.runs.interrupt([worker], problem, only=[gone.answer.id]) == 1
-        assert await store.runs.list_live_ids(worker) == {kept.answer.id}
+        assert await store.runs.list_assigned(worker) == dict(map(assigned, (kept, gone)))
+        await store.runs.finish([outcome(gone)], worker)
+        assert await store.runs.list_assigned(worker) == dict([assigned(kept)])
 
 
 async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: str) -> None:
@@ -297,7 +312,7 @@ async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: 
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) == [opening.run]
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) is None
         assert await store.runs.get_answer(c.app.id, opening.run) is None
-        assert await store.runs.finish([outcome(stored)]) == set()
+        assert await store.runs.finish([outcome(stored)], store.presence.worker) == set()
         quiet = await store.conversations.create(c.who, c.user, c.agent)
         assert await store.conversations.delete(c.app.id, c.user.id, quiet.id) == []
 
@@ -309,12 +324,11 @@ async def test_deleting_conversations_while_their_runs_end_hurts_nobody(database
             runs = await asyncio.gather(*(opened(c) for _ in range(6)))
             outcomes = [outcome(one, DONE, Text(text="x" * 2000)) for one in runs]
             await asyncio.gather(
-                here.runs.finish(outcomes[:4]),
-                there.runs.finish(list(reversed(outcomes[2:]))),
-                there.runs.interrupt([here.presence.worker], Internal(reason="interrupted")),
+                here.runs.finish(outcomes[:4], here.presence.worker),
+                there.runs.finish(list(reversed(outcomes[2:])), here.presence.worker),
                 there.conversations.delete_all(c.app.id, c.user.id, c.agent.id),
             )
-        assert await here.runs.list_live_ids(here.presence.worker) == set()
+        assert await here.runs.list_assigned(here.presence.worker) == {}
 
 
 async def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) -> None:
@@ -324,5 +338,5 @@ async def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) ->
         before = store.db.statement_count
         second = await opened(c, conversation=first.conversation.id, idempotency_key=claim(str(new_uid())))
         assert store.db.statement_count - before == 1
-        await store.runs.finish([outcome(first), outcome(second)])
+        await store.runs.finish([outcome(first), outcome(second)], store.presence.worker)
         assert store.db.statement_count - before == 2

@@ -13,8 +13,8 @@ import msgspec
 from palaver.app import Core, open_core
 from palaver.config import Settings
 from palaver.core.events import Event, MessageContent, fold
-from palaver.core.ports.store import NewTurn
-from palaver.core.runs import RunReader
+from palaver.core.feed import RunReader
+from palaver.core.ports.store import NewTurn, RunInput
 from palaver.core.types import Agent, AgentSpec, Application, Principal, Text, User, new_uid
 from palaver.store.postgres import PostgresStore
 from palaver.store.secrets import SecretBox
@@ -74,6 +74,7 @@ class Cast:
             parts=(Text(text=text),),
             conversation=None,
             worker=self.store.presence.worker,
+            input=RunInput(credential=self.who.key.number),
         )
         return msgspec.structs.replace(opening, **changes)
 

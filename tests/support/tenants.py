@@ -15,7 +15,7 @@ from support.http_clients import GUARD
 from support.live_server import APPLICATION, HOLD, Served, Step
 
 from palaver.core.chat import NewMessage, Turn
-from palaver.core.runs import read_to_end
+from palaver.core.feed import read_to_end
 from palaver.core.types import Agent, ApiKey, File, Principal, Text, new_uid
 from palaver.dialects.wps import paging
 

@@ -6,6 +6,7 @@ Every lookup is by (application, end user, ref): another end user's resources lo
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,20 @@ from typing import Any
 from uuid import UUID
 
 from palaver.core.context import HISTORY_BYTES
+from palaver.core.feed import RunReader, read_to_end
 from palaver.core.history import FullHistory, History, HistoryPage
-from palaver.core.ports.store import ConversationQuery, IdempotencyKey, NewTurn, ReplayedRun, StoredTurn
-from palaver.core.problems import Busy, Internal, Invalid, NotFound, Problem
-from palaver.core.runs import ActiveRun, RunReader, RunRegistry, read_to_end
+from palaver.core.ports.store import (
+    ConversationQuery,
+    IdempotencyKey,
+    NewTurn,
+    ReplayedRun,
+    RunInput,
+    StoredTurn,
+)
+from palaver.core.ports.tools import ToolOutput, ToolSpec
+from palaver.core.problems import Busy, Conflict, Internal, Invalid, NotFound, Problem
+from palaver.core.recovery import take_up
+from palaver.core.runs import ActiveRun, RunRegistry
 from palaver.core.singleflight import SingleFlight
 from palaver.core.suggestions import generate_suggestions
 from palaver.core.titles import generate_title
@@ -26,11 +37,14 @@ from palaver.core.types import (
     AnyPart,
     Conversation,
     Message,
+    ModelSettings,
     Principal,
     Ref,
     Text,
+    ToolResult,
     User,
     clean,
+    clean_json,
     new_uid,
 )
 
@@ -68,6 +82,11 @@ class NewMessage:
     """The request field for variables, named in the error for a missing one; ``None``: the API makes all of them
     optional."""
     disabled_tools: frozenset[tuple[str, int]] = frozenset()
+    caller_tools: tuple[ToolSpec, ...] = ()
+    """Tools that the caller offers. A call of one pauses the run until ``Chat.provide`` has its result."""
+    instructions: str = ""
+    """The caller's instructions, which follow the agent's."""
+    settings: ModelSettings = field(default_factory=ModelSettings)
     idempotency_key: IdempotencyKey | None = None
     trace: str = ""
     stop_abandoned: bool = False
@@ -225,6 +244,16 @@ class Chat:
             create_as=create_as,
             max_waiting=self._limits.max_waiting_turns,
             worker=self._runs.worker(),
+            input=RunInput(
+                credential=principal.key.number,
+                agent_revision=agent.revision,
+                variables=dict(message.variables),
+                disabled_tools=tuple(sorted(message.disabled_tools)),
+                caller_tools=message.caller_tools,
+                instructions=message.instructions,
+                settings=message.settings,
+                trace=message.trace,
+            ),
             idempotency_key=message.idempotency_key,
             idempotency_ttl_s=self._limits.idempotency_ttl_s,
         )
@@ -238,15 +267,14 @@ class Chat:
             conversation=stored.conversation.id,
             question=stored.question,
             variables={**(stored.conversation.variables or {}), **message.variables},
-            disabled_tools=message.disabled_tools,
-            trace=message.trace,
+            input=turn.input,
         )
         live = ActiveRun(
             app_id=principal.app,
             run_id=stored.answer.id,
             uid=turn.run,
             context=context,
-            credential=principal.key.number,
+            step=1 if stored.first else 0,
         )
         self._runs.add(live, start=stored.first)
         reader = RunReader(live)
@@ -325,7 +353,7 @@ class Chat:
         """Stop the running turn of a conversation and drop the queued ones, in any process. Returns their number.
         Raises ``Internal`` if their ends are not stored within ``STOP_TIMEOUT_S``."""
         runs = await self._store.runs.list_live(conversation.app, conversation.id)
-        await self._stop(runs)
+        await self._stop(conversation.app, runs)
         await self._wait_until_stored(conversation.app, runs, STOP_TIMEOUT_S)
         return len(runs)
 
@@ -334,14 +362,42 @@ class Chat:
         ``Internal`` if its end is not stored ``within`` that many seconds; 0 does not wait."""
         if run.answer.ended is not None:
             return False
-        await self._stop([run.run_uid])
+        await self._stop(run.answer.app, [run.run_uid])
         await self._wait_until_stored(run.answer.app, [run.run_uid], within)
         return True
 
-    async def _stop(self, runs: Sequence[UUID]) -> None:
+    async def provide(self, run: Run, call_id: str, output: ToolOutput) -> Message:
+        """Give a paused run the result of a call it waits for; with the last one, it continues here. Returns the run's
+        answer. Repeating the same result has no effect. Raises ``NotFound(noun="call")`` if the run never waited for
+        the call, ``Conflict(reason="decided")`` if it has a different result, ``Busy`` if no run can start here."""
+        answer = run.answer
+        call = next((call for call in answer.waiting_for if call.call_id == call_id), None)
+        if call is None:
+            return _require_same(answer, call_id, output)
+        result = ToolResult(
+            call_id=call_id,
+            name=call.tool,
+            content=clean(output.content),
+            data=clean_json(output.data),
+            error=output.error,
+            at=time.time_ns() // 1_000_000,
+        )
+        if not await take_up(self._runs, self._store, answer, result):
+            return _require_same(await self._stored_answer(run), call_id, output)
+        return await self._stored_answer(run)
+
+    async def _stored_answer(self, run: Run) -> Message:
+        answer = await self._store.runs.get_answer(run.answer.app, run.run_uid)
+        if answer is None:
+            raise NotFound(noun="run", ref=run.run_uid.hex)
+        return answer
+
+    async def _stop(self, app_id: int, runs: Sequence[UUID]) -> None:
         elsewhere = [run for run in runs if not self._runs.stop(run)]
-        if elsewhere:
-            await self._store.runs.notify_stop(elsewhere)
+        if not elsewhere:
+            return
+        await self._store.runs.notify_stop(elsewhere)
+        await self._runs.stop_paused(app_id, elsewhere)
 
     async def _wait_until_stored(self, app_id: int, runs: Sequence[UUID], within: float) -> None:
         """Wait until the ends of ``runs`` are stored, in any process. Raises ``Internal`` after ``within`` seconds."""
@@ -397,10 +453,7 @@ class Chat:
         """Wait up to ``within`` seconds for the run to end. Returns its answer, as last saved. Raises ``NotFound`` if
         it has been deleted meanwhile."""
         await read_to_end(await self.resume(run, after=2**62), within)
-        answer = await self._store.runs.get_answer(run.answer.app, run.answer.uid)
-        if answer is None:
-            raise NotFound(noun="run", ref=run.run_uid.hex)
-        return answer
+        return await self._stored_answer(run)
 
     async def generate_suggestions(self, principal: Principal, conversation: Conversation, agent: Agent) -> list[str]:
         """Up to three things the user might say next. Nothing is stored."""
@@ -461,13 +514,14 @@ class Chat:
         live = None if user is None else await self._store.conversations.delete(principal.app, user.id, conversation)
         if live is None:
             raise NotFound(noun="conversation", ref=str(conversation))
-        await self._stop(live)
+        await self._stop(principal.app, live)
 
     async def delete_conversations(self, principal: Principal, agent: Agent) -> None:
         """Delete every conversation of the user with the agent, and stop their runs."""
         user = await self.find_user(principal)
         if user is not None:
-            await self._stop(await self._store.conversations.delete_all(principal.app, user.id, agent.id))
+            runs = await self._store.conversations.delete_all(principal.app, user.id, agent.id)
+            await self._stop(principal.app, runs)
 
     async def _find(self, principal: Principal, ref: Ref) -> Conversation | None:
         user = await self.find_user(principal)
@@ -503,6 +557,16 @@ def require_enabled(agent: Agent, ref: Ref) -> None:
 
 def _stops_abandoned(principal: Principal, message: NewMessage) -> bool:
     return principal.key.setting("abandoned", "stop" if message.stop_abandoned else "wait") == "stop"
+
+
+def _require_same(answer: Message, call_id: str, output: ToolOutput) -> Message:
+    """``answer``, if it has this result of the call. Raises ``NotFound`` or ``Conflict``."""
+    for part in answer.parts:
+        if isinstance(part, ToolResult) and part.call_id == call_id:
+            if (part.content, part.error) == (clean(output.content), output.error):
+                return answer
+            raise Conflict(reason="decided")
+    raise NotFound(noun="call", ref=call_id)
 
 
 def _is_blank(value: Any) -> bool:

@@ -5,7 +5,7 @@ Problem
 ├─ Forbidden(reason)                  a valid key without permission
 ├─ NotFound(noun, ref)                nonexistent, or not the caller's: indistinguishable for the caller
 ├─ Invalid(field, rule, detail)       the request breaks a rule
-├─ Conflict(reason)                   Idempotency-Key reused, agent does not match the conversation
+├─ Conflict(reason)                   Idempotency-Key reused, agent does not match the conversation, call has a result
 ├─ Busy(reason, retry_after)          rate, day, usage, waiting messages, overload, shutting down, row quota
 ├─ Upstream(reason, status, detail)   the model's endpoint failed
 └─ Internal(reason, detail)           server error: interrupted run, database unavailable, anything unforeseen
@@ -30,6 +30,7 @@ Noun = Literal[
     "key",
     "document",
     "application",
+    "call",
 ]
 AuthReason = Literal["missing", "unknown", "disabled", "wrong", "expired", "user", "repeated"]
 Rule = Literal["required", "type", "range", "json", "size", "choice", "length"]
@@ -110,7 +111,7 @@ class Invalid(Problem):
 class Conflict(Problem):
     kind = "conflict"
 
-    def __init__(self, *, reason: Literal["idempotency", "agent", "name"], detail: str = "") -> None:
+    def __init__(self, *, reason: Literal["idempotency", "agent", "name", "decided"], detail: str = "") -> None:
         super().__init__()
         self.reason = reason
         self.detail = detail

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -19,184 +19,57 @@ from weakref import WeakValueDictionary
 import msgspec
 import structlog
 
-from palaver.core.disconnect import cancel_on_disconnect
 from palaver.core.events import Draft, Event, PartAdded
 from palaver.core.fair_semaphore import set_owner
+from palaver.core.feed import Feed, RunReader
 from palaver.core.observer import NullObserver, Observer, RunReport
-from palaver.core.ports.store import Store
+from palaver.core.ports.store import Pause, RunResult, Store
 from palaver.core.problems import Busy, Internal, Problem, Upstream
+from palaver.core.remote_runs import RemoteRuns
 from palaver.core.slots import RunSlots
-from palaver.core.turn import TurnContext, TurnServices, UsageMeter, run_turn
-from palaver.core.types import Message, RunEnded, Status
+from palaver.core.turn import RunPaused, StepStarted, TurnContext, TurnServices, UsageMeter, run_turn
+from palaver.core.types import AnyPart, Message, PendingCall, RunEnded, Status, Usage
 from palaver.core.writeback import PendingEnd, WriteBack
 
 MAX_EARLY_STARTS = 10_000
 """Maximum number of start notifications remembered for runs not yet registered here."""
-MAX_READ_CHARACTERS = 16_384
-"""Characters returned per ``take``; bounds the memory that a stalled reader occupies."""
-WAKE_BATCH = 32
-"""Readers of a run that are woken in one iteration of the event loop."""
-READER_COST_S = 0.0001
-"""Minimum seconds between two wake rounds, per reader, for runs with more than ``WAKE_BATCH`` readers."""
-POLL_INTERVAL_S = 0.5
-"""Seconds between polls of a run that another process writes, if no notification arrives."""
 REMOTE_READER_TTL_S = 3.0
 """Seconds for which a run counts as read after another process has reported a reader."""
-NOTIFY_INTERVAL_S = 1.0
-"""Seconds between two such reports."""
 ABANDON_GRACE_S = 4.0
 """Seconds after a new message within which a run is still stopped as abandoned when its last reader leaves: a closed
 connection may be noticed only after the message that follows it."""
 log = structlog.get_logger("palaver.runs")
 
 
-class RunReader:
-    """One reader of a run. ``take`` returns the events not yet seen, long texts in chunks; ``wait`` returns when there
-    may be more."""
-
-    __slots__ = ("_ahead", "_cursor", "_draft", "_feed", "_waiting", "_woken")
-
-    def __init__(self, feed: Feed, after: int = 0) -> None:
-        self._feed = feed
-        self._draft = feed.draft
-        self._cursor = feed.draft.cursor(after)
-        # The reader may be ahead of this process: it saw text that another process has not saved yet.
-        self._ahead = after if after > feed.draft.steps and feed.draft.ended is None else 0
-        self._waiting: asyncio.Future[None] | None = None
-        self._woken = False
-        feed.readers.add(self)
-
-    @property
-    def cursor(self) -> int:
-        return max(self._cursor.steps, self._ahead)
-
-    @property
-    def done(self) -> bool:
-        """Whether all events have been taken and no more will follow."""
-        return self._draft.at_end(self._cursor)
-
-    def take(self) -> list[Event]:
-        if self._ahead:
-            if self._draft.steps < self._ahead and self._draft.ended is None:
-                return []
-            # An interrupted run may end before the reader's cursor: report its end anyway.
-            self._cursor = self._draft.cursor(min(self._ahead, self._draft.steps - (self._draft.ended is not None)))
-            self._ahead = 0
-        return self._draft.read(self._cursor, MAX_READ_CHARACTERS)
-
-    async def wait(self) -> None:
-        """Wait until the run progresses or ``wake`` is called; return at once if either has happened already."""
-        if not self._woken and self._draft.steps <= max(self._cursor.steps, self._ahead):
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
-            self._waiting = None
-        self._woken = False
-
-    def wake(self) -> None:
-        self._woken = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    def close(self) -> None:
-        self._feed.readers.discard(self)
-
-
-async def read_to_end(reader: RunReader, limit_s: float) -> list[Event] | None:
-    """All events from the reader's cursor to the end, or ``None`` after ``limit_s`` seconds. Raises
-    ``CallerDisconnected`` if the caller disconnects. The run continues in either case."""
-    try:
-        async with asyncio.timeout(limit_s), cancel_on_disconnect():
-            return await _read_to_end(reader)
-    except TimeoutError:
-        return None
-    finally:
-        reader.close()
-
-
-async def _read_to_end(reader: RunReader) -> list[Event]:
-    events: list[Event] = []
-    while not reader.done:
-        await reader.wait()
-        events += reader.take()
-    return events
-
-
-class Feed:
-    """A draft and its readers."""
-
-    def __init__(self, draft: Draft) -> None:
-        self.draft = draft
-        self.readers: set[RunReader] = set()
-        self._wake_queue = WakeQueue()
-
-    def notify_readers(self) -> None:
-        if len(self.readers) > WAKE_BATCH:
-            self._wake_queue.schedule(self)
-            return
-        for reader in self.readers:
-            reader.wake()
-
-
-class WakeQueue:
-    """Wakes many readers in batches, so that other tasks run in between. The more readers, the less often a round
-    starts, and the more each of them reads at once. It holds no reference to the feed: a reference cycle would keep
-    every answer in memory until the garbage collector runs."""
-
-    __slots__ = ("_again", "_pending", "_started")
-
-    def __init__(self) -> None:
-        self._pending: list[RunReader] | None = None
-        """The readers still to be woken; ``None`` between two rounds."""
-        self._again = False
-        self._started = float("-inf")
-
-    def schedule(self, feed: Feed) -> None:
-        """Wake all readers, by the end of the next round at the latest."""
-        self._again = True
-        if self._pending is None:
-            self._pending = []
-            loop = asyncio.get_running_loop()
-            pause = self._started + len(feed.readers) * READER_COST_S - loop.time()
-            loop.call_later(max(0.0, pause), self._start_round, feed)
-
-    def _start_round(self, feed: Feed) -> None:
-        self._again = False
-        self._started = asyncio.get_running_loop().time()
-        self._pending = list(feed.readers)
-        self._wake_batch(feed)
-
-    def _wake_batch(self, feed: Feed) -> None:
-        assert self._pending is not None
-        batch, self._pending = self._pending[-WAKE_BATCH:], self._pending[:-WAKE_BATCH]
-        for reader in batch:
-            reader.wake()
-        if self._pending:
-            asyncio.get_running_loop().call_soon(self._wake_batch, feed)
-            return
-        self._pending = None
-        if self._again:
-            self.schedule(feed)
-
-
 class ActiveRun(Feed):
     """A live run of this process."""
 
     def __init__(
-        self, *, app_id: int, run_id: int, uid: UUID, context: TurnContext, credential: int | None = None
+        self,
+        *,
+        app_id: int,
+        run_id: int,
+        uid: UUID,
+        context: TurnContext,
+        step: int = 0,
+        parts: tuple[AnyPart, ...] = (),
+        usage: Usage = Usage(),  # noqa: B008  immutable
     ) -> None:
-        super().__init__(Draft())
+        super().__init__(Draft(parts))
         self.app = app_id
         self.run = run_id
         self.uid = uid
         self.context = context
-        self.credential = credential
-        """The row id of the credential whose slot it occupies."""
+        self.step = step
+        """The number of model calls begun, as stored."""
+        self.begun = False
+        """Whether its task has begun to execute."""
         self.task: asyncio.Task[None] | None = None
         self.unstorable = False
-        self.saved = self.draft.cursor(0)
-        self.saved_size = 0
+        self.saved = self.draft.cursor(self.draft.steps)
+        self.saved_size = self.draft.size
         self.saved_at: float | None = None
-        self.meter = UsageMeter()
+        self.meter = UsageMeter(usage)
         self.ending: RunEnded | None = None
         """The outcome imposed from outside: stopped or interrupted."""
         self.stored = asyncio.Event()
@@ -214,17 +87,6 @@ class ActiveRun(Feed):
     @property
     def conversation(self) -> int:
         return self.context.conversation
-
-
-class _RemoteRun(Feed):
-    """A live run of another process that is read here."""
-
-    def __init__(self, message: Message) -> None:
-        super().__init__(Draft(message.parts))
-        self.message = message
-        self.grown = asyncio.Event()
-        """Set when the other process has stored more of it."""
-        self.task: asyncio.Task[None] | None = None
 
 
 class RunRegistry:
@@ -253,10 +115,10 @@ class RunRegistry:
         self._by_id: dict[int, ActiveRun] = {}
         self._past: WeakValueDictionary[tuple[int, UUID], Feed] = WeakValueDictionary()
         """Ended runs that are being read: all their readers share one copy."""
-        self._remote: dict[UUID, _RemoteRun] = {}
+        self.remote = RemoteRuns(self._store.runs)
         self._early: OrderedDict[int, None] = OrderedDict()
         """Runs that may start but are unknown here: another process's, or about to be added."""
-        self._write_back = WriteBack(self._store.runs, settled=self._settled, may_start=self.allow_start)
+        self._write_back = WriteBack(self._store.runs, worker=worker, settled=self._settled, may_start=self.allow_start)
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = asyncio.Event()
@@ -291,6 +153,8 @@ class RunRegistry:
         self._live[live.uid] = live
         self._by_id[live.run] = live
         self._idle.clear()
+        self._draft_bytes += live.draft.memory_bytes
+        self.remote.move_readers(live.uid, live)
         if start or live.run in self._early:
             self._start(live)
 
@@ -313,11 +177,15 @@ class RunRegistry:
             live.task = asyncio.create_task(self._run(live), name=f"run {live.run}")
 
     async def _run(self, live: ActiveRun) -> None:
+        live.begun = True
         set_owner((live.app, live.context.user))
         ended: RunEnded | None = live.ending
         try:
             if ended is None:
                 ended = await self._execute(live)
+            if ended is None:
+                self._hand_over(live)
+                return
         except asyncio.CancelledError:
             ended = live.ending or _interrupted()
             _uncancel()
@@ -325,25 +193,59 @@ class RunRegistry:
             ended = _failed(Internal(reason="timeout", detail=f"no end after {self._timeout:g} s"))
         except Problem as problem:
             ended = _failed(problem)
-            log.warning("run failed", run=live.uid.hex, trace=live.context.trace, problem=problem.to_dict())
+            log.warning("run failed", run=live.uid.hex, trace=live.context.input.trace, problem=problem.to_dict())
         except Exception as error:
             ended = _failed(Internal(reason="unforeseen", detail=type(error).__name__))
-            log.exception("run failed", run=live.uid.hex, trace=live.context.trace)
+            log.exception("run failed", run=live.uid.hex, trace=live.context.input.trace)
         await self._end(live, ended)
 
-    async def _execute(self, live: ActiveRun) -> RunEnded:
+    async def _execute(self, live: ActiveRun) -> RunEnded | None:
+        """The run's outcome, or ``None`` if it is paused or belongs to another process now."""
         async with (
             asyncio.timeout(self._timeout),
             aclosing(run_turn(live.context, self._ports, live.meter, live.draft)) as events,
         ):
             async for event in events:
-                if isinstance(event, RunEnded):
-                    return event
-                self._apply(live, event)
-                # Save a step at once: losing it costs more than losing a second of text.
-                self._write_back.schedule_save(live, urgent=isinstance(event, PartAdded))
-                live.notify_readers()
+                match event:
+                    case RunEnded():
+                        return event
+                    case StepStarted(number=number):
+                        if not await self._begin_step(live, number):
+                            return None
+                    case RunPaused(calls=calls):
+                        await self._pause(live, calls)
+                        return None
+                    case _:
+                        self._apply(live, event)
+                        # Save a step at once: losing it costs more than losing a second of text.
+                        self._write_back.schedule_save(live, urgent=isinstance(event, PartAdded))
+                        live.notify_readers()
         raise AssertionError("a turn says how it ended")
+
+    async def _begin_step(self, live: ActiveRun, number: int) -> bool:
+        """Store that a model call begins, and everything before it: should this process die, another one knows whether
+        it may continue the run. Returns False if another process has taken it over."""
+        if number <= live.step:  # stored together with the message
+            return True
+        await self._write_back.flush(live)
+        live.step = number
+        return await self._store.runs.begin_step(
+            live.app, live.conversation, live.run, worker=self.worker(), step=number, usage=live.meter.usage
+        )
+
+    async def _pause(self, live: ActiveRun, calls: tuple[PendingCall, ...]) -> None:
+        await self._write_back.flush(live)
+        pause = Pause(steps=live.draft.steps, calls=calls)
+        await self._store.runs.pause(
+            live.app, live.conversation, live.run, worker=self.worker(), pause=pause, usage=live.meter.usage
+        )
+        log.info("run paused", run=live.uid.hex, calls=[call.tool for call in calls], trace=live.context.input.trace)
+
+    def _hand_over(self, live: ActiveRun) -> None:
+        """Forget a run that no longer belongs to this process. Its readers follow it in the database."""
+        self._remove(live)
+        if live.readers:
+            self.remote.follow(live.app, live.uid, live.run, live)
 
     def _apply(self, live: ActiveRun, event: Event) -> None:
         """Raises ``Upstream`` for an answer that is too long. If all drafts together exceed the memory limit, raises
@@ -390,6 +292,19 @@ class RunRegistry:
                 log.info("stopped a run whose message is gone", run=live.uid.hex)
         return missed
 
+    async def stop_paused(self, app_id: int, runs: Sequence[UUID]) -> None:
+        """End those of the runs that are paused, as stopped."""
+        paused = await self._store.runs.list_paused(app_id, runs)
+        ended = RunEnded(status=Status.STOPPED, at=time.time_ns() // 1_000_000)
+        results = [
+            RunResult(app=app_id, run=answer.id, conversation=answer.conversation, parts=None, ended=ended)
+            for answer in paused
+        ]
+        if results:
+            for run in await self._store.runs.finish(results, None):
+                self.allow_start(run)
+            await self._store.runs.notify_growth([answer.id for answer in paused])
+
     def stop_if_abandoned(self, run_id: int) -> bool:
         """Stop a run of this process if nobody reads it. Returns whether it is being stopped. A run with readers is
         stopped if the last of them leaves within ``ABANDON_GRACE_S``."""
@@ -422,7 +337,7 @@ class RunRegistry:
         live.ending = ended
         if live.task is None:
             self._start(live)
-        else:
+        elif live.begun:  # a task cancelled before it begins would never store the end
             live.task.cancel()
 
     async def close(self, *, drain: float, limit: float = 10.0) -> None:
@@ -447,9 +362,9 @@ class RunRegistry:
                     live.draft.apply(live.ending or _interrupted())
                 live.notify_readers()
         abandoning = [live.abandoning for live in self._live.values() if live.abandoning is not None]
-        following = [remote.task for remote in self._remote.values() if remote.task is not None]
-        for task in (*abandoning, *following):
+        for task in abandoning:
             task.cancel()
+        self.remote.close()
         await self._write_back.close(within=0.5)
 
     def skip_drain(self) -> None:
@@ -465,74 +380,19 @@ class RunRegistry:
         if live is not None:
             return RunReader(live, after)
         if answer.ended is None:  # in another process, or it has ended since the answer was read
-            return await self._subscribe_elsewhere(answer, after)
+            return await self._open_remote_reader(answer, after)
         name = (answer.app, answer.uid)
         feed = self._past.get(name) or self._past.setdefault(name, Feed(Draft(answer.parts, answer.ended)))
         return RunReader(feed, after)
 
-    async def _subscribe_elsewhere(self, answer: Message, after: int) -> RunReader | None:
+    async def _open_remote_reader(self, answer: Message, after: int) -> RunReader | None:
         current = await self._store.runs.get_answer(answer.app, answer.uid)
         if current is None or current.ended is not None:
             return None if current is None else await self.open_reader(current, after)
-        if current.uid not in self._live and current.uid not in self._remote:
-            await self._report_reader(current)  # first, so that it is not stopped as abandoned
+        if current.uid not in self._live and current.uid not in self.remote:
+            await self.remote.report_reader(current.id)  # first, so that it is not stopped as abandoned
         live = self._live.get(current.uid)
-        return RunReader(live or self._watch(current), after)
-
-    def _watch(self, message: Message) -> Feed:
-        remote = self._remote.get(message.uid)
-        if remote is None:
-            remote = self._remote[message.uid] = _RemoteRun(message)
-            remote.task = asyncio.create_task(self._follow(remote))
-        return remote
-
-    def on_growth(self, run_id: int) -> None:
-        """Another process has stored more of a run."""
-        for remote in self._remote.values():
-            if remote.message.id == run_id:
-                remote.grown.set()
-
-    async def _follow(self, remote: _RemoteRun) -> None:
-        """While a run of another process has readers here, copy what is stored of it, and report the readers."""
-        loop = asyncio.get_running_loop()
-        reported_at = loop.time()
-        try:
-            while remote.readers and remote.draft.ended is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_INTERVAL_S):
-                        await remote.grown.wait()
-                remote.grown.clear()
-                if reported_at <= loop.time() - NOTIFY_INTERVAL_S:
-                    reported_at = loop.time()
-                    await self._report_reader(remote.message)
-                with suppress(Problem):
-                    await self._copy_growth(remote)
-        finally:
-            del self._remote[remote.message.uid]
-
-    async def _copy_growth(self, remote: _RemoteRun) -> None:
-        """Copy the events of a run that were stored since the last call."""
-        message, draft = remote.message, remote.draft
-        growth = await self._store.runs.get_growth(message.app, message.uid, draft.steps)
-        if growth.live and not growth.pieces:
-            return
-        if growth.live and growth.pieces[0].start == draft.steps:
-            events = [event for piece in growth.pieces for event in piece.events()]
-        else:
-            stored = await self._store.runs.get_answer(message.app, message.uid)
-            if stored is None:  # deleted: readers see it as stopped
-                events = [RunEnded(status=Status.STOPPED)]
-            else:
-                complete = Draft(stored.parts, stored.ended)
-                events = complete.read(complete.cursor(draft.steps))
-        for event in events:
-            draft.apply(event)
-        if events:
-            remote.notify_readers()
-
-    async def _report_reader(self, message: Message) -> None:
-        with suppress(Problem):
-            await self._store.runs.notify_has_reader(message.id)
+        return self.remote.open_reader(current, after) if live is None else RunReader(live, after)
 
     # Storing --------------------------------------------------------------------------------------------------------
 
@@ -542,18 +402,20 @@ class RunRegistry:
         if live.draft.ended is None:
             live.draft.apply(ending.ended)
             live.notify_readers()
+        self._remove(live)
+        meter = live.meter
+        self.observer.run_ended(
+            RunReport(app=live.app, model=meter.model, ended=ending.ended, first_token_s=meter.first_token_s)
+        )
+
+    def _remove(self, live: ActiveRun) -> None:
         self._draft_bytes -= live.draft.memory_bytes
-        if live.credential is not None:
-            self.slots.release(live.app, live.credential)
+        self.slots.release(live.app, live.context.input.credential)
         live.stored.set()
         self._live.pop(live.uid, None)
         self._by_id.pop(live.run, None)
         if not self._live:
             self._idle.set()
-        meter = live.meter
-        self.observer.run_ended(
-            RunReport(app=live.app, model=meter.model, ended=ending.ended, first_token_s=meter.first_token_s)
-        )
 
 
 def _interrupted() -> RunEnded:

@@ -33,6 +33,15 @@ class RunSlots:
         self._in_use.update(limits.keys())
         return True
 
+    @property
+    def free(self) -> int:
+        """The number of free slots."""
+        return max(0, self._capacity - self._in_use[()])
+
+    def take(self, app_id: int, credential: int) -> None:
+        """Take a slot for a run that another process accepted, whatever the limits."""
+        self._in_use.update(((), (app_id,), (app_id, credential)))
+
     def release(self, app_id: int, credential: int) -> None:
         for scope in ((), (app_id,), (app_id, credential)):
             self._in_use[scope] -= 1

@@ -17,6 +17,7 @@ from palaver.core.events import Draft, Event, PartAdded, PartStarted, TextDelta
 from palaver.core.fetch import Fetcher
 from palaver.core.ports.documents import DocumentReader, Knowledge
 from palaver.core.ports.models import (
+    Attachment,
     ChatModel,
     ContentDelta,
     ModelMessage,
@@ -27,12 +28,15 @@ from palaver.core.ports.models import (
     ToolCallDelta,
     UsageDelta,
 )
-from palaver.core.ports.store import Store
-from palaver.core.ports.tools import Tool, ToolOutput, ToolSpec
+from palaver.core.ports.store import RunInput, Store
+from palaver.core.ports.tools import Tool, Toolbox, ToolOutput, ToolSpec
+from palaver.core.progress import RETRIEVAL_CALL, progress_of, retrieved_passages
 from palaver.core.types import (
     Agent,
+    AnyPart,
     Message,
     Passage,
+    PendingCall,
     RunEnded,
     Status,
     Text,
@@ -40,6 +44,7 @@ from palaver.core.types import (
     ToolCall,
     ToolResult,
     Usage,
+    Value,
     clean,
 )
 
@@ -61,19 +66,35 @@ class TurnServices:
     knowledge: Knowledge
     documents: DocumentReader
     fetch: Fetcher
+    tools: Toolbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnContext:
-    """The input of a turn. ``disabled_tools`` lists the tools that the caller disabled for this message."""
+    """The input of a turn. ``variables``: the conversation's and the message's."""
 
     agent: Agent
     user: int
     conversation: int
     question: Message
     variables: Mapping[str, Any]
-    disabled_tools: frozenset[tuple[str, int]] = frozenset()
-    trace: str = ""
+    input: RunInput
+
+
+class StepStarted(Value, frozen=True, kw_only=True):
+    """Model call ``number``, counted from 1, is about to be made. The consumer requests the next event once the message
+    is stored so far."""
+
+    number: int
+
+
+class RunPaused(Value, frozen=True, kw_only=True):
+    """The turn cannot continue before ``calls`` have results, which come from outside. Always last."""
+
+    calls: tuple[PendingCall, ...]
+
+
+TurnEvent = Event | StepStarted | RunPaused
 
 
 class UsageMeter:
@@ -81,13 +102,13 @@ class UsageMeter:
 
     __slots__ = ("_earlier", "_started", "_step", "first_token_s", "model")
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Usage = Usage()) -> None:  # noqa: B008  immutable
         self.model = ""
         """The name of the model; empty before the turn starts, and if the model is not available."""
         self.first_token_s: float | None = None
         """Seconds from the start of the turn to the model's first token, including reasoning."""
         self._started = time.monotonic()
-        self._earlier = Usage()
+        self._earlier = earlier
         self._step = Usage()
 
     @property
@@ -144,62 +165,105 @@ def search_output(passages: Sequence[Passage]) -> ToolOutput:
 
 async def run_turn(
     context: TurnContext, ports: TurnServices, meter: UsageMeter, draft: Draft
-) -> AsyncGenerator[Event, None]:
-    """The events of one turn, ``RunEnded`` last. Raises a ``Problem`` if the turn fails. The consumer must apply each
-    event to ``draft`` before it requests the next one: only the draft keeps the model's output."""
-    model, name = ports.models.chat_model(context.agent.spec.model, context.agent.spec.fallback_model)
+) -> AsyncGenerator[TurnEvent, None]:
+    """The events of one turn; ``RunEnded`` or ``RunPaused`` last. A turn continues from what ``draft`` contains. Raises
+    a ``Problem`` if the turn fails. The consumer must apply each event to ``draft`` before it requests the next one:
+    only the draft keeps the model's output."""
+    spec, given = context.agent.spec, context.input
+    model, name = ports.models.chat_model(spec.model, spec.fallback_model)
     meter.begin(name or BUILT_IN)
-    stretch = await ports.store.conversations.get_messages(
+    earlier = await _earlier_messages(context, ports)
+    attachments = await _attachments(context, ports).read(context.question, earlier)
+    tools = {tool.spec.name: tool for tool in await _tools(context, ports)}
+    if not draft.part_count:
+        async for part in _preamble(context, ports, attachments):
+            yield PartAdded(part=part)
+    parts = draft.parts()
+    progress = progress_of(parts)
+    if progress.unanswered:
+        yield RunPaused(calls=_pending(progress.unanswered))
+        return
+    request = ModelRequest(
+        model=name,
+        instructions=_instructions(context),
+        history=(*history_window(earlier), ModelMessage(role="user", parts=context.question.parts)),
+        tools=(*(tool.spec for tool in tools.values()), *given.caller_tools),
+        settings=spec.parameters.overridden_by(given.settings),
+        passages=retrieved_passages(parts),
+        attachments=attachments,
+        variables=dict(context.variables),
+        trace=given.trace,
+    )
+    for number in range(progress.rounds + 1, MAX_STEPS + 1):
+        yield StepStarted(number=number)
+        step = _Step(meter)
+        async with aclosing(step.read(model, _next_request(request, draft, progress.first, number))) as events:
+            async for event in events:
+                yield event
+        if not step.calls or number == MAX_STEPS:
+            yield RunEnded(status=Status.COMPLETE, reason=step.reason, usage=meter.usage)
+            return
+        meter.next_step()
+        callers = {tool.name for tool in given.caller_tools} - tools.keys()
+        own_calls = [call for call in step.calls if call.name not in callers]
+        async with aclosing(_call_all(tools, own_calls)) as results:
+            async for result in results:
+                yield PartAdded(part=result)
+        if len(own_calls) < len(step.calls):
+            yield RunPaused(calls=_pending([call for call in step.calls if call.name in callers]))
+            return
+    raise AssertionError("the last step ends the turn")
+
+
+def _next_request(request: ModelRequest, draft: Draft, first_part: int, number: int) -> ModelRequest:
+    """The request of step ``number``: with what the turn has written so far; the last one offers no tools."""
+    if draft.part_count > first_part:
+        answer = ModelMessage(role="assistant", parts=draft.snapshot(first_part).parts())
+        request = msgspec.structs.replace(request, history=(*request.history, answer))
+    return msgspec.structs.replace(request, tools=()) if number == MAX_STEPS else request
+
+
+async def _earlier_messages(context: TurnContext, ports: TurnServices) -> Sequence[Message]:
+    page = await ports.store.conversations.get_messages(
         context.agent.app,
         context.conversation,
         before=context.question.id,
         limit=context.agent.spec.history,
         max_bytes=HISTORY_BYTES,
     )
-    earlier = stretch.messages
-    history = (*history_window(earlier), ModelMessage(role="user", parts=context.question.parts))
-    attachments = await _attachments(context, ports).read(context.question, earlier)
+    return page.messages
+
+
+async def _preamble(
+    context: TurnContext, ports: TurnServices, attachments: Mapping[str, Attachment]
+) -> AsyncGenerator[AnyPart, None]:
+    """The parts before the model's: files of the question that could not be read, and the retrieval."""
     for part in context.question.files:
         if part.ref in attachments and (problem := attachments[part.ref].missing):
-            yield PartAdded(part=msgspec.structs.replace(part, problem=problem))
-    tools: dict[str, Tool] = {}
-    passages: tuple[Passage, ...] = ()
-    if context.agent.spec.knowledge and context.agent.spec.knowledge_mode == "tool":
-        tools[SEARCH_TOOL] = KnowledgeSearchTool(ports.knowledge, context.agent)
-    elif context.agent.spec.knowledge:
-        call, result, passages = await _retrieve(context, ports)
-        yield PartAdded(part=call)
-        yield PartAdded(part=result)
-    first_part = draft.part_count
-    instructions = fill_template(context.agent.spec.instructions, context.variables)
-    for step in range(MAX_STEPS):
-        offered = tuple(tool.spec for tool in tools.values()) if step < MAX_STEPS - 1 else ()
-        request = ModelRequest(
-            model=name,
-            instructions=instructions,
-            history=history if draft.part_count == first_part else (*history, _draft_message(draft, first_part)),
-            tools=offered,
-            passages=passages,
-            attachments=attachments,
-            variables=dict(context.variables),
-            trace=context.trace,
-        )
-        reply = _Step(meter)
-        async with aclosing(reply.read(model, request)) as events:
-            async for event in events:
-                yield event
-        if not reply.calls or step == MAX_STEPS - 1:
-            yield RunEnded(status=Status.COMPLETE, reason=reply.reason, usage=meter.usage)
-            return
-        meter.next_step()
-        async with aclosing(_call_all(tools, reply.calls)) as results:
-            async for result in results:
-                yield PartAdded(part=result)
-    raise AssertionError("the last step ends the turn")
+            yield msgspec.structs.replace(part, problem=problem)
+    spec = context.agent.spec
+    if spec.knowledge and spec.knowledge_mode == "always":
+        for part in await _retrieve(context, ports):
+            yield part
 
 
-def _draft_message(draft: Draft, first: int) -> ModelMessage:
-    return ModelMessage(role="assistant", parts=draft.snapshot(first).parts())
+async def _tools(context: TurnContext, ports: TurnServices) -> list[Tool]:
+    agent = context.agent
+    tools = list(await ports.tools.open(agent, context.input.disabled_tools))
+    if agent.spec.knowledge and agent.spec.knowledge_mode == "tool":
+        tools.append(KnowledgeSearchTool(ports.knowledge, agent))
+    return tools
+
+
+def _instructions(context: TurnContext) -> str:
+    own = fill_template(context.agent.spec.instructions, context.variables)
+    return "\n\n".join(text for text in (own, context.input.instructions) if text)
+
+
+def _pending(calls: Sequence[ToolCall]) -> tuple[PendingCall, ...]:
+    return tuple(
+        PendingCall(call_id=call.call_id, tool=call.name, arguments=call.arguments, since=call.at) for call in calls
+    )
 
 
 class _Step:
@@ -251,18 +315,18 @@ def _attachments(context: TurnContext, ports: TurnServices) -> Attachments:
         app_id=context.agent.app,
         user_id=context.user,
         conversation_id=context.conversation,
-        trace=context.trace,
+        trace=context.input.trace,
     )
 
 
-async def _retrieve(context: TurnContext, ports: TurnServices) -> tuple[ToolCall, ToolResult, tuple[Passage, ...]]:
+async def _retrieve(context: TurnContext, ports: TurnServices) -> tuple[ToolCall, ToolResult]:
     """The retrieval of ``knowledge_mode: always``, before the first model call."""
     query = " ".join(part.text for part in context.question.parts if isinstance(part, Text))
-    call = ToolCall(call_id="retrieval", name=SEARCH_TOOL, arguments={"query": query}, at=_now())
+    call = ToolCall(call_id=RETRIEVAL_CALL, name=SEARCH_TOOL, arguments={"query": query}, at=_now())
     passages = await ports.knowledge.search(context.agent.app, context.agent.spec.knowledge, query, PASSAGES)
     output = search_output(passages)
     result = ToolResult(call_id=call.call_id, name=SEARCH_TOOL, content=output.content, data=output.data, at=_now())
-    return call, result, tuple(passages)
+    return call, result
 
 
 async def _call_all(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> AsyncGenerator[ToolResult, None]:

@@ -143,6 +143,28 @@ class Variable(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
 KnowledgeMode = Literal["always", "tool"]
 
 
+BUILTIN_TOOLS = ("now",)
+"""The names of the built-in tools. An agent has those that its file names."""
+
+
+class ModelSettings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Settings of a model call, as the Chat Completions API names them; ``None`` leaves the choice to the model."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    """Maximum tokens of the answer."""
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    reasoning_effort: str | None = None
+    response_format: dict[str, Any] | None = None
+
+    def overridden_by(self, other: ModelSettings) -> ModelSettings:
+        """These settings, except for those that ``other`` has."""
+        chosen = {name: value for name in other.__struct_fields__ if (value := getattr(other, name)) is not None}
+        return msgspec.structs.replace(self, **chosen)
+
+
 class AgentSpec(Value, frozen=True, kw_only=True):
     """An agent's configuration: the front matter of its file, and the body as ``instructions``."""
 
@@ -159,6 +181,9 @@ class AgentSpec(Value, frozen=True, kw_only=True):
     variables: tuple[Variable, ...] = ()
     knowledge: tuple[str, ...] = ()
     knowledge_mode: KnowledgeMode = "always"
+    parameters: ModelSettings = ModelSettings()
+    tools: tuple[str, ...] = ()
+    """The built-in tools that it may use: ``BUILTIN_TOOLS``."""
     image_model: str | None = None
     speech_model: str | None = None
     icon: str | None = None
@@ -177,6 +202,8 @@ class Agent(Value, frozen=True, kw_only=True):
     spec: AgentSpec
     created: datetime
     modified: datetime
+    revision: int = 1
+    """Incremented with every change of ``spec``."""
 
     @property
     def name(self) -> str:
@@ -308,23 +335,40 @@ class Status(StrEnum):
         return self in {Status.FAILED, Status.INTERRUPTED}
 
 
-class Usage(Value, frozen=True, kw_only=True):
+class Usage(Value, frozen=True, kw_only=True, omit_defaults=True):
     """Token counts reported by the model; ``None`` is unknown, not zero."""
 
     prompt: int | None = None
+    """Tokens of the prompt, cached ones included."""
     completion: int | None = None
+    """Tokens of the answer, reasoning included."""
+    cached: int | None = None
+    """Tokens of the prompt that were read from a cache."""
+    reasoning: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Prompt and completion; ``None`` if both are unknown."""
+        return None if self.prompt is None and self.completion is None else (self.prompt or 0) + (self.completion or 0)
 
     def __add__(self, other: Usage) -> Usage:
         def add(a: int | None, b: int | None) -> int | None:
             return b if a is None else a if b is None else a + b
 
-        return Usage(prompt=add(self.prompt, other.prompt), completion=add(self.completion, other.completion))
+        return Usage(
+            prompt=add(self.prompt, other.prompt),
+            completion=add(self.completion, other.completion),
+            cached=add(self.cached, other.cached),
+            reasoning=add(self.reasoning, other.reasoning),
+        )
 
     def updated(self, latest: Usage) -> Usage:
         """The ``latest`` counts; unknown ones keep their value."""
         return Usage(
             prompt=self.prompt if latest.prompt is None else latest.prompt,
             completion=self.completion if latest.completion is None else latest.completion,
+            cached=self.cached if latest.cached is None else latest.cached,
+            reasoning=self.reasoning if latest.reasoning is None else latest.reasoning,
         )
 
 
@@ -337,6 +381,15 @@ class RunEnded(Value, frozen=True, kw_only=True):
     problem: Problem | None = None
     at: int = 0
     """Epoch milliseconds."""
+
+
+class PendingCall(Value, frozen=True, kw_only=True):
+    """A tool call whose result comes from outside. ``since`` is in epoch milliseconds."""
+
+    call_id: str
+    tool: str
+    arguments: dict[str, Any]
+    since: int
 
 
 class Message(Value, frozen=True, kw_only=True):
@@ -353,6 +406,8 @@ class Message(Value, frozen=True, kw_only=True):
     ended: RunEnded | None = None
     waiting: bool = False
     """Whether this is an answer whose run is queued behind another one."""
+    waiting_for: tuple[PendingCall, ...] = ()
+    """The calls that a paused run waits for."""
 
     @property
     def text(self) -> str:

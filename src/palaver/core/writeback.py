@@ -79,13 +79,20 @@ class WriteBack:
     may start as a result."""
 
     def __init__(
-        self, store: RunRepository, *, settled: Callable[[PendingEnd], None], may_start: Callable[[int], None]
+        self,
+        store: RunRepository,
+        *,
+        worker: Callable[[], int],
+        settled: Callable[[PendingEnd], None],
+        may_start: Callable[[int], None],
     ) -> None:
         self._store = store
+        self._worker = worker
         self._settled = settled
         self._may_start = may_start
         self._grown: set[WritableRun] = set()
         self._ends = _EndQueue()
+        self._flushes: list[tuple[WritableRun, asyncio.Future[None]]] = []
         self._pending = asyncio.Event()
         """Set when there is something to write."""
         self._task: asyncio.Task[None] | None = None
@@ -117,6 +124,15 @@ class WriteBack:
             self._pending.set()
         return ending.stored
 
+    async def flush(self, live: WritableRun) -> None:
+        """Wait until everything that the run has written so far is stored, or found unstorable."""
+        if not _is_behind(live) or live.unstorable:
+            return
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._flushes.append((live, stored))
+        self._pending.set()
+        await stored
+
     async def close(self, within: float) -> None:
         """Stop, and abandon pending writes. Takes at most ``within`` seconds, even if the database hangs."""
         self._closed = True
@@ -135,10 +151,16 @@ class WriteBack:
                 async with asyncio.timeout(READ_ELSEWHERE_INTERVAL_S if self._grown else None):
                     await self._pending.wait()
             self._pending.clear()
+            flushes, self._flushes = self._flushes, []
+            await self._save_all([live for live, _ in flushes])
+            for _, stored in flushes:
+                if not stored.done():
+                    stored.set_result(None)
             while batch := self._ends.next():
                 await self._store_ends(batch)
                 self._ends.in_progress = ()
-            await self._save_growth()
+            if not self._flushes:
+                await self._save_growth()
 
     # Growth ---------------------------------------------------------------------------------------------------------
 
@@ -152,9 +174,13 @@ class WriteBack:
             if not await self._save(batch):
                 return
             due = [live for live in batch if _is_behind(live) and live in self._grown] + due[MAX_BATCH_RUNS:]
-        if notified:
-            with suppress(Problem):  # readers elsewhere also poll
-                await self._store.notify_growth(notified)
+        await self._notify(notified)
+
+    async def _notify(self, runs: Sequence[int]) -> None:
+        """Tell readers in other processes that more of ``runs`` is stored. Without it, they find out by polling."""
+        if runs:
+            with suppress(Problem):
+                await self._store.notify_growth(runs)
 
     async def _save(self, runs: Sequence[WritableRun]) -> bool:
         """Store a piece of each. Returns False only if the database is unavailable; a rejected write returns True."""
@@ -182,16 +208,19 @@ class WriteBack:
                 self._grown.discard(live)
         return True
 
+    async def _save_all(self, runs: Sequence[WritableRun]) -> None:
+        """Save everything that the runs have written; retry while the database is unavailable."""
+        attempt = 0
+        while runs := [live for live in runs if _is_behind(live) and not live.unstorable]:
+            if not await self._save(runs):
+                await asyncio.sleep(RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)])
+                attempt += 1
+
     # Ends -----------------------------------------------------------------------------------------------------------
 
     async def _store_ends(self, batch: Sequence[PendingEnd]) -> None:
         """Store a batch: the rest of the long answers as pieces, then all ends."""
-        behind = [ending.live for ending in batch if _is_long(ending.live)]
-        attempt = 0
-        while behind := [live for live in behind if _is_behind(live) and not live.unstorable]:
-            if not await self._save(behind):
-                await asyncio.sleep(RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)])
-                attempt += 1
+        await self._save_all([ending.live for ending in batch if _is_long(ending.live)])
         await self._store_batch(batch, [_result(ending) for ending in batch])
 
     async def _store_batch(self, batch: Sequence[PendingEnd], results: Sequence[RunResult]) -> None:
@@ -205,14 +234,14 @@ class WriteBack:
             await self._store_batch(batch[:half], results[:half])
             await self._store_batch(batch[half:], results[half:])
             return
-        self._settle(batch, startable)
+        await self._settle(batch, startable)
 
     async def _finish(self, results: Sequence[RunResult]) -> set[int]:
         """Retry until the database accepts or rejects the write. Raises ``Unstorable`` if it rejects it."""
         attempt = 0
         while True:
             try:
-                return await self._store.finish(results)
+                return await self._store.finish(results, self._worker())
             except Unstorable:
                 raise
             except Problem as problem:
@@ -232,16 +261,18 @@ class WriteBack:
                 startable = await self._finish([failure])
             except Unstorable:
                 continue
-            self._settle([ending], startable)
+            await self._settle([ending], startable)
             return
-        self._settle([ending], ())
+        await self._settle([ending], ())
 
-    def _settle(self, batch: Sequence[PendingEnd], startable: set[int] | tuple[()]) -> None:
+    async def _settle(self, batch: Sequence[PendingEnd], startable: set[int] | tuple[()]) -> None:
         for ending in batch:
             self._settled(ending)
             ending.stored.set_result(True)
         for run in startable:
             self._may_start(run)
+        now = asyncio.get_running_loop().time()
+        await self._notify([ending.live.run for ending in batch if ending.live.has_reader_elsewhere(now)])
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from palaver.core.events import Event
-from palaver.core.runs import RunReader
+from palaver.core.feed import RunReader
 from palaver.core.types import RunEnded
 from palaver.wire.contract import Encoder, PacedEncoder
 

@@ -17,9 +17,13 @@ MAX_CACHED = 10_000
 """Maximum entries of the cache, including refs without an agent; a full cache is emptied."""
 
 _NOTIFY_CHANGED = "pg_notify('palaver', 'agents')"
+_KEEP_REVISION = """
+INSERT INTO agent_revision (app, agent, revision, spec)
+SELECT app, id, revision, spec FROM agent WHERE app = $1 AND name = $2 AND spec <> $3::jsonb FOR UPDATE"""
 _UPSERT = """
 INSERT INTO agent (app, uid, name, spec) VALUES ($1, $2, $3, $4)
-ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = now()"""
+ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = now(),
+    revision = agent.revision + (agent.spec <> excluded.spec)::integer"""
 _DELETE_ALIASES = """
 DELETE FROM agent_alias
 WHERE app = $1 AND alias <> ALL ($3) AND agent = (SELECT id FROM agent WHERE app = $1 AND name = $2)"""
@@ -88,10 +92,12 @@ class AgentTable:
         one of them to another."""
         names = [spec.name for spec in specs]
         await self._require_free_aliases(app, specs, names)
-        upserts = [(_UPSERT, (app.id, new_uid(), one.name, msgspec.json.encode(one).decode())) for one in specs]
+        texts = [msgspec.json.encode(spec).decode() for spec in specs]
+        kept = [(_KEEP_REVISION, (app.id, one.name, text)) for one, text in zip(specs, texts, strict=True)]
+        upserts = [(_UPSERT, (app.id, new_uid(), one.name, text)) for one, text in zip(specs, texts, strict=True)]
         deletions = [(_DELETE_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
         insertions = [(_INSERT_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
-        await self._db.transaction([*upserts, *deletions, *insertions, (f"SELECT {_NOTIFY_CHANGED}", ())])
+        await self._db.transaction([*kept, *upserts, *deletions, *insertions, (f"SELECT {_NOTIFY_CHANGED}", ())])
         rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 AND name = ANY($2)", app.id, names)
         stored = {agent.name: agent for agent in map(_agent, rows)}
         return [stored[name] for name in names]
@@ -151,4 +157,5 @@ def _agent(row: Row) -> Agent:
         spec=msgspec.json.decode(row["spec"], type=AgentSpec),
         created=row["created"],
         modified=row["modified"],
+        revision=row["revision"],
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from palaver.core.events import Piece, join
-from palaver.core.ports.store import ConversationQuery, MessagePage
+from palaver.core.ports.store import ConversationQuery, MessagePage, Pause
 from palaver.core.problems import Problem
 from palaver.core.types import (
     MAX_ID,
@@ -39,7 +39,8 @@ _COLUMNS = (
 YIELD_ABOVE_BYTES = 262_144
 """Bytes of a message above which reading yields to the event loop before the next one."""
 
-_parts = msgspec.json.Decoder(tuple[AnyPart, ...]).decode
+decode_parts = msgspec.json.Decoder(tuple[AnyPart, ...]).decode
+_pause = msgspec.json.Decoder(Pause).decode
 _usage = msgspec.json.Decoder(Usage).decode
 
 
@@ -291,7 +292,7 @@ def conversation_from_row(row: Row, *, with_variables: bool = True, prefix: str 
 
 def parts_from_row(row: Row) -> tuple[AnyPart, ...]:
     """The parts of a message, with its pieces."""
-    return join(_parts(row["parts"]), pieces_from_row(row))
+    return join(decode_parts(row["parts"]), pieces_from_row(row))
 
 
 def pieces_from_row(row: Row) -> tuple[Piece, ...]:
@@ -301,7 +302,7 @@ def pieces_from_row(row: Row) -> tuple[Piece, ...]:
 def _piece(text: str) -> Piece:
     head, bracket, parts = text.partition("[")
     start, _, continues = head.partition(" ")
-    return Piece(start=int(start), parts=_parts(bracket + parts), continues=continues == "true")
+    return Piece(start=int(start), parts=decode_parts(bracket + parts), continues=continues == "true")
 
 
 def message_from_row(row: Row, *, waiting: bool | None = None) -> Message:
@@ -316,6 +317,7 @@ def message_from_row(row: Row, *, waiting: bool | None = None) -> Message:
         created=row["created"],
         ended=None if status is None or status == "live" else _run_ended(row, Status(status)),
         waiting=bool(row["waiting"]) if waiting is None else waiting,
+        waiting_for=() if row["pause"] is None else _pause(row["pause"]).calls,
     )
 
 

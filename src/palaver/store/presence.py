@@ -40,7 +40,7 @@ log = structlog.get_logger("palaver.store")
 
 _FIND_LOST_WORKERS = """
 SELECT DISTINCT m.worker FROM message m
-WHERE m.status = 'live' AND NOT EXISTS (
+WHERE m.status = 'live' AND m.worker IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_locks l
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -12,21 +12,41 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 from uuid import UUID
 
+import msgspec
+
 from palaver.core.ports.store import (
     Growth,
     IdempotencyKey,
     NewTurn,
+    Pause,
     ReplayedRun,
+    RunInput,
     RunResult,
     StoredGrowth,
+    StoredRun,
     StoredTurn,
 )
-from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
-from palaver.core.types import AnyPart, Conversation, File, Message, Ref, Text, clean, new_uid, parse_id, parse_uid
+from palaver.core.problems import Busy, Conflict, NotFound, Unstorable
+from palaver.core.types import (
+    AgentSpec,
+    AnyPart,
+    Conversation,
+    File,
+    Message,
+    Ref,
+    Text,
+    ToolResult,
+    Usage,
+    clean,
+    new_uid,
+    parse_id,
+    parse_uid,
+)
 from palaver.store.conversations import (
     NAMED,
     PIECES,
     conversation_from_row,
+    decode_parts,
     json_text,
     message_from_row,
     parts_from_row,
@@ -59,10 +79,11 @@ claimed AS (
 _GRANTED = "EXISTS (SELECT FROM claimed)"
 _MESSAGES = """
 m AS (
-    INSERT INTO message (app, conversation, id, uid, role, parts, status, worker)
-    SELECT c.app, c.id, c.queue[cardinality(c.queue)] - 1, $12::uuid, 'user', $13::jsonb, NULL, NULL FROM c
+    INSERT INTO message (app, conversation, id, uid, role, parts, status, worker, input, step)
+    SELECT c.app, c.id, c.queue[cardinality(c.queue)] - 1, $12::uuid, 'user', $13::jsonb, NULL, NULL, NULL, 0 FROM c
     UNION ALL
-    SELECT c.app, c.id, c.queue[cardinality(c.queue)], $10::uuid, 'assistant', '[]', 'live', $14::integer FROM c
+    SELECT c.app, c.id, c.queue[cardinality(c.queue)], $10::uuid, 'assistant', '[]', 'live', $14::integer, $22::jsonb,
+        (cardinality(c.queue) = 1)::integer FROM c
 ),
 attached AS (
     INSERT INTO attachment (app, conversation, file)
@@ -78,7 +99,8 @@ def _open_sql(*, existing: bool, idempotency: bool) -> str:
     $1 app, $2 end user, $3 … $5 the conversation's names (existing) or NULL, uid, alias (new), $6 credential,
     $7 … $9 scope, key and digest of the idempotency key, $10 the run's uid, $11 the key's TTL in seconds, $12 the
     question's uid, $13 its parts, $14 worker, $15 agent, $16 maximum live runs, $17 the opening text, $18 the
-    conversation's variables (new), $19 … $21 the keys, uids and numbers of the files that the message attaches.
+    conversation's variables (new), $19 … $21 the keys, uids and numbers of the files that the message attaches, $22 the
+    run's input.
     """
     guard = _GRANTED if idempotency else "true"
     if existing:
@@ -187,10 +209,11 @@ WITH d AS (
 ),{_HELD}
 ended AS (
     UPDATE message m SET parts = coalesce(d.parts::jsonb, m.parts), unfolded = d.parts IS NULL, status = d.status,
-        reason = d.reason, usage = d.usage::jsonb,
-        problem = d.problem::jsonb, ended = to_timestamp(d.at), worker = NULL
+        reason = d.reason, usage = coalesce(d.usage::jsonb, m.usage), problem = d.problem::jsonb,
+        ended = to_timestamp(d.at), worker = NULL, input = NULL, pause = NULL
     FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
     WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
+        AND (m.worker IS NULL OR m.worker = $10)
     RETURNING m.app, m.conversation, m.id, m.status
 ),
 folded AS (
@@ -198,18 +221,47 @@ folded AS (
     WHERE d.parts IS NOT NULL AND p.app = d.app AND p.conversation = d.conversation AND p.message = d.id
 ),{_DEQUEUE}"""
 
-_INTERRUPT = f"""
-WITH d AS (
-    SELECT app, conversation, id FROM message
-    WHERE status = 'live' AND worker = ANY ($1::integer[]) AND ($3::bigint[] IS NULL OR id = ANY ($3))
-),{_HELD}
-ended AS (
-    UPDATE message m SET unfolded = true, status = 'interrupted', reason = 'error', problem = $2::jsonb,
-        ended = now(), worker = NULL
-    FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
-    WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
-    RETURNING m.app, m.conversation, m.id, m.status
-),{_DEQUEUE}"""
+# A paused run belongs to no process.
+_PAUSED = "m.app = $1 AND m.uid = $2 AND m.status = 'live' AND m.worker IS NULL AND m.pause @> $3::jsonb"
+_APPEND_RESULT = f"""
+INSERT INTO message_piece (app, conversation, message, start, continues, parts)
+SELECT m.app, m.conversation, m.id, (m.pause ->> 'steps')::bigint, false, $4::jsonb FROM message m
+WHERE {_PAUSED} FOR UPDATE"""
+_RESOLVE_CALL = f"""
+WITH remaining AS (
+    SELECT coalesce(jsonb_agg(call ORDER BY position), '[]') AS calls
+    FROM message m, jsonb_array_elements(m.pause -> 'calls') WITH ORDINALITY AS c (call, position)
+    WHERE {_PAUSED} AND call ->> 'call_id' <> $4
+)
+UPDATE message m SET
+    pause = CASE WHEN r.calls <> '[]'
+        THEN jsonb_build_object('steps', (m.pause ->> 'steps')::bigint + 1, 'calls', r.calls) END,
+    worker = CASE WHEN r.calls = '[]' THEN $5::integer END
+FROM remaining r WHERE {_PAUSED}
+RETURNING m.worker IS NOT NULL AS complete"""
+
+_TAKE_OVER = """
+WITH taken AS (
+    SELECT app, conversation, id FROM message WHERE status = 'live' AND worker = ANY ($1::integer[])
+    ORDER BY app, conversation, id LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+UPDATE message m SET worker = $2 FROM taken t
+WHERE m.app = t.app AND m.conversation = t.conversation AND m.id = t.id
+RETURNING m.app, m.conversation, m.id, m.uid"""
+
+_RUN = f"""
+SELECT m.*, {PIECES}, c.queue[1] <> m.id AS waiting, {_C_PREFIXED}, q.uid AS q_uid, q.parts AS q_parts,
+    q.created AS q_created, coalesce(r.spec, g.spec) AS spec
+FROM message m
+JOIN conversation c ON c.app = $1 AND c.id = m.conversation
+JOIN message q ON q.app = $1 AND q.conversation = m.conversation AND q.id = m.id - 1
+JOIN agent g ON g.app = $1 AND g.id = c.agent
+LEFT JOIN agent_revision r ON r.app = $1 AND r.agent = g.id
+    AND r.revision = coalesce((m.input ->> 'agent_revision')::integer, 1) AND r.revision <> g.revision
+WHERE m.app = $1 AND m.uid = $2 AND m.status = 'live'"""
+
+
+_run_input = msgspec.json.Decoder(RunInput).decode
 
 
 class RunTable:
@@ -412,7 +464,7 @@ class RunTable:
         await self._db.transaction([(_FOLD, (*key, parts)), (_DELETE_PIECES, key)])
         return True
 
-    async def finish(self, results: Sequence[RunResult]) -> set[int]:
+    async def finish(self, results: Sequence[RunResult], worker: int | None) -> set[int]:
         rows = await self._db.fetch(
             _FINISH,
             [result.app for result in results],
@@ -421,9 +473,10 @@ class RunTable:
             await self._encode([result.parts for result in results], sum(result.size for result in results)),
             [result.ended.status.value for result in results],
             [clean(result.ended.reason) for result in results],
-            [json_text(result.ended.usage) for result in results],
+            [None if result.ended.usage == Usage() else json_text(result.ended.usage) for result in results],
             [None if result.ended.problem is None else json_text(result.ended.problem.to_dict()) for result in results],
             [result.ended.at / 1000 for result in results],
+            worker,
         )
         return {row["head"] for row in rows}
 
@@ -436,20 +489,80 @@ class RunTable:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Unstorable(reason="database", detail=f"{type(error).__name__}: {error}") from error
 
-    async def interrupt(self, workers: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
-        runs = None if only is None else list(only)
-        sql = (
-            "SELECT count(*) FROM message WHERE status = 'live' AND worker = ANY ($1::integer[])"
-            " AND ($2::bigint[] IS NULL OR id = ANY ($2))"
+    async def begin_step(
+        self, app_id: int, conversation_id: int, run_id: int, *, worker: int, step: int, usage: Usage
+    ) -> bool:
+        row = await self._db.fetchrow(
+            "UPDATE message SET step = $5, usage = $6 WHERE app = $1 AND conversation = $2 AND id = $3"
+            " AND status = 'live' AND worker = $4 RETURNING id",
+            *(app_id, conversation_id, run_id, worker, step, json_text(usage)),
         )
-        count: int = await self._db.fetchval(sql, list(workers), runs)
-        await self._db.execute(_INTERRUPT, list(workers), json_text(problem.to_dict()), runs)
-        return count
+        return row is not None
 
-    async def list_live_ids(self, worker: int) -> set[int]:
-        """Ids of the live runs that the database assigns to ``worker``."""
-        rows = await self._db.fetch("SELECT id FROM message WHERE status = 'live' AND worker = $1", worker)
-        return {row["id"] for row in rows}
+    async def pause(
+        self, app_id: int, conversation_id: int, run_id: int, *, worker: int, pause: Pause, usage: Usage
+    ) -> bool:
+        row = await self._db.fetchrow(
+            "UPDATE message SET worker = NULL, pause = $5, usage = $6 WHERE app = $1 AND conversation = $2 AND id = $3"
+            " AND status = 'live' AND worker = $4 RETURNING id",
+            *(app_id, conversation_id, run_id, worker, json_text(pause), json_text(usage)),
+        )
+        return row is not None
+
+    async def provide(self, app_id: int, run_uid: UUID, result: ToolResult, *, worker: int) -> bool | None:
+        paused = (app_id, run_uid, json_text({"calls": [{"call_id": result.call_id}]}))
+        rows = await self._db.transaction(
+            [
+                (_APPEND_RESULT, (*paused, json_text([result]))),
+                (_RESOLVE_CALL, (*paused, result.call_id, worker)),
+            ]
+        )
+        return rows[0]["complete"] if rows else None
+
+    async def take_over(self, workers: Sequence[int], *, worker: int, limit: int) -> list[tuple[int, UUID]]:
+        rows = await self._db.fetch(_TAKE_OVER, list(workers), worker, limit)
+        rows.sort(key=lambda row: (row["app"], row["conversation"], row["id"]))
+        return [(row["app"], row["uid"]) for row in rows]
+
+    async def list_paused(self, app_id: int, runs: Sequence[UUID]) -> list[Message]:
+        rows = await self._db.fetch(
+            f"{_MESSAGE} WHERE m.app = $1 AND m.uid = ANY ($2) AND m.status = 'live' AND m.worker IS NULL",
+            app_id,
+            list(runs),
+        )
+        return [message_from_row(row) for row in rows]
+
+    async def get_run(self, app_id: int, run_uid: UUID) -> StoredRun | None:
+        row = await self._db.fetchrow(_RUN, app_id, run_uid)
+        if row is None:
+            return None
+        answer = message_from_row(row)
+        question = Message(
+            app=app_id,
+            id=answer.id - 1,
+            uid=row["q_uid"],
+            conversation=answer.conversation,
+            role="user",
+            parts=decode_parts(row["q_parts"]),
+            created=row["q_created"],
+        )
+        return StoredRun(
+            conversation=conversation_from_row(row, prefix="c_"),
+            question=question,
+            answer=answer,
+            input=RunInput(credential=0) if row["input"] is None else _run_input(row["input"]),
+            spec=msgspec.json.decode(row["spec"], type=AgentSpec),
+            step=row["step"],
+            first=not row["waiting"],
+            usage=Usage() if row["usage"] is None else msgspec.json.decode(row["usage"], type=Usage),
+        )
+
+    async def list_assigned(self, worker: int) -> dict[int, tuple[int, int, int]]:
+        """The live runs that the database assigns to ``worker``: by id, application, conversation and id of each."""
+        rows = await self._db.fetch(
+            "SELECT app, conversation, id FROM message WHERE status = 'live' AND worker = $1", worker
+        )
+        return {row["id"]: (row["app"], row["conversation"], row["id"]) for row in rows}
 
     async def list_head_ids(self, worker: int) -> set[int]:
         """Ids of the worker's live runs that are first in their conversation's queue: those that should be running."""
@@ -528,6 +641,7 @@ def _arguments(turn: NewTurn, *, existing: bool) -> tuple[Any, ...]:
         refs,
         [uid for ref in refs if (uid := parse_uid(ref)) is not None],
         [number for ref in refs if (number := parse_id(ref)) is not None],
+        json_text(turn.input),
     )
 
 

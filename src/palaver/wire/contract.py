@@ -16,12 +16,12 @@ from palaver.core.admit import CredentialClaim
 from palaver.core.byte_source import ByteSource
 from palaver.core.chat import Chat
 from palaver.core.events import Event
+from palaver.core.feed import RunReader
 from palaver.core.files import Files
 from palaver.core.idempotency import Idempotency
 from palaver.core.knowledge import KnowledgeBases
 from palaver.core.media import Media
 from palaver.core.problems import AnyProblem
-from palaver.core.runs import RunReader
 from palaver.core.types import ApiKey, Principal, Token
 from palaver.core.users import Users
 from palaver.wire.operation import JSON, DialectInfo, Operation, Shape

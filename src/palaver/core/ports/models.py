@@ -10,6 +10,7 @@ import msgspec
 from palaver.core.ports.tools import ToolSpec
 from palaver.core.types import (
     AnyPart,
+    ModelSettings,
     Passage,
     ToolCall,
     Usage,
@@ -42,6 +43,7 @@ class ModelRequest(Value, frozen=True, kw_only=True):
     instructions: str
     history: tuple[ModelMessage, ...]
     tools: tuple[ToolSpec, ...] = ()
+    settings: ModelSettings = ModelSettings()
     passages: tuple[Passage, ...] = ()
     """The retrieved passages for this question; ``instructions`` do not repeat them."""
     attachments: dict[str, Attachment] = msgspec.field(default_factory=dict[str, Attachment])

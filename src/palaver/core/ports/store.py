@@ -13,20 +13,27 @@ from hashlib import blake2b
 from typing import Any, Protocol
 from uuid import UUID
 
+import msgspec
+
 from palaver.core.byte_source import ByteSource
 from palaver.core.events import Piece
-from palaver.core.problems import Problem
+from palaver.core.ports.tools import ToolSpec
 from palaver.core.types import (
     Agent,
+    AgentSpec,
     AnyPart,
     ApiKey,
     Conversation,
     Message,
+    ModelSettings,
+    PendingCall,
     Principal,
     Ref,
     RunEnded,
     StoredFile,
     Token,
+    ToolResult,
+    Usage,
     User,
     Value,
 )
@@ -43,6 +50,23 @@ class IdempotencyKey(Value, frozen=True, kw_only=True):
         """A short name of the key, the same in every process."""
         name = repr((principal.app, principal.key.number, user.id, self.scope, self.key))
         return blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+class RunInput(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run needs besides its messages. It is stored with the answer, so that any process can execute the run."""
+
+    credential: int
+    """The row id of the credential whose slot the run occupies."""
+    agent_revision: int = 1
+    variables: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    disabled_tools: tuple[tuple[str, int], ...] = ()
+    """Tools that the caller disabled, as (``mcp`` or ``skill``, id)."""
+    caller_tools: tuple[ToolSpec, ...] = ()
+    """Tools that the caller offers: their results come from outside."""
+    instructions: str = ""
+    """The caller's instructions, which follow the agent's."""
+    settings: ModelSettings = ModelSettings()
+    trace: str = ""
 
 
 class NewTurn(Value, frozen=True, kw_only=True):
@@ -63,6 +87,7 @@ class NewTurn(Value, frozen=True, kw_only=True):
     """The alias under which to create an unknown ``conversation``; ``None`` raises ``NotFound`` instead."""
     max_waiting: int = 4
     worker: int
+    input: RunInput
     idempotency_key: IdempotencyKey | None = None
     idempotency_ttl_s: float = 86_400
     """Seconds for which the idempotency key is remembered."""
@@ -78,6 +103,27 @@ class StoredTurn(Value, frozen=True, kw_only=True):
     first: bool
     ahead: tuple[int, ...] = ()
     """The ids of the runs ahead of it, the running one first."""
+
+
+class StoredRun(Value, frozen=True, kw_only=True):
+    """A live run as stored. ``step``: the number of model calls begun; 0 if it still waits for its turn. ``first``: it
+    is the first in its conversation. ``spec``: that of the agent's revision with which it was accepted."""
+
+    conversation: Conversation
+    question: Message
+    answer: Message
+    input: RunInput
+    spec: AgentSpec
+    step: int
+    first: bool
+    usage: Usage
+
+
+class Pause(Value, frozen=True, kw_only=True):
+    """What a paused run waits for. ``steps`` is the cursor at the end of its message."""
+
+    steps: int
+    calls: tuple[PendingCall, ...]
 
 
 class ReplayedRun(Value, frozen=True, kw_only=True):
@@ -331,14 +377,41 @@ class RunRepository(Protocol):
         """Fold the pieces of one ended message into its parts. Returns False if there is none."""
         ...
 
-    async def finish(self, results: Sequence[RunResult]) -> set[int]:
-        """Store all of the ends or none; runs that have already ended stay unchanged. Returns the ids of the runs that
+    async def finish(self, results: Sequence[RunResult], worker: int | None) -> set[int]:
+        """Store all of the ends or none; runs that have already ended, or that are not ``worker``'s (``None``: paused),
+        stay unchanged. Returns the ids of the runs that
         may start now, because they are first in their conversation. Raises ``Unstorable`` if one cannot be stored."""
         ...
 
-    async def interrupt(self, workers: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
-        """End the live runs of ``workers``, which have died, (with ``only``: those run ids) as interrupted, keeping the
-        saved text. Returns their number."""
+    async def begin_step(
+        self, app_id: int, conversation_id: int, run_id: int, *, worker: int, step: int, usage: Usage
+    ) -> bool:
+        """Record that the run's model call number ``step`` begins, and the usage so far. Returns False if the run is
+        not ``worker``'s, or has ended."""
+        ...
+
+    async def pause(
+        self, app_id: int, conversation_id: int, run_id: int, *, worker: int, pause: Pause, usage: Usage
+    ) -> bool:
+        """Pause the run; from then on, it belongs to no process. Returns False if it is not ``worker``'s."""
+        ...
+
+    async def provide(self, app_id: int, run_uid: UUID, result: ToolResult, *, worker: int) -> bool | None:
+        """Append the result of a pending call to a paused run. With the last one, the run becomes ``worker``'s. Returns
+        whether it did, or ``None`` if the run does not wait for the call."""
+        ...
+
+    async def take_over(self, workers: Sequence[int], *, worker: int, limit: int) -> list[tuple[int, UUID]]:
+        """Assign up to ``limit`` live runs of ``workers``, which have died, to ``worker``. Returns (application id, run
+        uid) of each, in the order of their conversations."""
+        ...
+
+    async def list_paused(self, app_id: int, runs: Sequence[UUID]) -> list[Message]:
+        """Those of the runs that are paused."""
+        ...
+
+    async def get_run(self, app_id: int, run_uid: UUID) -> StoredRun | None:
+        """The run, if it is live."""
         ...
 
 

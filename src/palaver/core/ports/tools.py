@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
-from palaver.core.types import (
-    Value,
-)
+from palaver.core.types import Agent, Value
 
 
 class ToolSpec(Value, frozen=True, kw_only=True):
@@ -32,3 +31,12 @@ class Tool(Protocol):
     def spec(self) -> ToolSpec: ...
 
     async def call(self, arguments: dict[str, Any]) -> ToolOutput: ...
+
+
+class Toolbox(Protocol):
+    """The tools of agents."""
+
+    async def open(self, agent: Agent, disabled: Collection[tuple[str, int]]) -> Sequence[Tool]:
+        """The agent's tools, without those that the caller ``disabled`` for this message, as (``mcp`` or ``skill``,
+        id)."""
+        ...

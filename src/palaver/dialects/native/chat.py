@@ -10,9 +10,9 @@ import msgspec
 
 from palaver.core.chat import NewMessage, Run, Turn, require_enabled
 from palaver.core.events import Event, fold
+from palaver.core.feed import read_to_end
 from palaver.core.files import shorten_name
 from palaver.core.problems import Invalid
-from palaver.core.runs import read_to_end
 from palaver.core.types import AnyPart, File, Message, Principal, Text
 from palaver.dialects.native import openapi
 from palaver.dialects.native.access import agent_ref, open_conversation

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 from palaver.core.chat import NewMessage, Turn
 from palaver.core.events import fold
+from palaver.core.feed import read_to_end
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Invalid, NotFound
-from palaver.core.runs import read_to_end
 from palaver.core.types import MAX_ID, Agent, Conversation, Message, Principal, RunEnded, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.agents import agent_of

@@ -117,7 +117,7 @@ def _not_found(problem: NotFound) -> Wording:
             return 200, 200, 10404, "Conversation not found"
         case "message" | "run":
             return 404, 200, 10404, "Message not found"
-        case "route" | "file" | "user" | "knowledge" | "model" | "key" | "document" | "application":
+        case "route" | "file" | "user" | "knowledge" | "model" | "key" | "document" | "application" | "call":
             return 404, 404, 10404, "Not found"
 
 

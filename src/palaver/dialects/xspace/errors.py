@@ -137,7 +137,7 @@ def _not_found(problem: NotFound, request: Request) -> tuple[str, str, str]:
             return "4000", "User does not exist.", "用户不存在"
         case "file":
             return "4040", "File does not exist.", "文件不存在"
-        case "message" | "run" | "knowledge" | "model" | "key" | "document" | "application":
+        case "message" | "run" | "knowledge" | "model" | "key" | "document" | "application" | "call":
             return _same("5000", UNFORESEEN)
 
 
