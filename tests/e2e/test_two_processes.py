@@ -192,4 +192,36 @@ def test_what_a_killed_process_worked_on_is_ended_by_another_within_ten_seconds(
     followed.close()
 
 
+def test_messages_that_wait_in_a_killed_process_are_answered_by_another_in_order_and_once(two: Neighbours) -> None:
+    key = two.key(max_runs=100)
+    names = [two.new_name("waiting") for _ in range(5)]
+    agent = two.agent("begun", {"wait": 60})
+    doomed = Installation(two.first.folder, **{name: two.first.environment[name] for name in _SHARED})
+    doomed.start()
+    streams = [lines(doomed.chat(key.secret, agent.id, conversationId=name)) for name in names]
+    assert [next(stream)["content"] for stream in streams] == ["begun"] * 5
+    two.change(agent, instructions='- text: "you said ${content}"')
+    waiting = [
+        lines(doomed.chat(key.secret, agent.id, f"word {number}", conversationId=name))
+        for number in range(20)
+        for name in [names[number % 5]]
+    ]
+    eventually(lambda: all(len(two.said(name)) == 10 for name in names), within=5)
+    two.change(agent, instructions="- text: too late")  # they are answered by the agent that accepted them
+    doomed.stop(signal.SIGKILL)
+    assert all(heard(stream)[1] for stream in (*streams, *waiting))
+
+    def answered() -> bool:
+        return all(two.said(name)[-1][2] == "complete" for name in names)
+
+    eventually(answered, within=10)
+    for index, name in enumerate(names):
+        said = two.said(name)
+        assert said[:2] == [("user", "hi", None), ("assistant", "begun", "interrupted")]
+        words = [f"word {number}" for number in range(index, 20, 5)]
+        assert said[2:] == [
+            line for word in words for line in (("user", word, None), ("assistant", f"you said {word}", "complete"))
+        ]
+
+
 _SHARED = ("PALAVER_DATABASE_URL", "PALAVER_MASTER_KEY", "PALAVER_DEMO", "PALAVER_DRAIN_S")

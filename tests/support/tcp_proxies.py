@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Generator
+import time
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from secrets import token_bytes
 from typing import Any, TypeVar
 
+import msgspec
 from support.databases import Databases
 from support.kit import run, store_on
 from support.server_process import Installation, installed
 
 from palaver.app import all_dialects
-from palaver.core.types import Agent, AgentSpec, ApiKey
+from palaver.core.types import Agent, AgentSpec, ApiKey, Message
 from palaver.store.postgres import PostgresStore
 
 T = TypeVar("T")
@@ -76,22 +78,37 @@ class Neighbours:
 
         return self.do(apply)
 
+    def change(self, agent: Agent, **spec: Any) -> None:
+        """Change the agent's spec; every server knows of it."""
+        changed = msgspec.structs.replace(agent.spec, **spec)
+
+        async def apply(store: PostgresStore) -> Agent:
+            return await store.agents.upsert(await store.applications.get_or_create(APPLICATION), changed)
+
+        self.do(apply)
+        time.sleep(0.3)
+
     def sql(self, statement: str, *arguments: Any) -> list[Any]:
         """Rows of a statement."""
         return self.do(lambda store: store.db.fetch(statement, *arguments))
 
     def said(self, alias: str) -> list[tuple[str, str, str | None]]:
         """(role, text, status) of every message of the conversation with that alias, in order."""
-        rows = self.sql(
-            "SELECT m.role, m.parts, m.status FROM message m"
-            " JOIN conversation c ON c.app = m.app AND c.id = m.conversation WHERE c.alias = $1 ORDER BY m.id",
-            alias,
-        )
-        return [(row["role"], _text(json.loads(row["parts"])), row["status"]) for row in rows]
+
+        async def read(store: PostgresStore) -> Sequence[Message]:
+            row = await store.db.fetchrow("SELECT app, id FROM conversation WHERE alias = $1", alias)
+            if row is None:
+                return ()
+            page = await store.conversations.get_messages(row["app"], row["id"], limit=1000, max_bytes=2**30)
+            return page.messages
+
+        return [(message.role, message.text, _status(message)) for message in self.do(read)]
 
 
-def _text(parts: list[Any]) -> str:
-    return "".join(part.get("text", "") for part in parts)
+def _status(message: Message) -> str | None:
+    if message.ended is not None:
+        return message.ended.status.value
+    return None if message.role == "user" else "live"
 
 
 @contextmanager

@@ -88,7 +88,10 @@ class World:
                 await sent.reader.wait()
             sent.reader.close()
             store = self.served.core.store
-            saved = "SELECT parts::text FROM message WHERE uid = $1"
+            saved = (
+                "SELECT coalesce(string_agg(p.parts::text, ''), '') FROM message m"
+                " JOIN message_piece p ON p.message = m.id WHERE m.uid = $1"
+            )
             while "so far" not in await store.db.fetchval(saved, sent.run_uid):  # noqa: ASYNC110  saved once a second
                 await asyncio.sleep(0.02)
             return sent.run_uid
