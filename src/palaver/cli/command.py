@@ -156,7 +156,7 @@ async def only_application(admin: Admin, name: str | None) -> str:
     """``name``; without one, the name of the only application. Raises ``NotFound``, ``Conflict``."""
     if name is not None:
         return name
-    names = [application.name for application in await admin.applications.all()]
+    names = [application.name for application in await admin.applications.list_all()]
     if len(names) > 1:
         detail = f"there are several applications: choose one with --app: {', '.join(names)}"
         raise Conflict(reason="name", detail=detail)

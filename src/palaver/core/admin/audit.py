@@ -39,6 +39,6 @@ class AuditLog:
             with suppress(Problem):  # without a database the outcome stays unknown; what the block raised matters more
                 await self._entries.end(entry, outcome)
 
-    async def newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
+    async def list_newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
         """The last ``limit`` changes, oldest first; with ``application``, only those of that name."""
         return await self._entries.list_newest(limit, application=application)

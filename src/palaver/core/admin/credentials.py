@@ -39,7 +39,7 @@ class CredentialAdmin:
         self._schemes = schemes
         self._audit = audit
 
-    async def all(self, application: str | None = None) -> list[ListedCredential]:
+    async def list_all(self, application: str | None = None) -> list[ListedCredential]:
         """Every credential, of one application or of all. Raises ``NotFound``."""
         keys = await self._store.keys.list_all(await get_optional_application(self._store.applications, application))
         uses = await self._store.keys.list_uses()
@@ -91,7 +91,7 @@ class CredentialAdmin:
             )
             return await self._details(key)
 
-    async def configure(
+    async def update(
         self,
         id: str,
         settings: Mapping[str, Any] | None = None,
