@@ -51,7 +51,7 @@ AnyApp = Annotated[str | None, typer.Option("--app", metavar="NAME", help="Only 
 def _confirm(yes: bool) -> bool:
     """Prompt before the event loop runs: within it, Ctrl-C would not end the prompt."""
     if not yes and sys.stdin.isatty():
-        typer.confirm("This cannot be undone. Go on?", abort=True, err=True)
+        typer.confirm("This cannot be undone. Continue?", abort=True, err=True)
     return True
 
 

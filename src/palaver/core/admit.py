@@ -1,4 +1,4 @@
-"""Admission: who calls, and whether the credential's rate limits allow the call."""
+"""Admission: authenticates the caller and enforces the credential's rate limits."""
 
 from __future__ import annotations
 

@@ -54,10 +54,10 @@ class OpenAIMedia:
             images = msgspec.json.decode(response, type=_Images).data
             content = base64.b64decode(images[0].b64_json or "", validate=True) if images else b""
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise Upstream(reason="malformed", detail=f"the image answer cannot be read: {error}") from error
+            raise Upstream(reason="malformed", detail=f"the image response cannot be read: {error}") from error
         if not content:
             message = error_message(response[:4096], self._key)
-            raise Upstream(reason="malformed", detail=f"the answer has no image in base64: {message}")
+            raise Upstream(reason="malformed", detail=f"the response has no image in base64: {message}")
         kind = next((media_type for magic, media_type in _MAGIC if content.startswith(magic)), "image/png")
         return GeneratedImage(content=content, media_type=kind)
 
@@ -68,7 +68,7 @@ class OpenAIMedia:
         )
         self._raise_if_error(audio)
         if not audio or audio.isascii():  # text, a page or an object: audio is never all ASCII
-            detail = f"the speech answer is no sound: {error_message(audio[:4096], self._key) or 'it is empty'}"
+            detail = f"the speech response is not audio: {error_message(audio[:4096], self._key) or 'it is empty'}"
             raise Upstream(reason="malformed", detail=detail)
         return audio
 

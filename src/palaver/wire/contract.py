@@ -224,7 +224,7 @@ class RequestType(Generic[B]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseType(Generic[R]):
-    """The type that a route's endpoint returns. ``render`` makes the response of it."""
+    """The type that a route's endpoint returns. ``render`` converts a value to the response."""
 
     render: Callable[[Request, Principal, Services, R], Awaitable[Response | StreamingResponse]]
     shape: Shape | None = None
@@ -399,6 +399,6 @@ class Dialect:
     """Whether ``verify`` needs the body. Otherwise the body is read only after authentication."""
     settings: tuple[KeySetting, ...] = field(default=())
     requirements: tuple[Requirement, ...] = field(default=())
-    """The documented promises of the dialect."""
+    """The documented requirements of the dialect."""
     info: DialectInfo | None = None
     """Properties common to its routes, for the OpenAPI document."""
