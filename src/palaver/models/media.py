@@ -13,8 +13,8 @@ import msgspec
 
 from palaver.core.ports.models import GeneratedImage
 from palaver.core.problems import Upstream
-from palaver.models.errors import error_message, excerpt, failure, redact_secrets, upstream_problem
-from palaver.models.openai import UNCOMPRESSED, packed, proxy_for, read_whole
+from palaver.models.errors import error_message, excerpt, failure_message, redact_secrets, upstream_problem
+from palaver.models.openai import UNCOMPRESSED, compression_error, proxy_for, read_at_most
 
 PATIENCE_S = 150.0
 """Seconds to wait for an image or speech; images normally take 30 to 90 seconds."""
@@ -76,7 +76,7 @@ class OpenAIMedia:
         """Raise ``Upstream`` for an error with status 200, as some endpoints send."""
         if response[:1].isspace() or response[:1] == b"{":
             try:
-                message = failure(msgspec.json.decode(response))
+                message = failure_message(msgspec.json.decode(response))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return
             if message:
@@ -93,9 +93,9 @@ class OpenAIMedia:
                     url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
                 ) as response,
             ):
-                if encoding_problem := packed(response):
+                if encoding_problem := compression_error(response):
                     raise Upstream(reason="malformed", detail=encoding_problem)
-                content = await read_whole(response, LARGEST)
+                content = await read_at_most(response, LARGEST)
                 if response.status != 200:
                     raise upstream_problem(
                         response.status, response.headers, content, phrase=response.reason or "", key=self._key

@@ -99,7 +99,7 @@ class ScriptedModel:
     """A ``ChatModel`` that plays the script in ``request.instructions``."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
-        steps = script(request.instructions)
+        steps = parse_script(request.instructions)
         fill = _filler(request)
         if steps is None:
             text = fill("You said: ${content}")
@@ -152,7 +152,7 @@ async def _deltas(step: ScriptStep, fill: Callable[[str], str]) -> AsyncGenerato
 
 
 @lru_cache(maxsize=256)
-def script(instructions: str) -> tuple[ScriptStep, ...] | None:
+def parse_script(instructions: str) -> tuple[ScriptStep, ...] | None:
     """Parse the steps in ``instructions``; ``None`` if not a script. Raises ``Upstream(reason="configuration")``."""
     fence = _FENCE.search(instructions)
     source = fence.group(1) if fence else instructions

@@ -15,7 +15,7 @@ from palaver.core.runs import read_to_end
 from palaver.core.types import MAX_ID, Agent, Conversation, Message, Principal, RunEnded, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.agents import agent_of
-from palaver.dialects.snail.errors import EVENT_STREAM, TIMED_OUT, B, SnailError, failure, failure_reason, on_c
+from palaver.dialects.snail.errors import EVENT_STREAM, TIMED_OUT, B, SnailError, error_body, failure_reason, on_c
 from palaver.dialects.snail.requests import (
     ConversationIdRequest,
     ListConversationsRequest,
@@ -198,11 +198,11 @@ async def chat_sync(
     events = await read_to_end(turn.reader, SYNC_TIMEOUT_S)
     headers = (REPLAYED,) if turn.replayed else ()
     if events is None:
-        return JSONResponse(content=failure(TIMED_OUT), headers=headers)
+        return JSONResponse(content=error_body(TIMED_OUT), headers=headers)
     parts, ended = fold(events)
     assert ended is not None, "collected to its end"
     if ended.status.failed:
-        return JSONResponse(content=failure(failure_reason(ended.problem)), headers=headers)
+        return JSONResponse(content=error_body(failure_reason(ended.problem)), headers=headers)
     answer = SyncChatResponse(
         conversation_id=name_of(turn.conversation),
         content="".join(part.text for part in parts if isinstance(part, Text)),
