@@ -47,7 +47,7 @@ Level = Literal["good", "note", "wrong"]
 
 
 class Finding(Value, frozen=True, kw_only=True):
-    """The result of one check. ``remedy`` says what to do if it is not good."""
+    """The result of one check. ``remedy`` says what to do if it fails."""
 
     subject: str
     level: Level

@@ -308,7 +308,7 @@ class _AnswerStream:
         if waited < self._limit or not self._since:
             self._timer = self._loop.call_later(self._limit - waited, self._check_timeout)
         else:
-            self._timeout_detail = f"nothing came for {self._limit:g} s" if self._started else _silence(self._patience)
+            self._timeout_detail = f"no data for {self._limit:g} s" if self._started else _silence(self._patience)
             self._response.close()
 
     async def _whole(self, data: bytes) -> bytes:
@@ -343,7 +343,11 @@ async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
 def compression_error(response: aiohttp.ClientResponse) -> str:
     """Why a compressed body is not read: a few bytes can decompress to any number. Empty if it is not compressed."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding in {"", "identity"} else f"the answer is compressed ({excerpt(encoding)}), unasked"
+    return (
+        ""
+        if encoding in {"", "identity"}
+        else f"the response is compressed ({excerpt(encoding)}), which was not requested"
+    )
 
 
 def _is_transient(problem: Upstream) -> bool:

@@ -13,7 +13,7 @@ USER = "X-User-ID"
 MAX_USER = 255
 
 USER_HEADER = CredentialSetting(
-    name="user_header", read=parse_bool, meaning=f"true: the header {USER}, which nothing signs, names the end user"
+    name="user_header", read=parse_bool, meaning=f"true: the header {USER}, which is not signed, names the end user"
 )
 """For dialects whose credentials are tied to one end user."""
 

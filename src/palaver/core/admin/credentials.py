@@ -32,7 +32,7 @@ class ListedCredential(Value, frozen=True, kw_only=True):
 
 
 class CredentialAdmin:
-    """Changes take effect in running servers at once. ``schemes`` returns every dialect's; it may take time."""
+    """Changes take effect in running servers at once. ``schemes`` returns every dialect's; it may be slow."""
 
     def __init__(self, store: AdminStore, schemes: Callable[[], Sequence[CredentialScheme]], audit: AuditLog) -> None:
         self._store = store
@@ -168,7 +168,7 @@ class CredentialAdmin:
 
 
 def unknown_agents(key: ApiKey, agents: Sequence[Agent]) -> list[str]:
-    """The entries of the key's ``agents`` and ``agent`` settings that identify none of ``agents``."""
+    """The entries of the credential's ``agents`` and ``agent`` settings that identify none of ``agents``."""
     allowed: list[Any] = key.settings.get("agents") or []
     single = key.settings.get("agent")
     names = [str(entry) for entry in (allowed if single is None else [*allowed, single])]

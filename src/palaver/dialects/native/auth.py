@@ -18,7 +18,7 @@ _BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 
 SETTINGS = (
     *COMMON_SETTINGS,
-    CredentialSetting(name="rpd", read=parse_limit, meaning="calls in 24 hours; null: no limit"),
+    CredentialSetting(name="rpd", read=parse_limit, meaning="calls per 24 hours; null: no limit"),
 )
 
 

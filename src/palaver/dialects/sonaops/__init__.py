@@ -29,12 +29,12 @@ DIALECT = Dialect(
         CredentialSetting(
             name="signature",
             read=one_of(SHA256, HMAC_SHA256),
-            meaning="signature scheme: sha256, or hmac-sha256 of the later generation",
+            meaning="signature version: sha256, or the newer hmac-sha256",
         ),
         CredentialSetting(
             name="reject_repeated_request_id",
             read=parse_bool,
-            meaning="true: reject an X-Request-ID that the key has used within 300 seconds",
+            meaning="true: reject an X-Request-ID that was used within the last 300 seconds",
         ),
     ),
     requirements=collect_requirements(requirements),
