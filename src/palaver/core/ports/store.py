@@ -358,7 +358,7 @@ class RunRepository(Protocol):
         ...
 
     async def notify_stop_abandoned(self, runs: Sequence[int]) -> None:
-        """Notify every process to stop those of these runs that nobody reads."""
+        """Notify every process to stop those of these runs that have no reader."""
         ...
 
     async def notify_has_reader(self, run_id: int) -> None:
@@ -378,9 +378,9 @@ class RunRepository(Protocol):
         ...
 
     async def finish(self, results: Sequence[RunResult], worker: int | None) -> set[int]:
-        """Store all of the ends or none; runs that have already ended, or that are not ``worker``'s (``None``: paused),
-        stay unchanged. Returns the ids of the runs that
-        may start now, because they are first in their conversation. Raises ``Unstorable`` if one cannot be stored."""
+        """Store all results or none; runs that have already ended, or belong to another process than ``worker``, are
+        unchanged. Returns the ids of the runs that may start now, because they are first in their conversation. Raises
+        ``Unstorable`` if one cannot be stored."""
         ...
 
     async def begin_step(
@@ -472,7 +472,7 @@ class ApiKeyRepository(Protocol):
         ...
 
     async def list_with_setting(self, dialect: str, name: str) -> list[ApiKey]:
-        """The enabled keys for which that setting is true."""
+        """The enabled credentials for which that setting is true."""
         ...
 
 
@@ -484,7 +484,7 @@ class RateLimitRepository(Protocol):
         ...
 
     async def claim_nonce(self, key: ApiKey, request: str, ttl_s: float) -> bool:
-        """Record a request id. Returns whether the key has not used it within the last ``ttl_s`` seconds."""
+        """Record a request id. Returns whether the credential has not used it within the last ``ttl_s`` seconds."""
         ...
 
 
