@@ -46,7 +46,7 @@ from palaver.store.postgres import PostgresStore
 from palaver.store.quotas import QuotaKind
 from palaver.store.secrets import SecretBox
 from palaver.tools.guard import Guard
-from palaver.tools.toolbox import Toolbox
+from palaver.tools.toolbox import AgentToolbox
 from palaver.wire.contract import Dialect, DialectSettings, Services
 from palaver.wire.settings import read_settings
 
@@ -159,7 +159,7 @@ async def _compose(
         knowledge=retriever,
         documents=AttachmentReader(readers),
         fetch=guard,
-        tools=Toolbox(ZoneInfo(settings.timezone)),
+        tools=AgentToolbox(ZoneInfo(settings.timezone)),
     )
     runs = RunRegistry(
         ports,

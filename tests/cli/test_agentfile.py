@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaver.agentfile import AgentFileError, parse, write
-from palaver.core.types import AgentSpec, Variable, clean, parse_uid
+from palaver.core.types import AgentSpec, ModelSettings, Variable, clean, parse_uid
 
 FULL = """---
 name: guide
@@ -31,6 +31,12 @@ variables:
   - name: tone
 knowledge: palaver
 knowledge_mode: tool
+parameters:
+  temperature: 0.2
+  stop:
+    - END
+tools:
+  - now
 history: 100
 ---
 
@@ -54,6 +60,8 @@ def test_every_key_of_a_file_arrives_in_the_agent() -> None:
         ),
         knowledge=("palaver",),
         knowledge_mode="tool",
+        parameters=ModelSettings(temperature=0.2, stop=("END",)),
+        tools=("now",),
         history=100,
         instructions="Answer from the documents. The user lives in {{city}}.",
     )
@@ -96,6 +104,10 @@ def test_a_key_left_empty_is_as_if_it_were_not_there() -> None:
         ("---\nname: a\nenabled: maybe\n---\n", 3, "true or false"),
         ("---\nname: a\nauto_title: never\n---\n", 3, "first_message or model"),
         ("---\nname: a\nknowledge_mode: [tool]\n---\n", 3, "always or tool"),
+        ("---\nname: a\ntools: [nwo]\n---\n", 3, "did you mean 'now'?"),
+        ("---\nname: a\nparameters: {temprature: 1}\n---\n", 3, "did you mean 'temperature'?"),
+        ("---\nname: a\nparameters: {temperature: warm}\n---\n", 3, "parameters: Expected `float | null`"),
+        ("---\nname: a\nparameters: 3\n---\n", 3, "name: value"),
         ("---\nname: a\nhistory: 1001\n---\n", 3, "from 0 to 1000"),
         ("---\nname: a\nhistory: '40'\n---\n", 3, "a whole number"),
         ("---\nname: a\nhistory: true\n---\n", 3, "a whole number"),
@@ -157,6 +169,14 @@ specs: st.SearchStrategy[AgentSpec] = st.builds(
     variables=st.lists(variables, unique_by=lambda one: one.name, max_size=3).map(tuple),
     knowledge=st.lists(names, unique=True, max_size=3).map(tuple),
     knowledge_mode=st.sampled_from(["always", "tool"]),
+    parameters=st.builds(
+        ModelSettings,
+        temperature=st.none() | st.floats(0, 2),
+        max_tokens=st.none() | st.integers(1, 10**6),
+        stop=st.none() | st.lists(st.text(min_size=1, max_size=9).map(clean), max_size=3).map(tuple),
+        reasoning_effort=st.none() | st.sampled_from(["low", "high"]),
+    ),
+    tools=st.sampled_from([(), ("now",)]),
 )
 
 

@@ -66,6 +66,19 @@ def test_usage_with_every_chunk_is_passed_on_as_it_grows_and_counts_once() -> No
     assert reports == [Usage(prompt=3, completion=1), Usage(prompt=3, completion=2)]
 
 
+@pytest.mark.parametrize("more", [{}, {"prompt_tokens": "12"}], ids=["as documented", "beside nonsense"])
+def test_cached_and_reasoning_tokens_are_counted(more: dict[str, Any]) -> None:
+    usage = {
+        "prompt_tokens": 12,
+        "completion_tokens": 34,
+        "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 30},
+        **more,
+    }
+    counted = finished(read(chunk({"content": "x"}, finish="stop") + chunk(usage=usage) + DONE)).usage
+    assert (counted.cached, counted.reasoning) == (8, 30)
+
+
 def test_usage_inside_the_choice_counts_too() -> None:
     inside = event({"choices": [{"delta": {"content": "x"}, "finish_reason": "stop", "usage": {"prompt_tokens": 5}}]})
     assert finished(read(inside + DONE)).usage == Usage(prompt=5)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 from support.model_endpoint import (
@@ -29,7 +30,7 @@ from support.model_runner import asked, called, finished, joined, listen, listen
 
 from palaver.core.ports.models import ContentDelta, ModelDelta, StepFinished, UsageDelta
 from palaver.core.problems import Upstream as Failure
-from palaver.core.types import Usage
+from palaver.core.types import ModelSettings, Usage
 from palaver.models.openai import OpenAIModel, Timeouts
 
 KEY = "sk-secret-of-this-test"
@@ -67,6 +68,20 @@ async def test_an_answer_streams_and_the_question_arrives() -> None:
         assert headers["Authorization"] == f"Bearer {KEY}"
         assert headers["Content-Type"] == "application/json"
         assert "X-Request-ID" not in headers
+
+
+async def test_settings_are_passed_to_the_endpoint_as_it_names_them() -> None:
+    settings = ModelSettings(temperature=0.2, max_tokens=50, stop=("END",), response_format={"type": "json_object"})
+    async with Upstream.serving(stream(speech("x"))) as upstream, upstream.client() as model:
+        await listen(model.stream(msgspec.structs.replace(asked("Hi"), settings=settings)))
+        (body,) = upstream.bodies
+    sent = {name: body[name] for name in body if name in ModelSettings.__struct_fields__}
+    assert sent == {
+        "temperature": 0.2,
+        "max_tokens": 50,
+        "stop": ["END"],
+        "response_format": {"type": "json_object"},
+    }
 
 
 async def test_without_a_key_there_is_no_authorization() -> None:

@@ -38,9 +38,19 @@ class ChunkDelta(msgspec.Struct):
     tool_calls: list[ToolCallFragment | None] | None = None
 
 
+class PromptTokenDetails(msgspec.Struct):
+    cached_tokens: int | float | None = None
+
+
+class CompletionTokenDetails(msgspec.Struct):
+    reasoning_tokens: int | float | None = None
+
+
 class TokenCounts(msgspec.Struct):
     prompt_tokens: int | float | None = None
     completion_tokens: int | float | None = None
+    prompt_tokens_details: PromptTokenDetails | None = None
+    completion_tokens_details: CompletionTokenDetails | None = None
 
 
 class Choice(msgspec.Struct):
@@ -146,8 +156,12 @@ def _fragment(fragment: Json) -> ToolCallFragment:
 
 def _tokens(value: Any) -> TokenCounts:
     tokens = _object(value)
+    prompt, completion = _object(tokens.get("prompt_tokens_details")), _object(tokens.get("completion_tokens_details"))
     return TokenCounts(
-        prompt_tokens=_number(tokens.get("prompt_tokens")), completion_tokens=_number(tokens.get("completion_tokens"))
+        prompt_tokens=_number(tokens.get("prompt_tokens")),
+        completion_tokens=_number(tokens.get("completion_tokens")),
+        prompt_tokens_details=PromptTokenDetails(cached_tokens=_number(prompt.get("cached_tokens"))),
+        completion_tokens_details=CompletionTokenDetails(reasoning_tokens=_number(completion.get("reasoning_tokens"))),
     )
 
 

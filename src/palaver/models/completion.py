@@ -257,9 +257,14 @@ class ChatCompletionParser:
                     )
 
     def _count(self, tokens: TokenCounts) -> None:
+        prompt, completion = tokens.prompt_tokens_details, tokens.completion_tokens_details
         usage = Usage(
             prompt=valid_count(tokens.prompt_tokens, self._usage.prompt),
             completion=valid_count(tokens.completion_tokens, self._usage.completion),
+            cached=self._usage.cached if prompt is None else valid_count(prompt.cached_tokens, self._usage.cached),
+            reasoning=self._usage.reasoning
+            if completion is None
+            else valid_count(completion.reasoning_tokens, self._usage.reasoning),
         )
         if usage != self._usage:
             self._usage = usage

@@ -30,6 +30,7 @@ def encode_body(request: ModelRequest) -> bytes:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    members |= msgspec.to_builtins(request.settings)
     if request.tools:
         members["tools"] = [
             {

@@ -1,4 +1,6 @@
-"""Access to URLs that callers name, such as the URL of a file.
+"""The tools of agents, and access to URLs that callers name, such as the URL of a file.
+
+``toolbox`` has the tools of an agent.
 
 ``guard`` is the only way out: an HTTP client that connects only to permitted addresses. ``targets`` parses URLs,
 ``addresses`` classifies addresses as public or not and reads the operator's exceptions, ``naming`` determines the name

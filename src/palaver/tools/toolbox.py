@@ -11,7 +11,7 @@ from palaver.core.ports.tools import Tool, ToolOutput, ToolSpec
 from palaver.core.types import Agent
 
 
-class Toolbox:
+class AgentToolbox:
     """Implements ``core.ports.tools.Toolbox``. ``timezone``: that of the server's operator."""
 
     def __init__(self, timezone: ZoneInfo) -> None:
@@ -44,6 +44,8 @@ class NowTool:
         try:
             zone = self._timezone if name is None else ZoneInfo(str(name))
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            return ToolOutput(content=f"there is no time zone {name!r}; use a name such as Europe/Berlin", error=True)
+            return ToolOutput(
+                content=f"there is no time zone {str(name)[:100]!r}; use a name such as Europe/Berlin", error=True
+            )
         now = self._clock().astimezone(zone)
         return ToolOutput(content=f"{now:%A}, {now.isoformat(timespec='seconds')} ({zone.key})")
