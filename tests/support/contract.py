@@ -12,6 +12,7 @@ from typing import Any, cast, get_args, get_type_hints
 
 from hypothesis import strategies as st
 from requests import PreparedRequest
+from support.check_orders import CheckOrder
 from support.dialect_clients import DialectClient
 from support.http_clients import Ask
 from support.id_fields import Probe
@@ -100,6 +101,8 @@ class ContractAdapter:
     """The headers that prove that the key's owner sends the request."""
     requests: Callable[[Served, str, Sequence[str], ApiKey | None], RequestBuilder]
     """Requests of an end user, with a credential for agents of those UUIDs; ``None`` makes one."""
+    check_orders: tuple[CheckOrder, ...]
+    """The order of its checks, of each surface that has one of its own."""
 
 
 DIALECTS = {dialect.name: dialect for dialect in app.all_dialects()}

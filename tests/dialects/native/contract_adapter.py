@@ -7,6 +7,7 @@ from uuid import UUID
 
 from dialects.native import client as native
 from dialects.native import id_fields
+from dialects.native.check_order import ORDER
 from dialects.native.client import Frame, frames
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
@@ -130,4 +131,5 @@ ADAPTER = ContractAdapter(
     key_settings=lambda _: {},
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
 )

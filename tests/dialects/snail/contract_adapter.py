@@ -12,6 +12,7 @@ from dialects.snail import client as snail
 from dialects.snail import client_b as snail_b
 from dialects.snail import client_c as snail_c
 from dialects.snail import id_fields
+from dialects.snail.check_order import ORDERS
 from dialects.snail.client import FAR, frames, jwt
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
@@ -160,4 +161,5 @@ ADAPTER = ContractAdapter(
     key_settings=lambda _: {"auto_register": True},
     sign=_sign,
     requests=_requests,
+    check_orders=ORDERS,
 )

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from dialects.sonaops import client as sonaops
 from dialects.sonaops import id_fields
+from dialects.sonaops.check_order import ORDER
 from dialects.sonaops.client import frames
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
@@ -112,4 +113,5 @@ ADAPTER = ContractAdapter(
     key_settings=lambda _: {"default_user": USER},
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from dialects.wps import client as wps
 from dialects.wps import id_fields
+from dialects.wps.check_order import ORDER
 from dialects.wps.client import now, spoken
 from dialects.wps.examples import encoder
 from requests import PreparedRequest
@@ -133,4 +134,5 @@ ADAPTER = ContractAdapter(
     },
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
 )

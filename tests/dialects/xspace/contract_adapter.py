@@ -8,6 +8,7 @@ from uuid import UUID
 
 from dialects.xspace import client as xspace
 from dialects.xspace import id_fields
+from dialects.xspace.check_order import ORDER
 from dialects.xspace.client import Event, frames
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
@@ -130,4 +131,5 @@ ADAPTER = ContractAdapter(
     key_settings=lambda agent: {"default_user": USER, "kind": "agent", "agent": str(agent.id)},
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
 )
