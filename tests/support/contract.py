@@ -16,6 +16,7 @@ from support.check_orders import CheckOrder
 from support.dialect_clients import DialectClient
 from support.http_clients import Ask
 from support.id_fields import Probe
+from support.limits import LimitCalls
 from support.live_server import Served
 from support.stream_forms import StreamForm
 
@@ -103,6 +104,7 @@ class ContractAdapter:
     """Requests of an end user, with a credential for agents of those UUIDs; ``None`` makes one."""
     check_orders: tuple[CheckOrder, ...]
     """The order of its checks, of each surface that has one of its own."""
+    limits: LimitCalls
 
 
 DIALECTS = {dialect.name: dialect for dialect in app.all_dialects()}

@@ -9,6 +9,7 @@ from dialects.native import client as native
 from dialects.native import id_fields
 from dialects.native.check_order import ORDER
 from dialects.native.client import Frame, frames
+from dialects.native.limits import LIMITS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -132,4 +133,5 @@ ADAPTER = ContractAdapter(
     sign=_sign,
     requests=_requests,
     check_orders=(ORDER,),
+    limits=LIMITS,
 )

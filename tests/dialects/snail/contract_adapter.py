@@ -14,6 +14,7 @@ from dialects.snail import client_c as snail_c
 from dialects.snail import id_fields
 from dialects.snail.check_order import ORDERS
 from dialects.snail.client import FAR, frames, jwt
+from dialects.snail.limits import LIMITS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -162,4 +163,5 @@ ADAPTER = ContractAdapter(
     sign=_sign,
     requests=_requests,
     check_orders=ORDERS,
+    limits=LIMITS,
 )

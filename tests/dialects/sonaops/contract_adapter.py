@@ -10,6 +10,7 @@ from dialects.sonaops import client as sonaops
 from dialects.sonaops import id_fields
 from dialects.sonaops.check_order import ORDER
 from dialects.sonaops.client import frames
+from dialects.sonaops.limits import LIMITS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -114,4 +115,5 @@ ADAPTER = ContractAdapter(
     sign=_sign,
     requests=_requests,
     check_orders=(ORDER,),
+    limits=LIMITS,
 )

@@ -10,6 +10,7 @@ from dialects.wps import id_fields
 from dialects.wps.check_order import ORDER
 from dialects.wps.client import now, spoken
 from dialects.wps.examples import encoder
+from dialects.wps.limits import LIMITS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Heard, RequestBuilder
 from support.contract import Form as ContractForm
@@ -135,4 +136,5 @@ ADAPTER = ContractAdapter(
     sign=_sign,
     requests=_requests,
     check_orders=(ORDER,),
+    limits=LIMITS,
 )

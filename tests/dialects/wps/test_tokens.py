@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from dialects.wps.client import Caller, data
+from dialects.wps.limits import LIMITS
 from support.http_clients import Answer, Ask
+from support.limits import assert_refused
 from support.live_server import Served
 from support.requirements import shows
 
@@ -17,6 +19,7 @@ from palaver.core.problems import Invalid
 from palaver.core.types import ApiKey
 from palaver.dialects.wps import DIALECT, requirements
 from palaver.dialects.wps.auth import SCOPES
+from palaver.store.quotas import QuotaKind
 from palaver.wire.settings import read_settings
 
 BACK = "http://127.0.0.1:9/callback?app=1"
@@ -272,3 +275,10 @@ def test_without_a_user_to_consent_a_page_says_what_to_do(served: Served) -> Non
     assert b"<script" not in answer.body
     assert "default-src 'none'" in str(answer.header("Content-Security-Policy"))
     assert answer.header("Location") is None
+
+
+@pytest.mark.parametrize("kind", ["codes", "tokens"])
+def test_codes_and_tokens_beyond_their_quota_are_refused(served: Served, key: ApiKey, kind: QuotaKind) -> None:
+    with served.full(kind):
+        answer = consent(served, key) if kind == "codes" else exchange(served, key, grant_type="client_credentials")
+    assert_refused(answer, LIMITS.refusals.full)

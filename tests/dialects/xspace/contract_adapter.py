@@ -10,6 +10,7 @@ from dialects.xspace import client as xspace
 from dialects.xspace import id_fields
 from dialects.xspace.check_order import ORDER
 from dialects.xspace.client import Event, frames
+from dialects.xspace.limits import LIMITS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -132,4 +133,5 @@ ADAPTER = ContractAdapter(
     sign=_sign,
     requests=_requests,
     check_orders=(ORDER,),
+    limits=LIMITS,
 )
