@@ -19,6 +19,7 @@ from support.id_fields import Probe
 from support.limits import LimitCalls
 from support.live_server import Served
 from support.stream_forms import StreamForm
+from support.turns import FailedTurnForm, MessageForm, StopForm
 
 from palaver import app
 from palaver.core.admit import Admission
@@ -105,6 +106,12 @@ class ContractAdapter:
     check_orders: tuple[CheckOrder, ...]
     """The order of its checks, of each surface that has one of its own."""
     limits: LimitCalls
+    stops: tuple[StopForm, ...]
+    """Every call that stops a run; empty if the vendor has none."""
+    messages: tuple[MessageForm, ...]
+    """Every call that sends a message in a conversation."""
+    failed_turns: tuple[FailedTurnForm, ...]
+    """Every call that reads the messages of a conversation; empty if the vendor has none."""
 
 
 DIALECTS = {dialect.name: dialect for dialect in app.all_dialects()}

@@ -10,6 +10,7 @@ from dialects.native import id_fields
 from dialects.native.check_order import ORDER
 from dialects.native.client import Frame, frames
 from dialects.native.limits import LIMITS
+from dialects.native.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -134,4 +135,7 @@ ADAPTER = ContractAdapter(
     requests=_requests,
     check_orders=(ORDER,),
     limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
 )

@@ -15,6 +15,7 @@ from dialects.snail import id_fields
 from dialects.snail.check_order import ORDERS
 from dialects.snail.client import FAR, frames, jwt
 from dialects.snail.limits import LIMITS
+from dialects.snail.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -164,4 +165,7 @@ ADAPTER = ContractAdapter(
     requests=_requests,
     check_orders=ORDERS,
     limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
 )

@@ -11,6 +11,7 @@ from dialects.sonaops import id_fields
 from dialects.sonaops.check_order import ORDER
 from dialects.sonaops.client import frames
 from dialects.sonaops.limits import LIMITS
+from dialects.sonaops.turns import MESSAGES
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -116,4 +117,7 @@ ADAPTER = ContractAdapter(
     requests=_requests,
     check_orders=(ORDER,),
     limits=LIMITS,
+    stops=(),
+    messages=MESSAGES,
+    failed_turns=(),
 )

@@ -11,6 +11,7 @@ from dialects.wps.check_order import ORDER
 from dialects.wps.client import now, spoken
 from dialects.wps.examples import encoder
 from dialects.wps.limits import LIMITS
+from dialects.wps.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Heard, RequestBuilder
 from support.contract import Form as ContractForm
@@ -137,4 +138,7 @@ ADAPTER = ContractAdapter(
     requests=_requests,
     check_orders=(ORDER,),
     limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
 )

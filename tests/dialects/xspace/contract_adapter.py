@@ -11,6 +11,7 @@ from dialects.xspace import id_fields
 from dialects.xspace.check_order import ORDER
 from dialects.xspace.client import Event, frames
 from dialects.xspace.limits import LIMITS
+from dialects.xspace.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -134,4 +135,7 @@ ADAPTER = ContractAdapter(
     requests=_requests,
     check_orders=(ORDER,),
     limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
 )
