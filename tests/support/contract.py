@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from requests import PreparedRequest
 from support.check_orders import CheckOrder
 from support.dialect_clients import DialectClient
+from support.histories import HistoryForm
 from support.http_clients import Ask
 from support.id_fields import Probe
 from support.limits import LimitCalls
@@ -111,7 +112,9 @@ class ContractAdapter:
     messages: tuple[MessageForm, ...]
     """Every call that sends a message in a conversation."""
     failed_turns: tuple[FailedTurnForm, ...]
-    """Every call that reads the messages of a conversation; empty if the vendor has none."""
+    """Every way to read the messages of a conversation; empty if the vendor has none."""
+    histories: tuple[HistoryForm, ...]
+    """The same, for conversations of many pages."""
 
 
 DIALECTS = {dialect.name: dialect for dialect in app.all_dialects()}

@@ -9,6 +9,7 @@ from dialects.native import client as native
 from dialects.native import id_fields
 from dialects.native.check_order import ORDER
 from dialects.native.client import Frame, frames
+from dialects.native.histories import HISTORIES
 from dialects.native.limits import LIMITS
 from dialects.native.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
@@ -138,4 +139,5 @@ ADAPTER = ContractAdapter(
     stops=STOPS,
     messages=MESSAGES,
     failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

@@ -14,6 +14,7 @@ from dialects.snail import client_c as snail_c
 from dialects.snail import id_fields
 from dialects.snail.check_order import ORDERS
 from dialects.snail.client import FAR, frames, jwt
+from dialects.snail.histories import HISTORIES
 from dialects.snail.limits import LIMITS
 from dialects.snail.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
@@ -168,4 +169,5 @@ ADAPTER = ContractAdapter(
     stops=STOPS,
     messages=MESSAGES,
     failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

@@ -120,4 +120,5 @@ ADAPTER = ContractAdapter(
     stops=(),
     messages=MESSAGES,
     failed_turns=(),
+    histories=(),
 )

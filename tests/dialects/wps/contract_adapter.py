@@ -10,6 +10,7 @@ from dialects.wps import id_fields
 from dialects.wps.check_order import ORDER
 from dialects.wps.client import now, spoken
 from dialects.wps.examples import encoder
+from dialects.wps.histories import HISTORIES
 from dialects.wps.limits import LIMITS
 from dialects.wps.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
@@ -141,4 +142,5 @@ ADAPTER = ContractAdapter(
     stops=STOPS,
     messages=MESSAGES,
     failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

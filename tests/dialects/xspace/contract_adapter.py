@@ -10,6 +10,7 @@ from dialects.xspace import client as xspace
 from dialects.xspace import id_fields
 from dialects.xspace.check_order import ORDER
 from dialects.xspace.client import Event, frames
+from dialects.xspace.histories import HISTORIES
 from dialects.xspace.limits import LIMITS
 from dialects.xspace.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
@@ -138,4 +139,5 @@ ADAPTER = ContractAdapter(
     stops=STOPS,
     messages=MESSAGES,
     failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

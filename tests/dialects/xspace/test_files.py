@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
 from dialects.xspace.client import FORM_TYPE, UPLOAD, Caller, chat_path, data, enveloped, events, form, refused
+from support.histories import LETTERS, TURNS, USER, long_conversation
 from support.http_clients import Answer
 from support.live_server import Served
 from support.requirements import shows
@@ -191,3 +193,16 @@ def test_another_users_conversation_has_no_files(served: Served, caller: Caller)
     events(bob.post(chat_path(theirs), {"attachments": [{"fileKey": key, "fileName": "a.txt"}]}))
     assert bob.get(f"{chat_path(theirs)}/file/a.txt").status == 404
     assert enveloped(bob.get(f"{chat_path(theirs)}/files"))["success"]
+
+
+def test_the_files_of_a_long_conversation_are_found_without_its_texts(served: Served) -> None:
+    conversation = long_conversation(served)
+    caller = Caller(served, default_user=USER)
+    tracemalloc.start(1)
+    try:
+        answer = caller.get(f"/api/v1/chat/{conversation.id}/files")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert data(answer)["files"] == []
+    assert peak < TURNS * LETTERS * 2
