@@ -93,6 +93,8 @@ class ContractAdapter:
     forms: tuple[Form, ...]
     wrong_credentials: tuple[Mapping[str, str], ...]
     """Headers that let nobody in."""
+    credentials_with: Callable[[str], tuple[Mapping[str, str], ...]]
+    """Headers that let nobody in, with that text as every secret, id and signature."""
     streams: tuple[StreamForm, ...]
     id_fields: Mapping[str, tuple[Probe, ...]]
     exempt_id_fields: Mapping[str, str]

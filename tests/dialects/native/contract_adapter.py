@@ -126,6 +126,10 @@ ADAPTER = ContractAdapter(
         {"Authorization": "Basic eDp5"},
         {"X-User-ID": "ann"},
     ),
+    credentials_with=lambda text: (
+        {"Authorization": f"Bearer pv-{text}"},
+        {"Authorization": f"Basic {text}"},
+    ),
     streams=(StreamForm(name="native", ask=_stream),),
     id_fields=id_fields.FIELDS,
     exempt_id_fields=id_fields.EXEMPT,

@@ -151,6 +151,10 @@ ADAPTER = ContractAdapter(
         {"Snail-Ai-App-Id": "app-1", "Snail-Ai-Token": "SAI_" + "0" * 32},
         {"Snail-Ai-Auth": "eyJhbGciOiJub25lIn0.eyJhcHBJZCI6ImFwcC0xIiwiZXhwIjo0MTAyNDQ0ODAwfQ."},
     ),
+    credentials_with=lambda text: (
+        {"Snail-Ai-Auth": f"SAI_{text}", "Snail-Ai-App-Id": f"SAI_{text}", "Snail-Ai-Token": text},
+        {"Snail-Ai-Auth": f"eyJhbGciOiJIUzI1NiJ9.{text}.{text}"},
+    ),
     streams=(
         StreamForm(name="snail A", ask=_stream_a, mark=b"\n", aborts_on_failure=True),
         StreamForm(name="snail A as events", ask=_events_a),

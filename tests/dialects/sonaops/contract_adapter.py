@@ -107,6 +107,7 @@ ADAPTER = ContractAdapter(
         {"Authorization": "Basic bm9ib2R5Og=="},
         {"Authorization": "Bearer nobody", "X-Signature": "0" * 64},
     ),
+    credentials_with=lambda text: ({"Authorization": f"Bearer {text}", "X-Signature": text},),
     streams=(StreamForm(name="sonaops", ask=_stream),),
     id_fields=id_fields.FIELDS,
     exempt_id_fields=id_fields.EXEMPT,

@@ -121,6 +121,10 @@ ADAPTER = ContractAdapter(
         {"X-Kso-Authorization": "KSO-1 AK", "X-Kso-Date": "Mon, 02 Jan 2006 15:04:05 GMT"},
         {"X-Kso-Authorization": "KSO-1 AK:00", "Authorization": "Bearer x"},
     ),
+    credentials_with=lambda text: (
+        {"X-Kso-Date": "now", "X-Kso-Authorization": f"KSO-1 {text}:{text}"},
+        {"Authorization": f"Bearer {text}"},
+    ),
     streams=(
         StreamForm(name="wps", ask=_stream(CHAT, {"stream": True})),
         StreamForm(name="wps, every token", ask=_stream("/v7/sse/devhub/apps/{}/chats/create", {}, partial_every_ms=0)),

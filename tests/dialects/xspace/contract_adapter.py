@@ -123,6 +123,7 @@ ADAPTER = ContractAdapter(
         {"Authorization": "Bearer x"},
         {"Authorization": "Bearer ck-1"},
     ),
+    credentials_with=lambda text: ({"Authorization": f"Bearer ak-{text}"}, {"Authorization": f"ak-{text}"}),
     streams=(
         StreamForm(name="xspace", ask=_stream),
         StreamForm(name="xspace, older path", ask=_older_stream),
