@@ -16,7 +16,6 @@ from dialects.xspace import client as xspace
 from support.adapters import ADAPTERS
 from support.http_clients import Answer
 from support.id_fields import IdField, Probe
-from support.live_server import Served
 from support.route_calls import NOTHING, ROUTES, Sender, filled, sender
 from support.tenants import ASKS, World
 
@@ -25,20 +24,6 @@ from palaver.wire.contract import Route
 SETTINGS = {"heartbeat_s": 60, "run_timeout_s": 86_400}
 """The others' held runs outlive the module, however slow the machine is: their end is a change of what is theirs."""
 EXEMPT = {title for adapter in ADAPTERS.values() for title in adapter.exempt_id_fields}
-
-
-@pytest.fixture(scope="module")
-def world(served: Served) -> World:
-    return World(served)
-
-
-# Asking -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def send(world: World) -> Sender:
-    """Bob's request to a route, with a key that may use one agent."""
-    return sender(world, ASKS, world.key)
 
 
 # Cases --------------------------------------------------------------------------------------------------------------
