@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +41,14 @@ async def until(ask: Callable[[], Awaitable[T]], answer: T, *, within: float = 5
     async with asyncio.timeout(within):
         while await ask() != answer:  # noqa: ASYNC110  what is waited for is in another process
             await asyncio.sleep(0.005)
+
+
+def wait_until(holds: Callable[[], bool], *, within: float = 5.0) -> None:
+    """Ask again and again, from a thread that may block; fails when it does not hold ``within`` seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from dialects.snail import client_b
 from dialects.snail.client import error_frame, frames, jwt
 from dialects.snail.client_b import B, Caller, good, page_of, refused_on_b, spoken
 from dialects.snail.client_c import COMPLETIONS, CONVERSATIONS, SESSION, Browser, C, token
-from support.kit import run, until
+from support.kit import wait_until
 from support.live_server import Served
 from support.requirements import shows
 
@@ -349,9 +349,5 @@ def test_an_embed_token_ends_for_good_and_a_token_of_the_secrets_owner_does_not(
     assert good(page.get(f"{C}/agents")) == good(own.get(f"{C}/agents"))
     for enabled in (False, True):
         served.do(served.core.store.keys.set_enabled(program.key.id, enabled=enabled))
-
-    async def refused_for_good() -> bool:
-        return page.get(f"{C}/agents").json()["msg"] == WRONG
-
-    run(until(refused_for_good, True))
+    wait_until(lambda: page.get(f"{C}/agents").json()["msg"] == WRONG)
     good(own.get(f"{C}/agents"))
