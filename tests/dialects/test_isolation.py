@@ -76,8 +76,8 @@ def _read(answer: Answer, name: str) -> tuple[int, list[tuple[str, str]], str]:
 def _scrubbed(text: str, name: str) -> str:
     for spelling in {name, quote(name, safe="")}:
         text = re.sub(rf"(?<![0-9A-Za-z]){re.escape(spelling)}(?![0-9A-Za-z])", "NAME", text)
-    for pattern, said in _NEW:
-        text = pattern.sub(said, text)
+    for pattern, replacement in _NEW:
+        text = pattern.sub(replacement, text)
     return text
 
 
@@ -104,8 +104,8 @@ def test_what_is_somebody_elses_answers_like_what_there_is_not(
         answer = ask(name)
         if not (apart and whose == "another user's"):
             assert _read(answer, name) == expected, whose
-        said = answer.body.decode().replace(name, "NAME")
-        assert not [one for one in theirs.secrets if one in said], whose
+        body = answer.body.decode().replace(name, "NAME")
+        assert not [one for one in theirs.secrets if one in body], whose
     assert world.untouched() == before
     if not place.silent:
         assert _read(ask(world.mine.names[title]), world.mine.names[title]) != expected, "the case shows nothing"

@@ -68,8 +68,8 @@ def session(served: Served) -> tuple[ApiKey, Works]:
     user = program.register()
     token = snail_b.good(program.get(f"{snail_b.B}/embed-token", openId=user))["token"]
     page = snail_c.Browser(served, None)
-    given = snail_b.good(page.post(snail_c.SESSION, openId=user, trustedCredential=token))["token"]
-    return program.key, lambda: _signed_in(served, given)
+    session_token = snail_b.good(page.post(snail_c.SESSION, openId=user, trustedCredential=token))["token"]
+    return program.key, lambda: _signed_in(served, session_token)
 
 
 def proof_of_session(served: Served) -> tuple[ApiKey, Works]:

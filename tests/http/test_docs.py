@@ -55,8 +55,8 @@ def test_every_link_of_the_home_page_works(served: Served) -> None:
     assert page.status_code == 200
     for link in re.findall(r'href="([^"]+)"', page.text):
         assert requests.get(f"{served.base_url}/{link}", timeout=20).status_code == 200, link
-    said = requests.get(f"{served.base_url}/", headers={"Accept": "application/json"}, timeout=20).json()
-    for place in said["places"].values():
+    body = requests.get(f"{served.base_url}/", headers={"Accept": "application/json"}, timeout=20).json()
+    for place in body["places"].values():
         assert requests.get(f"{served.base_url}{place}", timeout=20).status_code == 200, place
     assert requests.head(f"{served.base_url}/", timeout=20).headers["Content-Type"] == page.headers["Content-Type"]
     assert requests.post(f"{served.base_url}/", timeout=20).status_code == 404
@@ -162,9 +162,9 @@ def test_the_renderer_is_shipped_with_its_licences() -> None:
 def test_a_browser_shows_every_operation(served: Served, tmp_path: Path) -> None:
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     command += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom"]
-    shown = subprocess.run(
+    completed = subprocess.run(
         [*command, f"{served.base_url}/docs"], check=True, capture_output=True, text=True, timeout=60
     )
-    paths = re.findall(r'data-path="([^"]+)"', shown.stdout)
+    paths = re.findall(r'data-path="([^"]+)"', completed.stdout)
     assert sorted(paths) == sorted(route.path for dialect in all_dialects() for route in dialect.routes)
-    assert "Content Security Policy" not in shown.stderr
+    assert "Content Security Policy" not in completed.stderr

@@ -52,12 +52,12 @@ _SENT = TurnResponse(conversation=ConversationRef(id=1, uid=_UID), question=_QUE
 
 
 def _read(writes: Sequence[bytes]) -> list[Heard]:
-    found: list[Heard] = []
+    heard: list[Heard] = []
     kind = "text"
     for frame in frames(writes):
         kind = frame.data["type"] if frame.name == "part.started" else kind
-        found.append(_said(frame, kind))
-    return found
+        heard.append(_said(frame, kind))
+    return heard
 
 
 def _said(frame: Frame, kind: str) -> Heard:

@@ -101,21 +101,21 @@ def _client(served: Served, agent: Agent) -> DialectClient:
     def delete(conversation: str) -> None:
         snail_b.good(caller.delete(snail_b.CONVERSATIONS, **where, conversationId=conversation))
 
-    def said(conversation: str) -> list[str]:
+    def texts(conversation: str) -> list[str]:
         messages = snail_b.good(caller.get(snail_b.MESSAGES, **where, conversationId=conversation))
         return [message["content"] for message in messages]
 
     return DialectClient(
         start=lambda: say(None, "hi")[0],
         send=lambda conversation, text: say(conversation, text)[1],
-        list_messages=said,
+        list_messages=texts,
         list_conversations=lambda: [item["conversationId"] for item in listed()],
         get_title=lambda conversation: next(
             item["title"] for item in listed() if item["conversationId"] == conversation
         ),
         rename=None,
         delete=delete,
-        is_gone=lambda conversation: said(conversation) == [],
+        is_gone=lambda conversation: texts(conversation) == [],
     )
 
 

@@ -74,8 +74,8 @@ def _client(served: Served, agent: Agent) -> DialectClient:
         return wps.chunks(caller.hear(agent, text, session_id=conversation))
 
     def begin() -> str:
-        said = caller.hear(agent)
-        return next(event["data"]["session_id"] for event in said if event["event"] == "add_message")
+        events = caller.hear(agent)
+        return next(event["data"]["session_id"] for event in events if event["event"] == "add_message")
 
     def delete(conversation: str) -> None:
         wps.data(caller.post(f"/v7/devhub/session/{conversation}/delete"))

@@ -97,8 +97,8 @@ def test_a_refresh_gives_a_new_access_token_and_the_same_refresh_token(served: S
     assert 0 < again["refresh_expires_in"] <= 2_592_000
     assert again["access_token"] != first["access_token"]
     agent = served.agent("x")
-    for said in (first, again):
-        data(Caller(served, key, token=said["access_token"]).say(agent))
+    for body in (first, again):
+        data(Caller(served, key, token=body["access_token"]).say(agent))
 
 
 @shows(requirements.grants, requirements.token_answers_are_not_kept)
@@ -278,6 +278,7 @@ def test_without_a_user_to_consent_a_page_says_what_to_do(served: Served) -> Non
 
 
 @pytest.mark.parametrize("kind", ["codes", "tokens"])
+@shows(requirements.full)
 def test_codes_and_tokens_beyond_their_quota_are_refused(served: Served, key: ApiKey, kind: QuotaKind) -> None:
     with served.full(kind):
         answer = consent(served, key) if kind == "codes" else exchange(served, key, grant_type="client_credentials")

@@ -195,6 +195,7 @@ def test_another_users_conversation_has_no_files(served: Served, caller: Caller)
     assert enveloped(bob.get(f"{chat_path(theirs)}/files"))["success"]
 
 
+@shows(requirements.conversation_files)
 def test_the_files_of_a_long_conversation_are_found_without_its_texts(served: Served) -> None:
     conversation = long_conversation(served)
     caller = Caller(served, default_user=USER)
