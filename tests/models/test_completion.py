@@ -68,7 +68,7 @@ def test_usage_with_every_chunk_is_passed_on_as_it_grows_and_counts_once() -> No
 
 @pytest.mark.parametrize("more", [{}, {"prompt_tokens": "12"}], ids=["as documented", "beside nonsense"])
 def test_cached_and_reasoning_tokens_are_counted(more: dict[str, Any]) -> None:
-    usage = {
+    usage: dict[str, Any] = {
         "prompt_tokens": 12,
         "completion_tokens": 34,
         "prompt_tokens_details": {"cached_tokens": 8, "audio_tokens": 0},

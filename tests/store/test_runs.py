@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.kit import Cast, cast, store_on
+from support.kit import SeededApp, seed_app, store_on
 
 from palaver.core.events import Piece
 from palaver.core.ports.store import Growth, IdempotencyKey, ReplayedRun, RunResult, StoredTurn
@@ -40,7 +40,7 @@ def outcome(accepted: StoredTurn, ended: RunEnded = DONE, *parts: AnyPart) -> Ru
     return RunResult(app=here.app, run=accepted.answer.id, conversation=here.id, parts=parts, ended=ended)
 
 
-async def opened(c: Cast, text: str = "hi", **changes: Any) -> StoredTurn:
+async def opened(c: SeededApp, text: str = "hi", **changes: Any) -> StoredTurn:
     stored = await c.store.runs.open(c.opening(text, **changes))
     assert isinstance(stored, StoredTurn)
     return stored
@@ -53,7 +53,7 @@ async def history(store: PostgresStore, accepted: StoredTurn) -> list[Message]:
 
 async def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answer(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c, "你好")
         question, answer = await history(store, stored)
         assert (question.role, question.text, question.ended) == ("user", "你好", None)
@@ -65,7 +65,7 @@ async def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answe
 
 async def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_turn(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c, "0")
         where = first.conversation.id
 
@@ -86,7 +86,7 @@ async def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_tu
 
 async def test_no_more_messages_wait_than_may(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         where = first.conversation.id
         outcomes = await asyncio.gather(
@@ -99,7 +99,7 @@ async def test_no_more_messages_wait_than_may(database_url: str) -> None:
 
 async def test_ends_of_several_runs_of_one_conversation_are_stored_together(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         where = first.conversation.id
         second, third = [await opened(c, conversation=where) for _ in range(2)]
@@ -115,7 +115,7 @@ async def test_ends_of_several_runs_of_one_conversation_are_stored_together(data
 
 async def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         parts: tuple[AnyPart, ...] = (
             Thinking(text="\\u0000 is not a NUL \\\\u0000", provider_data={"k": ["v", None, 1.5]}),
@@ -132,7 +132,7 @@ async def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str
 
 async def test_a_nul_that_a_model_says_is_replaced_and_breaks_nothing(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         await store.runs.finish([outcome(stored, DONE, Text(text="a\0b\\\0c"))], store.presence.worker)
         assert (await history(store, stored))[1].text == "a\ufffdb\\\ufffdc"
@@ -140,7 +140,7 @@ async def test_a_nul_that_a_model_says_is_replaced_and_breaks_nothing(database_u
 
 async def test_half_a_character_from_a_tool_is_replaced_and_breaks_nothing(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         broken = ToolResult(call_id="1", name="t", content="ok", data={"\ud83d": ["\ude00", 1, None]})
         await store.runs.finish([outcome(stored, DONE, broken)], store.presence.worker)
@@ -150,7 +150,7 @@ async def test_half_a_character_from_a_tool_is_replaced_and_breaks_nothing(datab
 
 async def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         here = stored.conversation
         growth = Growth(app=here.app, conversation=here.id, run=stored.answer.id, piece=HALF)
@@ -168,8 +168,8 @@ async def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str
 
 async def test_a_conversation_of_somebody_else_is_not_found(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
-        theirs = await cast(store, "other")
+        c = await seed_app(store)
+        theirs = await seed_app(store, "other")
         stored = await opened(theirs)
         for ref in (stored.conversation.id, stored.conversation.uid, str(stored.conversation.uid), "nope", 2**62):
             with pytest.raises(NotFound):
@@ -179,7 +179,7 @@ async def test_a_conversation_of_somebody_else_is_not_found(database_url: str) -
 
 async def test_an_unknown_name_opens_a_conversation_once_however_many_ask_at_a_time(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         sent = await asyncio.gather(
             *(opened(c, conversation="conv-1", create_as="conv-1", max_waiting=99) for _ in range(20))
         )
@@ -190,7 +190,7 @@ async def test_an_unknown_name_opens_a_conversation_once_however_many_ask_at_a_t
 
 async def test_another_agents_conversation_is_a_conflict(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         other = await store.agents.upsert(c.app, c.agent.spec.__class__(name="second"))
         with pytest.raises(Conflict) as caught:
@@ -200,7 +200,7 @@ async def test_another_agents_conversation_is_a_conflict(database_url: str) -> N
 
 async def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         results = await asyncio.gather(*(store.runs.open(c.opening(idempotency_key=claim())) for _ in range(50)))
         made = [one for one in results if isinstance(one, StoredTurn)]
         replays = [one for one in results if isinstance(one, ReplayedRun)]
@@ -213,7 +213,7 @@ async def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> 
 
 async def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         where = first.conversation.id
         one = await opened(c, conversation=where, max_waiting=1, idempotency_key=claim())
@@ -232,7 +232,7 @@ async def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(databa
 
 async def test_a_key_used_for_another_request_is_a_conflict(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         await opened(c, idempotency_key=claim())
         with pytest.raises(Conflict) as caught:
             await opened(c, idempotency_key=claim(digest=b"2"))
@@ -241,7 +241,7 @@ async def test_a_key_used_for_another_request_is_a_conflict(database_url: str) -
 
 async def test_a_key_is_free_again_after_an_error_and_after_its_time(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         with pytest.raises(NotFound):
             await opened(c, conversation="nope", idempotency_key=claim())
         assert await store.db.fetchval("SELECT count(*) FROM claim") == 0
@@ -254,7 +254,7 @@ async def test_a_key_is_free_again_after_an_error_and_after_its_time(database_ur
 
 async def test_a_key_whose_conversation_was_deleted_is_free(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c, idempotency_key=claim())
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.id) is not None
         assert isinstance(await store.runs.open(c.opening(idempotency_key=claim())), StoredTurn)
@@ -265,7 +265,7 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
 ) -> None:
     async with store_on(database_url) as alive:
         async with store_on(database_url) as doomed:
-            c = await cast(doomed)
+            c = await seed_app(doomed)
             first = await opened(c, "dies")
             here = first.conversation
             growth = Growth(app=here.app, conversation=here.id, run=first.answer.id, piece=HALF)
@@ -295,7 +295,7 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
 
 async def test_single_runs_of_a_process_can_be_ended(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         kept, gone = await opened(c), await opened(c)
         worker = store.presence.worker
         assert await store.runs.list_assigned(worker) == dict(map(assigned, (kept, gone)))
@@ -305,7 +305,7 @@ async def test_single_runs_of_a_process_can_be_ended(database_url: str) -> None:
 
 async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         opening = c.opening()
         stored = await store.runs.open(opening)
         assert isinstance(stored, StoredTurn)
@@ -319,7 +319,7 @@ async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: 
 
 async def test_deleting_conversations_while_their_runs_end_hurts_nobody(database_url: str) -> None:
     async with store_on(database_url) as here, store_on(database_url) as there:
-        c = await cast(here)
+        c = await seed_app(here)
         for _ in range(15):
             runs = await asyncio.gather(*(opened(c) for _ in range(6)))
             outcomes = [outcome(one, DONE, Text(text="x" * 2000)) for one in runs]
@@ -333,7 +333,7 @@ async def test_deleting_conversations_while_their_runs_end_hurts_nobody(database
 
 async def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         before = store.db.statement_count
         second = await opened(c, conversation=first.conversation.id, idempotency_key=claim(str(new_uid())))

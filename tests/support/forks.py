@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _NUMBER = 4
@@ -34,12 +35,12 @@ class Forks:
         self, words: Sequence[str], stdin: str, environment: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         mine, theirs = socket.socketpair()
-        source, given = os.pipe()
+        source, sink = os.pipe()
         with mine, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            with theirs, os.fdopen(source, "rb"), os.fdopen(given, "wb") as pipe:
-                said = stdin.encode()
-                assert len(said) < _STDIN
-                pipe.write(said)
+            with theirs, os.fdopen(source, "rb"), os.fdopen(sink, "wb") as pipe:
+                content = stdin.encode()
+                assert len(content) < _STDIN
+                pipe.write(content)
                 self._ask([*words], dict(environment), (source, out.fileno(), err.fileno(), theirs.fileno()))
             mine.settimeout(timeout)
             pid = _number(mine)
@@ -124,5 +125,9 @@ def _serve(line: socket.socket) -> list[str]:
 if __name__ == "__main__":
     from palaver.__main__ import main
 
-    sys.argv = ["palaver", *_serve(socket.socket(fileno=int(sys.argv[1])))]
+    line = socket.socket(fileno=int(sys.argv[1]))
+    sys.argv = ["palaver", "--version"]
+    with suppress(SystemExit):  # some modules are imported by the first command only
+        main()
+    sys.argv = ["palaver", *_serve(line)]
     main()
