@@ -11,21 +11,20 @@ from palaver.core.problems import Conflict
 from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, clean, new_uid, parse_id, parse_uid
 from palaver.store.conversations import deletion_statements
 from palaver.store.database import Database, Row
-from palaver.store.presence import Presence
+from palaver.store.presence import Presence, notification
 
 MAX_CACHED = 10_000
 """Maximum entries of the cache, including refs without an agent; a full cache is emptied."""
 
-_NOTIFY_CHANGED = "pg_notify('palaver', 'agents')"
 _UPSERT = """
-INSERT INTO agent (app, uid, name, spec) VALUES ($1, $2, $3, $4)
-ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = now()"""
+INSERT INTO agent (app, uid, name, spec, modified) VALUES ($1, $2, $3, $4, now())
+ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = excluded.modified"""
 _DELETE_ALIASES = """
 DELETE FROM agent_alias
 WHERE app = $1 AND alias <> ALL ($3) AND agent = (SELECT id FROM agent WHERE app = $1 AND name = $2)"""
 _INSERT_ALIASES = """
 INSERT INTO agent_alias (app, alias, agent)
-SELECT $1, unnest($3::text[]), id FROM agent WHERE app = $1 AND name = $2 ON CONFLICT DO NOTHING"""
+SELECT app, unnest($3::text[]), id FROM agent WHERE app = $1 AND name = $2 ON CONFLICT DO NOTHING"""
 
 
 class AgentTable:
@@ -91,7 +90,7 @@ class AgentTable:
         upserts = [(_UPSERT, (app.id, new_uid(), one.name, msgspec.json.encode(one).decode())) for one in specs]
         deletions = [(_DELETE_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
         insertions = [(_INSERT_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
-        await self._db.transaction([*upserts, *deletions, *insertions, (f"SELECT {_NOTIFY_CHANGED}", ())])
+        await self._db.transaction([*upserts, *deletions, *insertions, notification("agents")])
         rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 AND name = ANY($2)", app.id, names)
         stored = {agent.name: agent for agent in map(_agent, rows)}
         return [stored[name] for name in names]
@@ -105,7 +104,7 @@ class AgentTable:
                 if owners.setdefault(alias, spec.name) != spec.name:
                     raise _alias_taken(alias, owners[alias])
         taken = await self._db.fetchrow(
-            "SELECT l.alias, g.name FROM agent_alias l JOIN agent g ON g.app = l.app AND g.id = l.agent"
+            "SELECT l.alias, g.name FROM agent_alias l JOIN agent g ON g.app = $1 AND g.id = l.agent"
             " WHERE l.app = $1 AND l.alias = ANY($2) AND g.name <> ALL($3) ORDER BY l.alias LIMIT 1",
             app.id,
             list(owners),
@@ -125,18 +124,15 @@ class AgentTable:
 
     async def delete(self, agent: Agent) -> None:
         """Delete the agent and its conversations, and notify every process to stop their live runs."""
-        await self._db.transaction(
-            deletion_statements(
-                "c.app = $1 AND c.agent = $2",
-                " live AS (SELECT m.uid FROM held h JOIN message m ON m.app = h.app AND m.conversation = h.id"
-                " WHERE m.status = 'live'),"
-                " deleted AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
-                f" SELECT {_NOTIFY_CHANGED} FROM deleted"
-                " UNION ALL SELECT pg_notify('palaver', 'stop ' || replace(uid::text, '-', '')) FROM live",
-                agent.app,
-                agent.id,
-            )
+        deletions = deletion_statements(
+            "c.app = $1 AND c.agent = $2",
+            " deleted AS (DELETE FROM agent WHERE app = $1 AND id = $2) SELECT uid FROM answers WHERE status = 'live'",
+            agent.app,
+            agent.id,
         )
+        rows = await self._db.transaction([notification("agents"), *deletions])
+        if rows:
+            await self._db.execute(*notification(*(f"stop {row['uid'].hex}" for row in rows)))
 
 
 def _alias_taken(alias: str, owner: str) -> Conflict:

@@ -38,14 +38,24 @@ _SESSION = {
 
 log = structlog.get_logger("palaver.store")
 
-_FIND_LOST_WORKERS = """
-SELECT DISTINCT m.worker FROM message m
-WHERE m.status = 'live' AND NOT EXISTS (
-    SELECT FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND l.classid::bigint = $1 AND l.objid::bigint = m.worker
-)"""
+LIVE_WORKERS = f"""
+SELECT objid::bigint AS worker FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = {WORKER_LOCK_CLASS}
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+"""The numbers of the processes that use this database."""
+
+_FIND_LOST_WORKERS = f"""
+WITH working AS MATERIALIZED (SELECT DISTINCT worker FROM message WHERE status = 'live'),
+alive AS MATERIALIZED ({LIVE_WORKERS})
+SELECT worker FROM working WHERE worker NOT IN (SELECT worker FROM alive)"""
+
+_NOTIFY = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest($1::text[]) AS payload"
+
+
+def notification(*payloads: str) -> tuple[str, tuple[list[str]]]:
+    """A statement, with its parameters, that notifies every process: ``topic payload`` each. It reads no table, so that
+    it is executed by the server to which the processes listen, even if tables are distributed."""
+    return _NOTIFY, (list(payloads),)
 
 
 class Presence:
@@ -95,7 +105,7 @@ class Presence:
             self._suspects = set()
             return []
         try:
-            rows = await connection.fetch(_FIND_LOST_WORKERS, WORKER_LOCK_CLASS, timeout=10)
+            rows = await connection.fetch(_FIND_LOST_WORKERS, timeout=10)
         except DRIVER_ERRORS as error:  # the listener may be broken too, without notice
             log.warning("could not look for lost processes", error=str(error))
             self._on_connection_lost(connection)

@@ -1,4 +1,4 @@
-"""Runs: one statement stores a whole turn; checkpoints and results of several runs are stored in batches.
+"""Runs: one call stores a whole turn; checkpoints and results of several runs are stored in batches.
 
 The conversation's row is the lock and the queue. Every statement that adds or ends a run updates that row, so
 PostgreSQL serializes them; each statement decides from the row it has locked.
@@ -7,8 +7,9 @@ PostgreSQL serializes them; each statement decides from the row it has locked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
 from palaver.core.types import AnyPart, Conversation, File, Message, Ref, Text, clean, new_uid, parse_id, parse_uid
 from palaver.store.conversations import NAMED, conversation_from_row, json_text, message_from_row, ref_parameters
 from palaver.store.database import Database, Row
+from palaver.store.presence import notification
 from palaver.store.quotas import Quotas
 
 MAX_INLINE_JSON = 64 * 1024
@@ -29,144 +31,73 @@ _C_COLUMNS = (
     " c.variables, c.last_status, c.queue"
 )
 
-# A key can be claimed if it has no row or an expired one.
-_CLAIM = """
-claimed AS (
-    INSERT INTO claim (app, credential, end_user, scope, key, digest, run, expires)
-    VALUES ($1, $6, $2, $7, $8, $9, $10, now() + make_interval(secs => $11))
-    ON CONFLICT (app, credential, end_user, scope, key) DO UPDATE
-        SET digest = excluded.digest, run = excluded.run, expires = excluded.expires
-        WHERE claim.expires <= now()
-    RETURNING 1
-),"""
-_GRANTED = "EXISTS (SELECT FROM claimed)"
-_MESSAGES = """
-m AS (
-    INSERT INTO message (app, conversation, id, uid, role, parts, status, worker)
-    SELECT c.app, c.id, c.queue[cardinality(c.queue)] - 1, $12::uuid, 'user', $13::jsonb, NULL, NULL FROM c
-    UNION ALL
-    SELECT c.app, c.id, c.queue[cardinality(c.queue)], $10::uuid, 'assistant', '[]', 'live', $14::integer FROM c
-),
-attached AS (
-    INSERT INTO attachment (app, conversation, file)
-    SELECT c.app, c.id, f.id FROM c JOIN file f ON f.app = c.app AND f.end_user = $2
-        AND (f.key = ANY ($19::text[]) OR f.uid = ANY ($20::uuid[]) OR f.id = ANY ($21::bigint[]))
-    ON CONFLICT DO NOTHING
-)"""
-
-
-def _open_sql(*, existing: bool, idempotency: bool) -> str:
-    """The statement that stores a turn in an existing or a new conversation.
-
-    $1 app, $2 end user, $3 … $5 the conversation's names (existing) or NULL, uid, alias (new), $6 credential,
-    $7 … $9 scope, key and digest of the idempotency key, $10 the run's uid, $11 the key's TTL in seconds, $12 the
-    question's uid, $13 its parts, $14 worker, $15 agent, $16 maximum live runs, $17 the opening text, $18 the
-    conversation's variables (new), $19 … $21 the keys, uids and numbers of the files that the message attaches.
-    """
-    guard = _GRANTED if idempotency else "true"
-    if existing:
-        change = f"""
-c AS (
-    UPDATE conversation c SET queue = c.queue || (nextval('message_id') + 1), modified = now(),
-        opening = CASE WHEN c.opening = '' THEN $17 ELSE c.opening END
-    WHERE {NAMED} AND c.agent = $15 AND cardinality(c.queue) < $16::integer AND {guard}
-    RETURNING {_C_COLUMNS}
-),"""
-    else:
-        change = f"""
-c AS (
-    INSERT INTO conversation AS c (app, uid, end_user, agent, alias, opening, variables, queue)
-    SELECT $1::bigint, $4::uuid, $2::bigint, $15::bigint, $5::text, $17::text, $18::jsonb,
-        ARRAY[nextval('message_id') + 1] WHERE {guard}
-    ON CONFLICT (app, end_user, alias) DO NOTHING
-    RETURNING {_C_COLUMNS}
-),"""
-    unused = (
-        "WITH parameters AS (SELECT $3::bigint, $6::bigint, $7::text, $8::text, $9::bytea, $11::float8, $16::integer,"
-        " $18::jsonb),"
-    )
-    granted = _GRANTED if idempotency else "true"
-    return (
-        unused
-        + (_CLAIM if idempotency else "")
-        + change
-        + _MESSAGES
-        + f" SELECT {granted} AS granted, now() AS stored_at, c.* FROM (SELECT) one LEFT JOIN c ON true"
-    )
-
-
-_OPEN_TURN = {
-    (existing, idempotency): _open_sql(existing=existing, idempotency=idempotency)
-    for existing in (True, False)
-    for idempotency in (True, False)
-}
+# The function is in store/schema/0011_open_turn.sql. It is called with values alone: beside a table, it might be
+# executed on a machine that does not have the sequence of message ids.
+_OPEN_TURN = (
+    f"SELECT outcome, stored_at, {_C_COLUMNS.replace('c.', '(c).')} FROM open_turn($1, $2, $3, $4, $5, $6, $7, $8, $9,"
+    " $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+)
 
 _MESSAGE = (
     "SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting FROM message m"
-    " JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
+    " JOIN conversation c ON c.app = $1 AND c.id = m.conversation"
 )
 
 _C_PREFIXED = ", ".join(f"{name} AS {name.replace('.', '_')}" for name in _C_COLUMNS.split(", "))
 _MESSAGE_WITH_CONVERSATION = (
     f"SELECT m.*, m.status = 'live' AND c.queue[1] <> m.id AS waiting, {_C_PREFIXED}"
-    " FROM message m JOIN conversation c ON c.app = m.app AND c.id = m.conversation"
+    " FROM message m JOIN conversation c ON c.app = $1 AND c.id = m.conversation"
     " WHERE m.app = $1 AND c.end_user = $2 AND m.uid = $3 AND m.role = 'assistant'"
 )
 
+# Saves and ends of several applications are one statement for each of them.
 _SAVE = """
 UPDATE message m SET parts = d.parts::jsonb
-FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) AS d (app, conversation, id, parts)
-WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'"""
+FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS d (conversation, id, parts)
+WHERE m.app = $1 AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'"""
 
 # Deadlock avoidance: every statement that changes a conversation and its messages locks the conversation first, and
 # several conversations in (app, id) order. Deletions and ends of runs, of any process, do so.
 _HELD = """
-held AS (
-    SELECT c.app, c.id FROM conversation c WHERE (c.app, c.id) IN (SELECT d.app, d.conversation FROM d)
-    ORDER BY c.app, c.id FOR UPDATE
+held AS MATERIALIZED (
+    SELECT id FROM conversation WHERE app = $1 AND id = ANY ($2::bigint[]) ORDER BY id FOR UPDATE
 ),"""
 _DEQUEUE = """
-locked AS (
-    SELECT c.app, c.id, d.runs, d.last FROM conversation c
-    JOIN (
-        SELECT app, conversation, array_agg(id) AS runs, (array_agg(status ORDER BY id DESC))[1] AS last
-        FROM ended GROUP BY app, conversation
-    ) d
-        ON c.app = d.app AND c.id = d.conversation
-    ORDER BY c.app, c.id FOR UPDATE OF c
+done AS (
+    SELECT conversation, array_agg(id) AS runs, (array_agg(status ORDER BY id DESC))[1] AS last
+    FROM ended GROUP BY conversation
 ),
 freed AS (
-    UPDATE conversation c
-    SET modified = now(), last_status = l.last, queue = ARRAY(SELECT q FROM unnest(c.queue) WITH ORDINALITY AS u (q, n)
-                                        WHERE q <> ALL (l.runs) ORDER BY n)
-    FROM locked l WHERE c.app = l.app AND c.id = l.id
+    UPDATE conversation c SET modified = now(), last_status = d.last,
+        queue = ARRAY(SELECT q FROM unnest(c.queue) WITH ORDINALITY AS u (q, n) WHERE q <> ALL (d.runs) ORDER BY n)
+    FROM done d WHERE c.app = $1 AND c.id = d.conversation
     RETURNING c.queue[1] AS head
 )
-SELECT head, pg_notify('palaver', 'start ' || head) FROM freed WHERE head IS NOT NULL"""
+SELECT head FROM freed WHERE head IS NOT NULL"""
 
 _FINISH = f"""
 WITH d AS (
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
-        $8::text[], $9::float8[]) AS d (app, conversation, id, parts, status, reason, usage, problem, at)
+    SELECT * FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+        $9::float8[]) AS d (conversation, id, parts, status, reason, usage, problem, at)
 ),{_HELD}
 ended AS (
     UPDATE message m SET parts = d.parts::jsonb, status = d.status, reason = d.reason, usage = d.usage::jsonb,
         problem = d.problem::jsonb, ended = to_timestamp(d.at), worker = NULL
-    FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
-    WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
-    RETURNING m.app, m.conversation, m.id, m.status
+    FROM d JOIN held h ON h.id = d.conversation
+    WHERE m.app = $1 AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
+    RETURNING m.conversation, m.id, m.status
 ),{_DEQUEUE}"""
 
+_FIND_LIVE = """
+SELECT app, array_agg(DISTINCT conversation) AS conversations, array_agg(id) AS runs FROM message
+WHERE status = 'live' AND worker = ANY ($1::integer[]) AND ($2::bigint[] IS NULL OR id = ANY ($2))
+GROUP BY app ORDER BY app"""
 _INTERRUPT = f"""
-WITH d AS (
-    SELECT app, conversation, id FROM message
-    WHERE status = 'live' AND worker = ANY ($1::integer[]) AND ($3::bigint[] IS NULL OR id = ANY ($3))
-),{_HELD}
+WITH{_HELD}
 ended AS (
-    UPDATE message m SET status = 'interrupted', reason = 'error', problem = $2::jsonb, ended = now(), worker = NULL
-    FROM d JOIN held h ON h.app = d.app AND h.id = d.conversation
-    WHERE m.app = d.app AND m.conversation = d.conversation AND m.id = d.id AND m.status = 'live'
-    RETURNING m.app, m.conversation, m.id, m.status
+    UPDATE message m SET status = 'interrupted', reason = 'error', problem = $4::jsonb, ended = now(), worker = NULL
+    FROM held h WHERE m.app = $1 AND m.conversation = h.id AND m.id = ANY ($3::bigint[]) AND m.status = 'live'
+    RETURNING m.conversation, m.id, m.status
 ),{_DEQUEUE}"""
 
 
@@ -218,18 +149,22 @@ class RunTable:
         if existing and turn.create_as is not None and not await self._exists(turn):
             existing = False
         await self._require_capacity(turn, existing=existing)
-        arguments = _arguments(turn, existing=existing)
-        row = await self._db.fetchrow(_OPEN_TURN[existing, turn.idempotency_key is not None], *arguments)
+        row = await self._db.call(_OPEN_TURN, *_arguments(turn, existing=existing))
         assert row is not None
-        if row["id"] is not None:
-            self._count_rows(turn, existing=existing)
-            return _accepted(turn, row)
-        try:
-            return await self._explain_refusal(turn, existing=existing, granted=row["granted"])
-        except (NotFound, Conflict, Busy):
-            if turn.idempotency_key is not None and row["granted"]:
-                await self._delete_claim(turn, turn.idempotency_key)
-            raise
+        match row["outcome"]:
+            case "stored":
+                self._count_rows(turn, existing=existing)
+                return _accepted(turn, row)
+            case "claimed":
+                return await self.find_replayed(turn)
+            case "agent":
+                raise Conflict(reason="agent")
+            case "waiting":
+                raise Busy(reason="waiting", retry_after=1)
+            case "unknown" if turn.create_as is None:
+                raise NotFound(noun="conversation", ref=str(turn.conversation))
+            case _:  # created or deleted between two statements
+                return None
 
     async def _exists(self, turn: NewTurn) -> bool:
         assert turn.conversation is not None
@@ -237,35 +172,13 @@ class RunTable:
         parameters = ref_parameters(turn.principal.app, turn.user.id, turn.conversation)
         return await self._db.fetchrow(sql, *parameters) is not None
 
-    async def _explain_refusal(self, turn: NewTurn, *, existing: bool, granted: bool) -> ReplayedRun | None:
-        """Why the statement stored nothing. Returns the run of an identical request, or ``None`` to try again; raises
-        ``NotFound``, ``Conflict`` or ``Busy``."""
-        row: Row | None = None
-        if existing:
-            assert turn.conversation is not None
-            sql = f"SELECT c.agent, cardinality(c.queue) AS live FROM conversation c WHERE {NAMED}"
-            row = await self._db.fetchrow(sql, *ref_parameters(turn.principal.app, turn.user.id, turn.conversation))
-            if row is None:
-                if turn.create_as is not None:  # deleted between two statements
-                    return None
-                raise NotFound(noun="conversation", ref=str(turn.conversation))
-            if row["agent"] != turn.agent.id:
-                raise Conflict(reason="agent")
-        if turn.idempotency_key is not None and not granted:
-            return await self.find_replayed(turn)
-        if row is not None and row["live"] > turn.max_waiting:
-            raise Busy(reason="waiting", retry_after=1)
-        if turn.idempotency_key is not None:
-            await self._delete_claim(turn, turn.idempotency_key)
-        return None
-
     async def find_replayed(self, turn: NewTurn) -> ReplayedRun | None:
         """The run of the request that claimed the idempotency key. Raises ``Conflict`` if that request differs."""
         idempotency = turn.idempotency_key
         if idempotency is None:
             return None
         row = await self._db.fetchrow(
-            "SELECT k.digest, k.run, m.uid FROM claim k LEFT JOIN message m ON m.app = k.app AND m.uid = k.run"
+            "SELECT k.digest, k.run, m.uid FROM claim k LEFT JOIN message m ON m.app = $1 AND m.uid = k.run"
             " WHERE k.app = $1 AND k.credential = $2 AND k.end_user = $3 AND k.scope = $4 AND k.key = $5"
             " AND k.expires > now()",
             *_claim_key(turn, idempotency),
@@ -273,18 +186,18 @@ class RunTable:
         if row is None:
             return None
         if row["uid"] is None:  # the first request failed, or its conversation was deleted: release the key
-            await self._delete_claim(turn, idempotency, run=row["run"])
+            await self._delete_claim(turn, idempotency, row["run"])
             return None
         if row["digest"] != idempotency.digest:
             raise Conflict(reason="idempotency")
         return ReplayedRun(run=row["run"])
 
-    async def _delete_claim(self, turn: NewTurn, idempotency: IdempotencyKey, *, run: UUID | None = None) -> None:
+    async def _delete_claim(self, turn: NewTurn, idempotency: IdempotencyKey, run: UUID | None) -> None:
         await self._db.execute(
             "DELETE FROM claim WHERE app = $1 AND credential = $2 AND end_user = $3 AND scope = $4 AND key = $5"
             " AND run = $6",
             *_claim_key(turn, idempotency),
-            run or turn.run,
+            run,
         )
 
     async def get_answer(self, app_id: int, run_uid: UUID) -> Message | None:
@@ -303,9 +216,9 @@ class RunTable:
 
     async def get_question_and_answer(self, app_id: int, run_uid: UUID) -> tuple[Message, Message] | None:
         rows = await self._db.fetch(
-            f"{_MESSAGE} JOIN message a ON a.app = m.app AND a.conversation = m.conversation"
+            f"{_MESSAGE} JOIN message a ON a.app = $1 AND a.conversation = m.conversation"
             " AND m.id IN (a.id - 1, a.id)"
-            " WHERE a.app = $1 AND a.uid = $2 AND a.role = 'assistant' ORDER BY m.id",
+            " WHERE m.app = $1 AND a.uid = $2 AND a.role = 'assistant' ORDER BY m.id",
             app_id,
             run_uid,
         )
@@ -320,9 +233,7 @@ class RunTable:
         return [row["uid"] for row in rows]
 
     async def notify_stop(self, runs: Sequence[UUID]) -> None:
-        await self._db.execute(
-            "SELECT pg_notify('palaver', 'stop ' || run) FROM unnest($1::text[]) AS run", [run.hex for run in runs]
-        )
+        await self._db.execute(*notification(*(f"stop {run.hex}" for run in runs)))
 
     async def any_live(self, app_id: int, runs: Sequence[UUID]) -> bool:
         sql = "SELECT EXISTS (SELECT FROM message WHERE app = $1 AND uid = ANY ($2) AND status = 'live')"
@@ -337,28 +248,18 @@ class RunTable:
         return tuple(queue or ())
 
     async def notify_stop_abandoned(self, runs: Sequence[int]) -> None:
-        await self._db.execute(
-            "SELECT pg_notify('palaver', 'abandoned ' || run) FROM unnest($1::bigint[]) AS run", runs
-        )
+        await self._db.execute(*notification(*(f"abandoned {run}" for run in runs)))
 
     async def notify_has_reader(self, run_id: int) -> None:
-        await self._db.execute("SELECT pg_notify('palaver', 'read ' || $1::bigint)", run_id)
+        await self._db.execute(*notification(f"read {run_id}"))
 
     async def save(self, checkpoints: Sequence[Checkpoint]) -> None:
-        await self._db.execute(
-            _SAVE,
-            [checkpoint.app for checkpoint in checkpoints],
-            [checkpoint.conversation for checkpoint in checkpoints],
-            [checkpoint.run for checkpoint in checkpoints],
-            await self._texts(checkpoints),
-        )
+        await self._store(_SAVE, checkpoints, await self._texts(checkpoints))
 
     async def finish(self, results: Sequence[RunResult]) -> set[int]:
-        rows = await self._db.fetch(
+        heads = await self._store(
             _FINISH,
-            [result.app for result in results],
-            [result.conversation for result in results],
-            [result.run for result in results],
+            results,
             await self._texts(results),
             [result.ended.status.value for result in results],
             [clean(result.ended.reason) for result in results],
@@ -366,7 +267,27 @@ class RunTable:
             [None if result.ended.problem is None else json_text(result.ended.problem.to_dict()) for result in results],
             [result.ended.at / 1000 for result in results],
         )
-        return {row["head"] for row in rows}
+        await self._notify_start(heads)
+        return heads
+
+    async def _store(self, sql: str, rows: Sequence[Checkpoint | RunResult], *columns: Sequence[Any]) -> set[int]:
+        """Execute the statement for each application, in order, with the ids and the other columns of its rows: all or
+        none. Returns the ids of runs that may start."""
+        by_app: dict[int, list[tuple[Any, ...]]] = {}
+        for row, *values in zip(rows, *columns, strict=True):
+            by_app.setdefault(row.app, []).append((row.conversation, row.run, *values))
+        statements = [(sql, (app, *map(list, zip(*values, strict=True)))) for app, values in sorted(by_app.items())]
+        if len(statements) == 1:
+            stored = [await self._db.fetch(sql, *statements[0][1])]
+        else:
+            stored = await self._db.transaction_rows(statements)
+        return {row["head"] for one in stored for row in one}
+
+    async def _notify_start(self, runs: Collection[int]) -> None:
+        """Notify every process that these runs may start. If that fails, the processes notice later."""
+        if runs:
+            with suppress(Problem):  # already logged by the database
+                await self._db.execute(*notification(*(f"start {run}" for run in runs)))
 
     async def _texts(self, rows: Sequence[Checkpoint | RunResult]) -> list[str]:
         """The parts of each row as JSON; large ones are encoded in a thread. Raises ``Unstorable``."""
@@ -379,14 +300,13 @@ class RunTable:
             raise Unstorable(reason="database", detail=f"{type(error).__name__}: {error}") from error
 
     async def interrupt(self, workers: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
-        runs = None if only is None else list(only)
-        sql = (
-            "SELECT count(*) FROM message WHERE status = 'live' AND worker = ANY ($1::integer[])"
-            " AND ($2::bigint[] IS NULL OR id = ANY ($2))"
-        )
-        count: int = await self._db.fetchval(sql, list(workers), runs)
-        await self._db.execute(_INTERRUPT, list(workers), json_text(problem.to_dict()), runs)
-        return count
+        found = await self._db.fetch(_FIND_LIVE, list(workers), None if only is None else list(only))
+        for row in found:
+            rows = await self._db.fetch(
+                _INTERRUPT, row["app"], row["conversations"], row["runs"], json_text(problem.to_dict())
+            )
+            await self._notify_start([row["head"] for row in rows])
+        return sum(len(row["runs"]) for row in found)
 
     async def list_live_ids(self, worker: int) -> set[int]:
         """Ids of the live runs that the database assigns to ``worker``."""
@@ -437,6 +357,7 @@ def _accepted(turn: NewTurn, row: Row) -> StoredTurn:
 
 
 def _arguments(turn: NewTurn, *, existing: bool) -> tuple[Any, ...]:
+    """The parameters of the function ``open_turn``."""
     idempotency = turn.idempotency_key
     if existing:
         assert turn.conversation is not None
@@ -450,22 +371,23 @@ def _arguments(turn: NewTurn, *, existing: bool) -> tuple[Any, ...]:
         app,
         user,
         *names,
+        not existing,
+        turn.agent.id,
+        text[:255],
+        None if turn.variables is None else json_text(turn.variables),
+        turn.max_waiting + 1,
+        turn.worker,
+        turn.run,
+        turn.question,
+        json_text(turn.parts),
+        refs,
+        [uid for ref in refs if (uid := parse_uid(ref)) is not None],
+        [number for ref in refs if (number := parse_id(ref)) is not None],
         turn.principal.key.number,
         None if idempotency is None else idempotency.scope,
         None if idempotency is None else idempotency.key,
         None if idempotency is None else idempotency.digest,
-        turn.run,
         turn.idempotency_ttl_s,
-        turn.question,
-        json_text(turn.parts),
-        turn.worker,
-        turn.agent.id,
-        turn.max_waiting + 1,
-        text[:255],
-        None if turn.variables is None else json_text(turn.variables),
-        refs,
-        [uid for ref in refs if (uid := parse_uid(ref)) is not None],
-        [number for ref in refs if (number := parse_id(ref)) is not None],
     )
 
 
