@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.kit import Cast, cast, store_on
+from support.kit import Cast, cast, store_on, until
 
 from palaver.core.ports.store import Checkpoint, IdempotencyKey, ReplayedRun, RunResult, StoredTurn
-from palaver.core.problems import Busy, Conflict, Internal, NotFound
+from palaver.core.problems import Busy, Conflict, Internal, NotFound, Unstorable
 from palaver.core.types import AnyPart, Message, RunEnded, Status, Text, Thinking, ToolResult, Usage, new_uid
 from palaver.store.postgres import PostgresStore
 
@@ -96,6 +96,25 @@ async def test_ends_of_several_runs_of_one_conversation_are_stored_together(data
         assert startable == {third.answer.id}
         statuses = [message.ended.status for message in await history(store, first) if message.ended]
         assert statuses == [Status.COMPLETE, Status.STOPPED]
+
+
+async def test_ends_of_several_applications_are_stored_all_or_none(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        casts = [await cast(store, name) for name in ("one", "two")]
+        firsts = [await opened(c) for c in casts]
+        waiting = [await opened(c, conversation=first.conversation.id) for c, first in zip(casts, firsts, strict=True)]
+        never = RunEnded(status=Status.COMPLETE, at=10**18)
+        with pytest.raises(Unstorable):
+            await store.runs.finish([outcome(firsts[0]), outcome(firsts[1], never)])
+        assert [(await history(store, first))[1].ended for first in firsts] == [None, None]
+        told: set[str] = set()
+        store.presence.subscribe("start", told.add)
+        startable = await store.runs.finish([outcome(first) for first in reversed(firsts)])
+        assert startable == {one.answer.id for one in waiting}
+        await until(lambda: asyncio.sleep(0, told), {str(run) for run in startable})
+        problem = Internal(reason="interrupted")
+        assert await store.runs.interrupt([store.presence.worker], problem) == 2
+        assert await store.runs.list_live_ids(store.presence.worker) == set()
 
 
 async def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str) -> None:

@@ -144,6 +144,14 @@ async def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(da
         assert await store.db.fetchval("SELECT count(*) FROM token") == 1
 
 
+async def test_a_request_id_may_be_used_again_after_its_time_by_one(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        key = (await cast(store)).who.key
+        assert await store.rate_limits.claim_nonce(key, "r", -1)
+        claims = await asyncio.gather(*(store.rate_limits.claim_nonce(key, "r", 60) for _ in range(10)))
+        assert claims.count(True) == 1
+
+
 async def test_a_day_admits_so_many_calls_and_a_request_id_once(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await cast(store, rpd=2, rpm=10)
