@@ -11,7 +11,7 @@ from palaver.core.problems import Conflict
 from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, clean, new_uid, parse_id, parse_uid
 from palaver.store.conversations import deletion_statements
 from palaver.store.database import Database, Row
-from palaver.store.presence import Presence, notification
+from palaver.store.presence import Presence, notification, try_notify
 
 MAX_CACHED = 10_000
 """Maximum entries of the cache, including refs without an agent; a full cache is emptied."""
@@ -131,8 +131,7 @@ class AgentTable:
             agent.id,
         )
         rows = await self._db.transaction([notification("agents"), *deletions])
-        if rows:
-            await self._db.execute(*notification(*(f"stop {row['uid'].hex}" for row in rows)))
+        await try_notify(self._db, [f"stop {row['uid'].hex}" for row in rows])
 
 
 def _alias_taken(alias: str, owner: str) -> Conflict:

@@ -7,13 +7,14 @@ process ends, so a run whose worker holds no lock is orphaned. No heartbeats are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
-from palaver.core.problems import Internal
+from palaver.core.problems import Internal, Problem
+from palaver.store.database import Database
 from palaver.store.driver import DRIVER_ERRORS, Connection, connect, is_transaction_pooler, to_problem
 
 WORKER_LOCK_CLASS = 0x70616C61
@@ -56,6 +57,14 @@ def notification(*payloads: str) -> tuple[str, tuple[list[str]]]:
     """A statement, with its parameters, that notifies every process: ``topic payload`` each. It reads no table, so that
     it is executed by the server to which the processes listen, even if tables are distributed."""
     return _NOTIFY, (list(payloads),)
+
+
+async def try_notify(db: Database, payloads: Collection[str]) -> None:
+    """Notify every process of what has been committed and what each of them finds out by itself later, should this
+    fail."""
+    if payloads:
+        with suppress(Problem):  # already logged by the database
+            await db.execute(*notification(*payloads))
 
 
 class Presence:

@@ -7,9 +7,8 @@ PostgreSQL serializes them; each statement decides from the row it has locked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,7 +17,7 @@ from palaver.core.problems import Busy, Conflict, NotFound, Problem, Unstorable
 from palaver.core.types import AnyPart, Conversation, File, Message, Ref, Text, clean, new_uid, parse_id, parse_uid
 from palaver.store.conversations import NAMED, conversation_from_row, json_text, message_from_row, ref_parameters
 from palaver.store.database import Database, Row
-from palaver.store.presence import notification
+from palaver.store.presence import notification, try_notify
 from palaver.store.quotas import Quotas
 
 MAX_INLINE_JSON = 64 * 1024
@@ -267,7 +266,7 @@ class RunTable:
             [None if result.ended.problem is None else json_text(result.ended.problem.to_dict()) for result in results],
             [result.ended.at / 1000 for result in results],
         )
-        await self._notify_start(heads)
+        await try_notify(self._db, [f"start {run}" for run in heads])
         return heads
 
     async def _store(self, sql: str, rows: Sequence[Checkpoint | RunResult], *columns: Sequence[Any]) -> set[int]:
@@ -282,12 +281,6 @@ class RunTable:
         else:
             stored = await self._db.transaction_rows(statements)
         return {row["head"] for one in stored for row in one}
-
-    async def _notify_start(self, runs: Collection[int]) -> None:
-        """Notify every process that these runs may start. If that fails, the processes notice later."""
-        if runs:
-            with suppress(Problem):  # already logged by the database
-                await self._db.execute(*notification(*(f"start {run}" for run in runs)))
 
     async def _texts(self, rows: Sequence[Checkpoint | RunResult]) -> list[str]:
         """The parts of each row as JSON; large ones are encoded in a thread. Raises ``Unstorable``."""
@@ -305,7 +298,7 @@ class RunTable:
             rows = await self._db.fetch(
                 _INTERRUPT, row["app"], row["conversations"], row["runs"], json_text(problem.to_dict())
             )
-            await self._notify_start([row["head"] for row in rows])
+            await try_notify(self._db, [f"start {row['head']}" for row in rows])
         return sum(len(row["runs"]) for row in found)
 
     async def list_live_ids(self, worker: int) -> set[int]:

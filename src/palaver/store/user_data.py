@@ -10,7 +10,7 @@ import msgspec
 from palaver.core.types import Message, User
 from palaver.store.conversations import ConversationTable
 from palaver.store.database import Database
-from palaver.store.presence import notification
+from palaver.store.presence import notification, try_notify
 from palaver.store.quotas import Quotas
 
 BATCH_ROWS = 200
@@ -62,8 +62,7 @@ class UserDataTable:
             return dict.fromkeys(COUNTED, 0)
         deletions = [(sql, (app_id, user.id)) for sql in (_LOCK_USER, _LOCK_CONVERSATIONS, _DELETE)]
         (row,) = await self._db.transaction([notification("users"), *deletions])
-        if row["live_runs"]:
-            await self._db.execute(*notification(*(f"stop {run.hex}" for run in row["live_runs"])))
+        await try_notify(self._db, [f"stop {run.hex}" for run in row["live_runs"] or ()])
         return {name: row[name] for name in COUNTED}
 
     async def export(self, app_id: int, user: User) -> AsyncGenerator[dict[str, Any]]:
