@@ -161,7 +161,9 @@ async def staged(cpus: Cpus, dialects: Sequence[str], users: Sequence[str] = ())
 async def _ground(settings: Settings, dialects: Sequence[str], users: Sequence[str]) -> Ground:
     async with app.open_core(settings, {}) as core:
         admin = core.admin()
-        applied = await admin.agents.apply("bench", [AgentSpec(name="bench", instructions="Answer in a few words.")])
+        applied = await admin.agents.upsert_all(
+            "bench", [AgentSpec(name="bench", instructions="Answer in a few words.")]
+        )
         owner, agent = applied.application, applied.agents[0]
         callers: dict[str, Caller] = {}
         for user in (USER, *users):

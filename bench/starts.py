@@ -43,7 +43,7 @@ async def starting(stage: Stage, sizes: Sizes, _dialects: Sequence[str]) -> Asyn
 async def _caller(folder: Path) -> Caller:
     async with app.open_core(Settings(data=str(folder / "data")), {}) as core:
         admin = core.admin()
-        (agent,) = (await admin.agents.apply("bench", [AgentSpec(name="bench")])).agents
+        (agent,) = (await admin.agents.upsert_all("bench", [AgentSpec(name="bench")])).agents
         created = await admin.credentials.create("bench", "snail", {**LIMITS, **SETTINGS.get("snail", {})})
         return Caller(key=created.key, agent=agent, user=USER)
 

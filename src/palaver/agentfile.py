@@ -60,7 +60,7 @@ def parse(text: str) -> AgentSpec:
         )
     end = next((at for at in range(1, len(lines)) if _FENCE.match(lines[at])), None)
     if end is None:
-        raise AgentFileError("the front matter that begins here has no end: the line '---' is missing", line=1)
+        raise AgentFileError("the front matter is not closed: add a line '---' after it", line=1)
     values = _values("\n".join(lines[1:end]))
     if "name" not in values:
         raise AgentFileError("the agent has no name: add 'name: …'", line=1)
@@ -112,7 +112,7 @@ def _composed(source: str) -> yaml.Node | None:
 def _members(node: yaml.Node, known: Mapping[str, Callable[[yaml.Node], Any]], what: str) -> dict[str, Any]:
     """The members of a mapping, each parsed by its own function from ``known``; empty members are ignored."""
     if not isinstance(node, yaml.MappingNode):
-        raise _wrong(node, f"{what}s are written 'name: value', one per line; there are: {', '.join(known)}")
+        raise _wrong(node, f"{what}s are written 'name: value', one per line; the valid ones are: {', '.join(known)}")
     values: dict[str, Any] = {}
     seen: set[str] = set()
     for key, value in node.value:
@@ -120,7 +120,7 @@ def _members(node: yaml.Node, known: Mapping[str, Callable[[yaml.Node], Any]], w
         if name not in known:
             raise _wrong(key, _unknown(name, tuple(known), what))
         if name in seen:
-            raise _wrong(key, f"{name!r} is here a second time")
+            raise _wrong(key, f"{name!r} is repeated")
         seen.add(name)
         if value.tag != _NULL:
             values[name] = known[name](value)
@@ -131,9 +131,9 @@ def _unknown(name: str, known: tuple[str, ...], what: str) -> str:
     if what == "key" and name in LATER:
         return f"{name!r} is not available in this version of palaver yet"
     if what == "key" and name == "instructions":
-        return "the instructions are the text below the front matter, not a key of it"
+        return "the instructions are the text below the front matter, not a key in it"
     near = difflib.get_close_matches(name.lower().replace("-", "_").replace(" ", "_"), known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"the valid ones are: {', '.join(known)}"
     return f"there is no {what} {name!r}; {hint}"
 
 
@@ -213,7 +213,7 @@ def _several(read: Callable[[yaml.Node], Any], *, alone: bool = True) -> Callabl
         for entry in node.value:
             value = read(entry)
             if value in entries or (isinstance(value, Variable) and value.name in {one.name for one in entries}):
-                raise _wrong(entry, "this is in the list a second time")
+                raise _wrong(entry, "this entry is repeated")
             entries.append(value)
         return tuple(entries)
 

@@ -46,7 +46,7 @@ from palaver.store.postgres import PostgresStore
 from palaver.store.quotas import QuotaKind
 from palaver.store.secrets import SecretBox
 from palaver.tools.guard import Guard
-from palaver.wire.contract import Dialect, PublicSettings, Services
+from palaver.wire.contract import Dialect, DialectSettings, Services
 from palaver.wire.settings import read_settings
 
 log = structlog.get_logger("palaver")
@@ -213,7 +213,7 @@ def _services(
         media=Media(models),
         idempotency=idempotency,
         knowledge=KnowledgeBases(store.agents, retriever),
-        settings=PublicSettings(timezone=ZoneInfo(settings.timezone), language=settings.language),
+        settings=DialectSettings(timezone=ZoneInfo(settings.timezone), language=settings.language),
     )
 
 

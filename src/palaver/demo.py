@@ -69,12 +69,12 @@ async def _ensure(core: Core, admin: Admin, dialects: Sequence[Dialect], *, agai
     if first:
         log.info("creating the demo")
         await admin.applications.get_or_create(APP)
-    app = next((one for one in await admin.applications.all() if one.name == APP), None)
+    app = next((one for one in await admin.applications.list_all() if one.name == APP), None)
     if app is None:
         return Demo()
     keys = await _ensure_keys(admin, dialects, except_for=created.dialects)
     agent = await _ensure_agent(admin, create=first)
-    if first or KNOWLEDGE in {base.name for _, base in await admin.knowledge_bases.all(APP)}:
+    if first or KNOWLEDGE in {base.name for _, base in await admin.knowledge_bases.list_all(APP)}:
         await admin.knowledge_bases.add(APP, KNOWLEDGE, documentation_paths(), prune=True, lost=True)
     now = msgspec.json.encode(
         _CreatedDialects(dialects=sorted({*created.dialects, *(one.name for one in dialects)}))
@@ -87,7 +87,7 @@ async def _ensure(core: Core, admin: Admin, dialects: Sequence[Dialect], *, agai
 async def _ensure_keys(admin: Admin, dialects: Sequence[Dialect], *, except_for: Sequence[str]) -> tuple[ApiKey, ...]:
     """A credential of each dialect, enabled if there is one; created if missing, ``except_for`` some dialects."""
     keys: dict[str, ApiKey] = {}
-    for listed in await admin.credentials.all(APP):
+    for listed in await admin.credentials.list_all(APP):
         key = listed.key
         if key.dialect not in keys or (key.enabled and not keys[key.dialect].enabled):
             keys[key.dialect] = key
@@ -101,7 +101,7 @@ async def _ensure_agent(admin: Admin, *, create: bool) -> Agent | None:
     try:
         return await admin.agents.get(APP, AGENT)
     except NotFound:
-        return (await admin.agents.apply(APP, [parse(guide())])).agents[0] if create else None
+        return (await admin.agents.upsert_all(APP, [parse(guide())])).agents[0] if create else None
 
 
 def guide() -> str:

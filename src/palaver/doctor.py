@@ -47,7 +47,7 @@ Level = Literal["good", "note", "wrong"]
 
 
 class Finding(Value, frozen=True, kw_only=True):
-    """The result of one check. ``remedy`` says what to do if it is not good."""
+    """The result of one check. ``remedy`` says what to do if it fails."""
 
     subject: str
     level: Level
@@ -303,11 +303,11 @@ async def _contents(settings: Settings, environment: Mapping[str, str]) -> Async
     try:
         async with open_core(settings, environment) as core:
             admin = core.admin()
-            agents = await admin.agents.all()
+            agents = await admin.agents.list_all()
             async for finding in models(core.models, [agent for _, agent in agents]):
                 yield finding
             yield await _knowledge(admin, agents)
-            credentials = [(one.application, one.key) for one in await admin.credentials.all()]
+            credentials = [(one.application, one.key) for one in await admin.credentials.list_all()]
             for finding in keys(credentials, agents, datetime.now(UTC)):
                 yield finding
     except (Problem, SettingsError) as problem:

@@ -55,7 +55,7 @@ class Heap:
 
 
 async def trim_when_idle() -> None:
-    """Trim the heap whenever much was freed and the process is idle. Returns at once if the C library cannot."""
+    """Trim the heap whenever much memory was freed and the process is idle. Returns at once if the C library cannot."""
     try:
         heap = Heap()
     except OSError:

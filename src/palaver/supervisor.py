@@ -26,8 +26,8 @@ import structlog
 
 from palaver.config import Settings
 from palaver.core.problems import Internal
+from palaver.http.merged_metrics import merge_metrics, without_gauges
 from palaver.http.metrics import MEDIA_TYPE
-from palaver.http.prometheus import merge_metrics, without_gauges
 from palaver.http.stream import Receive, Send
 from palaver.http.uvicorn_server import ASGIApp, bind_socket
 from palaver.shutdown import WORKER_SHARE, force_exit_after

@@ -64,7 +64,7 @@ def test_one_dialect_s_rows_end_with_how_many_there_are_of_each_kind(said: Said,
     assert {len(row.split("\t")) for row in rows} == {4}
     kinds = Counter(row.split("\t")[1] for row in rows)
     said_kinds = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
-    assert total == f"{name}: {len(rows)} promises: {said_kinds}"
+    assert total == f"{name}: {len(rows)} requirements: {said_kinds}"
 
 
 def test_without_a_name_all_dialects_are_listed(said: Said) -> None:

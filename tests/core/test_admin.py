@@ -32,7 +32,7 @@ def with_admin(database_url: str, tmp_path: Path) -> WithAdmin:
 
 
 async def _entries(admin: Admin) -> list[tuple[str, str | None, dict[str, Any], str | None]]:
-    return [(e.action, e.application, e.arguments, e.outcome) for e in await admin.audit.newest(100)]
+    return [(e.action, e.application, e.arguments, e.outcome) for e in await admin.audit.list_newest(100)]
 
 
 def test_applications_are_created_once_and_deleted(with_admin: WithAdmin) -> None:
@@ -40,7 +40,7 @@ def test_applications_are_created_once_and_deleted(with_admin: WithAdmin) -> Non
         shop = await admin.applications.get_or_create(" shop ")
         assert (shop.name, await admin.applications.get_or_create("shop")) == ("shop", shop)
         assert await admin.applications.get("shop ") == shop
-        assert await admin.applications.all() == [shop]
+        assert await admin.applications.list_all() == [shop]
         assert await admin.applications.delete("shop") == shop
         with pytest.raises(NotFound):
             await admin.applications.get("shop")
@@ -58,14 +58,14 @@ def test_a_credential_is_created_with_its_application_configured_and_deleted(wit
         assert created.key.settings == {"rpm": 5, "agents": ["guide", "7"]}
         assert created.unknown_agents == ("guide", "7")
         assert await core.store.keys.get_by_secret("snail", created.key.secret) == created.key
-        await admin.agents.apply("shop", [AgentSpec(name="guide", model="scripted")])
-        changed = await admin.credentials.configure(created.key.id, {"rpm": 6, "enabled": False}, unset=["agents"])
+        await admin.agents.upsert_all("shop", [AgentSpec(name="guide", model="scripted")])
+        changed = await admin.credentials.update(created.key.id, {"rpm": 6, "enabled": False}, unset=["agents"])
         assert (changed.key.settings, changed.key.enabled, changed.key.label) == ({"rpm": 6}, False, "Shop & Co")
-        assert (await admin.credentials.configure(created.key.id, {}, unset=["enabled"])).key.enabled
-        (listed,) = await admin.credentials.all("shop")
+        assert (await admin.credentials.update(created.key.id, {}, unset=["enabled"])).key.enabled
+        (listed,) = await admin.credentials.list_all("shop")
         assert (listed.application, listed.use.calls, listed.use.last_used) == ("shop", 0, None)
         await admin.credentials.delete(created.key.id)
-        assert await admin.credentials.all() == []
+        assert await admin.credentials.list_all() == []
 
     with_admin(work)
 
@@ -114,7 +114,7 @@ def test_a_credential_that_is_not_allowed_creates_nothing(
         with pytest.raises(Invalid) as error:
             await admin.credentials.create(**request)
         assert error.value.field == field
-        assert await admin.applications.all() == []
+        assert await admin.applications.list_all() == []
 
     with_admin(work)
 
@@ -123,7 +123,7 @@ def test_an_unknown_setting_cannot_be_removed(with_admin: WithAdmin) -> None:
     async def work(admin: Admin, _: Core) -> None:
         await admin.credentials.create("shop", "snail", {"rpm": 5}, id="mine")
         with pytest.raises(Invalid, match="unknown setting"):
-            await admin.credentials.configure("mine", unset=["frob", "rpm"])
+            await admin.credentials.update("mine", unset=["frob", "rpm"])
         assert (await admin.credentials.get("mine")).settings == {"rpm": 5}
 
     with_admin(work)
@@ -136,14 +136,14 @@ def test_agents_are_applied_with_what_keeps_them_from_answering(with_admin: With
             AgentSpec(name="clerk", model="gpt-5", knowledge=("house",)),
         ]
         checks = await admin.agents.check("hotel", specs)
-        assert await admin.applications.all() == []
-        applied = await admin.agents.apply("hotel", specs)
+        assert await admin.applications.list_all() == []
+        applied = await admin.agents.upsert_all("hotel", specs)
         assert list(applied.checks) == checks
         assert (applied.checks[0].missing_knowledge, applied.checks[0].model_problem) == ((), "")
         assert applied.checks[1].missing_knowledge == ("house",)
         assert "openai:gpt-5" in applied.checks[1].model_problem
         assert await admin.agents.get("hotel", "d") == applied.agents[0]
-        assert [(name, agent.name) for name, agent in await admin.agents.all()] == [
+        assert [(name, agent.name) for name, agent in await admin.agents.list_all()] == [
             ("hotel", "clerk"),
             ("hotel", "desk"),
         ]
@@ -165,7 +165,7 @@ def test_documents_are_added_found_and_removed(with_admin: WithAdmin, tmp_path: 
         done: list[int] = []
         owner, report = await bases.add("hotel", "house", folders, lambda progress: done.append(progress.done))
         assert (owner.name, report.added, done) == ("hotel", ("rooms.md", "rooms.md"), [1, 2])
-        ((name, base),) = await bases.all()
+        ((name, base),) = await bases.list_all()
         assert (name, base.name, base.documents) == ("hotel", "house", 2)
         assert [passage.source for passage in await bases.search("hotel", "house", "breakfast", 1)] == ["rooms.md"]
         with pytest.raises(Invalid, match="in several folders"):
@@ -173,9 +173,9 @@ def test_documents_are_added_found_and_removed(with_admin: WithAdmin, tmp_path: 
         with pytest.raises(NotFound):
             await bases.remove("hotel", "house", ["cellar.md"])
         assert (await bases.remove("hotel", "house", [f"{folders[0]}/rooms.md"]))[1] == ["rooms.md"]
-        assert [document.root for document in await bases.documents("hotel", "house")] == [str(folders[1])]
+        assert [document.root for document in await bases.list_documents("hotel", "house")] == [str(folders[1])]
         assert (await bases.remove("hotel", "house"))[1] == ["rooms.md"]
-        assert await bases.all("hotel") == []
+        assert await bases.list_all("hotel") == []
 
     with_admin(work)
 
@@ -195,9 +195,9 @@ def test_the_data_of_an_end_user_is_exported_with_files_and_deleted(with_admin: 
         assert chunks is not None
         assert b"".join([chunk async for chunk in chunks]) == content
         assert await admin.users.file_content(shop, "k2") is None
-        removed = await admin.users.forget("shop", "bob")
+        removed = await admin.users.delete("shop", "bob")
         assert (removed["users"], removed["files"]) == (1, 1)
-        assert set((await admin.users.forget("shop", "bob")).values()) == {0}
+        assert set((await admin.users.delete("shop", "bob")).values()) == {0}
         with pytest.raises(NotFound):
             await admin.users.get("shop", "bob")
 
@@ -210,16 +210,16 @@ def test_every_change_is_in_the_audit_log_without_secrets(with_admin: WithAdmin)
         await admin.credentials.rotate("mine", overlap_s=60)
         with pytest.raises(NotFound):
             await admin.agents.delete("shop", "nobody")
-        await admin.users.forget("shop", "bob")
-        await admin.credentials.all()
+        await admin.users.delete("shop", "bob")
+        await admin.credentials.list_all()
         assert await _entries(admin) == [
             ("key create", "shop", {"dialect": "snail", "settings": {"rpm": 5}, "id": "mine"}, "done"),
             ("key rotate", None, {"id": "mine", "overlap": 60}, "done"),
             ("agent delete", "shop", {"agent": "nobody"}, "failed: not_found(noun='agent', ref='nobody')"),
             ("user forget", "shop", {}, "done"),
         ]
-        assert {entry.actor for entry in await admin.audit.newest(100)} == {"ann"}
-        assert [entry.action for entry in await admin.audit.newest(1, application="shop")] == ["user forget"]
+        assert {entry.actor for entry in await admin.audit.list_newest(100)} == {"ann"}
+        assert [entry.action for entry in await admin.audit.list_newest(1, application="shop")] == ["user forget"]
 
     with_admin(work)
 

@@ -17,7 +17,7 @@ from support.kit import run
 from support.server_process import Installation, heard, installed, lines
 from support.tcp_proxies import Neighbours, neighbours
 
-from palaver.http.prometheus import merge_metrics, without_gauges
+from palaver.http.merged_metrics import merge_metrics, without_gauges
 from palaver.http.uvicorn_server import bind_socket
 from palaver.store.driver import connect
 from palaver.supervisor import SharedPort

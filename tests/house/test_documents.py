@@ -67,7 +67,7 @@ def test_the_readme_says_of_every_setting_what_the_code_says() -> None:
 def test_the_architecture_names_every_room() -> None:
     folders = {room.name for room in rooms() if room.parent == SOURCE}
     modules = {path.name for path in python(SOURCE) if path.parent == SOURCE} - {"__init__.py"}
-    rows = [bare(row[0]) for row in table(ROOT / "docs" / "architecture.md", "Room") if len(row) == 3]
+    rows = [bare(row[0]) for row in table(ROOT / "docs" / "architecture.md", "Package") if len(row) == 3]
     assert sorted(rows) == sorted(folders | modules)
 
 

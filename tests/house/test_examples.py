@@ -22,7 +22,7 @@ from palaver.config import Settings
 from palaver.core.ports.models import ModelDelta, ModelMessage, ModelRequest, ThinkingDelta, ToolCallDelta
 from palaver.core.problems import Upstream
 from palaver.core.types import AgentSpec, Text, ToolCall, ToolResult
-from palaver.models.scripted import ScriptedModel, script
+from palaver.models.scripted import ScriptedModel, parse_script
 
 MODELS = ROOT / "docs" / "models.md"
 
@@ -59,7 +59,7 @@ def test_every_script_shown_plays(name: str) -> None:
 
 
 def test_the_slow_script_is_twenty_seconds_of_silence_and_fifty_pieces() -> None:
-    steps = script(next(spec.instructions for _, spec in _agents() if spec.name == "slow"))
+    steps = parse_script(next(spec.instructions for _, spec in _agents() if spec.name == "slow"))
     assert steps is not None
     silence, pieces = steps
     assert (silence.wait, pieces.repeat and pieces.repeat.times) == (20, 50)

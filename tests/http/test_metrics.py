@@ -7,8 +7,8 @@ import re
 from palaver.core.observer import RunReport
 from palaver.core.problems import Upstream
 from palaver.core.types import RunEnded, Status, Usage
+from palaver.http.merged_metrics import merge_metrics, without_gauges
 from palaver.http.metrics import MAX_LABEL_VALUES, Gauges, Metrics
-from palaver.http.prometheus import merge_metrics, without_gauges
 
 FAILED = RunEnded(status=Status.FAILED, usage=Usage(prompt=2, completion=3), problem=Upstream(reason="cut"))
 

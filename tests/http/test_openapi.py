@@ -16,8 +16,8 @@ from palaver.app import all_dialects
 from palaver.core.problems import NotFound
 from palaver.http.openapi import RenderedDocument, build_document
 from palaver.wire.contract import Dialect, Request, Response, Route
+from palaver.wire.error_examples import error_examples
 from palaver.wire.operation import Operation, ResponseSpec
-from palaver.wire.refusals import error_examples
 
 DIALECTS = {dialect.name: dialect for dialect in all_dialects()}
 EACH = [pytest.param(dialect, id=name) for name, dialect in DIALECTS.items()]

@@ -294,7 +294,7 @@ def test_headers_alone_are_no_first_byte() -> None:
 def test_an_answer_that_falls_silent_runs_out() -> None:
     deltas, problem, upstream = ask(silence(chunk({"content": "x"})), timeouts=Timeouts(idle=0.05))
     assert said(deltas) == "x"
-    assert problem == Failure(reason="timeout", detail="nothing came for 0.05 s")
+    assert problem == Failure(reason="timeout", detail="no data for 0.05 s")
     assert upstream.abandoned.is_set()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaver.config import SettingsError, load
-from palaver.tools.addresses import is_allowed, kind, parse_allowed, unwrap
+from palaver.tools.addresses import is_allowed, non_public_kind, parse_allowed, unwrap_ipv4
 
 REFUSED = {
     "0.0.0.0": "loopback",
@@ -50,28 +50,28 @@ PUBLIC = ("8.8.8.8", "1.1.1.1", "223.5.5.5", "2606:4700::1111", "2400:3200::1", 
 
 @pytest.mark.parametrize(("address", "why"), REFUSED.items())
 def test_an_address_that_is_not_public_is_known_for_what_it_is(address: str, why: str) -> None:
-    assert kind(ip_address(address)) == why
+    assert non_public_kind(ip_address(address)) == why
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_is_public(address: str) -> None:
-    assert kind(ip_address(address)) is None
+    assert non_public_kind(ip_address(address)) is None
 
 
 @given(st.ip_addresses())
 def test_what_the_standard_library_holds_for_private_is_never_public(address: IPv4Address | IPv6Address) -> None:
-    within = unwrap(address)
+    within = unwrap_ipv4(address)
     if within.is_private or within.is_multicast or within.is_reserved or within.is_link_local:
-        assert kind(address) is not None
+        assert non_public_kind(address) is not None
 
 
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_address_is_no_more_public_inside_an_ipv6_one(address: IPv4Address | IPv6Address) -> None:
     number = int(address)
-    assert kind(IPv6Address((0xFFFF << 32) | number)) == kind(address)
-    assert kind(IPv6Address((0x64FF9B << 96) | number)) == kind(address)
-    assert kind(IPv6Address((0x2002 << 112) | (number << 80))) == "transition"
-    assert kind(IPv6Address((0x20010000 << 96) | (number ^ 0xFFFFFFFF))) == "transition"
+    assert non_public_kind(IPv6Address((0xFFFF << 32) | number)) == non_public_kind(address)
+    assert non_public_kind(IPv6Address((0x64FF9B << 96) | number)) == non_public_kind(address)
+    assert non_public_kind(IPv6Address((0x2002 << 112) | (number << 80))) == "transition"
+    assert non_public_kind(IPv6Address((0x20010000 << 96) | (number ^ 0xFFFFFFFF))) == "transition"
 
 
 # What an operator allows --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palaver.core.problems import Invalid
-from palaver.wire.contract import KeySetting
+from palaver.wire.contract import CredentialSetting
 from palaver.wire.settings import (
     COMMON_SETTINGS,
     one_of,
@@ -20,7 +20,10 @@ from palaver.wire.settings import (
     read_settings,
 )
 
-KNOWN = (*COMMON_SETTINGS, KeySetting(name="signature", read=one_of("sha256", "hmac-sha256"), meaning="the digest"))
+KNOWN = (
+    *COMMON_SETTINGS,
+    CredentialSetting(name="signature", read=one_of("sha256", "hmac-sha256"), meaning="the digest"),
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),

@@ -50,7 +50,7 @@ async def apply(
     if check:
         _report_checks(await admin.agents.check(app, specs), json=json)
         return
-    applied = await admin.agents.apply(app, specs)
+    applied = await admin.agents.upsert_all(app, specs)
     agents = applied.agents
     for result in applied.checks:
         for problem in _problems(result):
@@ -81,7 +81,7 @@ def _report_checks(checks: Sequence[AgentCheck], *, json: bool) -> None:
 @on_admin
 async def list_(admin: Admin, *, app: AnyApp = None, json: Json = False) -> None:
     """List the agents."""
-    agents = await admin.agents.all(app)
+    agents = await admin.agents.list_all(app)
     if json:
         print_json(
             [

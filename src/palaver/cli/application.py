@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 @on_admin
 async def list_(admin: Admin, *, json: Json = False) -> None:
     """List the applications."""
-    apps = await admin.applications.all()
+    apps = await admin.applications.list_all()
     if json:
         print_json([{"id": app.id, "name": app.name, "created": app.created} for app in apps])
         return

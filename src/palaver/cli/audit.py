@@ -25,7 +25,7 @@ async def audit(
     json: Json = False,
 ) -> None:
     """Show the audit log of changes made by commands: time, actor, action and outcome."""
-    entries = await admin.audit.newest(limit, application=app)
+    entries = await admin.audit.list_newest(limit, application=app)
     if json:
         print_json(entries)
         return

@@ -51,7 +51,7 @@ AnyApp = Annotated[str | None, typer.Option("--app", metavar="NAME", help="Only 
 def _confirm(yes: bool) -> bool:
     """Prompt before the event loop runs: within it, Ctrl-C would not end the prompt."""
     if not yes and sys.stdin.isatty():
-        typer.confirm("This cannot be undone. Go on?", abort=True, err=True)
+        typer.confirm("This cannot be undone. Continue?", abort=True, err=True)
     return True
 
 
@@ -156,7 +156,7 @@ async def only_application(admin: Admin, name: str | None) -> str:
     """``name``; without one, the name of the only application. Raises ``NotFound``, ``Conflict``."""
     if name is not None:
         return name
-    names = [application.name for application in await admin.applications.all()]
+    names = [application.name for application in await admin.applications.list_all()]
     if len(names) > 1:
         detail = f"there are several applications: choose one with --app: {', '.join(names)}"
         raise Conflict(reason="name", detail=detail)

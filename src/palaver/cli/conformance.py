@@ -1,4 +1,4 @@
-"""``palaver conformance``: the documented promises of the dialects, row by row."""
+"""``palaver conformance``: the documented requirements of the dialects, one per row."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def conformance(
     ] = False,
     json: Json = False,
 ) -> None:
-    """List what every dialect promises: vendor documentation, specification, palaver's choices, known deviations."""
+    """List the requirements of every dialect: vendor, specification, palaver's choices, known deviations."""
     dialects = all_dialects() if dialect is None else (dialect,)
     if json:
         print_json([_record(each, row) for each in dialects for row in each.requirements])
@@ -72,8 +72,8 @@ def _record(dialect: Dialect, row: Requirement) -> dict[str, str]:
 
 def _print(dialect: Dialect) -> None:
     rows = [(f"{dialect.name}.{row.id}", row.kind, row.source, row.words) for row in dialect.requirements]
-    table(("ID", "KIND", "SOURCE", "WORDS"), rows, nothing=f"The dialect {dialect.name!r} has no manifest.")
+    table(("ID", "KIND", "SOURCE", "WORDS"), rows, nothing=f"The dialect {dialect.name!r} lists no requirements.")
     if rows:
         count = Counter(row.kind for row in dialect.requirements)
         kinds = ", ".join(f"{count[kind]} {kind}" for kind in get_args(Kind) if count[kind])
-        print_line(f"{dialect.name}: {len(rows)} promises: {kinds}", style="bold")
+        print_line(f"{dialect.name}: {len(rows)} requirements: {kinds}", style="bold")

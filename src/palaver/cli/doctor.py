@@ -24,7 +24,7 @@ def add_to(cli: typer.Typer) -> None:
 
 
 def doctor(*, data: Data = None, database: DatabaseUrl = None, json: Json = False) -> None:
-    """Check settings, database, clock, models, keys and port, and explain how to fix any problem."""
+    """Check settings, database, clock, models, credentials and port, and explain how to fix any problem."""
     configure_logs(Settings(log_level="error"))  # before the settings are loaded: they may be the problem
     findings = run(_examine({"data": data, "database_url": database}, show=not json))
     healthy = all(finding.level != "wrong" for finding in findings)

@@ -152,7 +152,7 @@ async def list_(
     json: Json = False,
 ) -> None:
     """List the credentials."""
-    credentials = await admin.credentials.all(app)
+    credentials = await admin.credentials.list_all(app)
     if json:
         print_json([_listed_json(listed, secret=secrets) for listed in credentials])
         return
@@ -191,7 +191,7 @@ async def set_(
     """Change settings of a credential; others are unchanged. Running servers apply it at once."""
     values = _assignments(settings)
     with _named_options():
-        changed = await admin.credentials.configure(id, values, unset=unset or (), label=label, dialect=dialect)
+        changed = await admin.credentials.update(id, values, unset=unset or (), label=label, dialect=dialect)
     _note_unknown_agents(changed)
     _print(changed, secret=False, json=json)
 

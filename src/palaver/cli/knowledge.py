@@ -58,7 +58,7 @@ async def add(
 @on_admin
 async def list_(admin: Admin, *, app: AnyApp = None, json: Json = False) -> None:
     """List the knowledge bases."""
-    bases = await admin.knowledge_bases.all(app)
+    bases = await admin.knowledge_bases.list_all(app)
     if json:
         print_json(
             [
@@ -78,7 +78,7 @@ async def list_(admin: Admin, *, app: AnyApp = None, json: Json = False) -> None
 @on_admin
 async def documents(admin: Admin, name: Name, *, app: App = "demo", json: Json = False) -> None:
     """List the documents of a knowledge base."""
-    stored = await admin.knowledge_bases.documents(app, name)
+    stored = await admin.knowledge_bases.list_documents(app, name)
     if json:
         print_json(
             [

@@ -141,7 +141,7 @@ class Welcome:
             f"No demo was created: other machines can reach {host}. Set PALAVER_DEMO=true to create it anyway, or"
             f" PALAVER_DEMO=false to hide this message. Without --host {host}, the demo is local to this machine."
         )
-        if any(one.name == APP for one in await core.admin().applications.all()):
+        if any(one.name == APP for one in await core.admin().applications.list_all()):
             print_note(
                 f"The demo from an earlier start still exists and is served; delete it with 'palaver app delete {APP}'."
             )

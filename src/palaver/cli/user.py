@@ -31,7 +31,7 @@ async def forget(
 ) -> None:
     """Permanently delete an end user with conversations, messages, files, tokens and subscriptions. Answers in
     progress are stopped."""
-    removed = await admin.users.forget(await only_application(admin, app), user)
+    removed = await admin.users.delete(await only_application(admin, app), user)
     if json:
         print_json({"user": user, "removed": removed})
         return

@@ -1,4 +1,4 @@
-"""Admission: who calls, and whether the credential's rate limits allow the call."""
+"""Admission: authenticates the caller and enforces the credential's rate limits."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ Verify = Callable[[ApiKey | None, Token | None], Awaitable[Principal]]
 
 @dataclass(slots=True)
 class _Waiting:
-    """Calls of one key that arrived while its row was being updated; they are counted together next."""
+    """Calls of one credential that arrived while its row was being updated; they are counted together next."""
 
     calls: list[asyncio.Future[None]] = field(default_factory=list["asyncio.Future[None]"])
     task: asyncio.Task[None] | None = None
 
 
 class Admission:
-    """Admits calls and counts them. Concurrent calls of one key are batched into one statement at a time."""
+    """Admits calls and counts them. Concurrent calls of one credential are batched into one statement at a time."""
 
     def __init__(self, keys: ApiKeyRepository, usages: RateLimitRepository, tokens: TokenRepository) -> None:
         self._keys = keys
@@ -70,7 +70,7 @@ class Admission:
         return Admitted(key=key, principal=principal)
 
     async def _look_up(self, dialect: str, claim: CredentialClaim) -> tuple[ApiKey | None, Token | None]:
-        """The claimed key and the claimed, unexpired token."""
+        """The claimed credential and the claimed, unexpired token."""
         token = None if claim.token is None else await self._token(claim.token, signed=claim.signed)
         if claim.id is not None:
             return await self._keys.get_by_id(dialect, claim.id), token
@@ -83,7 +83,7 @@ class Admission:
         return await (self._tokens.verify(secret) if signed else self._tokens.find(secret, "access"))
 
     async def reject_replay(self, principal: Principal) -> None:
-        """Raises ``Unauthenticated(reason="repeated")`` if the key used the request id within ``NONCE_S`` seconds."""
+        """Raises ``Unauthenticated(reason="repeated")`` for a request id used within the last ``NONCE_S`` seconds."""
         if principal.nonce is not None and not await self._usages.claim_nonce(principal.key, principal.nonce, NONCE_S):
             raise Unauthenticated(reason="repeated", subject=principal.nonce)
 

@@ -1,4 +1,4 @@
-"""The events of a run and the message they build: two representations of one thing.
+"""The events of a run and the message they build: two representations of the same data.
 
 A cursor is a position in the message: one step for every part, one more for every character (Unicode code point) of a
 growing part's text, and one for the end. Every event is the suffix of the message after some cursor, so resuming, slow

@@ -1,6 +1,6 @@
 """A fair semaphore: its slots are assigned round-robin to applications, and within each to its end users.
 
-No end user's backlog delays another's work.
+One end user's backlog never delays another's work.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ BATCH_MESSAGES = 200
 MAX_CONCURRENT_LONG_READS = 2
 """Number of long pages read concurrently."""
 TURN_TIMEOUT_S = 30.0
-"""Seconds after which a queued call is refused."""
+"""Seconds after which a queued call is rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Single flight: of concurrent calls with the same key, one executes at a time; the others wait in memory."""
+"""Single flight: among concurrent calls with the same key, one executes at a time; the others wait in memory."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class ApiKey(Value, frozen=True, kw_only=True):
     """The generation of ``previous_secret``."""
 
     def versions(self, now: float) -> tuple[ApiKey, ...]:
-        """The current key and, during the overlap after a rotation, the previous one."""
+        """The current credential and, during the overlap after a rotation, the previous one."""
         if self.previous_secret is None or now >= self.previous_until:
             return (self,)
         previous = msgspec.structs.replace(self, secret=self.previous_secret, generation=self.previous_generation)
@@ -233,17 +233,17 @@ class ApiKey(Value, frozen=True, kw_only=True):
         return self.settings.get(name, default)
 
     def __repr__(self) -> str:
-        """Omits the secret: a key may end up in a log."""
+        """Omits the secret: a credential may end up in a log."""
         return f"Key({self.dialect}/{self.id} of application {self.app})"
 
 
 class Principal(Value, frozen=True, kw_only=True):
-    """The authenticated caller: an application's key, acting for one end user (``None`` until the call names one)."""
+    """The authenticated caller: a credential, acting for one end user (``None`` until the call names one)."""
 
     key: ApiKey
     user: str | None = None
     nonce: str | None = None
-    """A request id that this key must not reuse within ``NONCE_S`` seconds."""
+    """A request id that this credential must not reuse within ``NONCE_S`` seconds."""
     expires_at: float = math.inf
     """When the caller's token expires, in seconds since 1970."""
 
@@ -260,7 +260,7 @@ class Principal(Value, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, key=msgspec.structs.replace(self.key, settings=settings))
 
     def may_use(self, agent: Agent) -> bool:
-        """Whether the key's ``agents`` setting allows this agent; without the setting, every agent is allowed."""
+        """Whether the credential's ``agents`` setting allows this agent; without it, every agent is allowed."""
         allowed: list[Any] | None = self.key.settings.get("agents")
         return allowed is None or not agent.identifiers.isdisjoint(str(entry) for entry in allowed)
 

@@ -15,9 +15,9 @@ from msgspec import Meta
 
 import palaver
 from palaver.wire.contract import JSON, Dialect, Route
+from palaver.wire.error_examples import ErrorExample, error_examples
 from palaver.wire.framing import compact_json
 from palaver.wire.operation import BodySpec, Operation, Parameter, QuerySpec, ResponseSpec, SecurityScheme
-from palaver.wire.refusals import ErrorExample, error_examples
 
 Schema = dict[str, Any]
 _SEGMENT = re.compile(r"\{(\w+)\}")

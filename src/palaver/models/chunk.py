@@ -65,20 +65,20 @@ decode = msgspec.json.Decoder(Chunk).decode
 _MOST_TOKENS = 2**31
 
 
-def loads(data: bytes) -> Any:
+def lenient_loads(data: bytes) -> Any:
     """Parse JSON leniently: allows lone surrogates, NaN and invalid UTF-8. Raises ``Upstream`` (``malformed``)."""
     try:
         return json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
-        raise unreadable(data) from error
+        raise malformed_chunk(data) from error
 
 
-def unreadable(data: bytes) -> Upstream:
+def malformed_chunk(data: bytes) -> Upstream:
     text = excerpt(data[:4096].decode("utf-8", "replace"))
     return Upstream(reason="malformed", detail=f"not a chunk of an answer: {text!r}")
 
 
-def lenient(data: bytes) -> Chunk | None:
+def decode_leniently(data: bytes) -> Chunk | None:
     """Decode a chunk with members of any type; its text may hold lone surrogates. ``None`` if it is not an object, and
     so not part of the answer. Raises ``Upstream`` (``malformed``) for a broken object, whose text is lost."""
     data = data.strip().removeprefix(b"\xef\xbb\xbf")
@@ -86,10 +86,10 @@ def lenient(data: bytes) -> Chunk | None:
         data = data[5:].lstrip()
     if not data.startswith(b"{"):
         return None
-    value = _object(loads(data))
+    value = _object(lenient_loads(data))
     choices = value.get("choices")
     if choices is not None and not isinstance(choices, list):
-        raise unreadable(data)
+        raise malformed_chunk(data)
     return Chunk(
         choices=[_choice(_object(choice)) for choice in cast("list[Any]", choices or [])],
         usage=_tokens(value.get("usage")),
@@ -98,7 +98,7 @@ def lenient(data: bytes) -> Chunk | None:
     )
 
 
-def count(tokens: float | None, before: int | None) -> int | None:
+def valid_count(tokens: float | None, before: int | None) -> int | None:
     """A token count that can be stored, or ``before`` if ``tokens`` is not a valid count."""
     return int(tokens) if tokens is not None and 0 <= tokens < _MOST_TOKENS else before
 

@@ -14,8 +14,17 @@ import msgspec
 from palaver.core.ports.models import ContentDelta, ModelDelta, StepFinished, ThinkingDelta, UsageDelta
 from palaver.core.problems import Upstream
 from palaver.core.types import Usage, clean
-from palaver.models.chunk import Chunk, ChunkDelta, TokenCounts, count, decode, lenient, loads, unreadable
-from palaver.models.errors import error_message, excerpt, failure, sentence
+from palaver.models.chunk import (
+    Chunk,
+    ChunkDelta,
+    TokenCounts,
+    decode,
+    decode_leniently,
+    lenient_loads,
+    malformed_chunk,
+    valid_count,
+)
+from palaver.models.errors import error_message, excerpt, failure_message, find_message
 from palaver.models.sse import SseEvent, SseParser, SseTooLong
 from palaver.models.thinking import Mode, ThinkingSplitter
 from palaver.models.tool_calls import PROVIDER_KEY, ToolCallAssembler
@@ -134,7 +143,7 @@ class ChatCompletionParser:
         if body.lstrip().startswith((b"data:", b"event:", b":")):
             return self.end(self.read(body))
         if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            raise unreadable(body)
+            raise malformed_chunk(body)
         if not body.rstrip().endswith(b"}"):
             raise Upstream(reason="cut", detail="the answer ended in the middle of its JSON object")
         texts: list[tuple[str, str]] = []
@@ -207,7 +216,7 @@ class ChatCompletionParser:
                 self._count(choice.usage)
 
     def _leniently(self, data: bytes) -> Chunk | None:
-        chunk = lenient(data)
+        chunk = decode_leniently(data)
         if chunk is None:
             if data.strip() == _DONE:
                 self.done = True
@@ -221,7 +230,7 @@ class ChatCompletionParser:
         """Raise the error that a chunk reports, or keep a chunk without content to explain an empty answer."""
         if chunk.error:
             raise _refused(chunk.error)
-        if why := failure(loads(data), complete=bool(self.reason)):
+        if why := failure_message(lenient_loads(data), complete=bool(self.reason)):
             raise Upstream(reason="refused", detail=excerpt(why))
         if not chunk.choices and chunk.usage is None:
             self._stray_event = self._stray_event or data[:4096]
@@ -249,8 +258,8 @@ class ChatCompletionParser:
 
     def _count(self, tokens: TokenCounts) -> None:
         usage = Usage(
-            prompt=count(tokens.prompt_tokens, self._usage.prompt),
-            completion=count(tokens.completion_tokens, self._usage.completion),
+            prompt=valid_count(tokens.prompt_tokens, self._usage.prompt),
+            completion=valid_count(tokens.completion_tokens, self._usage.completion),
         )
         if usage != self._usage:
             self._usage = usage
@@ -347,7 +356,7 @@ class ChatCompletionParser:
         if not stray:
             return Upstream(reason=reason, detail=summary)
         if not (self._has_text or self.reason or self.done or stray.startswith(b"{")):
-            return unreadable(stray)
+            return malformed_chunk(stray)
         return Upstream(reason=reason, detail=f"{summary}; the endpoint says: {error_message(stray)}")
 
 
@@ -357,7 +366,7 @@ def _plain(reason: str) -> str:
 
 def _refused(error: Any) -> Upstream:
     code = cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else None
-    detail = excerpt(sentence(error) or str(cast("Any", error)))
+    detail = excerpt(find_message(error) or str(cast("Any", error)))
     if code in {429, "429"}:
         return Upstream(reason="limit", status=429, detail=detail)
     return Upstream(reason="refused", detail=detail)

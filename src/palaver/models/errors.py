@@ -63,7 +63,7 @@ def error_message(body: bytes, key: str | None = None) -> str:
     """The message in an error's body: a JSON member that holds one, else the text, without markup and ``key``."""
     text = body.decode("utf-8", "replace")
     try:
-        message = sentence(msgspec.json.decode(body))
+        message = find_message(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = ""
     if not message and "<" in text:
@@ -72,23 +72,23 @@ def error_message(body: bytes, key: str | None = None) -> str:
     return excerpt(redact_secrets(message or text, key))
 
 
-def sentence(value: Any, depth: int = 4) -> str:
+def find_message(value: Any, depth: int = 4) -> str:
     """The message inside an error as JSON: ``{"error": {"message", "code"}}`` and its many variants."""
     if isinstance(value, str):
         return value
     if not depth or not isinstance(value, dict | list) or not value:
         return ""
     if isinstance(value, list):
-        return sentence(cast("list[Any]", value)[0], depth - 1)
+        return find_message(cast("list[Any]", value)[0], depth - 1)
     error = cast("dict[str, Any]", value)
     for name in _MESSAGE_MEMBERS:
-        if message := sentence(error.get(name), depth - 1):
+        if message := find_message(error.get(name), depth - 1):
             codes = [code for code in (error.get("code"), error.get("type")) if code and isinstance(code, str)]
             return f"{message} ({codes[0]})" if name == "message" and codes else message
     return ""
 
 
-def failure(value: Any, *, complete: bool = False) -> str:
+def failure_message(value: Any, *, complete: bool = False) -> str:
     """The message of an object that came instead of a chunk and reports a failure; empty otherwise. ``complete``: the
     answer has ended, so a message alone is not a failure."""
     if not isinstance(value, dict):
@@ -100,7 +100,7 @@ def failure(value: Any, *, complete: bool = False) -> str:
         succeeded = any(name in error for name in _CODES)
         if complete or succeeded or not any(error.get(name) for name in ("detail", "message", "msg")):
             return ""
-    return sentence(error) or str(error)
+    return find_message(error) or str(error)
 
 
 def _reports_failure(error: dict[str, Any]) -> bool:

@@ -74,19 +74,19 @@ class ExtractModel:
             yield StepFinished(reason="tool_calls")
             return
         passages = request.passages or (() if result is None or result.error else _passages(result.data))
-        for piece in await pieces(question, passages, _attachment_passages(request)):
+        for piece in await answer_paragraphs(question, passages, _attachment_passages(request)):
             yield ContentDelta(text=piece)
             await asyncio.sleep(0)  # the answer streams, as with any other model
         yield StepFinished()
 
 
-async def pieces(question: str, passages: Sequence[Passage], attached: Sequence[Passage] = ()) -> list[str]:
+async def answer_paragraphs(question: str, passages: Sequence[Passage], attached: Sequence[Passage] = ()) -> list[str]:
     """Return the answer, paragraph by paragraph."""
     question = _head_and_tail(question)
     language = "zh" if _HAN.search(question) and not _KANA.search(question) else "en"
     if _GREETING.match(question):
         return [_GREETING_TEXT[language]]
-    quotes, sure = await choose(question, (*attached, *passages))
+    quotes, sure = await choose_passages(question, (*attached, *passages))
     if not quotes and attached:  # a question about the whole file: quote its beginning
         quotes = [(attached[0], excerpt(attached[0].text, ())[0])]
     if not quotes:
@@ -160,7 +160,7 @@ class _Quote(Value, frozen=True, kw_only=True):
     """Words of the question close together in the text, or in its headings."""
 
 
-async def choose(question: str, passages: Sequence[Passage]) -> tuple[list[tuple[Passage, str]], bool]:
+async def choose_passages(question: str, passages: Sequence[Passage]) -> tuple[list[tuple[Passage, str]], bool]:
     """Return the passages to quote, in their order, each with the best part of its text; and whether they answer.
 
     The work is bounded by the number of words times passages, and yields to the event loop after each passage.

@@ -1,4 +1,4 @@
-"""A second model for when the first one fails before it has sent anything."""
+"""A fallback model, used if the first one fails before it has sent anything."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ import msgspec
 
 from palaver.core.ports.models import GeneratedImage
 from palaver.core.problems import Upstream
-from palaver.models.errors import error_message, excerpt, failure, redact_secrets, upstream_problem
-from palaver.models.openai import UNCOMPRESSED, packed, proxy_for, read_whole
+from palaver.models.errors import error_message, excerpt, failure_message, redact_secrets, upstream_problem
+from palaver.models.openai import UNCOMPRESSED, compression_error, proxy_for, read_at_most
 
 PATIENCE_S = 150.0
 """Seconds to wait for an image or speech; images normally take 30 to 90 seconds."""
@@ -54,10 +54,10 @@ class OpenAIMedia:
             images = msgspec.json.decode(response, type=_Images).data
             content = base64.b64decode(images[0].b64_json or "", validate=True) if images else b""
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise Upstream(reason="malformed", detail=f"the image answer cannot be read: {error}") from error
+            raise Upstream(reason="malformed", detail=f"the image response cannot be read: {error}") from error
         if not content:
             message = error_message(response[:4096], self._key)
-            raise Upstream(reason="malformed", detail=f"the answer has no image in base64: {message}")
+            raise Upstream(reason="malformed", detail=f"the response has no image in base64: {message}")
         kind = next((media_type for magic, media_type in _MAGIC if content.startswith(magic)), "image/png")
         return GeneratedImage(content=content, media_type=kind)
 
@@ -68,7 +68,7 @@ class OpenAIMedia:
         )
         self._raise_if_error(audio)
         if not audio or audio.isascii():  # text, a page or an object: audio is never all ASCII
-            detail = f"the speech answer is no sound: {error_message(audio[:4096], self._key) or 'it is empty'}"
+            detail = f"the speech response is not audio: {error_message(audio[:4096], self._key) or 'it is empty'}"
             raise Upstream(reason="malformed", detail=detail)
         return audio
 
@@ -76,7 +76,7 @@ class OpenAIMedia:
         """Raise ``Upstream`` for an error with status 200, as some endpoints send."""
         if response[:1].isspace() or response[:1] == b"{":
             try:
-                message = failure(msgspec.json.decode(response))
+                message = failure_message(msgspec.json.decode(response))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return
             if message:
@@ -93,9 +93,9 @@ class OpenAIMedia:
                     url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
                 ) as response,
             ):
-                if encoding_problem := packed(response):
+                if encoding_problem := compression_error(response):
                     raise Upstream(reason="malformed", detail=encoding_problem)
-                content = await read_whole(response, LARGEST)
+                content = await read_at_most(response, LARGEST)
                 if response.status != 200:
                     raise upstream_problem(
                         response.status, response.headers, content, phrase=response.reason or "", key=self._key

@@ -139,7 +139,7 @@ class OpenAIModel:
                 asyncio.timeout(5),
                 self._session().get(url, headers=self._headers, proxy=self._proxy, allow_redirects=False) as response,
             ):
-                content = await read_whole(response, _MAX_MODEL_LIST)
+                content = await read_at_most(response, _MAX_MODEL_LIST)
         except TimeoutError:
             return f"{shown_url} did not answer within 5 seconds."
         except (aiohttp.ClientError, OSError) as error:
@@ -195,13 +195,13 @@ class OpenAIModel:
         except (aiohttp.ClientError, OSError) as error:
             raise Upstream(reason="connect", detail=f"{self._display_url}: {_reason(error)}") from error
         if response.status == 200:
-            if encoding_problem := packed(response):
+            if encoding_problem := compression_error(response):
                 response.close()
                 raise Upstream(reason="malformed", detail=encoding_problem)
             return _AnswerStream(response, answer, deadline, self._timeouts)
         try:
             async with asyncio.timeout_at(deadline):
-                error_body = await read_whole(response, _MAX_ERROR_BODY)
+                error_body = await read_at_most(response, _MAX_ERROR_BODY)
         except (TimeoutError, aiohttp.ClientError):
             error_body = b""
         finally:
@@ -308,7 +308,7 @@ class _AnswerStream:
         if waited < self._limit or not self._since:
             self._timer = self._loop.call_later(self._limit - waited, self._check_timeout)
         else:
-            self._timeout_detail = f"nothing came for {self._limit:g} s" if self._started else _silence(self._patience)
+            self._timeout_detail = f"no data for {self._limit:g} s" if self._started else _silence(self._patience)
             self._response.close()
 
     async def _whole(self, data: bytes) -> bytes:
@@ -332,7 +332,7 @@ class _ModelList(msgspec.Struct):
     data: list[_ListedModel]
 
 
-async def read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """Read the beginning of a body, at most ``limit`` bytes."""
     content = bytearray()
     while len(content) < limit and (data := await response.content.readany()):
@@ -340,10 +340,14 @@ async def read_whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(content[:limit])
 
 
-def packed(response: aiohttp.ClientResponse) -> str:
+def compression_error(response: aiohttp.ClientResponse) -> str:
     """Why a compressed body is not read: a few bytes can decompress to any number. Empty if it is not compressed."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding in {"", "identity"} else f"the answer is compressed ({excerpt(encoding)}), unasked"
+    return (
+        ""
+        if encoding in {"", "identity"}
+        else f"the response is compressed ({excerpt(encoding)}), which was not requested"
+    )
 
 
 def _is_transient(problem: Upstream) -> bool:

@@ -194,7 +194,7 @@ def _thinking(options: str, spec: str) -> Mode:
         case "thinking=text":
             return "text"
         case _:
-            raise _wrong(f"{spec!r}: behind the '?' there may stand thinking=tags, thinking=open or thinking=text")
+            raise _wrong(f"{spec!r}: after the '?', write thinking=tags, thinking=open or thinking=text")
 
 
 def _trimmed(base_url: str | None) -> str | None:

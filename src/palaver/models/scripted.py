@@ -8,11 +8,11 @@ The instructions are a YAML list of steps (or contain one in a ```` ```yaml ````
 | `- think: TEXT` | a piece of reasoning |
 | `- text: TEXT` | a piece of the answer |
 | `- pieces: {of: TEXT, size: 3}` | the text in pieces of that many characters |
-| `- repeat: {text: TEXT, times: 200, every: 0.01}` | the text so many times, a pause in seconds after each |
+| `- repeat: {text: TEXT, times: 200, every: 0.01}` | the text, that many times, with a pause in seconds after each |
 | `- wait: 0.5` | a pause in seconds |
-| `- call: {name: NAME, arguments: {…}}` | calls a tool; after its result the script goes on with the next step |
+| `- call: {name: NAME, arguments: {…}}` | calls a tool; after its result the script continues with the next step |
 | `- usage: {prompt: 3, completion: 5}` | reports the tokens of this step so far |
-| `- finish: length` | ends the answer here, with this finish reason (`stop` where a script simply ends) |
+| `- finish: length` | ends the answer here, with this finish reason (`stop` if the script has no such step) |
 | `- fail: REASON` | fails: `connect`, `timeout`, `refused`, `limit`, `cut`, `malformed`, `rejected`, `configuration` |
 
 Optional, with their defaults: `size` (1), `every` (0), `arguments` (none) and either token count (unknown).
@@ -99,7 +99,7 @@ class ScriptedModel:
     """A ``ChatModel`` that plays the script in ``request.instructions``."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
-        steps = script(request.instructions)
+        steps = parse_script(request.instructions)
         fill = _filler(request)
         if steps is None:
             text = fill("You said: ${content}")
@@ -152,7 +152,7 @@ async def _deltas(step: ScriptStep, fill: Callable[[str], str]) -> AsyncGenerato
 
 
 @lru_cache(maxsize=256)
-def script(instructions: str) -> tuple[ScriptStep, ...] | None:
+def parse_script(instructions: str) -> tuple[ScriptStep, ...] | None:
     """Parse the steps in ``instructions``; ``None`` if not a script. Raises ``Upstream(reason="configuration")``."""
     fence = _FENCE.search(instructions)
     source = fence.group(1) if fence else instructions

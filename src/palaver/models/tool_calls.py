@@ -86,7 +86,7 @@ class PartialToolCall:
         text = "".join(self._pieces)
         if not text.strip():
             return [self._call(used_ids, {}, "")]
-        arguments = decoded(text)
+        arguments = decode_object(text)
         if arguments is not None:
             return [self._call(used_ids, arguments, "")]
         objects = _concatenated_objects(text)
@@ -167,7 +167,7 @@ def _starts_new_call(fragment: ToolCallFragment, call: PartialToolCall) -> bool:
     return bool(function.arguments or function.name != call.name) and call.is_complete()
 
 
-def decoded(text: str) -> _Object | None:
+def decode_object(text: str) -> _Object | None:
     """Decode the JSON object ``text``, cleaned for storage; ``None`` for anything else."""
     try:
         try:
@@ -191,7 +191,7 @@ def _concatenated_objects(text: str) -> list[_Object]:
             _, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             return []
-        value = decoded(text[at:end])
+        value = decode_object(text[at:end])
         if value is None or len(objects) > MOST:
             return []
         objects.append(value)

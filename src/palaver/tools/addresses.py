@@ -71,7 +71,7 @@ _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
-def unwrap(address: Address) -> Address:
+def unwrap_ipv4(address: Address) -> Address:
     """The IPv4 address wrapped in an IPv6 one (IPv4-mapped, or NAT64, to which IPv6-only networks resolve IPv4 hosts);
     otherwise the address itself."""
     if isinstance(address, IPv6Address):
@@ -82,9 +82,9 @@ def unwrap(address: Address) -> Address:
     return address
 
 
-def kind(address: Address) -> Kind | None:
+def non_public_kind(address: Address) -> Kind | None:
     """Why ``address`` is not public; ``None`` if it is."""
-    address = unwrap(address)
+    address = unwrap_ipv4(address)
     if any(address in network for network in _METADATA):
         return "metadata"
     if isinstance(address, IPv4Address):
@@ -158,7 +158,7 @@ def _wrong(item: str) -> ValueError:
 def is_allowed(entries: Allowed, host: str, address: Address, port: int) -> bool:
     """Whether an entry allows ``port`` of ``address``, to which ``host`` resolves. An entry with a name allows every
     address of that name; an entry with a network allows its addresses under every name."""
-    address = unwrap(address)
+    address = unwrap_ipv4(address)
     return any(
         (entry.port is None or entry.port == port)
         and (entry.name == host if entry.network is None else address in entry.network)

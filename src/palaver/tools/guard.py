@@ -23,7 +23,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 import palaver
 from palaver.core.fetch import FetchedFile, FetchError
 from palaver.tools import naming, targets
-from palaver.tools.addresses import Address, is_allowed, kind, parse_allowed, read_address
+from palaver.tools.addresses import Address, is_allowed, non_public_kind, parse_allowed, read_address
 from palaver.tools.targets import FetchTarget
 
 MAX_BYTES = 20 * 1024 * 1024
@@ -154,7 +154,7 @@ class Guard:
         all: a name with both kinds is an attack. Raises ``FetchError``."""
         addresses = (target.address,) if target.address else await self._lookup(target)
         for address in addresses:
-            why = kind(address) or (None if target.port in _WEB or target.port >= _FREE_PORTS else "port")
+            why = non_public_kind(address) or (None if target.port in _WEB or target.port >= _FREE_PORTS else "port")
             if why is None or is_allowed(self._allowed, target.host, address, target.port):
                 continue
             log.warning("address refused", host=target.host, port=target.port, address=str(address), kind=why)

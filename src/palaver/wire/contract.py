@@ -180,7 +180,7 @@ class StreamingResponse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublicSettings:
+class DialectSettings:
     """The server settings that dialects use."""
 
     timezone: tzinfo
@@ -197,7 +197,7 @@ class Services:
     media: Media
     idempotency: Idempotency
     knowledge: KnowledgeBases
-    settings: PublicSettings
+    settings: DialectSettings
 
 
 class RouteOptions(TypedDict, total=False):
@@ -224,7 +224,7 @@ class RequestType(Generic[B]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseType(Generic[R]):
-    """The type that a route's endpoint returns. ``render`` makes the response of it."""
+    """The type that a route's endpoint returns. ``render`` converts a value to the response."""
 
     render: Callable[[Request, Principal, Services, R], Awaitable[Response | StreamingResponse]]
     shape: Shape | None = None
@@ -350,7 +350,7 @@ def _typed(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeySetting:
+class CredentialSetting:
     """A setting of the dialect's credentials. ``read`` converts a JSON value to the stored one, or raises
     ``ValueError`` with a description of the allowed values."""
 
@@ -397,8 +397,8 @@ class Dialect:
     """Further response headers that browser scripts may read on this dialect's paths."""
     signs_body: bool = False
     """Whether ``verify`` needs the body. Otherwise the body is read only after authentication."""
-    settings: tuple[KeySetting, ...] = field(default=())
+    settings: tuple[CredentialSetting, ...] = field(default=())
     requirements: tuple[Requirement, ...] = field(default=())
-    """The documented promises of the dialect."""
+    """The documented requirements of the dialect."""
     info: DialectInfo | None = None
     """Properties common to its routes, for the OpenAPI document."""

@@ -129,7 +129,7 @@ class DialectInfo:
     """The ``{name}`` segments of its paths."""
     headers: tuple[Parameter, ...] = ()
     """Optional headers of authenticated calls."""
-    keys: tuple[Mapping[str, Any], ...] = ()
+    credential_variants: tuple[Mapping[str, Any], ...] = ()
     """Credential settings that change the status of error responses."""
 
 

@@ -1,6 +1,6 @@
-"""A dialect's requirements: one row per promise. ``requirements.py`` in a dialect's folder assigns the rows to names.
+"""A dialect's requirements, one per row. ``requirements.py`` in a dialect's folder assigns the rows to names.
 
-Rows are plain values. The tests check that every row has a test, and every test of a promise a row.
+Rows are plain values. A test checks that every row has a test, and that every test of a requirement has a row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Kind = Literal["vendor", "spec", "choice", "open point", "deviation"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """One promise. ``source`` is the page or section that makes it; empty if it is palaver's own."""
+    """One requirement. ``source`` is the page or section that states it; empty if it is palaver's own."""
 
     kind: Kind
     source: str
@@ -24,7 +24,7 @@ class Requirement:
 
 
 def vendor(page: str, words: str) -> Requirement:
-    """A promise of the vendor's; ``page`` is its heading in the vendor's documentation."""
+    """A requirement from the vendor's documentation; ``page`` is the heading there."""
     return Requirement(kind="vendor", source=page, words=words)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from palaver.core.problems import Invalid
-from palaver.wire.contract import KeySetting
+from palaver.wire.contract import CredentialSetting
 
 
 def parse_bool(value: Any) -> bool:
@@ -56,22 +56,26 @@ def one_of(*values: str) -> Callable[[Any], str]:
     return read
 
 
-COMMON_SETTINGS: tuple[KeySetting, ...] = (
-    KeySetting(name="enabled", read=parse_bool, meaning="false refuses every call"),
-    KeySetting(name="rpm", read=parse_limit, meaning="calls a minute; null: no limit"),
-    KeySetting(name="total", read=parse_limit, meaning="calls in the credential's life; null: no limit"),
-    KeySetting(name="default_user", read=parse_text, meaning="the end user of calls that name none"),
-    KeySetting(
+COMMON_SETTINGS: tuple[CredentialSetting, ...] = (
+    CredentialSetting(name="enabled", read=parse_bool, meaning="false rejects every call"),
+    CredentialSetting(name="rpm", read=parse_limit, meaning="calls per minute; null: no limit"),
+    CredentialSetting(name="total", read=parse_limit, meaning="calls over the credential's lifetime; null: no limit"),
+    CredentialSetting(name="default_user", read=parse_text, meaning="the end user for calls that name none"),
+    CredentialSetting(
         name="abandoned",
         read=one_of("wait", "stop"),
-        meaning="what a new message does with a turn that nobody reads: wait for it, or stop it",
+        meaning="what a new message does while a turn runs that no client reads: wait, or stop the turn",
     ),
-    KeySetting(name="max_runs", read=parse_limit, meaning="runs at a time in one process; null: the server's number"),
-    KeySetting(name="agents", read=parse_texts, meaning="the agents it may use, by uid, id, alias or name; null: all"),
+    CredentialSetting(
+        name="max_runs", read=parse_limit, meaning="maximum concurrent runs in one process; null: the server's default"
+    ),
+    CredentialSetting(
+        name="agents", read=parse_texts, meaning="the allowed agents, by uid, id, alias or name; null: all"
+    ),
 )
 
 
-def read_settings(given: Mapping[str, Any], known: Sequence[KeySetting]) -> dict[str, Any]:
+def read_settings(given: Mapping[str, Any], known: Sequence[CredentialSetting]) -> dict[str, Any]:
     """``given`` in stored form. Raises ``Invalid`` for an unknown setting or a value out of range, listing what is
     allowed."""
     by_name = {setting.name: setting for setting in known}

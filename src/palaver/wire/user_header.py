@@ -6,14 +6,14 @@ from urllib.parse import unquote_to_bytes
 
 from palaver.core.problems import Invalid
 from palaver.core.types import clean
-from palaver.wire.contract import KeySetting, Request
+from palaver.wire.contract import CredentialSetting, Request
 from palaver.wire.settings import parse_bool
 
 USER = "X-User-ID"
 MAX_USER = 255
 
-USER_HEADER = KeySetting(
-    name="user_header", read=parse_bool, meaning=f"true: the header {USER}, which nothing signs, names the end user"
+USER_HEADER = CredentialSetting(
+    name="user_header", read=parse_bool, meaning=f"true: the header {USER}, which is not signed, names the end user"
 )
 """For dialects whose credentials are tied to one end user."""
 

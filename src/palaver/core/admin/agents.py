@@ -25,7 +25,7 @@ class AgentCheck(Value, frozen=True, kw_only=True):
     model_problem: str = ""
 
 
-class AppliedAgents(Value, frozen=True, kw_only=True):
+class StoredAgents(Value, frozen=True, kw_only=True):
     """The stored agents of one application, with a check for each."""
 
     application: Application
@@ -39,7 +39,7 @@ class AgentAdmin:
         self._models = models
         self._audit = audit
 
-    async def all(self, application: str | None = None) -> list[tuple[str, Agent]]:
+    async def list_all(self, application: str | None = None) -> list[tuple[str, Agent]]:
         """Every agent, of one application or of all, each with its application's name. Raises ``NotFound``."""
         return await self._store.agents.list_all(await get_optional_application(self._store.applications, application))
 
@@ -51,7 +51,7 @@ class AgentAdmin:
             raise NotFound(noun="agent", ref=ref)
         return agent
 
-    async def apply(self, application: str, specs: Sequence[AgentSpec]) -> AppliedAgents:
+    async def upsert_all(self, application: str, specs: Sequence[AgentSpec]) -> StoredAgents:
         """Create or replace agents, all or none, in an application that is created if missing. Raises ``Invalid``, and
         ``Conflict(reason="name")`` if another agent has one of the aliases."""
         names = [spec.name for spec in specs]
@@ -59,7 +59,7 @@ class AgentAdmin:
             owner = await get_or_create_application(self._store.applications, application)
             agents = await self._store.agents.upsert_all(owner, specs)
             checks = [await self._check(owner, agent.spec) for agent in agents]
-            return AppliedAgents(application=owner, agents=tuple(agents), checks=tuple(checks))
+            return StoredAgents(application=owner, agents=tuple(agents), checks=tuple(checks))
 
     async def check(self, application: str, specs: Sequence[AgentSpec]) -> list[AgentCheck]:
         """Check agents without storing them; the application need not exist. Raises ``Invalid`` for its name."""

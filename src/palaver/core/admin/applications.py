@@ -15,7 +15,7 @@ class ApplicationAdmin:
         self._repository = repository
         self._audit = audit
 
-    async def all(self) -> list[Application]:
+    async def list_all(self) -> list[Application]:
         """Every application, sorted by name."""
         return await self._repository.list_all()
 

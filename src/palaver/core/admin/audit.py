@@ -36,9 +36,9 @@ class AuditLog:
         finally:
             error = sys.exception()
             outcome = "done" if error is None else f"failed: {str(error) or type(error).__name__}"
-            with suppress(Problem):  # without a database the outcome stays unknown; what the block raised matters more
+            with suppress(Problem):  # without a database the outcome stays unknown; the block's own error matters more
                 await self._entries.end(entry, outcome)
 
-    async def newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
+    async def list_newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:
         """The last ``limit`` changes, oldest first; with ``application``, only those of that name."""
         return await self._entries.list_newest(limit, application=application)

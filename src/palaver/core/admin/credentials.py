@@ -32,14 +32,14 @@ class ListedCredential(Value, frozen=True, kw_only=True):
 
 
 class CredentialAdmin:
-    """Changes take effect in running servers at once. ``schemes`` returns every dialect's; it may take time."""
+    """Changes take effect in running servers at once. ``schemes`` returns every dialect's; it may be slow."""
 
     def __init__(self, store: AdminStore, schemes: Callable[[], Sequence[CredentialScheme]], audit: AuditLog) -> None:
         self._store = store
         self._schemes = schemes
         self._audit = audit
 
-    async def all(self, application: str | None = None) -> list[ListedCredential]:
+    async def list_all(self, application: str | None = None) -> list[ListedCredential]:
         """Every credential, of one application or of all. Raises ``NotFound``."""
         keys = await self._store.keys.list_all(await get_optional_application(self._store.applications, application))
         uses = await self._store.keys.list_uses()
@@ -91,7 +91,7 @@ class CredentialAdmin:
             )
             return await self._details(key)
 
-    async def configure(
+    async def update(
         self,
         id: str,
         settings: Mapping[str, Any] | None = None,
@@ -168,7 +168,7 @@ class CredentialAdmin:
 
 
 def unknown_agents(key: ApiKey, agents: Sequence[Agent]) -> list[str]:
-    """The entries of the key's ``agents`` and ``agent`` settings that identify none of ``agents``."""
+    """The entries of the credential's ``agents`` and ``agent`` settings that identify none of ``agents``."""
     allowed: list[Any] = key.settings.get("agents") or []
     single = key.settings.get("agent")
     names = [str(entry) for entry in (allowed if single is None else [*allowed, single])]

@@ -20,7 +20,7 @@ class KnowledgeBaseAdmin:
         self._ingest = ingest
         self._audit = audit
 
-    async def all(self, application: str | None = None) -> list[tuple[str, KnowledgeBase]]:
+    async def list_all(self, application: str | None = None) -> list[tuple[str, KnowledgeBase]]:
         """Every knowledge base, of one application or of all, each with its application's name. Raises ``NotFound``."""
         repository = self._store.applications
         owners = (
@@ -36,7 +36,7 @@ class KnowledgeBaseAdmin:
             raise NotFound(noun="knowledge", ref=name)
         return base
 
-    async def documents(self, application: str, name: str) -> list[Document]:
+    async def list_documents(self, application: str, name: str) -> list[Document]:
         """The documents of a knowledge base, by source and folder. Raises ``NotFound``."""
         base = await self.get(application, name)
         return await self._store.knowledge.list_documents(base.app, base.id)

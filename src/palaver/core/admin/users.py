@@ -28,7 +28,7 @@ class UserAdmin:
             raise NotFound(noun="user", ref=ref)
         return owner, user
 
-    async def forget(self, application: str, ref: str) -> dict[str, int]:
+    async def delete(self, application: str, ref: str) -> dict[str, int]:
         """Permanently delete an end user with conversations, messages, files, tokens and subscriptions; answers in
         progress are stopped. Returns the number of deleted rows by kind, all 0 for an unknown end user. Raises
         ``NotFound`` for an unknown application. The audit log does not name the end user."""

@@ -191,11 +191,11 @@ class FileContents(Protocol):
 
 class AuditRepository(Protocol):
     async def begin(self, *, actor: str, action: str, application: str | None, arguments: Mapping[str, Any]) -> int:
-        """Record that a change begins. Returns the entry's id."""
+        """Record the start of a change. Returns the entry's id."""
         ...
 
     async def end(self, entry_id: int, outcome: str) -> None:
-        """Record how the change with that id ended."""
+        """Record the outcome of the change with that id."""
         ...
 
     async def list_newest(self, limit: int, *, application: str | None = None) -> list[AuditEntry]:

@@ -302,7 +302,7 @@ class RunRepository(Protocol):
         ...
 
     async def notify_stop_abandoned(self, runs: Sequence[int]) -> None:
-        """Notify every process to stop those of these runs that nobody reads."""
+        """Notify every process to stop those of these runs that have no reader."""
         ...
 
     async def notify_has_reader(self, run_id: int) -> None:
@@ -314,12 +314,12 @@ class RunRepository(Protocol):
         ...
 
     async def finish(self, results: Sequence[RunResult]) -> set[int]:
-        """Store all of the ends or none; runs that have already ended stay unchanged. Returns the ids of the runs that
-        may start now, because they are first in their conversation. Raises ``Unstorable`` if one cannot be stored."""
+        """Store all results or none; runs that have already ended are unchanged. Returns the ids of the runs that may
+        start now, because they are first in their conversation. Raises ``Unstorable`` if one cannot be stored."""
         ...
 
     async def interrupt(self, workers: Sequence[int], problem: Problem, *, only: Sequence[int] | None = None) -> int:
-        """End the live runs of ``workers``, which have died, (with ``only``: those run ids) as interrupted, keeping the
+        """End the live runs of the dead ``workers`` (with ``only``: those run ids) as interrupted, keeping the
         saved text. Returns their number."""
         ...
 
@@ -381,7 +381,7 @@ class ApiKeyRepository(Protocol):
         ...
 
     async def list_with_setting(self, dialect: str, name: str) -> list[ApiKey]:
-        """The enabled keys for which that setting is true."""
+        """The enabled credentials for which that setting is true."""
         ...
 
 
@@ -393,7 +393,7 @@ class RateLimitRepository(Protocol):
         ...
 
     async def claim_nonce(self, key: ApiKey, request: str, ttl_s: float) -> bool:
-        """Record a request id. Returns whether the key has not used it within the last ``ttl_s`` seconds."""
+        """Record a request id. Returns whether the credential has not used it within the last ``ttl_s`` seconds."""
         ...
 
 

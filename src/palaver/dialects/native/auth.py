@@ -10,13 +10,16 @@ import re
 
 from palaver.core.problems import Unauthenticated
 from palaver.core.types import ApiKey, Principal, Token
-from palaver.wire.contract import CredentialClaim, KeySetting, Request
+from palaver.wire.contract import CredentialClaim, CredentialSetting, Request
 from palaver.wire.settings import COMMON_SETTINGS, parse_limit
 from palaver.wire.user_header import user_header
 
 _BEARER = re.compile(r"bearer[ \t]+([^ \t].*)", re.IGNORECASE)
 
-SETTINGS = (*COMMON_SETTINGS, KeySetting(name="rpd", read=parse_limit, meaning="calls in 24 hours; null: no limit"))
+SETTINGS = (
+    *COMMON_SETTINGS,
+    CredentialSetting(name="rpd", read=parse_limit, meaning="calls per 24 hours; null: no limit"),
+)
 
 
 def new_credential(random: bytes) -> tuple[str, str]:

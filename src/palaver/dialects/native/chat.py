@@ -24,9 +24,9 @@ from palaver.dialects.native.requests import (
     blank,
     check_message,
     events_query,
-    json_body,
+    json_request,
     preferred_wait,
-    query,
+    query_request,
     run_of,
     wants_events,
 )
@@ -36,8 +36,8 @@ from palaver.dialects.native.responses import (
     StoppedResponse,
     TurnResponse,
     answer_response,
+    ok_response,
     question_response,
-    success,
 )
 from palaver.dialects.native.stream import NativeEncoder
 from palaver.wire.bodies import idempotency_key
@@ -182,7 +182,7 @@ async def stop_all(request: Request, principal: Principal, services: Services) -
 
 
 _RUN = f"{ROOT}/runs/{{uid}}"
-_MESSAGE = json_body(SendMessageRequest, check_message)
+_MESSAGE = json_request(SendMessageRequest, check_message)
 
 ROUTES = (
     Route(
@@ -190,7 +190,7 @@ ROUTES = (
         path=f"{ROOT}/messages",
         endpoint=send,
         request=_MESSAGE,
-        response=or_stream(success(TurnResponse)),
+        response=or_stream(ok_response(TurnResponse)),
         summary="begin a conversation with a message",
         idempotent=True,
         operation=openapi.BEGIN,
@@ -200,7 +200,7 @@ ROUTES = (
         path=f"{CONVERSATION}/messages",
         endpoint=send_in_conversation,
         request=_MESSAGE,
-        response=or_stream(success(TurnResponse)),
+        response=or_stream(ok_response(TurnResponse)),
         summary="send a message",
         idempotent=True,
         operation=openapi.SEND,
@@ -209,7 +209,7 @@ ROUTES = (
         method="POST",
         path=f"{CONVERSATION}/stop",
         endpoint=stop_all,
-        response=success(StoppedResponse),
+        response=ok_response(StoppedResponse),
         summary="stop the running turn and drop the waiting ones",
         operation=openapi.STOP_ALL,
     ),
@@ -217,7 +217,7 @@ ROUTES = (
         method="GET",
         path=_RUN,
         endpoint=show,
-        response=success(AnswerResponse),
+        response=ok_response(AnswerResponse),
         summary="a run and what it wrote",
         operation=openapi.RUN,
     ),
@@ -225,7 +225,7 @@ ROUTES = (
         method="GET",
         path=f"{_RUN}/events",
         endpoint=follow,
-        request=query(EventsQuery, events_query),
+        request=query_request(EventsQuery, events_query),
         response=or_stream(NO_CONTENT),
         summary="follow a run from any place on",
         operation=openapi.EVENTS,
@@ -234,7 +234,7 @@ ROUTES = (
         method="POST",
         path=f"{_RUN}/stop",
         endpoint=stop,
-        response=success(AnswerResponse),
+        response=ok_response(AnswerResponse),
         summary="stop a run",
         operation=openapi.STOP,
     ),

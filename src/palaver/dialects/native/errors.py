@@ -87,7 +87,7 @@ _BUSY: dict[str, tuple[str, int | None]] = {
     "overload": ("overloaded", 1),
     "closing": ("overloaded", 1),
 }
-"""By the reason: the code, and after how many seconds to try again where nobody says. ``None``: it does not help."""
+"""By reason: the code, and the default ``retry_after`` in seconds. ``None``: waiting does not help."""
 _UPSTREAM = {"limit": "upstream_busy", "timeout": "upstream_timeout"}
 _INTERNAL = {
     "interrupted": "interrupted",

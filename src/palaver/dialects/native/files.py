@@ -8,8 +8,8 @@ from palaver.core.problems import Invalid
 from palaver.core.types import Principal
 from palaver.dialects.native import openapi
 from palaver.dialects.native.errors import ROOT
-from palaver.dialects.native.requests import UploadQuery, media_type_of, query, upload_query
-from palaver.dialects.native.responses import FileResponse, file_response, success
+from palaver.dialects.native.requests import UploadQuery, media_type_of, query_request, upload_query
+from palaver.dialects.native.responses import FileResponse, file_response, ok_response
 from palaver.wire.bodies import idempotency_key
 from palaver.wire.contract import Request, Response, Route, Services
 from palaver.wire.downloads import download_headers
@@ -58,8 +58,8 @@ ROUTES = (
         method="POST",
         path=f"{ROOT}/files",
         endpoint=upload,
-        request=query(UploadQuery, upload_query),
-        response=success(FileResponse),
+        request=query_request(UploadQuery, upload_query),
+        response=ok_response(FileResponse),
         summary="upload a file to attach",
         idempotent=True,
         upload=True,

@@ -98,7 +98,7 @@ class UploadQuery(msgspec.Struct, kw_only=True):
     name: Annotated[str, Meta(description="The file's name.", extra_json_schema={"maxLength": MAX_FILE_NAME})] = "file"
 
 
-def json_body(shape: type[S], check: Callable[[S], None] = lambda _: None) -> RequestType[S]:
+def json_request(shape: type[S], check: Callable[[S], None] = lambda _: None) -> RequestType[S]:
     """A JSON object. ``check`` raises ``Invalid``."""
 
     def parse_body(request: Request) -> S:
@@ -109,7 +109,7 @@ def json_body(shape: type[S], check: Callable[[S], None] = lambda _: None) -> Re
     return RequestType(shape=shape, parse=parse_body)
 
 
-def query(shape: type[S], parse: Callable[[Request], S]) -> RequestType[S]:
+def query_request(shape: type[S], parse: Callable[[Request], S]) -> RequestType[S]:
     return RequestType(shape=shape, parse=parse, location="query")
 
 

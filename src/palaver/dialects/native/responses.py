@@ -218,7 +218,7 @@ class ProblemCodesResponse(ResponseModel, frozen=True, kw_only=True):
     problems: tuple[ProblemCode, ...]
 
 
-def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+def ok_response(shape: type[T]) -> ResponseType[JSONValue[T]]:
     """A ``shape`` as JSON; there is no envelope."""
     return json_response(shape, lambda _request, value: value)
 

@@ -9,7 +9,7 @@ from palaver.dialects.snail import agents, api, chat, gateway, requirements, use
 from palaver.dialects.snail.auth import claim, new_credential, verify
 from palaver.dialects.snail.errors import curl, refuse
 from palaver.dialects.snail.openapi import INFO
-from palaver.wire.contract import Dialect, KeySetting
+from palaver.wire.contract import CredentialSetting, Dialect
 from palaver.wire.requirements import collect_requirements
 from palaver.wire.settings import COMMON_SETTINGS, parse_bool
 
@@ -25,12 +25,12 @@ DIALECT = Dialect(
     id_headers=("X-Conversation-Id",),
     settings=(
         *COMMON_SETTINGS,
-        KeySetting(
+        CredentialSetting(
             name="auto_register",
             read=parse_bool,
             meaning="true: on surfaces B and C, an unknown openId is registered as a new end user",
         ),
-        KeySetting(
+        CredentialSetting(
             name=gateway.OPEN_SESSIONS,
             read=parse_bool,
             meaning="true: surface C signs in anyone who names a registered openId, without proof",

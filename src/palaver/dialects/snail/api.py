@@ -7,8 +7,8 @@ from palaver.core.problems import NotFound, Unauthenticated
 from palaver.core.types import Principal, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.errors import CHAT, EVENT_STREAM, NDJSON, SEARCH, wants_events
-from palaver.dialects.snail.requests import SearchRequest, SnailChatRequest, search_terms, surface_a, validated
-from palaver.dialects.snail.responses import SearchResponse, name_of, search_response, success
+from palaver.dialects.snail.requests import SearchRequest, SnailChatRequest, search_terms, surface_a_request, validated
+from palaver.dialects.snail.responses import SearchResponse, name_of, ok_response, search_response
 from palaver.dialects.snail.stream import SnailNdjsonEncoder, SnailSseEncoder
 from palaver.wire.bodies import idempotency_key, valid_id
 from palaver.wire.contract import Request, Route, Services, StreamingResponse
@@ -68,7 +68,7 @@ ROUTES = (
         method="POST",
         path=CHAT,
         endpoint=chat,
-        request=surface_a(SnailChatRequest),
+        request=surface_a_request(SnailChatRequest),
         response=STREAM,
         summary="send a message, stream the answer",
         idempotent=True,
@@ -78,8 +78,8 @@ ROUTES = (
         method="POST",
         path=SEARCH,
         endpoint=search,
-        request=surface_a(SearchRequest),
-        response=success(SearchResponse),
+        request=surface_a_request(SearchRequest),
+        response=ok_response(SearchResponse),
         summary="search one knowledge base",
         operation=openapi.SEARCH,
     ),

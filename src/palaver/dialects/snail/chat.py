@@ -15,7 +15,7 @@ from palaver.core.runs import read_to_end
 from palaver.core.types import MAX_ID, Agent, Conversation, Message, Principal, RunEnded, Text
 from palaver.dialects.snail import openapi
 from palaver.dialects.snail.agents import agent_of
-from palaver.dialects.snail.errors import EVENT_STREAM, TIMED_OUT, B, SnailError, failure, failure_reason, on_c
+from palaver.dialects.snail.errors import EVENT_STREAM, TIMED_OUT, B, SnailError, error_body, failure_reason, on_c
 from palaver.dialects.snail.requests import (
     ConversationIdRequest,
     ListConversationsRequest,
@@ -25,9 +25,9 @@ from palaver.dialects.snail.requests import (
     check_sid,
     conversation_name,
     disabled_tools,
-    json_body,
+    json_request,
     page_bounds,
-    query,
+    query_request,
     require,
 )
 from palaver.dialects.snail.responses import (
@@ -39,8 +39,8 @@ from palaver.dialects.snail.responses import (
     conversation_response,
     message_response,
     name_of,
+    ok_response,
     page_envelope,
-    success,
     success_or_error,
     success_page,
 )
@@ -198,11 +198,11 @@ async def chat_sync(
     events = await read_to_end(turn.reader, SYNC_TIMEOUT_S)
     headers = (REPLAYED,) if turn.replayed else ()
     if events is None:
-        return JSONResponse(content=failure(TIMED_OUT), headers=headers)
+        return JSONResponse(content=error_body(TIMED_OUT), headers=headers)
     parts, ended = fold(events)
     assert ended is not None, "collected to its end"
     if ended.status.failed:
-        return JSONResponse(content=failure(failure_reason(ended.problem)), headers=headers)
+        return JSONResponse(content=error_body(failure_reason(ended.problem)), headers=headers)
     answer = SyncChatResponse(
         conversation_id=name_of(turn.conversation),
         content="".join(part.text for part in parts if isinstance(part, Text)),
@@ -221,7 +221,7 @@ ROUTES = (
         method="GET",
         path=CONVERSATIONS,
         endpoint=list_conversations,
-        request=query(ListConversationsRequest),
+        request=query_request(ListConversationsRequest),
         response=success_page(SnailConversation),
         summary="list conversations",
         operation=openapi.CONVERSATIONS,
@@ -230,8 +230,8 @@ ROUTES = (
         method="POST",
         path=CONVERSATIONS,
         endpoint=create_conversation,
-        request=json_body(SnailNewConversationRequest),
-        response=success(SnailConversation),
+        request=json_request(SnailNewConversationRequest),
+        response=ok_response(SnailConversation),
         summary="create a conversation",
         idempotent=True,
         operation=openapi.CREATE_CONVERSATION,
@@ -240,7 +240,7 @@ ROUTES = (
         method="DELETE",
         path=CONVERSATIONS,
         endpoint=delete_conversations,
-        request=query(ConversationIdRequest, keep_blank="conversationId"),
+        request=query_request(ConversationIdRequest, keep_blank="conversationId"),
         response=DONE,
         summary="delete one conversation, or all",
         operation=openapi.DELETE_CONVERSATIONS,
@@ -249,8 +249,8 @@ ROUTES = (
         method="GET",
         path=f"{CONVERSATIONS}/messages",
         endpoint=list_messages,
-        request=query(MessagesRequest),
-        response=success(list[SnailMessage]),
+        request=query_request(MessagesRequest),
+        response=ok_response(list[SnailMessage]),
         summary="read a conversation",
         operation=openapi.MESSAGES,
     ),
@@ -258,7 +258,7 @@ ROUTES = (
         method="POST",
         path=f"{B}/agent/chat",
         endpoint=chat,
-        request=json_body(SurfaceBChatRequest),
+        request=json_request(SurfaceBChatRequest),
         response=STREAM,
         summary="send a message, stream the answer",
         idempotent=True,
@@ -268,7 +268,7 @@ ROUTES = (
         method="POST",
         path=f"{B}/agent/chat/sync",
         endpoint=chat_sync,
-        request=json_body(SurfaceBChatRequest),
+        request=json_request(SurfaceBChatRequest),
         response=success_or_error(SyncChatResponse),
         summary="send a message, wait for the answer",
         idempotent=True,

@@ -108,7 +108,7 @@ def refuse(problem: AnyProblem, request: Request, _key: ApiKey | None = None) ->
     http, status, message = _wording_on_surface(problem, request)
     if _reads_events(request) and http not in {404, 405, 413}:
         return Response(body=sse("error", ascii_json(error_event(message, status))), media_type=EVENT_STREAM)
-    body = failure(message, status, on_a=not (on_b(request) or on_c(request)))
+    body = error_body(message, status, on_a=not (on_b(request) or on_c(request)))
     return Response(status=http, body=compact_json(body), headers=_retry(problem))
 
 
@@ -129,7 +129,7 @@ def failure_reason(problem: Problem | None) -> str:
             return INTERNAL_ERROR
 
 
-def failure(message: str, status: int = 0, *, on_a: bool = False) -> SnailError:
+def error_body(message: str, status: int = 0, *, on_a: bool = False) -> SnailError:
     """An error; on surface A with the ``type`` that readers of NDJSON look for."""
     return SnailError(
         code=0, msg=message, data=None, status=status, message=message, type="error" if on_a else msgspec.UNSET

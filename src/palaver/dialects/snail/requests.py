@@ -236,19 +236,19 @@ class SessionRequest(SnailRequest, kw_only=True):
     ] = None
 
 
-def surface_a(shape: type[S]) -> RequestType[S]:
+def surface_a_request(shape: type[S]) -> RequestType[S]:
     """A JSON body of surface A."""
     return RequestType(
         shape=shape, parse=lambda request: parse(shape, json_object(request.body), digits_are_numbers=True)
     )
 
 
-def json_body(shape: type[S]) -> RequestType[S]:
+def json_request(shape: type[S]) -> RequestType[S]:
     """A JSON body of surface B."""
     return RequestType(shape=shape, parse=lambda request: _parse(shape, json_object(request.body)))
 
 
-def query(shape: type[S], *, keep_blank: str = "") -> RequestType[S]:
+def query_request(shape: type[S], *, keep_blank: str = "") -> RequestType[S]:
     """Query parameters of surface B."""
     return RequestType(
         shape=shape,

@@ -1,4 +1,4 @@
-"""The promises of surface A, one row each. Pages are headings of the vendor's "对话接口"; sections are those of the
+"""The requirements of surface A, one per row. Pages are headings of the vendor's "对话接口"; sections are those of the
 wire specification's ``snail.md`` (``README n``: of the part shared by all dialects)."""
 
 from palaver.wire.requirements import choice, deviation, open_point, spec, vendor
@@ -45,9 +45,7 @@ unknown_agent = vendor(
     "错误处理", "an agent that is unknown or disabled: code 0, msg 智能体不存在或已被禁用, data null"
 )
 missing_members = vendor("错误处理", "agentId or content missing: code 0, msg agentId 和 content 为必填参数, data null")
-failure_breaks_the_connection = vendor(
-    "错误处理", "an error in mid-stream aborts the connection, and clients notice it"
-)
+failure_breaks_the_connection = vendor("错误处理", "an error mid-stream aborts the connection, and clients notice it")
 
 # Authentication -----------------------------------------------------------------------------------------------------
 
@@ -110,7 +108,7 @@ conversation_id_has_a_form = spec("3", "over 128 characters or control character
 conversation_of_another_agent = open_point(
     "3", "a conversationId of this user that belongs to another agent is rejected: conversationId 与 agentId 不匹配"
 )
-unforeseen = spec("3", "anything unforeseen: HTTP 200, 系统异常")
+unforeseen = spec("3", "an unexpected error: HTTP 200, 系统异常")
 
 # Fields -------------------------------------------------------------------------------------------------------------
 
@@ -198,7 +196,7 @@ utf8 = spec("README 5", "invalid UTF-8 is a malformed body")
 byte_order_mark = spec("README 5", "a byte order mark is a malformed body")
 lone_surrogates = spec("README 5", "an escaped lone surrogate is a malformed body")
 empty_body = spec("README 5", "a body of only white space is empty")
-nul = spec("README 5", "U+0000 in a string is legal and is stored and passed on as U+FFFD")
+nul = spec("README 5", "U+0000 in a string is valid; it is stored and passed on as U+FFFD")
 any_media_type = spec("README 5", "a JSON body is read as JSON whatever Content-Type says")
 size_limit = spec("README 5", "a body of max_body_bytes is accepted")
 size_is_declared = spec("README 5", "a larger body is rejected by its Content-Length")
@@ -223,62 +221,62 @@ odd_but_legal = spec("README 5", "100,000 characters, emoji and right-to-left te
 key_form = spec("README 5", "Idempotency-Key is 1 to 255 characters 0x21-0x7E; empty is malformed")
 replay_finished = spec("README 5", "same key, same request: the same response, with Idempotency-Replayed: true")
 replay_live = spec("README 5", "same key while it streams: the same run from its beginning, live until its end")
-replay_failed = spec("README 5", "a run that failed in mid-stream is replayed with its failure")
+replay_failed = spec("README 5", "a run that failed mid-stream is replayed with its failure")
 replay_is_one_run = spec("9.2", "N19: one run, the same thinking and text, the same done line")
 same_request = spec("README 5", "same request: equal query string and equal body")
-key_is_free_again = spec("README 5", "after an error answer the key is free again")
+key_is_free_again = spec("README 5", "an error response releases the key")
 key_scope = spec("README 5", "a key belongs to (credential, end user, method, path)")
 key_expires = spec("README 5", "a key is remembered for idempotency_ttl_s")
-replay_in_any_form = choice("a replay has the form that its own Accept asks for")
-replay_needs_no_room = spec("README 6", "max_live_runs refuses new messages, replays are none")
+replay_in_any_form = choice("a replay has the format that its own Accept requests")
+replay_needs_no_room = spec("README 6", "max_live_runs rejects new messages; replays do not count as new")
 
 # Runs and streams ---------------------------------------------------------------------------------------------------
 
 stored_before = spec("README 6", "the user's message is stored before the run starts; partial answers are kept")
-reader_may_leave = spec("README 6", "a client that goes away never cancels a run")
-run_timeout = spec("README 6", "run_timeout_s is a failure")
+reader_may_leave = spec("README 6", "a client that disconnects never cancels a run")
+run_timeout = spec("README 6", "a run longer than run_timeout_s fails")
 turns_wait = spec("README 6", "further messages wait in order of arrival; headers at once, then heartbeats")
-waiting_is_stopped = spec("README 6", "a waiting message that is stopped ends like a stopped run, empty")
-none_may_wait = spec("README 6", "max_waiting_turns 0: none may wait")
+waiting_is_stopped = spec("README 6", "a queued message that is stopped ends like a stopped run, empty")
+none_may_wait = spec("README 6", "max_waiting_turns 0: no message is queued")
 stream_headers = spec("README 6", "Cache-Control: no-cache, X-Accel-Buffering: no, no Content-Length, no compression")
 headers_come_first = spec("README 6", "headers are flushed before the first event")
 one_event_one_write = spec("README 6", "one event, newline included, is one write and one chunk")
 stream_is_ascii = spec("README 6", "JSON in a stream is ASCII: above U+007E everything is \\uXXXX")
 heartbeats = spec("README 6", "a heartbeat after heartbeat_s without an event, repeated")
 no_empty_deltas = spec("README 6", "deltas are never empty")
-upstream_refuses = spec("README 6", "an upstream that refuses has the in-stream form")
+upstream_refuses = spec("README 6", "a refusal by the model's endpoint has the in-stream form")
 interrupted_run = spec("README 6", "an interrupted run: its text so far, then the in-stream failure form")
-too_many_runs = spec("README 6", "above max_live_runs the busy error at once")
-database_away = spec("README 6", "while the database is away: the internal-failure form")
-deleted_conversation = spec("README 3", "deleting a conversation ends its running run as a stop would")
-lone_surrogates_from_models = choice(
-    "what a model says is made whole: no lone surrogate reaches a reader or the database"
-)
+too_many_runs = spec("README 6", "above max_live_runs: the busy error, immediately")
+database_away = spec("README 6", "while the database is unavailable: the form of an internal error")
+deleted_conversation = spec("README 3", "deleting a conversation ends its run like a stop")
+lone_surrogates_from_models = choice("a model's output is repaired: no lone surrogate reaches a reader or the database")
 
 # Limits and settings ------------------------------------------------------------------------------------------------
 
 rpm_window = spec("README 7", "rpm admits so many calls in a window of 60 s")
 refused_calls_are_free = spec("README 7", "a call refused by authentication or a limit counts for neither limit")
 failed_calls_count = spec("README 7", "calls that pass authentication count, replays and later failures included")
-agents_setting = spec("README 8", "agents names the agents a credential may use by uid, id, alias or name")
-conversations_are_the_applications = spec("README 3", "any credential of the application reaches the conversation")
+agents_setting = spec("README 8", "agents lists the agents that a credential may use, by uid, id, alias or name")
+conversations_are_the_applications = spec(
+    "README 3", "every credential of the application has access to the conversation"
+)
 uuid_forms = spec("README 3", "a UUID with or without hyphens, in any case, is one id; an alias is exact")
-issued_open_ids = spec("7", "A takes an issued openId of the application too, and an embed token that carries one")
+issued_open_ids = spec("7", "A also accepts an openId issued by the application, and an embed token that contains one")
 
 # Requests and answers of the specification --------------------------------------------------------------------------
 
 n1 = spec("9.2", "N1: NDJSON in order, done.conversationId = header, fullText = joined text")
 n2 = spec("9.2", "N2: conv-abc123 twice is one conversation, the second message sees the first")
 n3 = spec("9.2", "N3: the same conversationId with another openId is a separate conversation")
-n4 = spec("9.2", "N4: disabled ids are taken, null like none")
+n4 = spec("9.2", "N4: disabled ids are accepted, null counts as absent")
 n5 = spec("9.2", "N5: agentId 999")
 n6 = spec("9.2", "N6: no content, no agentId, a blank content")
 n7 = spec("9.2", "N7: no openId")
 n8 = spec("9.2", "N8: no Snail-Ai-Auth")
 n9 = spec("9.2", "N9: a model that fails after one delta: text, error, then the read raises; history keeps the text")
-n10 = spec("9.2", "N10: a silent model: empty lines, of which the sample clients show nothing")
+n10 = spec("9.2", "N10: a silent model: empty lines, which the sample clients ignore")
 n11 = spec("9.2", "N11: Accept: text/event-stream")
-n12 = spec("9.2", "N12: a client that leaves after one line: the history has the whole answer")
+n12 = spec("9.2", "N12: a client that disconnects after one line: the history has the whole answer")
 
 malformed_key_before_conversation = deviation(
     "README 5", "a malformed Idempotency-Key is reported before a conversation of another agent"

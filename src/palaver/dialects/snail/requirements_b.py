@@ -1,4 +1,4 @@
-"""The promises of surface B and of surface A's knowledge search, one row each. ``requirements`` imports these rows;
+"""The requirements of surface B and of surface A's knowledge search, one per row. ``requirements`` imports these rows;
 sections are those of the wire specification's ``snail.md``."""
 
 from palaver.wire.requirements import choice, deviation, open_point, spec
@@ -57,8 +57,8 @@ b_user_members = spec("7", "User: openId <32hex>, externalId, nickname, avatarUr
 b_user = spec("7", "GET /user: User; unknown: status 0 用户不存在: <openId>")
 b_unknown_user = spec("7", "unknown openId: 用户不存在 on /user, /user/agents, /user/agent; elsewhere 5001")
 b_auto_register = spec("7", "with auto_register an unknown openId is registered, externalId = the openId sent")
-b_external_ids = spec("README 3", "B takes an issued openId or its externalId")
-b_same_people = spec("7", "the end user of an issued openId is its externalId, or itself; A takes issued ones too")
+b_external_ids = spec("README 3", "B accepts an issued openId or its externalId")
+b_same_people = spec("7", "the end user of an issued openId is its externalId, or itself; A also accepts issued ones")
 b_n13 = spec("9.2", "N13: register twice; after N1 created is false at once, and N1's conversation is listed")
 b_embed_token = spec("7", "GET, POST /embed-token: the EmbedToken's members; ttlSeconds is 3600 by default")
 b_embed_ttl = spec("7", "ttlSeconds 60 to 86400, with the vendor's error messages")

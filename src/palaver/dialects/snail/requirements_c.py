@@ -1,4 +1,4 @@
-"""The promises of surface C, one row each. ``requirements`` imports these rows; sections are those of the wire
+"""The requirements of surface C, one per row. ``requirements`` imports these rows; sections are those of the wire
 specification's ``snail.md``."""
 
 from palaver.wire.requirements import choice, open_point, spec
@@ -33,7 +33,7 @@ c_completions = spec("8", "POST /completions: ChatRequest, stream of section 6")
 c_refusal_frames = spec(
     "8", "completions: a failure before the run is an error frame, whatever Accept says, or 404, 405, 413"
 )
-c_envelope = spec("8", "C: envelopes as on B, status a number")
+c_envelope = spec("8", "C: envelopes as on B, with a numeric status")
 c_event_names = spec("10", "no event names but thinking, text, done and error on C")
 c_replay = choice("C: Idempotency-Key on POST /conversations and /completions")
 

@@ -150,7 +150,7 @@ def page_envelope(items: list[T], *, page: int, size: int, total: int) -> SnailP
     return SnailPage(code=1, msg="success", data=items, status=1, message="success", page=page, size=size, total=total)
 
 
-def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+def ok_response(shape: type[T]) -> ResponseType[JSONValue[T]]:
     """A ``shape`` in the envelope."""
     return json_response(cast("Any", SnailEnvelope)[shape], lambda _request, data: envelope(data))
 

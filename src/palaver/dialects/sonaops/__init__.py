@@ -9,7 +9,7 @@ from palaver.dialects.sonaops.auth import HMAC_SHA256, SHA256, claim, new_creden
 from palaver.dialects.sonaops.errors import curl, refuse
 from palaver.dialects.sonaops.openapi import INFO
 from palaver.dialects.sonaops.responses import trace_id
-from palaver.wire.contract import Dialect, KeySetting
+from palaver.wire.contract import CredentialSetting, Dialect
 from palaver.wire.requirements import collect_requirements
 from palaver.wire.settings import COMMON_SETTINGS, one_of, parse_bool
 
@@ -26,15 +26,15 @@ DIALECT = Dialect(
     trace_fields=lambda request: {"traceId": trace_id(request)},
     settings=(
         *COMMON_SETTINGS,
-        KeySetting(
+        CredentialSetting(
             name="signature",
             read=one_of(SHA256, HMAC_SHA256),
-            meaning="signature scheme: sha256, or hmac-sha256 of the later generation",
+            meaning="signature version: sha256, or the newer hmac-sha256",
         ),
-        KeySetting(
+        CredentialSetting(
             name="reject_repeated_request_id",
             read=parse_bool,
-            meaning="true: reject an X-Request-ID that the key has used within 300 seconds",
+            meaning="true: reject an X-Request-ID that was used within the last 300 seconds",
         ),
     ),
     requirements=collect_requirements(requirements),

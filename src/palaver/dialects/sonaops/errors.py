@@ -52,7 +52,7 @@ def refuse(problem: AnyProblem, request: Request, key: ApiKey | None = None) -> 
     return Response(status=later if wants_hmac(key) else first, body=body, headers=_retry(problem))
 
 
-def failure(problem: Problem | None) -> tuple[int, str]:
+def run_failure(problem: Problem | None) -> tuple[int, str]:
     """(code, message) for a failed run."""
     if isinstance(problem, Upstream) and problem.reason == "limit":
         return 10429, TOO_MANY

@@ -204,5 +204,5 @@ INFO = DialectInfo(
             name="X-Request-ID", meaning=f"Returned in the response if it has at most {MAX_REQUEST_ID} characters."
         ),
     ),
-    keys=({"signature": SHA256}, {"signature": HMAC_SHA256}),
+    credential_variants=({"signature": SHA256}, {"signature": HMAC_SHA256}),
 )

@@ -73,7 +73,7 @@ class SpeechRequest(msgspec.Struct, kw_only=True, rename="camel"):
     voice_timbre_id: Annotated[str | None, Meta(description=f"A voice; default `{DEFAULT_VOICE}`.")] = None
 
 
-def json_body(shape: type[S], *, idempotent: bool = False) -> RequestType[S]:
+def json_request(shape: type[S], *, idempotent: bool = False) -> RequestType[S]:
     """A JSON body; an empty one equals an empty object. If the route is ``idempotent``, ``Idempotency-Key`` is checked
     first. Raises ``Invalid`` for the first field with a wrong type or out of range."""
 
@@ -85,7 +85,7 @@ def json_body(shape: type[S], *, idempotent: bool = False) -> RequestType[S]:
     return RequestType(shape=shape, parse=parse_body)
 
 
-def query(shape: type[S]) -> RequestType[S]:
+def query_request(shape: type[S]) -> RequestType[S]:
     """Query parameters. Numbers are strings of digits, and blank parameters count as absent."""
 
     def parse_query(request: Request) -> S:

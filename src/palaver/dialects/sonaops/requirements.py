@@ -141,7 +141,7 @@ stream_error = spec(
     "6", "error with 10500, or 10429 for an upstream limit, is the last event; the stream ends normally"
 )
 stream_heartbeat = spec("6", "the heartbeat is ': ping' and a blank line; no id, retry or [DONE]")
-stream_waiting = spec("README 6", "a second message waits, and is cancelled if stopped")
+stream_waiting = spec("README 6", "a second message is queued, and is cancelled if stopped")
 stream_goes_on = spec("README 6", "a client that disconnects does not cancel the run")
 stream_interrupted = spec("README 6", "an interrupted run counts as failed")
 stream_saved_last = spec("6", "message_saved carries the stored message's id and is always last")

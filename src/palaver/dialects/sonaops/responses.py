@@ -70,7 +70,7 @@ class SpeechResponse(msgspec.Struct, kw_only=True, rename="camel"):
     audio_url: str
 
 
-def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+def ok_response(shape: type[T]) -> ResponseType[JSONValue[T]]:
     """A ``shape`` in the envelope."""
 
     def envelope(request: Request, data: T) -> SonaopsEnvelope[T]:

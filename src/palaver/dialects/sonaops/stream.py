@@ -7,7 +7,7 @@ from uuid import UUID
 
 from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.types import RunEnded, Status, Text
-from palaver.dialects.sonaops.errors import failure
+from palaver.dialects.sonaops.errors import run_failure
 from palaver.wire.framing import ascii_json, ascii_text
 
 
@@ -54,7 +54,7 @@ class SonaopsEncoder:
     def _ended(self, ended: RunEnded) -> list[bytes]:
         where = {"conversationId": self._conversation}
         if ended.status.failed:
-            code, message = failure(ended.problem)
+            code, message = run_failure(ended.problem)
             return [_frame("error", {**where, "code": code, "message": message})]
         return [
             _frame("message_end", {**where, "finishReason": _reason(ended)}),

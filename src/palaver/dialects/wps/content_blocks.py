@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from palaver.core.types import AnyPart, Message, RunEnded, Text, Thinking, ToolCall, ToolResult
-from palaver.dialects.wps.errors import failure
+from palaver.dialects.wps.errors import failure_reason
 from palaver.wire.framing import EscapedText, ascii_text, split_writes
 
 _BLOCK_ENDS = '], "allow_markdown": true, "media_url": null}'
@@ -54,7 +54,7 @@ class WpsContentBlocks:
         """The blocks of a finished answer."""
         yield from self._steps()
         if ended.status.failed:
-            yield f"{_BLOCK_ENDS}, {_error(failure(ended.problem))}]"
+            yield f"{_BLOCK_ENDS}, {_error(failure_reason(ended.problem))}]"
             return
         took = max(0, ended.at - self._began)
         yield ", " + _entry("text", took, "Output", "MessageSquare") + '"text": "'

@@ -126,7 +126,7 @@ def _retry(problem: AnyProblem) -> tuple[tuple[str, str], ...]:
             return ()
 
 
-def failure(problem: Problem | None) -> str:
+def failure_reason(problem: Problem | None) -> str:
     """The reason for a run's failure that stream readers may see."""
     match problem:
         case Upstream(reason="limit"):

@@ -124,7 +124,7 @@ app_by_name = deviation(
 required_is_information = spec(
     "4.1", "required in the app's detail is information only: a chat without the variable is accepted"
 )
-variables_fill_in = spec("4.1", "variables reach the agent; of a repeated key the last value wins")
+variables_fill_in = spec("4.1", "variables are passed to the agent; if a key is repeated, the last value wins")
 files_are_kept = spec("4.1", "files are stored and returned with the message")
 idempotency = spec(
     "README 5", "identical requests with one Idempotency-Key get the same response, byte for byte, and one run"
@@ -173,8 +173,8 @@ failed_run = spec(
 error_event = spec(
     "5.6", "error_event: the message is repeated as an error event, with the reason as text and its own id"
 )
-cancelled_run = spec("5.6", "a cancelled run ends like a complete one, with the text so far")
-cancelled_while_waiting = spec("5.6", "a chat cancelled while it waits sends steps 1 to 4 and the end")
+cancelled_run = spec("5.6", "a cancelled run ends like a completed one, with the text so far")
+cancelled_while_waiting = spec("5.6", "a chat cancelled while queued sends steps 1 to 4 and the end")
 beginning_before_words = spec("5.5", "the chat_id is sent before the model produces any output")
 readers_of_any_pace = spec("README 9", "read byte by byte or all at once, a stream has the same messages")
 leaving_cancels_nothing = spec("README 6", "a client that disconnects does not affect the run")

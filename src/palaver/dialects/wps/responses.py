@@ -123,7 +123,7 @@ def envelope(data: T) -> WpsEnvelope[T]:
     return WpsEnvelope(code=0, msg="success", data=data)
 
 
-def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+def ok_response(shape: type[T]) -> ResponseType[JSONValue[T]]:
     """A ``shape`` in the envelope."""
     return json_response(cast("Any", WpsEnvelope)[shape], lambda _request, data: envelope(data))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from palaver.wire.contract import KeySetting
+from palaver.wire.contract import CredentialSetting
 from palaver.wire.settings import COMMON_SETTINGS, one_of, parse_bool, parse_text, parse_texts
 from palaver.wire.user_header import USER_HEADER
 
@@ -48,27 +48,35 @@ def _user(value: Any) -> str | None:
 
 SETTINGS = (
     *COMMON_SETTINGS,
-    KeySetting(name="require_signature", read=parse_bool, meaning="false: a user token alone is sufficient"),
-    KeySetting(name="date_window_s", read=_number, meaning="maximum clock skew of X-Kso-Date, in seconds"),
-    KeySetting(name="user_token", read=one_of("optional", "required"), meaning="whether requests need a user token"),
+    CredentialSetting(name="require_signature", read=parse_bool, meaning="false: a user token alone is sufficient"),
+    CredentialSetting(name="date_window_s", read=_number, meaning="maximum clock skew of X-Kso-Date, in seconds"),
+    CredentialSetting(
+        name="user_token", read=one_of("optional", "required"), meaning="whether requests need a user token"
+    ),
     USER_HEADER,
-    KeySetting(name="sse_data_prefix", read=parse_bool, meaning="true: stream as standard server-sent events"),
-    KeySetting(name="stream_media_type", read=one_of(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
-    KeySetting(name="error_event", read=parse_bool, meaning="true: streams of failed runs include an error event"),
-    KeySetting(
+    CredentialSetting(name="sse_data_prefix", read=parse_bool, meaning="true: stream as standard server-sent events"),
+    CredentialSetting(name="stream_media_type", read=one_of(EVENT_STREAM, NDJSON), meaning="the media type of streams"),
+    CredentialSetting(
+        name="error_event", read=parse_bool, meaning="true: streams of failed runs include an error event"
+    ),
+    CredentialSetting(
         name="partial_every_ms",
         read=_number,
         meaning="minimum interval between messages that repeat the growing answer; 0: one after every token",
     ),
-    KeySetting(
+    CredentialSetting(
         name="token_gap_ms",
         read=_number,
         meaning="minimum delay before a message repeats a token, for pages that append tokens late; 0: none",
     ),
-    KeySetting(name="tokens", read=parse_bool, meaning="false: streams have messages but no token events"),
-    KeySetting(name="redirect_uris", read=_address_list, meaning="URIs that consent may redirect to"),
-    KeySetting(name="auto_approve_user", read=_user, meaning="the end user whose consent is granted; null: none"),
-    KeySetting(name="token_ttl_s", read=_seconds(60, 2_592_000), meaning="TTL of access tokens, in seconds"),
-    KeySetting(name="refresh_token_ttl_s", read=_seconds(60, 31_536_000), meaning="TTL of refresh tokens, in seconds"),
-    KeySetting(name="code_ttl_s", read=_seconds(10, 3600), meaning="TTL of authorization codes, in seconds"),
+    CredentialSetting(name="tokens", read=parse_bool, meaning="false: streams have messages but no token events"),
+    CredentialSetting(name="redirect_uris", read=_address_list, meaning="URIs that consent may redirect to"),
+    CredentialSetting(
+        name="auto_approve_user", read=_user, meaning="the end user whose consent is granted; null: none"
+    ),
+    CredentialSetting(name="token_ttl_s", read=_seconds(60, 2_592_000), meaning="TTL of access tokens, in seconds"),
+    CredentialSetting(
+        name="refresh_token_ttl_s", read=_seconds(60, 31_536_000), meaning="TTL of refresh tokens, in seconds"
+    ),
+    CredentialSetting(name="code_ttl_s", read=_seconds(10, 3600), meaning="TTL of authorization codes, in seconds"),
 )

@@ -19,7 +19,7 @@ from typing import Literal, assert_never
 from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
 from palaver.core.types import Agent, Message, RunEnded, Text, derived_uid
 from palaver.dialects.wps.content_blocks import WpsContentBlocks, dumps, joined, milliseconds
-from palaver.dialects.wps.errors import failure
+from palaver.dialects.wps.errors import failure_reason
 from palaver.dialects.wps.responses import local_time
 from palaver.wire.framing import EscapedText, ascii_text
 
@@ -211,7 +211,7 @@ class WpsEncoder:
         if failed:
             if self._options.error_event:
                 writes += self._write("error", *self._problem(ended))
-            writes += self._vertex(1, self._output, at=ended.at, took=took, reason=failure(ended.problem))
+            writes += self._vertex(1, self._output, at=ended.at, took=took, reason=failure_reason(ended.problem))
         else:
             writes += self._vertex(1, self._output, at=ended.at, took=took)
             writes += self._vertex(2, self._output, at=ended.at, took=0)
@@ -249,7 +249,7 @@ class WpsEncoder:
         written = self._state("complete", icon="Bot", failed=True)
         blocks = self._steps.complete(self._text, ended)
         tail = self._tail.replace(self._chat, str(derived_uid(self._answer, "error")), 1)
-        reason = ascii_text(failure(ended.problem))[1:-1]
+        reason = ascii_text(failure_reason(ended.problem))[1:-1]
         return (self._head, reason, f'", "files": [], {written}', *blocks, tail)
 
     def _vertex(self, at_node: int, text: str, *, at: int, took: int, reason: str | None = None) -> list[bytes]:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from palaver.core.problems import Invalid, Unauthenticated
 from palaver.core.types import ApiKey, Principal, Token
 from palaver.dialects.xspace.errors import STORED_FILE, STORED_FILES
-from palaver.wire.contract import CredentialClaim, KeySetting, Request
+from palaver.wire.contract import CredentialClaim, CredentialSetting, Request
 from palaver.wire.settings import COMMON_SETTINGS, one_of, parse_bool, parse_limit, parse_text
 from palaver.wire.user_header import USER_HEADER, user_header
 
@@ -44,13 +44,17 @@ def _is_utc(value: str) -> bool:
 
 SETTINGS = (
     *COMMON_SETTINGS,
-    KeySetting(
+    CredentialSetting(
         name="kind", read=one_of("personal", "agent"), meaning="agent: may use the legacy, agent-bound routes too"
     ),
-    KeySetting(name="agent", read=parse_text, meaning="the agent of an agent-bound key, by uid, id, alias or name"),
-    KeySetting(name="expire", read=parse_expiry, meaning="expiry time, 2026-12-31T00:00:00Z; null: never"),
-    KeySetting(name="rpd", read=parse_limit, meaning="requests per 24 hours; null: unlimited"),
-    KeySetting(name="act_for_users", read=parse_bool, meaning=f"honor the headers {USER_NAME} and {USER_NUMBER}"),
+    CredentialSetting(
+        name="agent", read=parse_text, meaning="the agent of an agent-bound key, by uid, id, alias or name"
+    ),
+    CredentialSetting(name="expire", read=parse_expiry, meaning="expiry time, 2026-12-31T00:00:00Z; null: never"),
+    CredentialSetting(name="rpd", read=parse_limit, meaning="requests per 24 hours; null: unlimited"),
+    CredentialSetting(
+        name="act_for_users", read=parse_bool, meaning=f"honor the headers {USER_NAME} and {USER_NUMBER}"
+    ),
     USER_HEADER,
 )
 

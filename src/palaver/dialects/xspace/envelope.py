@@ -29,18 +29,18 @@ class XSpaceError(XSpaceEnvelope[None], kw_only=True, rename="camel"):
     """An error response."""
 
 
-def success(shape: type[T]) -> ResponseType[JSONValue[T]]:
+def ok_response(shape: type[T]) -> ResponseType[JSONValue[T]]:
     """A ``shape`` in the envelope."""
-    return json_response(cast("Any", XSpaceEnvelope)[shape], success_envelope)
+    return json_response(cast("Any", XSpaceEnvelope)[shape], ok_envelope)
 
 
-def success_envelope(request: Request, data: T, message: str = "success") -> XSpaceEnvelope[T]:
+def ok_envelope(request: Request, data: T, message: str = "success") -> XSpaceEnvelope[T]:
     return XSpaceEnvelope(code=OK, display_code=OK, message=message, data=data, tid=trace_id(request), success=True)
 
 
 def done_envelope(request: Request, data: None = None) -> XSpaceEnvelope[None]:
     """The envelope of successful calls that return no data."""
-    return success_envelope(request, data, "成功")
+    return ok_envelope(request, data, "成功")
 
 
 DONE: ResponseType[JSONValue[None]] = json_response(XSpaceEnvelope[None], done_envelope)

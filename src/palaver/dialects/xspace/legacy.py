@@ -14,13 +14,13 @@ from palaver.core.types import Principal
 from palaver.dialects.xspace import openapi
 from palaver.dialects.xspace.access import bound_agent, bound_conversation, require_agent_key, resolve_principal
 from palaver.dialects.xspace.chat import send_message
-from palaver.dialects.xspace.envelope import DONE, success
+from palaver.dialects.xspace.envelope import DONE, ok_response
 from palaver.dialects.xspace.errors import AGENT, CREATE
 from palaver.dialects.xspace.requests import (
     MAX_PAGE,
     XSpaceChatRequest,
     XSpaceCreateRequest,
-    json_body,
+    json_request,
     parts_of,
 )
 from palaver.dialects.xspace.responses import (
@@ -123,7 +123,7 @@ _ROUTES = (
         method="GET",
         path=AGENT,
         endpoint=agent,
-        response=success(AgentDetail),
+        response=ok_response(AgentDetail),
         summary="the bound agent",
         operation=openapi.AGENT,
     ),
@@ -131,8 +131,8 @@ _ROUTES = (
         method="POST",
         path=CREATE,
         endpoint=create,
-        request=json_body(XSpaceCreateRequest, empty_is_object=True),
-        response=success(int),
+        request=json_request(XSpaceCreateRequest, empty_is_object=True),
+        response=ok_response(int),
         summary="create a conversation",
         idempotent=True,
         operation=openapi.CREATE,
@@ -141,7 +141,7 @@ _ROUTES = (
         method="GET",
         path="/api/v1/conversation/{id}",
         endpoint=detail,
-        response=success(ConversationDto),
+        response=ok_response(ConversationDto),
         summary="one conversation with its newest messages",
         operation=openapi.WITH_MESSAGES,
     ),
@@ -157,7 +157,7 @@ _ROUTES = (
         method="GET",
         path="/api/v1/conversations",
         endpoint=list_conversations,
-        response=success(list[ConversationDto]),
+        response=ok_response(list[ConversationDto]),
         summary="the titled conversations with the agent",
         operation=openapi.CONVERSATIONS,
     ),
@@ -165,7 +165,7 @@ _ROUTES = (
         method="POST",
         path="/api/v1/chat",
         endpoint=chat,
-        request=json_body(XSpaceChatRequest),
+        request=json_request(XSpaceChatRequest),
         response=or_stream(RAW),
         summary="send a message, read the answer as events",
         idempotent=True,
@@ -183,7 +183,7 @@ _ROUTES = (
         method="GET",
         path="/api/v1/chat/suggest/{conversationId}",
         endpoint=suggest,
-        response=success(list[str]),
+        response=ok_response(list[str]),
         summary="suggest what the user might say next",
         operation=openapi.SUGGEST,
     ),

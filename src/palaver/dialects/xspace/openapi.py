@@ -26,7 +26,7 @@ from palaver.core.types import (
     Thinking,
 )
 from palaver.dialects.xspace.auth import USER_NAME, USER_NUMBER
-from palaver.dialects.xspace.envelope import XSpaceEnvelope, XSpaceError, done_envelope, success_envelope
+from palaver.dialects.xspace.envelope import XSpaceEnvelope, XSpaceError, done_envelope, ok_envelope
 from palaver.dialects.xspace.errors import EVENT_STREAM
 from palaver.dialects.xspace.logo import SVG
 from palaver.dialects.xspace.requests import UploadForm
@@ -142,7 +142,7 @@ def _example(meaning: str, envelope: XSpaceEnvelope[Any]) -> ResponseSpec:
 
 
 def _success(meaning: str, data: Any) -> ResponseSpec:
-    return _example(meaning, success_envelope(_REQUEST, data))
+    return _example(meaning, ok_envelope(_REQUEST, data))
 
 
 _NEW_ID = _success("The new conversation's id.", 1545552)

@@ -135,7 +135,7 @@ class UploadForm(msgspec.Struct, kw_only=True, rename="camel"):
 # Bodies -------------------------------------------------------------------------------------------------------------
 
 
-def json_body(shape: type[S], *, empty_is_object: bool = False) -> RequestType[S]:
+def json_request(shape: type[S], *, empty_is_object: bool = False) -> RequestType[S]:
     """A JSON body. Strings of digits are accepted as numbers; other scalars are accepted as strings, a number as its
     literal text. Raises ``Invalid``."""
 
@@ -228,7 +228,7 @@ def conversation_ref(text: str) -> int | UUID:
 # Queries ------------------------------------------------------------------------------------------------------------
 
 
-def query(shape: type[S], convert: Callable[[dict[str, str]], S]) -> RequestType[S]:
+def query_request(shape: type[S], convert: Callable[[dict[str, str]], S]) -> RequestType[S]:
     """Query parameters, converted to a ``shape`` by ``convert``; the last of repeated parameters wins."""
 
     def parse_query(request: Request) -> S:

@@ -1,4 +1,4 @@
-"""The requirements of the dialect, one row each. Pages are headings of the vendor's "更新会话主题", sections those of
+"""The dialect's requirements, one per row. Pages are headings of the vendor's "更新会话主题", sections those of
 the wire specification ``xspace.md`` (``README n``: of the part that all dialects share)."""
 
 from palaver.wire.requirements import choice, deviation, open_point, spec, vendor

@@ -47,8 +47,8 @@ def error_examples(dialect: Dialect, route: Route) -> list[ErrorExample]:
     distinct: dict[tuple[int, str, bytes], ErrorExample] = {}
     for request in _requests(route):
         for name, problem in _problems(dialect, route):
-            for key in _keys(dialect):
-                reply = dialect.refuse(problem, request, key)
+            for credential in _credentials(dialect):
+                reply = dialect.refuse(problem, request, credential)
                 distinct.setdefault((reply.status, reply.media_type, reply.body), ErrorExample(name=name, reply=reply))
     return list(distinct.values())
 
@@ -124,9 +124,9 @@ def _requests(route: Route) -> Iterator[Request]:
         )
 
 
-def _keys(dialect: Dialect) -> list[ApiKey | None]:
+def _credentials(dialect: Dialect) -> list[ApiKey | None]:
     """No credential, and one for each settings variant that changes the status of error responses."""
-    variants = () if dialect.info is None else dialect.info.keys
+    variants = () if dialect.info is None else dialect.info.credential_variants
     return [
         None,
         *(
