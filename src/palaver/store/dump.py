@@ -208,7 +208,7 @@ def _drop_sql() -> str:
     sql = "\n".join(sql for _, _, sql in migrations())
     tables = ["migration", *re.findall(r"(?im)^CREATE TABLE (\w+)", sql)]
     sequences = re.findall(r"(?im)^CREATE SEQUENCE (\w+)", sql)
-    functions = re.findall(r"(?im)^CREATE FUNCTION (\w+)", sql)
+    functions = sorted(set(re.findall(r"(?im)^CREATE (?:OR REPLACE )?FUNCTION (\w+)", sql)))
     return (
         "SET client_min_messages = warning;\n"
         f"DROP TABLE IF EXISTS {', '.join(tables)} CASCADE;\nDROP SEQUENCE IF EXISTS {', '.join(sequences)};\n"
