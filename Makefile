@@ -18,7 +18,7 @@ dev: $(VENV)/.dev            ## … and what its tests and checks need
 serve: install  ## start palaver on port 8080 (PORT=… HOST=… DATA=… DATABASE=… change it)
 	@exec $(BIN)/palaver serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DATA),--data $(DATA)) $(if $(DATABASE),--database $(DATABASE))
 
-test: dev  ## every check and every test
+test: dev  ## lint, types, and every test (suite)
 	@$(MAKE) --no-print-directory -j2 lint types suite
 
 # What failed on a machine full of other tests is tried once more, alone; what fails then has failed.
@@ -26,11 +26,12 @@ suite: dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) \
 	|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS)
 
-check: dev  ## what must hold before a commit; a minute
-	@$(MAKE) --no-print-directory -j2 lint types quick
+check: dev  ## lint, types, and the tests of house, core and wire that need no database (quick); half a minute
+	@$(MAKE) --no-print-directory -j3 types quick lint
 
+# In one process, because the types take the other processor.
 quick: dev
-	$(BIN)/python -m pytest -q -n 2 tests/house tests/core tests/wire
+	$(BIN)/python -m pytest -q -m "not database" tests/house tests/core tests/wire
 
 bench: install  ## what palaver costs beside a bare relay; minutes (ARGS='--only turns', see docs/performance.md)
 	$(BIN)/python -m bench $(ARGS)

@@ -72,8 +72,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile 
     return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "database: needs PostgreSQL; whatever uses the fixture 'cluster' has it")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that at the end no process works alone."""
+    """What takes long comes first, so that at the end no process works alone. What needs PostgreSQL is marked."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
+            item.add_marker("database")
     place = {name: at for at, name in enumerate(SLOW)}
 
     def order(item: pytest.Item) -> tuple[int, bool]:

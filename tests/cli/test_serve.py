@@ -94,6 +94,12 @@ def test_where_others_can_reach_it_there_is_no_demo_without_a_word_from_the_oper
     assert "PALAVER_DEMO=true" in word
     assert "PALAVER_DEMO=false" in word
     assert palaver.json("app", "list") == []
+
+
+def test_where_others_can_reach_it_a_demo_that_there_is_is_named_unless_the_operator_has_spoken(
+    palaver: Palaver,
+) -> None:
+    host = "0.0.0.0"
     with palaver.serving("--host", host, PALAVER_DEMO="true") as server:
         server.printed_on("palaver demo")
     with palaver.serving("--host", host) as server:

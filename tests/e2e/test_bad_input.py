@@ -48,7 +48,7 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target() -> Generator[Target]:
-    with installed(PALAVER_DEMO="false") as place:
+    with installed(True, PALAVER_DEMO="false", PALAVER_HEAD_TIMEOUT_S="3", PALAVER_BODY_TIMEOUT_S="3") as place:
         place.start()
         yield Target(place)
         assert place.server is not None

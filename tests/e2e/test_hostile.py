@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from bench.hostile import judging
 from bench.hostile.attacks import ATTACKS
 from bench.hostile.judging import Verdict, judged
 from bench.hostile.target import grounds
@@ -14,7 +15,9 @@ from bench.machine import Cpus
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def test_no_attack_gets_through() -> None:
+def test_no_attack_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "WARM_S", 0.3)
+
     async def attacked() -> list[Verdict]:
         async with grounds() as ground:
             return await judged(ground, ATTACKS, 1.0, 0.1, Cpus(server=None, others=None), shared=True)

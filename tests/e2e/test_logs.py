@@ -68,7 +68,7 @@ class Sent:
 
 @pytest.fixture(scope="module")
 def place() -> Generator[Installation]:
-    with installed(PALAVER_DEMO="false") as place:
+    with installed(True, PALAVER_DEMO="false") as place:
         place.start()
         yield place
 
@@ -193,7 +193,7 @@ def test_a_request_that_follows_on_its_connection_has_nothing_of_the_one_before(
 
 
 def test_a_server_that_is_not_ready_says_which_part_and_no_more() -> None:
-    with installed(PALAVER_DEMO="false") as place:
+    with installed(True, PALAVER_DEMO="false") as place:
         place.start()
         postgres = [process for process in place.left() if process.name().startswith("postgres")]
         for process in postgres:
@@ -210,7 +210,7 @@ def test_a_server_that_is_not_ready_says_which_part_and_no_more() -> None:
 
 
 def test_on_a_terminal_a_request_s_line_begins_with_what_one_looks_for() -> None:
-    with installed(PALAVER_DEMO="false", PALAVER_LOG_FORMAT="console") as place:
+    with installed(True, PALAVER_DEMO="false", PALAVER_LOG_FORMAT="console") as place:
         place.start()
         requests.get(f"{place.url}/v7/none?token={MARK}", timeout=15)
         until = time.monotonic() + 5

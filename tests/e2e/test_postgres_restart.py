@@ -55,12 +55,13 @@ class Speaker:
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
+        self.every = EVERY
 
     async def act(self, request: web.Request) -> web.StreamResponse:
         response = await begin(request)
         for number in range(TIMES):
             await response.write(chunk({"content": TEXT}))
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(self.every)
             while number == 0 and not self.go_on.is_set():  # noqa: ASYNC110  set in another thread
                 await asyncio.sleep(EVERY)
         await response.write(chunk(finish="stop") + DONE)
@@ -119,11 +120,13 @@ def test_streams_go_on_and_nothing_is_lost(
     forms = list(islice(cycle(STREAM_FORMS), STREAMS))
     meanwhile = [form.ask(served, quick) for form in STREAM_FORMS]
     with ExitStack() as stack, ThreadPoolExecutor(max_workers=STREAMS) as threads:
+        speaker.every = 0
         speaker.go_on.set()
         alone = list(
             threads.map(answer, [served] * len(STREAM_FORMS), [form.ask(served, agent) for form in STREAM_FORMS])
         )
         undisturbed = {form.name: spoken(one, form) for form, one in zip(STREAM_FORMS, alone, strict=True)}
+        speaker.every = EVERY
         speaker.go_on.clear()
         connections = begun(served, [form.ask(served, agent) for form in forms], stack)
         streams = [threads.submit(whole, connection) for connection in connections]

@@ -153,9 +153,10 @@ def test_pipelined_requests_are_answered_in_order(server: Served) -> None:
 
 
 def test_the_head_timeout_applies_to_every_request_of_a_connection(server: Served) -> None:
-    for before in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
-        with server.connection() as connection:
-            begun = time.monotonic()
-            connection.send_raw(before + b"GET /healthz HTT")
+    with server.connection() as first, server.connection() as later:
+        begun = time.monotonic()
+        first.send_raw(b"GET /healthz HTT")
+        later.send_raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTT")
+        for connection in (first, later):
             connection.to_the_end()
             assert 1.5 < time.monotonic() - begun < 6

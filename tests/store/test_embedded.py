@@ -41,6 +41,25 @@ def folder() -> Generator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def made() -> Generator[Path]:
+    """The database of a server that has been started and stopped."""
+    path = Path(mkdtemp(prefix="palaver-"))
+    embedded = EmbeddedPostgres(path)
+    embedded.start()
+    embedded.release()
+    yield path / "postgres"
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def used(folder: Path, made: Path) -> Path:
+    """A folder with a database, which costs less than a new one."""
+    folder.chmod(0o755)  # PostgreSQL's user has to pass
+    subprocess.run(["cp", "-a", made, folder], check=True)
+    return folder
+
+
 def postgres_of(folder: Path) -> list[int]:
     """Every PostgreSQL process that works in this folder."""
     return [
@@ -77,33 +96,33 @@ async def ask(url: str) -> int:
         await database.close()
 
 
-def test_the_last_who_uses_it_stops_it(folder: Path) -> None:
-    embedded = EmbeddedPostgres(folder)
+def test_the_last_who_uses_it_stops_it(used: Path) -> None:
+    embedded = EmbeddedPostgres(used)
     url = embedded.start()
     assert run(ask(url)) >= 180000
-    other = user_of(folder)
+    other = user_of(used)
     assert embedded.release() is False
     assert run(ask(url)) >= 180000
     leave(other)
-    assert postgres_of(folder) == []
+    assert postgres_of(used) == []
 
 
-def test_after_a_kill_the_next_one_finds_the_server_and_stops_it(folder: Path) -> None:
-    doomed = user_of(folder)
+def test_after_a_kill_the_next_one_finds_the_server_and_stops_it(used: Path) -> None:
+    doomed = user_of(used)
     doomed.kill()
     doomed.communicate()
-    assert postgres_of(folder) != []
-    embedded = EmbeddedPostgres(folder)
+    assert postgres_of(used) != []
+    embedded = EmbeddedPostgres(used)
     assert run(ask(embedded.start())) >= 180000
     assert embedded.release() is True
-    assert postgres_of(folder) == []
+    assert postgres_of(used) == []
 
 
-def test_a_server_that_was_killed_is_started_again(folder: Path) -> None:
-    embedded = EmbeddedPostgres(folder)
+def test_a_server_that_was_killed_is_started_again(used: Path) -> None:
+    embedded = EmbeddedPostgres(used)
     url = embedded.start()
-    processes = [psutil.Process(pid) for pid in postgres_of(folder)]
-    os.kill(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    processes = [psutil.Process(pid) for pid in postgres_of(used)]
+    os.kill(int((used / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
     assert psutil.wait_procs(processes, timeout=10)[1] == []
     embedded.ensure_running()
     assert run(ask(url)) >= 180000
@@ -126,13 +145,13 @@ def test_nobody_else_may_enter_the_cluster(folder: Path) -> None:
     embedded.release()
 
 
-def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
-    embedded = EmbeddedPostgres(folder)
+def test_a_server_that_cannot_start_says_why(used: Path) -> None:
+    embedded = EmbeddedPostgres(used)
     embedded.start()
     embedded.release()
-    (folder / "postgres" / "postgresql.conf").write_text("shared_buffers = nonsense\n")
+    (used / "postgres" / "postgresql.conf").write_text("shared_buffers = nonsense\n")
     with pytest.raises(Internal, match="nonsense"):
-        EmbeddedPostgres(folder).start()
+        EmbeddedPostgres(used).start()
 
 
 # Folders --------------------------------------------------------------------------------------------------------------
@@ -192,16 +211,16 @@ def test_a_folder_that_cannot_be_written_is_one_error_with_its_name() -> None:
         EmbeddedPostgres(Path("/proc/1/palaver")).start()
 
 
-def test_a_log_that_leads_elsewhere_is_not_followed(folder: Path) -> None:
-    embedded = EmbeddedPostgres(folder)
+def test_a_log_that_leads_elsewhere_is_not_followed(used: Path) -> None:
+    embedded = EmbeddedPostgres(used)
     embedded.start()
     embedded.release()
-    log = folder / "postgres" / "server.log"
+    log = used / "postgres" / "server.log"
     log.unlink()
-    log.symlink_to(folder / "elsewhere")
+    log.symlink_to(used / "elsewhere")
     with pytest.raises(OSError, match=r"server\.log"):
-        EmbeddedPostgres(folder).start()
-    assert not (folder / "elsewhere").exists()
+        EmbeddedPostgres(used).start()
+    assert not (used / "elsewhere").exists()
 
 
 def test_initdb_is_not_run_where_a_shell_would_read_its_own_folder_s_name(
@@ -221,14 +240,14 @@ def test_no_shell_is_on_any_way() -> None:
     assert '"pg_ctl"' not in text
 
 
-def test_a_number_that_another_process_has_now_is_no_server(folder: Path) -> None:
+def test_a_number_that_another_process_has_now_is_no_server(used: Path) -> None:
     """After a power cut the file names a process that may be anybody's by now."""
-    embedded = EmbeddedPostgres(folder)
+    embedded = EmbeddedPostgres(used)
     embedded.start()
     embedded.release()
-    (folder / "postgres" / "postmaster.pid").write_text(
-        f"{os.getpid()}\n{folder}/postgres\n1\n5432\n{folder}/postgres\n\n1 1\nready   \n"
+    (used / "postgres" / "postmaster.pid").write_text(
+        f"{os.getpid()}\n{used}/postgres\n1\n5432\n{used}/postgres\n\n1 1\nready   \n"
     )
     assert run(ask(embedded.start())) >= 180000
     embedded.release()
-    assert postgres_of(folder) == []
+    assert postgres_of(used) == []

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _NUMBER = 4
@@ -124,5 +125,9 @@ def _serve(line: socket.socket) -> list[str]:
 if __name__ == "__main__":
     from palaver.__main__ import main
 
-    sys.argv = ["palaver", *_serve(socket.socket(fileno=int(sys.argv[1])))]
+    line = socket.socket(fileno=int(sys.argv[1]))
+    sys.argv = ["palaver", "--version"]
+    with suppress(SystemExit):  # some modules are imported by the first command only
+        main()
+    sys.argv = ["palaver", *_serve(line)]
     main()

@@ -60,9 +60,9 @@ def functions(path: Path) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...]:
     return tuple(node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def imports(node: ast.AST) -> Iterator[Import]:
-    for inner in ast.walk(node):
-        yield from _imported(inner)
+@cache
+def imports(node: ast.AST) -> tuple[Import, ...]:
+    return tuple(one for inner in ast.walk(node) for one in _imported(inner))
 
 
 def imports_in_functions(path: Path) -> Iterator[Import]:
