@@ -271,7 +271,8 @@ def row_quotas(settings: Settings) -> Mapping[QuotaKind, int]:
 
 
 async def delete_expired_rows(store: PostgresStore) -> None:
-    """Delete expired idempotency claims, tokens and usage windows."""
+    """Delete expired idempotency claims, tokens and usage windows, and revisions of agents that no run needs."""
+    await store.agents.delete_old_revisions()
     await store.runs.delete_expired_keys()
     await store.tokens.delete_expired()
     await store.rate_limits.delete_expired()

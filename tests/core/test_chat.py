@@ -263,7 +263,7 @@ async def test_a_run_that_may_start_before_it_is_known_starts_when_it_is(databas
             worker=on.core.store.presence.worker,
             input=RunInput(credential=on.who.key.number),
         )
-        stored = await on.core.store.runs.open(opening)
+        stored = await on.core.store.turns.open(opening)
         assert isinstance(stored, StoredTurn)
         assert not stored.first
         await on.core.chat.stop_run(first)

@@ -41,7 +41,7 @@ async def opened(on: Stage, script: str = SCRIPT, **changes: Any) -> StoredTurn:
         worker=DEAD,
         input=RunInput(credential=on.who.key.number, **changes),
     )
-    stored = await on.core.store.runs.open(turn)
+    stored = await on.core.store.turns.open(turn)
     assert isinstance(stored, StoredTurn)
     return stored
 

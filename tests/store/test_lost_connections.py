@@ -135,9 +135,16 @@ async def test_a_write_whose_connection_breaks_without_a_word_is_not_repeated(da
         with pytest.raises(Internal, match="database"):
             await database.execute("INSERT INTO note VALUES (1)")
         assert (relay.broken, await database.fetchval("SELECT count(*) FROM note")) == (1, 1)
+        await database.execute(
+            "CREATE FUNCTION put(integer) RETURNS integer LANGUAGE sql AS 'INSERT INTO note VALUES ($1) RETURNING 1'"
+        )
+        relay.breaking = True
+        with pytest.raises(Internal, match="database"):
+            await database.call("SELECT 'INSERT 0 1', put(2)")
+        assert (relay.broken, await database.fetchval("SELECT count(*) FROM note")) == (2, 2)
         relay.breaking = True
         assert await database.fetchval("SELECT 'INSERT 0 1'") == "INSERT 0 1"
-        assert relay.broken == 2
+        assert relay.broken == 3
         await database.close()
 
 

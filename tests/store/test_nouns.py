@@ -161,7 +161,7 @@ async def test_conversations_come_last_changed_first_page_by_page(database_url: 
 async def test_an_application_is_removed_with_everything_it_owns(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await seed_app(store)
-        await store.runs.open(c.opening())
+        await store.turns.open(c.opening())
         assert await store.applications.delete("acme")
         assert not await store.applications.delete("acme")
         for table in ("credential", "agent", "end_user", "conversation", "message"):

@@ -38,7 +38,7 @@ async def message(c: SeededApp, number: int) -> None:
     """Two messages of one conversation."""
     if number == 0:
         await converse(c, 0)
-    await c.store.runs.open(c.opening(conversation="c0", max_waiting=10_000))
+    await c.store.turns.open(c.opening(conversation="c0", max_waiting=10_000))
 
 
 async def answer(c: SeededApp, number: int) -> None:
@@ -55,16 +55,16 @@ ACTS: dict[str, tuple[QuotaKind, Act, int]] = {
     "an end user without a name": ("users", lambda c, _: people(c).register(c.who, None), 1),
     "a conversation": ("conversations", converse, 1),
     "a conversation of an end user": ("user_conversations", converse, 1),
-    "a message without a conversation": ("conversations", lambda c, _: c.store.runs.open(c.opening()), 1),
+    "a message without a conversation": ("conversations", lambda c, _: c.store.turns.open(c.opening()), 1),
     "a conversation that a message names": (
         "user_conversations",
-        lambda c, n: c.store.runs.open(c.opening(conversation=f"c{n}", create_as=f"c{n}")),
+        lambda c, n: c.store.turns.open(c.opening(conversation=f"c{n}", create_as=f"c{n}")),
         1,
     ),
     "a message": ("conversation_messages", message, 2),
     "a message with an Idempotency-Key": (
         "idempotency_keys",
-        lambda c, n: c.store.runs.open(c.opening(idempotency_key=claim(n), idempotency_ttl_s=60.0)),
+        lambda c, n: c.store.turns.open(c.opening(idempotency_key=claim(n), idempotency_ttl_s=60.0)),
         1,
     ),
     "another call with an Idempotency-Key": ("idempotency_keys", answer, 1),
@@ -196,9 +196,9 @@ async def test_what_was_answered_before_is_answered_although_the_quota_is_used_u
         c = await seed_app(store)
         store.quotas.limits = {"idempotency_keys": 2, "user_conversations": 1, "users": 1}
         first = c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0)
-        assert isinstance(await store.runs.open(first), StoredTurn)
+        assert isinstance(await store.turns.open(first), StoredTurn)
         again = msgspec.structs.replace(c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0))
-        assert await store.runs.open(again) == ReplayedRun(run=first.run)
+        assert await store.turns.open(again) == ReplayedRun(run=first.run)
         await answer(c, 2)
         kept = StoredResponse(status=200, media_type="text/plain", headers=(), body=b"so it is")
         await store.idempotency.complete(c.who, c.user, claim(2), kept)

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.kit import SeededApp, seed_app, store_on
+from support.kit import SeededApp, seed_app, store_on, until
 
 from palaver.core.events import Piece
 from palaver.core.ports.store import Growth, IdempotencyKey, ReplayedRun, RunResult, StoredTurn
-from palaver.core.problems import Busy, Conflict, Internal, NotFound
+from palaver.core.problems import Busy, Conflict, Internal, NotFound, Unstorable
 from palaver.core.types import AnyPart, Message, RunEnded, Status, Text, Thinking, ToolResult, Usage, new_uid
 from palaver.store.postgres import PostgresStore
 
@@ -35,13 +35,18 @@ def partial(accepted: StoredTurn, ended: RunEnded) -> RunResult:
     return msgspec.structs.replace(outcome(accepted, ended), parts=None)
 
 
+def growth_of(accepted: StoredTurn) -> Growth:
+    answer = accepted.answer
+    return Growth(app=answer.app, conversation=answer.conversation, run=answer.id, piece=HALF)
+
+
 def outcome(accepted: StoredTurn, ended: RunEnded = DONE, *parts: AnyPart) -> RunResult:
     here = accepted.conversation
     return RunResult(app=here.app, run=accepted.answer.id, conversation=here.id, parts=parts, ended=ended)
 
 
 async def opened(c: SeededApp, text: str = "hi", **changes: Any) -> StoredTurn:
-    stored = await c.store.runs.open(c.opening(text, **changes))
+    stored = await c.store.turns.open(c.opening(text, **changes))
     assert isinstance(stored, StoredTurn)
     return stored
 
@@ -113,6 +118,29 @@ async def test_ends_of_several_runs_of_one_conversation_are_stored_together(data
         assert statuses == [Status.COMPLETE, Status.STOPPED]
 
 
+async def test_ends_of_several_applications_are_stored_all_or_none(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        apps = [await seed_app(store, name) for name in ("one", "two")]
+        firsts = [await opened(app) for app in apps]
+        waiting = [
+            await opened(app, conversation=first.conversation.id) for app, first in zip(apps, firsts, strict=True)
+        ]
+        worker = store.presence.worker
+        never = RunEnded(status=Status.COMPLETE, at=10**18)
+        with pytest.raises(Unstorable):
+            await store.runs.finish([outcome(firsts[0]), outcome(firsts[1], never)], worker)
+        assert [(await history(store, first))[1].ended for first in firsts] == [None, None]
+        told: set[str] = set()
+        store.presence.subscribe("start", told.add)
+        startable = await store.runs.finish([outcome(first) for first in reversed(firsts)], worker)
+        assert startable == {one.answer.id for one in waiting}
+        await until(lambda: asyncio.sleep(0, told), {str(run) for run in startable})
+        await store.runs.append([growth_of(one) for one in waiting])
+        await store.runs.finish([partial(one, DONE) for one in waiting], worker)
+        assert [(await history(store, first))[3].text for first in firsts] == ["half", "half"]
+        assert await store.runs.list_assigned(worker) == {}
+
+
 async def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await seed_app(store)
@@ -152,8 +180,7 @@ async def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str
     async with store_on(database_url) as store:
         c = await seed_app(store)
         stored = await opened(c)
-        here = stored.conversation
-        growth = Growth(app=here.app, conversation=here.id, run=stored.answer.id, piece=HALF)
+        growth = growth_of(stored)
         await store.runs.append([growth])
         assert (await history(store, stored))[1].text == "half"
         await store.runs.finish([outcome(stored, DONE, Text(text="whole"))], store.presence.worker)
@@ -201,7 +228,7 @@ async def test_another_agents_conversation_is_a_conflict(database_url: str) -> N
 async def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await seed_app(store)
-        results = await asyncio.gather(*(store.runs.open(c.opening(idempotency_key=claim())) for _ in range(50)))
+        results = await asyncio.gather(*(store.turns.open(c.opening(idempotency_key=claim())) for _ in range(50)))
         made = [one for one in results if isinstance(one, StoredTurn)]
         replays = [one for one in results if isinstance(one, ReplayedRun)]
         assert (len(made), len(replays)) == (1, 49)
@@ -217,16 +244,16 @@ async def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(databa
         first = await opened(c)
         where = first.conversation.id
         one = await opened(c, conversation=where, max_waiting=1, idempotency_key=claim())
-        again = await store.runs.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim()))
+        again = await store.turns.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim()))
         assert isinstance(again, ReplayedRun)
         message = await store.runs.get_answer(c.app.id, again.run)
         assert message is not None
         assert message.id == one.answer.id
         with pytest.raises(Busy):
-            await store.runs.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim("other")))
+            await store.turns.open(c.opening(conversation=where, max_waiting=1, idempotency_key=claim("other")))
         await store.runs.finish([outcome(first)], store.presence.worker)
         assert isinstance(
-            await store.runs.open(c.opening(conversation=where, idempotency_key=claim("other"))), StoredTurn
+            await store.turns.open(c.opening(conversation=where, idempotency_key=claim("other"))), StoredTurn
         )
 
 
@@ -246,7 +273,7 @@ async def test_a_key_is_free_again_after_an_error_and_after_its_time(database_ur
             await opened(c, conversation="nope", idempotency_key=claim())
         assert await store.db.fetchval("SELECT count(*) FROM claim") == 0
         await opened(c, idempotency_key=claim(), idempotency_ttl_s=-1.0)
-        assert isinstance(await store.runs.open(c.opening(idempotency_key=claim(digest=b"2"))), StoredTurn)
+        assert isinstance(await store.turns.open(c.opening(idempotency_key=claim(digest=b"2"))), StoredTurn)
         await opened(c, idempotency_key=claim("expired"), idempotency_ttl_s=-1.0)
         await store.runs.delete_expired_keys()
         assert await store.db.fetchval("SELECT count(*) FROM claim") == 1
@@ -257,7 +284,7 @@ async def test_a_key_whose_conversation_was_deleted_is_free(database_url: str) -
         c = await seed_app(store)
         stored = await opened(c, idempotency_key=claim())
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.id) is not None
-        assert isinstance(await store.runs.open(c.opening(idempotency_key=claim())), StoredTurn)
+        assert isinstance(await store.turns.open(c.opening(idempotency_key=claim())), StoredTurn)
 
 
 async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_next_one_starts(
@@ -268,7 +295,7 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
             c = await seed_app(doomed)
             first = await opened(c, "dies")
             here = first.conversation
-            growth = Growth(app=here.app, conversation=here.id, run=first.answer.id, piece=HALF)
+            growth = growth_of(first)
             await doomed.runs.append([growth])
             c.store = alive
             waiting = await opened(c, "waits", conversation=here.id, worker=alive.presence.worker)
@@ -307,7 +334,7 @@ async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: 
     async with store_on(database_url) as store:
         c = await seed_app(store)
         opening = c.opening()
-        stored = await store.runs.open(opening)
+        stored = await store.turns.open(opening)
         assert isinstance(stored, StoredTurn)
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) == [opening.run]
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.uid) is None

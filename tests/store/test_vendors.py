@@ -69,7 +69,7 @@ async def test_clearing_removes_one_agents_conversations_and_tells_what_was_live
     async with store_on(database_url) as store:
         c = await seed_app(store)
         opening = c.opening()
-        await store.runs.open(opening)
+        await store.turns.open(opening)
         await store.conversations.create(c.who, c.user, c.agent)
         assert await store.conversations.delete_all(c.app.id, c.user.id, c.agent.id) == [opening.run]
         assert await store.conversations.delete_all(c.app.id, c.user.id, c.agent.id) == []
@@ -79,11 +79,11 @@ async def test_clearing_removes_one_agents_conversations_and_tells_what_was_live
 async def test_a_conversation_shows_that_it_works_and_how_its_last_turn_ended(database_url: str) -> None:
     async with store_on(database_url) as store:
         c = await seed_app(store)
-        first = await store.runs.open(c.opening(variables={"city": "杭州"}))
+        first = await store.turns.open(c.opening(variables={"city": "杭州"}))
         assert isinstance(first, StoredTurn)
         here = first.conversation
         assert (here.working, here.last_status, here.variables) == (True, None, {"city": "杭州"})
-        second = await store.runs.open(c.opening(conversation=here.id))
+        second = await store.turns.open(c.opening(conversation=here.id))
         assert isinstance(second, StoredTurn)
         said = (await store.conversations.get_messages(c.app.id, here.id, limit=9, max_bytes=2**30)).messages
         assert [message.waiting for message in said] == [False, False, False, True]
@@ -142,6 +142,14 @@ async def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(da
         assert secret not in str(await store.db.fetch("SELECT * FROM token"))
         await store.tokens.delete_expired()
         assert await store.db.fetchval("SELECT count(*) FROM token") == 1
+
+
+async def test_a_request_id_may_be_used_again_after_its_time_by_one(database_url: str) -> None:
+    async with store_on(database_url) as store:
+        key = (await seed_app(store)).who.key
+        assert await store.rate_limits.claim_nonce(key, "r", -1)
+        claims = await asyncio.gather(*(store.rate_limits.claim_nonce(key, "r", 60) for _ in range(10)))
+        assert claims.count(True) == 1
 
 
 async def test_a_day_admits_so_many_calls_and_a_request_id_once(database_url: str) -> None:

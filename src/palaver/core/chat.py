@@ -213,7 +213,7 @@ class Chat:
                 raise self._refusal()
             turn = await self._new_turn(principal, agent, message, conversation, create_as)
             if not has_slot:  # a replay needs no slot
-                stored = await self._store.runs.find_replayed(turn)
+                stored = await self._store.turns.find_replayed(turn)
                 if stored is None:
                     raise self._refusal()
             else:
@@ -302,7 +302,7 @@ class Chat:
     async def _open(self, turn: NewTurn, *, stop_abandoned: bool) -> StoredTurn | ReplayedRun:
         """Store the turn. If abandoned turns fill the queue, stop them and retry. Raises ``Busy``."""
         try:
-            return await self._store.runs.open(turn)
+            return await self._store.turns.open(turn)
         except Busy as busy:
             if busy.reason != "waiting" or not stop_abandoned or turn.conversation is None:
                 raise
@@ -312,8 +312,8 @@ class Chat:
         for pause in QUEUE_RETRY_DELAYS_S:
             await asyncio.sleep(pause)
             with suppress(Busy):
-                return await self._store.runs.open(turn)
-        return await self._store.runs.open(turn)
+                return await self._store.turns.open(turn)
+        return await self._store.turns.open(turn)
 
     async def _stop_abandoned(self, runs: Sequence[int]) -> bool:
         """Stop those of ``runs`` that nobody reads, in any process, newest first. Returns whether any may end."""

@@ -11,25 +11,24 @@ from palaver.core.problems import Conflict
 from palaver.core.types import MAX_ID, Agent, AgentSpec, Application, Ref, clean, new_uid, parse_id, parse_uid
 from palaver.store.conversations import deletion_statements
 from palaver.store.database import Database, Row
-from palaver.store.presence import Presence
+from palaver.store.presence import Presence, notification, try_notify
 
 MAX_CACHED = 10_000
 """Maximum entries of the cache, including refs without an agent; a full cache is emptied."""
 
-_NOTIFY_CHANGED = "pg_notify('palaver', 'agents')"
 _KEEP_REVISION = """
 INSERT INTO agent_revision (app, agent, revision, spec)
 SELECT app, id, revision, spec FROM agent WHERE app = $1 AND name = $2 AND spec <> $3::jsonb FOR UPDATE"""
 _UPSERT = """
-INSERT INTO agent (app, uid, name, spec) VALUES ($1, $2, $3, $4)
-ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = now(),
+INSERT INTO agent (app, uid, name, spec, modified) VALUES ($1, $2, $3, $4, now())
+ON CONFLICT (app, name) DO UPDATE SET spec = excluded.spec, modified = excluded.modified,
     revision = agent.revision + (agent.spec <> excluded.spec)::integer"""
 _DELETE_ALIASES = """
 DELETE FROM agent_alias
 WHERE app = $1 AND alias <> ALL ($3) AND agent = (SELECT id FROM agent WHERE app = $1 AND name = $2)"""
 _INSERT_ALIASES = """
 INSERT INTO agent_alias (app, alias, agent)
-SELECT $1, unnest($3::text[]), id FROM agent WHERE app = $1 AND name = $2 ON CONFLICT DO NOTHING"""
+SELECT app, unnest($3::text[]), id FROM agent WHERE app = $1 AND name = $2 ON CONFLICT DO NOTHING"""
 
 
 class AgentTable:
@@ -97,7 +96,7 @@ class AgentTable:
         upserts = [(_UPSERT, (app.id, new_uid(), one.name, text)) for one, text in zip(specs, texts, strict=True)]
         deletions = [(_DELETE_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
         insertions = [(_INSERT_ALIASES, (app.id, one.name, list(one.alias))) for one in specs]
-        await self._db.transaction([*kept, *upserts, *deletions, *insertions, (f"SELECT {_NOTIFY_CHANGED}", ())])
+        await self._db.transaction([*kept, *upserts, *deletions, *insertions, notification("agents")])
         rows = await self._db.fetch("SELECT * FROM agent WHERE app = $1 AND name = ANY($2)", app.id, names)
         stored = {agent.name: agent for agent in map(_agent, rows)}
         return [stored[name] for name in names]
@@ -111,7 +110,7 @@ class AgentTable:
                 if owners.setdefault(alias, spec.name) != spec.name:
                     raise _alias_taken(alias, owners[alias])
         taken = await self._db.fetchrow(
-            "SELECT l.alias, g.name FROM agent_alias l JOIN agent g ON g.app = l.app AND g.id = l.agent"
+            "SELECT l.alias, g.name FROM agent_alias l JOIN agent g ON g.app = $1 AND g.id = l.agent"
             " WHERE l.app = $1 AND l.alias = ANY($2) AND g.name <> ALL($3) ORDER BY l.alias LIMIT 1",
             app.id,
             list(owners),
@@ -129,20 +128,20 @@ class AgentTable:
         )
         return [(row["app_name"], _agent(row)) for row in rows]
 
+    async def delete_old_revisions(self) -> None:
+        """Delete revisions that were replaced over 30 days ago: runs that were accepted with them have ended."""
+        await self._db.execute("DELETE FROM agent_revision WHERE replaced < now() - interval '30 days'")
+
     async def delete(self, agent: Agent) -> None:
         """Delete the agent and its conversations, and notify every process to stop their live runs."""
-        await self._db.transaction(
-            deletion_statements(
-                "c.app = $1 AND c.agent = $2",
-                " live AS (SELECT m.uid FROM held h JOIN message m ON m.app = h.app AND m.conversation = h.id"
-                " WHERE m.status = 'live'),"
-                " deleted AS (DELETE FROM agent WHERE app = $1 AND id = $2 RETURNING 1)"
-                f" SELECT {_NOTIFY_CHANGED} FROM deleted"
-                " UNION ALL SELECT pg_notify('palaver', 'stop ' || replace(uid::text, '-', '')) FROM live",
-                agent.app,
-                agent.id,
-            )
+        deletions = deletion_statements(
+            "c.app = $1 AND c.agent = $2",
+            " deleted AS (DELETE FROM agent WHERE app = $1 AND id = $2) SELECT uid FROM answers WHERE status = 'live'",
+            agent.app,
+            agent.id,
         )
+        rows = await self._db.transaction([notification("agents"), *deletions])
+        await try_notify(self._db, [f"stop {row['uid'].hex}" for row in rows])
 
 
 def _alias_taken(alias: str, owner: str) -> Conflict:

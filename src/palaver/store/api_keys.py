@@ -13,7 +13,7 @@ from palaver.core.ports.admin import ApiKeyUsage
 from palaver.core.problems import Conflict, Internal, NotFound, Problem
 from palaver.core.types import ApiKey, Application
 from palaver.store.database import Database, Row
-from palaver.store.presence import Presence
+from palaver.store.presence import Presence, notification
 from palaver.store.secrets import MASTER_KEY_CHANGED, SecretBox, credential_context
 
 MAX_CACHED = 10_000
@@ -41,11 +41,10 @@ previous_generation = CASE WHEN enabled AND NOT $2 THEN generation + 1 ELSE prev
 """Assignments for an UPDATE with the new ``enabled`` as $2. Disabling a credential permanently invalidates its tokens:
 both of its secrets start a new generation."""
 _MASTER_KEY_IS_CURRENT = "(SELECT value FROM meta WHERE name = 'master_key') = {}"
-_NOTIFY_CHANGED = "pg_notify('palaver', 'keys')"
 
 
 class ApiKeyTable:
-    """Every statement that changes a credential also notifies all processes, so it takes effect everywhere at once."""
+    """Every transaction that changes a credential notifies all processes, so it takes effect everywhere at once."""
 
     def __init__(self, db: Database, box: SecretBox, presence: Presence) -> None:
         self._db = db
@@ -161,10 +160,10 @@ class ApiKeyTable:
         label: str = "",
     ) -> ApiKey:
         """Raises ``Conflict(reason="name")`` if the dialect already has a credential with that id or secret."""
-        row = await self._db.fetchrow(
+        row = await self._change(
             "INSERT INTO credential (app, dialect, id, secret, fingerprint, settings, enabled, label)"
             f" SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE {_MASTER_KEY_IS_CURRENT.format('$9')}"
-            f" ON CONFLICT DO NOTHING RETURNING *, {_NOTIFY_CHANGED}",
+            f" ON CONFLICT DO NOTHING",
             app.id,
             dialect,
             id,
@@ -203,9 +202,9 @@ class ApiKeyTable:
 
     async def set_enabled(self, id: str, *, enabled: bool, dialect: str | None = None) -> list[ApiKey]:
         """Enable or disable the credentials with that id, at most one per dialect. Returns them."""
-        rows = await self._db.fetch(
+        rows = await self._change_all(
             f"UPDATE credential SET enabled = $2, {_SET_GENERATION}"
-            f" WHERE id = $1 AND ($3::text IS NULL OR dialect = $3) RETURNING *, {_NOTIFY_CHANGED}",
+            f" WHERE id = $1 AND ($3::text IS NULL OR dialect = $3)",
             id,
             enabled,
             dialect,
@@ -214,9 +213,9 @@ class ApiKeyTable:
 
     async def update(self, key: ApiKey, settings: Mapping[str, Any], *, enabled: bool, label: str) -> ApiKey:
         """Replace the credential's settings. Raises ``NotFound`` if it has been deleted."""
-        row = await self._db.fetchrow(
+        row = await self._change(
             f"UPDATE credential SET settings = $4, label = $5, enabled = $2, {_SET_GENERATION}"
-            f" WHERE app = $1 AND number = $3 RETURNING *, {_NOTIFY_CHANGED}",
+            " WHERE app = $1 AND number = $3",
             key.app,
             enabled,
             key.number,
@@ -228,13 +227,13 @@ class ApiKeyTable:
     async def rotate(self, key: ApiKey, secret: str, *, overlap_s: float = 0) -> ApiKey:
         """Replace the credential's secret; the old one stays valid for ``overlap_s`` seconds. Raises ``NotFound`` if
         the credential has been deleted."""
-        row = await self._db.fetchrow(
+        row = await self._change(
             "UPDATE credential SET secret = $3, fingerprint = $4, generation = generation + 1,"
             " previous_generation = CASE WHEN $5::float8 > 0 THEN generation END,"
             " previous_secret = CASE WHEN $5 > 0 THEN secret END,"
             " previous_fingerprint = CASE WHEN $5 > 0 THEN fingerprint END,"
             " previous_until = CASE WHEN $5 > 0 THEN now() + make_interval(secs => $5) END"
-            f" WHERE app = $1 AND number = $2 AND {_MASTER_KEY_IS_CURRENT.format('$6')} RETURNING *, {_NOTIFY_CHANGED}",
+            f" WHERE app = $1 AND number = $2 AND {_MASTER_KEY_IS_CURRENT.format('$6')}",
             key.app,
             key.number,
             self._seal(key.dialect, key.id, secret),
@@ -261,12 +260,16 @@ class ApiKeyTable:
         return await self._read("SELECT * FROM credential WHERE id = $1 ORDER BY dialect", id)
 
     async def delete(self, key: ApiKey) -> None:
-        await self._db.execute(
-            "WITH deleted AS (DELETE FROM credential WHERE app = $1 AND number = $2 RETURNING 1)"
-            f" SELECT {_NOTIFY_CHANGED} FROM deleted",
-            key.app,
-            key.number,
-        )
+        await self._change("DELETE FROM credential WHERE app = $1 AND number = $2", key.app, key.number)
+
+    async def _change(self, sql: str, *args: Any) -> Row | None:
+        """The row changed by a statement for one credential."""
+        rows = await self._change_all(sql, *args)
+        return rows[0] if rows else None
+
+    async def _change_all(self, sql: str, *args: Any) -> list[Row]:
+        """Change credentials and notify every process, in one transaction. Returns the changed rows."""
+        return await self._db.transaction([notification("keys"), (f"{sql} RETURNING *", args)])
 
     def _seal(self, dialect: str, id: str, secret: str) -> bytes:
         return self._box.seal(secret, context=credential_context(dialect, id))

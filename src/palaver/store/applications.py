@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from palaver.core.types import Application
 from palaver.store.database import Database, Row
+from palaver.store.presence import notification
 
 
 class ApplicationTable:
@@ -35,12 +36,8 @@ class ApplicationTable:
     async def delete(self, name: str) -> bool:
         """Delete the application with everything it owns, and its cached credentials and agents in every process.
         Returns whether it existed."""
-        rows = await self._db.fetch(
-            "WITH deleted AS (DELETE FROM application WHERE name = $1 RETURNING 1)"
-            " SELECT pg_notify('palaver', 'keys'), pg_notify('palaver', 'agents') FROM deleted",
-            name,
-        )
-        return bool(rows)
+        deletion = "DELETE FROM application WHERE name = $1 RETURNING id"
+        return bool(await self._db.transaction([notification("keys", "agents"), (deletion, (name,))]))
 
 
 def _application(row: Row) -> Application:

@@ -36,6 +36,8 @@ _COLUMNS = (
     "app, id, uid, end_user, agent, alias, title, opening, created, modified, icon, summary, variables, last_status,"
     " queue"
 )
+C_COLUMNS = ", ".join(f"c.{name}" for name in _COLUMNS.split(", "))
+"""The columns of a conversation ``c``, for ``conversation_from_row``."""
 YIELD_ABOVE_BYTES = 262_144
 """Bytes of a message above which reading yields to the event loop before the next one."""
 
@@ -129,10 +131,9 @@ class ConversationTable:
         rows = await self._db.transaction(
             deletion_statements(
                 condition,
-                " deleted AS (DELETE FROM conversation c USING held h WHERE c.app = h.app AND c.id = h.id"
-                " RETURNING c.app, c.id)"
-                " SELECT m.uid FROM deleted d LEFT JOIN message m"
-                " ON m.app = d.app AND m.conversation = d.id AND m.status = 'live' ORDER BY m.id DESC",
+                " deleted AS (DELETE FROM conversation WHERE app = $1 AND id IN (SELECT id FROM held) RETURNING id)"
+                " SELECT a.uid FROM deleted d LEFT JOIN answers a ON a.conversation = d.id AND a.status = 'live'"
+                " ORDER BY a.id DESC",
                 *parameters,
             )
         )
@@ -180,24 +181,31 @@ class ConversationTable:
 
 
 _HELD_FILES = """
-SELECT 1 FROM file f WHERE (f.app, f.id) IN (
-    SELECT a.app, a.file FROM attachment a JOIN held h ON h.app = a.app AND h.id = a.conversation
-) ORDER BY f.app, f.id FOR UPDATE"""
+SELECT 1 FROM file WHERE app = $1 AND id IN (
+    SELECT a.file FROM attachment a WHERE a.app = $1 AND a.conversation IN (SELECT id FROM held)
+) ORDER BY id FOR UPDATE"""
 """A separate statement before one with ``_GOES_WITH``: locks the files attached to the conversations ``held``. Of two
 transactions that delete conversations with the same file, the second waits here, then sees the first one's result."""
 _GOES_WITH = """
-orphans AS (
-    DELETE FROM file f WHERE (f.app, f.id) IN (SELECT a.app, a.file FROM attachment a JOIN held h
-            ON h.app = a.app AND h.id = a.conversation)
-        AND NOT EXISTS (SELECT FROM attachment o WHERE o.app = f.app AND o.file = f.id
-            AND (o.app, o.conversation) NOT IN (SELECT h.app, h.id FROM held h))
+attached AS MATERIALIZED (
+    SELECT file FROM attachment WHERE app = $1 AND conversation IN (SELECT id FROM held)
 ),
-claims AS (
-    DELETE FROM claim k USING message m JOIN held h ON h.app = m.app AND h.id = m.conversation
-    WHERE m.role = 'assistant' AND k.app = m.app AND k.run = m.uid
-),"""
-"""CTEs for a statement that deletes the conversations ``held`` (app, id): they delete the files attached to no other
-conversation, and the idempotency keys that started their runs."""
+shared AS MATERIALIZED (
+    SELECT file FROM attachment
+    WHERE app = $1 AND file IN (SELECT file FROM attached) AND conversation NOT IN (SELECT id FROM held)
+),
+answers AS MATERIALIZED (
+    SELECT conversation, id, uid, status FROM message
+    WHERE app = $1 AND conversation IN (SELECT id FROM held) AND role = 'assistant'
+),
+orphans AS (
+    DELETE FROM file
+    WHERE app = $1 AND id IN (SELECT file FROM attached) AND id NOT IN (SELECT file FROM shared)
+),
+claims AS (DELETE FROM claim WHERE app = $1 AND run IN (SELECT uid FROM answers)),"""
+"""CTEs for a statement that deletes the conversations ``held``: they delete the files attached to no other one, and the
+idempotency keys that started their runs, which are among the ``answers``. All is read before anything is deleted: if
+tables are distributed, a CTE may see what an earlier one did."""
 
 _FILTER = (
     "app = $1 AND end_user = $2 AND ($3::bigint IS NULL OR agent = $3) AND (NOT $4::boolean OR title IS NOT NULL)"
@@ -206,9 +214,10 @@ _FILTER = (
 
 
 def deletion_statements(condition: str, then: str, *parameters: Any) -> list[tuple[str, tuple[Any, ...]]]:
-    """Statements, for one transaction, that delete what belongs to the conversations ``c`` matching ``condition`` and
-    run ``then``, which finds them as ``held``. Locked in the same order as in store/runs.py."""
-    held = f"WITH held AS (SELECT c.app, c.id FROM conversation c WHERE {condition} ORDER BY c.app, c.id FOR UPDATE)"
+    """Statements, for one transaction, that delete what belongs to the conversations ``c`` matching ``condition``, all
+    of application $1, and run ``then``, which finds them as ``held`` and their ``answers``. Locked in the same order
+    as in store/runs.py."""
+    held = f"WITH held AS MATERIALIZED (SELECT c.id FROM conversation c WHERE {condition} ORDER BY c.id FOR UPDATE)"
     return [(held + _HELD_FILES, parameters), (f"{held},{_GOES_WITH}{then}", parameters)]
 
 
@@ -218,12 +227,12 @@ def _filter_values(app_id: int, user_id: int, listing: ConversationQuery) -> tup
 
 PIECES = (
     "CASE WHEN m.status = 'live' OR m.unfolded THEN (SELECT array_agg(p.start || ' ' || p.continues || p.parts::text"
-    " ORDER BY p.start) FROM message_piece p WHERE p.app = m.app AND p.conversation = m.conversation"
+    " ORDER BY p.start) FROM message_piece p WHERE p.app = $1 AND p.conversation = m.conversation"
     " AND p.message = m.id) END AS pieces"
 )
 """The column ``pieces`` of a message ``m``, for ``message_from_row``."""
 _PIECES_SIZE = (
-    "coalesce((SELECT sum(octet_length(p.parts::text)) FROM message_piece p WHERE p.app = n.app"
+    "coalesce((SELECT sum(octet_length(p.parts::text)) FROM message_piece p WHERE p.app = $1"
     " AND p.conversation = n.conversation AND p.message = n.id), 0)::bigint"
 )
 

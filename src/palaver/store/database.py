@@ -121,6 +121,11 @@ class Database:
     async def fetchval(self, sql: str, *args: Any) -> Any:
         return await self._run(lambda connection: connection.fetchval(sql, *args), read_only=_is_select(sql))
 
+    async def call(self, sql: str, *args: Any) -> Row | None:
+        """The row of a SELECT that calls a function which changes something. Unlike that of ``fetchrow``, it is not
+        repeated if it may have been executed."""
+        return await self._run(lambda connection: connection.fetchrow(sql, *args))
+
     async def execute(self, sql: str, *args: Any) -> str:
         """Returns the command tag, e.g. ``UPDATE 1``."""
         return await self._run(lambda connection: connection.execute(sql, *args))
@@ -128,13 +133,17 @@ class Database:
     async def transaction(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> list[Row]:
         """Execute the statements, each with its parameters, in one transaction. Returns the rows of the last one. A
         retry iterates over ``statements`` again."""
+        return (await self.transaction_rows(statements))[-1]
 
-        async def work(connection: Connection) -> list[Row]:
-            rows: list[Row] = []
+    async def transaction_rows(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> list[list[Row]]:
+        """Like ``transaction``. Returns the rows of every statement."""
+
+        async def work(connection: Connection) -> list[list[Row]]:
+            rows: list[list[Row]] = []
             async with connection.transaction():
                 for number, (sql, args) in enumerate(statements):
                     self.statement_count += number > 0
-                    rows = await connection.fetch(sql, *args)
+                    rows.append(await connection.fetch(sql, *args))
             return rows
 
         return await self._run(work)

@@ -29,17 +29,14 @@ from palaver.store.migrate import (
     migrate,
     migrations,
 )
-from palaver.store.presence import WORKER_LOCK_CLASS
+from palaver.store.presence import LIVE_WORKERS
 
 ProgressCallback = Callable[[str], None]
 """Receives the name of each table when its rows are written."""
 
 _CHUNK_BYTES = 1 << 20
 _SCHEMA = "public"
-_COUNT_PROCESSES = """
-SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
+_COUNT_PROCESSES = f"SELECT count(*) FROM ({LIVE_WORKERS}) AS alive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +152,7 @@ async def _exclusive(connection: Connection, *, force: bool) -> AsyncGenerator[N
         raise Internal(reason="database", detail=": ".join(incompatibility))
     if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION_LOCK):
         raise Internal(reason="database", detail="another process migrates or restores this database")
-    if count := await connection.fetchval(_COUNT_PROCESSES, WORKER_LOCK_CLASS):
+    if count := await connection.fetchval(_COUNT_PROCESSES):
         detail = f"{count} processes use this database: stop every server and command on it, then restore"
         raise Internal(reason="database", detail=detail)
     if (newer := await describe_unknown_migration(connection, [number for number, _, _ in migrations()])) is not None:
@@ -207,13 +204,15 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, prog
 
 
 def _drop_sql() -> str:
-    """SQL that drops palaver's tables and sequences if they exist."""
+    """SQL that drops palaver's tables, sequences and functions if they exist."""
     sql = "\n".join(sql for _, _, sql in migrations())
     tables = ["migration", *re.findall(r"(?im)^CREATE TABLE (\w+)", sql)]
     sequences = re.findall(r"(?im)^CREATE SEQUENCE (\w+)", sql)
+    functions = sorted(set(re.findall(r"(?im)^CREATE (?:OR REPLACE )?FUNCTION (\w+)", sql)))
     return (
         "SET client_min_messages = warning;\n"
         f"DROP TABLE IF EXISTS {', '.join(tables)} CASCADE;\nDROP SEQUENCE IF EXISTS {', '.join(sequences)};\n"
+        f"DROP FUNCTION IF EXISTS {', '.join(functions)};\n"
     )
 
 

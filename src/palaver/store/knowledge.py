@@ -25,10 +25,11 @@ FROM knowledge k LEFT JOIN (
 WHERE k.app = $1"""
 
 _UPSERT_DOCUMENT = """
-INSERT INTO document AS d (app, uid, knowledge, source, root, title, kind, digest, passages, length)
-VALUES ($1, $5, $2, $3, $4, $6, $7, $8, $9, $10)
+INSERT INTO document (app, uid, knowledge, source, root, title, kind, digest, passages, length, modified)
+VALUES ($1, $5, $2, $3, $4, $6, $7, $8, $9, $10, now())
 ON CONFLICT (app, knowledge, root, source) DO UPDATE SET title = excluded.title, kind = excluded.kind,
-    digest = excluded.digest, passages = excluded.passages, length = excluded.length, modified = now()"""
+    digest = excluded.digest, passages = excluded.passages, length = excluded.length,
+    modified = excluded.modified"""
 _DOCUMENT_ID = "(SELECT id FROM document WHERE app = $1 AND knowledge = $2 AND source = $3 AND root = $4)"
 _DELETE_PASSAGES = f"DELETE FROM passage WHERE app = $1 AND document = {_DOCUMENT_ID}"
 _INSERT_PASSAGES = f"""
@@ -86,8 +87,7 @@ WITH base AS MATERIALIZED (
     FROM corpus s, term a LEFT JOIN frequency f ON f.place = a.place
     CROSS JOIN LATERAL (SELECT coalesce(f.passages, 1) AS passages) n
     WHERE f.place IS NOT NULL OR a.before IS NULL
-        OR NOT (EXISTS (SELECT FROM frequency b WHERE b.place = a.before)
-            AND EXISTS (SELECT FROM frequency b WHERE b.place = a.after))
+        OR NOT (a.before IN (SELECT place FROM frequency) AND a.after IN (SELECT place FROM frequency))
 ), query_weight AS MATERIALIZED (
     SELECT sum(idf_weight) AS weight FROM (
         SELECT idf_weight FROM weighted ORDER BY idf_weight DESC LIMIT {MAX_SUMMED_LEXEMES}
@@ -133,8 +133,8 @@ class KnowledgeTable:
     async def get_or_create(self, app_id: int, name: str) -> int:
         """The id of the base with that name, created if missing."""
         base: int = await self._db.fetchval(
-            "INSERT INTO knowledge (app, uid, name) VALUES ($1, $2, $3)"
-            " ON CONFLICT (app, name) DO UPDATE SET modified = now() RETURNING id",
+            "INSERT INTO knowledge (app, uid, name, modified) VALUES ($1, $2, $3, now())"
+            " ON CONFLICT (app, name) DO UPDATE SET modified = excluded.modified RETURNING id",
             app_id,
             new_uid(),
             clean(name),

@@ -15,7 +15,7 @@ import structlog
 from palaver.core.problems import Conflict, Internal
 from palaver.store.database import Database
 from palaver.store.driver import Row, connection_to
-from palaver.store.presence import Presence
+from palaver.store.presence import Presence, notification
 from palaver.store.secrets import MASTER_KEY_CHANGED, SecretBox, credential_context
 
 _NOTIFICATION_CONTEXT = "master key"
@@ -85,7 +85,8 @@ class MasterKey:
                 base64.b64encode(new.seal(self._box.fingerprint_key.hex(), context=_FINGERPRINT_KEY_CONTEXT)).decode(),
             )
             sealed_key = base64.b64encode(self._box.seal(master.hex(), context=_NOTIFICATION_CONTEXT)).decode()
-            await connection.execute("SELECT pg_notify('palaver', $1)", f"master {sealed_key}")
+            sql, parameters = notification(f"master {sealed_key}")
+            await connection.execute(sql, *parameters)
         self._box.set_master_key(master)
         return len(rows)
 

@@ -17,24 +17,20 @@ from palaver.store.files import FileTable
 from palaver.store.idempotency import IdempotencyTable
 from palaver.store.knowledge import KnowledgeTable
 from palaver.store.master_key import MasterKey
-from palaver.store.presence import WORKER_LOCK_CLASS, Presence
+from palaver.store.presence import LIVE_WORKERS, Presence
 from palaver.store.quotas import Quotas
+from palaver.store.rate_limits import RateLimitTable
 from palaver.store.runs import RunTable
 from palaver.store.secrets import SecretBox
 from palaver.store.tokens import TokenTable
-from palaver.store.usage import RateLimitTable
+from palaver.store.turns import TurnTable
 from palaver.store.user_data import UserDataTable
 from palaver.store.users import UserTable
 
 SETUP_LOCK = 0x70616C61766573
 """Advisory lock id of first-time setup."""
 
-_HAS_WORKER_LOCK = """
-SELECT EXISTS (
-    SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND classid::bigint = $1 AND objid::bigint = $2
-)"""
+_IS_LIVE_WORKER = f"SELECT $1::bigint IN ({LIVE_WORKERS})"
 
 
 class PostgresStore:
@@ -63,7 +59,8 @@ class PostgresStore:
         self.users = UserTable(self.db, self.presence, self.quotas)
         self.user_data = UserDataTable(self.db)
         self.conversations = ConversationTable(self.db, self.quotas)
-        self.runs = RunTable(self.db, self.quotas)
+        self.turns = TurnTable(self.db, self.quotas)
+        self.runs = RunTable(self.db)
         self.rate_limits = RateLimitTable(self.db, self.quotas)
         self.knowledge = KnowledgeTable(self.db)
         self.files = FileTable(self.db)
@@ -75,9 +72,7 @@ class PostgresStore:
         """Connect. Raises ``Internal`` if the database cannot be reached or was used with another master key."""
         await self.presence.open()
         await self.db.open()
-        if self._direct is not None and not await self.db.fetchval(
-            _HAS_WORKER_LOCK, WORKER_LOCK_CLASS, self.presence.worker
-        ):
+        if self._direct is not None and not await self.db.fetchval(_IS_LIVE_WORKER, self.presence.worker):
             detail = "PALAVER_DATABASE_DIRECT_URL leads to another database than PALAVER_DATABASE_URL"
             raise Internal(reason="database", detail=detail)
         await self.master_key.verify_or_register()

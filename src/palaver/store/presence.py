@@ -7,13 +7,14 @@ process ends, so a run whose worker holds no lock is orphaned. No heartbeats are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any
 
 import structlog
 
-from palaver.core.problems import Internal
+from palaver.core.problems import Internal, Problem
+from palaver.store.database import Database
 from palaver.store.driver import DRIVER_ERRORS, Connection, connect, is_transaction_pooler, to_problem
 
 WORKER_LOCK_CLASS = 0x70616C61
@@ -38,14 +39,32 @@ _SESSION = {
 
 log = structlog.get_logger("palaver.store")
 
-_FIND_LOST_WORKERS = """
-SELECT DISTINCT m.worker FROM message m
-WHERE m.status = 'live' AND m.worker IS NOT NULL AND NOT EXISTS (
-    SELECT FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND l.classid::bigint = $1 AND l.objid::bigint = m.worker
-)"""
+LIVE_WORKERS = f"""
+SELECT objid::bigint AS worker FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = {WORKER_LOCK_CLASS}
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+"""The numbers of the processes that use this database."""
+
+_FIND_LOST_WORKERS = f"""
+WITH working AS MATERIALIZED (SELECT DISTINCT worker FROM message WHERE status = 'live' AND worker IS NOT NULL),
+alive AS MATERIALIZED ({LIVE_WORKERS})
+SELECT worker FROM working WHERE worker NOT IN (SELECT worker FROM alive)"""
+
+_NOTIFY = f"SELECT pg_notify('{CHANNEL}', payload) FROM unnest($1::text[]) AS payload"
+
+
+def notification(*payloads: str) -> tuple[str, tuple[list[str]]]:
+    """A statement, with its parameters, that notifies every process: ``topic payload`` each. It reads no table, so that
+    it is executed by the server to which the processes listen, even if tables are distributed."""
+    return _NOTIFY, (list(payloads),)
+
+
+async def try_notify(db: Database, payloads: Collection[str]) -> None:
+    """Notify every process of what has been committed and what each of them finds out by itself later, should this
+    fail."""
+    if payloads:
+        with suppress(Problem):  # already logged by the database
+            await db.execute(*notification(*payloads))
 
 
 class Presence:
@@ -99,7 +118,7 @@ class Presence:
             self._suspects = set()
             return []
         try:
-            rows = await connection.fetch(_FIND_LOST_WORKERS, WORKER_LOCK_CLASS, timeout=10)
+            rows = await connection.fetch(_FIND_LOST_WORKERS, timeout=10)
         except DRIVER_ERRORS as error:  # the listener may be broken too, without notice
             log.warning("could not look for lost processes", error=str(error))
             self._on_connection_lost(connection)

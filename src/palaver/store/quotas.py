@@ -44,7 +44,7 @@ _FROM_WHERE: Mapping[QuotaKind, str] = {
     "users": "end_user WHERE app = $1",
     "conversations": "conversation WHERE app = $1",
     "user_conversations": "conversation WHERE app = $1 AND end_user = $2",
-    "conversation_messages": "conversation c JOIN message m ON m.app = c.app AND m.conversation = c.id"
+    "conversation_messages": "conversation c JOIN message m ON m.app = $1 AND m.conversation = c.id"
     " WHERE c.app = $1 AND c.end_user = $2 AND (c.id = $3 OR c.uid = $4 OR c.alias = $5)",
     "idempotency_keys": "claim WHERE app = $1 AND credential = $2",
     "codes": "token WHERE app = $1 AND credential = $2 AND kind = 'code' AND NOT used AND expires > now()",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hmac
 from datetime import UTC, datetime
+from uuid import UUID
 
 import msgspec
 
@@ -22,18 +23,19 @@ MAX_SIGNED_CHARACTERS = 4096
 _GENERATION_IS_VALID = """
 c.enabled AND (t.generation = c.generation OR (t.generation = c.previous_generation AND c.previous_until > now()))"""
 _TOKEN_IS_VALID = f"""
-t.hash = $1 AND t.kind = $2 AND NOT t.used AND t.expires > now()
-    AND c.app = t.app AND c.number = t.credential AND {_GENERATION_IS_VALID}"""
+NOT t.used AND t.expires > now() AND c.app = t.app AND c.number = t.credential AND {_GENERATION_IS_VALID}"""
 
-_ISSUE = """
-INSERT INTO token (app, credential, generation, family, hash, kind, end_user, scopes, redirect, expires)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
-WHERE $11::bytea IS NULL OR EXISTS (SELECT FROM token WHERE app = $1 AND hash = $11 FOR KEY SHARE)
-RETURNING 1"""
-_FIND = f"SELECT t.* FROM token t, credential c WHERE {_TOKEN_IS_VALID}"
+_INSERT = "INSERT INTO token (app, credential, generation, family, hash, kind, end_user, scopes, redirect, expires)"
+_ISSUE = f"{_INSERT} VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING 1"
+_LOCK_PARENT = "SELECT 1 FROM token WHERE app = $1 AND hash = $2 FOR KEY SHARE"
+_ISSUE_FROM_PARENT = f"""
+{_INSERT}
+SELECT app, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM token WHERE app = $1 AND hash = $11 RETURNING 1"""
+_FIND = f"SELECT t.* FROM token t, credential c WHERE t.hash = $1 AND t.kind = $2 AND {_TOKEN_IS_VALID}"
+_FIND_APP = "SELECT app FROM token WHERE hash = $1"
 _USE = f"""
-UPDATE token t SET used = true, expires = greatest(t.expires, now() + make_interval(secs => $3))
-FROM credential c WHERE {_TOKEN_IS_VALID} RETURNING t.*"""
+UPDATE token t SET used = true, expires = greatest(t.expires, now() + make_interval(secs => $4))
+FROM credential c WHERE t.app = $1 AND t.hash = $2 AND t.kind = $3 AND {_TOKEN_IS_VALID} RETURNING t.*"""
 _FIND_GENERATION = f"""
 SELECT 1 FROM (VALUES ($3::integer)) AS t (generation), credential c
 WHERE c.app = $1 AND c.number = $2 AND {_GENERATION_IS_VALID}"""
@@ -50,8 +52,7 @@ class TokenTable:
     async def issue(self, token: Token, secret: str, *, parent: str | None = None) -> bool:
         kind = "codes" if token.kind == "code" else "tokens"
         await self._quotas.require_room(kind, token.app, token.credential)
-        row = await self._db.fetchrow(
-            _ISSUE,
+        values = (
             token.app,
             token.credential,
             token.generation,
@@ -62,11 +63,16 @@ class TokenTable:
             list(token.scopes),
             token.redirect,
             token.expires,
-            None if parent is None else self._box.fingerprint(parent),
         )
-        if row is not None:
+        if parent is None:
+            rows = await self._db.fetch(_ISSUE, *values)
+        else:
+            fingerprint = self._box.fingerprint(parent)
+            lock = (_LOCK_PARENT, (token.app, fingerprint))
+            rows = await self._db.transaction([lock, (_ISSUE_FROM_PARENT, (*values, fingerprint))])
+        if rows:
             self._quotas.record_rows(kind, token.app, token.credential)
-        return row is not None
+        return bool(rows)
 
     async def find(self, secret: str, kind: str) -> Token | None:
         row = await self._db.fetchrow(_FIND, self._box.fingerprint(secret), kind)
@@ -74,20 +80,25 @@ class TokenTable:
 
     async def redeem(self, secret: str, kind: str, *, remember_s: float) -> Token | None:
         fingerprint = self._box.fingerprint(secret)
-        row = await self._db.fetchrow(_USE, fingerprint, kind, remember_s)
+        app_id: int | None = await self._db.fetchval(_FIND_APP, fingerprint)
+        if app_id is None:
+            return None
+        row = await self._db.fetchrow(_USE, app_id, fingerprint, kind, remember_s)
         if row is None:
-            await self._revoke(fingerprint)
+            await self._revoke(app_id, fingerprint)
         return None if row is None else _token(row)
 
-    async def _revoke(self, fingerprint: bytes) -> None:
+    async def _revoke(self, app_id: int, fingerprint: bytes) -> None:
         """If the single-use token was used before, delete its family: every token issued from it. Issuing a token locks
         its parent: the first statement waits for that lock, the second one may not see the new token yet, but the third
         one does."""
-        row = await self._db.fetchrow("SELECT app, family FROM token WHERE hash = $1 AND used", fingerprint)
-        if row is None:
+        sql = "SELECT family FROM token WHERE app = $1 AND hash = $2 AND used"
+        family: UUID | None = await self._db.fetchval(sql, app_id, fingerprint)
+        if family is None:
             return
-        family = ("DELETE FROM token WHERE app = $1 AND family = $2", (row["app"], row["family"]))
-        await self._db.transaction([("DELETE FROM token WHERE hash = $1", (fingerprint,)), family, family])
+        itself = ("DELETE FROM token WHERE app = $1 AND hash = $2", (app_id, fingerprint))
+        all_of_it = ("DELETE FROM token WHERE app = $1 AND family = $2", (app_id, family))
+        await self._db.transaction([itself, all_of_it, all_of_it])
 
     async def delete_expired(self) -> None:
         """Delete expired tokens."""

@@ -10,6 +10,7 @@ import msgspec
 from palaver.core.types import Message, User
 from palaver.store.conversations import ConversationTable
 from palaver.store.database import Database
+from palaver.store.presence import notification, try_notify
 from palaver.store.quotas import Quotas
 
 BATCH_ROWS = 200
@@ -19,32 +20,30 @@ BATCH_BYTES = 1_048_576
 BATCH_CONVERSATIONS = 20
 """Maximum number of conversations per query: each may have variables of 1 MiB."""
 
-# Most rows are deleted with the end user's by foreign keys; tokens refer to its name. Live runs are notified to stop.
+# Most rows are deleted with the end user's by foreign keys; tokens refer to its name. Conversations are locked in the
+# same order as elsewhere.
+_LOCK_USER = "SELECT 1 FROM end_user WHERE app = $1 AND id = $2 FOR UPDATE"
+_LOCK_CONVERSATIONS = "SELECT 1 FROM conversation WHERE app = $1 AND end_user = $2 ORDER BY id FOR UPDATE"
 _DELETE = """
-WITH u AS (SELECT app, id, uid, name FROM end_user WHERE app = $1 AND id = $2 FOR UPDATE),
-c AS (
-    SELECT c.app, c.id FROM conversation c JOIN u ON c.app = u.app AND c.end_user = u.id
-    ORDER BY c.app, c.id FOR UPDATE OF c
+WITH messages AS MATERIALIZED (
+    SELECT uid, role, status FROM message
+    WHERE app = $1 AND conversation IN (SELECT c.id FROM conversation c WHERE c.app = $1 AND c.end_user = $2)
 ),
-m AS (
-    SELECT m.uid, m.role, m.status FROM message m JOIN c ON m.app = c.app AND m.conversation = c.id
+names AS MATERIALIZED (
+    SELECT unnest(ARRAY[name, uid::text, replace(uid::text, '-', '')]) AS name FROM end_user WHERE app = $1 AND id = $2
 ),
-t AS (
-    DELETE FROM token t USING u
-    WHERE t.app = u.app AND t.end_user IN (u.name, u.uid::text, replace(u.uid::text, '-', '')) RETURNING 1
+counts AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM conversation WHERE app = $1 AND end_user = $2) AS conversations,
+        (SELECT count(*) FROM messages) AS messages,
+        (SELECT count(*) FROM messages WHERE role = 'assistant') AS runs,
+        (SELECT array_agg(uid) FROM messages WHERE status = 'live') AS live_runs,
+        (SELECT count(*) FROM file WHERE app = $1 AND end_user = $2) AS files,
+        (SELECT count(*) FROM subscription WHERE app = $1 AND end_user = $2) AS subscriptions,
+        (SELECT count(*) FROM claim WHERE app = $1 AND end_user = $2) AS idempotency_keys
 ),
-deleted_user AS (DELETE FROM end_user e USING u WHERE e.app = u.app AND e.id = u.id RETURNING e.id)
-SELECT (SELECT count(*) FROM c) AS conversations,
-    (SELECT count(*) FROM m) AS messages,
-    (SELECT count(*) FROM m WHERE role = 'assistant') AS runs,
-    (SELECT count(*) FROM file f JOIN u ON f.app = u.app AND f.end_user = u.id) AS files,
-    (SELECT count(*) FROM subscription s JOIN u ON s.app = u.app AND s.end_user = u.id) AS subscriptions,
-    (SELECT count(*) FROM claim k JOIN u ON k.app = u.app AND k.end_user = u.id) AS idempotency_keys,
-    (SELECT count(*) FROM t) AS tokens,
-    (SELECT count(*) FROM deleted_user) AS users,
-    (SELECT count(pg_notify('palaver', 'stop ' || replace(m.uid::text, '-', ''))) FROM m WHERE status = 'live')
-        AS stop_notifications,
-    (SELECT count(pg_notify('palaver', 'users')) FROM deleted_user) AS user_notifications"""
+deleted_tokens AS (DELETE FROM token WHERE app = $1 AND end_user IN (SELECT name FROM names) RETURNING 1),
+deleted_user AS (DELETE FROM end_user WHERE app = $1 AND id = $2 RETURNING 1)
+SELECT *, (SELECT count(*) FROM deleted_tokens) AS tokens, (SELECT count(*) FROM deleted_user) AS users FROM counts"""
 
 COUNTED = ("users", "conversations", "messages", "runs", "files", "subscriptions", "tokens", "idempotency_keys")
 """The kinds of rows that ``UserDataTable.delete`` counts."""
@@ -59,8 +58,12 @@ class UserDataTable:
     async def delete(self, app_id: int, user: User | None) -> dict[str, int]:
         """Delete an end user and all of its data, and stop its runs in every process. Returns the number of deleted
         rows by name, for the names in ``COUNTED``."""
-        row = None if user is None else await self._db.fetchrow(_DELETE, app_id, user.id)
-        return {name: 0 if row is None else row[name] for name in COUNTED}
+        if user is None:
+            return dict.fromkeys(COUNTED, 0)
+        deletions = [(sql, (app_id, user.id)) for sql in (_LOCK_USER, _LOCK_CONVERSATIONS, _DELETE)]
+        (row,) = await self._db.transaction([notification("users"), *deletions])
+        await try_notify(self._db, [f"stop {run.hex}" for run in row["live_runs"] or ()])
+        return {name: row[name] for name in COUNTED}
 
     async def export(self, app_id: int, user: User) -> AsyncGenerator[dict[str, Any]]:
         """Everything stored for an end user, as JSON-compatible objects with a ``type``: user, conversation, message,
@@ -72,7 +75,7 @@ class UserDataTable:
         yield {"type": "user", "uid": row["uid"].hex, **profile}
         last = 0
         while rows := await self._db.fetch(
-            "SELECT c.*, g.name AS agent_name FROM conversation c JOIN agent g ON g.app = c.app AND g.id = c.agent"
+            "SELECT c.*, g.name AS agent_name FROM conversation c JOIN agent g ON g.app = $1 AND g.id = c.agent"
             " WHERE c.app = $1 AND c.end_user = $2 AND c.id > $3 ORDER BY c.id LIMIT $4",
             app_id, user.id, last, BATCH_CONVERSATIONS,
         ):  # fmt: skip

@@ -313,7 +313,7 @@ class FileRepository(Protocol):
         ...
 
 
-class RunRepository(Protocol):
+class TurnRepository(Protocol):
     async def open(self, turn: NewTurn) -> StoredTurn | ReplayedRun:
         """Store the message and its run. Raises ``NotFound``, ``Conflict`` or ``Busy``; then nothing is stored."""
         ...
@@ -323,6 +323,8 @@ class RunRepository(Protocol):
         differed."""
         ...
 
+
+class RunRepository(Protocol):
     async def get_answer(self, app_id: int, run_uid: UUID) -> Message | None:
         """The assistant message that ``run`` writes, as last saved."""
         ...
@@ -426,6 +428,9 @@ class Store(Protocol):
 
     @property
     def conversations(self) -> ConversationRepository: ...
+
+    @property
+    def turns(self) -> TurnRepository: ...
 
     @property
     def runs(self) -> RunRepository: ...

@@ -9,19 +9,19 @@ from palaver.store.quotas import Quotas
 
 # Locks the credential's row. A call that one limit rejects is not counted against any.
 _COUNT_CALLS = """
-WITH clock AS (SELECT clock_timestamp() AS t),
-inserted AS (
-    INSERT INTO usage (app, credential) VALUES ($1, $2) ON CONFLICT DO NOTHING
+WITH locked AS MATERIALIZED (
+    SELECT total, minute_start, minute_count, day_start, day_count
+    FROM usage WHERE app = $1 AND credential = $2 FOR UPDATE
 ),
-current AS (
-    SELECT u.app, u.credential, u.total, t,
-        CASE WHEN u.minute_start + interval '60 seconds' <= t THEN t ELSE u.minute_start END AS minute_start,
-        CASE WHEN u.minute_start + interval '60 seconds' <= t THEN 0 ELSE u.minute_count END AS minute_count,
-        CASE WHEN u.day_start + interval '24 hours' <= t THEN t ELSE u.day_start END AS day_start,
-        CASE WHEN u.day_start + interval '24 hours' <= t THEN 0 ELSE u.day_count END AS day_count
-    FROM usage u, clock WHERE u.app = $1 AND u.credential = $2 FOR UPDATE OF u
+current AS MATERIALIZED (
+    SELECT total,
+        CASE WHEN minute_start + interval '60 seconds' <= now() THEN now() ELSE minute_start END AS minute_start,
+        CASE WHEN minute_start + interval '60 seconds' <= now() THEN 0 ELSE minute_count END AS minute_count,
+        CASE WHEN day_start + interval '24 hours' <= now() THEN now() ELSE day_start END AS day_start,
+        CASE WHEN day_start + interval '24 hours' <= now() THEN 0 ELSE day_count END AS day_count
+    FROM locked
 ),
-admitted AS (
+admitted AS MATERIALIZED (
     SELECT *, greatest(0, least($3::bigint, $4::bigint - minute_count)) AS by_rate,
         greatest(0, least($3::bigint, $5::bigint - day_count)) AS by_day,
         greatest(0, least($3::bigint, $6::bigint - total)) AS by_total
@@ -30,17 +30,18 @@ admitted AS (
 counted AS (
     UPDATE usage u SET minute_start = a.minute_start, minute_count = a.minute_count + least(by_rate, by_day, by_total),
         day_start = a.day_start, day_count = a.day_count + least(by_rate, by_day, by_total),
-        total = u.total + least(by_rate, by_day, by_total)
-    FROM admitted a WHERE u.app = a.app AND u.credential = a.credential
+        total = a.total + least(by_rate, by_day, by_total)
+    FROM admitted a WHERE u.app = $1 AND u.credential = $2
 )
-SELECT by_rate, by_day, by_total, extract(epoch FROM minute_start + interval '60 seconds' - t)::float8 AS wait_s,
-    extract(epoch FROM day_start + interval '24 hours' - t)::float8 AS wait_day_s FROM admitted"""
+SELECT by_rate, by_day, by_total, extract(epoch FROM minute_start + interval '60 seconds' - now())::float8 AS wait_s,
+    extract(epoch FROM day_start + interval '24 hours' - now())::float8 AS wait_day_s FROM admitted"""
+_INSERT_COUNTER = "INSERT INTO usage (app, credential) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 
 _CLAIM_NONCE = """
-INSERT INTO seen_request AS s (app, credential, request, expires)
-VALUES ($1, $2, $3, now() + make_interval(secs => $4))
-ON CONFLICT (app, credential, request) DO UPDATE SET expires = excluded.expires WHERE s.expires <= now()
-RETURNING 1"""
+INSERT INTO seen_request (app, credential, request, expires) VALUES ($1, $2, $3, now() + make_interval(secs => $4))
+ON CONFLICT DO NOTHING RETURNING 1"""
+_DELETE_EXPIRED_NONCE = """
+DELETE FROM seen_request WHERE app = $1 AND credential = $2 AND request = $3 AND expires <= now()"""
 
 _UNLIMITED = 2**62
 
@@ -57,7 +58,8 @@ class RateLimitTable:
         limits = [key.setting(name) for name in ("rpm", "rpd", "total")]
         arguments = (key.app, key.number, calls, *(_UNLIMITED if limit is None else limit for limit in limits))
         row = await self._db.fetchrow(_COUNT_CALLS, *arguments)
-        if row is None:  # the statement that inserts the row does not see it
+        if row is None:
+            await self._db.execute(_INSERT_COUNTER, key.app, key.number)
             row = await self._db.fetchrow(_COUNT_CALLS, *arguments)
         assert row is not None
         return AdmittedCalls(
@@ -75,7 +77,10 @@ class RateLimitTable:
 
     async def claim_nonce(self, key: ApiKey, request: str, ttl_s: float) -> bool:
         await self._quotas.require_room("request_ids", key.app, key.number)
-        first = await self._db.fetchval(_CLAIM_NONCE, key.app, key.number, clean(request), ttl_s) is not None
+        nonce = (key.app, key.number, clean(request))
+        first = await self._db.fetchval(_CLAIM_NONCE, *nonce, ttl_s) is not None
+        if not first and await self._db.execute(_DELETE_EXPIRED_NONCE, *nonce) != "DELETE 0":
+            first = await self._db.fetchval(_CLAIM_NONCE, *nonce, ttl_s) is not None
         if first:
             self._quotas.record_rows("request_ids", key.app, key.number)
         return first
