@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.kit import product, run
+from support.kit import product
 
 from palaver.app import Core
 from palaver.core.admin.admin import Admin
 from palaver.core.problems import Conflict, Invalid, NotFound
 from palaver.core.types import AgentSpec
 
-WithAdmin = Callable[[Callable[[Admin, Core], Awaitable[None]]], None]
+AdminSession = Callable[[], AbstractAsyncContextManager[tuple[Admin, Core]]]
 
 
 @pytest.fixture
-def with_admin(database_url: str, tmp_path: Path) -> WithAdmin:
-    """Runs a function with the use cases of the operator ``ann``."""
+def admin_session(database_url: str, tmp_path: Path) -> AdminSession:
+    """The use cases of the operator ``ann``, and all else of the product."""
 
-    def execute(work: Callable[[Admin, Core], Awaitable[None]]) -> None:
-        async def session() -> None:
-            async with product(database_url, tmp_path / "data") as core:
-                await work(core.admin("ann"), core)
+    @asynccontextmanager
+    async def session() -> AsyncGenerator[tuple[Admin, Core]]:
+        async with product(database_url, tmp_path / "data") as core:
+            yield core.admin("ann"), core
 
-        run(session())
-
-    return execute
+    return session
 
 
 async def _entries(admin: Admin) -> list[tuple[str, str | None, dict[str, Any], str | None]]:
     return [(e.action, e.application, e.arguments, e.outcome) for e in await admin.audit.list_newest(100)]
 
 
-def test_applications_are_created_once_and_deleted(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+async def test_applications_are_created_once_and_deleted(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, _):
         shop = await admin.applications.get_or_create(" shop ")
         assert (shop.name, await admin.applications.get_or_create("shop")) == ("shop", shop)
         assert await admin.applications.get("shop ") == shop
@@ -48,11 +47,9 @@ def test_applications_are_created_once_and_deleted(with_admin: WithAdmin) -> Non
             with pytest.raises(Invalid):
                 await admin.applications.get_or_create(name)
 
-    with_admin(work)
 
-
-def test_a_credential_is_created_with_its_application_configured_and_deleted(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, core: Core) -> None:
+async def test_a_credential_is_created_with_its_application_configured_and_deleted(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, core):
         created = await admin.credentials.create("shop", "snail", {"rpm": 5, "agents": ["guide", 7]}, label="Shop & Co")
         assert (created.application.name, created.key.label) == ("shop", "Shop & Co")
         assert created.key.settings == {"rpm": 5, "agents": ["guide", "7"]}
@@ -67,11 +64,9 @@ def test_a_credential_is_created_with_its_application_configured_and_deleted(wit
         await admin.credentials.delete(created.key.id)
         assert await admin.credentials.list_all() == []
 
-    with_admin(work)
 
-
-def test_a_credential_is_disabled_enabled_and_given_another_secret(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+async def test_a_credential_is_disabled_enabled_and_given_another_secret(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, _):
         key = (await admin.credentials.create("shop", "snail", id="mine", secret="old")).key
         assert (key.id, key.secret) == ("mine", "old")
         assert not (await admin.credentials.disable("mine")).key.enabled
@@ -80,19 +75,15 @@ def test_a_credential_is_disabled_enabled_and_given_another_secret(with_admin: W
         assert rotated.secret.startswith("SAI_")
         assert rotated.previous_secret == "old"
 
-    with_admin(work)
 
-
-def test_an_id_that_two_dialects_have_needs_the_dialect(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+async def test_an_id_that_two_dialects_have_needs_the_dialect(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, _):
         for dialect in ("snail", "wps"):
             await admin.credentials.create("shop", dialect, id="same")
         with pytest.raises(Conflict):
             await admin.credentials.disable("same")
         assert (await admin.credentials.delete("same", "wps")).dialect == "wps"
         assert (await admin.credentials.get("same")).dialect == "snail"
-
-    with_admin(work)
 
 
 @pytest.mark.parametrize(
@@ -106,31 +97,27 @@ def test_an_id_that_two_dialects_have_needs_the_dialect(with_admin: WithAdmin) -
         ("label", {"label": "x" * 256}),
     ],
 )
-def test_a_credential_that_is_not_allowed_creates_nothing(
-    with_admin: WithAdmin, field: str, arguments: dict[str, Any]
+async def test_a_credential_that_is_not_allowed_creates_nothing(
+    admin_session: AdminSession, field: str, arguments: dict[str, Any]
 ) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+    async with admin_session() as (admin, _):
         request: dict[str, Any] = {"application": "shop", "dialect": "snail", **arguments}
         with pytest.raises(Invalid) as error:
             await admin.credentials.create(**request)
         assert error.value.field == field
         assert await admin.applications.list_all() == []
 
-    with_admin(work)
 
-
-def test_an_unknown_setting_cannot_be_removed(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+async def test_an_unknown_setting_cannot_be_removed(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, _):
         await admin.credentials.create("shop", "snail", {"rpm": 5}, id="mine")
         with pytest.raises(Invalid, match="unknown setting"):
             await admin.credentials.update("mine", unset=["frob", "rpm"])
         assert (await admin.credentials.get("mine")).settings == {"rpm": 5}
 
-    with_admin(work)
 
-
-def test_agents_are_applied_with_what_keeps_them_from_answering(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+async def test_agents_are_applied_with_what_keeps_them_from_answering(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, _):
         specs = [
             AgentSpec(name="desk", model="scripted", alias=("d",)),
             AgentSpec(name="clerk", model="gpt-5", knowledge=("house",)),
@@ -151,16 +138,14 @@ def test_agents_are_applied_with_what_keeps_them_from_answering(with_admin: With
         with pytest.raises(NotFound):
             await admin.agents.get("hotel", "desk")
 
-    with_admin(work)
 
-
-def test_documents_are_added_found_and_removed(with_admin: WithAdmin, tmp_path: Path) -> None:
+async def test_documents_are_added_found_and_removed(admin_session: AdminSession, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
         folder.mkdir()
         (folder / "rooms.md").write_text("# Rooms\n\nBreakfast is at seven.\n")
 
-    async def work(admin: Admin, _: Core) -> None:
+    async with admin_session() as (admin, _):
         bases = admin.knowledge_bases
         done: list[int] = []
         owner, report = await bases.add("hotel", "house", folders, lambda progress: done.append(progress.done))
@@ -177,13 +162,11 @@ def test_documents_are_added_found_and_removed(with_admin: WithAdmin, tmp_path: 
         assert (await bases.remove("hotel", "house"))[1] == ["rooms.md"]
         assert await bases.list_all("hotel") == []
 
-    with_admin(work)
 
-
-def test_the_data_of_an_end_user_is_exported_with_files_and_deleted(with_admin: WithAdmin) -> None:
+async def test_the_data_of_an_end_user_is_exported_with_files_and_deleted(admin_session: AdminSession) -> None:
     content = b"x" * 1_500_000
 
-    async def work(admin: Admin, core: Core) -> None:
+    async with admin_session() as (admin, core):
         shop = await admin.applications.get_or_create("shop")
         user = await core.store.users.get_or_create(shop.id, "bob")
         await core.store.files.add(
@@ -201,11 +184,9 @@ def test_the_data_of_an_end_user_is_exported_with_files_and_deleted(with_admin: 
         with pytest.raises(NotFound):
             await admin.users.get("shop", "bob")
 
-    with_admin(work)
 
-
-def test_every_change_is_in_the_audit_log_without_secrets(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+async def test_every_change_is_in_the_audit_log_without_secrets(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, _):
         await admin.credentials.create("shop", "snail", {"rpm": 5}, id="mine", secret="hushhush")
         await admin.credentials.rotate("mine", overlap_s=60)
         with pytest.raises(NotFound):
@@ -221,21 +202,15 @@ def test_every_change_is_in_the_audit_log_without_secrets(with_admin: WithAdmin)
         assert {entry.actor for entry in await admin.audit.list_newest(100)} == {"ann"}
         assert [entry.action for entry in await admin.audit.list_newest(1, application="shop")] == ["user forget"]
 
-    with_admin(work)
 
-
-def test_a_change_in_progress_has_no_outcome_yet(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, _: Core) -> None:
+async def test_a_change_in_progress_has_no_outcome_yet(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, _):
         async with admin.audit.record("demo"):
             assert await _entries(admin) == [("demo", None, {}, None)]
         assert await _entries(admin) == [("demo", None, {}, "done")]
 
-    with_admin(work)
 
-
-def test_what_nobody_asked_for_is_not_in_the_audit_log(with_admin: WithAdmin) -> None:
-    async def work(admin: Admin, core: Core) -> None:
+async def test_what_nobody_asked_for_is_not_in_the_audit_log(admin_session: AdminSession) -> None:
+    async with admin_session() as (admin, core):
         await core.admin().applications.get_or_create("shop")
         assert await _entries(admin) == []
-
-    with_admin(work)

@@ -67,9 +67,9 @@ async def test_a_later_turn_still_reads_the_file(database_url: str, tmp_path: Pa
     async with stage(database_url, tmp_path) as on:
         file = await on.upload("menu.txt", b"Soup costs 4.\n\nTea costs 2.")
         _, conversation = await on.say(File(ref=file.key))
-        said, _ = await on.say(Text(text="What does tea cost?"), to=conversation, model="extract")
-        assert "Tea costs 2." in said
-        assert "menu.txt" in said
+        answer, _ = await on.say(Text(text="What does tea cost?"), to=conversation, model="extract")
+        assert "Tea costs 2." in answer
+        assert "menu.txt" in answer
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ async def test_what_was_not_read_is_a_part_of_the_answer_and_a_line_in_the_log(
         file = await on.upload("deep.html", b"<div>" * 600, "text/html")
         app = await on.core.store.applications.get_or_create("acme")
         agent = await on.core.store.agents.upsert(app, AgentSpec(name="yes", model="scripted", instructions="yes"))
-        said = NewMessage(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
+        message = NewMessage(parts=(File(ref=file.key, name="deep.html"), File(ref="none")), trace="t" * 32)
         with capture_logs() as logs:
-            sent = await on.core.chat.send(on.who, agent, said)
+            sent = await on.core.chat.send(on.who, agent, message)
             _, (parts, _) = await read(sent.reader)
         problems = ["too deeply nested (more than 512 levels)", "there is no such file"]
         assert [(part.ref, part.problem) for part in parts if isinstance(part, File)] == list(
@@ -128,11 +128,11 @@ async def test_more_than_a_model_takes_is_cut_and_said_so(database_url: str, tmp
     async with stage(database_url, tmp_path) as on:
         long = await on.upload("long.txt", b"x" * (MAX_CHARACTERS + 7))
         short = await on.upload("short.txt", b"hello")
-        said, _ = await on.say(File(ref=long.key), File(ref=short.key))
-        assert said == "x" * MAX_CHARACTERS + "\n[… 7 more characters]\n\n[… 5 more characters]"
+        answer, _ = await on.say(File(ref=long.key), File(ref=short.key))
+        assert answer == "x" * MAX_CHARACTERS + "\n[… 7 more characters]\n\n[… 5 more characters]"
         half = await on.upload("half.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
         again = await on.upload("again.png", PNG + bytes(MAX_IMAGE_BYTES // 2), "image/png")
-        said, _ = await on.say(File(ref=half.key), File(ref=again.key))
-        assert said == "[image/png]\n[k/ann/again.png: the pictures are too large]"
+        answer, _ = await on.say(File(ref=half.key), File(ref=again.key))
+        assert answer == "[image/png]\n[k/ann/again.png: the pictures are too large]"
         few = [File(ref=f"none/{number}") for number in range(MAX_FILES + 1)]
         assert (await on.say(*few))[0].endswith(f"none/{MAX_FILES}: not read]")

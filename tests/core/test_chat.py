@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.core_stage import SLOW, Stage, stage
-from support.kit import drained, read, run, until
+from support.kit import drained, read, until
 
 from palaver.core.chat import Turn
 from palaver.core.events import PartAdded, PartStarted, TextDelta
@@ -68,24 +68,22 @@ async def test_a_reader_that_goes_away_changes_nothing(database_url: str, tmp_pa
         assert parts == (Text(text="ab" * 40),)
 
 
-def test_a_run_is_taken_up_exactly_from_any_cursor_live_and_later(database_url: str, tmp_path: Path) -> None:
-    async def scene() -> None:
-        async with stage(database_url, tmp_path) as on:
-            sent = await on.say(await on.agent("- think: 思考\n- repeat: {text: 你好, times: 30, every: 0.003}"))
-            cursors = range(0, 66, 5)
-            live = [await on.core.chat.resume(sent, after) for after in cursors if after <= 5]
-            for after, reader in zip(cursors, live, strict=False):
-                await check(reader, after)
-            for after in cursors:
-                await check(await on.core.chat.resume(sent, after), after)
+async def test_a_run_is_taken_up_exactly_from_any_cursor_live_and_later(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        sent = await on.say(await on.agent("- think: 思考\n- repeat: {text: 你好, times: 30, every: 0.003}"))
+        cursors = range(0, 66, 5)
+        live = [await on.core.chat.resume(sent, after) for after in cursors if after <= 5]
+        for after, reader in zip(cursors, live, strict=False):
+            await check_text_after(reader, after)
+        for after in cursors:
+            await check_text_after(await on.core.chat.resume(sent, after), after)
 
-    async def check(reader: RunReader, after: int) -> None:
-        """Cursors: the thinking part, its 2 characters, the answer's part, its 60 characters, the end."""
-        told = "".join(event.text for event in await drained(reader) if isinstance(event, TextDelta))
-        seen = min(62, max(0, after - 1 - (after > 3)))
-        assert told == ("思考" + "你好" * 30)[seen:]
 
-    run(scene())
+async def check_text_after(reader: RunReader, after: int) -> None:
+    """Cursors: the thinking part, its 2 characters, the answer's part, its 60 characters, the end."""
+    text = "".join(event.text for event in await drained(reader) if isinstance(event, TextDelta))
+    start = min(62, max(0, after - 1 - (after > 3)))
+    assert text == ("思考" + "你好" * 30)[start:]
 
 
 async def test_a_run_of_somebody_else_is_not_found(database_url: str, tmp_path: Path) -> None:

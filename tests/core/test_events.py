@@ -92,15 +92,15 @@ def test_readers_at_any_pace_see_the_same(
     content: tuple[tuple[AnyPart, ...], RunEnded | None], data: st.DataObject
 ) -> None:
     events = cut(unfold(content), data)
-    draft, place, told = Draft(), Draft().cursor(0), list[Event]()
+    draft, place, events_read = Draft(), Draft().cursor(0), list[Event]()
     for event in events:
         draft.apply(event)
         if data.draw(st.booleans()):
-            told += draft.read(place)
+            events_read += draft.read(place)
             assert place.steps == draft.steps
-    told += draft.read(place)
+    events_read += draft.read(place)
     assert draft.at_end(place) is (content[1] is not None)
-    assert fold(told) == content
+    assert fold(events_read) == content
     assert draft.read(place) == []
 
 

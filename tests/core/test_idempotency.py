@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.kit import Cast, cast, store_on
+from support.kit import SeededApp, seed_app, store_on
 
 from palaver.core.disconnect import CallerDisconnected, disconnect_scope
 from palaver.core.idempotency import Idempotency
@@ -48,7 +48,7 @@ async def refused() -> StoredResponse:
 
 async def test_an_equal_call_gets_the_same_answer_and_nothing_is_done_again(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c, work = await cast(store), Work()
+        c, work = await seed_app(store), Work()
         first = await desk(store).run_once(c.who, claim(), work)
         again = await desk(store).run_once(c.who, claim(), work)
         assert first == (
@@ -63,7 +63,7 @@ async def test_an_equal_call_gets_the_same_answer_and_nothing_is_done_again(data
 
 async def test_calls_that_come_while_the_first_one_works_wait_for_it_in_every_process(database_url: str) -> None:
     async with store_on(database_url) as here, store_on(database_url) as there:
-        c, work = await cast(here), Work(held=True)
+        c, work = await seed_app(here), Work(held=True)
         calls = [asyncio.create_task(desk(here).run_once(c.who, claim(), work))]
         await work.begun.wait()
         calls += [asyncio.create_task(desk(store).run_once(c.who, claim(), work)) for store in (here, there) * 10]
@@ -77,7 +77,7 @@ async def test_calls_that_come_while_the_first_one_works_wait_for_it_in_every_pr
 
 async def test_an_error_leaves_the_key_free(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c, work = await cast(store), Work()
+        c, work = await seed_app(store), Work()
         with pytest.raises(NotFound):
             await desk(store).run_once(c.who, claim(), refused)
         assert (await desk(store).run_once(c.who, claim(digest=b"2"), work))[1] is False
@@ -85,7 +85,7 @@ async def test_an_error_leaves_the_key_free(database_url: str) -> None:
 
 async def test_a_caller_who_is_cut_off_leaves_the_key_free(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c, work = await cast(store), Work(held=True)
+        c, work = await seed_app(store), Work(held=True)
         call = asyncio.create_task(desk(store).run_once(c.who, claim(), work))
         await work.begun.wait()
         call.cancel()
@@ -95,20 +95,20 @@ async def test_a_caller_who_is_cut_off_leaves_the_key_free(database_url: str) ->
 
 async def test_the_key_of_a_process_that_died_at_work_is_free(database_url: str) -> None:
     async with store_on(database_url) as alive:
-        c = await cast(alive)
+        c = await seed_app(alive)
         async with store_on(database_url) as doomed:
             assert await begun(doomed, c)
             assert not await begun(alive, c)
         assert (await desk(alive).run_once(c.who, claim(), Work()))[1] is False
 
 
-async def begun(store: PostgresStore, c: Cast) -> bool:
+async def begun(store: PostgresStore, c: SeededApp) -> bool:
     return await store.idempotency.begin(c.who, c.user, claim(), 60, store.presence.worker) is True
 
 
 async def test_an_answer_is_forgotten_after_its_time_and_keys_are_each_users_own(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c, work = await cast(store), Work()
+        c, work = await seed_app(store), Work()
         await desk(store, ttl=-1).run_once(c.who, claim(), work)
         assert (await desk(store).run_once(c.who, claim(), work))[1] is False
         assert (await desk(store).run_once(c.who.acting_for("bob"), claim(), work))[1] is False
@@ -119,7 +119,7 @@ async def test_an_answer_is_forgotten_after_its_time_and_keys_are_each_users_own
 @pytest.mark.parametrize("leave", [0, 400], ids=["that stay", "that are abandoned"])
 async def test_equal_calls_that_wait_cost_no_statements(database_url: str, leave: int) -> None:
     async with store_on(database_url) as here, store_on(database_url) as there:
-        c, work = await cast(here), Work(held=True)
+        c, work = await seed_app(here), Work(held=True)
         working, waiting = desk(there), desk(here)
         here.presence.subscribe("claim", waiting.wake)
         first = asyncio.create_task(working.run_once(c.who, claim(), work))
@@ -142,7 +142,7 @@ async def test_equal_calls_that_wait_cost_no_statements(database_url: str, leave
 
 async def test_no_more_equal_calls_wait_than_may(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c, work, answers = await cast(store), Work(held=True), desk(store)
+        c, work, answers = await seed_app(store), Work(held=True), desk(store)
         calls = [asyncio.create_task(answers.run_once(c.who, claim(), work)) for _ in range(MAX_CALLS + 50)]
         await work.begun.wait()
         done, _ = await asyncio.wait(calls, timeout=5, return_when=asyncio.FIRST_EXCEPTION)
@@ -155,7 +155,7 @@ async def test_no_more_equal_calls_wait_than_may(database_url: str) -> None:
 
 async def test_the_work_of_a_caller_who_leaves_is_taken_up_by_one_who_waits(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c, held, work, answers = await cast(store), Work(held=True), Work(), desk(store)
+        c, held, work, answers = await seed_app(store), Work(held=True), Work(), desk(store)
         first = asyncio.create_task(answers.run_once(c.who, claim(), held))
         await held.begun.wait()
         others = [asyncio.create_task(answers.run_once(c.who, claim(), work)) for _ in range(5)]
@@ -171,7 +171,7 @@ async def test_a_caller_who_leaves_waits_no_longer_for_an_equal_call_and_the_cal
     database_url: str, elsewhere: bool
 ) -> None:
     async with store_on(database_url) as here, store_on(database_url) as there:
-        c, work, waiting = await cast(here), Work(held=True), desk(here)
+        c, work, waiting = await seed_app(here), Work(held=True), desk(here)
         working = desk(there) if elsewhere else waiting
         left = [asyncio.get_running_loop().create_future() for _ in range(2)]
 

@@ -6,8 +6,6 @@ import asyncio
 import gc
 import weakref
 
-from support.kit import run
-
 from palaver.core.events import Draft, PartStarted, TextDelta, fold
 from palaver.core.runs import WAKE_BATCH, Feed, RunReader, read_to_end
 from palaver.core.types import RunEnded, Status, Text
@@ -65,8 +63,10 @@ async def test_what_came_while_readers_were_woken_comes_to_all_of_them() -> None
         assert fold(events)[0] == (Text(text="abc"),)
 
 
-def test_what_was_read_is_gone_with_its_last_reader() -> None:
-    async def scene() -> None:
+async def test_what_was_read_is_gone_with_its_last_reader() -> None:
+    gc.collect()
+    gc.disable()
+    try:
         feed = Feed(Draft((Text(text="a"),)))
         gone = weakref.ref(feed)
         collecting = [asyncio.create_task(read_to_end(RunReader(feed), 5)) for _ in range(WAKE_BATCH + 1)]
@@ -78,10 +78,5 @@ def test_what_was_read_is_gone_with_its_last_reader() -> None:
         collecting.clear()
         await asyncio.sleep(0)
         assert gone() is None
-
-    gc.collect()
-    gc.disable()
-    try:
-        run(scene())
     finally:
         gc.enable()

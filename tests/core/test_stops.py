@@ -50,17 +50,13 @@ async def test_a_stop_answers_when_the_end_is_stored(
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another process"])
-async def test_a_stop_says_when_the_end_is_not_stored_yet(
-    database_url: str, tmp_path: Path, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("palaver.core.chat.STOP_TIMEOUT_S", 0.1)
-
+async def test_a_stop_says_when_the_end_is_not_stored_yet(database_url: str, tmp_path: Path, elsewhere: bool) -> None:
     async with stage(database_url, tmp_path) as here, stage(database_url, tmp_path) as there:
         await ends_late(here)
         sent = await here.say(await here.agent(SLOW))
         await here.begun(sent)
         with pytest.raises(Internal, match="not stored yet"):
-            await (there if elsewhere else here).core.chat.stop(sent.conversation)
+            await (there if elsewhere else here).core.chat.stop(sent.conversation, within=0.1)
         assert (await here.ended(sent)).status is Status.STOPPED
 
 

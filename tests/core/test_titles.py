@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support.kit import run
 
 from palaver.core.observer import NullObserver
 from palaver.core.ports.models import ChatModel, ImageModel, SpeechModel
@@ -43,26 +42,28 @@ def agent(*script: dict[str, Any], model: str = "openai:small") -> Agent:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("text", "expected"),
     [("天气\n\n of today ", "天气 of today"), ('"Quoted"', "Quoted"), ("「天气」", "天气"), (" \n", "")],
 )
-def test_a_title_is_what_the_model_says_in_one_line_without_quotes(said: str, expected: str) -> None:
-    assert run(generate_title(One(), NullObserver(), agent({"think": "hm"}, {"text": said}), "hello", None)) == expected
+async def test_a_title_is_what_the_model_says_in_one_line_without_quotes(text: str, expected: str) -> None:
+    assert (
+        await generate_title(One(), NullObserver(), agent({"think": "hm"}, {"text": text}), "hello", None) == expected
+    )
 
 
-def test_the_model_reads_the_message_and_the_summary() -> None:
-    said = run(generate_title(One(), NullObserver(), agent({"text": "${content}"}), "the message", "the summary"))
-    assert "the message So far: the summary" in said
+async def test_the_model_reads_the_message_and_the_summary() -> None:
+    title = await generate_title(One(), NullObserver(), agent({"text": "${content}"}), "the message", "the summary")
+    assert "the message So far: the summary" in title
 
 
-def test_without_a_model_that_answers_there_is_no_title() -> None:
-    assert run(generate_title(One(), NullObserver(), agent({"text": "half"}, {"fail": "cut"}), "hello", None)) == ""
-    assert run(generate_title(One(), NullObserver(), agent(model="none"), "hello", None)) == ""
-    assert run(generate_title(One(""), NullObserver(), agent({"text": "x"}), "hello", None)) == ""
+async def test_without_a_model_that_answers_there_is_no_title() -> None:
+    assert await generate_title(One(), NullObserver(), agent({"text": "half"}, {"fail": "cut"}), "hello", None) == ""
+    assert await generate_title(One(), NullObserver(), agent(model="none"), "hello", None) == ""
+    assert await generate_title(One(""), NullObserver(), agent({"text": "x"}), "hello", None) == ""
 
 
 class Recorder(NullObserver):
-    """Keeps what it is told."""
+    """Keeps what it observes."""
 
     def __init__(self) -> None:
         self.tokens: list[tuple[str, Usage]] = []
@@ -75,12 +76,12 @@ class Recorder(NullObserver):
         self.failures.append(problem.reason)
 
 
-def test_the_tokens_of_titles_and_suggestions_are_counted_however_they_end() -> None:
-    told, used = Recorder(), {"prompt": 7, "completion": 2}
+async def test_the_tokens_of_titles_and_suggestions_are_counted_however_they_end() -> None:
+    observer, used = Recorder(), {"prompt": 7, "completion": 2}
     good, cut = agent({"text": "hi"}, {"usage": used}), agent({"text": "hi"}, {"usage": used}, {"fail": "cut"})
-    assert run(generate_title(One(), told, good, "hello", None)) == "hi"
-    assert run(generate_suggestions(One(), told, good, [])) == ["hi"]
-    assert run(generate_title(One(), told, cut, "hello", None)) == ""
-    assert told.tokens[:2] == [("small", Usage(prompt=7, completion=2))] * 2
-    assert len(told.tokens) == 3
-    assert told.failures == ["cut"]
+    assert await generate_title(One(), observer, good, "hello", None) == "hi"
+    assert await generate_suggestions(One(), observer, good, []) == ["hi"]
+    assert await generate_title(One(), observer, cut, "hello", None) == ""
+    assert observer.tokens[:2] == [("small", Usage(prompt=7, completion=2))] * 2
+    assert len(observer.tokens) == 3
+    assert observer.failures == ["cut"]

@@ -42,7 +42,7 @@ SPEAKS = stream(speech("yes"))
 
 
 @pytest.mark.parametrize(
-    ("acts", "told"),
+    ("acts", "roles"),
     [
         ([SPEAKS, SPEAKS], ["user", "assistant", "user"]),
         ([REFUSED, SPEAKS], ["user"]),
@@ -54,7 +54,7 @@ SPEAKS = stream(speech("yes"))
     ids=["good", "failed", "failed twice", "failed later", "stopped without words", "stopped in its words"],
 )
 async def test_an_endpoint_is_told_of_turns_that_alternate_however_they_ended(
-    database_url: str, tmp_path: Path, acts: list[Act], told: list[str]
+    database_url: str, tmp_path: Path, acts: list[Act], roles: list[str]
 ) -> None:
     async with (
         Upstream.serving(*acts) as upstream,
@@ -69,9 +69,9 @@ async def test_an_endpoint_is_told_of_turns_that_alternate_however_they_ended(
             await on.ended(sent)
             sent = await on.say(agent, str(number), conversation=first.conversation.id)
         assert (await on.ended(sent)).status is Status.COMPLETE
-        asked = upstream.bodies[-1]["messages"]
-        assert [one["role"] for one in asked] == told
-        questions = "\n\n".join(one["content"] for one in asked if one["role"] == "user").split("\n\n")
+        messages = upstream.bodies[-1]["messages"]
+        assert [one["role"] for one in messages] == roles
+        questions = "\n\n".join(one["content"] for one in messages if one["role"] == "user").split("\n\n")
         assert questions == [str(number) for number in range(len(acts))]
 
 

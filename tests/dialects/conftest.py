@@ -1,4 +1,4 @@
-"""What the tests of dialects share: one server a module, with the settings that the module names."""
+"""What the tests of dialects share: a server for each module, with the settings that it names, and its end users."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from support.databases import Databases
 from support.kit import run
 from support.live_server import Served, serving
+from support.route_calls import Sender, sender
+from support.tenants import ASKS, World
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +25,14 @@ def served(
     with serving(url, tmp_path_factory.mktemp("data"), **settings) as server:
         yield server
     run(cluster.release(name))
+
+
+@pytest.fixture(scope="module")
+def world(served: Served) -> World:
+    return World(served)
+
+
+@pytest.fixture(scope="module")
+def send(world: World) -> Sender:
+    """Bob's request to a route, with a key that may use one agent."""
+    return sender(world, ASKS, world.key)

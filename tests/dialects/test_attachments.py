@@ -83,8 +83,8 @@ def space(served: Served) -> xspace.Caller:
 
 
 def test_an_address_is_fetched_and_read(office: wps.Caller, reader: Agent, shelf: Shelf) -> None:
-    said = office.hear(reader, "?", files=[shelf.at("/price.txt"), shelf.at("/page")])
-    assert wps.chunks(said) == "茶 5 元\nSoup 4"
+    run_events = office.hear(reader, "?", files=[shelf.at("/price.txt"), shelf.at("/page")])
+    assert wps.chunks(run_events) == "茶 5 元\nSoup 4"
 
 
 def test_what_was_not_read_is_no_file_of_the_answer(office: wps.Caller, space: xspace.Caller, reader: Agent) -> None:
@@ -139,13 +139,13 @@ def test_an_address_that_is_not_public_is_not_reached(
     office: wps.Caller, reader: Agent, shelf: Shelf, way: str
 ) -> None:
     url = shelf.at("/price.txt", "127.0.0.2") if way == "named" else shelf.at("/inside")
-    said = wps.chunks(office.hear(reader, "?", files=[url]))
-    assert said.startswith(f"[{url}: ")
-    assert "not public" in said
+    text = wps.chunks(office.hear(reader, "?", files=[url]))
+    assert text.startswith(f"[{url}: ")
+    assert "not public" in text
     assert "/price.txt" not in shelf.asked
 
 
 def test_a_page_that_is_not_there_does_not_end_the_turn(office: wps.Caller, reader: Agent, shelf: Shelf) -> None:
-    said = wps.chunks(office.hear(reader, "?", files=[shelf.at("/none"), "no such key"]))
-    assert "404" in said
-    assert "[no such key: there is no such file]" in said
+    text = wps.chunks(office.hear(reader, "?", files=[shelf.at("/none"), "no such key"]))
+    assert "404" in text
+    assert "[no such key: there is no such file]" in text

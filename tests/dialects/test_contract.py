@@ -43,7 +43,7 @@ PROBLEM = "application/problem+json"
 ACCEPTS = ("*/*", "application/json", "text/event-stream", "text/event-stream, application/x-ndjson")
 
 
-def answered(dialect: Dialect, ask: Ask, reached: list[str] | None = None) -> tuple[int, dict[str, str], bytes]:
+async def answered(dialect: Dialect, ask: Ask, reached: list[str] | None = None) -> tuple[int, dict[str, str], bytes]:
     """(status, headers, body) of what the dialect answers, on a server where nobody has a key."""
     sent: list[Mapping[str, Any]] = []
 
@@ -62,7 +62,8 @@ def answered(dialect: Dialect, ask: Ask, reached: list[str] | None = None) -> tu
         "query_string": b"",
         "headers": [(name.lower(), value) for name, value in ask.raw_headers()],
     }
-    asyncio.run(front(dialect, [] if reached is None else reached)(scope, receive, send))
+    application = front(dialect, [] if reached is None else reached)
+    await asyncio.create_task(application(scope, receive, send))  # in a context of its own, as a server does it
     head, *rest = sent
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head["headers"]}
     return head["status"], headers, b"".join(message["body"] for message in rest)
@@ -92,41 +93,41 @@ def written(reply: Response) -> Any:
 
 
 @pytest.mark.parametrize(("dialect", "route"), ROUTES)
-def test_no_route_is_open_by_accident(dialect: Dialect, route: Route) -> None:
+async def test_no_route_is_open_by_accident(dialect: Dialect, route: Route) -> None:
     if route.public:
         pytest.skip("public on purpose")
     for headers in ADAPTERS[dialect.name].wrong_credentials:
         reached: list[str] = []
         ask = Ask(method=route.method, path=path(route), headers=list(headers.items()), body=b"{}")
-        status, _, body = answered(dialect, ask, reached)
+        status, _, body = await answered(dialect, ask, reached)
         assert reached == []
         assert status < 500
         assert body
 
 
-def unrouted(dialect: Dialect, absent: NotFound, asked: Request, *, public: bool = False) -> Response:
+def unrouted(dialect: Dialect, absent: NotFound, request: Request, *, public: bool = False) -> Response:
     """What somebody without a credential hears where no route serves the call."""
     closed = dialect.unrouted == "after rate" and not public
-    return dialect.refuse(Unauthenticated(reason="missing") if closed else absent, asked, None)
+    return dialect.refuse(Unauthenticated(reason="missing") if closed else absent, request, None)
 
 
 @pytest.mark.parametrize(("dialect", "route"), ROUTES)
-def test_another_method_is_refused_in_the_dialects_form(dialect: Dialect, route: Route) -> None:
+async def test_another_method_is_refused_in_the_dialects_form(dialect: Dialect, route: Route) -> None:
     taken = {other.method for other in dialect.routes if other.path == route.path}
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - taken:
-        status, headers, body = answered(dialect, Ask(method=method, path=path(route)))
-        asked = call(method=method, path=path(route))
-        expected = unrouted(dialect, NotFound(noun="method", ref=method), asked, public=route.public)
+        status, headers, body = await answered(dialect, Ask(method=method, path=path(route)))
+        request = call(method=method, path=path(route))
+        expected = unrouted(dialect, NotFound(noun="method", ref=method), request, public=route.public)
         assert (status, without_chance(body)) == (expected.status, without_chance(expected.body))
         if dialect.unrouted != "after rate":
             assert set(headers["allow"].split(", ")) >= taken
 
 
 @pytest.mark.parametrize("dialect", EACH)
-def test_a_path_below_its_prefixes_that_no_route_serves_is_refused_in_its_form(dialect: Dialect) -> None:
+async def test_a_path_below_its_prefixes_that_no_route_serves_is_refused_in_its_form(dialect: Dialect) -> None:
     for prefix in dialect.prefixes:
         ask = Ask(method="GET", path=f"{prefix.rstrip('/')}/no/such/path/there/is")
-        status, _, body = answered(dialect, ask)
+        status, _, body = await answered(dialect, ask)
         expected = unrouted(dialect, NotFound(noun="route", ref=ask.path), call(method="GET", path=ask.path))
         assert (status, without_chance(body)) == (expected.status, without_chance(expected.body))
 
@@ -135,8 +136,8 @@ def test_a_path_below_its_prefixes_that_no_route_serves_is_refused_in_its_form(d
 def test_every_route_lies_below_a_prefix_and_says_what_it_is_for(dialect: Dialect, route: Route) -> None:
     assert route.path.startswith(dialect.prefixes)
     assert route.summary
-    found = Router(DIALECTS.values()).match(route.method, path(route))
-    assert (found.dialect, found.route) == (dialect, route)
+    match = Router(DIALECTS.values()).match(route.method, path(route))
+    assert (match.dialect, match.route) == (dialect, route)
 
 
 # Problems -----------------------------------------------------------------------------------------------------------

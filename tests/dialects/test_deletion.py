@@ -56,8 +56,8 @@ def planted(served: Served, agent: Agent, word: str) -> tuple[Caller, str]:
     query = {"query": f"name={word}.txt", "headers": {**TEXT, "Idempotency-Key": f"up-{word}"}}
     key = good(caller.ask("POST", "files", word.encode(), **query), 201)["key"]
     path = f"conversations/{conversation['uid']}/messages"
-    said = caller.ask("POST", path, {"content": word, "files": [key]}, headers={"Idempotency-Key": f"say-{word}"})
-    assert good(said)["answer"]["status"] == "complete"
+    answer = caller.ask("POST", path, {"content": word, "files": [key]}, headers={"Idempotency-Key": f"say-{word}"})
+    assert good(answer)["answer"]["status"] == "complete"
     return caller, conversation["uid"]
 
 

@@ -47,8 +47,8 @@ def _xspace_stored(served: Served, key: ApiKey, file: StoredFile) -> Answer:
 def _xspace_attached(served: Served, key: ApiKey, file: StoredFile) -> Answer:
     who = served.principal(key, USER)
     agent = served.agent("hello")
-    said = NewMessage(parts=(Text(text="x"), File(ref=file.key, name=file.name, media_type="")), trace=uuid4().hex)
-    sent = served.do(served.core.chat.send(who, agent, said))
+    message = NewMessage(parts=(Text(text="x"), File(ref=file.key, name=file.name, media_type="")), trace=uuid4().hex)
+    sent = served.do(served.core.chat.send(who, agent, message))
     sent.reader.close()
     return xspace.Caller(served, key).get(f"/api/v1/chat/{sent.conversation.id}/file/{quote(file.name)}")
 

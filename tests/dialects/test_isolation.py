@@ -16,7 +16,6 @@ from dialects.xspace import client as xspace
 from support.adapters import ADAPTERS
 from support.http_clients import Answer
 from support.id_fields import IdField, Probe
-from support.live_server import Served
 from support.route_calls import NOTHING, ROUTES, Sender, filled, sender
 from support.tenants import ASKS, World
 
@@ -25,20 +24,6 @@ from palaver.wire.contract import Route
 SETTINGS = {"heartbeat_s": 60, "run_timeout_s": 86_400}
 """The others' held runs outlive the module, however slow the machine is: their end is a change of what is theirs."""
 EXEMPT = {title for adapter in ADAPTERS.values() for title in adapter.exempt_id_fields}
-
-
-@pytest.fixture(scope="module")
-def world(served: Served) -> World:
-    return World(served)
-
-
-# Asking -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def send(world: World) -> Sender:
-    """Bob's request to a route, with a key that may use one agent."""
-    return sender(world, ASKS, world.key)
 
 
 # Cases --------------------------------------------------------------------------------------------------------------
@@ -91,8 +76,8 @@ def _read(answer: Answer, name: str) -> tuple[int, list[tuple[str, str]], str]:
 def _scrubbed(text: str, name: str) -> str:
     for spelling in {name, quote(name, safe="")}:
         text = re.sub(rf"(?<![0-9A-Za-z]){re.escape(spelling)}(?![0-9A-Za-z])", "NAME", text)
-    for pattern, said in _NEW:
-        text = pattern.sub(said, text)
+    for pattern, replacement in _NEW:
+        text = pattern.sub(replacement, text)
     return text
 
 
@@ -119,8 +104,8 @@ def test_what_is_somebody_elses_answers_like_what_there_is_not(
         answer = ask(name)
         if not (apart and whose == "another user's"):
             assert _read(answer, name) == expected, whose
-        said = answer.body.decode().replace(name, "NAME")
-        assert not [one for one in theirs.secrets if one in said], whose
+        body = answer.body.decode().replace(name, "NAME")
+        assert not [one for one in theirs.secrets if one in body], whose
     assert world.untouched() == before
     if not place.silent:
         assert _read(ask(world.mine.names[title]), world.mine.names[title]) != expected, "the case shows nothing"

@@ -93,8 +93,8 @@ def _snail_b_history(served: Served, agent: Agent) -> Ask:
     caller = snail_b.Caller(served)
     user = caller.register()
     served.ask(caller.request("POST", snail_b.SYNC, _fields(agent, user) | {"conversationId": "talk"}))
-    asked = {"agentId": agent.id, "openId": user, "conversationId": "talk"}
-    return caller.request("GET", snail_b.MESSAGES, asked)
+    members = {"agentId": agent.id, "openId": user, "conversationId": "talk"}
+    return caller.request("GET", snail_b.MESSAGES, members)
 
 
 def _wps_history(served: Served, agent: Agent) -> Ask:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,9 +90,13 @@ ADAPTER = '''
 """What the tests of all dialects have to know of this one."""
 
 from dialects.parrot import client
+from support.check_orders import CheckOrder, fault
 from support.contract import ContractAdapter, Form, Heard
+from support.histories import HistoryForm
 from support.id_fields import UUIDS, IdField
+from support.limits import LimitCalls, Refusal, Refusals
 from support.stream_forms import StreamForm
+from support.turns import FailedTurnForm, MessageForm, StopForm
 
 from palaver.dialects.parrot import TextEncoder
 
@@ -100,9 +105,27 @@ def read(writes):
     return [Heard(last=write.startswith(b"<"), text=write.decode()) for write in writes]
 
 
+ORDER = CheckOrder(
+    name="parrot",
+    valid_call=client.valid_call,
+    faults=(fault("no key", 418, key=None), fault("no agent", 418, path="/parrot/none")),
+    request=client.call,
+    summary=client.status,
+)
+REFUSALS = Refusals(
+    rate=Refusal(418, "busy"),
+    daily_rate=None,
+    usage=Refusal(418, "busy"),
+    waiting=Refusal(418, "busy"),
+    overload=Refusal(418, "busy"),
+    full=Refusal(418, "busy"),
+    file=None,
+    body=Refusal(418, "invalid"),
+)
 ADAPTER = ContractAdapter(
     forms=(Form(name="text", encoder=TextEncoder, read=read),),
     wrong_credentials=({}, {"X-Word": "?"}),
+    credentials_with=lambda text: ({"X-Word": text},),
     streams=(StreamForm(name="parrot", ask=client.stream),),
     id_fields={"GET /parrot/agents": (), "POST /parrot/{agent}": ({"agent": IdField("agent", UUIDS)},)},
     exempt_id_fields={},
@@ -111,25 +134,57 @@ ADAPTER = ContractAdapter(
     key_settings=lambda agent: {},
     sign=lambda key, request: {"X-Word": key.secret},
     requests=client.requests,
+    check_orders=(ORDER,),
+    limits=LimitCalls(
+        settings={},
+        send=client.send,
+        start=client.start,
+        upload=None,
+        checks_request_ids=False,
+        refusals=REFUSALS,
+    ),
+    stops=(StopForm(name="parrot", open=client.stop),),
+    messages=(MessageForm(name="parrot", open=client.messages),),
+    failed_turns=(FailedTurnForm(name="parrot", read=client.failed_turn),),
+    histories=(HistoryForm(name="parrot", first=client.pages),),
 )
 '''
-CLIENT = (
-    "def stream(served, agent): ...\ndef client(served, agent): ...\ndef requests(served, user, agents, key): ...\n"
-)
+CLIENT = """
+def stream(served, agent): ...
+def client(served, agent): ...
+def requests(served, user, agents, key): ...
+def valid_call(served): ...
+def call(served, key, call): ...
+def status(answer): ...
+def send(guest, text): ...
+def start(guest): ...
+def stop(served, agent): ...
+def messages(served, agent, **settings): ...
+def failed_turn(served, agent): ...
+def pages(conversation): ...
+"""
 SUITES = (
-    "test_any_pace.py",
-    "test_contract.py",
-    "test_every_call_counts.py",
-    "test_exactly_once.py",
-    "test_isolation.py",
-    "test_long_answers.py",
-    "test_one_conversation.py",
-    "test_openapi.py",
-    "test_routes.py",
-    "test_samples.py",
-    "test_statements.py",
-    "test_streams_end.py",
+    "dialects/test_abandoned.py",
+    "dialects/test_any_pace.py",
+    "dialects/test_contract.py",
+    "dialects/test_every_call_counts.py",
+    "dialects/test_exactly_once.py",
+    "dialects/test_failed_history.py",
+    "dialects/test_isolation.py",
+    "dialects/test_long_answers.py",
+    "dialects/test_long_histories.py",
+    "dialects/test_one_conversation.py",
+    "dialects/test_openapi.py",
+    "dialects/test_order.py",
+    "dialects/test_routes.py",
+    "dialects/test_samples.py",
+    "dialects/test_shares.py",
+    "dialects/test_statements.py",
+    "dialects/test_stop.py",
+    "dialects/test_streams_end.py",
+    "e2e/test_logs.py",
 )
+TESTS = ROOT / "tests"
 NAME = f"{dialects.__name__}.parrot"
 
 
@@ -189,7 +244,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def collect(project: Path) -> subprocess.CompletedProcess[str]:
-    suites = [f"tests/dialects/{suite}" for suite in SUITES]
+    suites = [f"tests/{suite}" for suite in SUITES]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *suites]
     environment = {**kept, "PYTHONPATH": str(project / "src")}
@@ -208,13 +263,29 @@ def test_it_is_in_every_shared_suite(project: Path) -> None:
 
 def test_every_suite_that_knows_all_dialects_is_shared() -> None:
     """In the code: a suite is here once it takes its cases from the adapters or the routes of all dialects."""
-    folder = ROOT / "tests" / "dialects"
-    knowing = {path.name for path in folder.glob("test_*.py") if "support.adapters" in path.read_text()}
-    assert knowing - set(SUITES) == {*ONE_FORM, Path(__file__).name}
+    folder = TESTS / "dialects"
+    knowing = {f"dialects/{path.name}" for path in folder.glob("test_*.py") if "support.adapters" in path.read_text()}
+    assert knowing - set(SUITES) == {*ONE_FORM, f"dialects/{Path(__file__).name}"}
 
 
-ONE_FORM = {"test_deletion.py", "test_slow_readers.py"}
+ONE_FORM = {"dialects/test_deletion.py", "dialects/test_slow_readers.py"}
 """Suites that take one dialect or form of them, or count those that they try."""
+
+
+def test_no_shared_suite_names_a_dialects_client() -> None:
+    """So that a new dialect needs nothing in it."""
+    importing = [suite for suite in SUITES if re.search(r"^from dialects\.", (TESTS / suite).read_text(), re.MULTILINE)]
+    assert importing == WITH_TESTS_OF_ONE_DIALECT
+
+
+WITH_TESTS_OF_ONE_DIALECT = [
+    "dialects/test_every_call_counts.py",
+    "dialects/test_exactly_once.py",
+    "dialects/test_isolation.py",
+    "dialects/test_long_answers.py",
+    "dialects/test_streams_end.py",
+]
+"""Suites that test a feature of one vendor too, beside what they test of all dialects."""
 
 
 def test_a_dialect_without_tests_fails_every_suite(project: Path) -> None:
@@ -222,10 +293,19 @@ def test_a_dialect_without_tests_fails_every_suite(project: Path) -> None:
     assert_nothing_is_collected(project, "No module named 'dialects.parrot'")
 
 
-def test_a_member_that_is_left_out_fails_every_suite(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("member", "name"),
+    [
+        ("    client=client.client,\n", "client"),
+        ('    stops=(StopForm(name="parrot", open=client.stop),),\n', "stops"),
+    ],
+    ids=["client", "stops"],
+)
+def test_a_member_that_is_left_out_fails_every_suite(project: Path, member: str, name: str) -> None:
     adapter = project / "tests" / "dialects" / "parrot" / "contract_adapter.py"
-    adapter.write_text(ADAPTER.replace("    client=client.client,\n", ""))
-    assert_nothing_is_collected(project, "missing 1 required keyword-only argument: 'client'")
+    assert member in ADAPTER
+    adapter.write_text(ADAPTER.replace(member, ""))
+    assert_nothing_is_collected(project, f"missing 1 required keyword-only argument: '{name}'")
 
 
 def test_no_member_has_a_default() -> None:
@@ -238,5 +318,5 @@ def assert_nothing_is_collected(project: Path, reason: str) -> None:
     collected = collect(project)
     assert collected.returncode != 0
     assert reason in collected.stdout
-    failed = [suite for suite in SUITES if f"ERROR tests/dialects/{suite}" in collected.stdout]
-    assert failed == [suite for suite in SUITES if suite != "test_samples.py"]
+    failed = [suite for suite in SUITES if f"ERROR tests/{suite}" in collected.stdout]
+    assert failed == [suite for suite in SUITES if suite != "dialects/test_samples.py"]

@@ -88,8 +88,8 @@ class Asking:
         if there is not None:
             for members in (case.path_parameters, case.query, case.body):
                 _name(members, there)
-        asked = case.as_transport_kwargs(base_url=self._callers.served.base_url)
-        request = requests.Request(**{name: asked[name] for name in asked if name in _OF_A_REQUEST}).prepare()
+        arguments = case.as_transport_kwargs(base_url=self._callers.served.base_url)
+        request = requests.Request(**{name: arguments[name] for name in arguments if name in _OF_A_REQUEST}).prepare()
         if self._signed:
             self._callers.sign(self.dialect, request)
         response = self._session.send(request, timeout=TIMEOUT, allow_redirects=False)
@@ -100,15 +100,15 @@ class Asking:
         """The call that the document gives as an example, the last one where there are several."""
         raw: dict[str, Any] = operation.definition.raw
         content = next(iter(raw.get("requestBody", {}).get("content", {}).items()), None)
-        given: dict[str, dict[str, Any]] = {"path": {}, "query": {}}
+        parameters: dict[str, dict[str, Any]] = {"path": {}, "query": {}}
         for parameter in raw.get("parameters", []):
-            if "example" in parameter and parameter["in"] in given:
-                given[parameter["in"]][parameter["name"]] = parameter["example"]
+            if "example" in parameter and parameter["in"] in parameters:
+                parameters[parameter["in"]][parameter["name"]] = parameter["example"]
         more: dict[str, Any] = {}
         if content is not None and "examples" in content[1]:
             named = list(content[1]["examples"].values())
             more = {"body": copy.deepcopy(named[-1]["value"]), "media_type": content[0]}
-        return operation.Case(path_parameters=given["path"], query=given["query"], **more)
+        return operation.Case(path_parameters=parameters["path"], query=parameters["query"], **more)
 
 
 _OF_A_REQUEST = {"method", "url", "headers", "files", "data", "params", "cookies", "json"}
@@ -140,8 +140,8 @@ _REFUSED = re.compile(r'event: ?error|"type": ?"error"|"error": ?(?:true|")')
 
 def told_of(dialect: str, operation: Operation) -> Told:
     """What the operation's route says of itself."""
-    asked = (operation.method.upper(), operation.path)
-    return next(one.operation for one in DIALECTS[dialect].routes if (one.method, one.path) == asked and one.operation)
+    title = (operation.method.upper(), operation.path)
+    return next(one.operation for one in DIALECTS[dialect].routes if (one.method, one.path) == title and one.operation)
 
 
 def nothing_like(kind: Any) -> Any:
@@ -154,8 +154,8 @@ def went_well(response: requests.Response) -> bool:
     if response.headers.get("Content-Type") != "application/json":
         refused = _REFUSED.search(response.text) or "error=" in response.headers.get("Location", "")
         return response.status_code < 400 and not refused
-    said = response.json()
-    return response.status_code < 400 and ("code" not in said or (said["code"], said.get("status")) in GOOD)
+    body = response.json()
+    return response.status_code < 400 and ("code" not in body or (body["code"], body.get("status")) in GOOD)
 
 
 def documented(asking: Asking) -> list[Operation]:
@@ -224,8 +224,8 @@ def test_every_example_of_a_call_goes_well(dialect: str, callers: Callers, sessi
 def test_what_is_documented_as_required_is(dialect: str, callers: Callers, session: requests.Session) -> None:
     asking = Asking(dialect, callers, session)
     for operation in documented(asking):
-        there, told = asking.there(), told_of(dialect, operation)
-        for place, brought in (("body", told.body), ("query", told.query)):
+        there, documented_statuses = asking.there(), told_of(dialect, operation)
+        for place, brought in (("body", documented_statuses.body), ("query", documented_statuses.query)):
             for name in () if brought is None else brought.required:
                 lacking = asking.example(operation)
                 del getattr(lacking, place)[name]

@@ -8,9 +8,8 @@ import msgspec
 import pytest
 from support.adapters import ADAPTERS
 from support.contract import DIALECTS
-from support.live_server import Served
-from support.route_calls import NOTHING, ROUTES, Sender, filled, sender
-from support.tenants import ASKS, World
+from support.route_calls import NOTHING, ROUTES, Sender, filled
+from support.tenants import World
 
 from palaver.wire.contract import JSON, Route
 from palaver.wire.framing import compact_json
@@ -39,16 +38,6 @@ RAW_REQUESTS = {
     "xspace POST /api/v1/file/upload": "a form whose file is not read into memory",
 }
 """Routes that parse the request themselves, with the reason."""
-
-
-@pytest.fixture(scope="module")
-def world(served: Served) -> World:
-    return World(served)
-
-
-@pytest.fixture(scope="module")
-def send(world: World) -> Sender:
-    return sender(world, ASKS, world.key)
 
 
 def json_responses(route: Route) -> list[ResponseSpec]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from support.adapters import ADAPTERS
-from support.live_server import Served
-from support.route_calls import NOTHING, ROUTES, Sender, filled, sender
-from support.tenants import ASKS, World
+from support.route_calls import NOTHING, ROUTES, Sender, filled
+from support.tenants import World
 
 MAX_STATEMENTS = 3
 MAX_STATEMENTS_OF_A_TURN = 10
@@ -18,16 +17,6 @@ MORE = {
     "snail DELETE /api/snail/chat/conversations": 4,
 }
 FEWER = {"native GET /palaver/v1/runs/{uid}": 2, "native GET /palaver/v1/conversations/{conversation}": 2}
-
-
-@pytest.fixture(scope="module")
-def world(served: Served) -> World:
-    return World(served)
-
-
-@pytest.fixture(scope="module")
-def send(world: World) -> Sender:
-    return sender(world, ASKS, world.key)
 
 
 @pytest.mark.parametrize("title", list(ROUTES))

@@ -3,81 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Generator
 
 import pytest
-from dialects.native import client as native
-from dialects.snail import client_b as snail
-from dialects.wps import client as wps
-from dialects.xspace import client as xspace
+from support.adapters import ADAPTERS
 from support.databases import Databases
 from support.endless_upstream import Faucet
-from support.http_clients import GUARD, Exchange
+from support.http_clients import GUARD
 from support.kit import run
 from support.live_server import Served, serving
+from support.turns import StopForm
 
-from palaver.core.types import Agent, Status, Text
+from palaver.core.types import Agent
 
 WITHIN = 1.0
 """Seconds from the stop call to the closed connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tap:
-    """A stream of a dialect, and how it is stopped there."""
-
-    stream: Exchange
-    stop: Callable[[], object]
-
-
-def _wps(served: Served, agent: Agent) -> Tap:
-    caller = wps.Caller(served, served.key("wps"))
-    stream = caller.begin(agent)
-    chat = stream.head().header("X-Chat-Id") or ""
-    return Tap(stream, lambda: wps.data(caller.cancel(agent, chat)))
-
-
-def _xspace(served: Served, agent: Agent) -> Tap:
-    caller = xspace.Caller(served)
-    made = caller.add(agent)
-    stream = caller.begin(made)
-    stream.head()
-    return Tap(stream, lambda: xspace.done(caller.stop(made)))
-
-
-def _snail(served: Served, agent: Agent) -> Tap:
-    caller = snail.Caller(served)
-    user = caller.register("ann")
-    where = {"agentId": agent.id, "openId": user, "conversationId": "to be deleted"}
-    fields = {**where, "content": "hi"}
-    stream = served.exchange(caller.request("POST", snail.CHAT, fields, headers=snail.EVENTS))
-    stream.head()
-    return Tap(stream, lambda: snail.good(caller.delete(snail.CONVERSATIONS, **where)))
-
-
-def _xspace_older(served: Served, agent: Agent) -> Tap:
-    caller = xspace.Caller(served)
-    made = caller.add(agent)
-    stream = caller.begin(made)
-    stream.head()
-    bound = xspace.Caller(served, kind="agent", agent=str(agent.uid))
-    return Tap(stream, lambda: xspace.done(bound.post(f"/api/v1/chat/stop/{made}")))
-
-
-def _native_all(served: Served, agent: Agent) -> Tap:
-    caller = native.Caller(served)
-    stream = caller.stream(agent)
-    place = stream.head().header("Location") or ""
-    conversation = native.good(caller.ask("GET", place))["conversation"]
-    return Tap(stream, lambda: native.good(caller.ask("POST", f"/palaver/v1/conversations/{conversation}/stop")))
-
-
-def _native(served: Served, agent: Agent) -> Tap:
-    caller = native.Caller(served)
-    stream = caller.stream(agent)
-    place = stream.head().header("Location") or ""
-    return Tap(stream, lambda: native.good(caller.ask("POST", f"{place}/stop")))
+FORMS = [form for adapter in ADAPTERS.values() for form in adapter.stops]
+each_form = pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
 
 
 @pytest.fixture
@@ -95,19 +37,25 @@ def tapped(cluster: Databases, tmp_path_factory: pytest.TempPathFactory, faucet:
     run(cluster.release(name))
 
 
-@pytest.mark.parametrize("tap", [_wps, _xspace, _snail, _native], ids=["wps", "xspace", "snail", "native"])
+@pytest.fixture
+def speaker(tapped: Served) -> Agent:
+    """An agent that speaks without end."""
+    return tapped.agent(model="openai:tap", instructions="Speak.")
+
+
+@each_form
 def test_a_stop_closes_the_models_connection_within_a_second(
-    tapped: Served, faucet: Faucet, tap: Callable[[Served, Agent], Tap]
+    tapped: Served, speaker: Agent, faucet: Faucet, form: StopForm
 ) -> None:
-    open_tap = tap(tapped, tapped.agent(model="openai:tap", instructions="Speak."))
+    opened = form.open(tapped, speaker)
     assert faucet.flowing.wait(GUARD)
     begun = time.monotonic()
-    open_tap.stop()
+    opened.stop()
     assert faucet.closed.wait(GUARD)
     assert faucet.closed_at - begun < WITHIN
     sent = faucet.sent
-    open_tap.stream.rest()
-    assert open_tap.stream.complete
+    opened.stream.rest()
+    assert opened.stream.complete
     assert (faucet.asked, faucet.sent) == (1, sent)
 
 
@@ -115,35 +63,32 @@ LATE = (
     "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END'",
     "CREATE TRIGGER late BEFORE UPDATE ON message FOR EACH ROW WHEN (NEW.status <> 'live') EXECUTE FUNCTION late()",
 )
-STOPS = {"wps": _wps, "xspace": _xspace, "xspace, older": _xspace_older, "snail": _snail, "native": _native}
 
 
-@pytest.mark.parametrize("tap", [*STOPS.values(), _native_all], ids=[*STOPS, "native, all"])
-def test_a_stop_answers_when_the_end_is_stored(
-    tapped: Served, faucet: Faucet, tap: Callable[[Served, Agent], Tap]
-) -> None:
+@each_form
+def test_a_stop_answers_when_the_end_is_stored(tapped: Served, speaker: Agent, faucet: Faucet, form: StopForm) -> None:
     for statement in LATE:
         tapped.sql(statement)
-    open_tap = tap(tapped, tapped.agent(model="openai:tap", instructions="Speak."))
+    opened = form.open(tapped, speaker)
     assert faucet.flowing.wait(GUARD)
-    open_tap.stop()
+    opened.stop()
     assert tapped.sql("SELECT id FROM message WHERE status = 'live'") == []
-    open_tap.stream.rest()
+    opened.stream.rest()
 
 
-def test_the_text_up_to_the_stop_stays(tapped: Served, faucet: Faucet) -> None:
-    agent = tapped.agent(model="openai:tap", instructions="Speak.")
-    caller = xspace.Caller(tapped, default_user="ann")
-    made = caller.add(agent)
-    stream = caller.begin(made)
-    stream.head()
+KEEPING = [form for form in FORMS if not form.deletes]
+
+
+@pytest.mark.parametrize("form", KEEPING, ids=[form.name for form in KEEPING])
+def test_the_text_up_to_the_stop_stays(tapped: Served, speaker: Agent, faucet: Faucet, form: StopForm) -> None:
+    opened = form.open(tapped, speaker)
     assert faucet.flowing.wait(GUARD)
-    xspace.done(caller.stop(made))
-    stream.rest()
-    _, answer = tapped.history(caller.key, "ann", made)
-    assert answer.ended is not None
-    assert answer.ended.status is Status.STOPPED
-    (part,) = answer.parts
-    assert isinstance(part, Text)
-    assert part.text.startswith("drop ")
-    assert len(part.text) <= len("drop ") * faucet.sent
+    opened.stop()
+    opened.stream.rest()
+    (answer,) = tapped.sql(
+        "SELECT m.status, p->>'type' AS type, p->>'text' AS text FROM message m, jsonb_array_elements(parts) p"
+        " WHERE role = 'assistant'"
+    )
+    assert (answer["status"], answer["type"]) == ("stopped", "text")
+    assert answer["text"].startswith("drop ")
+    assert len(answer["text"]) <= len("drop ") * faucet.sent

@@ -14,7 +14,7 @@ from dialects.wps.test_tokens import BACK, code, exchange
 from dialects.xspace import client as xspace
 from dialects.xspace.test_files import send
 from dialects.xspace.test_signed_urls import get_without_key
-from support.kit import run, until
+from support.kit import wait_until
 from support.live_server import Served
 
 from palaver import app
@@ -68,8 +68,8 @@ def session(served: Served) -> tuple[ApiKey, Works]:
     user = program.register()
     token = snail_b.good(program.get(f"{snail_b.B}/embed-token", openId=user))["token"]
     page = snail_c.Browser(served, None)
-    given = snail_b.good(page.post(snail_c.SESSION, openId=user, trustedCredential=token))["token"]
-    return program.key, lambda: _signed_in(served, given)
+    session_token = snail_b.good(page.post(snail_c.SESSION, openId=user, trustedCredential=token))["token"]
+    return program.key, lambda: _signed_in(served, session_token)
 
 
 def proof_of_session(served: Served) -> tuple[ApiKey, Works]:
@@ -110,11 +110,7 @@ def rotated(served: Served, key: ApiKey, *, overlap_s: float = 0) -> None:
 
 def ends(works: Works) -> None:
     """Waits until a process has heard of the change."""
-
-    async def look() -> bool:
-        return works()
-
-    run(until(look, False))
+    wait_until(lambda: not works())
 
 
 @each_kind

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
+import msgspec
 import pytest
 import requests
 from requests import PreparedRequest, Request
 from support.adapters import ADAPTERS
 from support.contract import DIALECTS
+from support.requests import call
 from support.server_process import Installation, installed
 
-from palaver.core.types import ApiKey
+from palaver.core.types import Agent, AgentSpec, ApiKey
 from palaver.wire.contract import Route
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
@@ -42,28 +46,7 @@ BODY: dict[str, Any] = {
     "variables": {},
 }
 EVERYWHERE = {"Cookie": f"session={MARK}", "X-Api-Key": MARK, "Referer": SIGNED, "Content-Type": "application/json"}
-WRONG: dict[str, tuple[dict[str, str], ...]] = {
-    "native": ({"Authorization": f"Bearer pv-{MARK}"}, {"Authorization": f"Basic {MARK}"}),
-    "snail": (
-        {"Snail-Ai-Auth": f"SAI_{MARK}", "Snail-Ai-App-Id": f"SAI_{MARK}", "Snail-Ai-Token": MARK},
-        {"Snail-Ai-Auth": f"eyJhbGciOiJIUzI1NiJ9.{MARK}.{MARK}"},
-    ),
-    "sonaops": ({"Authorization": f"Bearer {MARK}", "X-Signature": MARK},),
-    "wps": (
-        {"X-Kso-Date": "now", "X-Kso-Authorization": f"KSO-1 {MARK}:{MARK}"},
-        {"Authorization": f"Bearer {MARK}"},
-    ),
-    "xspace": ({"Authorization": f"Bearer ak-{MARK}"}, {"Authorization": f"ak-{MARK}"}),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """One request that was answered, by the id it was sent with."""
-
-    dialect: str
-    route: str
-    answer: requests.Response
+each_dialect = pytest.mark.parametrize("name", list(DIALECTS))
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +58,17 @@ def place() -> Generator[Installation]:
 
 @pytest.fixture(scope="module")
 def keys(place: Installation) -> dict[str, ApiKey]:
-    place.agent("---\nname: echo\nmodel: scripted\n---\n")
-    made: dict[str, ApiKey] = {}
-    for name in DIALECTS:
-        more = ["--set=kind=agent", "--set=agent=echo"] if name == "xspace" else []
-        said = place.json("key", "create", "--app", "demo", "--dialect", name, *more)
-        made[name] = ApiKey(
-            app=1, number=1, dialect=name, id=said["id"], secret=said["secret"], enabled=True, settings={}
+    made = place.agent("---\nname: echo\nmodel: scripted\n---\n")
+    now, spec = datetime.now(UTC), AgentSpec(name="echo", model="scripted")
+    agent = Agent(app=1, id=made["id"], uid=UUID(made["uid"]), spec=spec, created=now, modified=now)
+    keys: dict[str, ApiKey] = {}
+    for name, adapter in ADAPTERS.items():
+        settings = [f"--set={setting}={json.dumps(value)}" for setting, value in adapter.key_settings(agent).items()]
+        created = place.json("key", "create", "--app", "demo", "--dialect", name, *settings)
+        keys[name] = ApiKey(
+            app=1, number=1, dialect=name, id=created["id"], secret=created["secret"], enabled=True, settings={}
         )
-    return made
+    return keys
 
 
 def prepared(place: Installation, method: str, path: str, request: str) -> PreparedRequest:
@@ -97,21 +82,17 @@ def filled(route: Route) -> str:
     return re.sub(r"\{\w+\}", MARK if route.secret_path else "7", route.path)
 
 
-def walk(place: Installation, keys: dict[str, ApiKey]) -> Iterator[Sent]:
-    """Every route of every dialect, and paths and methods that none serves, with every credential, good and bad."""
-    numbers = iter(range(10_000))
-    with requests.Session() as session:
-        for name, dialect in DIALECTS.items():
-            places = [(route.method, filled(route), route.path) for route in dialect.routes]
-            places += [("GET", f"{prefix}{MARK}", "") for prefix in dialect.prefixes]
-            places += [("PATCH", filled(dialect.routes[0]), dialect.routes[0].path)]
-            for method, path, route in places:
-                for wrong in (None, {}, *WRONG[name]):
-                    request = prepared(place, method, path, f"req-{next(numbers)}")
-                    proof = ADAPTERS[name].sign(keys[name], request) if wrong is None else wrong
-                    request.headers.update(proof)
-                    answer = session.send(request, timeout=15, allow_redirects=False)
-                    yield Sent(dialect=name, route=route, answer=answer)
+def requests_of(place: Installation, name: str, key: ApiKey) -> Iterator[PreparedRequest]:
+    """Every route of a dialect, and paths and methods that none serves, with every credential, good and bad."""
+    dialect, numbers = DIALECTS[name], itertools.count()
+    targets = [(route.method, filled(route)) for route in dialect.routes]
+    targets += [("GET", f"{prefix}{MARK}") for prefix in dialect.prefixes]
+    targets += [("PATCH", filled(dialect.routes[0]))]
+    for method, path in targets:
+        for wrong in (None, dict[str, str](), *ADAPTERS[name].credentials_with(MARK)):
+            request = prepared(place, method, path, f"{name}-{next(numbers)}")
+            request.headers.update(ADAPTERS[name].sign(key, request) if wrong is None else wrong)
+            yield request
 
 
 def logged(place: Installation, count: int, **members: Any) -> list[dict[str, Any]]:
@@ -125,37 +106,53 @@ def logged(place: Installation, count: int, **members: Any) -> list[dict[str, An
         time.sleep(0.02)
 
 
-def test_no_route_of_any_dialect_logs_what_opens_anything_and_every_request_is_found_by_its_id(
-    place: Installation, keys: dict[str, ApiKey]
+@each_dialect
+def test_no_route_of_a_dialect_logs_what_opens_anything_and_every_request_is_found_by_its_id(
+    place: Installation, keys: dict[str, ApiKey], name: str
 ) -> None:
-    sent = list(walk(place, keys))
-    assert {one.route for one in sent} >= {route.path for dialect in DIALECTS.values() for route in dialect.routes}
-    ids = [one.answer.request.headers["X-Request-ID"] for one in sent]
-    assert [one.answer.headers["X-Request-ID"] for one in sent] == ids
-    lines = logged(place, len(ids), event="request")
-    assert [line["request_id"] for line in lines] == ids
+    ids: list[str] = []
+    with requests.Session() as session:
+        for request in requests_of(place, name, keys[name]):
+            ids.append(str(request.headers["X-Request-ID"]))
+            response = session.send(request, timeout=15, allow_redirects=False)
+            assert response.headers["X-Request-ID"] == ids[-1]
+    assert len(ids) > 2 * len(DIALECTS[name].routes)
+    logged(place, 1, event="request", request_id=ids[-1])
+    lines = [line["request_id"] for line in logged(place, len(ids), event="request") if "request_id" in line]
+    assert [request_id for request_id in lines if request_id in set(ids)] == ids
     text = place.log.read_text()
-    found = sorted({line for line in text.splitlines() if MARK.lower() in line.lower()})
-    assert found == []
+    assert sorted({line for line in text.splitlines() if MARK.lower() in line.lower()}) == []
     assert "Traceback" not in text
 
 
-def test_a_refused_secret_names_its_credential_and_an_envelope_its_line(
-    place: Installation, keys: dict[str, ApiKey]
+@each_dialect
+def test_a_refused_secret_names_its_credential_where_the_request_has_its_id(
+    place: Installation, keys: dict[str, ApiKey], name: str
 ) -> None:
-    key = keys["wps"]
-    bad = {"X-Kso-Date": "now", "X-Kso-Authorization": f"KSO-1 {key.id}:0", "X-Request-ID": "wrong-signature"}
-    requests.get(f"{place.url}/v7/devhub/app/x/detail", headers=bad, timeout=15)
-    refused = logged(place, 2, request_id="wrong-signature")
-    assert [(line["event"], line["key"]) for line in refused] == [("request refused", key.id), ("request", key.id)]
-    tid = requests.get(f"{place.url}/api/v1/none", timeout=15).json()["tid"]
-    assert [line["event"] for line in logged(place, 2, tid=tid)] == ["request refused", "request"]
-    answer = requests.get(f"{place.url}/v1/none", timeout=15)
-    trace = answer.json()["traceId"]
-    lines = logged(place, 2, traceId=trace)
+    key, forged = keys[name], msgspec.structs.replace(keys[name], secret="x" * 32)
+    for number, route in enumerate(route for route in DIALECTS[name].routes if not route.public):
+        request = prepared(place, route.method, filled(route), f"forged-{name}-{number}")
+        headers = ADAPTERS[name].sign(forged, request)
+        request.headers.update(headers)
+        requests.Session().send(request, timeout=15, allow_redirects=False)
+        lines = logged(place, 2, request_id=f"forged-{name}-{number}")
+        assert [line["event"] for line in lines] == ["request refused", "request"]
+        logged_ids = {line.get("key") for line in lines}
+        assert logged_ids == {key.id} or (
+            logged_ids == {None} and not any(key.id in value for value in headers.values())
+        )
+
+
+@each_dialect
+def test_an_answer_names_its_lines(place: Installation, name: str) -> None:
+    """By ``X-Request-ID`` and, if the vendor's refusals have ids of the request, by each of them."""
+    response = requests.get(f"{place.url}{DIALECTS[name].prefixes[0]}none", timeout=15)
+    lines = logged(place, 2, trace=response.headers["X-Request-ID"])
     assert [line["event"] for line in lines] == ["request refused", "request"]
-    assert {line["trace"] for line in lines} == {answer.headers["X-Request-ID"]}
     assert "request_id" not in lines[0]
+    trace_fields = DIALECTS[name].trace_fields
+    for field in () if trace_fields is None else trace_fields(call()):
+        assert logged(place, 2, **{field: response.json()[field]}) == lines
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PATCH"])
@@ -176,20 +173,23 @@ def test_every_answer_has_a_request_id_the_callers_own_where_it_has_one(
     assert re.fullmatch("[0-9a-f]{32}", odd.headers["X-Request-ID"])
 
 
+@each_dialect
 def test_a_request_that_follows_on_its_connection_has_nothing_of_the_one_before(
-    place: Installation, keys: dict[str, ApiKey]
+    place: Installation, keys: dict[str, ApiKey], name: str
 ) -> None:
     """Also where both came at once, and the second begins while the first ends."""
-    first = (
-        f"GET /api/v1/none HTTP/1.1\r\nHost: x\r\nAuthorization: {keys['xspace'].secret}\r\nX-Request-ID: one\r\n\r\n"
-    )
-    second = "GET /palaver/v1/pipelined HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    first = prepared(place, "GET", f"{DIALECTS[name].prefixes[0]}none", f"first-{name}")
+    first.headers.update(ADAPTERS[name].sign(keys[name], first))
+    headers = "".join(f"{header}: {value}\r\n" for header, value in first.headers.items())
+    second = f"GET /pipelined/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", place.port), timeout=15) as connection:
-        connection.sendall((first + second).encode())
+        connection.sendall(f"GET {first.path_url} HTTP/1.1\r\nHost: x\r\n{headers}\r\n{second}".encode())
         while connection.recv(65_536):
             pass
-    (line,) = logged(place, 1, event="request", path="/palaver/v1/pipelined")
-    assert not {"key", "request_id", "tid"} & line.keys()
+    assert len(logged(place, 1, event="request", request_id=f"first-{name}")) == 1
+    (line,) = logged(place, 1, event="request", path=f"/pipelined/{name}")
+    fields = DIALECTS[name].trace_fields
+    assert not {"key", "request_id", *(() if fields is None else fields(call()))} & line.keys()
 
 
 def test_a_server_that_is_not_ready_says_which_part_and_no_more() -> None:

@@ -41,9 +41,9 @@ def handbook() -> Docs:
     return Docs(all_dialects(), None)
 
 
-def asked(handbook: Docs, path: str, query: str = "", **headers: str) -> Response:
+async def reply(handbook: Docs, path: str, query: str = "", **headers: str) -> Response:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return run(handbook.reply(path, query, Headers(raw), ORIGIN))
+    return await handbook.reply(path, query, Headers(raw), ORIGIN)
 
 
 def get(served: Served, path: str, query: str = "", method: str = "GET") -> Answer:
@@ -55,8 +55,8 @@ def test_every_link_of_the_home_page_works(served: Served) -> None:
     assert page.status_code == 200
     for link in re.findall(r'href="([^"]+)"', page.text):
         assert requests.get(f"{served.base_url}/{link}", timeout=20).status_code == 200, link
-    said = requests.get(f"{served.base_url}/", headers={"Accept": "application/json"}, timeout=20).json()
-    for place in said["places"].values():
+    body = requests.get(f"{served.base_url}/", headers={"Accept": "application/json"}, timeout=20).json()
+    for place in body["places"].values():
         assert requests.get(f"{served.base_url}{place}", timeout=20).status_code == 200, place
     assert requests.head(f"{served.base_url}/", timeout=20).headers["Content-Type"] == page.headers["Content-Type"]
     assert requests.post(f"{served.base_url}/", timeout=20).status_code == 404
@@ -74,30 +74,30 @@ def test_the_document_is_public_and_names_the_requested_server(served: Served) -
     assert set(content["paths"]) == {route.path for dialect in all_dialects() for route in dialect.routes}
 
 
-def test_the_document_can_be_limited_to_one_dialect(handbook: Docs) -> None:
+async def test_the_document_can_be_limited_to_one_dialect(handbook: Docs) -> None:
     for dialect in all_dialects():
-        content = json.loads(asked(handbook, "/openapi.json", f"dialect={dialect.name}").body)
+        content = json.loads((await reply(handbook, "/openapi.json", f"dialect={dialect.name}")).body)
         assert set(content["paths"]) == {route.path for route in dialect.routes}
         assert all(name.startswith(f"{dialect.name}.") for name in content["components"]["schemas"])
-    refused = asked(handbook, "/openapi.json", "dialect=klingon")
+    refused = await reply(handbook, "/openapi.json", "dialect=klingon")
     assert refused.status == 404
     assert json.loads(refused.body)["dialects"] == [dialect.name for dialect in all_dialects()]
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/swagger-ui.css"])
-def test_a_cached_document_is_not_sent_again(handbook: Docs, path: str) -> None:
-    first = asked(handbook, path)
+async def test_a_cached_document_is_not_sent_again(handbook: Docs, path: str) -> None:
+    first = await reply(handbook, path)
     tag = dict(first.headers)["ETag"]
-    again = asked(handbook, path, if_none_match=f'"x", W/{tag}')
+    again = await reply(handbook, path, if_none_match=f'"x", W/{tag}')
     assert (first.status, again.status, again.body) == (200, 304, b"")
     assert dict(again.headers)["ETag"] == tag
-    assert asked(handbook, path, if_none_match='"x"').status == 200
+    assert (await reply(handbook, path, if_none_match='"x"')).status == 200
 
 
-def test_the_document_is_generated_once(handbook: Docs) -> None:
-    asked(handbook, "/openapi.json")
+async def test_the_document_is_generated_once(handbook: Docs) -> None:
+    await reply(handbook, "/openapi.json")
     made = dict(handbook._rendered)  # pyright: ignore[reportPrivateUsage]
-    assert asked(handbook, "/openapi.json").body == asked(handbook, "/openapi.json").body
+    assert (await reply(handbook, "/openapi.json")).body == (await reply(handbook, "/openapi.json")).body
     assert handbook._rendered[""] is made[""]  # pyright: ignore[reportPrivateUsage]
 
 
@@ -117,17 +117,17 @@ def test_the_files_that_the_page_references_exist(served: Served) -> None:
         assert (answer.header("Content-Type") or "").startswith(kind[name.rpartition(".")[2]])
 
 
-def test_the_page_may_connect_only_to_this_server() -> None:
-    def policy(site_url: str | None) -> dict[str, str]:
-        headers = dict(asked(Docs(all_dialects(), site_url), "/docs").headers)
+async def test_the_page_may_connect_only_to_this_server() -> None:
+    async def policy(site_url: str | None) -> dict[str, str]:
+        headers = dict((await reply(Docs(all_dialects(), site_url), "/docs")).headers)
         rules = (rule.strip().partition(" ") for rule in headers["Content-Security-Policy"].split(";"))
         return {name: value for name, _, value in rules}
 
-    allowed = policy(None)
+    allowed = await policy(None)
     assert allowed.pop("img-src") == "'self' data:"
     assert set(allowed.values()) == {"'none'", "'self'"}
     assert allowed["default-src"] == "'none'"
-    assert policy(ORIGIN)["connect-src"] == f"'self' {ORIGIN}"
+    assert (await policy(ORIGIN))["connect-src"] == f"'self' {ORIGIN}"
     assert "validatorUrl: null" in (RENDERER / "start.js").read_text()
 
 
@@ -162,9 +162,9 @@ def test_the_renderer_is_shipped_with_its_licences() -> None:
 def test_a_browser_shows_every_operation(served: Served, tmp_path: Path) -> None:
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     command += [f"--user-data-dir={tmp_path}", "--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom"]
-    shown = subprocess.run(
+    completed = subprocess.run(
         [*command, f"{served.base_url}/docs"], check=True, capture_output=True, text=True, timeout=60
     )
-    paths = re.findall(r'data-path="([^"]+)"', shown.stdout)
+    paths = re.findall(r'data-path="([^"]+)"', completed.stdout)
     assert sorted(paths) == sorted(route.path for dialect in all_dialects() for route in dialect.routes)
-    assert "Content Security Policy" not in shown.stderr
+    assert "Content Security Policy" not in completed.stderr

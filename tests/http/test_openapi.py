@@ -61,10 +61,10 @@ def test_an_operation_has_a_summary_a_tag_and_described_path_parameters(dialect:
         one = operation(WHOLE, route)
         assert (one["tags"], one["summary"]) == ([dialect.name], route.summary)
         parameters = one.get("parameters", [])
-        assert len({(given["in"], given["name"].lower()) for given in parameters}) == len(parameters)
-        in_path = {given["name"] for given in parameters if given["in"] == "path" and given["required"]}
+        assert len({(parameter["in"], parameter["name"].lower()) for parameter in parameters}) == len(parameters)
+        in_path = {parameter["name"] for parameter in parameters if parameter["in"] == "path" and parameter["required"]}
         assert in_path == set(re.findall(r"\{(\w+)\}", route.path))
-        assert ("Idempotency-Key" in {given["name"] for given in parameters}) == route.idempotent
+        assert ("Idempotency-Key" in {parameter["name"] for parameter in parameters}) == route.idempotent
         assert (one["security"] == []) == (route.public or dialect.info is None)
 
 
@@ -73,8 +73,10 @@ def test_a_dialect_with_descriptions_describes_every_route_parameter_and_status(
     assert [route.path for route in dialect.routes if route.operation is None] == []
     for route in dialect.routes:
         one = operation(WHOLE, route)
-        assert [given["name"] for given in one.get("parameters", []) if given["in"] != "query"] == [
-            given["name"] for given in one.get("parameters", []) if given.get("description") and given["in"] != "query"
+        assert [parameter["name"] for parameter in one.get("parameters", []) if parameter["in"] != "query"] == [
+            parameter["name"]
+            for parameter in one.get("parameters", [])
+            if parameter.get("description") and parameter["in"] != "query"
         ]
         assert "Source: " in one["description"]
         assert all(re.fullmatch(r"[2-5]\d\d", status) for status in one["responses"])
@@ -88,9 +90,9 @@ def test_every_error_response_of_a_route_has_its_status_media_type_and_an_exampl
         for refusal in error_examples(dialect, route):
             reply = refusal.reply
             content = responses[str(reply.status)]["content"][reply.media_type.partition(";")[0]]
-            shown = [WHOLE["components"]["examples"][name]["value"] for name in content["examples"] if "." in name]
+            examples = [WHOLE["components"]["examples"][name]["value"] for name in content["examples"] if "." in name]
             text = reply.body.decode()
-            assert (json.loads(text) if "json" in reply.media_type else text) in shown
+            assert (json.loads(text) if "json" in reply.media_type else text) in examples
 
 
 def test_every_security_scheme_is_defined_and_used() -> None:
@@ -131,10 +133,10 @@ def _examples(one: Members) -> Iterator[tuple[Members, Any]]:
     """(schema, value) of every example of an operation."""
     contents = [one["requestBody"]] if "requestBody" in one else []
     for content in (*contents, *one["responses"].values()):
-        for given in content.get("content", {}).values():
-            for name, example in given.get("examples", {}).items():
-                shown = WHOLE["components"]["examples"][name] if "$ref" in example else example
-                yield given.get("schema", {}), shown["value"]
+        for media in content.get("content", {}).values():
+            for name, example in media.get("examples", {}).items():
+                document = WHOLE["components"]["examples"][name] if "$ref" in example else example
+                yield media.get("schema", {}), document["value"]
     for parameter in one.get("parameters", []):
         if "example" in parameter:
             yield parameter["schema"], parameter["example"]
@@ -167,15 +169,15 @@ def test_a_dialect_without_descriptions_is_documented_from_its_routes() -> None:
         return Response(status=status, body=str(problem.kind).encode(), media_type="text/plain")
 
     route = Route(method="POST", path="/fifth/{agent}/say", endpoint=handle, summary="talk", idempotent=True)
-    told = Operation(source="a page", responses=(ResponseSpec(meaning="How many.", shape=dict[str, int]),))
-    silent, speaking = route, replace(route, path="/fifth/count", operation=told)
+    documented = Operation(source="a page", responses=(ResponseSpec(meaning="How many.", shape=dict[str, int]),))
+    silent, speaking = route, replace(route, path="/fifth/count", operation=documented)
     fifth = replace(
         DIALECTS["snail"], name="fifth", prefixes=("/fifth/",), routes=(silent, speaking), refuse=refuse, info=None
     )
     content = build_document([*DIALECTS.values(), fifth])
     one = operation(content, route)
     assert (one["operationId"], one["summary"]) == ("fifth_post_fifth_by_agent_say", "talk")
-    assert [given["name"] for given in one["parameters"]] == ["agent", "Idempotency-Key"]
+    assert [parameter["name"] for parameter in one["parameters"]] == ["agent", "Idempotency-Key"]
     assert set(one["responses"]) == {"200", "404", "418"}
     counted = operation(content, speaking)["responses"]["200"]["content"]["application/json"]["schema"]
     assert counted == {"type": "object", "additionalProperties": {"type": "integer"}}

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.kit import run
 from support.live_server import serving
 from support.server_process import Installation
 from support.stalls import STALLS, Stalls
@@ -26,19 +25,15 @@ def spin(seconds: float) -> None:
         pass
 
 
-def watched(hold: Callable[[], None]) -> list[Stall]:
+async def watched(hold: Callable[[], None]) -> list[Stall]:
     """The stalls reported for a loop in which ``hold`` runs once."""
     stalls: list[Stall] = []
     watchdog = Watchdog(on_stall=stalls.append)
-
-    async def work() -> None:
-        watchdog.start()
-        await asyncio.sleep(0.3)
-        hold()
-        await asyncio.sleep(0.3)
-        watchdog.stop()
-
-    run(work())
+    watchdog.start()
+    await asyncio.sleep(0.3)
+    hold()
+    await asyncio.sleep(0.3)
+    watchdog.stop()
     assert watchdog.stalls == len(stalls)
     assert watchdog.stalled_s == pytest.approx(sum(stall.stalled_s for stall in stalls))
     return stalls
@@ -62,44 +57,44 @@ def crowd(count: int) -> Generator[set[int]]:
             other.communicate()
 
 
-def test_a_computation_on_the_loop_is_reported_with_its_stack() -> None:
-    (stall,) = watched(lambda: spin(0.6))
+async def test_a_computation_on_the_loop_is_reported_with_its_stack() -> None:
+    (stall,) = await watched(lambda: spin(0.6))
     assert stall.cpu_s > 0.4
     assert any("spin" in place for place in stall.stack)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a thread waited for a processor")
-def test_a_blocking_call_on_the_loop_is_reported_with_its_stack() -> None:
-    (stall,) = watched(lambda: time.sleep(0.6))
+async def test_a_blocking_call_on_the_loop_is_reported_with_its_stack() -> None:
+    (stall,) = await watched(lambda: time.sleep(0.6))
     assert stall.cpu_s < 0.2
     assert stall.blocked_s > 0.3
     assert stall.stack[-1].endswith("<lambda>")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a thread to a processor")
-def test_a_busy_machine_is_not_a_stall() -> None:
-    waited: list[float] = []
+async def test_a_busy_machine_is_not_a_stall() -> None:
+    durations: list[float] = []
 
     def work(processor: set[int]) -> None:
         everywhere, begun = os.sched_getaffinity(0), time.monotonic()
         os.sched_setaffinity(0, processor)
         spin(0.1)
         os.sched_setaffinity(0, everywhere)
-        waited.append(time.monotonic() - begun)
+        durations.append(time.monotonic() - begun)
 
     with crowd(8) as processor:
-        assert watched(lambda: work(processor)) == []
-    assert waited[0] > 0.4
+        assert await watched(lambda: work(processor)) == []
+    assert durations[0] > 0.4
 
 
-def test_a_short_computation_is_not_a_stall() -> None:
-    assert watched(lambda: spin(0.05)) == []
+async def test_a_short_computation_is_not_a_stall() -> None:
+    assert await watched(lambda: spin(0.05)) == []
 
 
 def test_a_stall_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     log_stall(Stall(0.71, 0.5, 0.2, ["here.py:1 work"]))
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("event loop stalled", "0.71", "0.5", "0.2", "here.py:1 work"))
+    output = capsys.readouterr().out
+    assert all(word in output for word in ("event loop stalled", "0.71", "0.5", "0.2", "here.py:1 work"))
 
 
 @pytest.mark.stalls
@@ -109,8 +104,8 @@ def test_a_stall_of_an_in_process_server_is_visible_to_a_test(database_url: str,
 
     with serving(database_url, tmp_path) as served:
         served.do(hold())
-    (told,) = STALLS.take()
-    assert "spin" in told
+    (stall,) = STALLS.take()
+    assert "spin" in stall
 
 
 def test_a_stall_of_a_server_process_is_visible_in_its_log(tmp_path: Path) -> None:

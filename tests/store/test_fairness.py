@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.kit import cast, store_on, until
+from support.kit import seed_app, store_on, until
 
 from palaver.core.fair_semaphore import Owner, set_owner
 from palaver.core.problems import Internal, Invalid
@@ -83,7 +83,7 @@ async def test_who_waits_too_long_for_his_own_statements_hears_of_it(
 
 async def test_long_files_that_are_stored_leave_connections_to_everybody_else(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         users = [await store.users.get_or_create(c.app.id, f"user {number}") for number in range(6)]
         content = bytes(PIECE_BYTES + 1)
         async with held(database_url, "LOCK TABLE file_piece"):
@@ -109,7 +109,7 @@ async def test_long_files_that_are_stored_leave_connections_to_everybody_else(da
 
 async def test_files_that_come_at_once_find_each_other_in_the_quota(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         store.files.quota = FileQuota(user=3000, application=10_000)
         adding = (
             store.files.add(

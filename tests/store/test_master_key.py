@@ -14,7 +14,7 @@ from tempfile import mkdtemp
 import psutil
 import pytest
 from support.commands import Palaver
-from support.kit import Cast, cast, store_on, until
+from support.kit import SeededApp, seed_app, store_on, until
 from support.survey import SOURCE, python
 
 from palaver.core.problems import Conflict, Internal
@@ -30,7 +30,7 @@ async def stores(stack: AsyncExitStack, url: str, count: int, master: bytes = OL
     return [await stack.enter_async_context(store_on(url, master)) for _ in range(count)]
 
 
-async def some_keys(c: Cast, count: int) -> None:
+async def some_keys(c: SeededApp, count: int) -> None:
     for number in range(count):
         await c.store.keys.create(c.app, "snail", f"more-{number}", f"secret-{number}", {})
 
@@ -51,7 +51,7 @@ async def takes_over(store: PostgresStore, master: bytes) -> None:
 async def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(database_url: str) -> None:
     async with AsyncExitStack() as stack:
         one, two, three = await stores(stack, database_url, 3)
-        c = await cast(one)
+        c = await seed_app(one)
         await some_keys(c, 5)
         (first,) = await one.keys.list_by_id("more-0")
         await one.keys.rotate(first, "changed", overlap_s=600)
@@ -87,7 +87,7 @@ async def test_processes_that_run_go_on_with_keys_old_secrets_and_tokens(databas
 
 async def test_nothing_stored_opens_with_the_old_key(database_url: str) -> None:
     async with store_on(database_url, OLD) as store:
-        await some_keys(await cast(store), 3)
+        await some_keys(await seed_app(store), 3)
         (key,) = await store.keys.list_by_id("more-0")
         await store.keys.rotate(key, "changed", overlap_s=600)
         await store.rotate_master_key(NEW)
@@ -112,7 +112,7 @@ def test_whatever_is_sealed_is_sealed_anew() -> None:
 async def test_no_look_up_fails_while_the_key_is_changed_again_and_again(database_url: str) -> None:
     async with AsyncExitStack() as stack:
         one, two = await stores(stack, database_url, 2)
-        await some_keys(await cast(one), 50)
+        await some_keys(await seed_app(one), 50)
         done = asyncio.Event()
 
         async def look_up() -> int:
@@ -134,7 +134,7 @@ async def test_no_look_up_fails_while_the_key_is_changed_again_and_again(databas
 async def test_a_secret_sealed_with_the_old_key_is_not_stored_after_the_change(database_url: str) -> None:
     async with AsyncExitStack() as stack:
         one, two = await stores(stack, database_url, 2)
-        c = await cast(one)
+        c = await seed_app(one)
         async with connection_to(database_url, timeout=10) as connection, connection.transaction():
             await connection.execute("LOCK TABLE credential IN EXCLUSIVE MODE")
             late = asyncio.create_task(one.keys.create(c.app, "snail", "late", "late", {}))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.kit import cast, store_on, until
+from support.kit import seed_app, store_on, until
 
 from palaver.core.ports.store import ConversationQuery
 from palaver.core.problems import Conflict, Internal
@@ -20,7 +20,7 @@ from palaver.store.secrets import SecretBox, load_or_create_master_key, parse_ma
 
 async def test_a_key_is_found_by_id_and_by_secret_and_its_secret_is_not_in_the_database(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         key = c.who.key
         assert await store.keys.get_by_id("snail", key.id) == key
         assert await store.keys.get_by_secret("snail", key.secret) == key
@@ -34,7 +34,7 @@ async def test_a_key_is_found_by_id_and_by_secret_and_its_secret_is_not_in_the_d
 
 async def test_what_another_process_does_to_a_key_is_known_within_a_second(database_url: str) -> None:
     async with store_on(database_url) as here, store_on(database_url) as there:
-        key = (await cast(here)).who.key
+        key = (await seed_app(here)).who.key
         assert await there.keys.get_by_id("snail", key.id) == key
         (disabled,) = await here.keys.set_enabled(key.id, enabled=False)
         await until(lambda: there.keys.get_by_id("snail", key.id), disabled, within=1)
@@ -47,7 +47,7 @@ async def test_what_another_process_does_to_a_key_is_known_within_a_second(datab
 
 async def test_a_key_that_is_known_costs_no_statement(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
 
         async def cost() -> int:
             before = store.db.statement_count
@@ -141,7 +141,7 @@ async def test_an_end_user_is_made_once_and_known_by_name_and_by_issued_uid(data
 
 async def test_conversations_come_last_changed_first_page_by_page(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         made = [await store.conversations.create(c.who, c.user, c.agent, title=str(n)) for n in range(7)]
         renamed = await store.conversations.rename(c.app.id, c.user.id, made[2].uid, title="新标题")
         assert renamed is not None
@@ -160,7 +160,7 @@ async def test_conversations_come_last_changed_first_page_by_page(database_url: 
 
 async def test_an_application_is_removed_with_everything_it_owns(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         await store.runs.open(c.opening())
         assert await store.applications.delete("acme")
         assert not await store.applications.delete("acme")

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.kit import Cast, cast, store_on, until
+from support.kit import SeededApp, seed_app, store_on, until
 
 from palaver import app
 from palaver.config import Settings
@@ -19,10 +19,10 @@ from palaver.core.users import Users
 from palaver.store.quotas import FIRST_RECOUNT_ROWS, RECOUNTS_PER_QUOTA, QuotaKind
 from palaver.store.tokens import TokenTable
 
-Act = Callable[[Cast, int], Awaitable[Any]]
+Act = Callable[[SeededApp, int], Awaitable[Any]]
 
 
-def people(c: Cast) -> Users:
+def people(c: SeededApp) -> Users:
     return Users(c.store, c.store.keys, Admission(c.store.keys, c.store.rate_limits, c.store.tokens))
 
 
@@ -30,22 +30,22 @@ def claim(number: int) -> IdempotencyKey:
     return IdempotencyKey(scope="POST /chat", key=f"k{number}", digest=b"1")
 
 
-async def converse(c: Cast, number: int) -> None:
+async def converse(c: SeededApp, number: int) -> None:
     await c.store.conversations.create(c.who, c.user, c.agent, alias=f"c{number}")
 
 
-async def message(c: Cast, number: int) -> None:
+async def message(c: SeededApp, number: int) -> None:
     """Two messages of one conversation."""
     if number == 0:
         await converse(c, 0)
     await c.store.runs.open(c.opening(conversation="c0", max_waiting=10_000))
 
 
-async def answer(c: Cast, number: int) -> None:
+async def answer(c: SeededApp, number: int) -> None:
     assert await c.store.idempotency.begin(c.who, c.user, claim(number), 60, c.store.presence.worker) is True
 
 
-async def token(c: Cast, kind: Any) -> None:
+async def token(c: SeededApp, kind: Any) -> None:
     await people(c).issue_token(c.who.key, kind, "ann", (), life_s=60)
 
 
@@ -87,7 +87,7 @@ ROWS = {
 TOKEN = {"codes": "kind = 'code'", "tokens": "kind <> 'code'"}
 
 
-async def refused(act: Act, c: Cast, number: int) -> bool:
+async def refused(act: Act, c: SeededApp, number: int) -> bool:
     try:
         await act(c, number)
     except Busy as busy:
@@ -107,8 +107,8 @@ async def test_a_quota_is_exact_in_one_process_and_room_comes_by_deletion(databa
     limit = 10 * rows
 
     async with store_on(database_url) as store:
-        other, c = await cast(store, "other"), await cast(store)
-        if kind == "users":  # the cast's own end user counts
+        other, c = await seed_app(store, "other"), await seed_app(store)
+        if kind == "users":  # the seeded end user counts
             await store.db.execute("DELETE FROM end_user WHERE app = $1", c.app.id)
         store.quotas.limits = {kind: limit}
         made: list[bool] = []
@@ -130,11 +130,11 @@ async def test_what_was_there_before_the_process_counts(database_url: str, what:
     limit = 20 * rows
 
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         for number in range(19):
             await act(c, number)
     async with store_on(database_url) as store:
-        c = Cast(store, c.app, c.who, c.user, c.agent)
+        c = SeededApp(store, c.app, c.who, c.user, c.agent)
         store.quotas.limits = {kind: limit}
         made = 0
         while not await refused(act, c, 100 + made):
@@ -153,14 +153,14 @@ async def test_processes_go_beyond_by_what_they_add_between_two_counts(database_
     limit, processes = 640, 3
 
     async with store_on(database_url) as one, store_on(database_url) as two, store_on(database_url) as three:
-        c = await cast(one)
+        c = await seed_app(one)
         stores = (one, two, three)
         for store in stores:
             store.quotas.limits = {"codes": limit}
-        casts = [Cast(store, c.app, c.who, c.user, c.agent) for store in stores]
+        seeded = [SeededApp(store, c.app, c.who, c.user, c.agent) for store in stores]
         full = 0
         for number in range(2 * limit):
-            full += await refused(ACTS["a code"][1], casts[number % processes], number)
+            full += await refused(ACTS["a code"][1], seeded[number % processes], number)
             await settled(stores[number % processes].quotas._counters)  # pyright: ignore[reportPrivateUsage]
         kept = await one.db.fetchval("SELECT count(*) FROM token")
         assert kept == 2 * limit - full
@@ -169,7 +169,7 @@ async def test_processes_go_beyond_by_what_they_add_between_two_counts(database_
 
 async def test_refusing_costs_no_statement_once_it_was_counted(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         store.quotas.limits = {"codes": 1}
         assert not await refused(ACTS["a code"][1], c, 0)
         assert await refused(ACTS["a code"][1], c, 1)
@@ -193,7 +193,7 @@ async def test_counting_takes_an_index(database_url: str) -> None:
 
 async def test_what_was_answered_before_is_answered_although_the_quota_is_used_up(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         store.quotas.limits = {"idempotency_keys": 2, "user_conversations": 1, "users": 1}
         first = c.opening(idempotency_key=claim(1), idempotency_ttl_s=60.0)
         assert isinstance(await store.runs.open(first), StoredTurn)
@@ -212,7 +212,7 @@ async def test_what_was_answered_before_is_answered_although_the_quota_is_used_u
 
 async def test_a_used_code_does_not_count_as_a_good_one(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         store.quotas.limits = {"codes": 2, "tokens": 10}
         for _ in range(12):
             code = await people(c).issue_token(c.who.key, "code", "ann", (), life_s=60)
@@ -225,7 +225,7 @@ async def test_everything_that_runs_out_is_removed(database_url: str) -> None:
     """A table with a column ``expires`` that nobody sweeps fails here."""
 
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         tables = {
             row[0]
             for row in await store.db.fetch(

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.kit import Cast, cast, store_on, until
+from support.kit import SeededApp, seed_app, store_on, until
 
 from palaver.core.ports.store import Checkpoint, IdempotencyKey, ReplayedRun, RunResult, StoredTurn
 from palaver.core.problems import Busy, Conflict, Internal, NotFound, Unstorable
@@ -25,7 +25,7 @@ def outcome(accepted: StoredTurn, ended: RunEnded = DONE, *parts: AnyPart) -> Ru
     return RunResult(app=here.app, run=accepted.answer.id, conversation=here.id, parts=parts, ended=ended)
 
 
-async def opened(c: Cast, text: str = "hi", **changes: Any) -> StoredTurn:
+async def opened(c: SeededApp, text: str = "hi", **changes: Any) -> StoredTurn:
     stored = await c.store.runs.open(c.opening(text, **changes))
     assert isinstance(stored, StoredTurn)
     return stored
@@ -38,7 +38,7 @@ async def history(store: PostgresStore, accepted: StoredTurn) -> list[Message]:
 
 async def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answer(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c, "你好")
         question, answer = await history(store, stored)
         assert (question.role, question.text, question.ended) == ("user", "你好", None)
@@ -50,7 +50,7 @@ async def test_a_message_opens_a_conversation_with_a_question_and_an_empty_answe
 
 async def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_turn(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c, "0")
         where = first.conversation.id
 
@@ -71,7 +71,7 @@ async def test_a_hundred_simultaneous_messages_leave_questions_and_answers_in_tu
 
 async def test_no_more_messages_wait_than_may(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         where = first.conversation.id
         outcomes = await asyncio.gather(
@@ -84,7 +84,7 @@ async def test_no_more_messages_wait_than_may(database_url: str) -> None:
 
 async def test_ends_of_several_runs_of_one_conversation_are_stored_together(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         where = first.conversation.id
         second, third = [await opened(c, conversation=where) for _ in range(2)]
@@ -100,9 +100,9 @@ async def test_ends_of_several_runs_of_one_conversation_are_stored_together(data
 
 async def test_ends_of_several_applications_are_stored_all_or_none(database_url: str) -> None:
     async with store_on(database_url) as store:
-        casts = [await cast(store, name) for name in ("one", "two")]
-        firsts = [await opened(c) for c in casts]
-        waiting = [await opened(c, conversation=first.conversation.id) for c, first in zip(casts, firsts, strict=True)]
+        apps = [await seed_app(store, name) for name in ("one", "two")]
+        firsts = [await opened(c) for c in apps]
+        waiting = [await opened(c, conversation=first.conversation.id) for c, first in zip(apps, firsts, strict=True)]
         never = RunEnded(status=Status.COMPLETE, at=10**18)
         with pytest.raises(Unstorable):
             await store.runs.finish([outcome(firsts[0]), outcome(firsts[1], never)])
@@ -119,7 +119,7 @@ async def test_ends_of_several_applications_are_stored_all_or_none(database_url:
 
 async def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         parts: tuple[AnyPart, ...] = (
             Thinking(text="\\u0000 is not a NUL \\\\u0000", provider_data={"k": ["v", None, 1.5]}),
@@ -136,7 +136,7 @@ async def test_everything_a_model_may_say_comes_back_as_it_was(database_url: str
 
 async def test_a_nul_that_a_model_says_is_replaced_and_breaks_nothing(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         await store.runs.finish([outcome(stored, DONE, Text(text="a\0b\\\0c"))])
         assert (await history(store, stored))[1].text == "a\ufffdb\\\ufffdc"
@@ -144,7 +144,7 @@ async def test_a_nul_that_a_model_says_is_replaced_and_breaks_nothing(database_u
 
 async def test_half_a_character_from_a_tool_is_replaced_and_breaks_nothing(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         broken = ToolResult(call_id="1", name="t", content="ok", data={"\ud83d": ["\ude00", 1, None]})
         await store.runs.finish([outcome(stored, DONE, broken)])
@@ -154,7 +154,7 @@ async def test_half_a_character_from_a_tool_is_replaced_and_breaks_nothing(datab
 
 async def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         here = stored.conversation
         growth = Checkpoint(app=here.app, conversation=here.id, run=stored.answer.id, parts=(Text(text="half"),))
@@ -170,8 +170,8 @@ async def test_a_save_that_comes_after_the_end_changes_nothing(database_url: str
 
 async def test_a_conversation_of_somebody_else_is_not_found(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
-        theirs = await cast(store, "other")
+        c = await seed_app(store)
+        theirs = await seed_app(store, "other")
         stored = await opened(theirs)
         for ref in (stored.conversation.id, stored.conversation.uid, str(stored.conversation.uid), "nope", 2**62):
             with pytest.raises(NotFound):
@@ -181,7 +181,7 @@ async def test_a_conversation_of_somebody_else_is_not_found(database_url: str) -
 
 async def test_an_unknown_name_opens_a_conversation_once_however_many_ask_at_a_time(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         sent = await asyncio.gather(
             *(opened(c, conversation="conv-1", create_as="conv-1", max_waiting=99) for _ in range(20))
         )
@@ -192,7 +192,7 @@ async def test_an_unknown_name_opens_a_conversation_once_however_many_ask_at_a_t
 
 async def test_another_agents_conversation_is_a_conflict(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c)
         other = await store.agents.upsert(c.app, c.agent.spec.__class__(name="second"))
         with pytest.raises(Conflict) as caught:
@@ -202,7 +202,7 @@ async def test_another_agents_conversation_is_a_conflict(database_url: str) -> N
 
 async def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         results = await asyncio.gather(*(store.runs.open(c.opening(idempotency_key=claim())) for _ in range(50)))
         made = [one for one in results if isinstance(one, StoredTurn)]
         replays = [one for one in results if isinstance(one, ReplayedRun)]
@@ -215,7 +215,7 @@ async def test_fifty_equal_calls_at_once_make_one_message(database_url: str) -> 
 
 async def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         where = first.conversation.id
         one = await opened(c, conversation=where, max_waiting=1, idempotency_key=claim())
@@ -234,7 +234,7 @@ async def test_an_equal_call_is_recognised_in_a_conversation_that_is_full(databa
 
 async def test_a_key_used_for_another_request_is_a_conflict(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         await opened(c, idempotency_key=claim())
         with pytest.raises(Conflict) as caught:
             await opened(c, idempotency_key=claim(digest=b"2"))
@@ -243,7 +243,7 @@ async def test_a_key_used_for_another_request_is_a_conflict(database_url: str) -
 
 async def test_a_key_is_free_again_after_an_error_and_after_its_time(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         with pytest.raises(NotFound):
             await opened(c, conversation="nope", idempotency_key=claim())
         assert await store.db.fetchval("SELECT count(*) FROM claim") == 0
@@ -256,7 +256,7 @@ async def test_a_key_is_free_again_after_an_error_and_after_its_time(database_ur
 
 async def test_a_key_whose_conversation_was_deleted_is_free(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         stored = await opened(c, idempotency_key=claim())
         assert await store.conversations.delete(c.app.id, c.user.id, stored.conversation.id) is not None
         assert isinstance(await store.runs.open(c.opening(idempotency_key=claim())), StoredTurn)
@@ -267,7 +267,7 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
 ) -> None:
     async with store_on(database_url) as alive:
         async with store_on(database_url) as doomed:
-            c = await cast(doomed)
+            c = await seed_app(doomed)
             first = await opened(c, "dies")
             here = first.conversation
             growth = Checkpoint(app=here.app, conversation=here.id, run=first.answer.id, parts=(Text(text="half"),))
@@ -294,7 +294,7 @@ async def test_runs_of_a_dead_process_are_interrupted_with_their_text_and_the_ne
 
 async def test_single_runs_of_a_process_can_be_ended(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         kept, gone = await opened(c), await opened(c)
         worker = store.presence.worker
         assert await store.runs.list_live_ids(worker) == {kept.answer.id, gone.answer.id}
@@ -305,7 +305,7 @@ async def test_single_runs_of_a_process_can_be_ended(database_url: str) -> None:
 
 async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         opening = c.opening()
         stored = await store.runs.open(opening)
         assert isinstance(stored, StoredTurn)
@@ -319,7 +319,7 @@ async def test_deleting_a_conversation_tells_which_runs_were_live(database_url: 
 
 async def test_deleting_conversations_while_their_runs_end_hurts_nobody(database_url: str) -> None:
     async with store_on(database_url) as here, store_on(database_url) as there:
-        c = await cast(here)
+        c = await seed_app(here)
         for _ in range(15):
             runs = await asyncio.gather(*(opened(c) for _ in range(6)))
             outcomes = [outcome(one, DONE, Text(text="x" * 2000)) for one in runs]
@@ -334,7 +334,7 @@ async def test_deleting_conversations_while_their_runs_end_hurts_nobody(database
 
 async def test_one_statement_stores_a_turn_and_one_its_end(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await opened(c)
         before = store.db.statement_count
         second = await opened(c, conversation=first.conversation.id, idempotency_key=claim(str(new_uid())))

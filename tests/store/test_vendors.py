@@ -7,7 +7,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.kit import cast, store_on, until
+from support.kit import seed_app, store_on, until
 
 from palaver.core.admit import Admission
 from palaver.core.ports.store import ConversationQuery, StoredTurn
@@ -19,7 +19,7 @@ from palaver.store.files import PIECE_BYTES
 
 async def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         people = Users(store, store.keys, Admission(store.keys, store.rate_limits, store.tokens))
         known, made = await people.register(c.who, "ann", nickname="Ann")
         assert (known.id, known.nickname, made) == (c.user.id, "Ann", False)
@@ -37,7 +37,7 @@ async def test_a_profile_is_made_once_and_added_to(database_url: str) -> None:
 
 async def test_subscriptions_may_be_repeated(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         people = Users(store, store.keys, Admission(store.keys, store.rate_limits, store.tokens))
         for on, expected in ((True, {c.agent.id}), (True, {c.agent.id}), (False, set[int]()), (False, set[int]())):
             await people.set_subscribed(c.who, c.user, c.agent, on=on)
@@ -46,7 +46,7 @@ async def test_subscriptions_may_be_repeated(database_url: str) -> None:
 
 async def test_a_listing_is_cut_as_the_caller_says(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         titles = ["Alpha", None, "beta 100%", "ALPHABET", None]
         made = [await store.conversations.create(c.who, c.user, c.agent, title=title) for title in titles]
         at = {one.id: number for number, one in enumerate(made)}
@@ -67,7 +67,7 @@ async def test_a_listing_is_cut_as_the_caller_says(database_url: str) -> None:
 
 async def test_clearing_removes_one_agents_conversations_and_tells_what_was_live(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         opening = c.opening()
         await store.runs.open(opening)
         await store.conversations.create(c.who, c.user, c.agent)
@@ -78,7 +78,7 @@ async def test_clearing_removes_one_agents_conversations_and_tells_what_was_live
 
 async def test_a_conversation_shows_that_it_works_and_how_its_last_turn_ended(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         first = await store.runs.open(c.opening(variables={"city": "杭州"}))
         assert isinstance(first, StoredTurn)
         here = first.conversation
@@ -109,7 +109,7 @@ async def test_a_stop_reaches_every_process(database_url: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 7])
 async def test_a_file_comes_back_whole_and_in_any_part(database_url: str, size: int) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         content = os.urandom(size)
         said = {"key": "local/a/b.bin", "name": "b.bin", "media_type": "x/y", "details": {"n": 1}}
         file = await store.files.add(c.app.id, c.user.id, content=content, **said)  # pyright: ignore[reportArgumentType]
@@ -123,7 +123,7 @@ async def test_a_file_comes_back_whole_and_in_any_part(database_url: str, size: 
 
 async def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store)
+        c = await seed_app(store)
         people = Users(store, store.keys, Admission(store.keys, store.rate_limits, store.tokens))
         secret = await people.issue_token(c.who.key, "access", "ann", ("a", "b"), life_s=60, prefix="t_")
         token = await people.find_token(secret, "access")
@@ -146,7 +146,7 @@ async def test_a_token_is_found_by_its_text_until_it_runs_out_and_a_code_once(da
 
 async def test_a_request_id_may_be_used_again_after_its_time_by_one(database_url: str) -> None:
     async with store_on(database_url) as store:
-        key = (await cast(store)).who.key
+        key = (await seed_app(store)).who.key
         assert await store.rate_limits.claim_nonce(key, "r", -1)
         claims = await asyncio.gather(*(store.rate_limits.claim_nonce(key, "r", 60) for _ in range(10)))
         assert claims.count(True) == 1
@@ -154,7 +154,7 @@ async def test_a_request_id_may_be_used_again_after_its_time_by_one(database_url
 
 async def test_a_day_admits_so_many_calls_and_a_request_id_once(database_url: str) -> None:
     async with store_on(database_url) as store:
-        c = await cast(store, rpd=2, rpm=10)
+        c = await seed_app(store, rpd=2, rpm=10)
         admission = Admission(store.keys, store.rate_limits, store.tokens)
         await admission.charge(c.who.key)
         await admission.charge(c.who.key)

@@ -12,11 +12,15 @@ from typing import Any, cast, get_args, get_type_hints
 
 from hypothesis import strategies as st
 from requests import PreparedRequest
+from support.check_orders import CheckOrder
 from support.dialect_clients import DialectClient
+from support.histories import HistoryForm
 from support.http_clients import Ask
 from support.id_fields import Probe
+from support.limits import LimitCalls
 from support.live_server import Served
 from support.stream_forms import StreamForm
+from support.turns import FailedTurnForm, MessageForm, StopForm
 
 from palaver import app
 from palaver.core.admit import Admission
@@ -89,6 +93,8 @@ class ContractAdapter:
     forms: tuple[Form, ...]
     wrong_credentials: tuple[Mapping[str, str], ...]
     """Headers that let nobody in."""
+    credentials_with: Callable[[str], tuple[Mapping[str, str], ...]]
+    """Headers that let nobody in, with that text as every secret, id and signature."""
     streams: tuple[StreamForm, ...]
     id_fields: Mapping[str, tuple[Probe, ...]]
     exempt_id_fields: Mapping[str, str]
@@ -100,6 +106,17 @@ class ContractAdapter:
     """The headers that prove that the key's owner sends the request."""
     requests: Callable[[Served, str, Sequence[str], ApiKey | None], RequestBuilder]
     """Requests of an end user, with a credential for agents of those UUIDs; ``None`` makes one."""
+    check_orders: tuple[CheckOrder, ...]
+    """The order of its checks, of each surface that has one of its own."""
+    limits: LimitCalls
+    stops: tuple[StopForm, ...]
+    """Every call that stops a run; empty if the vendor has none."""
+    messages: tuple[MessageForm, ...]
+    """Every call that sends a message in a conversation."""
+    failed_turns: tuple[FailedTurnForm, ...]
+    """Every way to read the messages of a conversation; empty if the vendor has none."""
+    histories: tuple[HistoryForm, ...]
+    """The same, for conversations of many pages."""
 
 
 DIALECTS = {dialect.name: dialect for dialect in app.all_dialects()}

@@ -51,8 +51,8 @@ class Stage:
 
     async def answers(self, sent: Turn) -> list[Message]:
         """The answers of the conversation, as they are stored."""
-        said = await self.core.chat.list_messages(self.who, sent.conversation, limit=500)
-        return [message for message in said if message.role == "assistant"]
+        messages = await self.core.chat.list_messages(self.who, sent.conversation, limit=500)
+        return [message for message in messages if message.role == "assistant"]
 
 
 @asynccontextmanager

@@ -58,9 +58,9 @@ class Faucet:
 
     def _flow(self, connection: socket.socket) -> None:
         with connection:
-            said = b""
-            while b'"stream"' not in said:
-                said += connection.recv(65_536)
+            request = b""
+            while b'"stream"' not in request:
+                request += connection.recv(65_536)
             self.asked += 1
             connection.sendall(HEAD)
             connection.settimeout(EVERY)

@@ -35,12 +35,12 @@ class Forks:
         self, words: Sequence[str], stdin: str, environment: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         mine, theirs = socket.socketpair()
-        source, given = os.pipe()
+        source, sink = os.pipe()
         with mine, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            with theirs, os.fdopen(source, "rb"), os.fdopen(given, "wb") as pipe:
-                said = stdin.encode()
-                assert len(said) < _STDIN
-                pipe.write(said)
+            with theirs, os.fdopen(source, "rb"), os.fdopen(sink, "wb") as pipe:
+                content = stdin.encode()
+                assert len(content) < _STDIN
+                pipe.write(content)
                 self._ask([*words], dict(environment), (source, out.fileno(), err.fileno(), theirs.fileno()))
             mine.settimeout(timeout)
             pid = _number(mine)

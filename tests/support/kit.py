@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,6 +43,14 @@ async def until(ask: Callable[[], Awaitable[T]], answer: T, *, within: float = 5
             await asyncio.sleep(0.005)
 
 
+def wait_until(holds: Callable[[], bool], *, within: float = 5.0) -> None:
+    """Ask again and again, from a thread that may block; fails when it does not hold ``within`` seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 @asynccontextmanager
 async def store_on(url: str, master: bytes = bytes(32)) -> AsyncGenerator[PostgresStore]:
     """The store on a database, as one process has it; two of them are two processes to each other."""
@@ -53,7 +62,7 @@ async def store_on(url: str, master: bytes = bytes(32)) -> AsyncGenerator[Postgr
         await store.close()
 
 
-class Cast:
+class SeededApp:
     """An application with a key, an agent and an end user, as a test needs them."""
 
     def __init__(self, store: PostgresStore, app: Application, who: Principal, user: User, agent: Agent) -> None:
@@ -78,13 +87,13 @@ class Cast:
         return msgspec.structs.replace(opening, **changes)
 
 
-async def cast(store: PostgresStore, name: str = "acme", **settings: Any) -> Cast:
+async def seed_app(store: PostgresStore, name: str = "acme", **settings: Any) -> SeededApp:
     """Make one, with the agent ``guide`` on the scripted model."""
     app = await store.applications.get_or_create(name)
     key = await store.keys.create(app, "snail", f"app-{name}", f"SAI_{name}", settings)
     agent = await store.agents.upsert(app, AgentSpec(name="guide", model="scripted"))
     who = Principal(key=key, user="ann")
-    return Cast(store, app, who, await store.users.get_or_create(app.id, "ann"), agent)
+    return SeededApp(store, app, who, await store.users.get_or_create(app.id, "ann"), agent)
 
 
 @asynccontextmanager

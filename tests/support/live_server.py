@@ -156,8 +156,8 @@ class Served:
     ) -> Agent:
         """An agent that plays ``script``; a text is said as it is. The same name again changes it."""
         steps = [{"text": step} if isinstance(step, str) else step for step in script]
-        said = json.dumps(steps, ensure_ascii=False) if instructions is None else instructions
-        spec = AgentSpec(name=name or self.new_name("agent"), model=model, instructions=said, **members)
+        text = json.dumps(steps, ensure_ascii=False) if instructions is None else instructions
+        spec = AgentSpec(name=name or self.new_name("agent"), model=model, instructions=text, **members)
 
         async def apply() -> Agent:
             owner = await self.core.store.applications.get_or_create(application)

@@ -62,8 +62,8 @@ class Upstream:
         assert request.transport is not None
         self.connections.add(request.transport.get_extra_info("peername")[1])
         act = self.acts[min(len(self.bodies), len(self.acts) - 1)]
-        said = await request.read()
-        self.bodies.append(msgspec.json.decode(said) if said else None)
+        body = await request.read()
+        self.bodies.append(msgspec.json.decode(body) if body else None)
         self.headers.append(dict(request.headers))
         self.asked.set()
         if len(self.bodies) >= self._awaited[0]:
@@ -198,12 +198,12 @@ def endless(piece: bytes) -> Act:
 
 
 @asynccontextmanager
-async def raw(said: Iterable[bytes]) -> AsyncGenerator[str, None]:
+async def raw(pieces: Iterable[bytes]) -> AsyncGenerator[str, None]:
     """The base URL of a server that sends ``said``, whatever it is asked, and hangs up."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        for piece in said:
+        for piece in pieces:
             writer.write(piece)
             await writer.drain()
         writer.close()

@@ -35,16 +35,16 @@ def rows(module: ModuleType) -> dict[str, Requirement]:
 def audit(folder: Path, module: ModuleType) -> list[str]:
     """What is wrong between the rows and the tests in ``folder``: nothing, when all is well."""
     known = rows(module)
-    shown: set[str] = set()
+    shown_names: set[str] = set()
     wrong: list[str] = []
     for path in sorted(folder.rglob("test_*.py")):
         for test, names in _tests(path):
-            shown.update(names)
+            shown_names.update(names)
             where = f"{path.name}: {test}"
             if not names:
                 wrong.append(f"{where} shows no row")
             wrong += [f"{where} shows {name!r}, which is no row" for name in names if name not in known]
-    return wrong + [f"no test shows {name!r}: {row.words}" for name, row in known.items() if name not in shown]
+    return wrong + [f"no test shows {name!r}: {row.words}" for name, row in known.items() if name not in shown_names]
 
 
 def _tests(path: Path) -> Iterator[tuple[str, list[str]]]:

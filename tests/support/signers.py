@@ -31,8 +31,8 @@ class Callers:
     def run(self, conversation: Conversation) -> UUID:
         """One that answers in that conversation."""
         who = self.served.principal(self.keys["native"], USER)
-        said = NewMessage(parts=(Text(text="hi"),), trace=uuid4().hex)
-        sent = self.served.do(self.served.core.chat.send(who, self.agent, said, conversation=conversation.id))
+        message = NewMessage(parts=(Text(text="hi"),), trace=uuid4().hex)
+        sent = self.served.do(self.served.core.chat.send(who, self.agent, message, conversation=conversation.id))
         sent.reader.close()
         return sent.run_uid
 

@@ -38,16 +38,16 @@ class StreamForm:
 
 def split(pieces: Iterable[bytes], mark: bytes) -> list[bytes]:
     """The blocks of a stream, found while its pieces come."""
-    found: list[bytes] = []
+    blocks: list[bytes] = []
     buffer = b""
     for piece in pieces:
         buffer += piece
         while mark in buffer:
             block, _, buffer = buffer.partition(mark)
             if block:
-                found.append(block)
+                blocks.append(block)
     assert not buffer, "the stream ends between two events"
-    return found
+    return blocks
 
 
 def said(blocks: Iterable[bytes]) -> list[Event]:
@@ -66,7 +66,7 @@ def _event(block: str) -> Event | None:
     name, data = None, block
     if not block.startswith("{"):
         parts = [line.partition(":") for line in block.split("\n")]
-        lines = {field: said for field, _, said in parts if field}
+        lines = {field: value for field, _, value in parts if field}
         if not lines:
             return None
         name, data = lines.get("event", "").strip(), lines["data"]

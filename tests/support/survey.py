@@ -110,8 +110,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def headings(path: Path) -> list[tuple[int, str]]:
     """(level, text) of every heading."""
-    found = (_HEADING.match(line) for fence, line in _lines(path) if not fence)
-    return [(len(match[1]), match[2]) for match in found if match]
+    matches = (_HEADING.match(line) for fence, line in _lines(path) if not fence)
+    return [(len(match[1]), match[2]) for match in matches if match]
 
 
 def prose(path: Path) -> str:
@@ -128,16 +128,16 @@ def blocks(path: Path) -> list[tuple[str, str]]:
 
 def tables(path: Path) -> list[list[list[str]]]:
     """Every table: rows of cells, the head's first, code marks left as they are."""
-    found: list[list[list[str]]] = []
+    all_tables: list[list[list[str]]] = []
     rows: list[list[str]] = []
     for line in [*prose(path).splitlines(), ""]:
         if line.startswith("|"):
             if not _RULE.fullmatch(line):
                 rows.append([cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
         elif rows:
-            found.append(rows)
+            all_tables.append(rows)
             rows = []
-    return found
+    return all_tables
 
 
 def table(path: Path, first: str) -> list[list[str]]:

@@ -99,8 +99,8 @@ class World:
         """A conversation with a title and one message, answered."""
 
         async def work() -> Turn:
-            said = NewMessage(parts=(Text(text=f"{SECRET} of {alias}!"), *files))
-            sent = await self.served.core.chat.send(who, agent, said, conversation=alias, create_as=alias)
+            message = NewMessage(parts=(Text(text=f"{SECRET} of {alias}!"), *files))
+            sent = await self.served.core.chat.send(who, agent, message, conversation=alias, create_as=alias)
             assert await read_to_end(sent.reader, GUARD) is not None, "it has not ended, and would change later"
             await self.served.core.chat.rename_conversation(who, sent.conversation.id, f"title of {alias}!")
             return sent

@@ -18,8 +18,8 @@ Act = bytes | Callable[[Writer], Awaitable[None]] | None
 
 def answer(body: bytes = b"", status: int = 200, **headers: str) -> bytes:
     """A whole answer. An underscore in a header's name stands for a hyphen."""
-    said = {"Content_Length": str(len(body)), **headers}
-    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in said.items())
+    all_headers = {"Content_Length": str(len(body)), **headers}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in all_headers.items())
     return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode() + body
 
 

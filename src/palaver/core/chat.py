@@ -321,12 +321,12 @@ class Chat:
             raise NotFound(noun="run", ref=run.run_uid.hex)
         return reader
 
-    async def stop(self, conversation: Conversation) -> int:
+    async def stop(self, conversation: Conversation, *, within: float = STOP_TIMEOUT_S) -> int:
         """Stop the running turn of a conversation and drop the queued ones, in any process. Returns their number.
-        Raises ``Internal`` if their ends are not stored within ``STOP_TIMEOUT_S``."""
+        Raises ``Internal`` if their ends are not stored ``within`` that many seconds."""
         runs = await self._store.runs.list_live(conversation.app, conversation.id)
         await self._stop(runs)
-        await self._wait_until_stored(conversation.app, runs, STOP_TIMEOUT_S)
+        await self._wait_until_stored(conversation.app, runs, within)
         return len(runs)
 
     async def stop_run(self, run: Run, *, within: float = STOP_TIMEOUT_S) -> bool:

@@ -78,15 +78,15 @@ def good(answer: Answer, status: int = 200) -> Document:
 
 def problem(answer: Answer, status: int, code: str, **members: Any) -> Document:
     """Asserts that the answer is that problem; the document."""
-    said = answer.json()
-    assert (answer.status, said["code"]) == (status, code), said
+    document = answer.json()
+    assert (answer.status, document["code"]) == (status, code), document
     assert answer.header("Content-Type") == "application/problem+json"
-    assert (said["status"], said["type"]) == (status, f"{ROOT}/problems#{code}")
-    assert said["title"]
-    assert said["detail"]
-    assert len(said["trace"]) == 32
-    assert {name: said.get(name) for name in members} == members
-    return said
+    assert (document["status"], document["type"]) == (status, f"{ROOT}/problems#{code}")
+    assert document["title"]
+    assert document["detail"]
+    assert len(document["trace"]) == 32
+    assert {name: document.get(name) for name in members} == members
+    return document
 
 
 class Caller:
@@ -110,9 +110,9 @@ class Caller:
         query: str = "",
         headers: Mapping[str, str | bytes] | None = None,
     ) -> Ask:
-        said = body if isinstance(body, bytes) else json.dumps(body).encode()
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
         place = path if path.startswith("/palaver") else f"{ROOT}/{path}"
-        return Ask(method=method, path=place, query=query, headers=list(self.headers(headers).items()), body=said)
+        return Ask(method=method, path=place, query=query, headers=list(self.headers(headers).items()), body=content)
 
     def ask(self, method: str, path: str, body: bytes | Mapping[str, Any] = b"", **more: Any) -> Answer:
         return self.served.ask(self.request(method, path, body, **more))

@@ -7,7 +7,11 @@ from uuid import UUID
 
 from dialects.native import client as native
 from dialects.native import id_fields
+from dialects.native.check_order import ORDER
 from dialects.native.client import Frame, frames
+from dialects.native.histories import HISTORIES
+from dialects.native.limits import LIMITS
+from dialects.native.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -48,12 +52,12 @@ _SENT = TurnResponse(conversation=ConversationRef(id=1, uid=_UID), question=_QUE
 
 
 def _read(writes: Sequence[bytes]) -> list[Heard]:
-    found: list[Heard] = []
+    heard: list[Heard] = []
     kind = "text"
     for frame in frames(writes):
         kind = frame.data["type"] if frame.name == "part.started" else kind
-        found.append(_said(frame, kind))
-    return found
+        heard.append(_said(frame, kind))
+    return heard
 
 
 def _said(frame: Frame, kind: str) -> Heard:
@@ -122,6 +126,10 @@ ADAPTER = ContractAdapter(
         {"Authorization": "Basic eDp5"},
         {"X-User-ID": "ann"},
     ),
+    credentials_with=lambda text: (
+        {"Authorization": f"Bearer pv-{text}"},
+        {"Authorization": f"Basic {text}"},
+    ),
     streams=(StreamForm(name="native", ask=_stream),),
     id_fields=id_fields.FIELDS,
     exempt_id_fields=id_fields.EXEMPT,
@@ -130,4 +138,10 @@ ADAPTER = ContractAdapter(
     key_settings=lambda _: {},
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
+    limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

@@ -22,10 +22,10 @@ def examples() -> list[str]:
 
 def without_chance(stream: str) -> str:
     """The text with ids, uids and times as they are in no two runs."""
-    for pattern, said in (
+    for pattern, replacement in (
         (r"[0-9a-f]{32}", "UID"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME"),
         (r'"id":\d+', '"id":N'),
     ):
-        stream = re.sub(pattern, said, stream)
+        stream = re.sub(pattern, replacement, stream)
     return stream

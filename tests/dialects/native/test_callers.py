@@ -70,8 +70,8 @@ def test_the_end_user_is_named_as_it_is_or_percent_encoded(served: Served, calle
 def test_a_call_without_an_end_user_is_the_default_users_or_refused(served: Served) -> None:
     agent = served.agent("hello")
     nobody = Caller(served, user=None)
-    said = problem(nobody.get("conversations"), 400, "invalid", field="X-User-ID", rule="required")
-    assert said["detail"].startswith("X-User-ID is missing")
+    document = problem(nobody.get("conversations"), 400, "invalid", field="X-User-ID", rule="required")
+    assert document["detail"].startswith("X-User-ID is missing")
     good(nobody.get("agents"))
     good(nobody.get(f"agents/{agent.id}"))
     default = Caller(served, user=None, default_user="dora")
@@ -114,9 +114,9 @@ def test_the_credentials_limits_are_told_with_the_time_to_wait(served: Served) -
         caller = Caller(served, **allowed)
         good(caller.get("agents"))
         answer = caller.get("agents")
-        said = problem(answer, 429, "rate_limited")
-        assert 1 <= said["retry_after"] <= 86_400
-        assert answer.header("Retry-After") == str(said["retry_after"])
+        document = problem(answer, 429, "rate_limited")
+        assert 1 <= document["retry_after"] <= 86_400
+        assert answer.header("Retry-After") == str(document["retry_after"])
     caller = Caller(served, total=1)
     good(caller.get("agents"))
     answer = caller.get("agents")
@@ -129,9 +129,9 @@ def test_the_credentials_limits_are_told_with_the_time_to_wait(served: Served) -
 
 @shows(requirements.problem_document, requirements.not_found)
 def test_a_problem_has_these_members_and_no_others(caller: Caller) -> None:
-    said = problem(caller.get("conversations/999999"), 404, "not_found")
-    assert list(said) == ["type", "title", "status", "detail", "code", "noun", "trace"]
-    assert said["detail"] == "there is no such conversation"
+    document = problem(caller.get("conversations/999999"), 404, "not_found")
+    assert list(document) == ["type", "title", "status", "detail", "code", "noun", "trace"]
+    assert document["detail"] == "there is no such conversation"
 
 
 @shows(requirements.codes)
@@ -182,8 +182,8 @@ def test_a_body_that_is_too_large_is_refused(caller: Caller) -> None:
     ],
 )
 def test_a_field_that_breaks_a_rule_is_named(caller: Caller, members: dict[str, object], field: str, rule: str) -> None:
-    said = problem(caller.ask("POST", "messages", members), 400, "invalid", field=field, rule=rule)
-    assert said["detail"].startswith(field)
+    document = problem(caller.ask("POST", "messages", members), 400, "invalid", field=field, rule=rule)
+    assert document["detail"].startswith(field)
 
 
 @shows(requirements.problem_is_not_told)

@@ -172,19 +172,19 @@ def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) ->
     uid = caller.begin(agent, "0" + "x" * 1_040_000)["conversation"]["uid"]
     for number in range(1, 4):
         caller.say(uid, f"{number}" + "x" * 1_040_000)
-    found: list[str] = []
+    texts: list[str] = []
     query, pages = "", 0
     while True:
         page = good(caller.get(f"conversations/{uid}/messages", query))
         assert 1 <= len(page["messages"]) < 8
-        found = [one["text"][:8] for one in page["messages"]] + found
+        texts = [one["text"][:8] for one in page["messages"]] + texts
         pages += 1
         if not page["more"]:
             break
         query = f"before={page['messages'][0]['id']}"
     assert pages >= 2
-    assert [one[0] for one in found if one[1] == "x"] == ["0", "1", "2", "3"]
-    assert len(found) == 8
+    assert [one[0] for one in texts if one[1] == "x"] == ["0", "1", "2", "3"]
+    assert len(texts) == 8
 
 
 @shows(requirements.large_variables)
@@ -193,15 +193,15 @@ def test_a_page_of_conversations_with_large_variables_is_a_short_one(caller: Cal
         good(caller.ask("POST", "conversations", {"agent": agent.id, "variables": {"v": "x" * 1_000_000}}), 201)["id"]
         for _ in range(6)
     ]
-    found: list[int] = []
+    ids: list[int] = []
     query = ""
-    while len(found) < 6:
+    while len(ids) < 6:
         page = good(caller.get("conversations", f"limit=6{query}"))
         assert page["conversations"]
-        assert found or len(page["conversations"]) < 6
-        found += [one["id"] for one in page["conversations"]]
+        assert ids or len(page["conversations"]) < 6
+        ids += [one["id"] for one in page["conversations"]]
         query = f"&after={page['next']}"
-    assert found[:6] == made[::-1]
+    assert ids[:6] == made[::-1]
 
 
 @shows(requirements.history)
@@ -215,8 +215,8 @@ def test_a_conversation_is_read_from_either_end(caller: Caller, agent: Agent) ->
     ids = [one["id"] for one in whole]
 
     def page(query: str) -> tuple[list[int], bool]:
-        said = good(caller.get(f"conversations/{uid}/messages", query))
-        return [one["id"] for one in said["messages"]], said["more"]
+        document = good(caller.get(f"conversations/{uid}/messages", query))
+        return [one["id"] for one in document["messages"]], document["more"]
 
     assert page("") == (ids, False)
     assert page("limit=6") == (ids, False)

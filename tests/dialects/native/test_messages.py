@@ -28,9 +28,9 @@ def sending(caller: Caller, agent: Agent, **more: str) -> Answer:
 @shows(requirements.begin, requirements.documents, requirements.answer_state)
 def test_a_first_message_is_answered_as_a_whole(caller: Caller, agent: Agent) -> None:
     answer = sending(caller, agent)
-    said = good(answer)
-    place, question, reply = said["conversation"], said["question"], said["answer"]
-    assert list(said) == ["conversation", "question", "answer"]
+    document = good(answer)
+    place, question, reply = document["conversation"], document["question"], document["answer"]
+    assert list(document) == ["conversation", "question", "answer"]
     assert list(place) == ["id", "uid"]
     assert list(question) == ["role", "id", "uid", "conversation", "created", "text", "parts"]
     assert list(reply) == [
@@ -51,9 +51,9 @@ def test_a_first_message_is_answered_as_a_whole(caller: Caller, agent: Agent) ->
 @shows(requirements.go_on)
 def test_a_conversation_goes_on(served: Served, caller: Caller, agent: Agent) -> None:
     begun = caller.begin(agent)
-    said = caller.say(begun["conversation"]["id"], "and?")
-    assert said["conversation"] == begun["conversation"]
-    assert said["answer"]["text"] == "turn 2: and?"
+    turn = caller.say(begun["conversation"]["id"], "and?")
+    assert turn["conversation"] == begun["conversation"]
+    assert turn["answer"]["text"] == "turn 2: and?"
     problem(caller.ask("POST", "conversations/nobody/messages", {"content": "hi"}), 404, "not_found")
     gone = served.agent("x", name="soon-off")
     there = caller.begin(gone)["conversation"]["uid"]
@@ -99,13 +99,13 @@ def test_an_answer_says_which_of_the_question_s_files_were_not_read(served: Serv
         return good(caller.ask("POST", "files", content, query=f"name={name}", headers=headers), 201)["key"]
 
     deep, fine = upload("deep.html", b"<div>" * 600), upload("fine.html", b"<p>fine")
-    said = caller.begin(served.agent("ok"), files=[deep, fine])
-    assert [part for part in said["question"]["parts"] if "problem" in part] == []
+    turn = caller.begin(served.agent("ok"), files=[deep, fine])
+    assert [part for part in turn["question"]["parts"] if "problem" in part] == []
     unread = {"type": "file", "file": deep, "name": "deep.html", "media_type": "text/html"}
     unread["problem"] = "too deeply nested (more than 512 levels)"
-    assert said["answer"]["parts"] == [unread, {"type": "text", "text": "ok"}]
-    assert said["answer"]["text"] == "ok"
-    place = said["conversation"]["uid"]
+    assert turn["answer"]["parts"] == [unread, {"type": "text", "text": "ok"}]
+    assert turn["answer"]["text"] == "ok"
+    place = turn["conversation"]["uid"]
     assert caller.say(place)["answer"]["parts"] == [{"type": "text", "text": "ok"}]
     body = {"content": "", "files": [deep]}
     streamed = heard(caller.ask("POST", f"conversations/{place}/messages", body, headers=EVENTS))
@@ -127,10 +127,10 @@ def test_a_message_whose_run_fails_was_accepted(served: Served, caller: Caller) 
     }
     assert answer["steps"] == {"begun": 1, "done": 1}
     assert [part["type"] for part in answer["parts"]] == ["thinking", "text", "tool_call", "tool_result"]
-    asked, told = answer["parts"][2:]
-    assert list(asked) == ["type", "call_id", "name", "arguments", "at"]
-    assert list(told) == ["type", "call_id", "name", "content", "data", "error", "at"]
-    assert (told["call_id"], told["error"]) == (asked["call_id"], True)
+    tool_call, tool_result = answer["parts"][2:]
+    assert list(tool_call) == ["type", "call_id", "name", "arguments", "at"]
+    assert list(tool_result) == ["type", "call_id", "name", "content", "data", "error", "at"]
+    assert (tool_result["call_id"], tool_result["error"]) == (tool_call["call_id"], True)
 
 
 @shows(requirements.streamed)
@@ -172,11 +172,11 @@ def test_who_does_not_want_to_wait_is_told_where_the_answer_will_be(served: Serv
         ('foo; bar, Respond-Async, wait="0"', "respond-async, wait=0"),
     ):
         answer = sending(caller, agent, Prefer=prefer)
-        said = good(answer, 202)["answer"]
+        answer_document = good(answer, 202)["answer"]
         assert answer.header("Preference-Applied") == applied
-        assert answer.header("Location") == f"{ROOT}/runs/{said['uid']}"
-        assert (said["status"], said["ended"], said["reason"]) == ("live", None, None)
-        good(caller.ask("POST", f"runs/{said['uid']}/stop"))
+        assert answer.header("Location") == f"{ROOT}/runs/{answer_document['uid']}"
+        assert (answer_document["status"], answer_document["ended"], answer_document["reason"]) == ("live", None, None)
+        good(caller.ask("POST", f"runs/{answer_document['uid']}/stop"))
     answer = sending(caller, served.agent("soon"), Prefer="respond-async, wait=999999999")
     assert good(answer)["answer"]["text"] == "soon"
     assert answer.header("Preference-Applied") == "respond-async, wait=300"

@@ -33,12 +33,12 @@ def begun(caller: Caller, agent: Agent) -> Document:
 
 def taken(exchange: Exchange, count: int) -> list[Frame]:
     """The next events, one by one."""
-    found: list[Frame] = []
-    while len(found) < count:
+    frames_read: list[Frame] = []
+    while len(frames_read) < count:
         write = exchange.write()
         assert write is not None
-        found += frames([write])
-    return found
+        frames_read += frames([write])
+    return frames_read
 
 
 def stopped(caller: Caller, run: str) -> Document:

@@ -66,19 +66,19 @@ def events(answer: Answer) -> list[Event]:
 def frames(body: bytes) -> list[tuple[str, Event]]:
     """(name, data) of every server-sent event, comments passed over."""
     assert body.endswith(b"\n\n")
-    found: list[tuple[str, Event]] = []
+    events: list[tuple[str, Event]] = []
     for frame in body.decode("ascii").split("\n\n")[:-1]:
         if frame.startswith(":"):
             continue
         name, data = frame.split("\n")
         assert name.startswith("event:")
         assert data.startswith("data:")
-        found.append((name.removeprefix("event:"), json.loads(data.removeprefix("data:"))))
-    return found
+        events.append((name.removeprefix("event:"), json.loads(data.removeprefix("data:"))))
+    return events
 
 
-def joined(said: list[Event], kind: str = "text") -> str:
-    return "".join(event["content"] for event in said if event["type"] == kind)
+def joined(run_events: list[Event], kind: str = "text") -> str:
+    return "".join(event["content"] for event in run_events if event["type"] == kind)
 
 
 def done(answer: Answer) -> Event:
@@ -106,12 +106,12 @@ class Caller:
         self, body: bytes | Mapping[str, Any], *, headers: Mapping[str, str | bytes] | None = None, query: str = ""
     ) -> Ask:
         """The request with that body; a header given as "" is still sent."""
-        given: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        all_headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
         if self.auth is not None:
-            given["Snail-Ai-Auth"] = self.auth
-        given.update(headers or {})
-        said = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return Ask(path=CHAT, query=query, headers=list(given.items()), body=said)
+            all_headers["Snail-Ai-Auth"] = self.auth
+        all_headers.update(headers or {})
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return Ask(path=CHAT, query=query, headers=list(all_headers.items()), body=content)
 
     def post(
         self, body: bytes | Mapping[str, Any], *, headers: Mapping[str, str | bytes] | None = None, query: str = ""

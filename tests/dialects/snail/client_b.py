@@ -74,13 +74,13 @@ class Caller:
         headers: Mapping[str, str | bytes] | None = None,
     ) -> Ask:
         """Fields of a POST go into its body, others into the query."""
-        given: dict[str, str | bytes] = {**self.auth, **(headers or {})}
+        all_headers: dict[str, str | bytes] = {**self.auth, **(headers or {})}
         if method == "POST":
             body = fields if isinstance(fields, bytes) else json.dumps(fields or {}).encode()
-            return Ask(path=path, headers=[*given.items(), ("Content-Type", "application/json")], body=body)
+            return Ask(path=path, headers=[*all_headers.items(), ("Content-Type", "application/json")], body=body)
         assert not isinstance(fields, bytes)
         query = "&".join(f"{name}={quote(str(value))}" for name, value in (fields or {}).items())
-        return Ask(method=method, path=path, query=query, headers=list(given.items()))
+        return Ask(method=method, path=path, query=query, headers=list(all_headers.items()))
 
     def ask(
         self,

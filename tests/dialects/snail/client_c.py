@@ -39,12 +39,14 @@ class Browser:
         headers: Mapping[str, str | bytes] | None = None,
     ) -> Ask:
         """``fields`` go into the query, ``body`` is JSON; a page says on every call that it sends JSON."""
-        given: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        all_headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
         if self.auth is not None:
-            given["Snail-Ai-Auth"] = self.auth
-        given |= headers or {}
+            all_headers["Snail-Ai-Auth"] = self.auth
+        all_headers |= headers or {}
         data = b"" if body is None else json.dumps(body).encode()
-        return Ask(method=method, path=path, query=urlencode(fields or {}), headers=list(given.items()), body=data)
+        return Ask(
+            method=method, path=path, query=urlencode(fields or {}), headers=list(all_headers.items()), body=data
+        )
 
     def ask(
         self,

@@ -12,7 +12,11 @@ from dialects.snail import client as snail
 from dialects.snail import client_b as snail_b
 from dialects.snail import client_c as snail_c
 from dialects.snail import id_fields
+from dialects.snail.check_order import ORDERS
 from dialects.snail.client import FAR, frames, jwt
+from dialects.snail.histories import HISTORIES
+from dialects.snail.limits import LIMITS
+from dialects.snail.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -97,21 +101,21 @@ def _client(served: Served, agent: Agent) -> DialectClient:
     def delete(conversation: str) -> None:
         snail_b.good(caller.delete(snail_b.CONVERSATIONS, **where, conversationId=conversation))
 
-    def said(conversation: str) -> list[str]:
+    def texts(conversation: str) -> list[str]:
         messages = snail_b.good(caller.get(snail_b.MESSAGES, **where, conversationId=conversation))
         return [message["content"] for message in messages]
 
     return DialectClient(
         start=lambda: say(None, "hi")[0],
         send=lambda conversation, text: say(conversation, text)[1],
-        list_messages=said,
+        list_messages=texts,
         list_conversations=lambda: [item["conversationId"] for item in listed()],
         get_title=lambda conversation: next(
             item["title"] for item in listed() if item["conversationId"] == conversation
         ),
         rename=None,
         delete=delete,
-        is_gone=lambda conversation: said(conversation) == [],
+        is_gone=lambda conversation: texts(conversation) == [],
     )
 
 
@@ -147,6 +151,10 @@ ADAPTER = ContractAdapter(
         {"Snail-Ai-App-Id": "app-1", "Snail-Ai-Token": "SAI_" + "0" * 32},
         {"Snail-Ai-Auth": "eyJhbGciOiJub25lIn0.eyJhcHBJZCI6ImFwcC0xIiwiZXhwIjo0MTAyNDQ0ODAwfQ."},
     ),
+    credentials_with=lambda text: (
+        {"Snail-Ai-Auth": f"SAI_{text}", "Snail-Ai-App-Id": f"SAI_{text}", "Snail-Ai-Token": text},
+        {"Snail-Ai-Auth": f"eyJhbGciOiJIUzI1NiJ9.{text}.{text}"},
+    ),
     streams=(
         StreamForm(name="snail A", ask=_stream_a, mark=b"\n", aborts_on_failure=True),
         StreamForm(name="snail A as events", ask=_events_a),
@@ -160,4 +168,10 @@ ADAPTER = ContractAdapter(
     key_settings=lambda _: {"auto_register": True},
     sign=_sign,
     requests=_requests,
+    check_orders=ORDERS,
+    limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

@@ -54,12 +54,12 @@ def heard(answer: Answer) -> str:
 )
 def test_n1_a_message_is_answered_line_by_line(caller: Caller, agent: Agent) -> None:
     answer = caller.post({"agentId": agent.id, "openId": "external-user-001", "content": "hi"})
-    said = events(answer)
-    assert [event["type"] for event in said] == ["thinking", "text", "done"]
-    assert said[0] == {"type": "thinking", "content": "look it up"}
-    assert joined(said) == "You said: hi" == said[-1]["fullText"]
-    assert said[-1]["conversationId"] == answer.header("X-Conversation-Id")
-    assert list(said[-1]) == ["type", "conversationId", "fullText"]
+    run_events = events(answer)
+    assert [event["type"] for event in run_events] == ["thinking", "text", "done"]
+    assert run_events[0] == {"type": "thinking", "content": "look it up"}
+    assert joined(run_events) == "You said: hi" == run_events[-1]["fullText"]
+    assert run_events[-1]["conversationId"] == answer.header("X-Conversation-Id")
+    assert list(run_events[-1]) == ["type", "conversationId", "fullText"]
     assert answer.complete
 
 

@@ -79,8 +79,8 @@ def test_without_an_id_every_message_begins_a_conversation(caller: Caller, agent
 def test_the_model_sees_what_was_said_and_what_was_answered(served: Served, caller: Caller) -> None:
     agent = served.agent("An answer to ${content}")
     answer = [caller.say(agent, words, conversationId="remembered") for words in ("one", "two")][-1]
-    said = [(message.role, message.text) for message in served.history(caller.key, USER, name(answer))]
-    assert said == [
+    history = [(message.role, message.text) for message in served.history(caller.key, USER, name(answer))]
+    assert history == [
         ("user", "one"),
         ("assistant", "An answer to one"),
         ("user", "two"),

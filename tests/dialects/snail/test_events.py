@@ -105,11 +105,11 @@ def test_on_a_socket_every_event_is_a_chunk_and_the_end_is_a_normal_one(served: 
 def test_thinking_is_never_blank(served: Served, caller: Caller) -> None:
     pause = {"wait": 0.03}
     agent = served.agent({"think": " \n"}, pause, {"think": "a"}, pause, {"think": "\n"}, pause, {"think": "b "}, " c ")
-    said = frames(caller.say(agent, headers=EVENTS).body)
-    thinking = [data["content"] for name, data in said if name == "thinking"]
+    run_events = frames(caller.say(agent, headers=EVENTS).body)
+    thinking = [data["content"] for name, data in run_events if name == "thinking"]
     assert all(content.strip() for content in thinking)
     assert "".join(thinking) == " \na\nb"
-    assert said[-1][1]["fullText"] == " c "
+    assert run_events[-1][1]["fullText"] == " c "
 
 
 @shows(requirements.events_refusal, requirements.unknown_agent, requirements.n5)

@@ -99,26 +99,26 @@ def test_the_specifications_example_byte_by_byte(served: Served, caller: Caller)
 )
 def test_thinking_and_text_come_in_the_order_they_were_said(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": "a"}, "b", {"think": "c"}, "d", "e", {"think": "f"})
-    said = events(caller.say(agent))
-    assert [event["type"] for event in said] == ["thinking", "text", "thinking", "text", "thinking", "done"]
-    assert [event["content"] for event in said[:-1]] == ["a", "b", "c", "de", "f"]
-    assert said[-1]["fullText"] == "bde"
+    run_events = events(caller.say(agent))
+    assert [event["type"] for event in run_events] == ["thinking", "text", "thinking", "text", "thinking", "done"]
+    assert [event["content"] for event in run_events[:-1]] == ["a", "b", "c", "de", "f"]
+    assert run_events[-1]["fullText"] == "bde"
 
 
 @shows(requirements.done_line)
 def test_an_answer_without_a_word_is_done(served: Served, caller: Caller) -> None:
     for agent in (served.agent({"finish": "stop"}), served.agent({"think": "hm"}), served.agent("", {"think": ""})):
-        said = events(caller.say(agent))
-        assert (said[-1]["type"], said[-1]["fullText"]) == ("done", "")
-        assert joined(said) == ""
+        run_events = events(caller.say(agent))
+        assert (run_events[-1]["type"], run_events[-1]["fullText"]) == ("done", "")
+        assert joined(run_events) == ""
 
 
 @shows(requirements.no_empty_deltas)
 def test_deltas_are_never_empty(served: Served, caller: Caller) -> None:
     agent = served.agent({"think": ""}, "", {"pieces": {"of": "abc"}}, "", {"repeat": {"text": "", "times": 3}}, " ")
-    said = events(caller.say(agent))
-    assert all(event["content"] for event in said[:-1])
-    assert joined(said) == "abc "
+    run_events = events(caller.say(agent))
+    assert all(event["content"] for event in run_events[:-1])
+    assert joined(run_events) == "abc "
 
 
 @shows(requirements.one_event_one_write, requirements.lines_are_compact_ascii)
@@ -146,8 +146,8 @@ def test_a_stream_is_ascii_and_the_same_text(served: Served, caller: Caller) -> 
         b"de42",
         b"0001",
     }
-    said = events(answer)
-    assert joined(said) == joined(said, "thinking") == said[-1]["fullText"] == text
+    run_events = events(answer)
+    assert joined(run_events) == joined(run_events, "thinking") == run_events[-1]["fullText"] == text
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 7, 65_536])
@@ -270,9 +270,9 @@ def test_half_a_character_from_a_model_hurts_nobody(
         agent = served.agent(instructions='- text: "a\\ud83d\\ude00\\0"\n- think: "\\ud83d"\n- text: "\\ude00"\n')
         exchange = caller.begin(agent, conversationId="halves")
         exchange.head()
-        said: list[Event] = [json.loads(line) for line in lines(exchange)]
-        assert (said[-1]["type"], said[-1]["fullText"]) == ("done", "a😀\ufffd\ufffd")
-        assert joined(said) == "a😀\ufffd\ufffd"
+        run_events: list[Event] = [json.loads(line) for line in lines(exchange)]
+        assert (run_events[-1]["type"], run_events[-1]["fullText"]) == ("done", "a😀\ufffd\ufffd")
+        assert joined(run_events) == "a😀\ufffd\ufffd"
         assert served.history(caller.key, USER, "halves")[1].text == "a😀\ufffd\ufffd"
     run(cluster.release(name))
 
@@ -327,8 +327,8 @@ def test_a_message_stops_the_run_that_nobody_reads(served: Served, caller: Calle
     first.hang_up()
     served.agent("on we go", name=agent.name)
     assert done(caller.say(agent, conversationId="abandoned"))["fullText"] == "on we go"
-    said = [message.text for message in served.history(caller.key, USER, "abandoned")]
-    assert said == ["hi", "so far", "hi", "on we go"]
+    texts = [message.text for message in served.history(caller.key, USER, "abandoned")]
+    assert texts == ["hi", "so far", "hi", "on we go"]
 
 
 @shows(requirements.reader_may_leave, requirements.abandoned_setting)
@@ -366,8 +366,8 @@ def test_a_second_message_gets_headers_then_heartbeats_then_its_answer(served: S
     beats(second, 3)
     assert served.stop_run(live(served, "waits")[0])
     assert lines(first)[-1] == b'{"type":"done","conversationId":"waits","fullText":"first"}\n'
-    said = [json.loads(line) for line in lines(second)]
-    assert (joined(said), said[-1]["fullText"]) == ("turn 2", "turn 2")
+    run_events = [json.loads(line) for line in lines(second)]
+    assert (joined(run_events), run_events[-1]["fullText"]) == ("turn 2", "turn 2")
 
 
 @shows(requirements.too_many_waiting, requirements.turns_wait)

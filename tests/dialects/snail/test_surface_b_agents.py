@@ -36,7 +36,7 @@ def test_an_agent_has_its_members_in_wire_order(served: Served, program: Caller)
         "UPDATE agent SET created = '2026-01-31T23:30:00Z', modified = '2026-02-01T16:00:59.9Z' WHERE id = $1", agent.id
     )
     served.agent("other")  # PostgreSQL tells of it, and the changed row is read again
-    shown = good(program.get(AGENT, agentId=agent.id))
+    details = good(program.get(AGENT, agentId=agent.id))
     expected = {
         "id": agent.id,
         "name": agent.name,
@@ -56,8 +56,8 @@ def test_an_agent_has_its_members_in_wire_order(served: Served, program: Caller)
         "updateDt": "2026-02-02 00:00:59",
         "subscribed": None,
     }
-    assert shown == expected
-    assert list(shown) == list(expected)
+    assert details == expected
+    assert list(details) == list(expected)
 
 
 @shows(requirements_b.b_agents, requirements_b.b_pages)

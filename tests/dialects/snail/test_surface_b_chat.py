@@ -100,9 +100,9 @@ def test_one_byte_at_a_time_and_all_at_once_are_the_same(served: Served, program
     for at_once in (1, 65_536):
         with served.connection(at_once=at_once) as connection:
             connection.send(program.request("POST", CHAT, fields))
-            said = spoken(connection.answer())
-        read.append("".join(data["content"] for name, data in said if name == "text"))
-        assert said[-1] == ("done", {"conversationId": "cut", "fullText": read[-1]})
+            run_events = spoken(connection.answer())
+        read.append("".join(data["content"] for name, data in run_events if name == "text"))
+        assert run_events[-1] == ("done", {"conversationId": "cut", "fullText": read[-1]})
     assert read[0] == read[1] == "一🙂\n\ndata: x\r\u2028"
 
 
@@ -112,9 +112,9 @@ def test_n14_the_sdks_body_with_its_nulls(program: Caller, agent: Agent, ann: st
         f'{{"agentId":{agent.id},"openId":"{ann}","conversationId":"c-9","content":"hi","disabledMcpServerIds":null,'
         '"disabledSkillIds":null,"deepPlanEnabled":null,"webSearchEnabled":null,"sid":null,"timeout":0}'
     )
-    said = spoken(program.ask("POST", CHAT, body.encode()))
-    assert [name for name, _ in said] == ["thinking", "text", "done"]
-    assert said[-1][1] == {"conversationId": "c-9", "fullText": "You said: hi"}
+    run_events = spoken(program.ask("POST", CHAT, body.encode()))
+    assert [name for name, _ in run_events] == ["thinking", "text", "done"]
+    assert run_events[-1][1] == {"conversationId": "c-9", "fullText": "You said: hi"}
 
 
 @BOTH

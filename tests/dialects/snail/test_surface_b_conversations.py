@@ -142,12 +142,12 @@ def test_a_turn_that_the_servers_death_ended_is_a_failed_one(
 
 @shows(requirements_b.b_messages, requirements_b.b_message_members)
 def test_messages_come_oldest_first_and_all_of_them(program: Caller, agent: Agent, ann: str) -> None:
-    said = [f"message {number}" for number in range(12)]
-    for content in said:
+    texts = [f"message {number}" for number in range(12)]
+    for content in texts:
         program.say(agent, ann, content, conversationId="talk")
     messages = good(program.get(MESSAGES, agentId=agent.id, conversationId="talk", openId=ann))
-    assert [message["content"] for message in messages[::2]] == said
-    assert [message["content"] for message in messages[1::2]] == [f"You said: {content}" for content in said]
+    assert [message["content"] for message in messages[::2]] == texts
+    assert [message["content"] for message in messages[1::2]] == [f"You said: {content}" for content in texts]
     question, answer = messages[:2]
     assert list(question) == list(answer) == ["role", "content", "thinking", "status", "createDt"]
     assert (question["role"], question["thinking"], question["status"]) == ("user", None, 1)
@@ -241,8 +241,8 @@ def test_somebody_elses_conversation_is_one_that_is_not_there(
 @shows(requirements_b.b_shared, requirements_b.b_external_ids)
 def test_a_conversation_goes_on_from_surface_to_surface(served: Served, program: Caller, agent: Agent) -> None:
     on_a = client.Caller(served, program.key)
-    said = client.done(on_a.say(agent, "on A", user="walker", conversationId="walk"))
-    assert said["conversationId"] == "walk"
+    done_event = client.done(on_a.say(agent, "on A", user="walker", conversationId="walk"))
+    assert done_event["conversationId"] == "walk"
     name, data = spoken(program.say(agent, "walker", "on B", conversationId="walk"))[-1]
     assert (name, data["conversationId"]) == ("done", "walk")
     assert texts(program, agent, "walker", "walk")[::2] == ["on A", "on B"]

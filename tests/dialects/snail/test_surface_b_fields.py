@@ -60,9 +60,9 @@ def test_whatever_the_fields_hold_the_answer_is_one_of_the_vendors(
     answer = program.ask(*call, fields)
     assert answer.status == 200
     if answer.header("Content-Type") == "application/json":
-        said = json.loads(answer.body)
-        assert said["status"] in {0, 1, 5001}
-        assert said["status"] == said["code"] or said["status"] == 5001
-        assert "系统异常" not in said["message"]
+        envelope = json.loads(answer.body)
+        assert envelope["status"] in {0, 1, 5001}
+        assert envelope["status"] == envelope["code"] or envelope["status"] == 5001
+        assert "系统异常" not in envelope["message"]
     else:
         assert answer.writes[-1].startswith(b"event:done\n")

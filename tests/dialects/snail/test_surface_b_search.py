@@ -58,8 +58,8 @@ def filled(served: Served, folder: Path, application: str, texts: dict[str, str]
 def search(served: Served, key: ApiKey) -> Search:
     def ask(body: bytes | None = None, *, auth: str | None = key.secret, accept: str = "*/*", **fields: Any) -> Answer:
         headers = [("Accept", accept), *([] if auth is None else [("Snail-Ai-Auth", auth)])]
-        said = json.dumps(fields).encode() if body is None else body
-        return served.ask(Ask(path=SEARCH, headers=headers, body=said))
+        content = json.dumps(fields).encode() if body is None else body
+        return served.ask(Ask(path=SEARCH, headers=headers, body=content))
 
     return ask
 

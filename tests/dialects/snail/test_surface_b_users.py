@@ -91,13 +91,13 @@ def test_auto_register_takes_any_open_id(served: Served, program: Caller) -> Non
 def test_n13_as_users_and_their_conversations_are_bs(served: Served, program: Caller) -> None:
     agent = served.agent("yes")
     on_a = client.Caller(served, program.key)
-    said = client.done(on_a.say(agent, user="external-user-001"))
+    done_event = client.done(on_a.say(agent, user="external-user-001"))
     user = good(program.post(REGISTER, externalId="external-user-001"))
     assert not user["created"]
     listed = good(program.get(CONVERSATIONS, agentId=agent.id, openId=user["openId"]))
-    assert [one["conversationId"] for one in listed] == [said["conversationId"]]
-    again = client.done(on_a.say(agent, user=user["openId"], conversationId=said["conversationId"]))
-    assert again["conversationId"] == said["conversationId"]
+    assert [one["conversationId"] for one in listed] == [done_event["conversationId"]]
+    again = client.done(on_a.say(agent, user=user["openId"], conversationId=done_event["conversationId"]))
+    assert again["conversationId"] == done_event["conversationId"]
     twice = [good(program.post(REGISTER, externalId="external-user-002"))["created"] for _ in range(2)]
     assert twice == [True, False]
 
@@ -123,12 +123,16 @@ def test_an_embed_token_has_its_members_and_claims(program: Caller) -> None:
     ]
     assert (made["tokenType"], made["authHeader"], made["ttlSeconds"]) == ("Snail-Ai-Auth", "Snail-Ai-Auth", 3600)
     assert (made["openId"], made["nickname"], made["avatarUrl"]) == (open_id, "Em", "a.png")
-    said = claims(made["token"])
-    assert list(said) == ["aud", "exp", "appId", "openId", "palaver_generation"]
-    assert (said["aud"], said["appId"], said["openId"]) == (f'{{"username":"{open_id}"}}', program.key.id, open_id)
-    assert begun + 3600 <= said["exp"] <= ended + 3600
-    assert made["expiresAt"] == datetime.fromtimestamp(said["exp"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-    assert made["token"] == client.jwt(said, program.key.secret)
+    token_claims = claims(made["token"])
+    assert list(token_claims) == ["aud", "exp", "appId", "openId", "palaver_generation"]
+    assert (token_claims["aud"], token_claims["appId"], token_claims["openId"]) == (
+        f'{{"username":"{open_id}"}}',
+        program.key.id,
+        open_id,
+    )
+    assert begun + 3600 <= token_claims["exp"] <= ended + 3600
+    assert made["expiresAt"] == datetime.fromtimestamp(token_claims["exp"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    assert made["token"] == client.jwt(token_claims, program.key.secret)
     assert made["token"].startswith("eyJhbGciOiJIUzI1NiJ9.")
 
 
@@ -155,7 +159,7 @@ def test_an_embed_token_speaks_a_for_its_user_alone(served: Served, program: Cal
     open_id = program.register("browser")
     on_a = client.Caller(served, program.key)
     on_a.auth = f"Bearer {good(program.post(TOKEN, openId=open_id))['token']}"
-    said = client.done(on_a.say(agent, user=open_id))
+    done_event = client.done(on_a.say(agent, user=open_id))
     client.refused(on_a.say(agent, user="somebody"), "OpenId 无效: somebody", status=5001)
     listed = good(program.get(CONVERSATIONS, agentId=agent.id, openId="browser"))
-    assert [one["conversationId"] for one in listed] == [said["conversationId"]]
+    assert [one["conversationId"] for one in listed] == [done_event["conversationId"]]

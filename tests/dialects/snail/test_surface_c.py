@@ -13,7 +13,7 @@ from dialects.snail import client_b
 from dialects.snail.client import error_frame, frames, jwt
 from dialects.snail.client_b import B, Caller, good, page_of, refused_on_b, spoken
 from dialects.snail.client_c import COMPLETIONS, CONVERSATIONS, SESSION, Browser, C, token
-from support.kit import run, until
+from support.kit import wait_until
 from support.live_server import Served
 from support.requirements import shows
 
@@ -75,8 +75,8 @@ def test_anybody_gets_the_configuration(served: Served) -> None:
 @shows(requirements_c.c_config_elsewhere)
 def test_a_page_from_elsewhere_is_told_the_servers_name(served: Served) -> None:
     answer = Browser(served, None).ask("GET", f"{C}/config", headers={"Origin": "https://shop.example"})
-    said = good(answer)
-    assert (said["gatewayPath"], said["resourceBaseUrl"]) == (f"http://test{C}", "http://test")
+    data = good(answer)
+    assert (data["gatewayPath"], data["resourceBaseUrl"]) == (f"http://test{C}", "http://test")
     assert answer.header("Access-Control-Allow-Origin") == "https://shop.example"
 
 
@@ -84,13 +84,17 @@ def test_a_page_from_elsewhere_is_told_the_servers_name(served: Served) -> None:
 def test_an_embed_token_is_exchanged_for_a_session(served: Served, program: Caller, agent: Agent) -> None:
     user = program.register(served.new_name("ann"), nickname="Ann", avatarUrl="https://example.com/a.png")
     embed = good(program.post(f"{B}/embed-token", openId=user, ttlSeconds=86400))
-    said = good(Browser(served, None).post(SESSION, openId=f" {user} ", trustedCredential=f" {embed['token']} "))
-    assert list(said) == list(embed)
-    assert (said["tokenType"], said["authHeader"], said["ttlSeconds"]) == ("Snail-Ai-Auth", "Snail-Ai-Auth", 3600)
-    assert (said["openId"], said["nickname"], said["avatarUrl"]) == (user, "Ann", "https://example.com/a.png")
-    ends = datetime.strptime(said["expiresAt"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    session = good(Browser(served, None).post(SESSION, openId=f" {user} ", trustedCredential=f" {embed['token']} "))
+    assert list(session) == list(embed)
+    assert (session["tokenType"], session["authHeader"], session["ttlSeconds"]) == (
+        "Snail-Ai-Auth",
+        "Snail-Ai-Auth",
+        3600,
+    )
+    assert (session["openId"], session["nickname"], session["avatarUrl"]) == (user, "Ann", "https://example.com/a.png")
+    ends = datetime.strptime(session["expiresAt"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
     assert abs(ends - time.time() - 3600) < 30
-    browser = Browser(served, said["token"])
+    browser = Browser(served, session["token"])
     assert spoken(browser.post(COMPLETIONS, agentId=agent.id, content="hi"))[-1][1]["fullText"] == "Turn 1: hi"
 
 
@@ -99,10 +103,10 @@ def test_a_session_ends_no_later_than_what_it_was_given_for(served: Served, prog
     name = served.new_name("bob")
     program.register(name)
     soon = int(time.time()) + 120
-    said = good(ann.post(SESSION, openId=name, trustedCredential=token(program.key, name, exp=soon)))
-    assert 60 < said["ttlSeconds"] <= 120
-    again = good(ann.post(SESSION, openId=name, trustedCredential=said["token"]))
-    assert again["expiresAt"] == said["expiresAt"]
+    session = good(ann.post(SESSION, openId=name, trustedCredential=token(program.key, name, exp=soon)))
+    assert 60 < session["ttlSeconds"] <= 120
+    again = good(ann.post(SESSION, openId=name, trustedCredential=session["token"]))
+    assert again["expiresAt"] == session["expiresAt"]
     for past in (int(time.time()) - 3600, int(time.time()) - 30):  # the second one would still do for a call
         answer = ann.post(SESSION, openId=name, trustedCredential=token(program.key, name, exp=past))
         refused_on_b(answer, EXPIRED, status=5001)
@@ -141,17 +145,17 @@ def test_a_token_of_before_a_rotation_is_good_for_a_session_while_the_old_secret
     key, user, new = served.key("snail"), served.new_name("ann"), "SAI_" + "1" * 32
     program.register(user)
     served.do(served.core.store.keys.rotate(key, new, overlap_s=60))
-    said = good(Browser(served, None).post(SESSION, openId=user, trustedCredential=token(key, user)))
-    payload = said["token"].split(".")[1]
+    session = good(Browser(served, None).post(SESSION, openId=user, trustedCredential=token(key, user)))
+    payload = session["token"].split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
-    assert said["token"] == jwt(claims, key.secret), "what it comes from ends with the old secret, and so does it"
+    assert session["token"] == jwt(claims, key.secret), "what it comes from ends with the old secret, and so does it"
 
 
 @shows(requirements_c.c_session_proof, requirements_b.b_auto_register)
 def test_who_proves_a_new_user_is_registered_where_the_credential_says_so(served: Served) -> None:
     key, user = served.key("snail", auto_register=True), served.new_name("new")
-    said = good(Browser(served, None).post(SESSION, openId=user, trustedCredential=token(key, user)))
-    assert good(Browser(served, said["token"]).get(f"{C}/my-agents")) == []
+    session = good(Browser(served, None).post(SESSION, openId=user, trustedCredential=token(key, user)))
+    assert good(Browser(served, session["token"]).get(f"{C}/my-agents")) == []
 
 
 @shows(requirements_c.c_open_session)
@@ -162,9 +166,9 @@ def test_anybody_is_signed_in_only_where_one_credential_says_so(served: Served, 
     refused_on_b(stranger.post(SESSION, openId=user), missing, status=5001)
     key = served.key("snail", open_sessions=True, auto_register=True)
     try:
-        said = good(stranger.post(SESSION, openId=user, trustedCredential=" "))
-        assert said["ttlSeconds"] == 3600
-        assert good(Browser(served, said["token"]).get(f"{C}/agent", agentId=agent.id))["id"] == agent.id
+        session = good(stranger.post(SESSION, openId=user, trustedCredential=" "))
+        assert session["ttlSeconds"] == 3600
+        assert good(Browser(served, session["token"]).get(f"{C}/agent", agentId=agent.id))["id"] == agent.id
         unknown = served.new_name("nobody")
         refused_on_b(stranger.post(SESSION, openId=unknown), f"OpenId 无效: {unknown}", status=5001)
         served.key("snail", open_sessions=True)
@@ -279,9 +283,9 @@ def test_a_user_whom_nobody_registered_sees_agents_and_has_none(served: Served, 
 def test_a_conversation_from_its_beginning_to_its_end(program: Caller, ann: Browser, agent: Agent) -> None:
     made = good(ann.post(CONVERSATIONS, agentId=agent.id, title="年度 报告"))
     place: dict[str, Any] = {"agentId": agent.id, "conversationId": made["conversationId"]}
-    said = spoken(ann.post(COMPLETIONS, **place, content="你好", webSearchEnabled=True, timeout=300_000))
-    assert [name for name, _ in said] == ["thinking", "text", "done"]
-    assert said[-1][1] == {"conversationId": made["conversationId"], "fullText": "Turn 1: 你好"}
+    run_events = spoken(ann.post(COMPLETIONS, **place, content="你好", webSearchEnabled=True, timeout=300_000))
+    assert [name for name, _ in run_events] == ["thinking", "text", "done"]
+    assert run_events[-1][1] == {"conversationId": made["conversationId"], "fullText": "Turn 1: 你好"}
     (listed,) = good(ann.get(CONVERSATIONS, agentId=agent.id))
     assert (listed["conversationId"], listed["title"]) == (made["conversationId"], "年度 报告")
     assert page_of(ann.get(CONVERSATIONS, agentId=agent.id)) == (1, 50, 1)
@@ -323,8 +327,8 @@ def test_the_page_sees_every_failure(served: Served, ann: Browser, agent: Agent)
     ):
         assert frames(ann.post(COMPLETIONS, **members).body) == error_frame(message)
     broken = served.agent({"think": "hm"}, "so far", {"fail": "cut"})
-    said = spoken(ann.post(COMPLETIONS, agentId=broken.id, content="hi"))
-    assert [name for name, _ in said] == ["thinking", "text", "error"]
+    run_events = spoken(ann.post(COMPLETIONS, agentId=broken.id, content="hi"))
+    assert [name for name, _ in run_events] == ["thinking", "text", "error"]
 
 
 @shows(requirements_c.c_replay)
@@ -349,9 +353,5 @@ def test_an_embed_token_ends_for_good_and_a_token_of_the_secrets_owner_does_not(
     assert good(page.get(f"{C}/agents")) == good(own.get(f"{C}/agents"))
     for enabled in (False, True):
         served.do(served.core.store.keys.set_enabled(program.key.id, enabled=enabled))
-
-    async def refused_for_good() -> bool:
-        return page.get(f"{C}/agents").json()["msg"] == WRONG
-
-    run(until(refused_for_good, True))
+    wait_until(lambda: page.get(f"{C}/agents").json()["msg"] == WRONG)
     good(own.get(f"{C}/agents"))

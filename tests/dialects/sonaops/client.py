@@ -76,48 +76,48 @@ def canonical(members: Mapping[str, Any]) -> str:
 def envelope(answer: Answer) -> Members:
     """The answer's envelope, which every answer but a stream and a sound has."""
     assert answer.header("Content-Type") == "application/json"
-    said = answer.json()
-    assert list(said) == ["code", "success", "message", "data", "traceId", "timestamp"]
-    assert said["success"] is (said["code"] == 10200)
-    assert re.fullmatch(r"[A-Za-z0-9]{32}", said["traceId"])
-    assert re.fullmatch(r"[0-9]{13}", said["timestamp"])
+    body = answer.json()
+    assert list(body) == ["code", "success", "message", "data", "traceId", "timestamp"]
+    assert body["success"] is (body["code"] == 10200)
+    assert re.fullmatch(r"[A-Za-z0-9]{32}", body["traceId"])
+    assert re.fullmatch(r"[0-9]{13}", body["timestamp"])
     assert b"\n" not in answer.body
     assert answer.header("X-Request-ID")
-    return said
+    return body
 
 
 def data(answer: Answer) -> Members:
     """What a successful answer carries."""
     assert answer.status == 200, answer.body
-    said = envelope(answer)
-    assert (said["code"], said["message"]) == (10200, "OK"), said
-    return said["data"]
+    body = envelope(answer)
+    assert (body["code"], body["message"]) == (10200, "OK"), body
+    return body["data"]
 
 
 def refused(answer: Answer, code: int, message: str, *, http: int = 200) -> None:
     """Asserts that the answer is that refusal."""
-    said = envelope(answer)
-    assert (answer.status, said["code"], said["message"], said["data"]) == (http, code, message, None)
+    body = envelope(answer)
+    assert (answer.status, body["code"], body["message"], body["data"]) == (http, code, message, None)
 
 
 def frames(body: bytes) -> list[tuple[str, Members]]:
     """Name and data of every event, comments passed over."""
     assert body.endswith(b"\n\n")
-    found: list[tuple[str, Members]] = []
+    run_events: list[tuple[str, Members]] = []
     for frame in body.decode("ascii").split("\n\n")[:-1]:
         if frame.startswith(":"):
             assert frame == ": ping"
             continue
-        name, said = frame.split("\n")
+        name, data_line = frame.split("\n")
         assert name.startswith("event: ")
-        assert said.startswith('data: {"event":')
-        found.append((name.removeprefix("event: "), json.loads(said.removeprefix("data: "))))
-    assert all(name == said["event"] for name, said in found)
-    return found
+        assert data_line.startswith('data: {"event":')
+        run_events.append((name.removeprefix("event: "), json.loads(data_line.removeprefix("data: "))))
+    assert all(name == data_line["event"] for name, data_line in run_events)
+    return run_events
 
 
-def joined(said: Sequence[tuple[str, Members]], member: str = "answer") -> str:
-    return "".join(members.get(member, "") for _, members in said)
+def joined(run_events: Sequence[tuple[str, Members]], member: str = "answer") -> str:
+    return "".join(members.get(member, "") for _, members in run_events)
 
 
 class Caller:
@@ -143,27 +143,27 @@ class Caller:
         sent = body if isinstance(body, bytes) else stringified(body).encode()
         if signed is None:
             signed = canonical(json.loads(body or b"{}") if isinstance(body, bytes) else body)
-        given: dict[str, str | bytes | None] = {
+        all_headers: dict[str, str | bytes | None] = {
             "Authorization": f"Bearer {self.key.id}",
             "Content-Type": "application/json",
             "X-Timestamp": str(int(time.time())),
             "X-User-ID": self.user,
             **(headers or {}),
         }
-        if "X-Signature" not in given:
-            given["X-Signature"] = self._signature(method, path, query, signed, given)
-        pairs = [(name, value) for name, value in given.items() if value is not None]
+        if "X-Signature" not in all_headers:
+            all_headers["X-Signature"] = self._signature(method, path, query, signed, all_headers)
+        pairs = [(name, value) for name, value in all_headers.items() if value is not None]
         return Ask(method=method, path=path, query=query, headers=pairs, body=sent)
 
     def _signature(self, method: str, path: str, query: str, body: str, headers: Mapping[str, Any]) -> str:
-        asked = "&".join(
+        canonical_query = "&".join(
             f"{name}={value.strip()}" for name, value in sorted(parse_qsl(query), key=_first) if value.strip()
         )
         if self.key.setting("signature") != "hmac-sha256":
-            said = asked if method == "GET" else body
-            return hashlib.sha256((said + self.secret).encode()).hexdigest()
+            signed_text = canonical_query if method == "GET" else body
+            return hashlib.sha256((signed_text + self.secret).encode()).hexdigest()
         stamp, user = headers["X-Timestamp"] or "", headers["X-User-ID"] or ""
-        lines = (method, path, stamp, user, asked, "" if method == "GET" else body)
+        lines = (method, path, stamp, user, canonical_query, "" if method == "GET" else body)
         return hmac.new(self.secret.encode(), "\n".join(lines).encode(), hashlib.sha256).hexdigest()
 
     def post(self, path: str, body: bytes | Mapping[str, Any] = b"", **how: Any) -> Answer:

@@ -8,7 +8,10 @@ from uuid import UUID
 
 from dialects.sonaops import client as sonaops
 from dialects.sonaops import id_fields
+from dialects.sonaops.check_order import ORDER
 from dialects.sonaops.client import frames
+from dialects.sonaops.limits import LIMITS
+from dialects.sonaops.turns import MESSAGES
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -104,6 +107,7 @@ ADAPTER = ContractAdapter(
         {"Authorization": "Basic bm9ib2R5Og=="},
         {"Authorization": "Bearer nobody", "X-Signature": "0" * 64},
     ),
+    credentials_with=lambda text: ({"Authorization": f"Bearer {text}", "X-Signature": text},),
     streams=(StreamForm(name="sonaops", ask=_stream),),
     id_fields=id_fields.FIELDS,
     exempt_id_fields=id_fields.EXEMPT,
@@ -112,4 +116,10 @@ ADAPTER = ContractAdapter(
     key_settings=lambda _: {"default_user": USER},
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
+    limits=LIMITS,
+    stops=(),
+    messages=MESSAGES,
+    failed_turns=(),
+    histories=(),
 )

@@ -170,8 +170,8 @@ def _disabled(served: Served, key: ApiKey) -> ApiKey:
     served.do(served.core.store.keys.set_enabled(key.id, enabled=False))
 
     async def known() -> bool | None:
-        found = await served.core.store.keys.get_by_id("sonaops", key.id)
-        return None if found is None else found.enabled
+        key_found = await served.core.store.keys.get_by_id("sonaops", key.id)
+        return None if key_found is None else key_found.enabled
 
     served.do(until(known, False))
     return key
@@ -202,8 +202,8 @@ def test_no_route_no_method_and_too_much_need_no_credential(served: Served) -> N
 
 @shows(requirements.c_cors)
 def test_a_browser_may_call_and_read_the_request_id(served: Served, caller: Caller) -> None:
-    asked = [("Origin", "https://app"), ("Access-Control-Request-Headers", "x-signature,x-user-id")]
-    preflight = served.ask(Ask(method="OPTIONS", path=CREATE, headers=asked))
+    preflight_headers = [("Origin", "https://app"), ("Access-Control-Request-Headers", "x-signature,x-user-id")]
+    preflight = served.ask(Ask(method="OPTIONS", path=CREATE, headers=preflight_headers))
     assert preflight.header("Access-Control-Allow-Headers") == "x-signature,x-user-id"
     answer = caller.post(CREATE, {"agentId": "agent-uuid"}, headers={"Origin": "https://app"})
     assert answer.header("Access-Control-Allow-Origin") == "https://app"
@@ -234,11 +234,11 @@ def test_types_come_before_requirements_each_in_the_tables_order(both: list[tupl
     required = TABLES[path]
     for caller, status in both:
         for at, field in enumerate(required):
-            given = dict.fromkeys(required[:at], "x")
-            refused(caller.post(path, {**given, **dict.fromkeys(required[at:], "  ")}), 10400, f"{field} is required")
-            refused(caller.post(path, given), 10400, f"{field} is required")
+            members = dict.fromkeys(required[:at], "x")
+            refused(caller.post(path, {**members, **dict.fromkeys(required[at:], "  ")}), 10400, f"{field} is required")
+            refused(caller.post(path, members), 10400, f"{field} is required")
             wrong: dict[str, Any] = dict.fromkeys(required[at:], 1)
-            refused(caller.post(path, {**given, **wrong}), 10400, f"{field} must be a string", http=status)
+            refused(caller.post(path, {**members, **wrong}), 10400, f"{field} must be a string", http=status)
         for field, kind in OPTIONAL[path]:
             refused(caller.post(path, {field: 7}), 10400, f"{field} must be {kind}", http=status)
 
@@ -285,21 +285,21 @@ def shop(served: Served) -> Caller:
 @shows(requirements.list_members, requirements.list_order, requirements.list_first_alias, requirements.list_by_get)
 def test_the_list_shows_enabled_agents_by_name(shop: Caller) -> None:
     for answer in (shop.post(LIST), shop.post(LIST, {}), shop.get(LIST), shop.get(LIST, "pageNum=1&pageSize=20")):
-        said = data(answer)
-        assert list(said) == ["list", "total"]
-        first, second, third = said["list"]
+        body = data(answer)
+        assert list(body) == ["list", "total"]
+        first, second, third = body["list"]
         assert UUID(first.pop("agentId"))
         assert first == {"name": "a", "avatar": "https://x/y.png", "description": "", "greeting": "Hi", "voiceId": None}
         assert list(second) == ["agentId", "name", "avatar", "description", "greeting", "voiceId"]
         assert (second["agentId"], second["avatar"], second["description"]) == ("bee", None, "Buzz")
-        assert (second["voiceId"], third["name"], said["total"]) == ("v1", "c", 3)
+        assert (second["voiceId"], third["name"], body["total"]) == ("v1", "c", 3)
 
 
 @shows(requirements.list_pages, requirements.list_by_get)
 def test_the_list_is_cut_into_pages(shop: Caller) -> None:
     def names(answer: Answer) -> tuple[list[str], int]:
-        said = data(answer)
-        return [agent["name"] for agent in said["list"]], said["total"]
+        body = data(answer)
+        return [agent["name"] for agent in body["list"]], body["total"]
 
     assert names(shop.post(LIST, {"pageNum": 2, "pageSize": 2})) == (["c"], 3)
     assert names(shop.get(LIST, "pageNum=2&pageSize=2&pageNum=1")) == (["a", "b"], 3)

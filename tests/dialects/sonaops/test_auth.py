@@ -99,23 +99,23 @@ def headers(digest: str = S1_DIGEST, **more: str | None) -> dict[str, str]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def verified(sent: dict[str, str], body: bytes = S1, found: ApiKey | None = SEED, **how: Any) -> Principal:
+def verified(sent: dict[str, str], body: bytes = S1, key: ApiKey | None = SEED, **how: Any) -> Principal:
     request = call(sent, body, **how)
     assert DIALECT.claim(request) == CredentialClaim(id="k1")
-    return DIALECT.verify(request, found, None)
+    return DIALECT.verify(request, key, None)
 
 
-def _let_in(request: Request, found: ApiKey | None) -> None:
+def _let_in(request: Request, key: ApiKey | None) -> None:
     DIALECT.claim(request)
-    DIALECT.verify(request, found, None)
+    DIALECT.verify(request, key, None)
 
 
-def said(sent: dict[str, str], body: bytes = S1, found: ApiKey | None = SEED, **how: Any) -> tuple[int, int, str]:
+def said(sent: dict[str, str], body: bytes = S1, key: ApiKey | None = SEED, **how: Any) -> tuple[int, int, str]:
     """HTTP status, code and message of the refusal."""
     request = call(sent, body, **how)
     with pytest.raises(Problem) as refusal:
-        _let_in(request, found)
-    reply = DIALECT.refuse(cast("AnyProblem", refusal.value), request, found)
+        _let_in(request, key)
+    reply = DIALECT.refuse(cast("AnyProblem", refusal.value), request, key)
     envelope = json.loads(reply.body)
     return reply.status, envelope["code"], envelope["message"]
 
@@ -145,9 +145,9 @@ def test_the_later_generations_digests(method: str, path: str, query: str, body:
 def test_a_digest_is_good_for_what_it_was_made_for_alone() -> None:
     wrong = (401, 10401, "Invalid signature")
     assert said(headers(), b'{"agentId":"agent-uuid2"}') == wrong
-    assert said(headers(), found=LATER) == wrong
-    assert said(headers(H2_DIGEST), found=LATER, path="/v1/chat/stream") == wrong
-    assert said(headers(H2_DIGEST, X_User_ID="user-124"), found=LATER) == wrong
+    assert said(headers(), key=LATER) == wrong
+    assert said(headers(H2_DIGEST), key=LATER, path="/v1/chat/stream") == wrong
+    assert said(headers(H2_DIGEST, X_User_ID="user-124"), key=LATER) == wrong
     assert said(headers(H2_DIGEST)) == wrong
     for digest in ("x", "0" * 64, S1_DIGEST[:-1], S1_DIGEST + "0", "é"):
         assert said(headers(digest)) == wrong
@@ -270,8 +270,8 @@ def test_an_unknown_key_comes_before_everything_and_a_disabled_one_next() -> Non
 @shows(requirements.e_no_signature, requirements.e_no_headers, requirements.e_order)
 def test_signature_then_time_then_user_are_missed() -> None:
     nothing = headers(X_Signature=None, X_Timestamp=None, X_User_ID=None)
-    for found in (SEED, LATER):
-        assert said(nothing, b"{", found) == (401, 10401, "Missing signature")
+    for key in (SEED, LATER):
+        assert said(nothing, b"{", key) == (401, 10401, "Missing signature")
     assert said(headers(X_Timestamp=None, X_User_ID=None), b"{", LATER) == (401, 10401, "Missing timestamp")
     assert said(headers(X_Timestamp="1", X_User_ID=None), b"{", LATER) == (401, 10401, "Missing user id")
     assert said(headers(X_Timestamp="1"), b"{", LATER) == (401, 10401, "Request expired")
@@ -286,8 +286,8 @@ def test_up_to_300_seconds_off_are_taken(off: int) -> None:
 @pytest.mark.parametrize("stamp", ["1741999699", "1742000301", "0", "-1", "1742000000.0", "1742000000000", "now", "٣"])
 @shows(requirements.e_expired, requirements.timestamp_window)
 def test_another_time_or_none_at_all_is_expired_also_for_a_sha256_key(stamp: str) -> None:
-    for found in (SEED, LATER):
-        assert said(headers(X_Timestamp=stamp), b"{", found) == (401, 10401, "Request expired")
+    for key in (SEED, LATER):
+        assert said(headers(X_Timestamp=stamp), b"{", key) == (401, 10401, "Request expired")
 
 
 @shows(requirements.e_bad_body, requirements.e_order, requirements.http_400)
@@ -320,7 +320,7 @@ def test_a_body_of_too_many_members_is_refused_before_its_signature() -> None:
 def test_a_sha256_call_needs_neither_time_nor_user() -> None:
     bare = headers(X_Timestamp=None, X_User_ID=None)
     assert verified(bare).user == "default"
-    assert verified(bare, found=key(default_user="clerk")).user == "clerk"
+    assert verified(bare, key=key(default_user="clerk")).user == "clerk"
 
 
 @shows(requirements.header_user_is_decoded, requirements.user_header)
@@ -328,7 +328,7 @@ def test_a_users_name_is_signed_as_sent_and_then_decoded() -> None:
     for sent, user in (("%E7%94%A8%E6%88%B7", "用户"), ("用户", "用户"), ("a%00b", "a\ufffdb")):
         request = call(headers(X_User_ID=sent), S1)
         signed = {**headers(hmac_signature(request, SECRET)), "X-User-ID": sent}
-        assert verified(signed, found=LATER).user == user
+        assert verified(signed, key=LATER).user == user
     assert verified({**headers(), "X-User-ID": "%20"}).user == "default"
 
 
@@ -349,8 +349,8 @@ def test_a_users_name_that_is_not_utf_8_is_refused_behind_a_good_signature_alone
 def test_a_request_id_is_handed_on_where_the_key_wants_it_once() -> None:
     sent = headers(X_Request_ID="r-1")
     assert verified(sent).nonce is None
-    assert verified(sent, found=key(reject_repeated_request_id=True)).nonce == "r-1"
-    assert verified(headers(), found=key(reject_repeated_request_id=True)).nonce is None
+    assert verified(sent, key=key(reject_repeated_request_id=True)).nonce == "r-1"
+    assert verified(headers(), key=key(reject_repeated_request_id=True)).nonce is None
     problem = Unauthenticated(reason="repeated", subject="r-1")
     reply = DIALECT.refuse(problem, call(), SEED)
     assert (reply.status, json.loads(reply.body)["message"]) == (401, "Request repeated")
@@ -365,8 +365,8 @@ def test_a_request_id_comes_back_as_it_was_sent() -> None:
 @shows(requirements.e_internal, requirements.http_500)
 def test_an_internal_failure_is_500_and_200_for_the_later_generation() -> None:
     problem = Internal(reason="unforeseen", detail="a secret")
-    for found, status in ((None, 500), (SEED, 500), (LATER, 200)):
-        reply = DIALECT.refuse(problem, call(), found)
+    for key, status in ((None, 500), (SEED, 500), (LATER, 200)):
+        reply = DIALECT.refuse(problem, call(), key)
         assert (reply.status, json.loads(reply.body)["code"]) == (status, 10500)
         assert b"secret" not in reply.body
 

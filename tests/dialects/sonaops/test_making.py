@@ -96,15 +96,15 @@ def test_a_picture_is_a_data_uri_beside_the_metadata_that_came(
 ) -> None:
     for one in (caller, later):
         members = {"agentId": named(agent), "conversationId": one.create(agent), "text": " a cat "}
-        said = data(one.post(IMAGE, {**members, "language": "zh", "metadata": {"b": [1], "a": "你"}}))
-        assert list(said) == ["base64Image", "metadata"]
-        assert said["base64Image"] == "data:image/png;base64," + base64.b64encode(PNG).decode()
-        assert list(said["metadata"].items()) == [("b", [1]), ("a", "你")]
+        body = data(one.post(IMAGE, {**members, "language": "zh", "metadata": {"b": [1], "a": "你"}}))
+        assert list(body) == ["base64Image", "metadata"]
+        assert body["base64Image"] == "data:image/png;base64," + base64.b64encode(PNG).decode()
+        assert list(body["metadata"].items()) == [("b", [1]), ("a", "你")]
         endpoint.picture = JPEG
-        said = data(one.post(IMAGE, members))
-        assert (said["base64Image"][:22], said["metadata"]) == ("data:image/jpeg;base64", {})
+        body = data(one.post(IMAGE, members))
+        assert (body["base64Image"][:22], body["metadata"]) == ("data:image/jpeg;base64", {})
         endpoint.picture = PNG
-    assert [(asked["model"], asked["prompt"]) for asked in endpoint.asked] == [("img-1", " a cat ")] * 4
+    assert [(request["model"], request["prompt"]) for request in endpoint.asked] == [("img-1", " a cat ")] * 4
 
 
 @shows(requirements.image_once)
@@ -128,13 +128,13 @@ def test_an_endpoint_that_fails_is_an_internal_failure(
         members = {"agentId": named(agent), "conversationId": one.create(agent), "text": "a cat"}
         voice = {"messageId": spoken(one, agent), "processedText": "x"}
         endpoint.status = 400
-        for path, asked in ((IMAGE, members), (TTS, voice)):
-            answer = one.post(path, asked)
+        for path, body in ((IMAGE, members), (TTS, voice)):
+            answer = one.post(path, body)
             refused(answer, 10500, "Internal server error", http=status)
             assert b"secret" not in answer.body
         endpoint.status = 429
-        for path, asked in ((IMAGE, members), (TTS, voice)):
-            refused(one.post(path, asked), 10429, "Too many requests, please try again later")
+        for path, body in ((IMAGE, members), (TTS, voice)):
+            refused(one.post(path, body), 10429, "Too many requests, please try again later")
         endpoint.status = 200
 
 
@@ -160,8 +160,8 @@ def test_a_message_is_spoken_once_whatever_later_calls_say(
         message = spoken(one, agent)
         url = f"https://agents.example/saas/voice-broadcast/{message}.mp3"
         for name, text in ((message, "Hello, welcome."), (str(UUID(message)), "other"), (f" {message.upper()} ", "x")):
-            said = data(one.post(TTS, {"messageId": name, "processedText": text, "voiceTimbreId": "deep"}))
-            assert said == {"audioUrl": url}
+            body = data(one.post(TTS, {"messageId": name, "processedText": text, "voiceTimbreId": "deep"}))
+            assert body == {"audioUrl": url}
         (asked,) = endpoint.asked
         assert (asked["model"], asked["input"], asked["voice"]) == ("tts-1", "Hello, welcome.", "deep")
         answer = sound(served, url)
@@ -216,8 +216,8 @@ def test_a_stretch_of_a_spoken_file(
     assert (answer.status, answer.body) == (status, MP3[part])
     assert answer.header("Accept-Ranges") == "bytes"
     start, end, _ = part.indices(len(MP3))
-    said = f"bytes {start}-{end - 1}/{len(MP3)}" if status == 206 else None
-    assert answer.header("Content-Range") == said
+    content_range = f"bytes {start}-{end - 1}/{len(MP3)}" if status == 206 else None
+    assert answer.header("Content-Range") == content_range
 
 
 @shows(requirements.tts_any_message)

@@ -14,5 +14,5 @@ def test_every_row_has_a_test_and_every_test_a_row() -> None:
 
 
 def test_no_two_rows_say_the_same() -> None:
-    said = [(row.kind, row.source, row.words) for row in rows(requirements).values()]
-    assert len(said) == len(set(said))
+    stated = [(row.kind, row.source, row.words) for row in rows(requirements).values()]
+    assert len(stated) == len(set(stated))

@@ -133,12 +133,12 @@ def test_thinking_and_text_come_in_order_then_the_end_then_the_id(
         assert answer.header("X-Accel-Buffering") == "no"
         assert answer.header("Content-Length") is None
         assert answer.header("X-Request-ID")
-        said = frames(answer.body)
-        assert [name for name, _ in said] == ["thinking", "message"] * 2 + ["message_end", "message_saved"]
-        assert (joined(said), joined(said, "thought")) == ("Hello 用户", "greethm")
-        assert all(members["conversationId"] == conversation for _, members in said)
+        run_events = frames(answer.body)
+        assert [name for name, _ in run_events] == ["thinking", "message"] * 2 + ["message_end", "message_saved"]
+        assert (joined(run_events), joined(run_events, "thought")) == ("Hello 用户", "greethm")
+        assert all(members["conversationId"] == conversation for _, members in run_events)
         _, stored = served.history(one.key, USER, conversation)
-        assert said[-1][1]["messageId"] == stored.uid.hex
+        assert run_events[-1][1]["messageId"] == stored.uid.hex
         assert all(len(frames(write)) == 1 for write in answer.writes if write != PING)
         assert answer.complete
 
@@ -154,8 +154,8 @@ def test_a_dialogue_goes_on_under_its_id_and_is_stored_as_it_was_said(served: Se
     conversation = caller.create(agent)
     assert joined(frames(caller.say(agent, conversation, " \n用户 ").body)) == "1:  \n用户 "
     assert joined(frames(caller.say(agent, str(UUID(conversation)), "b").body)) == "2: b"
-    said = served.history(caller.key, USER, conversation)
-    assert [message.text for message in said] == [" \n用户 ", "1:  \n用户 ", "b", "2: b"]
+    history = served.history(caller.key, USER, conversation)
+    assert [message.text for message in history] == [" \n用户 ", "1:  \n用户 ", "b", "2: b"]
 
 
 @shows(requirements.stream_metadata)
@@ -206,9 +206,9 @@ def test_a_deleted_conversations_stream_is_cancelled(served: Served, caller: Cal
     exchange.head()
     exchange.write()
     served.do(served.core.chat.delete_conversation(served.principal(caller.key, USER), conversation))
-    said = frames(b"".join(exchange.rest()))
-    assert [name for name, _ in said] == ["message_end", "message_saved"]
-    assert said[0][1]["finishReason"] == "cancelled"
+    run_events = frames(b"".join(exchange.rest()))
+    assert [name for name, _ in run_events] == ["message_end", "message_saved"]
+    assert run_events[0][1]["finishReason"] == "cancelled"
 
 
 @shows(requirements.stream_error)
@@ -216,19 +216,19 @@ def test_a_failure_in_mid_stream_is_the_last_event_and_a_normal_end(served: Serv
     for fail, code in (("cut", 10500), ("limit", 10429)):
         agent = served.agent("so far", {"fail": fail})
         answer = caller.say(agent, caller.create(agent))
-        said = frames(answer.body)
-        assert [name for name, _ in said] == ["message", "error"]
-        assert list(said[-1][1]) == ["event", "conversationId", "code", "message"]
-        assert said[-1][1]["code"] == code
+        run_events = frames(answer.body)
+        assert [name for name, _ in run_events] == ["message", "error"]
+        assert list(run_events[-1][1]) == ["event", "conversationId", "code", "message"]
+        assert run_events[-1][1]["code"] == code
         assert (answer.status, answer.complete) == (200, True)
 
 
 @shows(requirements.stream_order)
 def test_an_answer_without_text_has_no_message(served: Served, caller: Caller) -> None:
     agent = served.agent({"finish": "length"})
-    said = frames(caller.say(agent, caller.create(agent)).body)
-    assert [name for name, _ in said] == ["message_end", "message_saved"]
-    assert said[0][1]["finishReason"] == "length"
+    run_events = frames(caller.say(agent, caller.create(agent)).body)
+    assert [name for name, _ in run_events] == ["message_end", "message_saved"]
+    assert run_events[0][1]["finishReason"] == "length"
 
 
 @shows(requirements.r12, requirements.stream_goes_on)
@@ -278,14 +278,20 @@ def test_one_byte_at_a_time_or_all_at_once_the_events_are_the_same(served: Serve
     )
     conversation = caller.create(agent)
     how = {"headers": {"Idempotency-Key": "bytes", "X-Timestamp": None}}
-    said: list[list[tuple[str, str]]] = []
+    streams: list[list[tuple[str, str]]] = []
     for at_once in (1, 1_000_000):
         with served.connection(at_once=at_once) as connection:
             connection.send(caller.asks(agent, conversation, how=how))
             answer = connection.answer()
         assert answer.complete
         assert all(write == PING or len(frames(write)) == 1 for write in answer.writes)
-        found = frames(answer.body)
-        said.append([("thought", joined(found, "thought")), ("answer", joined(found)), ("end", json.dumps(found[-2:]))])
-    assert said[0] == said[1]
-    assert said[0][1] == ("answer", "你好🙂\u2028\n\n}" + "é" * 9)
+        run_events = frames(answer.body)
+        streams.append(
+            [
+                ("thought", joined(run_events, "thought")),
+                ("answer", joined(run_events)),
+                ("end", json.dumps(run_events[-2:])),
+            ]
+        )
+    assert streams[0] == streams[1]
+    assert streams[0][1] == ("answer", "你好🙂\u2028\n\n}" + "é" * 9)

@@ -65,20 +65,20 @@ def data(answer: Answer) -> Any:
 
 def spoken(writes: Sequence[bytes]) -> list[Event]:
     """The messages of a stream; asserts that each write is one, in the form of Python's ``json.dumps``."""
-    found: list[Event] = []
+    events: list[Event] = []
     for write in writes:
         if write == BEAT:
             continue
         event = json.loads(write)
         assert write == json.dumps(event).replace("\x7f", "\\u007f").encode("ascii") + b"\n\n"
         assert list(event) == ["event", "data"]
-        found.append(event)
-    return found
+        events.append(event)
+    return events
 
 
-def names(said: Sequence[Event]) -> list[str]:
+def names(events: Sequence[Event]) -> list[str]:
     """What the messages are, an agent's with its state."""
-    return [_name(event) for event in said]
+    return [_name(event) for event in events]
 
 
 def _name(event: Event) -> str:
@@ -91,25 +91,25 @@ def _name(event: Event) -> str:
             return event["event"]
 
 
-def merged(said: Sequence[Event]) -> list[str]:
+def merged(events: Sequence[Event]) -> list[str]:
     """The same without what may be merged: partial messages after the first, neighbouring tokens."""
-    found: list[str] = []
-    for name in names(said):
-        if name == "Agent partial" and "Agent partial" in found:
+    merged_names: list[str] = []
+    for name in names(events):
+        if name == "Agent partial" and "Agent partial" in merged_names:
             continue
-        if name == "token" and found[-1] == "token":
+        if name == "token" and merged_names[-1] == "token":
             continue
-        found.append(name)
-    return found
+        merged_names.append(name)
+    return merged_names
 
 
-def chunks(said: Sequence[Event]) -> str:
-    return "".join(event["data"]["chunk"] for event in said if event["event"] == "token")
+def chunks(events: Sequence[Event]) -> str:
+    return "".join(event["data"]["chunk"] for event in events if event["event"] == "token")
 
 
-def agents(said: Sequence[Event]) -> list[Event]:
+def agents(events: Sequence[Event]) -> list[Event]:
     """The agent's messages."""
-    return [one["data"] for one in said if one["event"] == "add_message" and one["data"]["sender_name"] == "Agent"]
+    return [one["data"] for one in events if one["event"] == "add_message" and one["data"]["sender_name"] == "Agent"]
 
 
 class Caller:
@@ -131,14 +131,14 @@ class Caller:
         date: str | None = None,
     ) -> Ask:
         """The signed request; a header given replaces the one there would be, ``""`` leaves it out."""
-        said = body if isinstance(body, bytes) else json.dumps(body).encode()
-        ask = Ask(method=method, path=path, query=query, body=said)
-        given = signed(self.key.id, self.key.secret, ask, date=now() if date is None else date)
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        ask = Ask(method=method, path=path, query=query, body=content)
+        all_headers = signed(self.key.id, self.key.secret, ask, date=now() if date is None else date)
         if self.token is not None:
-            given["Authorization"] = f"Bearer {self.token}"
-        given.update(headers or {})
-        kept = [(name, value) for name, value in given.items() if value]
-        return Ask(method=method, path=path, query=query, body=said, headers=kept)
+            all_headers["Authorization"] = f"Bearer {self.token}"
+        all_headers.update(headers or {})
+        kept = [(name, value) for name, value in all_headers.items() if value]
+        return Ask(method=method, path=path, query=query, body=content, headers=kept)
 
     def post(self, path: str, body: bytes | Mapping[str, Any] = b"", **more: Any) -> Answer:
         return self.served.ask(self.request("POST", path, body, **more))
@@ -167,8 +167,8 @@ class Caller:
 
     def items(self, agent: Agent, session: str, **query: str) -> list[Event]:
         """The messages of a session."""
-        asked = "&".join(f"{name}={value}" for name, value in {"session_id": session, **query}.items())
-        return data(self.get(f"/v7/devhub/app/{agent.uid}/session/messages", asked))["items"]
+        fields = "&".join(f"{name}={value}" for name, value in {"session_id": session, **query}.items())
+        return data(self.get(f"/v7/devhub/app/{agent.uid}/session/messages", fields))["items"]
 
     def cancel(self, agent: Agent, chat_id: str) -> Answer:
         return self.post(f"/v7/devhub/app/{agent.uid}/chat/{chat_id}/cancel")

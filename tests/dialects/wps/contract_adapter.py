@@ -7,8 +7,12 @@ from typing import Any
 
 from dialects.wps import client as wps
 from dialects.wps import id_fields
+from dialects.wps.check_order import ORDER
 from dialects.wps.client import now, spoken
 from dialects.wps.examples import encoder
+from dialects.wps.histories import HISTORIES
+from dialects.wps.limits import LIMITS
+from dialects.wps.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Heard, RequestBuilder
 from support.contract import Form as ContractForm
@@ -70,8 +74,8 @@ def _client(served: Served, agent: Agent) -> DialectClient:
         return wps.chunks(caller.hear(agent, text, session_id=conversation))
 
     def begin() -> str:
-        said = caller.hear(agent)
-        return next(event["data"]["session_id"] for event in said if event["event"] == "add_message")
+        events = caller.hear(agent)
+        return next(event["data"]["session_id"] for event in events if event["event"] == "add_message")
 
     def delete(conversation: str) -> None:
         wps.data(caller.post(f"/v7/devhub/session/{conversation}/delete"))
@@ -117,6 +121,10 @@ ADAPTER = ContractAdapter(
         {"X-Kso-Authorization": "KSO-1 AK", "X-Kso-Date": "Mon, 02 Jan 2006 15:04:05 GMT"},
         {"X-Kso-Authorization": "KSO-1 AK:00", "Authorization": "Bearer x"},
     ),
+    credentials_with=lambda text: (
+        {"X-Kso-Date": "now", "X-Kso-Authorization": f"KSO-1 {text}:{text}"},
+        {"Authorization": f"Bearer {text}"},
+    ),
     streams=(
         StreamForm(name="wps", ask=_stream(CHAT, {"stream": True})),
         StreamForm(name="wps, every token", ask=_stream("/v7/sse/devhub/apps/{}/chats/create", {}, partial_every_ms=0)),
@@ -133,4 +141,10 @@ ADAPTER = ContractAdapter(
     },
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
+    limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

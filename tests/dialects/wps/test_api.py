@@ -70,17 +70,17 @@ def test_a_page_of_long_messages_is_a_short_one(caller: Caller, agent: Agent) ->
         caller.say(agent, f"{number}" + "x" * 1_000_000, session_id=session)
         finished(caller, agent, session)
     path, query = f"/v7/devhub/app/{agent.uid}/session/messages", f"session_id={session}&page_size=100"
-    found: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     token, pages = "", 0
     while token or not pages:
         page = data(caller.get(path, f"{query}&next_page_token={token}" if token else query))
         assert 1 <= len(page["items"]) < 8
-        found += page["items"]
+        items += page["items"]
         token = page["next_page_token"]
         pages += 1
     assert pages >= 2
-    assert [one["text"][0] for one in found if one["role"] == "user"] == ["0", "1", "2", "3"]
-    assert len({one["id"] for one in found}) == len(found) == 8
+    assert [one["text"][0] for one in items if one["role"] == "user"] == ["0", "1", "2", "3"]
+    assert len({one["id"] for one in items}) == len(items) == 8
 
 
 @shows(requirements.goes_on_in_a_session)
@@ -124,9 +124,9 @@ def test_w5_the_page_s_whole_body(caller: Caller, agent: Agent) -> None:
         "text": "string",
         "variables": [{"key": "string", "value": "string"}],
     }
-    said = spoken(caller.post(chat(agent), body).writes)
-    assert said[1]["data"]["files"] == body["files"]
-    assert agents(said)[-1]["text"] == "Turn 2: string"
+    events = spoken(caller.post(chat(agent), body).writes)
+    assert events[1]["data"]["files"] == body["files"]
+    assert agents(events)[-1]["text"] == "Turn 2: string"
     assert [item["files"] for item in caller.items(agent, session)[2:]] == [body["files"], []]
 
 
@@ -458,8 +458,8 @@ def test_the_sample_that_newcomers_paste_works(served: Served, caller: Caller, a
     )
     command = ["sh", "-c", DIALECT.curl(sample)]
     output = subprocess.run(command, check=True, capture_output=True, timeout=CURL_TIMEOUT).stdout
-    said = [json.loads(piece) for piece in output.split(b"\n\n") if piece]
-    assert agents(said)[-1]["text"] == "Turn 1: How do I configure a model?"
+    events = [json.loads(piece) for piece in output.split(b"\n\n") if piece]
+    assert agents(events)[-1]["text"] == "Turn 1: How do I configure a model?"
 
 
 @shows(requirements.full)

@@ -101,7 +101,7 @@ def call(
     route: str = SAY,
     now: float = NOW,
 ) -> Request:
-    given = {
+    headers = {
         "X-Kso-Date": date,
         "Content-Type": media_type,
         "X-Kso-Authorization": authorization,
@@ -111,7 +111,7 @@ def call(
         method=method,
         path=path,
         target=f"{path}?{query}" if query else path,
-        headers=Headers([(name.encode(), value.encode()) for name, value in given.items() if value is not None]),
+        headers=Headers([(name.encode(), value.encode()) for name, value in headers.items() if value is not None]),
         route=route,
         path_params={},
         body=body,
@@ -129,16 +129,16 @@ def good(**members: Any) -> Request:
     return signed(signature(call(**members), APPKEY), **members)
 
 
-def admitted(request: Request, found: ApiKey | None = None, bearer: Token | None = None) -> Principal:
-    """Who is let in when ``found`` is the key that the call claims."""
+def admitted(request: Request, stored_key: ApiKey | None = None, bearer: Token | None = None) -> Principal:
+    """Who is let in when ``stored_key`` is the key that the call claims."""
     DIALECT.claim(request)
-    return DIALECT.verify(request, found or key(), bearer)
+    return DIALECT.verify(request, stored_key or key(), bearer)
 
 
-def reason(request: Request, found: ApiKey | None = None, bearer: Token | None = None) -> tuple[str, str]:
+def reason(request: Request, stored_key: ApiKey | None = None, bearer: Token | None = None) -> tuple[str, str]:
     """Why a call is refused, and what about."""
     with pytest.raises(Unauthenticated) as refusal:
-        admitted(request, found, bearer)
+        admitted(request, stored_key, bearer)
     return refusal.value.reason, refusal.value.subject
 
 
@@ -226,9 +226,9 @@ def test_an_unknown_or_disabled_key_comes_before_its_date_and_signature() -> Non
 @pytest.mark.parametrize("members", [{"authorization": None}, {"date": None}, {"date": None, "bearer": "x"}])
 @shows(requirements.missing_signature)
 def test_without_authorization_or_date_a_signature_is_missing(members: dict[str, Any]) -> None:
-    given: dict[str, Any] = {"authorization": f"KSO-1 {APPID}:00", **members}
-    assert reason(call(**given)) == ("missing", "")
-    assert missing(call(**given)) == ("missing", "")
+    headers: dict[str, Any] = {"authorization": f"KSO-1 {APPID}:00", **members}
+    assert reason(call(**headers)) == ("missing", "")
+    assert missing(call(**headers)) == ("missing", "")
 
 
 @pytest.mark.parametrize(

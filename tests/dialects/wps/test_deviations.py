@@ -13,19 +13,19 @@ from palaver.dialects.wps import requirements
 @shows(requirements.chat_id_is_last)
 def test_every_message_of_a_stream_ends_with_its_chat_id(served: Served, caller: Caller) -> None:
     answer = caller.begin(served.agent("one two three")).answer()
-    said = [one["data"] for one in spoken(answer.writes) if one["event"] in {"add_message", "token"}]
-    assert len(said) > 2
-    assert {list(message)[-1] for message in said} == {"chat_id"}
-    assert {message["chat_id"] for message in said} == {answer.header("X-Chat-Id")}
+    messages = [one["data"] for one in spoken(answer.writes) if one["event"] in {"add_message", "token"}]
+    assert len(messages) > 2
+    assert {list(message)[-1] for message in messages} == {"chat_id"}
+    assert {message["chat_id"] for message in messages} == {answer.header("X-Chat-Id")}
 
 
 @shows(requirements.no_later_form)
 def test_no_spelling_of_the_call_streams_the_later_form(served: Served, caller: Caller) -> None:
     agent = served.agent("one two three")
     for path in ("/v7/devhub/apps/{}/chats/create", "/v7/sse/devhub/apps/{}/chats/create"):
-        said = spoken(caller.post(path.format(agent.uid), {"text": "hi", "stream": True}).writes)
-        assert said[-1] == {"event": "end", "data": {}}
-        assert [one for one in said if {"role", "type"} & set(one["data"])] == []
+        events = spoken(caller.post(path.format(agent.uid), {"text": "hi", "stream": True}).writes)
+        assert events[-1] == {"event": "end", "data": {}}
+        assert [one for one in events if {"role", "type"} & set(one["data"])] == []
 
 
 @shows(requirements.members_without_effect)

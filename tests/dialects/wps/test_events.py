@@ -102,7 +102,7 @@ def test_the_beginning_byte_by_byte() -> None:
     ]
 
 
-def _agent_message(said: str, entry: str) -> bytes:
+def _agent_message(message_text: str, entry: str) -> bytes:
     """The specification's example: an agent's message that is being written."""
     return (
         b'{"event": "add_message", "data": {"timestamp": "2025-05-09T07:03:43.200000", "sender": "Machine",'
@@ -112,7 +112,7 @@ def _agent_message(said: str, entry: str) -> bytes:
         b' "flow_id": "%s", "chat_id": "%s"}}\n\n'
     ) % (
         SESSION.encode(),
-        said.encode(),
+        message_text.encode(),
         PROPERTIES % (b"Bot", b"partial"),
         entry.encode(),
         CHAT.encode(),
@@ -142,9 +142,13 @@ def test_a_token_and_the_message_after_it_byte_by_byte() -> None:
 @shows(requirements.order, requirements.vertices, requirements.end_is_last, requirements.durations)
 def test_the_end_byte_by_byte() -> None:
     *_, message, agent, output, end = written([*text("你好"), DONE])
-    said = json.loads(message)["data"]
-    assert (said["text"], said["properties"]["state"], said["error"]) == ("你好", "complete", False)
-    assert said["content_blocks"][0]["contents"][-1] == {
+    message_data = json.loads(message)["data"]
+    assert (message_data["text"], message_data["properties"]["state"], message_data["error"]) == (
+        "你好",
+        "complete",
+        False,
+    )
+    assert message_data["content_blocks"][0]["contents"][-1] == {
         "type": "text",
         "duration": 1450,
         "header": {"title": "Output", "icon": "MessageSquare"},
@@ -166,9 +170,9 @@ def test_the_end_byte_by_byte() -> None:
 )
 def test_the_last_message_has_the_members_of_the_page_s_sample_in_its_order() -> None:
     sample = json.loads(SAMPLE)
-    said = spoken(written([*text("中国", "的"), DONE]))
-    assert {event["event"] for event in said} == {"vertices_sorted", "add_message", "end_vertex", "token", "end"}
-    last = agents(said)[-1]
+    messages = spoken(written([*text("中国", "的"), DONE]))
+    assert {event["event"] for event in messages} == {"vertices_sorted", "add_message", "end_vertex", "token", "end"}
+    last = agents(messages)[-1]
     assert list(last) == [*sample, "chat_id"]
     assert list(last["properties"]) == list(sample["properties"])
     ((block,), (expected,)) = last["content_blocks"], sample["content_blocks"]
@@ -176,7 +180,7 @@ def test_the_last_message_has_the_members_of_the_page_s_sample_in_its_order() ->
     assert list(block["contents"][0]) == list(expected["contents"][0])
     for name in ("sender", "sender_name", "files", "error", "edit", "properties", "category"):
         assert last[name] == sample[name]
-    assert {message["id"] for message in agents(said)} == {CHAT}
+    assert {message["id"] for message in agents(messages)} == {CHAT}
 
 
 @shows(requirements.text_is_cumulative, requirements.partial_after_every_token)
@@ -188,7 +192,7 @@ def test_a_message_says_what_the_tokens_before_it_said(step: float) -> None:
         WpsStreamOptions(partial_every_s=0.3),
         WpsStreamOptions(token_gap_s=0),
     ):
-        said = spoken(
+        messages = spoken(
             written(
                 [*text("a", "b\n", "🙂", '"'), PartStarted(part=Thinking()), TextDelta(text="x"), *text("c"), DONE],
                 form,
@@ -196,13 +200,13 @@ def test_a_message_says_what_the_tokens_before_it_said(step: float) -> None:
             )
         )
         so_far = ""
-        for event in said:
+        for event in messages:
             if event["event"] == "token":
                 so_far += event["data"]["chunk"]
             elif event["event"] == "add_message" and event["data"]["sender"] == "Machine":
                 assert event["data"]["text"] == so_far
         assert so_far == 'ab\n🙂"c'
-        assert merged(said)[:5] == ALL[:5]
+        assert merged(messages)[:5] == ALL[:5]
 
 
 @shows(requirements.partials_are_merged)
@@ -269,13 +273,13 @@ def test_the_gap_begins_when_a_token_was_written(late: float) -> None:
     assert_due(made, NOW + 2 + late + 0.03, ALL[-4:])
 
 
-def assert_due(made: WpsEncoder, at: float, said: list[str]) -> None:
+def assert_due(made: WpsEncoder, at: float, expected: list[str]) -> None:
     """That it gives these events then, and no sooner."""
     due = made.flush_at
     assert due == pytest.approx(at)
     assert due is not None
     assert made.flush(due - 0.001) == []
-    assert names(spoken(made.flush(due))) == said
+    assert names(spoken(made.flush(due))) == expected
 
 
 @shows(requirements.messages_keep_away_from_tokens)
@@ -297,9 +301,9 @@ def test_a_stream_without_tokens_has_the_messages_alone() -> None:
     events = [*text("a", "b", "c"), DONE]
     writes = timed(events, WpsStreamOptions(tokens=False), step=0.06)
     assert [at - NOW for at, _ in writes] == pytest.approx([0, 0, 0, 0, 0.1, 0.2, 0.24, 0.24, 0.24, 0.24])
-    said = spoken([write for _, write in writes])
-    assert merged(said) == [name for name in ALL if name != "token"]
-    assert [message["text"] for message in agents(said)] == ["", "a", "abc", "abc"]
+    messages = spoken([write for _, write in writes])
+    assert merged(messages) == [name for name in ALL if name != "token"]
+    assert [message["text"] for message in agents(messages)] == ["", "a", "abc", "abc"]
 
 
 @shows(requirements.reasoning_is_a_step)
@@ -313,12 +317,12 @@ def test_reasoning_has_no_tokens_and_is_one_entry() -> None:
         *text("b"),
         DONE,
     ]
-    said = spoken(written(events, WpsStreamOptions(partial_every_s=0)))
-    assert chunks(said) == "ab"
-    shown = [[entry["text"] for entry in message["content_blocks"][0]["contents"]] for message in agents(said)]
-    asked = "**Input**: hi"
-    assert shown == [[asked], [asked, "look "], [asked, "look it up"], [asked, "look it up", "ab"]]
-    thinking = agents(said)[1]["content_blocks"][0]["contents"][1]
+    messages = spoken(written(events, WpsStreamOptions(partial_every_s=0)))
+    assert chunks(messages) == "ab"
+    entries = [[entry["text"] for entry in message["content_blocks"][0]["contents"]] for message in agents(messages)]
+    question = "**Input**: hi"
+    assert entries == [[question], [question, "look "], [question, "look it up"], [question, "look it up", "ab"]]
+    thinking = agents(messages)[1]["content_blocks"][0]["contents"][1]
     assert thinking["header"] == {"title": "Thinking", "icon": "Brain"}
 
 
@@ -330,9 +334,9 @@ def test_a_tool_call_is_an_entry_when_it_has_ended() -> None:
         PartAdded(part=ToolResult(call_id="2", name="add", content="no", error=True, at=1012)),
         PartAdded(part=ToolResult(call_id="1", name="find", content="found", data=[1], at=3400)),
     ]
-    said = spoken(written([*calls, DONE], WpsStreamOptions(partial_every_s=0)))
-    assert [len(message["content_blocks"][0]["contents"]) for message in agents(said)] == [1, 2, 3, 4]
-    (add, find) = agents(said)[-1]["content_blocks"][0]["contents"][1:3]
+    messages = spoken(written([*calls, DONE], WpsStreamOptions(partial_every_s=0)))
+    assert [len(message["content_blocks"][0]["contents"]) for message in agents(messages)] == [1, 2, 3, 4]
+    (add, find) = agents(messages)[-1]["content_blocks"][0]["contents"][1:3]
     assert json.dumps(add) == (
         '{"type": "tool_use", "duration": 12, "header": {"title": "add", "icon": "Hammer"}, "name": "add",'
         ' "tool_input": {}, "output": null, "error": "no"}'
@@ -353,9 +357,9 @@ def test_a_tool_call_is_an_entry_when_it_has_ended() -> None:
 @shows(requirements.failed_run)
 def test_a_failure_has_a_form_of_its_own(problem: Any, status: Status, reason: str) -> None:
     ended = RunEnded(status=status, reason="error", problem=problem, at=ENDED_MS)
-    said = spoken(written([*text("so far"), ended]))
-    assert names(said)[-4:] == ["token", "Agent complete", "end Agent", "end"]
-    message = agents(said)[-1]
+    messages = spoken(written([*text("so far"), ended]))
+    assert names(messages)[-4:] == ["token", "Agent complete", "end Agent", "end"]
+    message = agents(messages)[-1]
     assert (message["text"], message["error"], message["category"]) == ("so far", True, "error")
     steps, error = message["content_blocks"]
     assert [entry["header"]["title"] for entry in steps["contents"]] == ["Input"]
@@ -364,7 +368,7 @@ def test_a_failure_has_a_form_of_its_own(problem: Any, status: Status, reason: s
         ' "MessageSquare"}, "component": "Agent", "field": null, "reason": "REASON", "solution": null, "traceback":'
         ' null}], "allow_markdown": true, "media_url": null}'
     ).replace("REASON", reason)
-    build = said[-2]["data"]["build_data"]
+    build = messages[-2]["data"]["build_data"]
     assert (build["valid"], build["next_vertices_ids"]) == (False, [])
     assert build["data"]["outputs"]["message"] == {
         "message": {"errorMessage": reason, "stackTrace": ""},
@@ -375,9 +379,9 @@ def test_a_failure_has_a_form_of_its_own(problem: Any, status: Status, reason: s
 @shows(requirements.error_event)
 def test_an_error_event_is_the_message_with_the_reason_as_its_text_and_an_id_of_its_own() -> None:
     ended = RunEnded(status=Status.FAILED, reason="error", problem=Upstream(reason="cut"), at=ENDED_MS)
-    said = spoken(written([*text("x"), ended], WpsStreamOptions(error_event=True)))
-    assert names(said)[-4:] == ["Agent complete", "error", "end Agent", "end"]
-    message, error = said[-4]["data"], said[-3]["data"]
+    messages = spoken(written([*text("x"), ended], WpsStreamOptions(error_event=True)))
+    assert names(messages)[-4:] == ["Agent complete", "error", "end Agent", "end"]
+    message, error = messages[-4]["data"], messages[-3]["data"]
     assert error == {**message, "id": error["id"], "text": "the model failed to answer"}
     assert list(error) == list(message)
     assert UUID(error["id"]) not in (UUID(CHAT), UUID(QUESTION))
@@ -392,17 +396,17 @@ def test_a_stopped_run_ends_like_a_complete_one() -> None:
     assert merged(spoken(written([*text("so f"), stopped]))) == ALL
     made = encoder(waiting=True)
     assert made.flush_at is None
-    said = spoken(made.encode(stopped, NOW))
-    assert names(said) == [name for name in ALL if name != "token"]
-    assert agents(said)[-1]["text"] == ""
+    messages = spoken(made.encode(stopped, NOW))
+    assert names(messages) == [name for name in ALL if name != "token"]
+    assert agents(messages)[-1]["text"] == ""
 
 
 @shows(requirements.times_have_the_server_s_zone)
 def test_a_message_has_the_time_of_the_server_s_zone() -> None:
-    said = spoken(written([DONE], WpsStreamOptions(zone=ZoneInfo("Asia/Shanghai"))))
-    assert said[1]["data"]["timestamp"] == "2025-05-09T15:03:43.100000"
-    assert {message["timestamp"] for message in agents(said)} == {"2025-05-09T15:03:43.200000"}
-    assert said[2]["data"]["build_data"]["timestamp"] == "2025-05-09T07:03:43.100000Z"
+    messages = spoken(written([DONE], WpsStreamOptions(zone=ZoneInfo("Asia/Shanghai"))))
+    assert messages[1]["data"]["timestamp"] == "2025-05-09T15:03:43.100000"
+    assert {message["timestamp"] for message in agents(messages)} == {"2025-05-09T15:03:43.200000"}
+    assert messages[2]["data"]["build_data"]["timestamp"] == "2025-05-09T07:03:43.100000Z"
 
 
 @shows(requirements.data_prefix, requirements.heartbeat)
@@ -423,10 +427,10 @@ def test_a_message_is_ascii_in_one_line_however_odd_its_text() -> None:
 
 @shows(requirements.vertices)
 def test_a_node_s_text_is_cut_at_2000_characters() -> None:
-    said = spoken(written([*text("用" * 3000), DONE], text="x" * 2500))
+    messages = spoken(written([*text("用" * 3000), DONE], text="x" * 2500))
     ends = [
         one["data"]["build_data"]["data"]["outputs"]["message"]["message"]
-        for one in said
+        for one in messages
         if one["event"] == "end_vertex"
     ]
     assert [len(one) for one in ends] == [2000, 2000, 2000]

@@ -36,11 +36,11 @@ def listed(caller: Caller, agent: Agent, query: str = "page_size=100") -> Any:
 def test_a_session_is_made_with_a_name_or_without(caller: Caller, agent: Agent) -> None:
     for path in (f"/v7/devhub/app/{agent.uid}/session/create", f"/v7/devhub/apps/{agent.uid}/sessions/create"):
         for body, name in ((b"", ""), (b"{}", ""), ({"name": "报告"}, "报告"), ({"name": " "}, "")):
-            said = data(caller.post(path, body))
-            assert list(said) == ["session_id"]
+            session = data(caller.post(path, body))
+            assert list(session) == ["session_id"]
             for spelling in ("session", "sessions"):
-                named = data(caller.get(f"/v7/devhub/{spelling}/{said['session_id']}/name"))
-                assert named == {"session_id": said["session_id"], "name": name}
+                named = data(caller.get(f"/v7/devhub/{spelling}/{session['session_id']}/name"))
+                assert named == {"session_id": session["session_id"], "name": name}
     path = f"/v7/devhub/app/{agent.uid}/session/create"
     data(caller.post(path, {"name": "x" * 255}))
     invalid(caller.post(path, {"name": "x" * 256}), "invalid name")
@@ -77,19 +77,19 @@ def test_sessions_are_listed_page_by_page(served: Served, caller: Caller) -> Non
     made = [make(mine, agent, name=f"n{at}") for at in range(5)]
     mine.hear(agent, session_id=made[1])
     expected = [made[at] for at in (1, 4, 3, 2, 0)]
-    found: list[Any] = []
+    items: list[Any] = []
     token = ""
     for size in (2, 2, 1):
         page = data(mine.get(f"/v7/devhub/apps/{agent.uid}/sessions/list", f"page_size=2&next_page_token={token}"))
         assert len(page["items"]) == size
-        found += page["items"]
+        items += page["items"]
         token = page["next_page_token"]
     assert token == ""
-    assert [item["session_id"] for item in found] == expected
-    assert all(list(item) == ["session_id", "name", "ctime", "mtime"] for item in found)
-    assert found == listed(mine, agent)["items"]
-    assert isinstance(found[0]["ctime"], int)
-    assert found[0]["mtime"] >= found[0]["ctime"] > 1_700_000_000
+    assert [item["session_id"] for item in items] == expected
+    assert all(list(item) == ["session_id", "name", "ctime", "mtime"] for item in items)
+    assert items == listed(mine, agent)["items"]
+    assert isinstance(items[0]["ctime"], int)
+    assert items[0]["mtime"] >= items[0]["ctime"] > 1_700_000_000
     assert listed(mine, served.agent("y")) == {"items": [], "next_page_token": ""}
 
 
@@ -132,8 +132,8 @@ def test_a_token_is_good_for_its_own_list_alone(served: Served, caller: Caller, 
 
 @shows(requirements.messages, requirements.twins)
 def test_messages_come_oldest_first_with_the_example_s_members(caller: Caller, agent: Agent) -> None:
-    said = caller.hear(agent, "hi", files=["f"])
-    user = said[1]["data"]
+    events = caller.hear(agent, "hi", files=["f"])
+    user = events[1]["data"]
     query = f"session_id={user['session_id']}"
     for path in (f"/v7/devhub/app/{agent.uid}/session/messages", f"/v7/devhub/apps/{agent.uid}/sessions/messages"):
         page = data(caller.get(path, query))
@@ -159,7 +159,7 @@ def test_messages_come_oldest_first_with_the_example_s_members(caller: Caller, a
                     "files": [],
                     "state": "complete",
                     "error": False,
-                    "timestamp": agents(said)[0]["timestamp"],
+                    "timestamp": agents(events)[0]["timestamp"],
                 },
             ],
             "next_page_token": "",
@@ -174,19 +174,19 @@ def test_messages_come_page_by_page_with_their_events(caller: Caller, agent: Age
     session = streams[0][1]["data"]["session_id"]
     streams.append(caller.hear(agent, "two", session_id=session))
     path = f"/v7/devhub/app/{agent.uid}/session/messages"
-    found: list[Any] = []
+    items: list[Any] = []
     token = ""
     for _ in range(4):
         query = f"session_id={session}&page_size=1&with_event=true&next_page_token={token}"
         page = data(caller.get(path, query))
-        found += page["items"]
+        items += page["items"]
         token = page["next_page_token"]
     assert token == ""
-    assert [item["text"] for item in found] == ["one", "Turn 1: one", "two", "Turn 2: two"]
-    assert found == caller.items(agent, session, with_event="true")
-    assert [item["events"] for item in found[::2]] == [[], []]
-    assert [item["events"] for item in found[1::2]] == [agents(said)[-1]["content_blocks"] for said in streams]
-    assert [item["chat_id"] for item in found] == [said[1]["data"]["chat_id"] for said in streams for _ in range(2)]
+    assert [item["text"] for item in items] == ["one", "Turn 1: one", "two", "Turn 2: two"]
+    assert items == caller.items(agent, session, with_event="true")
+    assert [item["events"] for item in items[::2]] == [[], []]
+    assert [item["events"] for item in items[1::2]] == [agents(events)[-1]["content_blocks"] for events in streams]
+    assert [item["chat_id"] for item in items] == [events[1]["data"]["chat_id"] for events in streams for _ in range(2)]
 
 
 @pytest.mark.parametrize(
@@ -232,16 +232,16 @@ def test_what_is_somebody_else_s_is_like_what_does_not_exist(served: Served, cal
     foreign = Caller(served, served.key("wps", application="other"))
     absent = "00000000-0000-4000-8000-000000000000"
     for stranger in (caller.of("stranger"), foreign, limited):
-        for asked in (mine, absent):
+        for session in (mine, absent):
             for answer in (
-                stranger.get(f"/v7/devhub/session/{asked}/name"),
-                stranger.post(f"/v7/devhub/session/{asked}/delete"),
+                stranger.get(f"/v7/devhub/session/{session}/name"),
+                stranger.post(f"/v7/devhub/session/{session}/delete"),
             ):
                 refused(answer, 404, 404000002, SESSION_NOT_FOUND)
     own = served.agent("x", application="other")
     for stranger, theirs in ((caller.of("stranger"), agent), (foreign, own), (caller, served.agent("y"))):
-        for asked in (mine, absent):
-            answer = stranger.get(f"/v7/devhub/app/{theirs.uid}/session/messages", f"session_id={asked}")
+        for session in (mine, absent):
+            answer = stranger.get(f"/v7/devhub/app/{theirs.uid}/session/messages", f"session_id={session}")
             refused(answer, 404, 404000002, SESSION_NOT_FOUND)
     assert mine in json.dumps(listed(caller, agent))
     assert mine not in json.dumps(listed(caller.of("stranger"), agent))

@@ -33,12 +33,12 @@ ALL = [
 
 def next_said(exchange: Exchange, count: int = 1) -> list[Event]:
     """The next messages, heartbeats passed over."""
-    found: list[Event] = []
-    while len(found) < count:
+    events: list[Event] = []
+    while len(events) < count:
         write = exchange.write()
         assert write is not None, "the stream has ended"
-        found += spoken([write])
-    return found
+        events += spoken([write])
+    return events
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +55,16 @@ def agent(served: Served) -> Agent:
 )
 def test_w3_a_streamed_chat(caller: Caller, agent: Agent) -> None:
     answer = caller.begin(agent, "你好").answer()
-    said = spoken(answer.writes)
-    assert merged(said) == ALL
-    assert chunks(said) == "You said: 你好" == agents(said)[-1]["text"]
+    events = spoken(answer.writes)
+    assert merged(events) == ALL
+    assert chunks(events) == "You said: 你好" == agents(events)[-1]["text"]
     assert answer.body.endswith(b'{"event": "end", "data": {}}\n\n')
     assert answer.complete
     assert answer.header("Content-Type") == "text/event-stream"
     assert answer.header("Cache-Control") == "no-cache"
     assert answer.header("X-Accel-Buffering") == "no"
     assert answer.header("Content-Length") is None
-    first = said[1]["data"]
+    first = events[1]["data"]
     assert (answer.header("X-Chat-Id"), answer.header("X-Session-Id")) == (first["chat_id"], first["session_id"])
 
 
@@ -78,18 +78,18 @@ def test_w11_a_chat_is_cancelled_by_its_second_message_s_chat_id(served: Served,
     agent = served.agent("so far", HOLD)
     exchange = caller.begin(agent)
     exchange.head()
-    said = next_said(exchange, 2)
-    while said[-1]["event"] != "token":
-        said += next_said(exchange)
+    events = next_said(exchange, 2)
+    while events[-1]["event"] != "token":
+        events += next_said(exchange)
     while exchange.write() != BEAT:
         pass
-    chat_id = said[1]["data"]["chat_id"]
+    chat_id = events[1]["data"]["chat_id"]
     assert data(caller.cancel(agent, chat_id)) == {}
-    said += spoken(exchange.rest())
-    assert merged(said) == ALL
-    assert agents(said)[-1]["text"] == "so far"
+    events += spoken(exchange.rest())
+    assert merged(events) == ALL
+    assert agents(events)[-1]["text"] == "so far"
     assert data(caller.cancel(agent, chat_id)) == {}
-    assert [item["text"] for item in caller.items(agent, said[1]["data"]["session_id"])] == ["hi", "so far"]
+    assert [item["text"] for item in caller.items(agent, events[1]["data"]["session_id"])] == ["hi", "so far"]
 
 
 @shows(requirements.beginning_before_words)
@@ -97,9 +97,9 @@ def test_the_beginning_comes_while_the_model_is_still_silent(served: Served, cal
     agent = served.agent(HOLD)
     exchange = caller.begin(agent)
     exchange.head()
-    said = next_said(exchange, 4)
-    assert names(said) == ALL[:4]
-    caller.cancel(agent, said[1]["data"]["chat_id"])
+    events = next_said(exchange, 4)
+    assert names(events) == ALL[:4]
+    caller.cancel(agent, events[1]["data"]["chat_id"])
     assert names(spoken(exchange.rest())) == ALL[5:]
 
 
@@ -128,12 +128,12 @@ def test_a_waiting_chat_sends_nothing_and_ends_in_the_whole_form(served: Served,
 @shows(requirements.failed_run)
 def test_w13_a_failing_model(served: Served, caller: Caller) -> None:
     agent = served.agent("so far", {"fail": "cut"})
-    said = caller.hear(agent)
-    assert names(said)[-3:] == ["Agent complete", "end Agent", "end"]
-    assert agents(said)[-1]["error"]
-    (_, item) = caller.items(agent, said[1]["data"]["session_id"], with_event="true")
+    events = caller.hear(agent)
+    assert names(events)[-3:] == ["Agent complete", "end Agent", "end"]
+    assert agents(events)[-1]["error"]
+    (_, item) = caller.items(agent, events[1]["data"]["session_id"], with_event="true")
     assert (item["text"], item["state"], item["error"]) == ("so far", "complete", True)
-    assert item["events"] == agents(said)[-1]["content_blocks"]
+    assert item["events"] == agents(events)[-1]["content_blocks"]
 
 
 @shows(requirements.leaving_cancels_nothing)
@@ -163,9 +163,9 @@ def test_a_replay_has_the_same_ids_and_times(served: Served, caller: Caller) -> 
     one, two = spoken(first.writes), spoken(again.writes)
     assert chunks(one) == chunks(two) == "ab"
 
-    def lasting(said: list[Event]) -> list[Event]:
-        partial = [event for event in said if event["event"] == "add_message" and '"partial"' in json.dumps(event)]
-        return [event for event in said if event["event"] != "token" and event not in partial[1:]]
+    def lasting(events: list[Event]) -> list[Event]:
+        partial = [event for event in events if event["event"] == "add_message" and '"partial"' in json.dumps(event)]
+        return [event for event in events if event["event"] != "token" and event not in partial[1:]]
 
     assert lasting(one) == lasting(two)
     assert again.header("X-Chat-Id") == first.header("X-Chat-Id")
@@ -178,11 +178,11 @@ def test_a_reader_of_any_pace_reads_the_same(served: Served, caller: Caller, age
     with served.connection(at_once=at_once) as connection:
         connection.send(caller.request("POST", chat(agent), body))
         answer = connection.answer()
-    said = spoken(answer.writes)
-    assert merged(said) == ALL
-    assert agents(said)[-1]["text"] == "You said: 用户🙂\u2028"
+    events = spoken(answer.writes)
+    assert merged(events) == ALL
+    assert agents(events)[-1]["text"] == "You said: 用户🙂\u2028"
     pieces = [json.loads(piece) for piece in answer.body.split(b"\n\n") if piece]
-    assert pieces == said
+    assert pieces == events
 
 
 @shows(requirements.data_prefix, requirements.media_types)
@@ -201,11 +201,11 @@ def test_a_pending_partial_goes_out_while_the_model_is_silent(served: Served, ag
     silent = served.agent("so far", HOLD)
     exchange = patient.begin(silent)
     exchange.head()
-    said = next_said(exchange, 5)
-    assert names(said) == ALL[:5]
+    events = next_said(exchange, 5)
+    assert names(events) == ALL[:5]
     (partial,) = next_said(exchange)
     assert partial["data"]["text"] == "so far"
-    patient.cancel(silent, said[1]["data"]["chat_id"])
+    patient.cancel(silent, events[1]["data"]["chat_id"])
     exchange.rest()
 
 

@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from dialects.wps.client import Caller, data
+from dialects.wps.limits import LIMITS
 from support.http_clients import Answer, Ask
+from support.limits import assert_refused
 from support.live_server import Served
 from support.requirements import shows
 
@@ -17,6 +19,7 @@ from palaver.core.problems import Invalid
 from palaver.core.types import ApiKey
 from palaver.dialects.wps import DIALECT, requirements
 from palaver.dialects.wps.auth import SCOPES
+from palaver.store.quotas import QuotaKind
 from palaver.wire.settings import read_settings
 
 BACK = "http://127.0.0.1:9/callback?app=1"
@@ -94,8 +97,8 @@ def test_a_refresh_gives_a_new_access_token_and_the_same_refresh_token(served: S
     assert 0 < again["refresh_expires_in"] <= 2_592_000
     assert again["access_token"] != first["access_token"]
     agent = served.agent("x")
-    for said in (first, again):
-        data(Caller(served, key, token=said["access_token"]).say(agent))
+    for body in (first, again):
+        data(Caller(served, key, token=body["access_token"]).say(agent))
 
 
 @shows(requirements.grants, requirements.token_answers_are_not_kept)
@@ -272,3 +275,11 @@ def test_without_a_user_to_consent_a_page_says_what_to_do(served: Served) -> Non
     assert b"<script" not in answer.body
     assert "default-src 'none'" in str(answer.header("Content-Security-Policy"))
     assert answer.header("Location") is None
+
+
+@pytest.mark.parametrize("kind", ["codes", "tokens"])
+@shows(requirements.full)
+def test_codes_and_tokens_beyond_their_quota_are_refused(served: Served, key: ApiKey, kind: QuotaKind) -> None:
+    with served.full(kind):
+        answer = consent(served, key) if kind == "codes" else exchange(served, key, grant_type="client_credentials")
+    assert_refused(answer, LIMITS.refusals.full)

@@ -16,6 +16,8 @@ from palaver.wire.contract import Headers, Request
 
 ADD = "/api/v1/chat/conversation/add"
 LIST = "/api/v1/chat/conversation/list"
+UPLOAD = "/api/v1/file/upload"
+FORM_TYPE = "multipart/form-data; boundary=b0"
 USER = "default"
 TRACE = "0123456789abcdef0123456789abcdef"
 NOW = 1_776_085_673.993
@@ -57,6 +59,16 @@ def update_path(conversation: int | str) -> str:
 
 def chat_path(conversation: int | str) -> str:
     return f"/api/v1/chat/{conversation}"
+
+
+def form(*fields: tuple[str, bytes], boundary: str = "b0") -> bytes:
+    """A form of (what follows ``form-data``, content)."""
+    mark = f"--{boundary}".encode()
+    pieces = [
+        mark + b"\r\nContent-Disposition: form-data" + head.encode() + b"\r\n\r\n" + content + b"\r\n"
+        for head, content in fields
+    ]
+    return b"".join(pieces) + mark + b"--\r\n"
 
 
 def enveloped(answer: Answer) -> dict[str, Any]:

@@ -8,7 +8,11 @@ from uuid import UUID
 
 from dialects.xspace import client as xspace
 from dialects.xspace import id_fields
+from dialects.xspace.check_order import ORDER
 from dialects.xspace.client import Event, frames
+from dialects.xspace.histories import HISTORIES
+from dialects.xspace.limits import LIMITS
+from dialects.xspace.turns import FAILED_TURNS, MESSAGES, STOPS
 from requests import PreparedRequest
 from support.contract import ContractAdapter, Form, Heard, RequestBuilder
 from support.dialect_clients import USER, DialectClient
@@ -119,6 +123,7 @@ ADAPTER = ContractAdapter(
         {"Authorization": "Bearer x"},
         {"Authorization": "Bearer ck-1"},
     ),
+    credentials_with=lambda text: ({"Authorization": f"Bearer ak-{text}"}, {"Authorization": f"ak-{text}"}),
     streams=(
         StreamForm(name="xspace", ask=_stream),
         StreamForm(name="xspace, older path", ask=_older_stream),
@@ -130,4 +135,10 @@ ADAPTER = ContractAdapter(
     key_settings=lambda agent: {"default_user": USER, "kind": "agent", "agent": str(agent.id)},
     sign=_sign,
     requests=_requests,
+    check_orders=(ORDER,),
+    limits=LIMITS,
+    stops=STOPS,
+    messages=MESSAGES,
+    failed_turns=FAILED_TURNS,
+    histories=HISTORIES,
 )

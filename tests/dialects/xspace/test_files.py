@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
-from dialects.xspace.client import Caller, chat_path, data, enveloped, events, refused
-from dialects.xspace.test_multipart import TYPE, form
+from dialects.xspace.client import FORM_TYPE, UPLOAD, Caller, chat_path, data, enveloped, events, form, refused
+from support.histories import LETTERS, TURNS, USER, long_conversation
 from support.http_clients import Answer
 from support.live_server import Served
 from support.requirements import shows
 
 from palaver.dialects.xspace import requirements
 
-UPLOAD = "/api/v1/file/upload"
 SETTINGS: dict[str, Any] = {"max_upload_bytes": 2_000_000, "max_body_bytes": 1000}
 RECORD = [
     *("id", "tenantId", "userId", "targetType", "targetId", "fileName", "size", "mimeType", "fileExtension"),
@@ -27,7 +27,7 @@ def send(
     caller: Caller, content: bytes, name: str = "a.txt", *, boundary: str = "b0", headers: dict[str, str] | None = None
 ) -> Answer:
     file = (f'; name="file"; filename="{name}"\r\nContent-Type: text/plain', content)
-    all_headers = {"Content-Type": TYPE.replace("b0", boundary), **(headers or {})}
+    all_headers = {"Content-Type": FORM_TYPE.replace("b0", boundary), **(headers or {})}
     return caller.post(UPLOAD, form(file, boundary=boundary), headers=all_headers)
 
 
@@ -40,7 +40,7 @@ def test_an_upload_returns_its_record(caller: Caller) -> None:
         ('; name="targetId"', b"7"),
         ('; name="metadata"', '{"a": "用"}'.encode()),
     )
-    record = data(caller.post(UPLOAD, form(*fields), headers={"Content-Type": TYPE}))
+    record = data(caller.post(UPLOAD, form(*fields), headers={"Content-Type": FORM_TYPE}))
     assert list(record) == RECORD
     assert re.fullmatch(r"local/chat/\d{8}/[0-9a-f]{32}\.TXT", record["key"])
     assert record["url"] == f"http://test/api/f/{record['key']}"
@@ -55,7 +55,7 @@ def test_an_upload_returns_its_record(caller: Caller) -> None:
 
 @shows(requirements.upload_record)
 def test_optional_upload_fields_have_defaults(caller: Caller) -> None:
-    record = data(caller.post(UPLOAD, form(("; name=file; filename=x", b"")), headers={"Content-Type": TYPE}))
+    record = data(caller.post(UPLOAD, form(("; name=file; filename=x", b"")), headers={"Content-Type": FORM_TYPE}))
     assert re.fullmatch(r"local/default/\d{8}/[0-9a-f]{32}", record["key"])
     assert (record["targetType"], record["targetId"], record["metadata"]) == ("Default", -1, None)
     assert (record["mimeType"], record["fileExtension"], record["size"]) == ("application/octet-stream", "", 0)
@@ -65,15 +65,17 @@ def test_optional_upload_fields_have_defaults(caller: Caller) -> None:
 def test_an_upload_that_breaks_a_rule_is_refused(caller: Caller) -> None:
     missing = ("4000", "Required part 'file' is not present.")
     refused(caller.post(UPLOAD, {}), *missing)
-    refused(caller.post(UPLOAD, form(("; name=file", b"x")), headers={"Content-Type": TYPE}), *missing)
-    refused(caller.post(UPLOAD, form(("; name=x; filename=x", b"x")), headers={"Content-Type": TYPE}), *missing)
-    broken = caller.post(UPLOAD, b"--b0", headers={"Content-Type": TYPE})
+    refused(caller.post(UPLOAD, form(("; name=file", b"x")), headers={"Content-Type": FORM_TYPE}), *missing)
+    refused(caller.post(UPLOAD, form(("; name=x; filename=x", b"x")), headers={"Content-Type": FORM_TYPE}), *missing)
+    broken = caller.post(UPLOAD, b"--b0", headers={"Content-Type": FORM_TYPE})
     refused(broken, "4000", "Failed to parse multipart servlet request")
     refused(send(caller, bytes(2_000_001)), "4000", "Request body too large")
     refused(caller.post(chat_path(1), bytes(1001)), "4000", "Request body too large")
     for name, value in (("targetType", b"../x"), ("targetId", b"x")):
         fields = (("; name=file; filename=x", b"x"), (f"; name={name}", value))
-        refused(caller.post(UPLOAD, form(*fields), headers={"Content-Type": TYPE}), "4000", f"Invalid value of {name}")
+        refused(
+            caller.post(UPLOAD, form(*fields), headers={"Content-Type": FORM_TYPE}), "4000", f"Invalid value of {name}"
+        )
 
 
 @shows(requirements.idempotent_creation, requirements.idempotency_form)
@@ -191,3 +193,17 @@ def test_another_users_conversation_has_no_files(served: Served, caller: Caller)
     events(bob.post(chat_path(theirs), {"attachments": [{"fileKey": key, "fileName": "a.txt"}]}))
     assert bob.get(f"{chat_path(theirs)}/file/a.txt").status == 404
     assert enveloped(bob.get(f"{chat_path(theirs)}/files"))["success"]
+
+
+@shows(requirements.conversation_files)
+def test_the_files_of_a_long_conversation_are_found_without_its_texts(served: Served) -> None:
+    conversation = long_conversation(served)
+    caller = Caller(served, default_user=USER)
+    tracemalloc.start(1)
+    try:
+        answer = caller.get(f"/api/v1/chat/{conversation.id}/files")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert data(answer)["files"] == []
+    assert peak < TURNS * LETTERS * 2

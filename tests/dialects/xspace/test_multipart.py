@@ -8,6 +8,7 @@ from email.parser import BytesParser
 from typing import Any
 
 import pytest
+from dialects.xspace.client import FORM_TYPE, form
 from hypothesis import given
 from hypothesis import strategies as st
 from support.requirements import shows
@@ -34,19 +35,6 @@ def read(content_type: str, body: bytes) -> list[FormPart]:
     return parts(content_type, Bytes(body))
 
 
-TYPE = "multipart/form-data; boundary=b0"
-
-
-def form(*fields: tuple[str, bytes], boundary: str = "b0") -> bytes:
-    """A form of (what follows ``form-data``, content)."""
-    mark = f"--{boundary}".encode()
-    pieces = [
-        mark + b"\r\nContent-Disposition: form-data" + head.encode() + b"\r\n\r\n" + content + b"\r\n"
-        for head, content in fields
-    ]
-    return b"".join(pieces) + mark + b"--\r\n"
-
-
 @shows(requirements.strict_multipart)
 def test_fields_and_files_are_parsed() -> None:
     body = form(
@@ -54,7 +42,7 @@ def test_fields_and_files_are_parsed() -> None:
         ("; name=targetType", b"Chat"),
         ('; name="empty"; filename=""', b""),
     )
-    for content_type in (TYPE, 'Multipart/Form-Data;BOUNDARY="b0" ; charset=utf-8'):
+    for content_type in (FORM_TYPE, 'Multipart/Form-Data;BOUNDARY="b0" ; charset=utf-8'):
         file, target, empty = read(content_type, b"preamble\r\n" + body + b"epilogue")
         assert (file.name, file.filename, file.media_type) == ("file", "a.txt", "text/plain; charset=utf-8")
         assert file.content == b"one\r\n--b\r\n--b01\r\n"
@@ -77,7 +65,7 @@ def test_fields_and_files_are_parsed() -> None:
 )
 @shows(requirements.strict_multipart)
 def test_a_file_name_has_no_folders(head: str, name: str) -> None:
-    (file,) = read(TYPE, form((head, b"x")))
+    (file,) = read(FORM_TYPE, form((head, b"x")))
     assert (file.name, file.filename) == ("file", name)
 
 
@@ -87,19 +75,19 @@ def test_a_file_name_has_no_folders(head: str, name: str) -> None:
         ("multipart/form-data", form()),
         ("multipart/form-data; boundary=", form()),
         ("multipart/form-data; boundary=" + "x" * 71, form()),
-        (TYPE, b""),
-        (TYPE, b"--b0"),
-        (TYPE, b"--b0\r\n"),
-        (TYPE, form(('; name="a"', b"x"))[:-8]),
-        (TYPE, form(("", b"x"))),
-        (TYPE, form(('; name="a', b"x"))),
-        (TYPE, b"--b0\r\n\r\nx\r\n--b0--\r\n"),
-        (TYPE, b"--b0\r\nContent-Disposition: form-data; name=a\r\n\r\n--b0--\r\n"),
-        (TYPE, b"--b0\r\nContent-Disposition: attachment; name=a\r\n\r\nx\r\n--b0--\r\n"),
-        (TYPE, b"--b0\r\nContent-Disposition form-data; name=a\r\n\r\nx\r\n--b0--\r\n"),
-        (TYPE, b"--b0\r\nContent-Disposition: form-data; name=\xff\r\n\r\nx\r\n--b0--\r\n"),
-        (TYPE, form(('; name="a"\r\nX: ' + "x" * 20_000, b"x"))),
-        (TYPE, form(*[("; name=a", b"")] * (MAX_PARTS + 1))),
+        (FORM_TYPE, b""),
+        (FORM_TYPE, b"--b0"),
+        (FORM_TYPE, b"--b0\r\n"),
+        (FORM_TYPE, form(('; name="a"', b"x"))[:-8]),
+        (FORM_TYPE, form(("", b"x"))),
+        (FORM_TYPE, form(('; name="a', b"x"))),
+        (FORM_TYPE, b"--b0\r\n\r\nx\r\n--b0--\r\n"),
+        (FORM_TYPE, b"--b0\r\nContent-Disposition: form-data; name=a\r\n\r\n--b0--\r\n"),
+        (FORM_TYPE, b"--b0\r\nContent-Disposition: attachment; name=a\r\n\r\nx\r\n--b0--\r\n"),
+        (FORM_TYPE, b"--b0\r\nContent-Disposition form-data; name=a\r\n\r\nx\r\n--b0--\r\n"),
+        (FORM_TYPE, b"--b0\r\nContent-Disposition: form-data; name=\xff\r\n\r\nx\r\n--b0--\r\n"),
+        (FORM_TYPE, form(('; name="a"\r\nX: ' + "x" * 20_000, b"x"))),
+        (FORM_TYPE, form(*[("; name=a", b"")] * (MAX_PARTS + 1))),
     ],
 )
 @shows(requirements.strict_multipart)
@@ -113,7 +101,7 @@ def test_malformed_forms_are_rejected(content_type: str, body: bytes) -> None:
 def test_other_media_types_have_no_parts_and_text_is_utf_8() -> None:
     assert read("application/json", b"{}") == []
     assert read("", b"") == []
-    (field,) = read(TYPE, form(("; name=a", b"\xff")))
+    (field,) = read(FORM_TYPE, form(("; name=a", b"\xff")))
     with pytest.raises(Invalid):
         _ = field.text
 
@@ -127,7 +115,7 @@ def test_other_media_types_have_no_parts_and_text_is_utf_8() -> None:
 @shows(requirements.strict_multipart)
 def test_any_bytes_are_parsed_or_rejected(body: bytes) -> None:
     with suppress(Invalid):
-        assert all(part.content in body for part in read(TYPE, body))
+        assert all(part.content in body for part in read(FORM_TYPE, body))
 
 
 @given(
@@ -145,11 +133,11 @@ def test_the_standard_librarys_parser_agrees(contents: list[bytes]) -> None:
             for at, one in enumerate(contents)
         )
     )
-    assert [part.content for part in read(TYPE, body)] == contents
-    head = f"Content-Type: {TYPE}\r\n\r\n".encode()
+    assert [part.content for part in read(FORM_TYPE, body)] == contents
+    head = f"Content-Type: {FORM_TYPE}\r\n\r\n".encode()
     message: Any = BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
     assert [part.get_param("name", header="content-disposition") for part in message.get_payload()] == [
-        part.name for part in read(TYPE, body)
+        part.name for part in read(FORM_TYPE, body)
     ]
 
 
@@ -165,9 +153,9 @@ def test_a_digest_does_not_depend_on_the_boundary() -> None:
         [('; name="file"', b"x"), fields[1]],
     ):
         if other != fields:
-            other_parts = read(TYPE, form(*other))
+            other_parts = read(FORM_TYPE, form(*other))
             assert digest(other_parts) != digest(one) or len(other_parts) == len(one)
-    assert digest(read(TYPE, form(fields[0], ("; name=b", b"z")))) != digest(one)
+    assert digest(read(FORM_TYPE, form(fields[0], ("; name=b", b"z")))) != digest(one)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def chat_with_agent(
     payload: dict[str, Any] = {"agentId": agent_id, "openId": open_id, "content": content}
     if conversation_id:
         payload["conversationId"] = conversation_id
-    shown = Shown()
+    page = Shown()
     with requests.post(
         f"{base_url}/snail-ai/open-api/chat",
         json=payload,
@@ -41,22 +41,22 @@ def chat_with_agent(
         try:
             for line in response.iter_lines(decode_unicode=True):
                 if line and line.strip():
-                    _show(line, shown)
+                    _show(line, page)
         except requests.exceptions.ChunkedEncodingError:
-            shown.failed = True
-    return shown
+            page.failed = True
+    return page
 
 
-def _show(line: str | bytes, shown: Shown) -> None:
+def _show(line: str | bytes, page: Shown) -> None:
     try:
         event = json.loads(line)
     except json.JSONDecodeError:
-        shown.text += line if isinstance(line, str) else line.decode()
+        page.text += line if isinstance(line, str) else line.decode()
         return
     if event["type"] == "text":
-        shown.text += event["content"]
+        page.text += event["content"]
     elif event["type"] == "thinking":
-        shown.thinking += event["content"]
+        page.thinking += event["content"]
     else:
-        shown.others.append(event["type"])
-        shown.conversation = event.get("conversationId")
+        page.others.append(event["type"])
+        page.conversation = event.get("conversationId")

@@ -41,12 +41,12 @@ class Client:
 
     def agents(self) -> list[dict[str, Any]]:
         """With their dates parsed, in exactly the one form it knows."""
-        found: list[dict[str, Any]] = self.get("/agents")
-        for agent in found:
+        listed_agents: list[dict[str, Any]] = self.get("/agents")
+        for agent in listed_agents:
             for name in ("createDt", "updateDt"):
                 moment = datetime.strptime(agent[name], "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007  it has no zone
                 assert moment.strftime("%Y-%m-%d %H:%M:%S") == agent[name]
-        return found
+        return listed_agents
 
     def chat(self, agent: int, open_id: str, conversation: str | None, content: str) -> Iterator[Event]:
         """The events of an answer. A failure on HTTP's level is an event, too."""

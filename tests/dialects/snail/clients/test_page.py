@@ -47,10 +47,10 @@ See = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Does an act of the page, and says what it saw."""
 
 
-def in_node(served: Served, act: str, given: dict[str, Any]) -> dict[str, Any]:
+def in_node(served: Served, act: str, page_data: dict[str, Any]) -> dict[str, Any]:
     if NODE is None:
         pytest.skip("there is no Node here")
-    command = [NODE, str(HERE / "page.mjs"), act, f"{served.base_url}{C}", json.dumps(given)]
+    command = [NODE, str(HERE / "page.mjs"), act, f"{served.base_url}{C}", json.dumps(page_data)]
     seen: dict[str, Any] = json.loads(
         subprocess.run(command, check=True, capture_output=True, timeout=6 * GUARD).stdout
     )
@@ -90,11 +90,11 @@ class _Visit(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
-def in_browser(served: Served, profile: Path, act: str, given: dict[str, Any]) -> dict[str, Any]:
+def in_browser(served: Served, profile: Path, act: str, page_data: dict[str, Any]) -> dict[str, Any]:
     """The page on another origin than the gateway."""
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     with Website() as site:
-        place = quote(json.dumps([act, f"{served.base_url}{C}", given]))
+        place = quote(json.dumps([act, f"{served.base_url}{C}", page_data]))
         address = f"http://127.0.0.1:{site.server_address[1]}/#{place}"
         browser = subprocess.Popen(
             [*command, "--remote-debugging-port=0", f"--user-data-dir={profile}", address],
@@ -119,8 +119,8 @@ def embedded(served: Served, agent: int, **settings: Any) -> tuple[Caller, dict[
 
 def check_visit(served: Served, see: See) -> dict[str, Any]:
     agent = served.agent({"think": "用户…"}, {"wait": 0.25}, "Turn ${turn}: ${content}\n\n🙂")
-    _, given = embedded(served, agent.id)
-    seen = see("visit", given)
+    _, page_data = embedded(served, agent.id)
+    seen = see("visit", page_data)
     assert "broken" not in seen, seen
     assert (seen["session"]["nickname"], seen["chosen"]["id"]) == ("Ann", agent.id)
     assert (seen["mine"], seen["mineAfter"]) == ([agent.id], [])
@@ -155,8 +155,8 @@ def test_a_visit_in_a_browser(served: Served, tmp_path: Path) -> None:
 @shows(requirements_c.c_page_stop, requirements.abandoned_runs_are_stopped)
 def test_after_its_stop_the_next_message_is_answered_at_once(served: Served) -> None:
     agent = served.agent("turn ${turn}", HOLD)
-    _, given = embedded(served, agent.id)
-    seen = in_node(served, "stopAndGoOn", given)
+    _, page_data = embedded(served, agent.id)
+    seen = in_node(served, "stopAndGoOn", page_data)
     one, two = seen["turns"]
     assert (one["begun"], one["ended"]) == ("turn 1", "AbortError")
     assert (two["begun"], two["ended"]) == ("turn 2", "AbortError")

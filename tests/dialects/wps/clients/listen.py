@@ -53,11 +53,11 @@ class Client:
     def listen(self, text: str) -> Shown:
         """Say something and read the messages line by line; blank lines are passed over."""
         body = json.dumps({"text": text, "stream": True, "session_id": self.session}).encode()
-        shown = Shown()
+        page = Shown()
         with self.call("POST", f"/v7/devhub/app/{self._agent}/chat/create", body, stream=True) as response:
             for event in _events(response):
-                self._show(event, shown)
-        return shown
+                self._show(event, page)
+        return page
 
     def ask(self, text: str) -> dict[str, Any]:
         """Say something without a stream; the envelope."""
@@ -68,18 +68,18 @@ class Client:
         path = f"/v7/devhub/app/{self._agent}/session/messages?session_id={session}"
         return self.call("GET", path).json()["data"]["items"]
 
-    def _show(self, event: dict[str, Any], shown: Shown) -> None:
-        shown.last, data = event["event"], event["data"]
-        if shown.last == "token":
-            shown.streamed += data["chunk"]
-        if shown.last != "add_message":
+    def _show(self, event: dict[str, Any], page: Shown) -> None:
+        page.last, data = event["event"], event["data"]
+        if page.last == "token":
+            page.streamed += data["chunk"]
+        if page.last != "add_message":
             return
         self.session = data["session_id"]
         if (data["sender"], data["sender_name"]) != ("Machine", "Agent"):
             return
-        shown.reply = data["text"]
-        shown.ids = list(dict.fromkeys([*shown.ids, data["id"]]))
-        shown.chats = list(dict.fromkeys([*shown.chats, data["chat_id"]]))
+        page.reply = data["text"]
+        page.ids = list(dict.fromkeys([*page.ids, data["id"]]))
+        page.chats = list(dict.fromkeys([*page.chats, data["chat_id"]]))
 
 
 def _events(response: requests.Response) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 from dialects.wps.client import Caller
 from dialects.wps.clients.listen import Client, Shown
 from support.http_clients import GUARD
-from support.kit import run, until
+from support.kit import wait_until
 from support.live_server import Served
 from support.requirements import shows
 
@@ -83,14 +82,11 @@ def test_a_failure_leaves_what_was_said(served: Served, caller: Caller, listen: 
 def test_a_client_that_does_not_stream_polls_for_the_answer(served: Served, caller: Caller) -> None:
     agent = served.agent("a", {"wait": 0.05}, "b")
     client = Client(served.base_url, caller.key.id, caller.key.secret, str(agent.uid))
-    said = client.ask("hi")
-    assert (said["code"], said["msg"]) == (0, "success")
+    response = client.ask("hi")
+    assert (response["code"], response["msg"]) == (0, "success")
 
     def answer() -> dict[str, Any]:
-        return client.messages(said["data"]["session_id"])[-1]
+        return client.messages(response["data"]["session_id"])[-1]
 
-    async def complete() -> bool:
-        return (await asyncio.to_thread(answer))["state"] == "complete"
-
-    run(until(complete, True))
-    assert (answer()["text"], answer()["chat_id"]) == ("ab", said["data"]["chat_id"])
+    wait_until(lambda: answer()["state"] == "complete")
+    assert (answer()["text"], answer()["chat_id"]) == ("ab", response["data"]["chat_id"])

@@ -71,17 +71,17 @@ def test_an_answer_of_any_length_and_pace_is_shown_once(
     served: Served, caller: Caller, store: Store, answers: list[tuple[int, int, float]]
 ) -> None:
     texts, scripts = zip(*(paced(*one) for one in answers), strict=True)
-    asked = {at: served.agent(*script) for at, script in enumerate(scripts)}
-    shown: dict[int, Shown] = {}
+    agents = {at: served.agent(*script) for at, script in enumerate(scripts)}
+    results: dict[int, Shown] = {}
     for _ in range(ATTEMPTS):
-        shown = dict(zip(asked, pages(caller, list(asked.values()), store), strict=True))
-        wrong = [at for at, page in shown.items() if not _once(page, texts[at], store)]
+        results = dict(zip(agents, pages(caller, list(agents.values()), store), strict=True))
+        wrong = [at for at, page in results.items() if not _once(page, texts[at], store)]
         if not wrong:
             return
-        if not all(shown[at].late for at in wrong):
+        if not all(results[at].late for at in wrong):
             break
-        asked = {at: asked[at] for at in wrong}
-    pytest.fail(f"{[(answers[at], shown[at]) for at in asked]}")
+        agents = {at: agents[at] for at in wrong}
+    pytest.fail(f"{[(answers[at], results[at]) for at in agents]}")
 
 
 def _once(page: Shown, text: str, store: Store) -> bool:
