@@ -229,15 +229,19 @@ class RunRegistry:
             return True
         await self._write_back.flush(live)
         live.step = number
-        return await self._store.runs.begin_step(
-            live.app, live.conversation, live.run, worker=self.worker(), step=number, usage=live.meter.usage
+        return await self._write_back.retry(
+            lambda: self._store.runs.begin_step(
+                live.app, live.conversation, live.run, worker=self.worker(), step=number, usage=live.meter.usage
+            )
         )
 
     async def _pause(self, live: ActiveRun, calls: tuple[PendingCall, ...]) -> None:
         await self._write_back.flush(live)
         pause = Pause(steps=live.draft.steps, calls=calls)
-        await self._store.runs.pause(
-            live.app, live.conversation, live.run, worker=self.worker(), pause=pause, usage=live.meter.usage
+        await self._write_back.retry(
+            lambda: self._store.runs.pause(
+                live.app, live.conversation, live.run, worker=self.worker(), pause=pause, usage=live.meter.usage
+            )
         )
         log.info("run paused", run=live.uid.hex, calls=[call.tool for call in calls], trace=live.context.input.trace)
 

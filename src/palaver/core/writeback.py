@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -44,6 +45,8 @@ RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0)
 """Seconds before each retry of a failed write; the last one repeats."""
 
 log = structlog.get_logger("palaver.runs")
+
+T = TypeVar("T")
 
 
 class WritableRun(Protocol):
@@ -133,6 +136,20 @@ class WriteBack:
         self._pending.set()
         await stored
 
+    async def retry(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Retry ``write`` until the database accepts or rejects it. Raises ``Unstorable`` if it rejects it."""
+        attempt = 0
+        while True:
+            try:
+                return await write()
+            except Unstorable:
+                raise
+            except Problem as problem:
+                pause = _retry_delay(attempt)
+                attempt += 1
+                log.warning("could not store runs", problem=problem.to_dict(), again_in=pause)
+                await asyncio.sleep(pause)
+
     async def close(self, within: float) -> None:
         """Stop, and abandon pending writes. Takes at most ``within`` seconds, even if the database hangs."""
         self._closed = True
@@ -213,7 +230,7 @@ class WriteBack:
         attempt = 0
         while runs := [live for live in runs if _is_behind(live) and not live.unstorable]:
             if not await self._save(runs):
-                await asyncio.sleep(RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)])
+                await asyncio.sleep(_retry_delay(attempt))
                 attempt += 1
 
     # Ends -----------------------------------------------------------------------------------------------------------
@@ -225,7 +242,7 @@ class WriteBack:
 
     async def _store_batch(self, batch: Sequence[PendingEnd], results: Sequence[RunResult]) -> None:
         try:
-            startable = await self._finish(results)
+            startable = await self.retry(lambda: self._store.finish(results, self._worker()))
         except Unstorable as problem:
             if len(batch) == 1:
                 await self._store_failure(batch[0], results[0], problem)
@@ -236,20 +253,6 @@ class WriteBack:
             return
         await self._settle(batch, startable)
 
-    async def _finish(self, results: Sequence[RunResult]) -> set[int]:
-        """Retry until the database accepts or rejects the write. Raises ``Unstorable`` if it rejects it."""
-        attempt = 0
-        while True:
-            try:
-                return await self._store.finish(results, self._worker())
-            except Unstorable:
-                raise
-            except Problem as problem:
-                pause = RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)]
-                attempt += 1
-                log.warning("could not store ends", runs=len(results), problem=problem.to_dict(), again_in=pause)
-                await asyncio.sleep(pause)
-
     async def _store_failure(self, ending: PendingEnd, result: RunResult, refusal: Unstorable) -> None:
         """Store an answer that the database rejects as *failed*, with as much of its content as can be stored."""
         log.error("an answer cannot be stored", run=ending.live.uid.hex, problem=refusal.to_dict())
@@ -258,7 +261,7 @@ class WriteBack:
         for parts in (tuple(_plain(part) for part in ending.live.draft.parts()), ()):
             failure = msgspec.structs.replace(result, parts=parts, ended=ending.ended)
             try:
-                startable = await self._finish([failure])
+                startable = await self.retry(partial(self._store.finish, [failure], self._worker()))
             except Unstorable:
                 continue
             await self._settle([ending], startable)
@@ -379,6 +382,10 @@ def _batches(pieces: Iterable[_Piece], size: Callable[[_Piece], int]) -> Iterato
         budget -= size(piece)
     if batch:
         yield batch
+
+
+def _retry_delay(attempt: int) -> float:
+    return RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)]
 
 
 def _plain(part: AnyPart) -> AnyPart:
