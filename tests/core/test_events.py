@@ -23,9 +23,9 @@ from palaver.core.types import (
 
 words = st.text(max_size=30)
 pockets = st.none() | st.dictionaries(words, st.integers(), max_size=2)
-growing: st.SearchStrategy[StreamedPart] = st.builds(Text, text=words, provider_data=pockets) | st.builds(
-    Thinking, text=words, provider_data=pockets
-)
+growing: st.SearchStrategy[StreamedPart] = st.builds(
+    Text, text=words, provider_data=pockets, final_data=pockets
+) | st.builds(Thinking, text=words, provider_data=pockets, final_data=pockets)
 whole: st.SearchStrategy[AnyPart] = (
     st.builds(ToolCall, call_id=words, name=words, arguments=st.dictionaries(words, words, max_size=2))
     | st.builds(ToolResult, call_id=words, name=words, content=words, error=st.booleans())

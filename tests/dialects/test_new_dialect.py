@@ -314,9 +314,7 @@ def test_no_member_has_a_default() -> None:
 
 
 def assert_nothing_is_collected(project: Path, reason: str) -> None:
-    """Of the suites that need no more than an adapter."""
     collected = collect(project)
     assert collected.returncode != 0
-    assert reason in collected.stdout
-    failed = [suite for suite in SUITES if f"ERROR tests/{suite}" in collected.stdout]
-    assert failed == [suite for suite in SUITES if suite != "dialects/test_samples.py"]
+    assert reason in collected.stdout + collected.stderr
+    assert "::" not in collected.stdout

@@ -10,7 +10,7 @@ from rich.text import Text as Styled
 from palaver.cli.errors import describe_problem
 from palaver.cli.terminal import out, print_error, print_json, print_line
 from palaver.core.chat import Turn
-from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.events import Event, PartAdded, PartFinished, PartStarted, TextDelta
 from palaver.core.turn import SEARCH_TOOL
 from palaver.core.types import Agent, File, RunEnded, Status, Text, Thinking, ToolCall, ToolResult
 
@@ -52,6 +52,8 @@ class TerminalPrinter:
                 self._dim = isinstance(part, Thinking)
             case TextDelta(text=text):
                 self._write(text)
+            case PartFinished():
+                pass
             case PartAdded(part=ToolCall() as call):
                 self._calls[call.call_id] = call
             case PartAdded(part=ToolResult() as result):
@@ -128,6 +130,8 @@ class JsonPrinter:
                 self._open = "text" if isinstance(part, Text) else "thinking"
             case TextDelta(text=text):
                 print_json({"type": self._open, "text": text})
+            case PartFinished():
+                pass
             case PartAdded(part=part):
                 print_json(part)
             case RunEnded():

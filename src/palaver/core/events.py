@@ -1,8 +1,9 @@
 """The events of a run and the message they build: two representations of the same data.
 
 A cursor is a position in the message: one step for every part, one more for every character (Unicode code point) of a
-growing part's text, and one for the end. Every event is the suffix of the message after some cursor, so resuming, slow
-readers, concurrent readers, non-streaming responses and replays days later are all ``unfold``.
+growing part's text and for the data after it, and one for the end. Every event is the suffix of the message after some
+cursor, so resuming, slow readers, concurrent readers, non-streaming responses and replays days later are all
+``unfold``.
 
 ``fold(unfold(m)) == m`` for every message, from every cursor; tests/core verifies this.
 """
@@ -12,11 +13,11 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
-from palaver.core.types import AnyPart, RunEnded, StreamedPart, Text, Thinking, ToolResult, Value
+from palaver.core.types import AnyPart, RunEnded, StreamedPart, Text, ToolResult, Value
 
 BLOCK_CHARACTERS = 16_384
 """Block size, in characters, for compressing the older text of a growing part."""
@@ -32,6 +33,12 @@ class TextDelta(Value, frozen=True, kw_only=True):
     """``text`` (never empty) is appended to the part started last."""
 
     text: str
+
+
+class PartFinished(Value, frozen=True, kw_only=True):
+    """The part started last is complete; ``final_data`` belongs to it."""
+
+    final_data: dict[str, Any]
 
 
 class PartAdded(Value, frozen=True, kw_only=True):
@@ -54,10 +61,13 @@ class Piece(Value, frozen=True, kw_only=True):
             return unfold((self.parts, None))
         first, *others = self.parts
         assert isinstance(first, StreamedPart)
-        return [TextDelta(text=first.text), *unfold((tuple(others), None))]
+        events: list[Event] = [TextDelta(text=first.text)] if first.text else []
+        if first.final_data is not None:
+            events.append(PartFinished(final_data=first.final_data))
+        return [*events, *unfold((tuple(others), None))]
 
 
-Event: TypeAlias = PartStarted | TextDelta | PartAdded | RunEnded
+Event: TypeAlias = PartStarted | TextDelta | PartFinished | PartAdded | RunEnded
 MessageContent = tuple[tuple[AnyPart, ...], RunEnded | None]
 """The result of folding events: a message's ``parts`` and ``ended``."""
 
@@ -81,10 +91,11 @@ class _GrowingText:
     """A growing part in memory: blocks of ``BLOCK_CHARACTERS`` characters, and the rest in a buffer. Appending, or
     reading a tail, takes time proportional to its length only."""
 
-    __slots__ = ("_base", "_blocks", "_buffer", "block_bytes", "length", "part")
+    __slots__ = ("_base", "_blocks", "_buffer", "block_bytes", "final_data", "length", "part")
 
     def __init__(self, part: StreamedPart) -> None:
         self.part = part
+        self.final_data = part.final_data
         self.length = 0
         self.block_bytes = 0
         """Compressed size of the blocks, in bytes."""
@@ -126,7 +137,7 @@ class _GrowingText:
         return text[start - first * BLOCK_CHARACTERS : end - first * BLOCK_CHARACTERS]
 
     def snapshot(self) -> _TextSnapshot:
-        return _TextSnapshot(self.part, tuple(self._blocks), self._buffer.getvalue())
+        return _TextSnapshot(self.part, tuple(self._blocks), self._buffer.getvalue(), self.final_data)
 
     def full_part(self) -> StreamedPart:
         return self.snapshot().full_part()
@@ -135,18 +146,19 @@ class _GrowingText:
 class _TextSnapshot:
     """A growing part at one point in time; ``full_part`` may be called in any thread."""
 
-    __slots__ = ("_blocks", "_part", "_rest")
+    __slots__ = ("_blocks", "_final_data", "_part", "_rest")
 
-    def __init__(self, part: StreamedPart, blocks: tuple[_Block, ...], rest: str) -> None:
+    def __init__(
+        self, part: StreamedPart, blocks: tuple[_Block, ...], rest: str, final_data: dict[str, Any] | None
+    ) -> None:
         self._part = part
+        self._final_data = final_data
         self._blocks = blocks
         self._rest = rest
 
     def full_part(self) -> StreamedPart:
         text = "".join((*(block.text() for block in self._blocks), self._rest))
-        if isinstance(self._part, Text):
-            return Text(text=text, provider_data=self._part.provider_data)
-        return Thinking(text=text, provider_data=self._part.provider_data)
+        return msgspec.structs.replace(self._part, text=text, final_data=self._final_data)
 
 
 class _FinishedText:
@@ -157,6 +169,10 @@ class _FinishedText:
     def __init__(self, part: StreamedPart) -> None:
         self.part = part
         self.length = len(part.text)
+
+    @property
+    def final_data(self) -> dict[str, Any] | None:
+        return self.part.final_data
 
     def snapshot(self) -> _FinishedText:
         return self
@@ -213,9 +229,7 @@ class Draft:
             text_type(part) if isinstance(part, StreamedPart) else part for part in parts
         ]
         self.ended = ended
-        self.steps = sum(1 + part.length if isinstance(part, _Text) else 1 for part in self._parts) + (
-            ended is not None
-        )
+        self.steps = sum(map(_steps, self._parts)) + (ended is not None)
         self.size = 0
         self._closed_bytes = 0
         """Memory of the parts before the last one, in bytes."""
@@ -241,16 +255,23 @@ class Draft:
         match event:
             case TextDelta(text=text):
                 last = self._parts[-1] if self._parts else None
-                if not isinstance(last, _GrowingText):
-                    raise ValueError(f"{event!r} without an open part")  # noqa: TRY004  the order is wrong, not a type
+                if not isinstance(last, _GrowingText) or last.final_data is not None:
+                    raise ValueError(f"{event!r} without an open part")
                 last.write(text)
                 self.steps += len(text)
                 self.size += _bytes(text)
+            case PartFinished(final_data=data):
+                last = self._parts[-1] if self._parts else None
+                if not isinstance(last, _GrowingText) or last.final_data is not None:
+                    raise ValueError(f"{event!r} without an open part")
+                last.final_data = data
+                self.steps += 1
+                self.size += len(msgspec.json.encode(data))
             case PartStarted(part=part):
                 self._closed_bytes = self.memory_bytes
                 self._add_size(part)
                 self._parts.append(_GrowingText(part))
-                self.steps += 1 + len(part.text)
+                self.steps += _steps(self._parts[-1])
             case PartAdded(part=part):
                 self._closed_bytes = self.memory_bytes
                 self._add_size(part)
@@ -298,6 +319,10 @@ class Draft:
                     cursor.inside += len(text)
                     if cursor.inside <= part.length:
                         return events
+                if cursor.inside == 1 + part.length and part.final_data is not None:
+                    events.append(PartFinished(final_data=part.final_data))
+                    cursor.steps += 1
+                    cursor.inside += 1
                 if cursor.part == len(parts) - 1 and self.ended is None:
                     return events
             cursor.part += 1
@@ -322,6 +347,11 @@ class Draft:
                 case TextDelta(text=text):
                     continues = True
                     parts.append(Text(text=text))
+                case PartFinished(final_data=data) if parts:
+                    parts[-1] = _finished(parts[-1], data)
+                case PartFinished(final_data=data):
+                    continues = True
+                    parts.append(Text(final_data=data))
                 case RunEnded():
                     pass
         return Piece(start=start, parts=tuple(parts), continues=continues)
@@ -330,7 +360,7 @@ class Draft:
         """The cursor ``after`` steps from the beginning, at most at the end."""
         cursor = Cursor()
         for part in self._parts:
-            size = 1 + part.length if isinstance(part, _Text) else 1
+            size = _steps(part)
             if cursor.steps + size > after:
                 cursor.inside = after - cursor.steps
                 cursor.steps = after
@@ -341,7 +371,7 @@ class Draft:
         if isinstance(last, _GrowingText) and self.ended is None:
             # The last part may still grow: stay at its end, not after it.
             cursor.part -= 1
-            cursor.inside = 1 + last.length
+            cursor.inside = _steps(last)
         elif self.ended is not None and after > cursor.steps:
             cursor.part += 1
             cursor.steps += 1
@@ -366,15 +396,23 @@ def _size(part: AnyPart) -> int:
         return _bytes(part.content) if isinstance(part, ToolResult) else 64
 
 
+def _steps(part: _Text | AnyPart) -> int:
+    """The number of steps that the part takes."""
+    return 1 + part.length + (part.final_data is not None) if isinstance(part, _Text) else 1
+
+
 def _emptied(part: StreamedPart) -> StreamedPart:
-    if isinstance(part, Text):
-        return Text(provider_data=part.provider_data)
-    return Thinking(provider_data=part.provider_data)
+    return msgspec.structs.replace(part, text="", final_data=None)
 
 
 def _appended(part: AnyPart, text: str) -> AnyPart:
     assert isinstance(part, StreamedPart)
     return msgspec.structs.replace(part, text=part.text + text)
+
+
+def _finished(part: AnyPart, final_data: dict[str, Any] | None) -> AnyPart:
+    assert isinstance(part, StreamedPart)
+    return part if final_data is None else msgspec.structs.replace(part, final_data=final_data)
 
 
 def join(parts: Iterable[AnyPart], pieces: Iterable[Piece]) -> tuple[AnyPart, ...]:
@@ -389,6 +427,9 @@ def join(parts: Iterable[AnyPart], pieces: Iterable[Piece]) -> tuple[AnyPart, ..
         new = list(piece.parts)
         if piece.continues and new and isinstance(first := new[0], StreamedPart):
             texts.append(first.text)
+            if first.final_data is not None:
+                _append_texts(joined, texts)
+                joined[-1] = _finished(joined[-1], first.final_data)
             del new[0]
         if new:
             _append_texts(joined, texts)

@@ -13,13 +13,14 @@ import msgspec
 
 from palaver.core.attachments import Attachments
 from palaver.core.context import HISTORY_BYTES, fill_template, format_passages, history_window
-from palaver.core.events import Draft, Event, PartAdded, PartStarted, TextDelta
+from palaver.core.events import Draft, Event, PartAdded, PartFinished, PartStarted, TextDelta
 from palaver.core.fetch import Fetcher
 from palaver.core.ports.documents import DocumentReader, Knowledge
 from palaver.core.ports.models import (
     Attachment,
     ChatModel,
     ContentDelta,
+    FinalData,
     ModelMessage,
     ModelRequest,
     Models,
@@ -288,6 +289,10 @@ class _Step:
                             yield self._begin(Thinking, provider_data)
                         if text:
                             yield TextDelta(text=clean(text))
+                    case FinalData(data=data):
+                        if self._open is not None:
+                            yield PartFinished(final_data=data)
+                        self._open = None
                     case ToolCallDelta(call=call):
                         stamped = msgspec.structs.replace(call, at=_now())
                         self._open = None

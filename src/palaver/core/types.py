@@ -38,15 +38,18 @@ class Part(Value, frozen=True, kw_only=True, tag_field="type", omit_defaults=Tru
 
 
 class Text(Part, frozen=True, kw_only=True, tag="text"):
-    """Text of the answer or question, as the reader sees it."""
+    """Text of the answer or question, as the reader sees it. ``final_data``: provider data that came after the text."""
 
     text: str = ""
+    final_data: dict[str, Any] | None = None
 
 
 class Thinking(Part, frozen=True, kw_only=True, tag="thinking"):
-    """A model's reasoning, shown separately from its answer or not at all."""
+    """A model's reasoning, shown separately from its answer or not at all. ``final_data``: provider data that came
+    after the text, such as a signature."""
 
     text: str = ""
+    final_data: dict[str, Any] | None = None
 
 
 class ToolCall(Part, frozen=True, kw_only=True, tag="tool_call"):

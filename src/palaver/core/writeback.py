@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,12 +33,10 @@ FIRST_SAVE_S = 0.25
 """Seconds until the first save of a growing message."""
 READ_ELSEWHERE_INTERVAL_S = 0.1
 """Seconds between two saves of a growing message that other processes' readers follow."""
-PIECE_CHARACTERS = 65_536
+PIECE_CHARACTERS = 32_768
 """Maximum characters of text per piece."""
 BATCH_BYTES = 256 * 1024
 """Maximum bytes per statement, unless a single message is larger."""
-MAX_BATCH_RUNS = 64
-"""Maximum runs whose growth is saved before ends are considered again."""
 LONG_BYTES = 16 * 1024
 """Answers larger than this, in bytes, are stored as pieces."""
 RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0)
@@ -94,7 +92,10 @@ class WriteBack:
         self._settled = settled
         self._may_start = may_start
         self._grown: set[WritableRun] = set()
-        self._ends = _EndQueue()
+        self._short = _EndQueue()
+        self._long = _EndQueue()
+        self._failures = 0
+        """Consecutive saves for which the database was unavailable."""
         self._flushes: list[tuple[WritableRun, asyncio.Future[None]]] = []
         self._pending = asyncio.Event()
         """Set when there is something to write."""
@@ -123,7 +124,7 @@ class WriteBack:
         if self._closed:
             ending.stored.set_result(False)
         else:
-            self._ends.add(ending)
+            (self._long if _is_long(live) else self._short).add(ending)
             self._pending.set()
         return ending.stored
 
@@ -156,41 +157,73 @@ class WriteBack:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=within)
-        for ending in (*self._ends.in_progress, *self._ends.queued):
-            if not ending.stored.done():
-                ending.stored.set_result(False)
-        self._ends.clear()
+        for queue in (self._short, self._long):
+            for ending in (*queue.in_progress, *queue.queued):
+                if not ending.stored.done():
+                    ending.stored.set_result(False)
+            queue.clear()
 
     async def _write(self) -> None:
-        """One write at a time, so that a message's pieces are stored in order and before its end."""
+        """One statement at a time, so that a message's pieces are stored in order and before its end. Short ends, runs
+        that wait for their flush, and long ends take turns; growth comes after them."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(READ_ELSEWHERE_INTERVAL_S if self._grown else None):
                     await self._pending.wait()
             self._pending.clear()
-            flushes, self._flushes = self._flushes, []
-            await self._save_all([live for live, _ in flushes])
-            for _, stored in flushes:
-                if not stored.done():
-                    stored.set_result(None)
-            while batch := self._ends.next():
-                await self._store_ends(batch)
-                self._ends.in_progress = ()
-            if not self._flushes:
-                await self._save_growth()
+            while self._has_urgent():
+                if batch := self._short.next():
+                    await self._store_batch(batch, [_result(ending) for ending in batch])
+                    self._short.in_progress = ()
+                await self._advance_flushes()
+                await self._advance_long_ends()
+            await self._save_growth()
+
+    def _has_urgent(self) -> bool:
+        return bool(self._short or self._long or self._flushes)
+
+    async def _advance_flushes(self) -> None:
+        """Save one batch of the runs that wait for their flush."""
+        await self._save_next([live for live, _ in self._flushes])
+        waiting, self._flushes = self._flushes, []
+        for live, stored in waiting:
+            if _is_behind(live) and not live.unstorable:
+                self._flushes.append((live, stored))
+            elif not stored.done():
+                stored.set_result(None)
+
+    async def _advance_long_ends(self) -> None:
+        """Save one batch of the text of long answers that have ended, or, once all of it is saved, their ends."""
+        batch = self._long.in_progress or self._long.next()
+        if batch and not await self._save_next([ending.live for ending in batch]):
+            await self._store_batch(batch, [_result(ending) for ending in batch])
+            self._long.in_progress = ()
+
+    async def _save_next(self, runs: Sequence[WritableRun]) -> bool:
+        """Save one batch of what the runs have written. Returns False if nothing is left to save. While the database
+        is unavailable, waits until it may be tried again."""
+        behind = deque(live for live in runs if _is_behind(live) and not live.unstorable)
+        if not behind:
+            return False
+        if await self._save(_next_batch(behind)):
+            self._failures = 0
+        else:
+            await asyncio.sleep(_retry_delay(self._failures))
+            self._failures += 1
+        return True
 
     # Growth ---------------------------------------------------------------------------------------------------------
 
     async def _save_growth(self) -> None:
-        """Save the messages that are due, until one of them ends."""
+        """Save the messages that are due, until a run ends: the rest is saved after its end is stored."""
         now = asyncio.get_running_loop().time()
-        due = [live for live in self._grown if _is_due(live, now) and _is_behind(live)]
+        due = deque(live for live in self._grown if _is_due(live, now) and _is_behind(live))
         notified = [live.run for live in due if live.has_reader_elsewhere(now)]
-        while due and not self._ends:
-            batch = due[:MAX_BATCH_RUNS]
+        while due and not self._has_urgent():
+            batch = _next_batch(due)
             if not await self._save(batch):
                 return
-            due = [live for live in batch if _is_behind(live) and live in self._grown] + due[MAX_BATCH_RUNS:]
+            due.extend(live for live in batch if _is_behind(live) and live in self._grown)
         await self._notify(notified)
 
     async def _notify(self, runs: Sequence[int]) -> None:
@@ -200,45 +233,30 @@ class WriteBack:
                 await self._store.notify_growth(runs)
 
     async def _save(self, runs: Sequence[WritableRun]) -> bool:
-        """Store a piece of each. Returns False only if the database is unavailable; a rejected write returns True."""
-        pieces = [_next_piece(live) for live in runs if _is_behind(live)]
+        """Store a piece of each in one statement. Returns False only if the database is unavailable; a rejected write
+        returns True."""
+        pieces = [_next_piece(live) for live in runs]
         try:
-            for batch in _batches(pieces, lambda piece: piece.growth.size):
-                await self._store.append([piece.growth for piece in batch])
-                for piece in batch:
-                    piece.mark_saved()
+            await self._store.append([piece.growth for piece in pieces])
         except Unstorable as problem:
-            unsaved = [piece.live for piece in pieces if not piece.saved]
-            if len(unsaved) > 1:
-                half = len(unsaved) // 2
-                return await self._save(unsaved[:half]) and await self._save(unsaved[half:])
-            unsaved[0].unstorable = True  # its end is still attempted
-            self._grown.discard(unsaved[0])
-            log.warning("a growing message cannot be stored", run=unsaved[0].uid.hex, problem=problem.to_dict())
+            if len(runs) > 1:
+                half = len(runs) // 2
+                return await self._save(runs[:half]) and await self._save(runs[half:])
+            runs[0].unstorable = True  # its end is still attempted
+            self._grown.discard(runs[0])
+            log.warning("a growing message cannot be stored", run=runs[0].uid.hex, problem=problem.to_dict())
+            return True
         except Problem as problem:  # the text is still in memory: a later round saves it
             log.warning("could not save growing messages", runs=len(runs), problem=problem.to_dict())
             return False
         now = asyncio.get_running_loop().time()
-        for live in runs:
-            live.saved_at = now
-            if not _is_behind(live):
-                self._grown.discard(live)
+        for piece in pieces:
+            piece.mark_saved(now)
+            if not _is_behind(piece.live):
+                self._grown.discard(piece.live)
         return True
 
-    async def _save_all(self, runs: Sequence[WritableRun]) -> None:
-        """Save everything that the runs have written; retry while the database is unavailable."""
-        attempt = 0
-        while runs := [live for live in runs if _is_behind(live) and not live.unstorable]:
-            if not await self._save(runs):
-                await asyncio.sleep(_retry_delay(attempt))
-                attempt += 1
-
     # Ends -----------------------------------------------------------------------------------------------------------
-
-    async def _store_ends(self, batch: Sequence[PendingEnd]) -> None:
-        """Store a batch: the rest of the long answers as pieces, then all ends."""
-        await self._save_all([ending.live for ending in batch if _is_long(ending.live)])
-        await self._store_batch(batch, [_result(ending) for ending in batch])
 
     async def _store_batch(self, batch: Sequence[PendingEnd], results: Sequence[RunResult]) -> None:
         try:
@@ -285,23 +303,18 @@ class _Piece:
     live: WritableRun
     growth: Growth
     end: Cursor
-    draft_size: int
-    saved: bool = False
 
-    def mark_saved(self) -> None:
-        self.saved = True
+    def mark_saved(self, now: float) -> None:
         self.live.saved = self.end
-        self.live.saved_size = self.draft_size
+        self.live.saved_size += self.growth.size
+        self.live.saved_at = now
 
 
 def _next_piece(live: WritableRun) -> _Piece:
     end = live.saved.copy()
     piece = live.draft.growth(end, PIECE_CHARACTERS)
-    size = live.draft.size
-    growth = Growth(
-        app=live.app, conversation=live.conversation, run=live.run, piece=piece, size=size - live.saved_size
-    )
-    return _Piece(live, growth, end, size)
+    growth = Growth(app=live.app, conversation=live.conversation, run=live.run, piece=piece, size=_growth_bytes(live))
+    return _Piece(live, growth, end)
 
 
 def _result(ending: PendingEnd) -> RunResult:
@@ -325,7 +338,7 @@ class _EndQueue:
         self._waiting: OrderedDict[int, deque[PendingEnd]] = OrderedDict()
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting or self.in_progress)
 
     def add(self, ending: PendingEnd) -> None:
         self._waiting.setdefault(ending.live.app, deque()).append(ending)
@@ -340,9 +353,7 @@ class _EndQueue:
         budget = BATCH_BYTES
         while self._waiting:
             app, endings = next(iter(self._waiting.items()))
-            size = endings[0].live.draft.size
-            if _is_long(endings[0].live):
-                size -= endings[0].live.saved_size
+            size = endings[0].live.draft.size - endings[0].live.saved_size
             if batch and size > budget:
                 break
             batch.append(endings.popleft())
@@ -370,18 +381,20 @@ def _is_long(live: WritableRun) -> bool:
     return live.draft.size > LONG_BYTES
 
 
-def _batches(pieces: Iterable[_Piece], size: Callable[[_Piece], int]) -> Iterator[list[_Piece]]:
-    """``pieces`` in order, in batches of at most ``BATCH_BYTES`` bytes but at least one."""
-    batch: list[_Piece] = []
-    budget = BATCH_BYTES
-    for piece in pieces:
-        if batch and size(piece) > budget:
-            yield batch
-            batch, budget = [], BATCH_BYTES
-        batch.append(piece)
-        budget -= size(piece)
-    if batch:
-        yield batch
+def _next_batch(runs: deque[WritableRun]) -> list[WritableRun]:
+    """Take runs whose growth fits into ``BATCH_BYTES`` bytes, but at least one."""
+    batch = [runs.popleft()]
+    budget = BATCH_BYTES - _growth_bytes(batch[0])
+    while runs and (size := _growth_bytes(runs[0])) <= budget:
+        batch.append(runs.popleft())
+        budget -= size
+    return batch
+
+
+def _growth_bytes(live: WritableRun) -> int:
+    """The approximate size of the run's next piece, in bytes."""
+    size, steps = live.draft.size - live.saved_size, live.draft.steps - live.saved.steps
+    return size if steps <= PIECE_CHARACTERS else size * PIECE_CHARACTERS // steps
 
 
 def _retry_delay(attempt: int) -> float:

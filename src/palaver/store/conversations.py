@@ -231,9 +231,10 @@ PIECES = (
     " AND p.message = m.id) END AS pieces"
 )
 """The column ``pieces`` of a message ``m``, for ``message_from_row``."""
+# A continuation is framed by '[{"text": "", "type": "text"}]'.
 _PIECES_SIZE = (
-    "coalesce((SELECT sum(octet_length(p.parts::text)) FROM message_piece p WHERE p.app = $1"
-    " AND p.conversation = n.conversation AND p.message = n.id), 0)::bigint"
+    "coalesce((SELECT sum(octet_length(p.parts::text) - 30 * p.continues::integer) FROM message_piece p"
+    " WHERE p.app = $1 AND p.conversation = n.conversation AND p.message = n.id), 0)::bigint"
 )
 
 

@@ -66,6 +66,13 @@ class ThinkingDelta(Value, frozen=True, kw_only=True):
     provider_data: dict[str, Any] | None = None
 
 
+class FinalData(Value, frozen=True, kw_only=True):
+    """Opaque data that belongs to the text or reasoning just streamed, which ends with it: a signature, encrypted
+    reasoning. The model expects it back in the next request, as ``final_data`` of the part."""
+
+    data: dict[str, Any]
+
+
 class ToolCallDelta(Value, frozen=True, kw_only=True):
     """A tool call by the model; sent once its arguments are complete."""
 
@@ -87,7 +94,7 @@ class StepFinished(Value, frozen=True, kw_only=True):
     usage: Usage = Usage()
 
 
-ModelDelta = ContentDelta | ThinkingDelta | ToolCallDelta | UsageDelta | StepFinished
+ModelDelta = ContentDelta | ThinkingDelta | FinalData | ToolCallDelta | UsageDelta | StepFinished
 
 
 class ChatModel(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.events import Event, PartAdded, PartFinished, PartStarted, TextDelta
 from palaver.core.types import RunEnded, Text
 from palaver.dialects.native.responses import TurnResponse, part_response, run_end_response
 from palaver.wire.framing import ascii_json, ascii_text
@@ -41,6 +41,9 @@ class NativeEncoder:
             case PartStarted(part=part):
                 self._cursor += 1
                 return [*held, self._frame(b"part.started", _OPENED[isinstance(part, Text)])]
+            case PartFinished():
+                self._cursor += 1
+                return held
             case PartAdded(part=part):
                 self._cursor += 1
                 return [*held, self._frame(b"part.added", _json({"part": part_response(part)}))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import assert_never
 from uuid import UUID
 
-from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.events import Event, PartAdded, PartFinished, PartStarted, TextDelta
 from palaver.core.types import RunEnded, Text
 from palaver.dialects.snail.errors import error_event, error_line
 from palaver.wire.framing import EscapedText, ascii_json, ascii_text, ndjson_line, split_writes, sse
@@ -36,7 +36,7 @@ class SnailNdjsonEncoder:
             case PartStarted(part=part):
                 self._kind = b"text" if isinstance(part, Text) else b"thinking"
                 return []
-            case PartAdded():
+            case PartAdded() | PartFinished():
                 return []
             case RunEnded(status=status):
                 if status.failed:
@@ -73,7 +73,7 @@ class SnailSseEncoder:
                 self._kind = "text" if isinstance(part, Text) else "thinking"
                 self._blank = ""
                 return []
-            case PartAdded():
+            case PartAdded() | PartFinished():
                 return []
             case RunEnded(status=status):
                 if status.failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 from uuid import UUID
 
-from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.events import Event, PartAdded, PartFinished, PartStarted, TextDelta
 from palaver.core.types import RunEnded, Status, Text
 from palaver.dialects.sonaops.errors import run_failure
 from palaver.wire.framing import ascii_json, ascii_text
@@ -31,7 +31,7 @@ class SonaopsEncoder:
             case PartStarted(part=part):
                 self._thinks = not isinstance(part, Text)
                 return []
-            case PartAdded():
+            case PartAdded() | PartFinished():
                 return []
             case RunEnded():
                 return self._ended(event)

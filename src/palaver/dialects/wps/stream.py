@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Literal, assert_never
 
-from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.events import Event, PartAdded, PartFinished, PartStarted, TextDelta
 from palaver.core.types import Agent, Message, RunEnded, Text, derived_uid
 from palaver.dialects.wps.content_blocks import WpsContentBlocks, dumps, joined, milliseconds
 from palaver.dialects.wps.errors import failure_reason
@@ -95,6 +95,8 @@ class WpsEncoder:
                 return [*writes, *self._grown(text, now)]
             case PartStarted(part=part):
                 self._answering = isinstance(part, Text)
+                return writes
+            case PartFinished():
                 return writes
             case PartAdded(part=part):
                 return [*writes, *self._partial(now)] if self._steps.add(part) else writes

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from palaver.core.events import Event, PartAdded, PartStarted, TextDelta
+from palaver.core.events import Event, PartAdded, PartFinished, PartStarted, TextDelta
 from palaver.core.types import RunEnded, Status, Text, ToolCall, ToolResult
 from palaver.dialects.xspace.errors import UNFORESEEN
 from palaver.dialects.xspace.tool_steps import ToolStep, ToolStepTracker
@@ -98,7 +98,7 @@ class XSpaceEncoder:
                 return [self._processing(self._steps.start(call))]
             case PartAdded(part=ToolResult() as result):
                 return [self._processing(self._steps.finish(result))]
-            case PartAdded():
+            case PartAdded() | PartFinished():
                 return []
             case RunEnded():
                 return self._end(event)
