@@ -126,6 +126,30 @@ async def test_what_is_written_of_a_long_answer_stays_in_proportion_to_it(databa
         assert await on.core.store.db.fetchval("SELECT count(*) FROM message_piece") == 0
 
 
+async def test_ends_that_never_cease_hold_up_no_save(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path) as on:
+        quick = await on.agent("- text: hi", name="quick")
+        slow = await on.say(await on.agent("- repeat: {text: 'growing ', times: 200, every: 0.03}", name="slow"))
+        loop = asyncio.get_running_loop()
+        until_then = loop.time() + 3
+
+        async def keep_ending() -> None:
+            while loop.time() < until_then:
+                await on.ended(await on.say(quick))
+
+        async def compare() -> None:
+            await asyncio.sleep(1)
+            live = on.core.runs.get(slow.run_uid)
+            assert live is not None
+            written = live.draft.steps
+            await asyncio.sleep(1.5)
+            (answer,) = await on.answers(slow)
+            assert 1 + len(answer.text) >= written > 100
+
+        await asyncio.gather(compare(), *(keep_ending() for _ in range(20)))
+        await on.core.chat.stop_run(slow)
+
+
 async def test_a_short_end_does_not_wait_for_long_ones(database_url: str, tmp_path: Path) -> None:
     async with stage(database_url, tmp_path) as on:
         long = await on.agent(f"- repeat: {{text: {'好' * 4096}, times: 100}}\n- wait: 1", name="long")

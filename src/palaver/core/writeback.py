@@ -32,7 +32,8 @@ SAVE_INTERVAL_S = 1.0
 FIRST_SAVE_S = 0.25
 """Seconds until the first save of a growing message."""
 READ_ELSEWHERE_INTERVAL_S = 0.1
-"""Seconds between two saves of a growing message that other processes' readers follow."""
+"""Seconds between two saves of a growing message that other processes' readers follow, and between two rounds of saves
+in general: the messages that are due in a round share statements."""
 PIECE_CHARACTERS = 32_768
 """Maximum characters of text per piece."""
 BATCH_BYTES = 256 * 1024
@@ -166,18 +167,21 @@ class WriteBack:
     async def _write(self) -> None:
         """One statement at a time, so that a message's pieces are stored in order and before its end. Short ends, runs
         that wait for their flush, and long ends take turns; growth comes after them."""
+        loop = asyncio.get_running_loop()
+        next_round = loop.time()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(READ_ELSEWHERE_INTERVAL_S if self._grown else None):
+                async with asyncio.timeout_at(next_round if self._grown else None):
                     await self._pending.wait()
             self._pending.clear()
-            while self._has_urgent():
+            while self._has_urgent() or (self._grown and loop.time() >= next_round):
                 if batch := self._short.next():
                     await self._store_batch(batch, [_result(ending) for ending in batch])
                     self._short.in_progress = ()
                 await self._advance_flushes()
                 await self._advance_long_ends()
-            await self._save_growth()
+                if loop.time() >= next_round and await self._save_growth():
+                    next_round = loop.time() + READ_ELSEWHERE_INTERVAL_S
 
     def _has_urgent(self) -> bool:
         return bool(self._short or self._long or self._flushes)
@@ -214,17 +218,21 @@ class WriteBack:
 
     # Growth ---------------------------------------------------------------------------------------------------------
 
-    async def _save_growth(self) -> None:
-        """Save the messages that are due, until a run ends: the rest is saved after its end is stored."""
+    async def _save_growth(self) -> bool:
+        """Save messages that are due: at least one batch, and more until a run ends. Returns False if some are left for
+        the next call; if the database is unavailable, they wait for the next round."""
         now = asyncio.get_running_loop().time()
         due = deque(live for live in self._grown if _is_due(live, now) and _is_behind(live))
         notified = [live.run for live in due if live.has_reader_elsewhere(now)]
-        while due and not self._has_urgent():
+        while due:
             batch = _next_batch(due)
             if not await self._save(batch):
-                return
+                return True
             due.extend(live for live in batch if _is_behind(live) and live in self._grown)
+            if self._has_urgent():
+                break
         await self._notify(notified)
+        return not due
 
     async def _notify(self, runs: Sequence[int]) -> None:
         """Tell readers in other processes that more of ``runs`` is stored. Without it, they find out by polling."""
