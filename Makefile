@@ -26,7 +26,7 @@ suite: dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) \
 	|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS)
 
-check: dev  ## lint, types, and the tests of house, core and wire that need no database (quick); half a minute
+check: dev  ## lint, types, and the tests of house, core and wire that need no database (quick); 40 seconds
 	@$(MAKE) --no-print-directory -j3 types quick lint
 
 # In one process, because the types take the other processor.

@@ -200,11 +200,17 @@ def _stem(word: str) -> str:
     return english.stemWord(word[:MAX_LEXEME]).strip("'") or word[:MAX_LEXEME]
 
 
+def _shortened(question: str) -> str:
+    if len(question) <= MAX_QUESTION:
+        return question
+    return f"{question[: MAX_QUESTION // 2]}\n{question[-MAX_QUESTION // 2 :]}"
+
+
 def query_lexemes(question: str) -> list[QueryLexeme]:
     """The lexemes to search for, at most ``MAX_QUERY_LEXEMES``. Stop words ("how", 怎么) are omitted, unless one is
     the whole question."""
-    if len(question) > MAX_QUESTION:
-        question = f"{question[: MAX_QUESTION // 2]}\n{question[-MAX_QUESTION // 2 :]}"
+    # A single character may become eighteen when it is normalized.
+    question = _shortened(unicodedata.normalize("NFKC", clean(_shortened(question))))
     tokens = list(tokenize(question))
     query = _Question()
     for token in tokens:
