@@ -68,7 +68,8 @@ async def _take_over_orphaned_runs(core: Core) -> int:
     if not dead or core.runs.closing:
         return 0
     continued, ended = await take_over(core.runs, core.store, dead)
-    log.warning("orphaned runs taken over", continued=continued, ended=ended, processes=dead)
+    if continued or ended:
+        log.warning("orphaned runs taken over", continued=continued, ended=ended, processes=dead)
     return ended
 
 

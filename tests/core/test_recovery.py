@@ -109,6 +109,16 @@ async def test_a_run_that_died_within_a_step_is_interrupted_with_its_text(
         assert answer.ended.status is Status.INTERRUPTED
 
 
+async def test_a_full_process_ends_what_cannot_continue(database_url: str, tmp_path: Path) -> None:
+    async with stage(database_url, tmp_path, max_live_runs=1, max_credential_runs=1, max_application_runs=1) as on:
+        await on.say(await on.agent("- wait: 60", name="other"))
+        turn = await opened(on)
+        assert await take_over(on.core.runs, on.core.store, [DEAD]) == (0, 1)
+        answer = await ended(on, turn)
+        assert answer.ended is not None
+        assert answer.ended.status is Status.INTERRUPTED
+
+
 async def test_a_call_whose_outcome_nobody_knows_is_named_and_not_repeated(database_url: str, tmp_path: Path) -> None:
     other = ToolCall(call_id="c2", name="pay", arguments={})
     async with stage(database_url, tmp_path) as on:

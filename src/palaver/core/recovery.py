@@ -25,7 +25,8 @@ async def take_over(runs: RunRegistry, store: Store, dead: Sequence[int]) -> tup
     """Take over the live runs of ``dead`` processes. Those that waited for their turn, and those that were between two
     model calls, continue here; the others end as interrupted. Returns how many (continue, were ended)."""
     continued = ended = 0
-    while (limit := min(BATCH_RUNS, runs.slots.free)) > 0:
+    while True:
+        limit = max(1, min(BATCH_RUNS, runs.slots.free))  # runs that end need no slot, even in a full process
         taken = await store.runs.take_over(dead, worker=runs.worker(), limit=limit)
         for app_id, uid in taken:
             stored = await store.runs.get_run(app_id, uid)
@@ -39,7 +40,7 @@ async def take_over(runs: RunRegistry, store: Store, dead: Sequence[int]) -> tup
                 answer = stored.answer
                 await end_runs(runs, store, [(app_id, answer.conversation, answer.id)], problem)
                 ended += 1
-        if len(taken) < limit:
+        if len(taken) < limit or not runs.slots.free:
             break
     return continued, ended
 
