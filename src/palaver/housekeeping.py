@@ -83,6 +83,6 @@ async def _end_unknown_runs(
     count = 0
     if confirmed := sorted(unknown & suspects):
         count = len(confirmed)
-        await end_runs(core.runs, core.store, [stored[run] for run in confirmed])
+        await end_runs(core.runs, [stored[run] for run in confirmed])
         log.warning("unknown runs ended", runs=count)
     return count, unknown

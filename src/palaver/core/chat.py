@@ -31,7 +31,7 @@ from palaver.core.runs import ActiveRun, RunRegistry
 from palaver.core.singleflight import SingleFlight
 from palaver.core.suggestions import generate_suggestions
 from palaver.core.titles import generate_title
-from palaver.core.turn import TurnContext, TurnServices
+from palaver.core.turn import TurnServices, turn_context
 from palaver.core.types import (
     Agent,
     AnyPart,
@@ -261,19 +261,11 @@ class Chat:
     async def _begin(self, turn: NewTurn, stored: StoredTurn, message: NewMessage) -> Turn:
         """Start the run of a stored turn."""
         principal, agent = turn.principal, turn.agent
-        context = TurnContext(
-            agent=agent,
-            user=turn.user.id,
-            conversation=stored.conversation.id,
-            question=stored.question,
-            variables={**(stored.conversation.variables or {}), **message.variables},
-            input=turn.input,
-        )
         live = ActiveRun(
             app_id=principal.app,
             run_id=stored.answer.id,
             uid=turn.run,
-            context=context,
+            context=turn_context(agent, stored.conversation, stored.question, turn.input),
             step=1 if stored.first else 0,
         )
         self._runs.add(live, start=stored.first)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from palaver.core.ports.store import RunResult, Store, StoredRun
+from palaver.core.ports.store import Store, StoredRun
 from palaver.core.problems import Busy, Internal
 from palaver.core.progress import progress_of
 from palaver.core.runs import ActiveRun, RunRegistry
-from palaver.core.turn import TurnContext
+from palaver.core.turn import turn_context
 from palaver.core.types import Message, RunEnded, Status, ToolResult
 
 BATCH_RUNS = 64
@@ -38,7 +38,7 @@ async def take_over(runs: RunRegistry, store: Store, dead: Sequence[int]) -> tup
                 continued += 1
             else:
                 answer = stored.answer
-                await end_runs(runs, store, [(app_id, answer.conversation, answer.id)], problem)
+                await end_runs(runs, [(app_id, answer.conversation, answer.id)], problem)
                 ended += 1
         if len(taken) < limit or not runs.slots.free:
             break
@@ -84,19 +84,12 @@ async def _add(runs: RunRegistry, store: Store, stored: StoredRun) -> bool:
     agent = await store.agents.get(answer.app, conversation.agent)
     if agent is None:
         return False
-    context = TurnContext(
-        agent=msgspec.structs.replace(agent, spec=stored.spec),
-        user=conversation.user,
-        conversation=conversation.id,
-        question=stored.question,
-        variables={**(conversation.variables or {}), **stored.input.variables},
-        input=stored.input,
-    )
+    agent = msgspec.structs.replace(agent, spec=stored.spec)
     live = ActiveRun(
         app_id=answer.app,
         run_id=answer.id,
         uid=answer.uid,
-        context=context,
+        context=turn_context(agent, conversation, stored.question, stored.input),
         step=stored.step,
         parts=answer.parts,
         usage=stored.usage,
@@ -106,16 +99,9 @@ async def _add(runs: RunRegistry, store: Store, stored: StoredRun) -> bool:
     return True
 
 
-async def end_runs(
-    runs: RunRegistry, store: Store, keys: Sequence[tuple[int, int, int]], problem: Internal | None = None
-) -> None:
+async def end_runs(runs: RunRegistry, keys: Sequence[tuple[int, int, int]], problem: Internal | None = None) -> None:
     """End runs of this process that it does not execute, as interrupted. ``keys``: application, conversation and id of
     each."""
     problem = Internal(reason="interrupted") if problem is None else problem
     ended = RunEnded(status=Status.INTERRUPTED, reason="error", problem=problem, at=time.time_ns() // 1_000_000)
-    results = [
-        RunResult(app=app_id, conversation=conversation_id, run=run_id, parts=None, ended=ended)
-        for app_id, conversation_id, run_id in keys
-    ]
-    for run in await store.runs.finish(results, runs.worker()):
-        runs.allow_start(run)
+    await runs.finish_stored(keys, ended, runs.worker())

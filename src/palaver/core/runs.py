@@ -300,14 +300,19 @@ class RunRegistry:
         """End those of the runs that are paused, as stopped."""
         paused = await self._store.runs.list_paused(app_id, runs)
         ended = RunEnded(status=Status.STOPPED, at=time.time_ns() // 1_000_000)
-        results = [
-            RunResult(app=app_id, run=answer.id, conversation=answer.conversation, parts=None, ended=ended)
-            for answer in paused
-        ]
-        if results:
-            for run in await self._store.runs.finish(results, None):
-                self.allow_start(run)
+        if paused:
+            await self.finish_stored([(app_id, answer.conversation, answer.id) for answer in paused], ended, None)
             await self._store.runs.notify_growth([answer.id for answer in paused])
+
+    async def finish_stored(self, keys: Sequence[tuple[int, int, int]], ended: RunEnded, worker: int | None) -> None:
+        """End runs that no task executes and whose text is stored: those of ``worker``, or paused ones. ``keys``:
+        application, conversation and id of each."""
+        results = [
+            RunResult(app=app_id, conversation=conversation_id, run=run_id, parts=None, ended=ended)
+            for app_id, conversation_id, run_id in keys
+        ]
+        for run in await self._store.runs.finish(results, worker):
+            self.allow_start(run)
 
     def stop_if_abandoned(self, run_id: int) -> bool:
         """Stop a run of this process if nobody reads it. Returns whether it is being stopped. A run with readers is

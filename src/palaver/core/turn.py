@@ -35,6 +35,7 @@ from palaver.core.progress import RETRIEVAL_CALL, progress_of, retrieved_passage
 from palaver.core.types import (
     Agent,
     AnyPart,
+    Conversation,
     Message,
     Passage,
     PendingCall,
@@ -80,6 +81,17 @@ class TurnContext:
     question: Message
     variables: Mapping[str, Any]
     input: RunInput
+
+
+def turn_context(agent: Agent, conversation: Conversation, question: Message, run_input: RunInput) -> TurnContext:
+    return TurnContext(
+        agent=agent,
+        user=conversation.user,
+        conversation=conversation.id,
+        question=question,
+        variables={**(conversation.variables or {}), **run_input.variables},
+        input=run_input,
+    )
 
 
 class StepStarted(Value, frozen=True, kw_only=True):

@@ -225,10 +225,11 @@ def _filter_values(app_id: int, user_id: int, listing: ConversationQuery) -> tup
     return app_id, user_id, listing.agent, listing.titled, listing.containing
 
 
+PIECE_TEXTS = "array_agg(p.start || ' ' || p.continues || p.parts::text ORDER BY p.start)"
+"""The pieces ``p`` of a message, for ``pieces_from_row``."""
 PIECES = (
-    "CASE WHEN m.status = 'live' OR m.unfolded THEN (SELECT array_agg(p.start || ' ' || p.continues || p.parts::text"
-    " ORDER BY p.start) FROM message_piece p WHERE p.app = $1 AND p.conversation = m.conversation"
-    " AND p.message = m.id) END AS pieces"
+    f"CASE WHEN m.status = 'live' OR m.unfolded THEN (SELECT {PIECE_TEXTS} FROM message_piece p"
+    " WHERE p.app = $1 AND p.conversation = m.conversation AND p.message = m.id) END AS pieces"
 )
 """The column ``pieces`` of a message ``m``, for ``message_from_row``."""
 # A continuation is framed by '[{"text": "", "type": "text"}]'.

@@ -36,6 +36,7 @@ from palaver.core.types import (
 from palaver.store.conversations import (
     C_COLUMNS,
     NAMED,
+    PIECE_TEXTS,
     PIECES,
     conversation_from_row,
     decode_parts,
@@ -73,9 +74,9 @@ JOIN message m ON m.app = $1 AND m.conversation = d.conversation AND m.id = d.me
 ON CONFLICT DO NOTHING"""
 # A retry after a lost connection may repeat an insertion.
 
-_GROWTH = """
+_GROWTH = f"""
 SELECT m.status = 'live' AS live, (
-    SELECT array_agg(p.start || ' ' || p.continues || p.parts::text ORDER BY p.start) FROM message_piece p
+    SELECT {PIECE_TEXTS} FROM message_piece p
     WHERE p.app = $1 AND p.conversation = m.conversation AND p.message = m.id AND p.start >= $3
 ) AS pieces FROM message m WHERE m.app = $1 AND m.uid = $2"""
 
